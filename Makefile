@@ -1,0 +1,127 @@
+# Every target sets up what it needs: in .venv, with uv where it is on PATH, else with venv and pip.
+# Everything is installed from the hash-pinned lock files; `make lock` writes them anew.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+# The Python that .venv is made from; the first suitable of these unless PYTHON names one.
+PYTHONS := python3 python3.13 python3.12 python3.11
+PYTHON ?=
+# What pytest is told besides the folders.
+PYTEST_ARGS ?= -n logical --maxprocesses 4
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := $(VENV)/installed-demo
+DEV := $(VENV)/installed-dev
+UV := $(shell command -v uv 2>/dev/null)
+
+# $(1) is the environment's folder. Bytecode is compiled at once, since the first start would else take the time.
+ifdef UV
+make_venv = "$(UV)" venv --quiet --clear --no-project --no-python-downloads --python "$$python" $(1)
+pip_install = "$(UV)" pip install --quiet --compile-bytecode --python $(1)/bin/python
+else
+make_venv = "$$python" -m venv --clear $(1)
+pip_install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target text; do \
+		printf '  make %-9s %s\n' "$$target" "$$text"; done
+
+.PHONY: demo
+demo: $(DEMO) ## Archive and purge sample events on an embedded PostgreSQL, with a folder as the lake
+	@$(BIN)/event-archive demo
+
+.PHONY: ui
+ui: $(DEMO) ## The same, then Dagster's UI on it
+	@$(BIN)/event-archive demo --ui
+
+.PHONY: test
+test: $(DEV) azurite ## Unit, integration and end-to-end tests
+	$(BIN)/python -m pytest event_archive_tests/unit event_archive_tests/integration event_archive_tests/e2e $(PYTEST_ARGS)
+
+.PHONY: test-all
+test-all: test ## Every test there is
+
+.PHONY: bench
+bench: $(DEV) azurite ## Measure rows per second and memory
+	$(BIN)/python -m event_archive_tests.benchmarks
+
+.PHONY: lint
+lint: $(DEV) ## Format, style, types, import rules, lock files
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet event_archive_tests/unit/test_packaging.py
+
+.PHONY: format
+format: $(DEV) ## Format, and mend what can be mended
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: package
+package: $(DEV) ## Build the wheel, and try it in an environment with runtime dependencies alone
+	rm -rf dist
+	$(BIN)/python -m hatchling build --target wheel --directory dist
+	@$(find_python); $(call make_venv,dist/venv)
+	$(call pip_install,dist/venv) --require-hashes --requirement requirements.lock
+	$(call pip_install,dist/venv) --no-deps dist/*.whl
+	cd dist && venv/bin/event-archive --help
+	rm -rf dist/venv
+
+.PHONY: lock
+lock: ## Write the lock files anew from pyproject.toml, with uv; UPGRADE=1 takes newer versions
+	@[ -n "$(UV)" ] || { echo "make lock needs uv on PATH (pip install uv)" >&2; exit 1; }
+	$(compile) $(if $(UPGRADE),--upgrade) --extra demo --group dev --output-file requirements-dev.lock
+	@# uv keeps the versions that it finds in the output: what is tested is what the demo and production get.
+	cp requirements-dev.lock requirements-demo.lock
+	$(compile) --extra demo --group build --output-file requirements-demo.lock
+	cp requirements-dev.lock requirements.lock
+	$(compile) --output-file requirements.lock
+
+.PHONY: clean
+clean: ## Remove what these targets made: .venv, caches, builds
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* \
+		htmlcov .demo .tmp_dagster_home_* event_archive_tests/azurite/node_modules
+	find event_archive event_archive_tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: azurite
+azurite: $(DEV)
+	@$(BIN)/python -c 'from event_archive_tests.azurite import install; install()'
+
+compile = "$(UV)" pip compile --quiet --no-header --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-strip-extras pyproject.toml
+
+define find_python
+suitable() { "$$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; }; python=; \
+for candidate in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS)); do \
+	if suitable "$$candidate"; then python=$$("$$candidate" -c 'import sys; print(sys.executable)'); break; fi; \
+done; \
+if [ -z "$$python" ]; then \
+	echo "Python 3.11, 3.12 or 3.13 is needed; $(if $(PYTHON),$(PYTHON) is not,none of $(PYTHONS) is). Name one: make PYTHON=/path/to/python3.12" >&2; \
+	exit 1; \
+fi
+endef
+
+# A marker instead of $(BIN)/python: an environment whose making was interrupted has that, too.
+$(VENV)/made:
+	@$(find_python); echo "Making $(VENV) with $$python"; $(call make_venv,$(VENV)); touch $@
+
+$(DEMO): requirements-demo.lock pyproject.toml | $(VENV)/made
+	@echo "Installing what the demo needs"
+	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-demo.lock
+	@$(call pip_install,$(VENV)) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements-dev.lock pyproject.toml | $(VENV)/made
+	@echo "Installing what the tests and checks need"
+	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-dev.lock
+	@$(call pip_install,$(VENV)) --no-deps --no-build-isolation --editable .
+	@touch $(DEMO) $@

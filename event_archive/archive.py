@@ -1,0 +1,259 @@
+"""Writes the rows of one aged day into the day's file. Deletes nothing.
+
+The order is what makes it safe: the file is stat'ed first, the snapshot of the table begins after that, and the file is
+committed on the condition that it is still the one that was stat'ed. So no snapshot can ever write over a newer file.
+A run that loses the race starts again with a new stat and a new snapshot.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+
+import psycopg
+from psycopg import sql
+
+from event_archive.dataset import Dataset
+from event_archive.days import now_utc
+from event_archive.errors import FileChangedError
+from event_archive.lake import Lake, StoredFile, Upload
+from event_archive.manifest import Manifest, contradiction
+from event_archive.postgres import Connection, Postgres
+from event_archive.readback import Hashes, Progress, Readback, load, no_progress
+from event_archive.table import SOURCE, Column, Table, has_rows, reflect
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+_CHUNK_BYTES = 1024 * 1024
+_HEAD_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedDay:
+    """A day's file as it stands in the lake after ``archive_day``.
+
+    Attributes:
+        day: the day.
+        path: from the lake's root.
+        url: for people.
+        etag: None where the day has neither rows nor a file.
+        manifest: None where there is no file.
+        rows_appended: rows that this call wrote, of ``manifest.rows``.
+        columns: the table's.
+        head: the first bytes of the file.
+        seconds: how long the call took.
+    """
+
+    day: date
+    path: str
+    url: str
+    etag: str | None
+    manifest: Manifest | None
+    rows_appended: int
+    columns: tuple[Column, ...]
+    head: bytes
+    seconds: float
+
+    @property
+    def rows(self) -> int:
+        """Records in the file."""
+        return self.manifest.rows if self.manifest else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    file: StoredFile | None
+    manifest: Manifest | None
+    rows_appended: int
+    columns: tuple[Column, ...]
+    head: bytes
+
+
+def archive_day(
+    dataset: Dataset,
+    day: date,
+    *,
+    postgres: Postgres,
+    lake: Lake,
+    export_postgres: Postgres | None = None,
+    progress: Progress = no_progress,
+) -> ArchivedDay:
+    """Brings the day's file up to date with the table: a new file, an append, or nothing at all.
+
+    Args:
+        dataset: what is archived.
+        day: must be aged by this machine's clock.
+        postgres: the events.
+        lake: where the file lies.
+        export_postgres: a replica, for a day's first file only. It may lag: what it lacks, the next run appends.
+        progress: told of every chunk.
+
+    Raises:
+        NotAgedError: the day is too young, or before the first that is archived.
+        IntegrityError: the file contradicts its manifest.
+        FileChangedError: three races for the file were lost.
+        RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says.
+    """
+    started = time.monotonic()
+    dataset.require_aged(day, now_utc())
+    path = dataset.path(day)
+    for attempt in range(1, _ATTEMPTS + 1):
+        file = lake.stat(path)
+        source = postgres if file or export_postgres is None else export_postgres
+        try:
+            with source.transaction(f"{dataset.table}, {day}", isolation="REPEATABLE READ") as connection:
+                written = _write(connection, dataset, day, lake, file, progress)
+            break
+        except FileChangedError:
+            if attempt == _ATTEMPTS:
+                raise
+            logger.info("%s: %s was written by somebody else meanwhile; starting again", dataset.table, path)
+    return ArchivedDay(
+        day=day,
+        path=path,
+        url=lake.url(path),
+        etag=written.file.etag if written.file else None,
+        manifest=written.manifest,
+        rows_appended=written.rows_appended,
+        columns=written.columns,
+        head=written.head,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _write(
+    connection: Connection, dataset: Dataset, day: date, lake: Lake, file: StoredFile | None, progress: Progress
+) -> _Written:
+    table = reflect(connection, dataset)
+    if file is None:
+        return _write_first(connection, table, day, lake, progress)
+    manifest = Manifest.from_file(file, table=str(dataset.table))
+    late = has_rows(connection, table, day)
+    if manifest and not late:
+        return _Written(file, manifest, 0, table.columns, _peek(lake, file))
+    readback = load(connection, table, lake, file, progress)
+    if manifest:
+        manifest.require(file, readback.manifest)
+    elif missing_key := [name for name in table.key if name not in readback.columns]:
+        raise contradiction(file, f"it has no manifest, and its header lacks the key: {', '.join(missing_key)}")
+    if not late:
+        return _Written(file, readback.manifest, 0, table.columns, readback.head)
+    return _write_late(connection, table, day, lake, file, manifest, readback, progress)
+
+
+def _write_first(connection: Connection, table: Table, day: date, lake: Lake, progress: Progress) -> _Written:
+    """A new file with a header and all rows of the day; none where there are no rows."""
+    with lake.write(table.dataset.path(day), replaces=None) as upload:
+        export = _Export(upload, progress, Hashes())
+        rows = export.copy(connection, _rows_of_day(table, day, table.names), with_header=True)
+        if not rows:
+            return _Written(None, None, 0, table.columns, b"")
+        file, manifest = export.commit(table, table.names, rows)
+        return _Written(file, manifest, rows, table.columns, bytes(export.head))
+
+
+def _write_late(
+    connection: Connection,
+    table: Table,
+    day: date,
+    lake: Lake,
+    file: StoredFile,
+    manifest: Manifest | None,
+    readback: Readback,
+    progress: Progress,
+) -> _Written:
+    """The rows that the file lacks, behind those it has: as an append where that is possible, else as a whole.
+
+    The whole file is written anew where the table has columns that the header lacks, and where the file's blocks are
+    not ours. Every row that was in it stays, in its place.
+    """
+    columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
+    append = bool(manifest) and file.appendable and columns == readback.columns
+    missing = _rows_of_day(table, day, columns, unless=readback)
+    if manifest and not append and not _any(connection, missing):
+        return _Written(file, manifest, 0, table.columns, readback.head)
+    with lake.write(file.path, replaces=file, append=append) as upload:
+        export = _Export(upload, progress, readback.hashes.copy() if append else Hashes())
+        rows_kept = readback.rows
+        if not append:
+            rows_kept = export.copy(connection, readback.everything(columns), with_header=True)
+        rows_appended = export.copy(connection, missing)
+        if append and not rows_appended:
+            return _Written(file, manifest, 0, table.columns, readback.head)
+        head = readback.head if append else bytes(export.head)
+        new_file, new_manifest = export.commit(table, columns, rows_kept + rows_appended)
+        return _Written(new_file, new_manifest, rows_appended, table.columns, head)
+
+
+class _Export:
+    """Rows on their way from PostgreSQL into an upload, hashed as they pass."""
+
+    def __init__(self, upload: Upload, progress: Progress, hashes: Hashes) -> None:
+        self.upload = upload
+        self.progress = progress
+        self.hashes = hashes
+        self.head = bytearray()
+
+    def copy(self, connection: Connection, query: sql.Composable, *, with_header: bool = False) -> int:
+        """Copies what a query returns, as CSV, and returns how many rows that were."""
+        statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER {}, ENCODING 'UTF8')").format(
+            query, sql.SQL("true" if with_header else "false")
+        )
+        with connection.cursor() as cursor:
+            with cursor.copy(statement) as rows:
+                for chunk, rows_in_chunk in _chunks(rows):
+                    self.hashes.update(chunk)
+                    self.upload.write(chunk)
+                    if len(self.head) < _HEAD_BYTES:
+                        self.head += chunk[:_HEAD_BYTES]
+                    self.progress("archived", rows_in_chunk, len(chunk))
+            return cursor.rowcount
+
+    def commit(self, table: Table, columns: tuple[str, ...], rows: int) -> tuple[StoredFile, Manifest]:
+        """Makes the file appear, with its manifest."""
+        manifest = self.hashes.manifest(table, columns, rows)
+        return self.upload.commit(manifest.to_metadata(), content_md5=self.hashes.md5.digest()), manifest
+
+
+def _chunks(rows: psycopg.Copy) -> Iterator[tuple[bytearray, int]]:
+    """PostgreSQL sends a message a row; hashing and staging want far larger pieces. With each, its number of rows."""
+    chunk, rows_in_chunk = bytearray(), 0
+    for row in rows:
+        chunk += row
+        rows_in_chunk += 1
+        if len(chunk) >= _CHUNK_BYTES:
+            yield chunk, rows_in_chunk
+            chunk, rows_in_chunk = bytearray(), 0
+    if chunk:
+        yield chunk, rows_in_chunk
+
+
+def _rows_of_day(
+    table: Table, day: date, columns: tuple[str, ...], *, unless: Readback | None = None
+) -> sql.Composable:
+    """The day's rows by time and key, in the order of ``columns``; without those that stand in the file already."""
+    names = [
+        sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) if name in table.names else sql.SQL("NULL")
+        for name in columns
+    ]
+    order = [table.time, *(sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in table.key)]
+    condition = table.within(day, day)
+    if unless:
+        condition = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} WHERE {})").format(
+            condition, unless.current, unless.identical
+        )
+    return sql.SQL("SELECT {} FROM {} AS {} WHERE {} ORDER BY {}").format(
+        sql.SQL(", ").join(names), table.identifier, SOURCE, condition, sql.SQL(", ").join(order)
+    )
+
+
+def _any(connection: Connection, query: sql.Composable) -> bool:
+    return connection.execute(sql.SQL("{} LIMIT 1").format(query)).fetchone() is not None
+
+
+def _peek(lake: Lake, file: StoredFile) -> bytes:
+    """The first bytes of a file."""
+    with lake.read(file) as blocks:
+        return next(blocks, b"")[:_HEAD_BYTES]

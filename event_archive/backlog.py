@@ -1,0 +1,113 @@
+"""What the table still holds: which aged days, how many rows, and rows of no day. Only reads.
+
+Here: the questions of the schedule, the command line and ``aged_events``. Not here: what is done about the answers.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from event_archive.dataset import Dataset
+from event_archive.days import now_utc
+from event_archive.errors import BusyError
+from event_archive.postgres import Postgres
+from event_archive.table import (
+    Orphans,
+    RowsOfDay,
+    Table,
+    count_day,
+    count_orphans,
+    days_with_rows,
+    reflect,
+    rows_by_day,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What the table holds at one moment.
+
+    Attributes:
+        days: aged days that hold rows, oldest first.
+        orphans: rows that no day will ever archive.
+    """
+
+    days: list[date]
+    orphans: Orphans
+
+
+def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
+    """Counts the rows of one day.
+
+    Raises:
+        NotAgedError: the day is too young, or before the first that is archived.
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    dataset.require_aged(day, now_utc())
+    with postgres.transaction(f"{dataset.table}, {day}") as connection:
+        table = reflect(connection, dataset)
+        report(dataset, count_orphans(connection, table))
+        return count_day(connection, table, day)
+
+
+def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> Backlog:
+    """The aged days that still hold rows, and the rows of no day, which are reported.
+
+    Args:
+        dataset: whose table it is.
+        now: decides which days are aged; aware.
+        postgres: the events.
+        timeout_seconds: how long each of the two queries may take; 0 for no limit.
+
+    Raises:
+        BusyError: a query took longer; it names the index that is missing, if one is.
+        RefusedError, UnreachableError: as PostgreSQL says.
+    """
+    table: Table | None = None
+    try:
+        with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
+            table = reflect(connection, dataset)
+            days = days_with_rows(connection, table, dataset.start, dataset.retention.last_aged_day(now))
+            orphans = count_orphans(connection, table)
+    except BusyError as error:
+        if table is None or table.time_indexed:
+            raise
+        raise BusyError(
+            f"{dataset.table}: finding the days that hold rows took longer than {timeout_seconds:g} s, because no "
+            f"index begins with the time column. Create it: {table.missing_index()};"
+        ) from error
+    report(dataset, orphans)
+    return Backlog(days, orphans)
+
+
+def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> tuple[dict[date, int], Orphans]:
+    """How many rows each aged day holds; days without any are left out.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    with postgres.transaction(str(dataset.table)) as connection:
+        table = reflect(connection, dataset)
+        rows = rows_by_day(connection, table, dataset.start, dataset.retention.last_aged_day(now))
+        return rows, count_orphans(connection, table)
+
+
+def report(dataset: Dataset, orphans: Orphans) -> None:
+    """Warns of rows that no day will ever archive."""
+    if orphans:
+        logger.warning("%s", orphans_told(dataset, orphans))
+
+
+def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
+    """A sentence about rows that no day will ever archive, and what to do about them."""
+    told = []
+    if orphans.before_start:
+        told.append(
+            f"{orphans.before_start} rows lie before the first day that is archived, {dataset.start}: set "
+            "ARCHIVE_START_DATE earlier to archive them"
+        )
+    if orphans.not_finite:
+        told.append(f"{orphans.not_finite} rows have NULL or infinity as {dataset.time_column}: give them a time")
+    return f"{dataset.table}: {'; '.join(told)}. They stay in the table."

@@ -1,0 +1,71 @@
+"""What several commands take: days, ranges of days, settings. Not here: what a command does."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from event_archive.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from event_archive.settings import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class DayType(click.ParamType[date]):
+    """A day on the command line."""
+
+    name = "DAY"
+
+    def convert(self, value: str | date, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Reads ``YYYY-MM-DD``."""
+        from event_archive.days import parse_day
+
+        if isinstance(value, date):
+            return value
+        try:
+            return parse_day(value)
+        except ConfigurationError as error:
+            self.fail(str(error), param, ctx)
+
+
+DAY = DayType()
+
+
+def range_options(command: Command) -> Command:
+    """``--from DAY --to DAY``, as ``first`` and ``last``."""
+    for flag, name, words in (("--to", "last", "Up to this day."), ("--from", "first", "From this day on.")):
+        command = click.option(flag, name, type=DAY, help=words)(command)
+    return command
+
+
+def check_range(days: tuple[date, ...], first: date | None, last: date | None) -> None:
+    """Refuses days together with a range, and a range that ends before it begins."""
+    if days and (first or last):
+        raise click.UsageError("Name days, or give a range with --from and --to, not both.")
+    if first and last and first > last:
+        raise click.UsageError(f"--from {first} lies after --to {last}.")
+
+
+def day_and_last(day: date, last: date | None) -> tuple[date, date]:
+    """``DAY [--to DAY]`` as a range."""
+    if last and day > last:
+        raise click.UsageError(f"{day} lies after --to {last}.")
+    return day, last or day
+
+
+def load_settings() -> "Settings":
+    """The settings, with logging as they say."""
+    from event_archive import logs
+    from event_archive.settings import Settings
+
+    settings = Settings.load()
+    logs.configure(as_json=settings.log_as_json)
+    return settings
+
+
+def within(day: date, first: date | None, last: date | None) -> bool:
+    """Whether a day lies in a range that may be open at either end."""
+    return (first or day) <= day <= (last or day)

@@ -1,0 +1,58 @@
+"""``event-archive hold``, ``release`` and ``holds``: days that are archived but not purged."""
+
+import json
+from datetime import date
+
+import click
+
+from event_archive.cli.arguments import DAY, day_and_last, load_settings
+
+
+@click.command()
+@click.argument("day", type=DAY)
+@click.option("--to", "last", type=DAY, help="Hold all days up to this one.")
+@click.option("--reason", required=True, help="Why; shown wherever the day is not purged.")
+def hold(day: date, last: date | None, reason: str) -> None:
+    """Holds days: they are archived, but not purged until they are released."""
+    first, last = day_and_last(day, last)
+    if not reason.strip():
+        raise click.UsageError("--reason must say why.")
+    from event_archive import holds, services
+
+    settings = load_settings()
+    holds.hold(settings.dataset, first, last, reason.strip(), services.primary(settings))
+    click.echo(f"{settings.dataset.table}: {_told(first, last)} held: {reason.strip()}")
+
+
+@click.command()
+@click.argument("day", type=DAY)
+@click.option("--to", "last", type=DAY, help="Release all days up to this one.")
+def release(day: date, last: date | None) -> None:
+    """Releases held days: the next run purges them."""
+    first, last = day_and_last(day, last)
+    from event_archive import holds, services
+
+    settings = load_settings()
+    released = holds.release(settings.dataset, first, last, services.primary(settings))
+    click.echo(f"{settings.dataset.table}: {released} days released of {_told(first, last)}.")
+
+
+@click.command("holds")
+def list_holds() -> None:
+    """Lists the held days."""
+    from event_archive import holds, services
+
+    settings = load_settings()
+    found = holds.holds(settings.dataset, services.primary(settings))
+    for held in found:
+        if settings.log_as_json:
+            line = {"first": held.first, "last": held.last, "reason": held.reason, "since": held.since, "by": held.by}
+            click.echo(json.dumps(line, default=str))
+        else:
+            click.echo(f"{_told(held.first, held.last)}  since {held.since:%Y-%m-%d} by {held.by}: {held.reason}")
+    if not found and not settings.log_as_json:
+        click.echo(f"{settings.dataset.table}: no day is held.")
+
+
+def _told(first: date, last: date) -> str:
+    return str(first) if first == last else f"{first} to {last}"

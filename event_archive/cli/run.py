@@ -1,0 +1,56 @@
+"""``event-archive run``: the nightly job in this process, through the assets themselves."""
+
+import sys
+import time
+from datetime import date
+
+import click
+
+from event_archive.cli.arguments import DAY, check_range, load_settings, range_options, within
+
+
+@click.command()
+@click.argument("days", metavar="[DAY]...", nargs=-1, type=DAY)
+@range_options
+@click.option("--dry-run", is_flag=True, help="Archive, read back and compare, then roll back instead of committing.")
+def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_run: bool) -> None:
+    """Archives and purges every aged day that still holds rows, those of a range, or the days named (YYYY-MM-DD)."""
+    check_range(days, first, last)
+    from event_archive import services
+    from event_archive.backlog import backlog
+    from event_archive.days import now_utc
+    from event_archive.display import Display, Totals
+
+    started, now = time.monotonic(), now_utc()
+    settings = load_settings()
+    dataset = settings.dataset
+    for day in [*days, *filter(None, (first, last))]:
+        dataset.require_aged(day, now)
+    found = backlog(dataset, now, services.primary(settings))
+    # A lake that is out of reach is one clear error now, not one a day.
+    with services.lake(settings) as lake:
+        lake.stat(dataset.path(dataset.start))
+    wanted = list(dict.fromkeys(days)) or [day for day in found.days if within(day, first, last)]
+    display, totals, remark = Display(as_json=settings.log_as_json), Totals(), ""
+    if not wanted:
+        display.done(totals, time.monotonic() - started, remark="Nothing to do: no aged day holds rows.")
+        return
+
+    from event_archive.definitions import build_definitions
+    from event_archive.defs.in_process import instance_of_environment, run_day
+
+    job = build_definitions(settings, progress=display.progress).resolve_job_def("archive_job")
+    with instance_of_environment() as instance, display.running(wanted):
+        for day in wanted:
+            if settings.run_budget and time.monotonic() - started > settings.run_budget.total_seconds():
+                remark = f"The run's budget of {settings.run_budget} is used up; the next run goes on with {day}."
+                break
+            result = run_day(job, day, instance, dry_run=dry_run or settings.dry_run)
+            totals.add(result)
+            display.day(result)
+            if result.unreachable:
+                remark = "A service is out of reach; the days that are left were not tried."
+                break
+    display.done(totals, time.monotonic() - started, remark=remark)
+    if totals.failed:
+        sys.exit(1)

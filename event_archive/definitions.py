@@ -1,0 +1,46 @@
+"""Dagster's way in: assembles, defines nothing. ``build_definitions`` is the seam that tests use."""
+
+import dagster as dg
+
+from event_archive import logs
+from event_archive.defs.assets import build_assets
+from event_archive.defs.checks import build_checks
+from event_archive.defs.jobs import build_archive_job, build_restore_job
+from event_archive.defs.partitions import aged_days
+from event_archive.defs.resources import LakeResource, PostgresResource
+from event_archive.defs.schedules import build_schedule
+from event_archive.readback import Progress, no_progress
+from event_archive.settings import PipelineSettings
+
+NIGHTLY = "0 2 * * *"
+
+
+def build_definitions(
+    settings: PipelineSettings, *, cron: str = NIGHTLY, progress: Progress = no_progress
+) -> dg.Definitions:
+    """All that Dagster is to know.
+
+    Args:
+        settings: what shapes the pipeline; what it connects to is read from the environment when a run needs it.
+        cron: when the schedule ticks, UTC.
+        progress: told of every block of bytes that is archived or read back.
+    """
+    dataset = settings.dataset
+    partitions = aged_days(dataset)
+    assets = build_assets(dataset, partitions)
+    checks = build_checks(dataset, partitions)
+    job = build_archive_job(dataset, assets, checks if settings.verify_nightly else [])
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=checks,
+        jobs=[job, build_restore_job(dataset)],
+        schedules=[build_schedule(dataset, job, max_days_per_run=settings.max_days_per_run, cron=cron)],
+        resources={"postgres": PostgresResource(), "lake": LakeResource(), "progress": progress},
+        # For runs launched from the asset pages, too: a process per step costs more than the container has.
+        executor=dg.in_process_executor,
+    )
+
+
+_settings = PipelineSettings.load()
+logs.configure(as_json=_settings.log_as_json)
+defs = build_definitions(_settings)

@@ -1,0 +1,28 @@
+"""The gate of the purge: what Dagster recorded of a day's archive. Not here: holding it against the file."""
+
+from datetime import date
+
+import dagster as dg
+
+from event_archive.errors import IntegrityError
+from event_archive.manifest import Record
+
+ARCHIVE_CSV = dg.AssetKey("archive_csv")
+
+
+def latest_record(instance: dg.DagsterInstance, day: date) -> Record:
+    """What the latest materialization of ``archive_csv`` of that very partition says of the day's file.
+
+    Raises:
+        IntegrityError: there is none.
+    """
+    # DagsterInstance.get_latest_materialization_event ignores the partition.
+    wanted = dg.AssetRecordsFilter(asset_key=ARCHIVE_CSV, asset_partitions=[day.isoformat()])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    materialization = records[0].asset_materialization if records else None
+    if materialization is None:
+        raise IntegrityError(
+            f"archive_csv of {day} was never materialized, so nothing is known of its file. Nothing was deleted. "
+            "Materialize archive_csv of this day first."
+        )
+    return Record.from_metadata({name: value.value for name, value in materialization.metadata.items()})

@@ -1,0 +1,73 @@
+"""The jobs: the nightly one of the three assets of one day, and the restore."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from event_archive.dataset import Dataset
+from event_archive.days import parse_day
+from event_archive.defs.assets import POOL, failures_told
+from event_archive.defs.resources import LakeResource, PostgresResource
+from event_archive.restore import days_with_file, restore_day, target_named
+
+TABLE_TAG = "event_archive/table"
+"""On every run of the job: which table's. Other pipelines of the same Dagster have partitions of the same names."""
+
+
+def build_archive_job(
+    dataset: Dataset, assets: list[dg.AssetsDefinition], checks: Sequence[dg.AssetChecksDefinition]
+) -> UnresolvedAssetJobDefinition:
+    """``archive_job``: one run a day, with the checks given.
+
+    In process, because a process per step costs ten times the work it does.
+    """
+    return dg.define_asset_job(
+        "archive_job",
+        selection=dg.AssetSelection.assets(*assets).without_checks() | dg.AssetSelection.checks(*checks),
+        executor_def=dg.in_process_executor,
+        description="Archives one aged day, reads it back and purges it.",
+        tags={TABLE_TAG: str(dataset.table)},
+    )
+
+
+class RestoreConfig(dg.Config):
+    """Run configuration of ``restore_job``."""
+
+    first_day: str
+    """YYYY-MM-DD."""
+    last_day: str = ""
+    """YYYY-MM-DD; the first day alone where it is empty."""
+    table: str = ""
+    """The table to fill; the source's name with ``_restored`` where it is empty."""
+    in_place: bool = False
+    """Fill the source itself; the night purges the rows again unless the days are held."""
+
+
+def build_restore_job(dataset: Dataset) -> dg.JobDefinition:
+    """``restore_job``: puts the rows of days back into a table, configured in the launchpad."""
+
+    @dg.op(pool=POOL, description="Restores each day of a range that has a file, one transaction a day.")
+    def restore_days(
+        context: dg.OpExecutionContext, config: RestoreConfig, postgres: PostgresResource, lake: LakeResource
+    ) -> None:
+        with failures_told(), lake.open() as opened:
+            first = parse_day(config.first_day)
+            last = parse_day(config.last_day) if config.last_day else first
+            target = target_named(dataset, config.table or None, in_place=config.in_place)
+            for day in days_with_file(dataset, opened, first, last):
+                done = restore_day(dataset, day, target=target, postgres=postgres.primary(), lake=opened)
+                context.log.info(
+                    "%s: %d rows restored into %s, %d stood there already, %d superseded",
+                    day,
+                    done.restored,
+                    done.target,
+                    done.skipped,
+                    done.superseded,
+                )
+
+    @dg.job(executor_def=dg.in_process_executor, description="Puts rows back from the files of days.")
+    def restore_job() -> None:
+        restore_days()
+
+    return restore_job

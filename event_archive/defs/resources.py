@@ -1,0 +1,34 @@
+"""PostgreSQL and the lake as Dagster resources.
+
+They hold no configuration of their own: what they reach is in the environment, read when it is needed. So no secret
+ever enters Dagster's run configuration, its database or its UI, and definitions load where no secret is.
+"""
+
+from contextlib import AbstractContextManager
+
+import dagster as dg
+
+from event_archive import services
+from event_archive.lake import Lake
+from event_archive.postgres import Postgres
+from event_archive.settings import Settings
+
+
+class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The events database: PG_CONNECTION_STRING, EXPORT_PG_CONNECTION_STRING and PG_AUTH of the environment."""
+
+    def primary(self) -> Postgres:
+        """The database that rows are deleted from."""
+        return services.primary(Settings.load())
+
+    def replica(self) -> Postgres | None:
+        """The read replica for a day's first export, if there is one."""
+        return services.replica(Settings.load())
+
+
+class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The lake: AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_URL or ARCHIVE_LOCAL_PATH of the environment."""
+
+    def open(self) -> AbstractContextManager[Lake]:
+        """The lake that files are written to and read back from, its connections closed at the end."""
+        return services.lake(Settings.load())

@@ -1,0 +1,49 @@
+"""The errors that people see. Here: one small hierarchy. Not here: how a front end shows them, or what they exit with.
+
+A message says what happened, to which day and table, what was expected and found, and what to do. It never holds a
+secret: a connection string, a key, a token or a signed URL.
+"""
+
+
+class EventArchiveError(Exception):
+    """Base of all that this package raises on purpose.
+
+    Attributes:
+        transient: True where the same call may succeed later unchanged, so that a retry makes sense.
+    """
+
+    transient = False
+
+
+class ConfigurationError(EventArchiveError):
+    """A setting, an argument or the environment is wrong; somebody has to change it."""
+
+
+class NotAgedError(ConfigurationError):
+    """The day is not (yet) one that may be archived."""
+
+
+class IntegrityError(EventArchiveError):
+    """What was read contradicts what was recorded. Nothing was deleted; never retried."""
+
+
+class RefusedError(EventArchiveError):
+    """The database or the lake can be reached but refuses: a permission, a missing table, a foreign key."""
+
+
+class UnreachableError(EventArchiveError):
+    """The database or the lake did not answer, or broke off, within the configured waits."""
+
+    transient = True
+
+
+class BusyError(EventArchiveError):
+    """Somebody else holds a lock for longer than we wait, or a statement took longer than it may."""
+
+    transient = True
+
+
+class FileChangedError(EventArchiveError):
+    """The file is not (any more) the one that this call was conditional on: somebody else was faster."""
+
+    transient = True

@@ -1,0 +1,145 @@
+"""What keeps a purge off a day: the lock of another transaction, and a hold that somebody put on the day.
+
+Here: the lock; putting, releasing and reading holds. Not here: what a purge does about them. Holds lie in a
+table beside the events, one row a day, so that the purge's own transaction can see them.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from psycopg import sql
+
+from event_archive.dataset import Dataset, TableName
+from event_archive.days import day_range
+from event_archive.errors import BusyError
+from event_archive.postgres import Connection, Postgres, one
+from event_archive.table import exists
+
+HOLD_TABLE = "event_archive_hold"
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS {} (
+  table_name text NOT NULL,
+  day date NOT NULL,
+  reason text NOT NULL,
+  held_since timestamptz NOT NULL DEFAULT now(),
+  held_by text NOT NULL DEFAULT current_user,
+  PRIMARY KEY (table_name, day)
+)
+"""
+_HOLD = """
+INSERT INTO {} (table_name, day, reason) VALUES (%s, %s, %s)
+ON CONFLICT (table_name, day) DO UPDATE SET reason = excluded.reason, held_since = now(), held_by = current_user
+"""
+# Days of one reason that follow one another are one hold to a person.
+_HOLDS = """
+SELECT min(day), max(day), reason, min(held_since), held_by
+FROM (SELECT *, day - row_number() OVER (PARTITION BY reason, held_by ORDER BY day)::int AS island
+      FROM {} WHERE table_name = %s) AS days
+GROUP BY island, reason, held_by ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Days, both ends included, that are not purged.
+
+    Attributes:
+        first: the first day.
+        last: the last day.
+        reason: as somebody gave it.
+        since: when, UTC.
+        by: the database role that put it.
+    """
+
+    first: date
+    last: date
+    reason: str
+    since: datetime
+    by: str
+
+
+def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool = False) -> bool:
+    """Takes the lock on the table and the day, until the transaction ends.
+
+    Args:
+        connection: in a transaction.
+        dataset: whose table.
+        day: the day.
+        wait: for whoever has it, as long as the lock timeout allows.
+
+    Returns:
+        False where somebody else has it.
+    """
+    name = f"event_archive {dataset.table} {day}"
+    if wait:
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+        return True
+    return bool(one(connection, "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", name)[0])
+
+
+def hold_on(connection: Connection, dataset: Dataset, day: date) -> str | None:
+    """The reason why a day is held; None where it is not. To be asked under the day's lock."""
+    if not _exist(connection, dataset):
+        return None
+    query = sql.SQL("SELECT reason FROM {} WHERE table_name = %s AND day = %s").format(_table(dataset))
+    row = connection.execute(query, (str(dataset.table), day)).fetchone()
+    return str(row[0]) if row else None
+
+
+def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postgres) -> None:
+    """Holds each day from ``first`` to ``last``; creates the table for holds where there is none.
+
+    A day that is being purged is waited for, so a hold never comes too late unnoticed.
+
+    Raises:
+        BusyError: the purge of a day took longer than the lock timeout. The days before it are held.
+        RefusedError, UnreachableError: as PostgreSQL says.
+    """
+    with postgres.transaction(f"{dataset.table}, holds") as connection:
+        if not _exist(connection, dataset):
+            connection.execute(sql.SQL(_CREATE).format(_table(dataset)))
+    for day in day_range(first, last):
+        try:
+            with postgres.transaction(f"{dataset.table}, {day}") as connection:
+                lock_day(connection, dataset, day, wait=True)
+                connection.execute(sql.SQL(_HOLD).format(_table(dataset)), (str(dataset.table), day, reason))
+        except BusyError as error:
+            raise BusyError(
+                f"{dataset.table}: {day} is being purged, for longer than {postgres.lock_timeout_seconds:g} s: neither "
+                f"it nor a later day is held by this command. Give it again for {day} to {last}."
+            ) from error
+
+
+def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> int:
+    """Releases each day from ``first`` to ``last`` and returns how many of them were held.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    with postgres.transaction(f"{dataset.table}, holds") as connection:
+        if not _exist(connection, dataset):
+            return 0
+        query = sql.SQL("DELETE FROM {} WHERE table_name = %s AND day BETWEEN %s AND %s").format(_table(dataset))
+        return connection.execute(query, (str(dataset.table), first, last)).rowcount
+
+
+def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
+    """The holds on a table, oldest day first.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    with postgres.transaction(f"{dataset.table}, holds") as connection:
+        if not _exist(connection, dataset):
+            return []
+        rows = connection.execute(sql.SQL(_HOLDS).format(_table(dataset)), (str(dataset.table),)).fetchall()
+        return [Hold(*row) for row in rows]
+
+
+def _table(dataset: Dataset) -> sql.Composable:
+    return sql.Identifier(dataset.table.schema, HOLD_TABLE)
+
+
+def _exist(connection: Connection, dataset: Dataset) -> bool:
+    return exists(connection, TableName(dataset.table.schema, HOLD_TABLE))

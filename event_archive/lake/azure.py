@@ -1,0 +1,271 @@
+"""Azure Blob Storage and Data Lake Storage Gen2 as the lake. Here: the container, and what stands in it.
+
+Not here: how content travels (azure_download, azure_upload), what is retried (azure_retry), what refusals mean
+(azure_errors). Only the Blob API and block blobs are used: what the DFS API wrote cannot be appended to by blocks.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceExistsError
+from azure.storage.blob import BlobClient, BlobProperties, BlobType, ContainerClient
+
+from event_archive.errors import ConfigurationError, RefusedError
+from event_archive.lake import StoredFile
+from event_archive.lake.azure_download import streamed
+from event_archive.lake.azure_errors import ask, changed, keep_signatures_out_of_logs, or_none
+from event_archive.lake.azure_retry import BoundedRetry
+from event_archive.lake.azure_upload import BlockUpload, are_ours, committed_blocks, quoted
+from event_archive.lake.names import check_path
+
+if TYPE_CHECKING:
+    from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
+    from azure.identity import DefaultAzureCredential
+
+BLOCK_BYTES = 8 * 1024 * 1024
+RETRY_SECONDS = 60.0
+
+_FOLDER_MARK = "hdi_isfolder"
+
+
+class AzureLake:
+    """A ``Lake`` in one container. Made by ``from_connection_string`` or ``from_account_url``; ``close`` it in the end.
+
+    The container is created by the first write that finds none, where that is permitted. Reading from a container that
+    does not exist finds no files.
+
+    Args:
+        container: client of the container, with ``client_options`` of the same values.
+        block_bytes: size of the blocks written and of the ranges read.
+        retry_seconds: how long a request is repeated in all.
+        credential: closed with the lake.
+    """
+
+    def __init__(
+        self,
+        container: ContainerClient,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        retry_seconds: float = RETRY_SECONDS,
+        credential: "DefaultAzureCredential | None" = None,
+    ) -> None:
+        self._container = container
+        self._block_bytes = block_bytes
+        self._retry_seconds = retry_seconds
+        self._credential = credential
+        self._container_tried = False
+        self._where = f"{container.primary_endpoint.split('?')[0]}"
+
+    @classmethod
+    def from_connection_string(
+        cls,
+        connection_string: str,
+        container: str,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> Self:
+        """A lake by account key or shared access signature (one for the container is enough).
+
+        Raises:
+            ConfigurationError: the connection string is malformed or holds neither. It is not repeated.
+        """
+        client = None
+        if _has_credential(connection_string):
+            try:
+                client = ContainerClient.from_connection_string(
+                    connection_string, container, **_client_options(block_bytes, retry_seconds)
+                )
+            except (ValueError, AttributeError, TypeError):
+                client = None
+        # Raised outside of the handler, whose exception may show the string.
+        if client is None:
+            raise ConfigurationError(
+                "The Azure storage connection string is malformed. Expected AccountName and AccountKey, or "
+                "BlobEndpoint and SharedAccessSignature, as NAME=VALUE joined by semicolons. Copy it from the portal."
+            )
+        keep_signatures_out_of_logs()
+        return cls(client, block_bytes=block_bytes, retry_seconds=retry_seconds)
+
+    @classmethod
+    def from_account_url(
+        cls,
+        account_url: str,
+        container: str,
+        credential: "TokenCredential | AzureNamedKeyCredential | AzureSasCredential | None" = None,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> Self:
+        """A lake by an identity.
+
+        Args:
+            account_url: ``https://ACCOUNT.blob.core.windows.net``.
+            container: its name.
+            credential: None for ``DefaultAzureCredential``: workload identity, managed identity, ``az login``.
+            block_bytes: as for the class.
+            retry_seconds: as for the class.
+
+        Raises:
+            ConfigurationError: not such an address.
+        """
+        parts = urlsplit(account_url)
+        if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.username:
+            raise ConfigurationError(
+                "The Azure storage account URL must be like https://ACCOUNT.blob.core.windows.net, without a "
+                "signature; a shared access signature goes into the connection string."
+            )
+        own = None
+        if credential is None:
+            # Late: a second of imports that a lake with a key does not need.
+            from azure.identity import DefaultAzureCredential
+
+            own = credential = DefaultAzureCredential()
+        try:
+            client = ContainerClient(
+                account_url, container, credential=credential, **_client_options(block_bytes, retry_seconds)
+            )
+        except ValueError as error:
+            # Of an address without a signature, so that the text may be shown.
+            raise ConfigurationError(f"{account_url} cannot be used with this credential: {error}") from error
+        keep_signatures_out_of_logs()
+        return cls(client, block_bytes=block_bytes, retry_seconds=retry_seconds, credential=own)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._container.close()
+        if self._credential is not None:
+            self._credential.close()
+
+    def url(self, path: str) -> str:
+        """Where a person finds the file: its address without any signature."""
+        return self._blob(path).url.split("?")[0]
+
+    def stat(self, path: str) -> StoredFile | None:
+        """The file as it stands, or None where there is none. Two requests: ``appendable`` needs the block list."""
+        blob, subject = self._blob(path), self._subject(path)
+        properties: BlobProperties | None = ask(subject, or_none(blob.get_blob_properties))
+        if properties is None:
+            return None
+        if _is_folder(properties):
+            raise RefusedError(f"{subject} is a folder. Move it away.")
+        appendable = False
+        if properties.blob_type == BlobType.BLOCKBLOB and properties.blob_tier != "Archive":
+            # Of another version if somebody commits in between; then the commit that relies on it fails by its ETag.
+            blocks = committed_blocks(blob, subject)
+            appendable = blocks is not None and are_ours(blocks, properties.size)
+        return _stored(path, properties, appendable=appendable)
+
+    def list(self, folder: str) -> Iterator[StoredFile]:
+        """The files directly in a folder, by path.
+
+        ``appendable`` is False for all, as in every lake: it would cost a request a file. Stat the file that is to be
+        appended to.
+        """
+        prefix = f"{folder}/" if folder else ""
+        if folder:
+            check_path(folder)
+
+        def found() -> list[StoredFile]:
+            entries = self._container.walk_blobs(name_starts_with=prefix or None, include=["metadata"], delimiter="/")
+            files = [entry for entry in entries if isinstance(entry, BlobProperties) and not _is_folder(entry)]
+            return [_stored(file.name, file, appendable=False) for file in files]
+
+        files = ask(self._subject(folder), or_none(found))
+        return iter(sorted(files or (), key=lambda file: file.path))
+
+    @contextmanager
+    def read(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
+        """Streams this version by ranges, the next ones on their way while the consumer has one in hand."""
+        with streamed(
+            self._blob(file.path),
+            file,
+            self._subject(file.path),
+            block_bytes=self._block_bytes,
+            retry_seconds=self._retry_seconds,
+        ) as blocks:
+            yield blocks
+
+    @contextmanager
+    def write(self, path: str, *, replaces: StoredFile | None, append: bool = False) -> Iterator[BlockUpload]:
+        """Stages blocks that nobody sees before the commit; Azure discards those never committed after a week."""
+        blob, subject = self._blob(path), self._subject(path)
+        committed: list[str] = []
+        if append:
+            if replaces is None or not replaces.appendable:
+                raise ValueError(f"{path} cannot be appended to: stat it, and rewrite it where it is not appendable")
+            blocks = committed_blocks(blob, subject)
+            if blocks is None or not are_ours(blocks, replaces.size_bytes):
+                raise changed(subject, "other blocks")
+            committed = [block.id for block in blocks]
+        if replaces is None:
+            self._create_container()
+        with BlockUpload(
+            blob, path, subject, replaces=replaces, committed=committed, block_bytes=self._block_bytes
+        ) as upload:
+            yield upload
+
+    def _create_container(self) -> None:
+        if self._container_tried:
+            return
+
+        def create() -> None:
+            try:
+                self._container.create_container()
+            except (ResourceExistsError, ClientAuthenticationError):
+                return
+            except HttpResponseError as failure:
+                # Forbidden: for an identity that may only use it. What is missing then shows when a block is staged.
+                if failure.status_code != 403:
+                    raise
+
+        ask(self._where, create)
+        self._container_tried = True
+
+    def _blob(self, path: str) -> BlobClient:
+        check_path(path)
+        return self._container.get_blob_client(path)
+
+    def _subject(self, path: str) -> str:
+        return f"{path or 'the root'} in {self._where}"
+
+
+def _client_options(block_bytes: int, retry_seconds: float) -> dict[str, Any]:
+    return {
+        "retry_policy": BoundedRetry(retry_seconds),
+        "max_single_get_size": block_bytes,
+        "max_chunk_get_size": block_bytes,
+    }
+
+
+def _has_credential(connection_string: str) -> bool:
+    """Whether it would sign requests at all: the SDK takes one without, and asks as nobody."""
+    names = {part.split("=", 1)[0].strip().upper() for part in connection_string.split(";")}
+    return bool(names & {"ACCOUNTKEY", "SHAREDACCESSSIGNATURE", "USEDEVELOPMENTSTORAGE"}) or "sig=" in connection_string
+
+
+def _is_folder(properties: BlobProperties) -> bool:
+    """With a hierarchical namespace, folders show as empty blobs that are marked so."""
+    return str((properties.metadata or {}).get(_FOLDER_MARK, "")).lower() == "true"
+
+
+def _stored(path: str, properties: BlobProperties, *, appendable: bool) -> StoredFile:
+    return StoredFile(
+        path=path,
+        size_bytes=properties.size,
+        etag=quoted(properties.etag),
+        metadata=MappingProxyType({name.lower(): value for name, value in (properties.metadata or {}).items()}),
+        modified=properties.last_modified,
+        appendable=appendable,
+    )

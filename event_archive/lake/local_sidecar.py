@@ -1,0 +1,60 @@
+"""Metadata beside the files of a folder. Here: the hidden sidecars. Not here: the files, and when a sidecar is written.
+
+A sidecar holds an entry for each version (ETag) that it speaks for, the newest last.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from event_archive.errors import RefusedError
+
+
+def read_sidecar(target: Path) -> dict[str, dict[str, str]]:
+    """Metadata by ETag, the newest last; empty where there is no sidecar.
+
+    Raises:
+        RefusedError: it cannot be parsed, so somebody else wrote it.
+    """
+    sidecar = _sidecar(target)
+    try:
+        document = json.loads(sidecar.read_bytes())
+        return {entry["etag"]: dict(entry["metadata"]) for entry in document["versions"]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError):
+        raise RefusedError(
+            f"{sidecar} does not hold the metadata of {target.name} any more: somebody else wrote it. Put it back, or "
+            "delete it to have the file treated as another tool's."
+        ) from None
+
+
+def write_sidecar(target: Path, versions: Mapping[str, Mapping[str, str]]) -> None:
+    """Replaces the sidecar atomically; the folder's lock is held. Without versions there is none."""
+    sidecar = _sidecar(target)
+    if not versions:
+        sidecar.unlink(missing_ok=True)
+        return
+    document = {"versions": [{"etag": etag, "metadata": dict(metadata)} for etag, metadata in versions.items()]}
+    # A fixed name: only the lock's holder writes it, and the next one overwrites what a dead one left.
+    staged = sidecar.with_name(f"{sidecar.name}.tmp")
+    with staged.open("w", encoding="utf-8") as file:
+        json.dump(document, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(sidecar)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes what was renamed in a folder outlive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sidecar(target: Path) -> Path:
+    return target.with_name(f".{target.name}.json")

@@ -1,0 +1,49 @@
+"""How log lines look. Here: the handlers of the ``event_archive`` logger. Not here: what is logged.
+
+One JSON object a line on standard output in containers; on a terminal, warnings on standard error, since there the
+command line's own display says the rest.
+"""
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+_LOGGER = "event_archive"
+
+
+def configure(*, as_json: bool) -> None:
+    """Sets the handler of this package's logger; calling it again replaces the former one."""
+    logger = logging.getLogger(_LOGGER)
+    handler = logging.StreamHandler(sys.stdout if as_json else sys.stderr)
+    handler.setFormatter(_formatter(as_json=as_json))
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO if as_json else logging.WARNING)
+    logger.propagate = False
+
+
+def _formatter(*, as_json: bool) -> logging.Formatter:
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper("iso"),
+    ]
+    if not as_json:
+        return structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[_plain_line],
+        )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+        ],
+    )
+
+
+def _plain_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return f"{event['level']}: {event['event']}"

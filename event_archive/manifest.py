@@ -1,0 +1,157 @@
+"""What is known of one archived day: to and from a file's metadata, and a materialization's. Not here: proving it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+from event_archive.errors import IntegrityError
+from event_archive.lake import StoredFile
+
+VERSION = 1
+_PREFIX = "event_archive_"
+_MAX_METADATA_BYTES = 8 * 1024
+"""Azure's limit on a blob's metadata, names and values together (Set Blob Metadata, "Remarks")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A file's description of itself.
+
+    Attributes:
+        table: as ``TableName`` prints it.
+        rows: records in the file, the header not counted, superseded rows counted.
+        bytes: length of the file.
+        sha256: of the whole file, hex.
+        columns: ``columns_hash`` of the header.
+        version: of this record's form.
+    """
+
+    table: str
+    rows: int
+    bytes: int
+    sha256: str
+    columns: str
+    version: int = VERSION
+
+    def to_metadata(self) -> dict[str, str]:
+        """For a file: percent-encoded ASCII, one entry a field.
+
+        Raises:
+            IntegrityError: larger than Azure takes.
+        """
+        metadata = {_PREFIX + name: quote(str(value), safe=" .-_") for name, value in asdict(self).items()}
+        size = sum(len(name) + len(value) for name, value in metadata.items())
+        if size > _MAX_METADATA_BYTES:
+            raise IntegrityError(f"{self.table}: the manifest takes {size} bytes; Azure takes {_MAX_METADATA_BYTES}.")
+        return metadata
+
+    @classmethod
+    def from_file(cls, file: StoredFile, *, table: str) -> "Manifest | None":
+        """Reads it back; None where the file has none, being somebody else's.
+
+        Raises:
+            IntegrityError: unreadable, of a later version, of another table, or of a file of another length.
+        """
+        manifest = cls.claimed_by(file, table=table)
+        if manifest and manifest.bytes != file.size_bytes:
+            raise contradiction(file, f"it has {file.size_bytes} bytes, its manifest says {manifest.bytes}")
+        return manifest
+
+    @classmethod
+    def claimed_by(cls, file: StoredFile, *, table: str) -> "Manifest | None":
+        """As ``from_file``, but of a file of any length: for whoever says himself what is wrong with it."""
+        fields = {
+            name.removeprefix(_PREFIX): unquote(value)
+            for name, value in file.metadata.items()
+            if name.startswith(_PREFIX)
+        }
+        if not fields:
+            return None
+        try:
+            manifest = cls(
+                fields["table"], int(fields["rows"]), int(fields["bytes"]), fields["sha256"], fields["columns"],
+                int(fields["version"]),
+            )  # fmt: skip
+        except (KeyError, ValueError) as error:
+            raise contradiction(file, f"its manifest is unreadable ({type(error).__name__} {error})") from None
+        if manifest.version != VERSION:
+            raise IntegrityError(
+                f"{file.path}: its manifest is of version {manifest.version}, this program knows version {VERSION}: it "
+                "is older than what wrote the file. Update it."
+            )
+        if manifest.table != table:
+            raise contradiction(file, f"its manifest says it holds {manifest.table}, expected {table}")
+        return manifest
+
+    def to_json(self) -> dict[str, Any]:
+        """For a materialization."""
+        return asdict(self)
+
+    def require(self, file: StoredFile, found: "Manifest") -> None:
+        """Holds what was read of the file against the manifest.
+
+        Raises:
+            IntegrityError: they differ.
+        """
+        if found != self:
+            differing = [name for name, value in asdict(self).items() if getattr(found, name) != value]
+            expected = ", ".join(f"{name} {getattr(self, name)}" for name in differing)
+            read = ", ".join(f"{name} {getattr(found, name)}" for name in differing)
+            raise contradiction(file, f"its manifest says {expected}; it reads as {read}")
+
+
+def contradiction(file: StoredFile, found: str) -> IntegrityError:
+    """The error for a file that is not what its manifest says."""
+    return IntegrityError(
+        f"{file.path}: {found}. Nothing was written or deleted. Somebody changed the file: put the right one back, or "
+        "accept it as it stands with 'event-archive adopt DAY'."
+    )
+
+
+def columns_hash(names: Sequence[str]) -> str:
+    """A hash of a header, order included: SHA-256 of the names as a JSON array, hex."""
+    return hashlib.sha256(json.dumps(list(names), ensure_ascii=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the latest materialization of a day says of its file: the gate of a purge.
+
+    Attributes:
+        etag: of the file; None where the day had neither rows nor a file.
+        rows: in the file.
+        bytes: of the file.
+        seconds: that the archive took.
+    """
+
+    etag: str | None
+    rows: int
+    bytes: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> "Record":
+        """Reads it from a materialization's metadata, as plain values.
+
+        Raises:
+            IntegrityError: the materialization was not made by this package.
+        """
+        try:
+            etag = metadata["etag"]
+            if etag is not None and not isinstance(etag, str):
+                raise TypeError("etag")
+            return cls(etag, int(metadata["dagster/row_count"]), int(metadata["bytes"]), float(metadata["seconds"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(
+                f"The latest materialization of archive_csv for this day lacks its metadata ({error}): it was recorded "
+                "by hand. Nothing was deleted. Materialize archive_csv of this day again."
+            ) from None
+
+
+def stored_rows(file: StoredFile) -> int | None:
+    """How many rows a file's manifest says it holds; None where it has none that can be read."""
+    rows = file.metadata.get(_PREFIX + "rows", "")
+    return int(rows) if rows.isdecimal() else None

@@ -1,0 +1,197 @@
+"""PostgreSQL: sessions and errors. Here: how to connect, what a transaction pins, what an error means.
+
+Not here: the events, their table (``table.py``), their days.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, LiteralString, NoReturn, cast
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Connection as EngineConnection
+from sqlalchemy import Engine, NullPool, create_engine, event
+
+from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnreachableError
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
+
+# Whatever the server, the database or the role says: the same value has the same text, and the same text the same
+# value. SET LOCAL, because a pooler may hand the session to somebody else after the transaction.
+_PINS: dict[str, str] = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "xmlbinary": "base64",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",
+    "jit": "off",
+    "idle_in_transaction_session_timeout": "0",
+}
+_TRANSACTION_TIMEOUT_SINCE = 170000
+_CONNECT_ATTEMPTS = 3
+_CONNECT_DEFAULTS = {
+    "connect_timeout": 10,
+    "application_name": "event_archive",
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+_AZURE_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 (a scope, no secret)
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """One PostgreSQL database.
+
+    Attributes:
+        conninfo: libpq URL or key=value DSN. A secret.
+        auth: ``azure`` takes an Entra ID access token as the password, for Azure Database for PostgreSQL.
+        lock_timeout_seconds: how long a statement waits for somebody else's lock.
+    """
+
+    conninfo: str = field(repr=False)
+    auth: Literal["password", "azure"] = "password"
+    lock_timeout_seconds: float = 30
+
+    @contextmanager
+    def transaction(
+        self, subject: str, *, isolation: Isolation = "READ COMMITTED", statement_timeout_seconds: float = 0
+    ) -> Iterator[Connection]:
+        """A transaction on a connection of its own, every setting pinned; commits unless the block raises.
+
+        Args:
+            subject: what it is about, for messages: the table, the day.
+            isolation: as PostgreSQL names it.
+            statement_timeout_seconds: 0 for none.
+
+        Raises:
+            UnreachableError: no connection, or it broke. Only the connecting is tried again.
+            BusyError: a lock or statement timeout, a deadlock.
+            RefusedError: any other refusal, with PostgreSQL's own words.
+        """
+        timeouts = {
+            "lock_timeout": f"{self.lock_timeout_seconds}s",
+            "statement_timeout": f"{statement_timeout_seconds}s",
+        }
+        try:
+            with self._engine.connect() as connection:
+                connection.execution_options(isolation_level=isolation, timeouts=timeouts)
+                with connection.begin():
+                    yield cast(Connection, connection.connection.driver_connection)
+        except psycopg.Error as error:
+            self._tell(error, subject)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        engine = create_engine("postgresql+psycopg://", creator=self._connect, poolclass=NullPool)
+        event.listen(engine, "begin", _pin)
+        return engine
+
+    def _connect(self) -> Connection:
+        given = conninfo_to_dict(self.conninfo)
+        options: dict[str, Any] = {name: value for name, value in _CONNECT_DEFAULTS.items() if name not in given}
+        if self.auth == "azure":
+            options["password"] = _azure_token()
+        for attempt in range(1, _CONNECT_ATTEMPTS + 1):
+            try:
+                # A pooler in transaction mode knows no prepared statement from one transaction to the next.
+                return psycopg.connect(self.conninfo, client_encoding="UTF8", prepare_threshold=None, **options)
+            except psycopg.OperationalError as error:
+                answered = "FATAL:" in str(error)
+                if answered or attempt == _CONNECT_ATTEMPTS:
+                    # Not chained: libpq's words may repeat a part of the connection string.
+                    raise self._not_connected(error, answered=answered) from None
+            time.sleep(attempt)
+        raise AssertionError("unreachable")
+
+    def _not_connected(self, error: psycopg.Error, *, answered: bool) -> EventArchiveError:
+        words = self._without_secrets(" ".join(str(error).split()))
+        starting_or_full = any(text in words for text in ("starting up", "shutting down", "too many", "recovery mode"))
+        if answered and not starting_or_full:
+            return RefusedError(
+                f"PostgreSQL refuses the connection: {words}. "
+                "Check user, password and database in PG_CONNECTION_STRING, and the server's access rules."
+            )
+        return UnreachableError(
+            f"PostgreSQL cannot be reached: {words}. "
+            "Check host and port in PG_CONNECTION_STRING, and that the server is up and lets this machine in."
+        )
+
+    def _without_secrets(self, words: str) -> str:
+        for name, value in conninfo_to_dict(self.conninfo).items():
+            if name in ("password", "sslpassword", "passfile") and value:
+                words = words.replace(str(value), "***")
+        return words
+
+    def _tell(self, error: psycopg.Error, subject: str) -> NoReturn:
+        words = self._without_secrets(error.diag.message_primary or " ".join(str(error).split()))
+        code = error.sqlstate or ""
+        detail = f" ({error.diag.message_detail})" if code.startswith("23") and error.diag.message_detail else ""
+        told = f"{subject}: PostgreSQL says: {words}{detail}" + (f" [SQLSTATE {code}]" if code else "")
+        if code in _BUSY:
+            raise BusyError(f"{told}. Nothing was deleted. {_BUSY[code]}") from error
+        if isinstance(error, psycopg.OperationalError) and (code[:2] in ("", "08", "53") or code.startswith("57P")):
+            raise UnreachableError(
+                f"{told}. Nothing was deleted that is not archived; the next run goes on."
+            ) from error
+        advice = _ADVICE.get(code, "Nothing was deleted.")
+        raise RefusedError(f"{told}. {advice}") from error
+
+
+_BUSY = {
+    "55P03": "Somebody holds a lock on the table; the next run tries again.",
+    "57014": "The statement took longer than it may, or was cancelled; the next run tries again.",
+    "40P01": "Two transactions waited for each other; the next run tries again.",
+    "40001": "Another transaction was faster; the next run tries again.",
+}
+_ADVICE = {
+    "42501": (
+        "Nothing was deleted. The role needs USAGE on the schema, SELECT and DELETE on the table, and TEMPORARY on the "
+        "database: GRANT them, or connect as another role."
+    ),
+    "23503": (
+        "Nothing was deleted. Rows of another table still refer to rows of this day: remove or archive those first, "
+        "or drop the foreign key."
+    ),
+    "25006": "Nothing was deleted. PG_CONNECTION_STRING must name the primary, not a replica.",
+}
+
+
+def _pin(connection: EngineConnection) -> None:
+    pins = _PINS | cast(dict[str, str], connection.get_execution_options()["timeouts"])
+    raw = cast(Connection, connection.connection.driver_connection)
+    if raw.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
+        pins = pins | {"transaction_timeout": "0"}
+    # Utility statements take no snapshot: that of a REPEATABLE READ transaction begins with its first query.
+    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} TO '{value}'" for name, value in pins.items()))
+
+
+def _azure_token() -> str:
+    from azure.core.exceptions import ClientAuthenticationError
+    from azure.identity import DefaultAzureCredential
+
+    with DefaultAzureCredential() as credential:
+        try:
+            return credential.get_token(_AZURE_TOKEN_SCOPE).token
+        except ClientAuthenticationError:
+            raise RefusedError(
+                "No Entra ID access token for PostgreSQL (PG_AUTH=azure) could be had. Check the workload identity: "
+                "the service account's client id, the pod's label and the federated credential."
+            ) from None
+
+
+def one(connection: Connection, query: psycopg.sql.Composed | LiteralString, *values: object) -> tuple[Any, ...]:
+    """The one row that a query returns."""
+    row = connection.execute(query, values or None).fetchone()
+    if row is None:
+        raise LookupError("a query that always returns a row returned none")
+    return row

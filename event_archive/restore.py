@@ -1,0 +1,238 @@
+"""Puts the rows of a day's file back into a table. Never changes a row that stands there.
+
+The rows come through the read-back: of each key the last row. One transaction a day, which ends by counting that every
+one of them stands in the target, identical in every column.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from datetime import date
+
+from psycopg import sql
+
+from event_archive.dataset import Dataset, TableName, quoted
+from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
+from event_archive.holds import hold_on, lock_day
+from event_archive.lake import Lake, StoredFile
+from event_archive.manifest import Manifest
+from event_archive.postgres import Connection, Postgres, one
+from event_archive.readback import ARCHIVED, READBACK, Progress, Readback, load, no_progress
+from event_archive.table import SOURCE, Column, Table, exists, reflect
+
+logger = logging.getLogger(__name__)
+
+_KEYS_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredDay:
+    """What a restore did.
+
+    Attributes:
+        day: the day.
+        target: the table.
+        restored: rows inserted.
+        skipped: rows that stood there already, identical.
+        superseded: rows of the file that a later row of the same key replaces; not restored.
+        seconds: how long the call took.
+    """
+
+    day: date
+    target: TableName
+    restored: int
+    skipped: int
+    superseded: int
+    seconds: float
+
+
+def target_named(dataset: Dataset, name: str | None = None, *, in_place: bool = False) -> TableName:
+    """The table that a restore fills: the source itself, one named, or ``Event_restored`` beside ``Event``.
+
+    Args:
+        dataset: what was archived.
+        name: ``schema.table``, or a table in the source's schema.
+        in_place: the source itself.
+
+    Raises:
+        ConfigurationError: not a table's name, or the source's without ``in_place``.
+    """
+    if in_place:
+        return dataset.table
+    if name is None:
+        name = f"{quoted(dataset.table.schema)}.{quoted(dataset.table.name + '_restored')}"
+    try:
+        target = TableName.parse(name, schema=dataset.table.schema)
+    except ValueError as error:
+        raise ConfigurationError(f"{name!r} {error}. Name another table with --table.") from None
+    if target == dataset.table:
+        raise ConfigurationError(f"{target} is the source itself: restore into it with --in-place.")
+    return target
+
+
+def days_with_file(dataset: Dataset, lake: Lake, first: date, last: date) -> list[date]:
+    """The days to restore of a range: those that have a file, and a single day in any case."""
+    if first == last:
+        return [first]
+    days = (dataset.day_of(file.path) for file in lake.list(dataset.folder))
+    return [day for day in days if day and first <= day <= last]
+
+
+def restore_day(
+    dataset: Dataset,
+    day: date,
+    *,
+    target: TableName,
+    postgres: Postgres,
+    lake: Lake,
+    progress: Progress = no_progress,
+) -> RestoredDay:
+    """Restores one day.
+
+    Args:
+        dataset: what was archived.
+        day: whose file.
+        target: the table to fill; created in the shape of the source where it does not exist. The source itself
+            restores in place.
+        postgres: where both tables are.
+        lake: where the file lies.
+        progress: told of every block read.
+
+    Raises:
+        RefusedError: there is no file, or the target cannot be filled.
+        IntegrityError: the file contradicts its manifest, or a row of the same key but with other values stands in the
+            target. The day is rolled back.
+        BusyError: a purge of this day is under way.
+        UnreachableError, FileChangedError: as PostgreSQL or the lake says.
+    """
+    started = time.monotonic()
+    path = dataset.path(day)
+    file = lake.stat(path)
+    if file is None:
+        raise RefusedError(f"{path}: there is no file for {day}, so there is nothing to restore.")
+    manifest = Manifest.from_file(file, table=str(dataset.table))
+    if manifest is None:
+        logger.warning("%s has no manifest, being another tool's: it is restored as it reads", path)
+    with postgres.transaction(f"{target}, {day}") as connection:
+        lock_day(connection, dataset, day, wait=True)
+        table = _target(connection, dataset, target)
+        readback = load(connection, table, lake, file, progress)
+        if manifest:
+            manifest.require(file, replace(readback.manifest, table=manifest.table))
+        restored = _insert(connection, _widened(connection, readback, in_place=target == dataset.table), file)
+        if target == dataset.table and hold_on(connection, dataset, day) is None:
+            logger.warning(
+                "%s, %s: restored in place. The next night archives and purges these rows again, unless the day is "
+                "held: event-archive hold %s --reason …",
+                target,
+                day,
+                day,
+            )
+    current = readback.rows - readback.superseded
+    return RestoredDay(day, target, restored, current - restored, readback.superseded, time.monotonic() - started)
+
+
+def _target(connection: Connection, dataset: Dataset, target: TableName) -> Table:
+    """The shape of the target, which is created where it does not exist: the source's columns and key, nothing else."""
+    if target != dataset.table:
+        source = reflect(connection, dataset)
+        if not exists(connection, target):
+            identifier = sql.Identifier(target.schema, target.name)
+            names = sql.SQL(", ").join(map(sql.Identifier, source.names))
+            key = sql.SQL(", ").join(map(sql.Identifier, source.key))
+            connection.execute(
+                sql.SQL("CREATE TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(
+                    identifier, names, source.identifier
+                )
+            )
+            connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(identifier, key))
+    return reflect(connection, replace(dataset, table=target), to_delete=True)
+
+
+def _widened(connection: Connection, readback: Readback, *, in_place: bool) -> Readback:
+    """Adds what only the file has to the target, as text, and leaves what only the target has to its defaults."""
+    table = readback.table
+    extra = [name for name in readback.columns if name not in table.names]
+    if extra and in_place:
+        logger.warning("%s: the table has no column %s any more; it is not restored", table.dataset.table, extra)
+    elif extra:
+        for name in extra:
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ADD COLUMN {} text").format(table.identifier, sql.Identifier(name))
+            )
+        table = replace(table, columns=table.columns + tuple(Column(name, "text", nullable=True) for name in extra))
+    held = tuple(column for column in table.columns if column.name in readback.columns)
+    return replace(readback, table=replace(table, columns=held))
+
+
+def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int:
+    """Inserts the rows whose key the target does not have, and proves that all rows then stand in it."""
+    table = readback.table
+    _require_restorable(connection, readback, file)
+    names = [sql.Identifier(column.name) for column in table.columns if not column.generated]
+    same_key = sql.SQL(" AND ").join(
+        sql.SQL("{}.{} = {}.{}").format(SOURCE, sql.Identifier(name), ARCHIVED, sql.Identifier(name))
+        for name in table.key
+    )
+    restored = connection.execute(
+        sql.SQL(
+            "INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {readback} AS {archived} "
+            "WHERE {line} > 0 AND NOT EXISTS (SELECT FROM {table} AS {source} WHERE {same_key}) ORDER BY {line}"
+        ).format(
+            table=table.identifier,
+            names=sql.SQL(", ").join(names),
+            readback=READBACK,
+            archived=ARCHIVED,
+            line=readback.line,
+            source=SOURCE,
+            same_key=same_key,
+        )
+    ).rowcount
+    standing = one(
+        connection,
+        sql.SQL("SELECT count(*) FROM {} AS {}, {} WHERE {}").format(
+            table.identifier, SOURCE, readback.current, readback.identical
+        ),
+    )[0]
+    expected = readback.rows - readback.superseded
+    if standing != expected:
+        raise IntegrityError(
+            f"{file.path}: {expected} rows were to stand in {table.dataset.table}, {standing} do, identical in every "
+            "column. Rolled back. A trigger, a rule or a generated column of the table changes what is inserted: "
+            "restore into another table with --table."
+        )
+    return restored
+
+
+def _require_restorable(connection: Connection, readback: Readback, file: StoredFile) -> None:
+    target = readback.table.dataset.table
+    if readback.as_text:
+        raise RefusedError(
+            f"{file.path}: its values do not all parse as the types of {target}. Restore it into a table of your own "
+            "making, with text for the columns in question: --table NAME."
+        )
+    lacking = [quoted(name) for name in readback.table.key if name not in readback.columns]
+    if lacking:
+        raise RefusedError(
+            f"{file.path}: it lacks {', '.join(lacking)}, of the key of {target}. Restore into another table."
+        )
+    keys = [sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in readback.table.key]
+    differing = connection.execute(
+        sql.SQL("SELECT {}::text FROM {} AS {}, {} WHERE {} AND NOT ({}) LIMIT {}").format(
+            sql.SQL("ROW({})").format(sql.SQL(", ").join(keys)),
+            readback.table.identifier,
+            SOURCE,
+            readback.current,
+            readback.same_key,
+            readback.identical,
+            sql.Literal(_KEYS_NAMED + 1),
+        )
+    ).fetchall()
+    if differing:
+        named = ", ".join(str(key) for (key,) in differing[:_KEYS_NAMED])
+        more = " and more" if len(differing) > _KEYS_NAMED else ""
+        raise IntegrityError(
+            f"{file.path}: rows with other values stand in {target} under the keys ({', '.join(readback.table.key)}) = "
+            f"{named}{more}. Nothing of this day was restored; a row that stands is never changed. Restore into "
+            "another table with --table, or remove those rows."
+        )

@@ -1,0 +1,209 @@
+"""Every environment variable, read and validated here and nowhere else. An empty variable counts as absent.
+
+Two classes, so that Dagster's definitions load without a secret: ``PipelineSettings`` is what shapes the pipeline,
+``Settings`` adds what reaches PostgreSQL and the lake. Not here: connecting to either.
+"""
+
+import os
+import re
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from event_archive.dataset import Dataset, TableName, check_identifier
+from event_archive.days import Retention, parse_day
+from event_archive.errors import ConfigurationError
+from event_archive.lake.names import check_path
+
+_LAKES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "ARCHIVE_LOCAL_PATH")
+
+
+def _identifier(name: str) -> str:
+    check_identifier(name)
+    return name
+
+
+def _file_prefix(prefix: str) -> str:
+    if "/" in prefix or len(prefix) > 200:
+        raise ValueError("must be at most 200 characters without a slash")
+    check_path(prefix)
+    return prefix
+
+
+def _folder(folder: str) -> str:
+    stripped = folder.strip("/")
+    check_path(stripped)
+    return stripped
+
+
+def _container(name: str) -> str:
+    if not re.fullmatch(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", name):
+        raise ValueError("must be 3 to 63 lower-case letters, digits and single hyphens, as Azure demands")
+    return name
+
+
+def _day(text: str) -> date:
+    try:
+        return parse_day(text)
+    except ConfigurationError:
+        raise ValueError("is not a day like 2015-01-01") from None
+
+
+def _budget(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+)\s*(second|minute|hour)s?", text.strip(), re.IGNORECASE)
+    if not match or not int(match[1]):
+        raise ValueError("is not a duration like '2 hours', '90 minutes' or '600 seconds'")
+    return int(match[1]) * timedelta(**{match[2].lower() + "s": 1})
+
+
+def _conninfo(secret: SecretStr) -> SecretStr:
+    try:
+        conninfo_to_dict(secret.get_secret_value())
+    except ProgrammingError:
+        raise ValueError(
+            "must be a libpq URL (postgresql://USER:PASSWORD@HOST:5432/DATABASE) or key=value DSN"
+        ) from None
+    return secret
+
+
+def _http_url(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", secret.get_secret_value()):
+        raise ValueError("must be an http or https URL")
+    return secret
+
+
+def _azure_connection_string(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    pairs = dict(part.split("=", 1) for part in text.strip().strip(";").split(";") if "=" in part)
+    names = {name.strip().lower() for name, value in pairs.items() if value}
+    emulator = "usedevelopmentstorage" in names
+    account = "accountname" in names or "blobendpoint" in names
+    if not emulator and not (account and names & {"accountkey", "sharedaccesssignature"}):
+        raise ValueError(
+            "must hold AccountName (or BlobEndpoint) and AccountKey (or SharedAccessSignature), joined by ';', "
+            "as the Azure portal shows it under 'Access keys'"
+        )
+    return secret
+
+
+def _account_url(url: str) -> str:
+    if "?" in url:
+        raise ValueError("must not carry a query: put a SAS into AZURE_STORAGE_CONNECTION_STRING, which is a secret")
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[A-Za-z0-9]+)?/?", url):
+        raise ValueError("must be like https://ACCOUNT.blob.core.windows.net")
+    return url.rstrip("/")
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+class _EnvironmentSettings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+        frozen=True,
+        extra="ignore",
+        enable_decoding=False,
+        validate_default=False,
+    )
+
+    @classmethod
+    def load(cls) -> Self:
+        """Reads the environment.
+
+        Raises:
+            ConfigurationError: with a line for every variable that is missing or wrong; it names the variable, what
+                it holds unless that is a secret, and what is allowed.
+        """
+        problems = cls._contradictions()
+        try:
+            settings = cls()
+        except ValidationError as error:
+            problems += [cls._problem(details) for details in error.errors(include_url=False)]
+        if not problems:
+            return settings
+        raise ConfigurationError("The environment is not right:\n" + "\n".join(f"  {line}" for line in problems))
+
+    @classmethod
+    def _contradictions(cls) -> list[str]:
+        """What is wrong between variables."""
+        return []
+
+    @classmethod
+    def _problem(cls, details: Any) -> str:
+        message = details["msg"].removeprefix("Value error, ")
+        field = str(details["loc"][0])
+        variable = field.upper()
+        if details["type"] == "missing":
+            return f"{variable} is not set; it {cls.model_fields[field].description}."
+        held = repr(str(details["input"]).partition("?")[0])
+        if "Secret" in repr(cls.model_fields[field].annotation):
+            held = "(a secret, not shown)"
+        return f"{variable} holds {held}: {message}."
+
+
+class PipelineSettings(_EnvironmentSettings):
+    """What shapes the pipeline: no secrets, a default for everything.
+
+    The attributes are the variables of the same name; the documentation's table says what each means.
+    """
+
+    event_table: Annotated[str, AfterValidator(lambda text: str(TableName.parse(text)))] = "public.Event"
+    event_time_column: Annotated[str, AfterValidator(_identifier)] = "created_at"
+    event_file_prefix: Annotated[str, AfterValidator(_file_prefix)] = "events"
+    event_retention_period: Annotated[Retention, BeforeValidator(Retention.parse)] = Retention(months=12, days=0)
+    archive_start_date: Annotated[date, BeforeValidator(_day)] = date(2015, 1, 1)
+    archive_folder: Annotated[str, AfterValidator(_folder)] = "titan-pulse-event-archive"
+    max_days_per_run: Annotated[int, Field(ge=1, le=10_000)] = 31
+    log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = None
+    dry_run: bool = False
+    verify_nightly: bool = False
+
+    @property
+    def dataset(self) -> Dataset:
+        """What is archived."""
+        return Dataset(
+            table=TableName.parse(self.event_table),
+            time_column=self.event_time_column,
+            folder=self.archive_folder,
+            file_prefix=self.event_file_prefix,
+            retention=self.event_retention_period,
+            start=self.archive_start_date,
+        )
+
+    @property
+    def log_as_json(self) -> bool:
+        """Whether log lines are JSON objects: as ``LOG_FORMAT`` says, else wherever standard output is no terminal."""
+        return self.log_format == "json" or (self.log_format is None and not sys.stdout.isatty())
+
+
+class Settings(PipelineSettings):
+    """All that the environment says, secrets included."""
+
+    pg_connection_string: Annotated[SecretStr, AfterValidator(_conninfo)] = Field(
+        description="says how to reach the events database: postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+    )
+    export_pg_connection_string: Annotated[SecretStr, AfterValidator(_conninfo)] | None = None
+    pg_auth: Annotated[Literal["password", "azure"], BeforeValidator(_lower)] = "password"
+    azure_storage_connection_string: Annotated[SecretStr, AfterValidator(_azure_connection_string)] | None = None
+    azure_storage_account_url: Annotated[str, AfterValidator(_account_url)] | None = None
+    archive_local_path: Path | None = None
+    azure_storage_container: Annotated[str, AfterValidator(_container)] = "archive"
+    run_budget: Annotated[timedelta | None, BeforeValidator(_budget)] = None
+    alert_webhook_url: Annotated[SecretStr, AfterValidator(_http_url)] | None = None
+
+    @classmethod
+    def _contradictions(cls) -> list[str]:
+        present = {name.upper() for name, value in os.environ.items() if value}
+        given = [name for name in _LAKES if name in present]
+        if len(given) == 1:
+            return []
+        found = f"{' and '.join(given)} are" if given else "none is"
+        return [f"Exactly one of {', '.join(_LAKES)} says where the files go; {found} set."]

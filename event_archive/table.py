@@ -1,0 +1,277 @@
+"""The events table as it stands: its shape, what may be archived of it, which rows are of which day.
+
+Not here: connecting; what is done with the rows.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+
+import psycopg
+from psycopg import sql
+
+from event_archive.dataset import Dataset, TableName, quoted
+from event_archive.days import ONE_DAY
+from event_archive.errors import RefusedError
+from event_archive.postgres import Connection, one
+
+SOURCE = sql.Identifier("src_")
+"""The table's alias in every statement; no column of a user's table is likely to be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column, as ``pg_attribute`` and ``format_type`` give it."""
+
+    name: str
+    type: str
+    nullable: bool
+    generated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The shape of a table that may be archived.
+
+    Attributes:
+        dataset: whose table it is.
+        columns: in the table's order.
+        key: columns that identify a row: of the primary key, else of a unique index without holes.
+        time_type: ``timestamp``, ``timestamptz`` or ``date``.
+        time_indexed: whether a B-tree index begins with the time column.
+    """
+
+    dataset: Dataset
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    time_type: str
+    time_indexed: bool
+
+    @property
+    def identifier(self) -> sql.Composable:
+        """The table's name for SQL."""
+        return sql.Identifier(self.dataset.table.schema, self.dataset.table.name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def time(self) -> sql.Composable:
+        """The time column of ``SOURCE``."""
+        return sql.SQL("{}.{}").format(SOURCE, sql.Identifier(self.dataset.time_column))
+
+    def instant(self, day: date) -> sql.Composable:
+        """Midnight UTC at the start of a day, in the time column's type (the session's time zone is UTC)."""
+        return sql.SQL("{}::{}").format(sql.Literal(day.isoformat()), sql.SQL(_TIME_TYPES[self.time_type]))
+
+    def within(self, first: date, last: date) -> sql.Composable:
+        """The condition that a row of ``SOURCE`` is of a day from ``first`` to ``last``, both included."""
+        return sql.SQL("{} >= {} AND {} < {}").format(
+            self.time, self.instant(first), self.time, self.instant(last + ONE_DAY)
+        )
+
+    def missing_index(self) -> str:
+        """The statement that creates the index this table lacks on its time column."""
+        return f"CREATE INDEX CONCURRENTLY ON {self.dataset.table} ({quoted(self.dataset.time_column)})"
+
+
+_TIME_TYPES = {
+    "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "timestamptz",
+    "date": "date",
+}
+
+_RELATION = """
+SELECT c.oid, c.relkind, c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s
+"""
+_COLUMNS = """
+SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull, attgenerated <> '', format_type(atttypid, NULL)
+FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+_KEYS = """
+SELECT ARRAY(SELECT a.attname::text
+             FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, place)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND NOT i.indisexclusion
+  AND i.indpred IS NULL AND i.indexprs IS NULL
+  AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND NOT a.attnotnull
+                  AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
+ORDER BY i.indisprimary DESC, i.indnkeyatts, c.relname LIMIT 1
+"""
+_TIME_INDEXED = """
+SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+               WHERE i.indrelid = %s AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree' AND a.attname = %s)
+"""
+_DESTRUCTIVE_REFERENCES = """
+SELECT conname, conrelid::regclass::text, confdeltype FROM pg_constraint
+WHERE contype = 'f' AND confrelid = %s AND confdeltype IN ('c', 'n', 'd') ORDER BY 2, 1
+"""
+_DELETE_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+
+
+def reflect(connection: Connection, dataset: Dataset, *, to_delete: bool = False) -> Table:
+    """Reads the table's shape and holds it: until the transaction ends, nobody can change it.
+
+    Args:
+        connection: in a transaction.
+        dataset: names the table and its time column.
+        to_delete: take the lock of a DELETE, which needs that privilege, instead of a SELECT's.
+
+    Raises:
+        RefusedError: no such table or time column, or a table that may not be archived (DESIGN, "What may be
+            archived").
+    """
+    name = dataset.table
+    mode = sql.SQL("ROW EXCLUSIVE" if to_delete else "ACCESS SHARE")
+    try:
+        connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.Identifier(name.schema, name.name), mode))
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        raise RefusedError(
+            f"{name} does not exist in database {quoted(connection.info.dbname)}. EVENT_TABLE names it as "
+            "schema.table, taken literally, upper and lower case included."
+        ) from None
+    except psycopg.errors.WrongObjectType:
+        raise RefusedError(f"{name} is not a table. EVENT_TABLE must name an ordinary or a partitioned one.") from None
+    oid, kind, has_children = one(connection, _RELATION, name.schema, name.name)
+    if kind not in ("r", "p"):
+        raise RefusedError(f"{name} is not a table but a view or the like. EVENT_TABLE must name a table.")
+    if has_children:
+        raise RefusedError(
+            f"{name} has inheritance children, whose rows would be archived and deleted with it. Archive the children "
+            "one by one, or make it a partitioned table."
+        )
+    rows = connection.execute(_COLUMNS, (oid,)).fetchall()
+    columns = tuple(Column(*column) for *column, _ in rows)
+    time_type = _time_type(dataset, {name: bare for name, *_, bare in rows})
+    key = connection.execute(_KEYS, (oid,)).fetchone()
+    if key is None:
+        raise RefusedError(
+            f"{name} has no key: neither a primary key nor a valid, immediate, complete unique index on NOT NULL "
+            "columns. Without one a row cannot be told from its twin; add a primary key."
+        )
+    for constraint, referencing, action in connection.execute(_DESTRUCTIVE_REFERENCES, (oid,)).fetchall():
+        raise RefusedError(
+            f"{name} is referenced by foreign key {quoted(constraint)} of {referencing} ON DELETE "
+            f"{_DELETE_ACTIONS[action]}: deleting events would change rows that no file holds. Make it NO ACTION."
+        )
+    indexed = one(connection, _TIME_INDEXED, oid, dataset.time_column)[0]
+    return Table(dataset, columns, tuple(key[0]), time_type, indexed)
+
+
+def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
+    found = types.get(dataset.time_column)
+    if found is None:
+        raise RefusedError(
+            f"{dataset.table} has no column {quoted(dataset.time_column)}. EVENT_TIME_COLUMN names the time column, "
+            f"taken literally; the table has {', '.join(map(quoted, types))}."
+        )
+    if found not in _TIME_TYPES:
+        raise RefusedError(
+            f"Column {quoted(dataset.time_column)} of {dataset.table} is of type {found}; EVENT_TIME_COLUMN must name "
+            "a timestamp, timestamptz or date."
+        )
+    return found
+
+
+def exists(connection: Connection, name: TableName) -> bool:
+    """Whether there is a table, or anything else, of this name."""
+    query = (
+        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+        "WHERE nspname = %s AND relname = %s)"
+    )
+    return bool(one(connection, query, name.schema, name.name)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOfDay:
+    """The rows of one day: how many, and the first and last time among them as PostgreSQL prints them in UTC."""
+
+    rows: int
+    first: str | None
+    last: str | None
+
+
+def count_day(connection: Connection, table: Table, day: date) -> RowsOfDay:
+    """Counts the rows of one day."""
+    query = sql.SQL("SELECT count(*), min({time})::text, max({time})::text FROM {table} AS {src} WHERE {window}")
+    row = one(
+        connection,
+        query.format(time=table.time, table=table.identifier, src=SOURCE, window=table.within(day, day)),
+    )
+    return RowsOfDay(*row)
+
+
+def has_rows(connection: Connection, table: Table, day: date) -> bool:
+    """Whether the day holds a row: one probe of the index, where there is one."""
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} AS {} WHERE {})")
+    return bool(one(connection, query.format(table.identifier, SOURCE, table.within(day, day)))[0])
+
+
+def days_with_rows(connection: Connection, table: Table, first: date, last: date) -> list[date]:
+    """The days from ``first`` to ``last`` that hold rows, oldest first.
+
+    With an index on the time column this is a loose index scan, one probe a day that holds rows; without one, a single
+    pass over the table.
+    """
+    if first > last:
+        return []
+    query = _LOOSE_SCAN if table.time_indexed else _FULL_SCAN
+    rows = connection.execute(
+        sql.SQL(query).format(
+            time=table.time,
+            table=table.identifier,
+            src=SOURCE,
+            window=table.within(first, last),
+            end=table.instant(last + ONE_DAY),
+            type=sql.SQL(_TIME_TYPES[table.time_type]),
+        )
+    ).fetchall()
+    return [day for (day,) in rows]
+
+
+_LOOSE_SCAN = """
+WITH RECURSIVE days_(day) AS (
+  (SELECT {time}::date FROM {table} AS {src} WHERE {window} ORDER BY {time} LIMIT 1)
+  UNION ALL
+  SELECT (SELECT {time}::date FROM {table} AS {src} WHERE {time} >= (days_.day + 1)::{type} AND {time} < {end}
+          ORDER BY {time} LIMIT 1)
+  FROM days_ WHERE days_.day IS NOT NULL
+)
+SELECT days_.day FROM days_ WHERE days_.day IS NOT NULL
+"""
+_FULL_SCAN = "SELECT DISTINCT {time}::date FROM {table} AS {src} WHERE {window} ORDER BY 1"
+
+
+def rows_by_day(connection: Connection, table: Table, first: date, last: date) -> dict[date, int]:
+    """How many rows each day from ``first`` to ``last`` holds; days without any are left out."""
+    query = sql.SQL("SELECT {time}::date, count(*) FROM {table} AS {src} WHERE {window} GROUP BY 1 ORDER BY 1")
+    rows = connection.execute(
+        query.format(time=table.time, table=table.identifier, src=SOURCE, window=table.within(first, last))
+    ).fetchall()
+    return dict(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    """Rows that no day will ever archive: before the first partition, or with no finite time."""
+
+    before_start: int
+    not_finite: int
+
+    def __bool__(self) -> bool:
+        return bool(self.before_start or self.not_finite)
+
+
+def count_orphans(connection: Connection, table: Table) -> Orphans:
+    """Counts the rows of no day."""
+    query = sql.SQL(
+        "SELECT count(*) FILTER (WHERE isfinite({time})), count(*) FILTER (WHERE isfinite({time}) IS NOT TRUE) "
+        "FROM {table} AS {src} WHERE {time} IS NULL OR {time} < {start} OR {time} = 'infinity'"
+    )
+    start = table.instant(table.dataset.start)
+    return Orphans(*one(connection, query.format(time=table.time, table=table.identifier, src=SOURCE, start=start)))

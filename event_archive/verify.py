@@ -1,0 +1,218 @@
+"""Reads a day's file back and holds it against its manifest, with a reader that is not PostgreSQL. Changes nothing."""
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from event_archive.dataset import Dataset
+from event_archive.errors import IntegrityError
+from event_archive.lake import Lake, StoredFile
+from event_archive.manifest import Manifest, columns_hash
+from event_archive.readback import Progress, no_progress
+from event_archive.table import Table
+
+_FIRST_BLOCK_BYTES = 4 * 1024 * 1024
+_LARGEST_BLOCK_BYTES = 1024 * 1024 * 1024
+_JSON = ("json", "jsonb")
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedDay:
+    """What was found.
+
+    Attributes:
+        day: the day.
+        path: its file.
+        rows: records read.
+        bytes: bytes read.
+        problems: a sentence each; none where the file is good.
+        seconds: how long the call took.
+    """
+
+    day: date
+    path: str
+    rows: int
+    bytes: int
+    problems: tuple[str, ...]
+    seconds: float
+
+
+def verify_day(
+    dataset: Dataset, day: date, *, table: Table, lake: Lake, progress: Progress = no_progress
+) -> VerifiedDay:
+    """Verifies one day's file: bytes, SHA-256, rows, header, days of the rows, and that every JSON value is JSON.
+
+    Args:
+        dataset: what was archived.
+        day: whose file.
+        table: the table's shape, which says which columns hold the time and JSON.
+        lake: where the file lies.
+        progress: told of every block read.
+
+    Raises:
+        FileChangedError: somebody wrote the file meanwhile.
+        RefusedError, UnreachableError: as the lake says.
+    """
+    started = time.monotonic()
+    path = dataset.path(day)
+    file = lake.stat(path)
+    if file is None:
+        return VerifiedDay(day, path, 0, 0, ("there is no file",), time.monotonic() - started)
+    reading = _Reading(dataset, day, table)
+    block_bytes = _FIRST_BLOCK_BYTES
+    while True:
+        try:
+            with lake.read(file) as blocks:
+                reading.read(blocks, block_bytes, progress)
+            break
+        except pa.ArrowInvalid as error:
+            # pyarrow wants every record within two of its blocks, and PostgreSQL takes records of hundreds of MiB.
+            if "straddling" in str(error) and block_bytes < _LARGEST_BLOCK_BYTES:
+                block_bytes *= 16
+                continue
+            reading.problems["csv"] = f"it is not a CSV file: {str(error).splitlines()[0][:200]}"
+            break
+    problems = (*_held_against_manifest(dataset, file, reading), *reading.problems.values())
+    return VerifiedDay(day, path, reading.rows, reading.bytes, problems, time.monotonic() - started)
+
+
+def _held_against_manifest(dataset: Dataset, file: StoredFile, reading: "_Reading") -> Iterator[str]:
+    try:
+        manifest = Manifest.claimed_by(file, table=str(dataset.table))
+    except IntegrityError as error:
+        yield str(error).removeprefix(f"{file.path}: ").partition(". ")[0]
+        return
+    if manifest is None:
+        yield "it has no manifest, being another tool's"
+        return
+    if reading.bytes != manifest.bytes:
+        yield f"{reading.bytes} bytes were read, its manifest says {manifest.bytes}"
+    parsed = "csv" not in reading.problems
+    if parsed and reading.rows < manifest.rows:
+        missing = manifest.rows - reading.rows
+        yield f"{missing} rows are missing: it holds {reading.rows}, its manifest says {manifest.rows}"
+    if parsed and reading.rows > manifest.rows:
+        yield (
+            f"{reading.rows - manifest.rows} rows were added or doubled: it holds {reading.rows}, its manifest says "
+            f"{manifest.rows}"
+        )
+    if parsed and columns_hash(reading.columns) != manifest.columns:
+        yield f"its header ({', '.join(reading.columns)}) is not the one its manifest was made of"
+    if reading.sha256 != manifest.sha256:
+        same = parsed and (reading.bytes, reading.rows) == (manifest.bytes, manifest.rows)
+        yield (
+            ("bytes were altered in place: " if same else "")
+            + f"its SHA-256 is {reading.sha256}, its manifest says {manifest.sha256}"
+        )
+
+
+class _Reading:
+    """One pass over a file, with what it found. A second pass starts from nothing."""
+
+    def __init__(self, dataset: Dataset, day: date, table: Table) -> None:
+        self._time_column = dataset.time_column
+        self._day = day.isoformat()
+        self._json_columns = {column.name for column in table.columns if column.type in _JSON}
+        self._reset()
+
+    def _reset(self) -> None:
+        self.rows = 0
+        self.columns: tuple[str, ...] = ()
+        self.problems: dict[str, str] = {}
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def read(self, blocks: Iterator[bytes], block_bytes: int, progress: Progress) -> None:
+        """Reads to the end, whatever is found on the way: the hash is of the whole file."""
+        self._reset()
+        hashed = self._hashed(blocks, progress)
+        try:
+            self._parse(hashed, block_bytes)
+        finally:
+            for _ in hashed:
+                pass
+
+    def _hashed(self, blocks: Iterator[bytes], progress: Progress) -> Iterator[bytes]:
+        for block in blocks:
+            self._hash.update(block)
+            self.bytes += len(block)
+            progress("verified", 0, len(block))
+            yield block
+
+    def _parse(self, blocks: Iterator[bytes], block_bytes: int) -> None:
+        source = pa.PythonFile(io.BufferedReader(_Stream(blocks), block_bytes), mode="r")
+        opened = csv.open_csv(
+            source,
+            read_options=csv.ReadOptions(block_size=block_bytes, use_threads=False),
+            parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+            convert_options=csv.ConvertOptions(
+                default_column_type=pa.string(),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                null_values=[""],
+            ),
+        )
+        with opened as reader:
+            self.columns = tuple(reader.schema.names)
+            for batch in reader:
+                self._check(batch)
+                self.rows += batch.num_rows
+
+    def _check(self, batch: pa.RecordBatch) -> None:
+        if self._time_column in self.columns:
+            times = batch.column(self._time_column)
+            other = pc.sum(pc.invert(pc.fill_null(pc.starts_with(times, self._day), False))).as_py() or 0
+            if other:
+                self._found("days", f"rows are not of {self._day}", other)
+        for name in self._json_columns.intersection(self.columns):
+            wrong = sum(not _is_json(value) for value in batch.column(name).to_pylist() if value is not None)
+            if wrong:
+                self._found(f"json {name}", f"values of {name} are not JSON", wrong)
+
+    def _found(self, kind: str, words: str, count: int) -> None:
+        before = int(self.problems.get(kind, "0 ").split(" ", 1)[0])
+        self.problems[kind] = f"{before + count} {words}"
+
+
+class _Stream(io.RawIOBase):
+    """Blocks as a file that can be read once."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        super().__init__()
+        self._blocks = blocks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = memoryview(next(self._blocks, b""))
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    except RecursionError:
+        # Deeper than this reader goes; that says nothing against the value.
+        return True
+    return True

@@ -1,0 +1,347 @@
+"""The assets in runs of Dagster, on a real PostgreSQL, each kind of lake and a persistent instance."""
+
+import csv
+import hashlib
+import io
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from event_archive.days import ONE_DAY
+from event_archive.definitions import build_definitions
+from event_archive.defs.assets import OUTCOME_TAG, failures_told
+from event_archive.errors import BusyError, IntegrityError
+from event_archive.settings import PipelineSettings
+from event_archive_tests.fixtures.installation import (
+    ASSETS,
+    Installation,
+    failure,
+    metadata,
+    persistent_instance,
+)
+from event_archive_tests.fixtures.pipeline import DAY
+
+KEY = DAY.isoformat()
+NEXT = DAY + ONE_DAY
+RETRIED = {dg.DagsterEventType.STEP_UP_FOR_RETRY, dg.DagsterEventType.STEP_RESTARTED}
+
+
+def retries(result: dg.ExecuteInProcessResult) -> int:
+    return sum(event.event_type in RETRIED for event in result.all_events)
+
+
+def test_the_assets_record_what_the_contract_names(installation: Installation, instance: dg.DagsterInstance):
+    installation.add(10)
+    result = installation.materialize(instance, KEY)
+    assert result.success
+    assert metadata(result, "aged_events") == {
+        "dagster/row_count": 10,
+        "first": "2024-03-01 00:00:00",
+        "last": "2024-03-01 00:00:09",
+    }
+    content = installation.content()
+    path = installation.dataset.path(DAY)
+    file = installation.lake.stat(path)
+    assert file is not None
+    archived = metadata(result, "archive_csv")
+    seconds, rate, schema, preview = (
+        archived.pop(name) for name in ("seconds", "rows_per_second", "dagster/column_schema", "preview")
+    )
+    manifest = {
+        "version": 1,
+        "table": 'public."Event"',
+        "rows": 10,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "columns": archived["manifest"]["columns"],
+    }
+    assert archived == {
+        "path": "titan-pulse-event-archive/events_2024-03-01.csv",
+        "url": installation.lake.url(path),
+        "dagster/row_count": 10,
+        "rows_appended": 10,
+        "bytes": len(content),
+        "sha256": manifest["sha256"],
+        "etag": file.etag,
+        "manifest": manifest,
+    }
+    assert seconds > 0
+    assert rate == pytest.approx(10 / seconds)
+    assert [(column.name, column.type, column.constraints.nullable) for column in schema.columns] == [
+        ("id", "bigint", False),
+        ("event_id", "text", False),
+        ("event_type", "text", False),
+        ("created_at", "timestamp(3) without time zone", False),
+        ("processed_at", "timestamp(3) without time zone", True),
+        ("payload", "jsonb", False),
+    ]
+    lines = preview.splitlines()
+    assert lines[0] == "| id | event_id | event_type | created_at | processed_at | payload |"
+    assert (len(lines), lines[2].startswith("| 1 | evt-2024-03-01-0 | order.created | ")) == (7, True)
+    purged = metadata(result, "purged_events")
+    assert purged.pop("seconds") > 0
+    assert purged == {"deleted": 10, "proven": 10, "left": 0, "dry_run": False, "outcome": "purged"}
+    assert installation.count() == 0
+
+
+def test_materializing_again_one_or_all_changes_nothing(installation: Installation, instance: dg.DagsterInstance):
+    installation.add(10)
+    before = installation.everything()
+    first = installation.materialize(instance, KEY, only=["aged_events", "archive_csv"])
+    again = [installation.materialize(instance, KEY, only=["archive_csv"]) for _ in range(2)]
+    again += [installation.materialize(instance, KEY), installation.materialize(instance, KEY)]
+    again.append(installation.materialize(instance, KEY, only=["purged_events"]))
+    assert all(result.success for result in again)
+    etag = metadata(first, "archive_csv")["etag"]
+    for result in again[:-1]:
+        assert metadata(result, "archive_csv")["etag"] == etag
+        assert metadata(result, "archive_csv")["rows_appended"] == 0
+    assert [metadata(result, "purged_events")["deleted"] for result in again[2:]] == [10, 0, 0]
+    assert installation.archived(DAY) == before
+
+
+def test_a_late_row_is_appended_then_purged(installation: Installation, instance: dg.DagsterInstance):
+    installation.add(3)
+    installation.materialize(instance, KEY)
+    installation.add(2, prefix="late")
+    result = installation.materialize(instance, KEY)
+    assert metadata(result, "aged_events")["dagster/row_count"] == 2
+    assert [metadata(result, "archive_csv")[name] for name in ("dagster/row_count", "rows_appended")] == [5, 2]
+    assert metadata(result, "purged_events")["deleted"] == 2
+    assert sorted(installation.values("event_id")) == sorted(set(installation.values("event_id")))
+
+
+def test_a_row_that_went_from_a_to_b_and_back_ends_as_a(local_installation: Installation, instance: dg.DagsterInstance):
+    local_installation.add(1)
+    for event_type in ("A", "B", "A"):
+        local_installation.database.execute('UPDATE "Event" SET event_type = %s', event_type)
+        local_installation.materialize(instance, KEY, only=["archive_csv"])
+    result = local_installation.materialize(instance, KEY, only=["purged_events"])
+    assert metadata(result, "purged_events")["deleted"] == 1
+    assert local_installation.values("event_type") == ["A", "B", "A"]
+
+
+def test_a_day_with_neither_rows_nor_a_file_stays_without_a_file(
+    installation: Installation, instance: dg.DagsterInstance
+):
+    result = installation.materialize(instance, KEY)
+    assert result.success
+    archived = metadata(result, "archive_csv")
+    assert {archived[name] for name in ("etag", "sha256", "manifest")} == {None}
+    assert {archived[name] for name in ("dagster/row_count", "rows_appended", "bytes")} == {0}
+    assert archived["preview"] == ""
+    assert [metadata(result, "aged_events")[name] for name in ("first", "last")] == ["", ""]
+    assert installation.lake.stat(installation.dataset.path(DAY)) is None
+
+
+def test_a_day_that_was_never_archived_is_not_purged(local_installation: Installation, instance: dg.DagsterInstance):
+    local_installation.add(3)
+    local_installation.add(3, day=NEXT)
+    assert local_installation.materialize(instance, NEXT.isoformat(), only=["archive_csv"]).success
+    result = local_installation.materialize(instance, KEY, only=["purged_events"])
+    assert "archive_csv of 2024-03-01 was never materialized" in failure(result)
+    assert "Nothing was deleted. Materialize archive_csv of this day first." in failure(result)
+    assert retries(result) == 0
+    assert local_installation.count() == 6
+
+
+def test_a_file_without_a_materialization_is_not_purged_by(
+    local_installation: Installation, instance: dg.DagsterInstance
+):
+    """As where Dagster's own database is lost: archiving again finds the rows in the file and records it."""
+    local_installation.add(3)
+    local_installation.archive()
+    assert "never materialized" in failure(local_installation.materialize(instance, KEY, only=["purged_events"]))
+    result = local_installation.materialize(instance, KEY)
+    assert [metadata(result, "archive_csv")["rows_appended"], metadata(result, "purged_events")["deleted"]] == [0, 3]
+
+
+def test_a_materialization_recorded_by_hand_does_not_open_the_gate(
+    local_installation: Installation, instance: dg.DagsterInstance
+):
+    local_installation.add(3)
+    local_installation.materialize(instance, KEY, only=["archive_csv"])
+    instance.report_runless_asset_event(dg.AssetMaterialization("archive_csv", partition=KEY))
+    said = failure(local_installation.materialize(instance, KEY, only=["purged_events"]))
+    assert "recorded by hand. Nothing was deleted. Materialize archive_csv of this day again." in said
+    assert local_installation.count() == 3
+
+
+def test_a_file_that_changed_since_is_not_purged_by(installation: Installation, instance: dg.DagsterInstance):
+    installation.add(3)
+    installation.materialize(instance, KEY, only=["archive_csv"])
+    file = installation.lake.stat(installation.dataset.path(DAY))
+    assert file is not None
+    # The same bytes and the same manifest, written by somebody else.
+    installation.put(installation.content(), metadata=dict(file.metadata))
+    result = installation.materialize(instance, KEY, only=["purged_events"])
+    assert "has ETag" in failure(result)
+    assert "Materialize archive_csv of this day, then purged_events again." in failure(result)
+    assert retries(result) == 0
+    assert installation.count() == 3
+    assert metadata(installation.materialize(instance, KEY), "purged_events")["deleted"] == 3
+
+
+def test_a_file_that_was_edited_is_neither_appended_to_nor_purged_by(
+    installation: Installation, instance: dg.DagsterInstance
+):
+    installation.add(3)
+    installation.materialize(instance, KEY, only=["archive_csv"])
+    file = installation.lake.stat(installation.dataset.path(DAY))
+    assert file is not None
+    installation.put(installation.content().replace(b"order", b"odder"), metadata=dict(file.metadata))
+    edited = installation.content()
+    result = installation.materialize(instance, KEY)
+    assert "its manifest says sha256" in failure(result)
+    assert "event-archive adopt" in failure(result)
+    assert retries(result) == 0
+    assert (installation.content(), installation.count()) == (edited, 3)
+
+
+def test_the_gate_is_of_the_very_partition(installation: Installation, instance: dg.DagsterInstance):
+    installation.add(3)
+    installation.add(4, day=NEXT)
+    installation.materialize(instance, KEY, only=["archive_csv"])
+    installation.materialize(instance, NEXT.isoformat(), only=["archive_csv"])
+    result = installation.materialize(instance, KEY, only=["purged_events"])
+    assert metadata(result, "purged_events")["deleted"] == 3
+    assert installation.count() == 4
+
+
+@pytest.mark.parametrize("by", ["run configuration", "DRY_RUN"])
+def test_a_dry_run_proves_and_deletes_nothing(
+    installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch, by: str
+):
+    installation.add(3)
+    if by == "DRY_RUN":
+        clean.setenv("DRY_RUN", "true")
+    result = installation.materialize(instance, KEY, dry_run=by != "DRY_RUN")
+    purged = metadata(result, "purged_events")
+    assert [purged[name] for name in ("deleted", "proven", "left", "dry_run")] == [0, 3, 0, True]
+    assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "dry run"  # type: ignore[union-attr]
+    assert installation.count() == 3
+    clean.delenv("DRY_RUN", raising=False)
+    result = installation.materialize(instance, KEY)
+    assert metadata(result, "archive_csv")["rows_appended"] == 0
+    assert metadata(result, "purged_events")["deleted"] == 3
+
+
+def test_where_another_run_holds_the_day_this_one_succeeds_and_says_so(
+    local_installation: Installation, instance: dg.DagsterInstance
+):
+    local_installation.add(3)
+    with psycopg.connect(local_installation.database.dsn) as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f'event_archive public."Event" {KEY}',))
+        result = local_installation.materialize(instance, KEY)
+    purged = metadata(result, "purged_events")
+    assert [purged[name] for name in ("outcome", "deleted", "left")] == ["locked", 0, 3]
+    assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "locked"  # type: ignore[union-attr]
+
+
+def test_the_days_at_the_edge_are_refused_with_the_date_to_come_back_on(
+    local_installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
+):
+    """A month spans up to three days more than the fewest it can: those days are partitions already."""
+    clean.setenv("EVENT_RETENTION_PERIOD", "1 month")
+    dataset = PipelineSettings.load().dataset
+    monthly = local_installation.of(retention=dataset.retention)
+    last_aged = dataset.retention.last_aged_day(datetime.now(UTC))
+    days = [last_aged, last_aged + ONE_DAY]
+    for day in days:
+        monthly.add(2, day=day)
+    young = days[1].isoformat()
+    installed = Installation(monthly.database, monthly.lake, monthly.dataset, variables=local_installation.variables)
+    assert installed.materialize(instance, days[0].isoformat()).success
+    partitions = dg.DailyPartitionsDefinition("2015-01-01", end_offset=-dataset.retention.fewest_days)
+    if young not in partitions.get_partition_keys():
+        pytest.skip("today, the partitions end with the last aged day")
+    for asset in ASSETS[:2]:
+        result = installed.materialize(instance, young, only=[asset])
+        assert f"{young} is not aged" in failure(result)
+        assert "comes of age on" in failure(result)
+        assert retries(result) == 0
+    assert installed.count() == 2
+
+
+def test_a_run_that_fails_between_archive_and_purge_keeps_the_archive(
+    installation: Installation, instance: dg.DagsterInstance
+):
+    installation.add(3)
+    installation.database.execute('CREATE TABLE note (event bigint REFERENCES "Event"); INSERT INTO note VALUES (2)')
+    result = installation.materialize(instance, KEY)
+    assert "Rows of another table still refer to rows of this day" in failure(result)
+    assert retries(result) == 0
+    archived = metadata(result, "archive_csv")
+    assert not result.asset_materializations_for_node("purged_events")
+    assert installation.count() == 3
+    installation.database.execute("DROP TABLE note")
+    result = installation.materialize(instance, KEY)
+    assert metadata(result, "archive_csv")["rows_appended"] == 0
+    assert metadata(result, "archive_csv")["etag"] == archived["etag"]
+    assert metadata(result, "purged_events")["deleted"] == 3
+
+
+def test_what_passes_is_tried_again_and_what_does_not_is_not():
+    def raised(error: Exception) -> dg.Failure:
+        with pytest.raises(dg.Failure) as failed, failures_told():
+            raise error
+        return failed.value
+
+    assert raised(BusyError("wait")).allow_retries
+    refused = raised(IntegrityError("no"))
+    assert (refused.allow_retries, refused.description) == (False, "no")
+
+
+def test_what_one_process_recorded_opens_the_gate_in_another(
+    local_installation: Installation, instance: dg.DagsterInstance, tmp_path: Path
+):
+    local_installation.add(3)
+    local_installation.materialize(instance, KEY, only=["aged_events", "archive_csv"])
+    with persistent_instance(tmp_path / "dagster") as later:
+        assert metadata(local_installation.materialize(later, KEY, only=["purged_events"]), "purged_events")["deleted"] == 3
+    partitions = instance.get_materialized_partitions(dg.AssetKey("purged_events"))
+    assert partitions == {KEY}
+
+
+def test_the_job_and_the_asset_pages_do_the_same(azure_installation: Installation, instance: dg.DagsterInstance):
+    definitions = build_definitions(PipelineSettings.load())
+    azure_installation.add(3)
+    job = definitions.resolve_job_def("archive_job")
+    by_job = job.execute_in_process(partition_key=KEY, instance=instance)
+    assert metadata(by_job, "purged_events")["deleted"] == 3
+    azure_installation.add(1, prefix="late")
+    pages = definitions.resolve_implicit_global_asset_job_def()
+    for asset, name, value in (("archive_csv", "rows_appended", 1), ("purged_events", "deleted", 1)):
+        result = pages.execute_in_process(
+            partition_key=KEY, instance=instance, asset_selection=[dg.AssetKey(asset)]
+        )
+        assert metadata(result, asset)[name] == value
+    assert azure_installation.count() == 0
+    assert len(azure_installation.values("id")) == 4
+
+
+def test_the_file_is_read_by_pythons_own_csv_module(azure_installation: Installation, instance: dg.DagsterInstance):
+    payload = {"deep": [{"é": "☃ \\ \"x\"\n"}], "n": 1.5, "none": None}
+    for event_id, event_type, moment in [("", 'a,"b"\r\nc\n', "12:00"), ("\\.", " ", "23:59:59.999")]:
+        azure_installation.database.execute(
+            'INSERT INTO "Event" (event_id, event_type, created_at, payload) VALUES (%s, %s, %s::timestamp, %s::jsonb)',
+            event_id,
+            event_type,
+            f"{KEY} {moment}",
+            json.dumps(payload),
+        )
+    before = azure_installation.everything()
+    azure_installation.materialize(instance, KEY)
+    records = list(csv.reader(io.StringIO(azure_installation.content().decode("utf-8"), newline="")))
+    assert records[0] == ["id", "event_id", "event_type", "created_at", "processed_at", "payload"]
+    assert [(*record[:4], record[4] or None, json.loads(record[5])) for record in records[1:]] == before
+    assert before[0][5] == payload
+
+
+def test_no_day_before_the_first_is_a_partition(local_installation: Installation, instance: dg.DagsterInstance):
+    with pytest.raises(dg.DagsterUnknownPartitionError):
+        local_installation.materialize(instance, date(2014, 12, 31).isoformat())

@@ -1,0 +1,391 @@
+"""``event-archive`` as people and CronJobs run it: a process, two variables, standard output, an exit code."""
+
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import psycopg
+import pytest
+
+from event_archive.dataset import TableName
+from event_archive.days import ONE_DAY
+from event_archive_tests.fixtures.installation import (
+    Commands,
+    Installation,
+    clean_environment,
+    persistent_instance,
+    run_cli,
+)
+from event_archive_tests.fixtures.pipeline import DAY
+
+DAYS = [DAY, DAY + ONE_DAY, DAY + 5 * ONE_DAY]
+KEYS = [day.isoformat() for day in DAYS]
+TODAY = datetime.now(UTC).date()
+YOUNG = TODAY - 10 * ONE_DAY
+
+
+def files(installation: Installation) -> dict[str, tuple[str, bytes]]:
+    """Each file's ETag and bytes."""
+    found = {}
+    for file in installation.lake.list(installation.dataset.folder):
+        with installation.lake.read(file) as blocks:
+            found[file.path.rpartition("/")[2]] = (file.etag, b"".join(blocks))
+    return found
+
+
+def test_two_variables_are_enough_to_archive_and_purge_every_aged_day(azure_installation: Installation):
+    for rows, day in enumerate(DAYS, start=3):
+        azure_installation.add(rows, day=day)
+    azure_installation.add(6, day=YOUNG)
+    before = azure_installation.everything("created_at < now() - interval '1 year'")
+    young = azure_installation.everything("created_at >= now() - interval '1 year'")
+    assert (len(before), len(young)) == (12, 6)
+
+    first = azure_installation.cli("run")
+    assert (first.code, first.stderr) == (0, "")
+    assert azure_installation.archived(*DAYS) == before
+    assert azure_installation.everything() == young
+    written = files(azure_installation)
+    assert set(written) == {f"events_{key}.csv" for key in KEYS}
+    for rows, key in enumerate(KEYS, start=3):
+        line = first.days[key]
+        assert line["seconds"] > 0
+        assert {name: line[name] for name in ("rows", "deleted", "left", "bytes", "outcome", "level")} == {
+            "rows": rows,
+            "deleted": rows,
+            "left": 0,
+            "bytes": len(written[f"events_{key}.csv"][1]),
+            "outcome": "purged",
+            "level": "info",
+        }
+    assert len(first.lines) == 4
+    assert first.end.pop("seconds") > 0
+    totals = {"days": 3, "failed": 0, "rows": 12, "rows_appended": 12, "deleted": 12, "left": 0}
+    assert {name: first.end[name] for name in totals} == totals
+    assert first.end["bytes"] == sum(len(content) for _, content in written.values())
+
+    second = azure_installation.cli("run")
+    assert (second.code, second.stderr) == (0, "")
+    assert [line["message"] for line in second.lines] == ["Nothing to do: no aged day holds rows."]
+    named = azure_installation.cli("run", KEYS[0])
+    assert [named.days[KEYS[0]][name] for name in ("rows", "deleted")] == [3, 0]
+    assert files(azure_installation) == written
+    assert azure_installation.everything() == young
+
+
+def test_a_dry_run_keeps_every_row_and_the_real_one_writes_none_twice(azure_installation: Installation):
+    """And between the two a row goes from A to B and back to A, and late rows arrive."""
+    azure_installation.add(3)
+    rows = azure_installation.everything()
+    dry = azure_installation.cli("run", DRY_RUN="true")
+    assert (dry.code, dry.days[KEYS[0]]["outcome"], dry.end["deleted"]) == (0, "dry run", 0)
+    assert (azure_installation.everything(), azure_installation.archived(DAY)) == (rows, rows)
+
+    azure_installation.database.execute("UPDATE \"Event\" SET event_type = 'B' WHERE id = 2")
+    assert azure_installation.cli("run", "--dry-run").end["rows_appended"] == 1
+    azure_installation.database.execute('UPDATE "Event" SET event_type = %s WHERE id = 2', rows[1][2])
+    azure_installation.add(2, prefix="late")
+    late = azure_installation.everything("event_id LIKE 'late%'")
+
+    real = azure_installation.cli("run")
+    assert (real.code, real.end["rows_appended"], real.end["deleted"], real.end["left"]) == (0, 3, 5, 0)
+    archived = azure_installation.archived(DAY)
+    assert [row[2] for row in archived if row[0] == "2"] == [rows[1][2], "B", rows[1][2]]
+    assert archived[:3] == rows
+    assert sorted(map(str, archived[4:])) == sorted(map(str, [rows[1], *late]))
+    assert azure_installation.count() == 0
+
+
+def test_late_rows_are_appended_and_purged_by_the_next_run(installation: Installation, command: Commands):
+    installation.add(3)
+    before = installation.everything()
+    assert command("run").code == 0
+    installation.add(2, prefix="late")
+    late = installation.everything()
+    assert command("run").days[KEYS[0]]["deleted"] == 2
+    assert installation.archived(DAY) == before + late
+
+
+def test_a_terminal_gets_a_line_a_day_and_a_total(local_installation: Installation):
+    for day in DAYS[:2]:
+        local_installation.add(1500, day=day)
+    done = local_installation.cli("run", LOG_FORMAT="console")
+    assert (done.code, done.stderr) == (0, "")
+    header, *days, total = done.stdout.splitlines()
+    assert header.split() == ["day", "rows", "appended", "size", "deleted", "left", "seconds"]
+    assert [line.split()[:3] + line.split()[5:7] for line in days] == [[k, "1,500", "1,500", "1,500", "0"] for k in KEYS[:2]]
+    assert total.split()[:3] == ["total", "3,000", "3,000"]
+    assert total.endswith("2 days")
+
+
+def test_days_lists_what_is_in_the_table_and_what_is_in_the_lake(azure_installation: Installation, command: Commands):
+    azure_installation.add(3)
+    command("run")
+    azure_installation.add(2, prefix="late")
+    azure_installation.add(4, day=DAYS[1])
+    azure_installation.put(b"id\n1\n", day=DAYS[2])
+    azure_installation.add(1, day=YOUNG)
+    done = azure_installation.cli("days")
+    assert (done.code, done.stderr) == (0, "")
+    size = len(azure_installation.content())
+    assert done.lines == [
+        {"day": KEYS[0], "rows": 2, "lake_rows": 3, "lake_bytes": size},
+        {"day": KEYS[1], "rows": 4, "lake_rows": None, "lake_bytes": None},
+        {"day": KEYS[2], "rows": 0, "lake_rows": None, "lake_bytes": 5},
+    ]
+    assert [line["day"] for line in command("days", "--from", KEYS[1], "--to", KEYS[1]).lines] == [KEYS[1]]
+    shown = command("days", LOG_FORMAT="console").stdout.splitlines()
+    assert [line.split()[:3] for line in shown[1:4]] == [[KEYS[0], "2", "3"], [KEYS[1], "4", "-"], [KEYS[2], "0", "?"]]
+    assert 'public."Event": days up to' in shown[4]
+
+
+def test_days_and_ranges_can_be_named(local_installation: Installation, command: Commands):
+    for day in DAYS:
+        local_installation.add(1, day=day)
+    assert set(command("run", "--from", KEYS[1], "--to", KEYS[1]).days) == {KEYS[1]}
+    assert set(command("run", KEYS[2], KEYS[2], KEYS[1]).days) == {KEYS[2], KEYS[1]}
+    assert local_installation.count() == 1
+    done = command("run", "--from", KEYS[1])
+    assert (done.code, done.end["message"]) == (0, "Nothing to do: no aged day holds rows.")
+    assert set(command("run", "--to", KEYS[1]).days) == {KEYS[0]}
+
+
+NEXT_YEAR = (TODAY + 400 * ONE_DAY).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", YOUNG.isoformat()], f"{YOUNG} is not aged. With a retention of 1 year it comes of age on"),
+        (["run", KEYS[0], NEXT_YEAR], f"{NEXT_YEAR} is not aged"),
+        (["run", "9999-12-31"], "9999-12-31 is not aged. With a retention of 1 year it does not come of age"),
+        (["run", "2014-12-31"], "2014-12-31 lies before the first day that is archived, 2015-01-01"),
+        (["run", "yesterday"], "'yesterday' is not a day; write it as YYYY-MM-DD, like 2024-03-01"),
+        (["run", "2023-02-29"], "'2023-02-29' is not a day"),
+        (["run", "20240301"], "'20240301' is not a day"),
+        (["run", "--from", "x"], "'x' is not a day"),
+        (["run", "--to", NEXT_YEAR], f"{NEXT_YEAR} is not aged"),
+        (["run", "--from", KEYS[1], "--to", KEYS[0]], f"--from {KEYS[1]} lies after --to {KEYS[0]}"),
+        (["run", KEYS[0], "--from", KEYS[0]], "Name days, or give a range"),
+        (["run", "--no-such-option"], "No such option"),
+        (["no-such-command"], "No such command"),
+        (["days", "--from", "x"], "'x' is not a day"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2_and_does_nothing(
+    local_installation: Installation, command: Commands, arguments: list[str], words: str
+):
+    local_installation.add(1)
+    local_installation.add(1, day=YOUNG)
+    done = command(*arguments)
+    assert (done.code, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert local_installation.count() == 2
+    assert not files(local_installation)
+
+
+def test_help_and_version_need_no_configuration(command: Commands):
+    assert "Exit" not in command("--help").stderr
+    done = command("run", "--help")
+    assert (done.code, done.stderr) == (0, "")
+    assert "--dry-run" in done.stdout
+
+
+def test_a_day_that_fails_does_not_stop_the_others(local_installation: Installation):
+    for day in DAYS:
+        local_installation.add(1, day=day)
+    local_installation.put(b"not a CSV file of this table\n", day=DAYS[1])
+    done = local_installation.cli("run")
+    assert done.code == 1
+    assert [(done.days[key]["outcome"], done.days[key]["level"]) for key in KEYS] == [
+        ("purged", "info"),
+        ("failed", "error"),
+        ("purged", "info"),
+    ]
+    assert f"day {KEYS[1]} failed: titan-pulse-event-archive/events_{KEYS[1]}.csv" in done.days[KEYS[1]]["message"]
+    assert (done.end["days"], done.end["failed"], done.end["deleted"]) == (3, 1, 2)
+    assert "Traceback" not in done.said
+    assert local_installation.count() == 1
+
+
+def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installation, command: Commands):
+    for day in DAYS[:2]:
+        local_installation.add(2, day=day)
+    with psycopg.connect(local_installation.database.dsn) as other:
+        lock = f'event_archive public."Event" {DAY}'
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (lock,))
+        done = local_installation.cli("run")
+        shown = command("run", KEYS[0], LOG_FORMAT="console")
+    assert done.code == shown.code == 0
+    assert [done.days[key]["outcome"] for key in KEYS[:2]] == ["locked", "purged"]
+    assert "another run holds this day" in shown.stdout
+    assert local_installation.count() == 2
+
+
+def test_with_dagster_home_the_runs_are_in_that_instance(local_installation: Installation, tmp_path: Path):
+    local_installation.add(2)
+    home = tmp_path / "home"
+    with persistent_instance(home) as instance:
+        done = local_installation.cli("run", DAGSTER_HOME=str(home))
+        assert (done.code, done.stderr) == (0, "")
+        (run,) = instance.get_runs()
+        assert (run.job_name, run.status) == ("archive_job", dg.DagsterRunStatus.SUCCESS)
+        assert run.tags["dagster/partition"] == KEYS[0]
+        assert instance.get_materialized_partitions(dg.AssetKey("purged_events")) == {KEYS[0]}
+
+
+def test_a_budget_that_is_used_up_stops_in_order(local_installation: Installation, command: Commands):
+    for day in DAYS:
+        local_installation.add(1, day=day)
+    # Whatever the machine: the first day takes longer than the budget, for somebody holds its row for so long.
+    with psycopg.connect(local_installation.database.dsn) as other, psycopg.connect(
+        local_installation.database.dsn, autocommit=True
+    ) as watch:
+        other.execute('SELECT FROM "Event" WHERE created_at < %s FOR UPDATE', (DAYS[1],))
+        variables = clean_environment(**local_installation.variables, RUN_BUDGET="1 second", LOG_FORMAT="console")
+        with subprocess.Popen(
+            [sys.executable, "-m", "event_archive.cli", "run"], env=variables, stdout=subprocess.PIPE, text=True
+        ) as process:
+            while not watch.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+                assert process.poll() is None
+            watch.execute("SELECT pg_sleep(1)")
+            other.rollback()
+            shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert f"The run's budget of 0:00:01 is used up; the next run goes on with {KEYS[1]}." in shown
+    assert local_installation.count() == 2
+    assert command("run", RUN_BUDGET="2 hours").end["days"] == 2
+
+
+def test_a_run_that_is_told_to_stop_rolls_back_and_says_so(local_installation: Installation):
+    local_installation.add(2)
+    with psycopg.connect(local_installation.database.dsn) as other, psycopg.connect(
+        local_installation.database.dsn, autocommit=True
+    ) as watch:
+        other.execute('SELECT FROM "Event" WHERE id = 2 FOR UPDATE')
+        with subprocess.Popen(
+            [sys.executable, "-m", "event_archive.cli", "run"],
+            env=clean_environment(**local_installation.variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while not watch.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+                assert process.poll() is None
+            process.terminate()
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + 15
+    assert said == "Stopped. What was not committed is as it was; the next run goes on.\n"
+    assert local_installation.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "table"),
+    [
+        ('"we ird"."Ta""ble"', TableName("we ird", 'Ta"ble')),
+        ('we ird.Ta"ble', TableName("we ird", 'Ta"ble')),
+        ("público.Événements ☃", TableName("público", "Événements ☃")),
+        ("user.select", TableName("user", "select")),
+        ('public."a.b"', TableName("public", "a.b")),
+        ('"; DROP TABLE "Event"; --', TableName("public", '"; DROP TABLE "Event"; --')),
+    ],
+)
+def test_a_table_of_any_name_is_archived(
+    local_installation: Installation, command: Commands, variable: str, table: TableName
+):
+    local_installation.add(1, day=YOUNG)
+    odd = Installation(**(vars(local_installation) | {"dataset": local_installation.of(table=table).dataset}))
+    schema, name = (part.replace('"', '""') for part in (table.schema, table.name))
+    odd.database.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+    odd.database.execute(
+        f"""CREATE TABLE "{schema}"."{name}" (LIKE "Event" INCLUDING ALL);
+        INSERT INTO "{schema}"."{name}" (event_id, event_type, created_at, payload)
+        VALUES ('a', 't', '{KEYS[0]}', '{{}}'), ('b', 't', '{KEYS[0]}', '[]')"""
+    )
+    before = odd.everything()
+    done = command("run", EVENT_TABLE=variable)
+    assert (done.code, done.stderr, done.end["deleted"]) == (0, "", 2)
+    assert (odd.archived(DAY), odd.count()) == (before, 0)
+    assert local_installation.count() == 1
+
+
+def test_other_names_and_another_retention(local_installation: Installation, command: Commands):
+    day = TODAY - 40 * ONE_DAY
+    local_installation.add(1, day=day)
+    local_installation.database.execute('ALTER TABLE "Event" RENAME created_at TO "When ""it"" was"')
+    local_installation.variables |= {
+        "EVENT_TIME_COLUMN": 'When "it" was',
+        "EVENT_FILE_PREFIX": "journal",
+        "ARCHIVE_FOLDER": "/a/b c/",
+        "EVENT_RETENTION_PERIOD": "30 days",
+        "ARCHIVE_START_DATE": "2020-01-01",
+    }
+    done = command("run", **local_installation.variables)
+    assert (done.code, done.end["deleted"]) == (0, 1)
+    (file,) = local_installation.lake.list("a/b c")
+    assert file.path == f"a/b c/journal_{day}.csv"
+
+
+# The demo's own numbers would take half a minute.
+SMALL_DEMO = """
+from event_archive import cli, demo
+demo.AGED_DAYS, demo.EVENTS_PER_AGED_DAY, demo.YOUNG_DAYS, demo.EVENTS_PER_YOUNG_DAY = 2, 300, 1, 50
+cli.main()
+"""
+
+
+def test_the_demo_shows_it_all_and_the_second_time_that_nothing_is_left(tmp_path: Path):
+    def demo() -> str:
+        # Whatever else is configured is not for the demo.
+        environment = clean_environment(EVENT_TABLE="public.other", AZURE_STORAGE_ACCOUNT_URL="http://127.0.0.1:9/x")
+        done = subprocess.run(
+            [sys.executable, "-c", SMALL_DEMO, "demo"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    first = demo()
+    youngest = TODAY.replace(year=TODAY.year - 1) if (TODAY.month, TODAY.day) != (2, 29) else date(TODAY.year - 1, 2, 28)
+    aged = [(youngest - timedelta(n)).isoformat() for n in (1, 2)]
+    assert 'Filling table "Event": 600 events of 2 aged days, 50 of 1 young ones' in first
+    for day in aged:
+        assert f"{day}           300           300" in first
+        assert (tmp_path / ".demo" / "lake" / "titan-pulse-event-archive" / f"events_{day}.csv").is_file()
+    assert 'The table "Event" holds 50 rows' in first
+    assert "0 aged days are left to do." in first
+    assert f"The CSVs: {tmp_path}/.demo/lake/titan-pulse-event-archive/" in first
+    assert "make ui" in first
+    second = demo()
+    assert "Nothing to do: no aged day holds rows." in second
+    assert second.partition("The lake")[2] == first.partition("The lake")[2]
+    assert not processes_about(tmp_path / ".demo")
+    home = os.fspath(tmp_path / ".demo" / "dagster")
+    with dg.DagsterInstance.from_config(home) as instance:
+        assert instance.get_materialized_partitions(dg.AssetKey("purged_events")) == set(aged)
+
+
+def processes_about(folder: Path) -> list[list[str]]:
+    """The command lines of processes that name a folder or work in it."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        told = [*(process.info["cmdline"] or []), process.info["cwd"] or ""]
+        if any(str(folder) in word for word in told):
+            found.append(told)
+    return found
+
+
+def test_the_entry_point_is_installed_under_its_name():
+    done = run_cli("--help")
+    assert (done.code, done.stderr) == (0, "")
+    assert {"run", "days", "demo"} <= {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}

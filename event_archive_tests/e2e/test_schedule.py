@@ -1,0 +1,350 @@
+"""Which days a night runs: the choice by itself, then the schedule evaluated on a real table and real runs."""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster import DagsterEvent, DagsterEventType
+from dagster._core.errors import DagsterUserCodeExecutionError
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+
+from event_archive.backlog import backlog
+from event_archive.days import ONE_DAY
+from event_archive.definitions import build_definitions
+from event_archive.defs import schedules
+from event_archive.defs.resources import PostgresResource
+from event_archive.defs.schedules import TICK_TAG, LastRun, choose_days
+from event_archive.errors import BusyError
+from event_archive.settings import PipelineSettings
+from event_archive_tests.fixtures.installation import Installation, metadata
+from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.postgres import Database
+
+DAYS = [DAY + n * ONE_DAY for n in range(4)]
+KEYS = [day.isoformat() for day in DAYS]
+
+
+def tick(n: int) -> str:
+    return (datetime(2026, 1, 1, 2, tzinfo=UTC) + n * ONE_DAY).isoformat(timespec="seconds")
+
+
+def test_the_oldest_days_are_chosen():
+    assert choose_days(["d3", "d1", "d2"], {}, most=2) == ["d1", "d2"]
+
+
+def test_days_not_tried_at_the_last_tick_come_first_then_the_oldest():
+    last = {"d1": LastRun(tick(2)), "d2": LastRun(tick(1)), "d3": LastRun(tick(2))}
+    assert choose_days(["d1", "d2", "d3", "d4"], last, most=4) == ["d2", "d4", "d1", "d3"]
+
+
+def test_stuck_days_get_the_slots_that_are_left_the_one_that_waited_longest_first():
+    last = {"d1": LastRun(tick(3), stuck=True), "d2": LastRun(tick(1), stuck=True), "d3": LastRun(stuck=True)}
+    assert choose_days(["d1", "d2", "d3", "d4"], last, most=3) == ["d4", "d3", "d2"]
+
+
+@dataclass
+class Nights:
+    """Night after night: a day that runs is emptied, unless it is one of those that fail, or fill up again."""
+
+    holding: set[str]
+    failing: set[str]
+    filling: set[str]
+    most: int
+
+    def __iter__(self) -> Iterator[list[str]]:
+        last: dict[str, LastRun] = {}
+        for night in range(200):
+            chosen = choose_days(self.holding, last, most=self.most)
+            last |= {day: LastRun(tick(night), stuck=day in self.failing) for day in chosen}
+            yield chosen
+            self.holding -= set(chosen) - self.failing - self.filling
+
+
+def test_days_that_fail_for_ever_delay_nobody():
+    failing, healthy = {f"2024-{n:02}" for n in range(40)}, {f"2025-{n:02}" for n in range(60)}
+    nights = list(Nights(failing | healthy, failing, set(), most=10))
+    assert healthy <= {day for chosen in nights[:10] for day in chosen}
+    # And among themselves they take turns.
+    for first in range(20, 190, 4):
+        assert {day for chosen in nights[first : first + 4] for day in chosen} == failing
+
+
+def test_a_day_that_fills_up_every_night_leaves_room_for_the_others():
+    nights = list(Nights({f"2025-{n:02}" for n in range(30)}, set(), {"2025-00"}, most=1))
+    assert {day for chosen in nights[:60] for day in chosen} == {f"2025-{n:02}" for n in range(30)}
+
+
+@pytest.mark.xfail(strict=True, reason="two days tried on alternating nights are always 'not tried at the last tick'")
+def test_days_that_fill_up_every_night_starve_nobody():
+    nights = list(Nights({"2025-01", "2025-02", "2025-03"}, set(), {"2025-01", "2025-02"}, most=1))
+    assert "2025-03" in {day for chosen in nights for day in chosen}
+
+
+@dataclass
+class Scheduler:
+    """The schedule as the daemon evaluates it, and the runs that the daemon would launch, in this process."""
+
+    instance: dg.DagsterInstance
+    definitions: dg.Definitions
+
+    def evaluate(self, at: datetime) -> list[dg.RunRequest] | str:
+        context = dg.build_schedule_context(
+            instance=self.instance,
+            scheduled_execution_time=at,
+            resources={"postgres": PostgresResource()},
+            repository_def=self.definitions.get_repository_def(),
+        )
+        schedule = self.definitions.resolve_schedule_def("archive_daily")
+        assert isinstance(schedule, dg.ScheduleDefinition)
+        with context:
+            data = schedule.evaluate_tick(context)
+        return data.skip_message or list(data.run_requests or [])
+
+    def days(self, at: datetime | None = None) -> list[str]:
+        """The days that a tick launches, in order."""
+        requests = self.evaluate(at or night(0))
+        return [] if isinstance(requests, str) else [str(request.partition_key) for request in requests]
+
+    def launch(self, request: dg.RunRequest, *, dry_run: bool = False) -> dg.ExecuteInProcessResult:
+        return self.definitions.resolve_job_def("archive_job").execute_in_process(
+            partition_key=request.partition_key,
+            tags=dict(request.tags),
+            run_config={"ops": {"purged_events": {"config": {"dry_run": True}}}} if dry_run else None,
+            instance=self.instance,
+            raise_on_error=False,
+        )
+
+    def in_flight(
+        self, status: dg.DagsterRunStatus, *, started_ago: timedelta | None = None, job: str = "archive_job", **tags: str
+    ) -> None:
+        """A run that some process has in hand, or that waits in the queue."""
+        location = RegisteredCodeLocationOrigin("event_archive")
+        run = self.instance.create_run_for_job(
+            self.definitions.resolve_job_def(job),
+            status=status,
+            tags={f"dagster/{name}": value for name, value in tags.items()},
+            remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job),
+        )
+        if started_ago is not None:
+            event = DagsterEvent(DagsterEventType.RUN_START.value, job)
+            self.instance.report_dagster_event(event, run.run_id, timestamp=time.time() - started_ago.total_seconds())
+
+
+def night(n: int) -> datetime:
+    """Two o'clock, UTC, ``n`` days from today: evaluated then, whenever the test runs."""
+    return datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0) + n * ONE_DAY
+
+
+@pytest.fixture
+def scheduler(local_installation: Installation, instance: dg.DagsterInstance) -> Scheduler:
+    return Scheduler(instance, build_definitions(PipelineSettings.load()))
+
+
+def test_every_aged_day_that_holds_rows_is_launched_oldest_first(
+    scheduler: Scheduler, local_installation: Installation
+):
+    today = datetime.now(UTC).date()
+    local_installation.add(2, day=DAYS[2])
+    local_installation.add(1, day=DAYS[0])
+    local_installation.add(1, day=today - 30 * ONE_DAY)
+    at = night(0)
+    requests = scheduler.evaluate(at)
+    assert isinstance(requests, list)
+    moment = at.isoformat(timespec="seconds")
+    assert [(r.partition_key, r.run_key) for r in requests] == [(k, f"{k} {moment}") for k in (KEYS[0], KEYS[2])]
+    assert requests[0].tags[TICK_TAG] == moment
+    assert requests[0].tags["dagster/partition"] == KEYS[0]
+    results = [scheduler.launch(request) for request in requests]
+    assert [metadata(result, "purged_events")["deleted"] for result in results] == [1, 2]
+    assert scheduler.evaluate(night(1)) == "no aged day holds rows"
+
+
+def test_a_day_comes_of_age_by_the_time_of_the_tick(scheduler: Scheduler, local_installation: Installation):
+    retention = local_installation.dataset.retention
+    young = retention.last_aged_day(night(0)) + ONE_DAY
+    local_installation.add(1, day=young)
+    assert scheduler.days(night(0)) == []
+    assert scheduler.days(night(2)) == [young.isoformat()]
+
+
+def test_late_rows_launch_their_day_again_under_another_key(scheduler: Scheduler, local_installation: Installation):
+    local_installation.add(1)
+    (first,) = scheduler.evaluate(night(0))
+    assert isinstance(first, dg.RunRequest)
+    scheduler.launch(first)
+    local_installation.add(1, prefix="late")
+    (second,) = scheduler.evaluate(night(1))
+    assert isinstance(second, dg.RunRequest)
+    assert first.partition_key == second.partition_key
+    assert first.run_key != second.run_key
+    assert metadata(scheduler.launch(second), "archive_csv")["rows_appended"] == 1
+
+
+def test_at_most_so_many_days_are_launched(
+    local_installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
+):
+    for day in DAYS:
+        local_installation.add(1, day=day)
+    clean.setenv("MAX_DAYS_PER_RUN", "3")
+    assert Scheduler(instance, build_definitions(PipelineSettings.load())).days() == KEYS[:3]
+
+
+def test_a_table_without_aged_rows_is_skipped_with_the_reason(scheduler: Scheduler):
+    assert scheduler.evaluate(night(0)) == "no aged day holds rows"
+
+
+def test_a_day_with_a_run_in_flight_is_left_alone(scheduler: Scheduler, local_installation: Installation):
+    for day in DAYS:
+        local_installation.add(1, day=day)
+    scheduler.in_flight(dg.DagsterRunStatus.STARTED, started_ago=timedelta(hours=5.9), partition=KEYS[0])
+    scheduler.in_flight(dg.DagsterRunStatus.STARTED, started_ago=timedelta(hours=7), partition=KEYS[1])
+    scheduler.in_flight(dg.DagsterRunStatus.QUEUED, partition=KEYS[2])
+    assert scheduler.days() == [KEYS[1], KEYS[3]]
+    # A run that waits in the queue will come, however long it has waited; one that began a day ago will not end.
+    later = schedules.days_in_flight(scheduler.instance, datetime.now(UTC) + timedelta(days=3))
+    assert [key for key in KEYS if key in later] == [KEYS[2]]
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING])
+def test_a_run_that_never_began_counts_from_its_creation(
+    scheduler: Scheduler, clean: pytest.MonkeyPatch, status: dg.DagsterRunStatus
+):
+    clean.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    try:
+        scheduler.in_flight(status, partition=KEYS[0])
+        now = datetime.now(UTC)
+        assert KEYS[0] in schedules.days_in_flight(scheduler.instance, now + timedelta(hours=5))
+        assert KEYS[0] not in schedules.days_in_flight(scheduler.instance, now + timedelta(hours=7))
+    finally:
+        clean.delenv("TZ")
+        time.tzset()
+
+
+def test_runs_of_backfills_and_of_the_asset_pages_count_too(scheduler: Scheduler, local_installation: Installation):
+    for day in DAYS:
+        local_installation.add(1, day=day)
+    scheduler.in_flight(dg.DagsterRunStatus.QUEUED, job="__ASSET_JOB", partition=KEYS[3])
+    ends = {"asset_partition_range_start": KEYS[0], "asset_partition_range_end": KEYS[1]}
+    scheduler.in_flight(dg.DagsterRunStatus.QUEUED, job="__ASSET_JOB", **ends)
+    assert scheduler.days() == [KEYS[2]]
+    scheduler.in_flight(dg.DagsterRunStatus.QUEUED, partition=KEYS[2])
+    assert scheduler.evaluate(night(0)) == "4 aged days hold rows, all with a run in flight"
+
+
+def test_a_run_that_has_ended_is_not_in_flight(scheduler: Scheduler, local_installation: Installation):
+    local_installation.add(1)
+    scheduler.in_flight(dg.DagsterRunStatus.SUCCESS, partition=KEYS[0])
+    scheduler.in_flight(dg.DagsterRunStatus.FAILURE, partition=KEYS[0])
+    assert scheduler.days() == [KEYS[0]]
+
+
+def test_failed_held_and_dry_run_days_go_last_but_are_tried(
+    local_installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
+):
+    for day in DAYS:
+        local_installation.add(1, day=day)
+    local_installation.put(b"not a CSV file of this table\n", day=DAYS[0])
+    clean.setenv("MAX_DAYS_PER_RUN", "2")
+    scheduler = Scheduler(instance, build_definitions(PipelineSettings.load()))
+    requests = scheduler.evaluate(night(0))
+    assert isinstance(requests, list)
+    failed, dry = (scheduler.launch(r, dry_run=r.partition_key == KEYS[1]) for r in requests)
+    assert (failed.success, dry.success) == (False, True)
+    # Both still hold rows, and both are older than those that follow.
+    requests = scheduler.evaluate(night(1))
+    assert isinstance(requests, list)
+    assert [r.partition_key for r in requests] == KEYS[2:]
+    assert all(scheduler.launch(r).success for r in requests)
+    assert scheduler.days(night(2)) == KEYS[:2]
+
+
+def test_a_day_that_failed_by_a_persons_hand_counts_too(scheduler: Scheduler, local_installation: Installation):
+    for day in DAYS[:2]:
+        local_installation.add(1, day=day)
+    local_installation.put(b"not a CSV file of this table\n")
+    job = scheduler.definitions.resolve_job_def("archive_job")
+    job.execute_in_process(partition_key=KEYS[0], instance=scheduler.instance, raise_on_error=False)
+    assert scheduler.days() == [KEYS[1], KEYS[0]]
+
+
+def test_runs_of_another_table_say_nothing_of_this_one(
+    scheduler: Scheduler, local_installation: Installation, clean: pytest.MonkeyPatch
+):
+    for day in DAYS[:2]:
+        local_installation.add(1, day=day)
+    clean.setenv("EVENT_TABLE", "public.other")
+    other = Scheduler(scheduler.instance, build_definitions(PipelineSettings.load()))
+    clean.delenv("EVENT_TABLE")
+    request = dg.RunRequest(partition_key=KEYS[0])
+    assert not other.launch(request).success
+    assert scheduler.days() == KEYS[:2]
+
+
+@pytest.fixture
+def slow_reader(local_installation: Installation, clean: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A role to which each row of the table takes its time, so that a query of any plan outlasts its timeout."""
+    database = local_installation.database
+    role = f"slow_{database.name}"
+    local_installation.add(1)
+    database.execute(
+        f"""CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON "Event" TO {role};
+        CREATE POLICY slow ON "Event" TO {role} USING (pg_sleep(60) IS NOT NULL);
+        ALTER TABLE "Event" ENABLE ROW LEVEL SECURITY"""
+    )
+    clean.setenv("PG_CONNECTION_STRING", database.server.dsn(database.name, role))
+    clean.setattr(schedules, "_QUERY_TIMEOUT_SECONDS", 1)
+    yield database
+    database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_tick_that_takes_too_long_names_the_missing_index(scheduler: Scheduler, slow_reader: Database):
+    slow_reader.execute('DROP INDEX "Event_created_at_idx"')
+    statement = 'CREATE INDEX CONCURRENTLY ON public."Event" (created_at);'
+    assert refusal(scheduler) == (
+        'public."Event": finding the days that hold rows took longer than 1 s, because no index begins with the time '
+        f"column. Create it: {statement}"
+    )
+    # That is the statement which makes the index that the days are found by.
+    slow_reader.execute(statement.replace("CONCURRENTLY ", ""))
+    assert "The statement took longer than it may" in refusal(scheduler)
+
+
+def refusal(scheduler: Scheduler) -> str:
+    """What the tick's page shows as the cause."""
+    with pytest.raises(DagsterUserCodeExecutionError) as failed:
+        scheduler.evaluate(night(0))
+    assert isinstance(failed.value.user_exception, BusyError)
+    return str(failed.value.user_exception)
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "timestamptz", "date"])
+def test_days_are_found_alike_with_an_index_and_without(local_installation: Installation, kind: str):
+    dice = random.Random(kind)
+    first, last = date(2015, 1, 1), datetime.now(UTC).date()
+    edges = ["2024-02-29 00:00:00", "2024-02-29 23:59:59.999999", "2014-12-31 23:59:59.999999", "2015-01-01 00:00:00"]
+    span = (last - first).days * 86400
+    moments = edges + [
+        (datetime(2015, 1, 1, tzinfo=UTC) + timedelta(seconds=dice.randrange(span))).strftime("%Y-%m-%d %H:%M:%S")
+        for _ in range(300)
+    ]
+    database = local_installation.database
+    database.execute(f'ALTER TABLE "Event" ALTER created_at DROP DEFAULT, ALTER created_at TYPE {kind}')
+    database.execute('ALTER TABLE "Event" ALTER created_at DROP NOT NULL')
+    database.execute(
+        f"""SET TimeZone TO 'UTC'; INSERT INTO "Event" (event_id, event_type, payload, created_at)
+        SELECT m, 't', '{{}}', m::timestamp::{kind}
+        FROM unnest('{{{",".join([*dict.fromkeys(moments), "infinity", "-infinity"])}}}'::text[]) AS m"""
+    )
+    postgres, now = local_installation.postgres, datetime.now(UTC)
+    indexed = backlog(local_installation.dataset, now, postgres)
+    database.execute('DROP INDEX "Event_created_at_idx"')
+    assert backlog(local_installation.dataset, now, postgres) == indexed
+    youngest = local_installation.dataset.retention.last_aged_day(now)
+    expected = {date.fromisoformat(moment[:10]) for moment in moments}
+    assert indexed.days == sorted(day for day in expected if first <= day <= youngest)
+    assert (indexed.orphans.before_start, indexed.orphans.not_finite) == (1, 2)

@@ -1,0 +1,510 @@
+"""What archive and purge do to a day, on each PostgreSQL and each kind of lake."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+
+import psycopg
+import pytest
+
+from event_archive.errors import BusyError, FileChangedError, IntegrityError, NotAgedError, RefusedError
+from event_archive.lake import Lake
+from event_archive.manifest import Manifest, Record
+from event_archive.postgres import Postgres
+from event_archive.purge import purge_day
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database, Server
+
+EVERYTHING = 'SELECT id, event_id, event_type, created_at::text, processed_at::text, payload FROM "Event" ORDER BY id'
+
+
+def test_a_day_is_archived_then_purged(each_pipeline: Pipeline):
+    each_pipeline.add(100)
+    each_pipeline.add(7, day=date(2024, 3, 2))
+    before = each_pipeline.database.execute(EVERYTHING)
+    archived = each_pipeline.archive()
+    purged = each_pipeline.purge()
+    assert (archived.rows, archived.rows_appended) == (100, 100)
+    assert (purged.deleted, purged.left, purged.outcome) == (100, 0, "purged")
+    in_file = [
+        (
+            int(r["id"]),
+            r["event_id"],
+            r["event_type"],
+            r["created_at"],
+            r["processed_at"] or None,
+            json.loads(r["payload"]),
+        )
+        for r in each_pipeline.records_of_file()
+    ]
+    assert in_file == before[:100]
+    assert each_pipeline.database.execute(EVERYTHING) == before[100:]
+
+
+def test_the_manifest_describes_the_file(each_pipeline: Pipeline):
+    each_pipeline.add(10)
+    archived = each_pipeline.archive()
+    content = each_pipeline.content()
+    file = each_pipeline.lake.stat(archived.path)
+    assert file is not None
+    assert Manifest.from_file(file, table='public."Event"') == archived.manifest
+    assert archived.manifest is not None
+    assert archived.manifest.bytes == len(content)
+    assert archived.manifest.sha256 == hashlib.sha256(content).hexdigest()
+    assert archived.etag == file.etag
+    assert content.startswith(archived.head[:1000])
+
+
+def test_archiving_again_leaves_the_file_as_it_is(each_pipeline: Pipeline):
+    each_pipeline.add(10)
+    first = each_pipeline.archive()
+    second = each_pipeline.archive()
+    each_pipeline.purge()
+    third = each_pipeline.archive()
+    assert [first.etag] * 2 == [second.etag, third.etag]
+    assert (second.rows, second.rows_appended, third.rows, third.rows_appended) == (10, 0, 10, 0)
+    assert each_pipeline.purge().deleted == 0
+
+
+def test_late_rows_are_appended_then_purged(each_pipeline: Pipeline):
+    each_pipeline.add(10)
+    each_pipeline.run()
+    before = each_pipeline.content()
+    each_pipeline.add(5, prefix="late")
+    archived = each_pipeline.archive()
+    assert each_pipeline.purge().deleted == 5
+    assert (archived.rows, archived.rows_appended) == (15, 5)
+    assert each_pipeline.content().startswith(before)
+    assert len(set(each_pipeline.values("event_id"))) == 15
+    assert each_pipeline.count() == 0
+
+
+def test_late_rows_beside_archived_ones_are_written_once(each_pipeline: Pipeline):
+    each_pipeline.add(10)
+    each_pipeline.archive()
+    each_pipeline.add(5, prefix="late")
+    each_pipeline.run()
+    assert sorted(each_pipeline.values("event_id")) == sorted(set(each_pipeline.values("event_id")))
+    assert len(each_pipeline.records_of_file()) == 15
+
+
+def test_a_row_that_changed_stays_until_its_new_form_is_archived(each_pipeline: Pipeline):
+    each_pipeline.add(3)
+    each_pipeline.archive()
+    each_pipeline.database.execute("""UPDATE "Event" SET payload = '{"changed": true}' WHERE id = 2""")
+    first = each_pipeline.purge()
+    assert (first.deleted, first.left) == (2, 1)
+    assert each_pipeline.run().deleted == 1
+    assert each_pipeline.records_of_file()[-1]["payload"] == '{"changed": true}'
+    assert len(each_pipeline.records_of_file()) == 4
+
+
+def test_a_row_that_went_from_a_to_b_and_back_ends_in_the_file_as_a(each_pipeline: Pipeline):
+    each_pipeline.add(2)
+    each_pipeline.archive()
+    for event_type in ("B", "A"):
+        each_pipeline.database.execute('UPDATE "Event" SET event_type = %s WHERE id = 1', event_type)
+        each_pipeline.archive()
+    each_pipeline.database.execute("UPDATE \"Event\" SET event_type = 'order.created' WHERE id = 1")
+    each_pipeline.archive()
+    assert each_pipeline.purge().deleted == 2
+    assert [r["event_type"] for r in each_pipeline.records_of_file() if r["id"] == "1"] == [
+        "order.created", "B", "A", "order.created",
+    ]  # fmt: skip
+
+
+def test_a_row_whose_superseded_form_is_in_the_file_stays(each_pipeline: Pipeline):
+    each_pipeline.add(2)
+    each_pipeline.archive()
+    each_pipeline.database.execute("UPDATE \"Event\" SET event_type = 'B' WHERE id = 1")
+    each_pipeline.archive()
+    each_pipeline.database.execute("UPDATE \"Event\" SET event_type = 'order.created' WHERE id = 1")
+    purged = each_pipeline.purge()
+    assert (purged.deleted, purged.left) == (1, 1)
+
+
+def test_a_dry_run_proves_and_deletes_nothing(each_pipeline: Pipeline):
+    each_pipeline.add(10)
+    each_pipeline.archive()
+    dry = each_pipeline.purge(dry_run=True)
+    assert (dry.deleted, dry.proven, dry.outcome) == (0, 10, "dry run")
+    assert each_pipeline.count() == 10
+    assert each_pipeline.run().deleted == 10
+    assert len(each_pipeline.records_of_file()) == 10
+
+
+def test_a_day_without_rows_gets_no_file(each_pipeline: Pipeline):
+    archived = each_pipeline.archive()
+    assert (archived.rows, archived.etag, archived.manifest) == (0, None, None)
+    assert each_pipeline.lake.stat(archived.path) is None
+    assert each_pipeline.purge().deleted == 0
+
+
+def test_rows_that_come_after_an_empty_day_was_archived_stay(pipeline: Pipeline):
+    pipeline.archive()
+    pipeline.add(3)
+    purged = pipeline.purge()
+    assert (purged.deleted, purged.left) == (0, 3)
+
+
+def test_a_day_ends_where_the_next_begins(each_pipeline: Pipeline):
+    for moment in ("2024-02-29 23:59:59.999", "2024-03-01 00:00", "2024-03-01 23:59:59.999", "2024-03-02 00:00"):
+        each_pipeline.database.execute(
+            "INSERT INTO \"Event\" (event_id, event_type, created_at, payload) VALUES (%s, 't', %s::timestamp, '{}')",
+            moment,
+            moment,
+        )
+    assert each_pipeline.run().deleted == 2
+    assert each_pipeline.values("created_at") == ["2024-03-01 00:00:00", "2024-03-01 23:59:59.999"]
+    assert each_pipeline.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "moments"),
+    [
+        ("timestamptz", ["2024-03-01 00:00+00", "2024-03-02 08:59+09"]),
+        ("date", ["2024-03-01"]),
+    ],
+)
+def test_a_day_is_a_utc_day_whatever_the_column_and_the_server_say(pipeline: Pipeline, kind: str, moments: list[str]):
+    zoned = pipeline.of(time_column="at")
+    pipeline.database.execute(f'ALTER TABLE "Event" ADD COLUMN at {kind}')
+    for n, moment in enumerate([*moments, "2024-03-02 00:00+00", "2024-02-29 23:59+00"]):
+        pipeline.database.execute(
+            "INSERT INTO \"Event\" (event_id, event_type, payload, at) VALUES (%s, 't', '{}', %s::text::" + kind + ")",
+            str(n),
+            moment,
+        )
+    assert zoned.run().deleted == len(moments)
+
+
+def test_a_young_day_is_refused_by_both(pipeline: Pipeline):
+    young = date(2026, 11, 1)
+    pipeline.records[young] = Record(None, 0)
+    with pytest.raises(NotAgedError, match="comes of age on 2027-11-02"):
+        pipeline.archive(young)
+    with pytest.raises(NotAgedError, match="comes of age on 2027-11-02"):
+        pipeline.purge(young)
+
+
+def test_the_purge_goes_by_the_clock_of_the_database(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    young = date(2026, 10, 1)
+    pipeline.add(3, day=young)
+    monkeypatch.setattr("event_archive.archive.now_utc", lambda: datetime(2050, 1, 1, tzinfo=UTC))
+    pipeline.archive(young)
+    with pytest.raises(NotAgedError):
+        pipeline.purge(young)
+    assert pipeline.count() == 3
+
+
+def test_a_changed_file_is_not_purged_by(each_pipeline: Pipeline):
+    each_pipeline.add(3)
+    each_pipeline.archive()
+    each_pipeline.add(1, prefix="late")
+    record = each_pipeline.records[DAY]
+    each_pipeline.archive()
+    each_pipeline.records[DAY] = record
+    with pytest.raises(IntegrityError, match=r"recorded .*Materialize archive_csv of this day"):
+        each_pipeline.purge()
+    assert each_pipeline.count() == 4
+
+
+def test_a_file_that_is_gone_is_not_purged_by(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.records[DAY] = Record('"etag"', 3)
+    with pytest.raises(IntegrityError, match="is gone from the lake"):
+        pipeline.purge()
+    assert pipeline.count() == 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.replace(b"evt-2024-03-01-1,", b"evt-2024-03-01-9,"),
+        lambda content: content[: content.rindex(b"\n", 0, -1) + 1],
+        lambda content: content + content.splitlines(keepends=True)[-1],
+        lambda content: content[:-10],
+    ],
+    ids=["edited", "row missing", "row doubled", "cut short"],
+)
+def test_a_file_that_contradicts_its_manifest_is_refused(each_pipeline: Pipeline, damage: Callable[[bytes], bytes]):
+    each_pipeline.add(3)
+    archived = each_pipeline.archive()
+    file = each_pipeline.lake.stat(archived.path)
+    assert file is not None
+    each_pipeline.put(damage(each_pipeline.content()), metadata=dict(file.metadata))
+    file = each_pipeline.lake.stat(archived.path)
+    assert file is not None
+    each_pipeline.records[DAY] = Record(file.etag, 3)
+    with pytest.raises(IntegrityError, match="event-archive adopt"):
+        each_pipeline.purge()
+    with pytest.raises(IntegrityError, match="event-archive adopt"):
+        each_pipeline.archive()
+    assert each_pipeline.count() == 3
+
+
+def test_a_manifest_that_lies_about_its_rows_is_refused(pipeline: Pipeline):
+    pipeline.add(3)
+    archived = pipeline.archive()
+    file = pipeline.lake.stat(archived.path)
+    assert file is not None
+    pipeline.put(pipeline.content(), metadata=dict(file.metadata) | {"event_archive_rows": "4"})
+    file = pipeline.lake.stat(archived.path)
+    assert file is not None
+    pipeline.records[DAY] = Record(file.etag, 4)
+    with pytest.raises(IntegrityError, match="says rows 4; it reads as rows 3"):
+        pipeline.purge()
+
+
+def test_a_record_that_lies_about_its_rows_is_refused(pipeline: Pipeline):
+    pipeline.add(3)
+    archived = pipeline.archive()
+    pipeline.records[DAY] = Record(archived.etag, 2)
+    with pytest.raises(IntegrityError, match="reads as 3 rows, the materialization of archive_csv says 2"):
+        pipeline.purge()
+    assert pipeline.count() == 3
+
+
+def test_a_file_of_another_table_is_refused(pipeline: Pipeline):
+    pipeline.add(3)
+    archived = pipeline.archive()
+    file = pipeline.lake.stat(archived.path)
+    assert file is not None
+    pipeline.put(pipeline.content(), metadata=dict(file.metadata) | {"event_archive_table": "public.other"})
+    with pytest.raises(IntegrityError, match="its manifest says it holds public.other"):
+        pipeline.archive()
+
+
+def test_a_file_of_another_tool_is_taken_over_with_every_row(each_pipeline: Pipeline):
+    each_pipeline.add(3)
+    foreign = (
+        '\ufeff"payload","id","event_id","event_type","created_at","processed_at"\r\n'
+        '"{""a"":1}",77,gone,t,2024-03-01T10:00:00,\r\n'
+        '"{}",78,"also, gone",t,2024-03-01 10:00:00.5,2024-03-01 11:00:00\r\n'
+    )
+    each_pipeline.put(foreign.encode())
+    archived = each_pipeline.archive()
+    assert (archived.rows, archived.rows_appended) == (5, 3)
+    assert each_pipeline.purge().deleted == 3
+    assert each_pipeline.values("id") == ["77", "78", "1", "2", "3"]
+    assert each_pipeline.records_of_file()[0]["payload"] == '{"a": 1}'
+    file = each_pipeline.lake.stat(archived.path)
+    assert file is not None
+    assert file.appendable
+    each_pipeline.add(1, prefix="late")
+    assert each_pipeline.run().deleted == 1
+
+
+def test_a_file_of_another_tool_that_holds_every_row_is_taken_over_and_purged_by(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.put(pipeline.content())
+    archived = pipeline.archive()
+    assert (archived.rows, archived.rows_appended) == (3, 0)
+    assert pipeline.purge().deleted == 3
+
+
+def test_a_file_of_another_tool_stays_as_it_is_where_the_day_has_no_rows(pipeline: Pipeline):
+    content = b"id,event_id\n1,x\n"
+    pipeline.put(content)
+    archived = pipeline.archive()
+    assert (archived.rows, archived.rows_appended) == (1, 0)
+    assert pipeline.purge().deleted == 0
+    assert pipeline.content() == content
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello\nworld\n", b"id,id\n1,1\n", b'id,"x\n', b"\xff\xfe\n", b"id,event_id\n1\n", b"id\n1,2\n"]
+)
+def test_a_file_that_is_no_archive_is_refused(pipeline: Pipeline, content: bytes):
+    pipeline.add(3)
+    pipeline.put(content)
+    with pytest.raises(IntegrityError):
+        pipeline.archive()
+    assert pipeline.content() == content
+    assert pipeline.count() == 3
+
+
+def test_a_column_that_was_added_widens_the_file(each_pipeline: Pipeline):
+    each_pipeline.add(2)
+    each_pipeline.run()
+    each_pipeline.database.execute("ALTER TABLE \"Event\" ADD COLUMN origin text NOT NULL DEFAULT 'web'")
+    each_pipeline.add(1, prefix="late")
+    archived = each_pipeline.archive()
+    assert each_pipeline.purge().deleted == 1
+    assert (archived.rows, archived.rows_appended) == (3, 1)
+    assert each_pipeline.values("origin") == ["", "", "web"]
+
+
+def test_a_row_that_gained_a_value_since_it_was_archived_stays(each_pipeline: Pipeline):
+    each_pipeline.add(2)
+    each_pipeline.archive()
+    each_pipeline.database.execute("ALTER TABLE \"Event\" ADD COLUMN origin text NOT NULL DEFAULT 'web'")
+    assert (each_pipeline.purge().deleted, each_pipeline.count()) == (0, 2)
+    assert each_pipeline.run().deleted == 2
+    assert each_pipeline.values("origin") == ["", "", "web", "web"]
+
+
+def test_a_column_that_was_added_without_a_value_changes_nothing(pipeline: Pipeline):
+    pipeline.add(2)
+    first = pipeline.archive()
+    pipeline.database.execute('ALTER TABLE "Event" ADD COLUMN origin text')
+    assert pipeline.archive().etag == first.etag
+    assert pipeline.purge().deleted == 2
+
+
+def test_a_column_that_was_dropped_stays_in_the_file(each_pipeline: Pipeline):
+    each_pipeline.add(3)
+    each_pipeline.archive()
+    each_pipeline.database.execute('ALTER TABLE "Event" DROP COLUMN processed_at')
+    each_pipeline.database.execute(
+        "INSERT INTO \"Event\" (event_id, event_type, created_at, payload) VALUES ('late', 't', '2024-03-01', '{}')"
+    )
+    assert each_pipeline.run().deleted == 4
+    assert each_pipeline.values("processed_at") == ["2024-03-01 01:00:00", "", "", ""]
+
+
+def test_values_that_no_longer_parse_are_kept_as_text(each_pipeline: Pipeline):
+    each_pipeline.add(3)
+    each_pipeline.database.execute('ALTER TABLE "Event" ADD COLUMN ok boolean DEFAULT true')
+    each_pipeline.archive()
+    each_pipeline.database.execute('ALTER TABLE "Event" ALTER COLUMN event_type TYPE int USING length(event_type)')
+    assert each_pipeline.purge().deleted == 0
+    first = each_pipeline.archive()
+    assert (first.rows, first.rows_appended) == (6, 3)
+    assert each_pipeline.archive().etag == first.etag
+    assert each_pipeline.purge().deleted == 3
+    assert each_pipeline.values("event_type")[3:] == ["13", "19", "13"]
+    assert each_pipeline.values("event_type")[0] == "order.created"
+
+
+def test_a_replica_that_lags_loses_nothing(pipeline: Pipeline, server_18: Server):
+    """A database of the same shape with fewer rows stands in for the standby: what counts is that rows are missing."""
+    pipeline.add(3)
+    (source,) = pipeline.database.execute('SELECT id, event_id, event_type FROM "Event" WHERE id = 1')
+    lagging = Database(server_18, pipeline.database.name + "_lagging")
+    with psycopg.connect(server_18.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {lagging.name} TEMPLATE {pipeline.database.name}")
+    try:
+        lagging.execute('DELETE FROM "Event" WHERE id <> 1')
+        archived = pipeline.archive(export_postgres=Postgres(lagging.dsn))
+        assert archived.rows == len([source])
+        purged = pipeline.purge()
+        assert (purged.deleted, purged.left) == (1, 2)
+        pipeline.archive(export_postgres=Postgres(lagging.dsn))
+        assert pipeline.purge().deleted == 2
+        assert pipeline.values("id") == ["1", "2", "3"]
+    finally:
+        with psycopg.connect(server_18.dsn("postgres"), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {lagging.name} WITH (FORCE)")
+
+
+def test_where_another_run_holds_the_day_this_one_says_so(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.archive()
+    with psycopg.connect(pipeline.database.dsn) as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f'event_archive public."Event" {DAY}',))
+        purged = pipeline.purge()
+    assert (purged.outcome, purged.deleted, purged.left) == ("locked", 0, 3)
+    assert pipeline.purge().deleted == 3
+
+
+def test_a_lock_held_for_too_long_rolls_back_and_is_said(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.archive()
+    with psycopg.connect(pipeline.database.dsn) as other:
+        other.execute('SELECT FROM "Event" WHERE id = 2 FOR UPDATE')
+        with pytest.raises(BusyError, match="holds a lock"):
+            pipeline.purge()
+    assert pipeline.count() == 3
+
+
+def test_a_row_updated_while_the_purge_waits_for_it_stays(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.archive()
+    with psycopg.connect(pipeline.database.dsn) as other, psycopg.connect(pipeline.database.dsn) as watch:
+        other.execute("UPDATE \"Event\" SET event_type = 'changed' WHERE id = 2")
+        result: list[object] = []
+        thread = threading.Thread(target=lambda: result.append(pipeline.purge()))
+        thread.start()
+        while not watch.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+            watch.rollback()
+        other.commit()
+        thread.join()
+    assert pipeline.database.execute('SELECT id, event_type FROM "Event"') == [(2, "changed")]
+
+
+def test_a_foreign_key_that_forbids_the_delete_rolls_the_day_back(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.database.execute('CREATE TABLE note (event bigint REFERENCES "Event"); INSERT INTO note VALUES (2)')
+    pipeline.archive()
+    with pytest.raises(RefusedError, match="still refer"):
+        pipeline.purge()
+    assert pipeline.count() == 3
+
+
+def test_a_role_that_may_not_delete_is_told_what_it_needs(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute('CREATE ROLE reader LOGIN; GRANT SELECT ON "Event" TO reader')
+    reader = Pipeline(pipeline.database, pipeline.lake, records=pipeline.records)
+    try:
+        with pytest.raises(RefusedError, match="SELECT and DELETE on the table"):
+            purge_day(
+                reader.dataset, DAY, postgres=Postgres(pipeline.database.server.dsn(pipeline.database.name, "reader")),
+                lake=pipeline.lake, record=pipeline.records[DAY], dry_run=False,
+            )  # fmt: skip
+    finally:
+        pipeline.database.execute("DROP OWNED BY reader; DROP ROLE reader")
+    assert pipeline.count() == 3
+
+
+def test_a_run_that_loses_the_race_for_the_file_starts_again(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    pipeline.add(3)
+    original = type(pipeline.lake).stat
+    raced: list[str] = []
+
+    def stat_then_lose(lake: Lake, path: str):
+        found = original(lake, path)
+        if not raced:
+            raced.append(path)
+            pipeline.archive()
+        return found
+
+    monkeypatch.setattr(type(pipeline.lake), "stat", stat_then_lose)
+    archived = pipeline.archive()
+    assert (archived.rows, archived.rows_appended) == (3, 0)
+    assert pipeline.values("id") == ["1", "2", "3"]
+
+
+def test_three_lost_races_are_enough(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    pipeline.add(3)
+    original = type(pipeline.lake).stat
+    depth: list[str] = []
+
+    def stat_then_lose(lake: Lake, path: str):
+        found = original(lake, path)
+        if not depth:
+            depth.append(path)
+            pipeline.add(1, prefix=f"late{len(pipeline.records_of_file()) if found else 0}")
+            pipeline.archive()
+            depth.clear()
+        return found
+
+    monkeypatch.setattr(type(pipeline.lake), "stat", stat_then_lose)
+    with pytest.raises(FileChangedError):
+        pipeline.archive()
+    monkeypatch.undo()
+    assert len(pipeline.values("id")) == len(set(pipeline.values("id"))) == 6
+
+
+def test_rows_are_archived_by_time_then_key(pipeline: Pipeline):
+    pipeline.database.execute(
+        """INSERT INTO "Event" (id, event_id, event_type, created_at, payload)
+        SELECT n, n::text, 't', '2024-03-01 12:00'::timestamp - (n / 2) * interval '1 minute', '{}'
+        FROM generate_series(1, 6) AS n"""
+    )
+    pipeline.archive()
+    assert pipeline.values("id") == ["6", "4", "5", "2", "3", "1"]

@@ -1,0 +1,326 @@
+"""What every lake promises, held against each of them."""
+
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from event_archive.errors import FileChangedError
+from event_archive.lake import Lake, StoredFile
+from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES
+
+PATH = "events/events_2024-03-01.csv"
+
+
+def put(
+    lake: Lake, content: bytes, *, path: str = PATH, replaces: StoredFile | None = None, **metadata: str
+) -> StoredFile:
+    with lake.write(path, replaces=replaces) as upload:
+        upload.write(content)
+        return upload.commit(metadata, content_md5=hashlib.md5(content).digest())
+
+
+def append(lake: Lake, file: StoredFile, content: bytes, **metadata: str) -> StoredFile:
+    whole = hashlib.md5(read(lake, file) + content).digest()
+    with lake.write(file.path, replaces=file, append=True) as upload:
+        upload.write(content)
+        return upload.commit(metadata, content_md5=whole)
+
+
+def read(lake: Lake, file: StoredFile) -> bytes:
+    with lake.read(file) as blocks:
+        return b"".join(blocks)
+
+
+def stat(lake: Lake, path: str = PATH) -> StoredFile:
+    file = lake.stat(path)
+    assert file is not None
+    return file
+
+
+def test_where_nothing_was_written_there_is_no_file_and_an_empty_list(lake: Lake):
+    assert lake.stat(PATH) is None
+    assert list(lake.list("events")) == []
+    assert list(lake.list("")) == []
+
+
+def test_a_new_file_is_read_back_with_its_metadata(lake: Lake):
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    written = put(lake, b"a,b\n1,2\n", rows="1", source_table='public.%22Event%22 "x"')
+    assert stat(lake) == written
+    assert read(lake, written) == b"a,b\n1,2\n"
+    assert written.path == PATH
+    assert written.size_bytes == 8
+    assert written.metadata == {"rows": "1", "source_table": 'public.%22Event%22 "x"'}
+    assert before < written.modified < datetime.now(UTC) + timedelta(seconds=2)
+    assert written.appendable
+
+
+def test_a_new_file_never_takes_the_place_of_one_that_was_there(lake: Lake):
+    first = put(lake, b"first")
+    with pytest.raises(FileChangedError, match=PATH):
+        put(lake, b"second")
+    assert stat(lake) == first
+    assert read(lake, first) == b"first"
+
+
+def test_a_new_file_loses_to_one_that_appeared_while_it_was_staged(lake: Lake):
+    with lake.write(PATH, replaces=None) as upload:
+        upload.write(b"x" * (2 * SMALL_BLOCK_BYTES))
+        faster = put(lake, b"faster")
+        with pytest.raises(FileChangedError):
+            upload.commit({}, content_md5=bytes(16))
+    assert stat(lake) == faster
+
+
+def test_a_replacement_takes_the_place_of_content_and_metadata(lake: Lake):
+    old = put(lake, b"old", rows="1", only_old="x")
+    new = put(lake, b"newer", replaces=old, rows="2")
+    assert new.etag != old.etag
+    assert stat(lake) == new
+    assert new.metadata == {"rows": "2"}
+    assert read(lake, new) == b"newer"
+
+
+def test_a_replacement_of_equal_content_is_another_version(lake: Lake):
+    etags = set()
+    file = None
+    for _ in range(5):
+        file = put(lake, b"same", replaces=file)
+        etags.add(file.etag)
+    assert len(etags) == 5
+
+
+def test_a_replacement_of_an_older_version_loses(lake: Lake):
+    old = put(lake, b"old")
+    new = put(lake, b"new", replaces=old)
+    with pytest.raises(FileChangedError):
+        put(lake, b"late", replaces=old)
+    assert stat(lake) == new
+
+
+def test_an_append_keeps_the_old_bytes_and_replaces_the_metadata(lake: Lake):
+    old = put(lake, b"1\n" * SMALL_BLOCK_BYTES, rows="1", only_old="x")
+    new = append(lake, old, b"2\n", rows="2")
+    assert stat(lake) == new
+    assert new.etag != old.etag
+    assert new.metadata == {"rows": "2"}
+    assert new.size_bytes == old.size_bytes + 2
+    assert read(lake, new) == b"1\n" * SMALL_BLOCK_BYTES + b"2\n"
+    assert read(lake, append(lake, new, b"3\n")) == b"1\n" * SMALL_BLOCK_BYTES + b"2\n3\n"
+
+
+def test_an_append_of_nothing_changes_the_metadata_alone(lake: Lake):
+    old = put(lake, b"content", rows="1")
+    new = append(lake, old, b"", rows="2")
+    assert stat(lake) == new
+    assert (new.metadata, read(lake, new)) == ({"rows": "2"}, b"content")
+
+
+def test_an_append_loses_to_a_competing_append(lake: Lake):
+    old = put(lake, b"1\n")
+    with lake.write(PATH, replaces=old, append=True) as upload:
+        upload.write(b"slow\n")
+        faster = append(lake, old, b"fast\n")
+        with pytest.raises(FileChangedError):
+            upload.commit({}, content_md5=bytes(16))
+    assert stat(lake) == faster
+    assert read(lake, faster) == b"1\nfast\n"
+
+
+def test_an_append_to_an_older_version_loses(lake: Lake):
+    old = put(lake, b"1\n")
+    append(lake, old, b"2\n")
+
+    def append_late() -> None:
+        with lake.write(PATH, replaces=old, append=True) as upload:
+            upload.write(b"x")
+            upload.commit({}, content_md5=bytes(16))
+
+    with pytest.raises(FileChangedError):
+        append_late()
+    assert read(lake, stat(lake)) == b"1\n2\n"
+
+
+def test_an_append_needs_a_file_that_may_be_appended_to(lake: Lake):
+    put(lake, b"1\n")
+    listed = next(lake.list("events"))
+    for replaces in (None, listed):
+        with pytest.raises(ValueError, match="cannot be appended to"), lake.write(PATH, replaces=replaces, append=True):
+            pass
+
+
+@pytest.mark.parametrize("content", [b"old content", b""], ids=["some", "empty"])
+def test_a_reader_of_an_older_version_is_told(lake: Lake, content: bytes):
+    old = put(lake, content)
+    put(lake, b"new", replaces=old)
+    with pytest.raises(FileChangedError, match=PATH):
+        read(lake, old)
+
+
+def test_a_reader_of_a_file_that_never_was_is_told(lake: Lake):
+    file = put(lake, b"x")
+    gone = StoredFile("events/other.csv", 1, file.etag, {}, file.modified, appendable=True)
+    with pytest.raises(FileChangedError):
+        read(lake, gone)
+
+
+def test_readers_see_the_old_file_until_the_commit(lake: Lake):
+    old = put(lake, b"old")
+    with lake.write(PATH, replaces=old, append=True) as upload:
+        upload.write(b"y" * (3 * SMALL_BLOCK_BYTES))
+        assert stat(lake) == old
+        assert read(lake, old) == b"old"
+
+
+@pytest.mark.parametrize("append_to_it", [False, True], ids=["replacing", "appending"])
+def test_leaving_without_a_commit_leaves_everything_as_it_was(lake: Lake, append_to_it: bool):
+    old = put(lake, b"old", rows="1")
+    with lake.write(PATH, replaces=old, append=append_to_it) as upload:
+        upload.write(b"y" * (3 * SMALL_BLOCK_BYTES))
+    with suppress(ZeroDivisionError), lake.write(PATH, replaces=old, append=append_to_it) as upload:
+        upload.write(b"z" * (3 * SMALL_BLOCK_BYTES))
+        raise ZeroDivisionError
+    assert stat(lake) == old
+    assert [file.path for file in lake.list("events")] == [PATH]
+    assert read(lake, old) == b"old"
+
+
+def test_a_new_file_that_is_never_committed_leaves_nothing(lake: Lake):
+    with lake.write(PATH, replaces=None) as upload:
+        upload.write(b"y" * (3 * SMALL_BLOCK_BYTES))
+    assert lake.stat(PATH) is None
+    assert list(lake.list("events")) == []
+
+
+def test_many_small_writes_span_several_blocks_in_order(lake: Lake):
+    rows = [b"%07d,some event\n" % n for n in range(30_000)]
+    with lake.write(PATH, replaces=None) as upload:
+        for row in rows:
+            upload.write(memoryview(row))
+        file = upload.commit({}, content_md5=hashlib.md5(b"".join(rows)).digest())
+    assert file.size_bytes == sum(map(len, rows)) > 8 * SMALL_BLOCK_BYTES
+    assert read(lake, file) == b"".join(rows)
+
+
+def test_one_large_write_spans_several_blocks(lake: Lake):
+    content = b"".join(b"%09d" % n for n in range(5 * SMALL_BLOCK_BYTES // 9))
+    assert read(lake, put(lake, content)) == content
+
+
+def test_what_is_written_is_the_callers_again(lake: Lake):
+    reused = bytearray(b"first,")
+    with lake.write(PATH, replaces=None) as upload:
+        upload.write(reused)
+        reused[:] = b"other,"
+        upload.write(reused)
+        file = upload.commit({}, content_md5=bytes(16))
+    assert read(lake, file) == b"first,other,"
+
+
+def test_an_empty_file_is_a_file(lake: Lake):
+    empty = put(lake, b"", rows="0")
+    assert stat(lake) == empty
+    assert empty.size_bytes == 0
+    assert read(lake, empty) == b""
+    assert read(lake, append(lake, empty, b"row\n")) == b"row\n"
+
+
+def test_of_writers_that_race_exactly_one_wins(lake: Lake):
+    start = threading.Barrier(4)
+
+    def race(n: int) -> StoredFile | None:
+        with lake.write(PATH, replaces=None) as upload:
+            upload.write(b"%d" % n * SMALL_BLOCK_BYTES * 2)
+            start.wait()
+            try:
+                return upload.commit({"n": str(n)}, content_md5=bytes(16))
+            except FileChangedError:
+                return None
+
+    with ThreadPoolExecutor(4) as pool:
+        won = [file for file in pool.map(race, range(4)) if file]
+    assert won == [stat(lake)]
+    assert read(lake, won[0]) == won[0].metadata["n"].encode() * SMALL_BLOCK_BYTES * 2
+
+
+def test_a_list_is_in_order_of_paths_and_does_not_descend(lake: Lake):
+    files = [put(lake, b"x", path=path, n=path[-1]) for path in ("b/2", "b/1", "b/10", "b/sub/3", "a/1", "c", "b-/1")]
+    listed = list(lake.list("b"))
+    assert [file.path for file in listed] == ["b/1", "b/10", "b/2"]
+    assert [file.path for file in lake.list("")] == ["c"]
+    assert [file.path for file in lake.list("b/sub")] == ["b/sub/3"]
+    by_path = {file.path: file for file in files}
+    for file in listed:
+        written = by_path[file.path]
+        assert (file.size_bytes, file.etag, file.metadata) == (1, written.etag, written.metadata)
+        assert not file.appendable
+        assert read(lake, file) == b"x"
+
+
+@pytest.mark.parametrize(
+    "name", ["with space.csv", "Ärger & Größe.csv", "日本 %20 +#?.csv", "UPPER.csv", "q'uote\".csv"]
+)
+def test_paths_of_any_spelling_are_taken_literally(lake: Lake, name: str):
+    path = f"my folder/{name}"
+    file = put(lake, b"content", path=path)
+    assert stat(lake, path) == file
+    assert [found.path for found in lake.list("my folder")] == [path]
+    assert read(lake, append(lake, file, b"+")) == b"content+"
+    assert " " not in lake.url(path)
+    assert lake.url(path).isascii()
+
+
+@pytest.mark.parametrize("path", ["", "/a", "a/", "a//b", "../a", "a/./b", ".hidden", "a\\b", "a\nb"])
+def test_a_path_that_could_mean_another_file_is_refused(lake: Lake, path: str):
+    with pytest.raises(ValueError, match="not a path"):
+        lake.stat(path)
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"Upper": "x"}, {"with-hyphen": "x"}, {"n": "Größe"}, {"n": " x"}, {"n": "a\nb"}, {"n": "x" * 9000}]
+)
+def test_metadata_that_a_lake_would_change_are_refused(lake: Lake, metadata: dict[str, str]):
+    with lake.write(PATH, replaces=None) as upload, pytest.raises(ValueError, match="metadata"):
+        upload.commit(metadata, content_md5=bytes(16))
+    assert lake.stat(PATH) is None
+
+
+def test_metadata_of_nearly_eight_kilobytes_are_kept(lake: Lake):
+    put(lake, b"x", a="x" * 4000, b="y" * 4000)
+    assert stat(lake).metadata == {"a": "x" * 4000, "b": "y" * 4000}
+
+
+def test_an_upload_is_committed_once(lake: Lake):
+    with lake.write(PATH, replaces=None) as upload:
+        upload.write(b"x")
+        file = upload.commit({}, content_md5=bytes(16))
+        with pytest.raises(ValueError, match="already committed"):
+            upload.commit({}, content_md5=bytes(16))
+    assert stat(lake) == file
+
+
+def test_a_reader_that_stops_early_leaves_nothing_running(lake: Lake):
+    file = put(lake, b"x" * (20 * SMALL_BLOCK_BYTES))
+    with lake.read(file) as blocks:
+        assert next(blocks).startswith(b"x")
+    with suppress(ZeroDivisionError), lake.read(file) as blocks:
+        next(blocks)
+        raise ZeroDivisionError
+    with lake.read(file):
+        pass
+    with lake.write(PATH, replaces=file) as upload:
+        upload.write(b"y" * (5 * SMALL_BLOCK_BYTES))
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("event-archive")] == []
+    assert read(lake, file) == b"x" * (20 * SMALL_BLOCK_BYTES)
+
+
+def test_an_error_of_the_caller_is_not_taken_for_one_of_the_lake(lake: Lake):
+    file = put(lake, b"x")
+    with pytest.raises(FileNotFoundError), lake.read(file):
+        raise FileNotFoundError("the caller's")
+    with pytest.raises(FileNotFoundError), lake.write(PATH, replaces=file):
+        raise FileNotFoundError("the caller's")

@@ -1,0 +1,246 @@
+"""What only a folder can do to a lake: crashes between two files, hands that edit, permissions."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from event_archive.errors import FileChangedError, RefusedError, UnreachableError
+from event_archive.lake import StoredFile, local
+from event_archive.lake.local import LocalLake
+
+PATH = "events/day.csv"
+
+
+class PowerFailureError(BaseException):
+    """Ends a commit where nothing could be tidied up."""
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> LocalLake:
+    return LocalLake(tmp_path)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "events" / "day.csv"
+
+
+def put(lake: LocalLake, content: bytes, replaces: StoredFile | None = None, **metadata: str) -> StoredFile:
+    with lake.write(PATH, replaces=replaces) as upload:
+        upload.write(content)
+        return upload.commit(metadata, content_md5=bytes(16))
+
+
+def stat(lake: LocalLake) -> StoredFile:
+    file = lake.stat(PATH)
+    assert file is not None
+    return file
+
+
+def read(lake: LocalLake, file: StoredFile) -> bytes:
+    with lake.read(file) as blocks:
+        return b"".join(blocks)
+
+
+def staged(target: Path) -> list[Path]:
+    return [path for path in target.parent.iterdir() if path.suffix == ".tmp"]
+
+
+def test_a_crash_before_the_rename_leaves_the_old_version_with_its_metadata(
+    lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    old = put(lake, b"old", version="old")
+    with monkeypatch.context() as patched, suppress(PowerFailureError):
+        patched.setattr(Path, "replace", _replace_only_sidecars)
+        put(lake, b"new", old, version="new")
+    assert len(json.loads((target.parent / ".day.csv.json").read_bytes())["versions"]) == 2
+    assert stat(lake) == old
+    assert read(lake, old) == b"old"
+    assert put(lake, b"newer", old, version="newer") == stat(lake)
+
+
+def test_a_crash_after_the_rename_leaves_the_new_version_with_its_metadata(
+    lake: LocalLake, monkeypatch: pytest.MonkeyPatch
+):
+    old = put(lake, b"old", version="old")
+    with monkeypatch.context() as patched, suppress(PowerFailureError):
+        patched.setattr(local, "sync_folder", _power_failure)
+        put(lake, b"new", old, version="new")
+    new = stat(lake)
+    assert (read(lake, new), new.metadata) == (b"new", {"version": "new"})
+
+
+def test_a_crash_before_a_new_file_appears_leaves_no_file(lake: LocalLake, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patched, suppress(PowerFailureError):
+        patched.setattr(os, "link", _power_failure)
+        put(lake, b"new", version="lost")
+    assert lake.stat(PATH) is None
+    assert list(lake.list("events")) == []
+    assert put(lake, b"again", version="again") == stat(lake)
+
+
+def test_a_file_edited_in_place_keeps_the_metadata_that_it_contradicts(lake: LocalLake, target: Path):
+    before = put(lake, b"a,b\n1,2\n", rows="1")
+    target.write_bytes(b"a,b\n1,2\n3,4\n")
+    after = stat(lake)
+    assert after.etag != before.etag
+    assert after.size_bytes == 12
+    assert after.metadata == {"rows": "1"}
+    with pytest.raises(FileChangedError):
+        read(lake, before)
+    with pytest.raises(FileChangedError):
+        put(lake, b"x", before)
+
+
+def test_a_file_replaced_by_a_copy_keeps_the_metadata_last_written(lake: LocalLake, target: Path):
+    first = put(lake, b"first", rows="1")
+    put(lake, b"second", first, rows="2")
+    copy = target.with_name("copy")
+    copy.write_bytes(b"restored")
+    copy.replace(target)
+    assert stat(lake).metadata == {"rows": "2"}
+    assert read(lake, stat(lake)) == b"restored"
+
+
+def test_an_edit_while_it_is_read_is_noticed(lake: LocalLake, target: Path):
+    file = put(lake, b"x" * 10_000_000)
+    with lake.read(file) as blocks:
+        next(blocks)
+        os.truncate(target, 9_000_000)
+        with pytest.raises(FileChangedError):
+            list(blocks)
+
+
+def test_a_foreign_file_has_no_metadata_and_is_not_appendable_but_replaceable(lake: LocalLake, target: Path):
+    target.parent.mkdir()
+    target.write_bytes(b"old tool")
+    file = stat(lake)
+    assert (file.metadata, file.appendable) == ({}, False)
+    assert read(lake, file) == b"old tool"
+    assert put(lake, b"ours", file, rows="1").appendable
+
+
+def test_a_foreign_file_that_appears_at_the_last_moment_is_spared(
+    lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    target.parent.mkdir()
+    link = os.link
+
+    def link_too_late(source: Path, destination: Path) -> None:
+        target.write_bytes(b"foreign")
+        link(source, destination)
+
+    monkeypatch.setattr(os, "link", link_too_late)
+    with pytest.raises(FileChangedError):
+        put(lake, b"ours", rows="1")
+    assert target.read_bytes() == b"foreign"
+    assert (stat(lake).metadata, stat(lake).appendable) == ({}, False)
+
+
+def test_what_a_killed_writer_left_is_never_listed_and_removed_by_the_next_writer(lake: LocalLake, target: Path):
+    code = (
+        "import os, sys, pathlib; from event_archive.lake.local import LocalLake\n"
+        f"with LocalLake(pathlib.Path(sys.argv[1])).write({PATH!r}, replaces=None) as upload:\n"
+        "    upload.write(b'x' * 5_000_000); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(target.parent.parent)], check=False)
+    assert killed.returncode == -9
+    assert len(staged(target)) == 1
+    assert list(lake.list("events")) == []
+    assert lake.stat(PATH) is None
+    file = put(lake, b"next")
+    assert staged(target) == []
+    assert [found.etag for found in lake.list("events")] == [file.etag]
+
+
+def test_what_a_living_writer_stages_is_left_alone(lake: LocalLake, target: Path):
+    with lake.write(PATH, replaces=None) as slow:
+        slow.write(b"slow")
+        with lake.write(PATH, replaces=None):
+            assert len(staged(target)) == 2
+        file = slow.commit({}, content_md5=bytes(16))
+    assert read(lake, file) == b"slow"
+    assert staged(target) == []
+
+
+def test_a_file_named_like_anothers_leftovers_is_its_own(lake: LocalLake):
+    with lake.write("events/day.csv.json", replaces=None) as upload:
+        upload.write(b"{}")
+        upload.commit({"n": "1"}, content_md5=bytes(16))
+    put(lake, b"x", n="2")
+    assert [(file.path, file.metadata) for file in lake.list("events")] == [
+        ("events/day.csv", {"n": "2"}),
+        ("events/day.csv.json", {"n": "1"}),
+    ]
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"versions": [{}]}', b'{"versions": 1}', b"\xff"])
+def test_a_damaged_sidecar_is_refused_and_not_ignored(lake: LocalLake, target: Path, damage: bytes):
+    put(lake, b"x", rows="1")
+    (target.parent / ".day.csv.json").write_bytes(damage)
+    with pytest.raises(RefusedError, match=r"\.day\.csv\.json"):
+        lake.stat(PATH)
+
+
+def test_a_folder_where_the_file_should_be_is_refused(lake: LocalLake, target: Path):
+    target.mkdir(parents=True)
+    with pytest.raises(RefusedError, match="not a regular file"):
+        lake.stat(PATH)
+    assert list(lake.list("events")) == []
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path):
+    (tmp_path / "root").write_bytes(b"")
+    lake = LocalLake(tmp_path / "root")
+    with pytest.raises(RefusedError, match=PATH):
+        put(lake, b"x")
+    with pytest.raises(RefusedError, match=PATH):
+        lake.stat(PATH)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, RefusedError), (errno.ESTALE, UnreachableError)])
+def test_what_the_file_system_says_is_passed_on(
+    lake: LocalLake, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+):
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(kind, match=os.strerror(number)):
+        put(lake, b"x")
+    assert lake.stat(PATH) is None
+
+
+def test_a_copy_without_the_file_systems_help_is_the_same(lake: LocalLake, monkeypatch: pytest.MonkeyPatch):
+    def unsupported(*_: object) -> int:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "copy_file_range", unsupported)
+    old = put(lake, b"old," * 2_000_000)
+    with lake.write(PATH, replaces=old, append=True) as upload:
+        upload.write(b"new")
+        file = upload.commit({}, content_md5=bytes(16))
+    assert read(lake, file) == b"old," * 2_000_000 + b"new"
+
+
+def test_the_url_is_a_file_address(lake: LocalLake, target: Path):
+    assert lake.url(PATH) == target.as_uri()
+
+
+def _power_failure(*_: object) -> None:
+    raise PowerFailureError
+
+
+_replace = Path.replace
+
+
+def _replace_only_sidecars(source: Path, destination: Path) -> Path:
+    if destination.suffix != ".json":
+        raise PowerFailureError
+    return _replace(source, destination)

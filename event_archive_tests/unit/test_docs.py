@@ -1,0 +1,89 @@
+"""Tables, commands and links of the documentation agree with the code."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from event_archive.cli import commands
+from event_archive.defs.instance import InstanceSettings
+from event_archive.settings import PipelineSettings, Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
+
+
+def table(page: str, first_cell: str) -> dict[str, list[str]]:
+    """The rows of the first table whose header begins so, by their first cell's code."""
+    lines = (ROOT / page).read_text().split(f"| {first_cell} |", 1)[1].splitlines()[2:]
+    rows = {}
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        rows[cells[0].strip("`")] = cells[1:]
+    return rows
+
+
+def test_every_variable_is_documented():
+    assert list(table("docs/configuration.md", "variable")) == [name.upper() for name in _in_order_of_the_page()]
+
+
+def _in_order_of_the_page() -> list[str]:
+    order = [name.lower() for name in table("docs/configuration.md", "variable")]
+    return sorted(Settings.model_fields, key=lambda name: order.index(name) if name in order else len(order))
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_documented_default_is_the_codes(name: str):
+    told = table("docs/configuration.md", "variable")[name.upper()][0].strip("`")
+    default = Settings.model_fields[name].get_default()
+    if name == "event_table":
+        told = str(PipelineSettings(event_table=told).dataset.table)
+        default = str(PipelineSettings().dataset.table)
+    if name in ("dry_run", "verify_nightly"):
+        default = str(default).lower()
+    if default is None or told == "required":
+        assert told in ("none", "required", "as above", "one of these three", "", "by terminal")
+    else:
+        assert told == str(default)
+
+
+def test_dagsters_own_variables_are_documented():
+    page = (ROOT / "docs/configuration.md").read_text().split("## Dagster's own storage")[1]
+    told = set(re.findall(r"^\| `(DAGSTER_\w+)`", page, re.MULTILINE))
+    assert told == {(field.alias or name).upper() for name, field in InstanceSettings.model_fields.items()} or told == {
+        f"DAGSTER_PG_{name.upper()}" for name in InstanceSettings.model_fields
+    }
+
+
+def test_every_command_and_option_is_documented():
+    told = {}
+    for usage in table("README.md", "command"):
+        name, *rest = usage.removeprefix("event-archive ").split(" ", 1)
+        told[name] = set(re.findall(r"--[a-z-]+", " ".join(rest)))
+    found = {
+        name: {option for p in command.params if isinstance(p, click.Option) for option in p.opts}
+        for name, command in commands.commands.items()
+    }
+    assert told == found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for page in PAGES for target in re.findall(r"`?make ([a-z-]+)", page.read_text())}
+    assert named <= targets

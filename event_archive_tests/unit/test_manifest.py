@@ -1,0 +1,96 @@
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from event_archive.errors import IntegrityError
+from event_archive.lake import StoredFile
+from event_archive.manifest import Manifest, Record, columns_hash, stored_rows
+
+MANIFEST = Manifest('public."Event"', rows=3, bytes=100, sha256="ab" * 32, columns=columns_hash(["id", "at"]))
+
+
+def file(metadata: dict[str, str], size_bytes: int = 100) -> StoredFile:
+    return StoredFile(
+        "folder/events_2024-03-01.csv", size_bytes, '"etag"', metadata, datetime.now(UTC), appendable=True
+    )
+
+
+def test_a_manifest_goes_through_a_files_metadata():
+    assert Manifest.from_file(file(MANIFEST.to_metadata()), table=MANIFEST.table) == MANIFEST
+    assert stored_rows(file(MANIFEST.to_metadata())) == 3
+
+
+@given(st.text(min_size=1, max_size=63))
+def test_any_tables_name_becomes_ascii(name: str):
+    manifest = replace(MANIFEST, table=name.encode(errors="replace").decode())
+    metadata = manifest.to_metadata()
+    assert all(value.isascii() and value.isprintable() for value in metadata.values())
+    assert all(key.isidentifier() for key in metadata)
+    assert Manifest.from_file(file(metadata), table=manifest.table) == manifest
+
+
+def test_a_manifest_fits_into_azures_metadata():
+    with pytest.raises(IntegrityError, match="8192"):
+        replace(MANIFEST, table="ü" * 2000).to_metadata()
+
+
+def test_a_file_of_another_tool_has_none():
+    assert Manifest.from_file(file({"author": "somebody"}), table=MANIFEST.table) is None
+    assert stored_rows(file({})) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"event_archive_rows": "many"}, "unreadable"),
+        ({"event_archive_version": "2"}, "version 2, this program knows version 1"),
+        ({"event_archive_table": "public.other"}, r"says it holds public.other, expected public.\"Event\""),
+        ({"event_archive_bytes": "99"}, "has 100 bytes, its manifest says 99"),
+    ],
+)
+def test_a_manifest_that_contradicts_is_refused(change: dict[str, str], words: str):
+    with pytest.raises(IntegrityError, match=words):
+        Manifest.from_file(file(MANIFEST.to_metadata() | change), table=MANIFEST.table)
+
+
+def test_an_incomplete_manifest_is_refused():
+    metadata = MANIFEST.to_metadata()
+    del metadata["event_archive_sha256"]
+    with pytest.raises(IntegrityError, match=r"unreadable .*sha256"):
+        Manifest.from_file(file(metadata), table=MANIFEST.table)
+
+
+@pytest.mark.parametrize("change", [{"rows": 4}, {"bytes": 1}, {"sha256": "cd" * 32}, {"columns": "x"}])
+def test_what_was_read_is_held_against_the_manifest(change: dict[str, int | str]):
+    MANIFEST.require(file({}), MANIFEST)
+    with pytest.raises(IntegrityError, match=f"says {next(iter(change))} .*; it reads as {next(iter(change))} "):
+        MANIFEST.require(file({}), replace(MANIFEST, **change))  # type: ignore[arg-type]
+
+
+def test_the_order_of_columns_matters():
+    assert columns_hash(["a", "b"]) != columns_hash(["b", "a"])
+    assert columns_hash(["a,b"]) != columns_hash(["a", "b"])
+
+
+def test_a_record_is_read_from_a_materialization():
+    metadata = {
+        "etag": '"e"',
+        "dagster/row_count": 3,
+        "bytes": 100,
+        "seconds": 0.5,
+        "manifest": json.dumps(asdict(MANIFEST)),
+    }
+    assert Record.from_metadata(metadata) == Record('"e"', 3, 100, 0.5)
+    assert Record.from_metadata(metadata | {"etag": None}).etag is None
+
+
+@pytest.mark.parametrize("missing", ["etag", "dagster/row_count", "bytes", "seconds"])
+def test_a_materialization_made_by_hand_opens_no_gate(missing: str):
+    metadata = {"etag": '"e"', "dagster/row_count": 3, "bytes": 100, "seconds": 0.5}
+    del metadata[missing]
+    with pytest.raises(IntegrityError, match="Materialize archive_csv of this day again"):
+        Record.from_metadata(metadata)
