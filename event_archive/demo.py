@@ -87,6 +87,8 @@ def _database() -> Iterator[Settings]:
     except ModuleNotFoundError:
         raise ConfigurationError("The demo needs the embedded PostgreSQL: pip install 'event-archive[demo]'.") from None
     home = Path.cwd() / ".demo"
+    if " " in str(home):
+        raise ConfigurationError(f"The embedded PostgreSQL cannot live in a folder whose path holds a space: {home}.")
     (home / "dagster").mkdir(parents=True, exist_ok=True)
     (home / "dagster" / "dagster.yaml").write_text(_DAGSTER_YAML)
     click.echo("Starting the embedded PostgreSQL …")

@@ -5,13 +5,14 @@ Not here: the events, their table (``table.py``), their days.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, LiteralString, NoReturn, cast
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection as EngineConnection
 from sqlalchemy import Engine, NullPool, create_engine, event
 
@@ -38,6 +39,7 @@ _PINS: dict[str, str] = {
 }
 _TRANSACTION_TIMEOUT_SINCE = 170000
 _CONNECT_ATTEMPTS = 3
+_CANCEL_TIMEOUT_SECONDS = 5
 _CONNECT_DEFAULTS = {
     "connect_timeout": 10,
     "application_name": "event_archive",
@@ -86,7 +88,12 @@ class Postgres:
             with self._engine.connect() as connection:
                 connection.execution_options(isolation_level=isolation, timeouts=timeouts)
                 with connection.begin():
-                    yield cast(Connection, connection.connection.driver_connection)
+                    raw = cast(Connection, connection.connection.driver_connection)
+                    try:
+                        yield raw
+                    except BaseException:
+                        _abandon(connection, raw)
+                        raise
         except psycopg.Error as error:
             self._tell(error, subject)
 
@@ -106,7 +113,7 @@ class Postgres:
                 # A pooler in transaction mode knows no prepared statement from one transaction to the next.
                 return psycopg.connect(self.conninfo, client_encoding="UTF8", prepare_threshold=None, **options)
             except psycopg.OperationalError as error:
-                answered = "FATAL:" in str(error)
+                answered = any(text in str(error) for text in ("FATAL:", "no password supplied"))
                 if answered or attempt == _CONNECT_ATTEMPTS:
                     # Not chained: libpq's words may repeat a part of the connection string.
                     raise self._not_connected(error, answered=answered) from None
@@ -173,6 +180,16 @@ def _pin(connection: EngineConnection) -> None:
         pins = pins | {"transaction_timeout": "0"}
     # Utility statements take no snapshot: that of a REPEATABLE READ transaction begins with its first query.
     connection.exec_driver_sql("; ".join(f"SET LOCAL {name} TO '{value}'" for name, value in pins.items()))
+
+
+def _abandon(connection: EngineConnection, raw: Connection) -> None:
+    """Gives up a session that takes no ROLLBACK any more: it broke, or a signal came in the middle of a statement."""
+    if raw.info.transaction_status == TransactionStatus.ACTIVE:
+        # Else the server would go on, and hold its locks, until it has something to say.
+        with suppress(psycopg.Error):
+            raw.cancel_safe(timeout=_CANCEL_TIMEOUT_SECONDS)
+    if raw.info.transaction_status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
+        connection.invalidate()
 
 
 def _azure_token() -> str:

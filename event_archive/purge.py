@@ -5,6 +5,7 @@ file read back into a temporary table; a DELETE joined to it on key and every co
 READ COMMITTED, so that a row updated meanwhile is compared again in its new form, and then stays.
 """
 
+import json
 import logging
 import time
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ def purge_day(
     lake: Lake,
     record: Record,
     dry_run: bool,
+    message_prefix: str | None = None,
     progress: Progress = no_progress,
 ) -> PurgedDay:
     """Deletes the day's rows that stand, identical in every column, in the day's file.
@@ -73,6 +75,8 @@ def purge_day(
         lake: where the file lies.
         record: what the latest materialization of the day's archive says of its file.
         dry_run: do everything, then roll back instead of committing.
+        message_prefix: begin with a logical decoding message of this prefix, so that consumers of a replication slot can
+            tell these deletes from others.
         progress: told of every block read.
 
     Raises:
@@ -93,6 +97,8 @@ def purge_day(
             elif (reason := hold_on(connection, dataset, day)) is not None:
                 outcome = "held"
             if outcome == "purged":
+                if message_prefix:
+                    _announce(connection, dataset, day, message_prefix)
                 proven, left = _delete(connection, dataset, day, lake, record, progress)
             else:
                 left = count_day(connection, reflect(connection, dataset), day).rows
@@ -103,6 +109,11 @@ def purge_day(
         pass
     deleted = 0 if outcome == "dry run" else proven
     return PurgedDay(day, deleted, proven, left, outcome, reason, time.monotonic() - started)
+
+
+def _announce(connection: Connection, dataset: Dataset, day: date, prefix: str) -> None:
+    message = json.dumps({"table": str(dataset.table), "day": day.isoformat()})
+    connection.execute("SELECT pg_logical_emit_message(true, %s, %s)", (prefix, message))
 
 
 def _delete(

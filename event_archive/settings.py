@@ -1,7 +1,8 @@
 """Every environment variable, read and validated here and nowhere else. An empty variable counts as absent.
 
-Two classes, so that Dagster's definitions load without a secret: ``PipelineSettings`` is what shapes the pipeline,
-``Settings`` adds what reaches PostgreSQL and the lake. Not here: connecting to either.
+Three classes. ``PipelineSettings`` shapes the pipeline and holds no secret, so that definitions load where none is;
+``Settings`` adds what reaches PostgreSQL and the lake; ``InstanceSettings`` is of Dagster's own records. Not here:
+connecting to anything.
 """
 
 import os
@@ -165,6 +166,7 @@ class PipelineSettings(_EnvironmentSettings):
     log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = None
     dry_run: bool = False
     verify_nightly: bool = False
+    logical_message_prefix: str | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -207,3 +209,29 @@ class Settings(PipelineSettings):
             return []
         found = f"{' and '.join(given)} are" if given else "none is"
         return [f"Exactly one of {', '.join(_LAKES)} says where the files go; {found} set."]
+
+
+class InstanceSettings(_EnvironmentSettings):
+    """Where Dagster keeps its own records: in PostgreSQL if there is a host, else in files.
+
+    The attributes are the variables of the same name.
+    """
+
+    dagster_pg_host: str | None = None
+    dagster_pg_port: Annotated[int, Field(ge=1, le=65_535)] = 5432
+    dagster_pg_db: str | None = None
+    dagster_pg_username: str | None = None
+    dagster_pg_password: SecretStr | None = None
+
+    @classmethod
+    def _contradictions(cls) -> list[str]:
+        names = ("DAGSTER_PG_HOST", "DAGSTER_PG_DB", "DAGSTER_PG_USERNAME")
+        absent = [name for name in names if not os.environ.get(name)]
+        if len(absent) in (0, len(names)):
+            return []
+        given = [name for name in names if name not in absent]
+        problem = (
+            f"{', '.join(given)}: set, {', '.join(absent)}: not set. Set all three to keep Dagster's own records in "
+            "PostgreSQL, or none to keep them as files in DAGSTER_HOME."
+        )
+        return [problem]

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from event_archive.archive import ArchivedDay, archive_day
 from event_archive.backlog import aged_rows
@@ -26,6 +27,10 @@ GROUP = "event_archive"
 POOL = "postgres"
 OUTCOME_TAG = "event_archive/outcome"
 """On runs whose purge deleted nothing on purpose: ``dry run`` or ``held``. The schedule reads it."""
+
+STOPPED = "Stopped. What was not committed is as it was; the next run goes on."
+INTERRUPTED = "Interrupted"
+"""In the failure's metadata where a signal ended the step."""
 
 
 class PurgeConfig(dg.Config):
@@ -98,6 +103,7 @@ def build_assets(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> 
     ) -> dg.MaterializeResult[None]:
         with failures_told(), lake.open() as opened:
             day = parse_day(context.partition_key)
+            settings = PipelineSettings.load()
             record = latest_record(context.instance, day)
             purged = purge_day(
                 dataset,
@@ -105,7 +111,8 @@ def build_assets(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> 
                 postgres=postgres.primary(),
                 lake=opened,
                 record=record,
-                dry_run=config.dry_run or PipelineSettings.load().dry_run,
+                dry_run=config.dry_run or settings.dry_run,
+                message_prefix=settings.logical_message_prefix,
                 progress=progress,
             )
         if purged.outcome in ("dry run", "held"):
@@ -173,6 +180,9 @@ def failures_told() -> Iterator[None]:
     """Turns this package's errors into Dagster's, which says whether a retry makes sense."""
     try:
         yield
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError) as stop:
+        # Dagster's retry policies hold for signals, too; but whoever stops a run does not want it tried again.
+        raise dg.Failure(description=STOPPED, metadata={"error": INTERRUPTED}, allow_retries=False) from stop
     except EventArchiveError as error:
         raise dg.Failure(
             description=str(error), metadata={"error": type(error).__name__}, allow_retries=error.transient

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from event_archive.defs.assets import INTERRUPTED
 from event_archive.display import DayRun
 from event_archive.errors import UnreachableError
 
@@ -25,7 +26,11 @@ def instance_of_environment() -> Iterator[dg.DagsterInstance]:
 
 
 def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, dry_run: bool) -> DayRun:
-    """Runs the job for one day and says how it went. Raises nothing of what the assets raise."""
+    """Runs the job for one day and says how it went. Raises nothing of what the assets raise.
+
+    Raises:
+        KeyboardInterrupt: the process was told to stop.
+    """
     started = time.monotonic()
     config: dict[str, Any] = {"loggers": _QUIET}
     if dry_run:
@@ -36,6 +41,8 @@ def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, d
     seconds = time.monotonic() - started
     if not result.success:
         error, kind = _failure(result)
+        if kind == INTERRUPTED:
+            raise KeyboardInterrupt
         return DayRun(day, seconds, error=error, unreachable=kind == UnreachableError.__name__)
     found: dict[str, Any] = {}
     for event in result.get_asset_materialization_events():

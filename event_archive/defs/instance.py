@@ -8,44 +8,13 @@ names Dagster's own storage classes. The password is in it as the name of its va
 """
 
 import json
-import os
 from collections.abc import Mapping
-from typing import Annotated
 
 from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import ConfigurableClassData
-from pydantic import Field, SecretStr
 
-from event_archive.settings import _EnvironmentSettings
-
-
-# MOVE to settings.py (house rule 8), then import it from there: the class, `import os`, Annotated, Field, SecretStr.
-class InstanceSettings(_EnvironmentSettings):
-    """Where Dagster keeps its own records: in PostgreSQL if there is a host, else in files.
-
-    The attributes are the variables of the same name.
-    """
-
-    dagster_pg_host: str | None = None
-    dagster_pg_port: Annotated[int, Field(ge=1, le=65_535)] = 5432
-    dagster_pg_db: str | None = None
-    dagster_pg_username: str | None = None
-    dagster_pg_password: SecretStr | None = None
-
-    @classmethod
-    def _contradictions(cls) -> list[str]:
-        names = ("DAGSTER_PG_HOST", "DAGSTER_PG_DB", "DAGSTER_PG_USERNAME")
-        absent = [name for name in names if not os.environ.get(name)]
-        if len(absent) in (0, len(names)):
-            return []
-        given = [name for name in names if name not in absent]
-        problem = (
-            f"{', '.join(given)}: set, {', '.join(absent)}: not set. Set all three to keep Dagster's own records in "
-            "PostgreSQL, or none to keep them as files in DAGSTER_HOME."
-        )
-        return [problem]
-
+from event_archive.settings import InstanceSettings
 
 _POSTGRES_CLASSES = {
     "storage": "DagsterPostgresStorage",

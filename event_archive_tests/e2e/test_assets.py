@@ -302,7 +302,10 @@ def test_what_one_process_recorded_opens_the_gate_in_another(
     local_installation.add(3)
     local_installation.materialize(instance, KEY, only=["aged_events", "archive_csv"])
     with persistent_instance(tmp_path / "dagster") as later:
-        assert metadata(local_installation.materialize(later, KEY, only=["purged_events"]), "purged_events")["deleted"] == 3
+        assert (
+            metadata(local_installation.materialize(later, KEY, only=["purged_events"]), "purged_events")["deleted"]
+            == 3
+        )
     partitions = instance.get_materialized_partitions(dg.AssetKey("purged_events"))
     assert partitions == {KEY}
 
@@ -316,16 +319,14 @@ def test_the_job_and_the_asset_pages_do_the_same(azure_installation: Installatio
     azure_installation.add(1, prefix="late")
     pages = definitions.resolve_implicit_global_asset_job_def()
     for asset, name, value in (("archive_csv", "rows_appended", 1), ("purged_events", "deleted", 1)):
-        result = pages.execute_in_process(
-            partition_key=KEY, instance=instance, asset_selection=[dg.AssetKey(asset)]
-        )
+        result = pages.execute_in_process(partition_key=KEY, instance=instance, asset_selection=[dg.AssetKey(asset)])
         assert metadata(result, asset)[name] == value
     assert azure_installation.count() == 0
     assert len(azure_installation.values("id")) == 4
 
 
 def test_the_file_is_read_by_pythons_own_csv_module(azure_installation: Installation, instance: dg.DagsterInstance):
-    payload = {"deep": [{"é": "☃ \\ \"x\"\n"}], "n": 1.5, "none": None}
+    payload = {"deep": [{"é": '☃ \\ "x"\n'}], "n": 1.5, "none": None}
     for event_id, event_type, moment in [("", 'a,"b"\r\nc\n', "12:00"), ("\\.", " ", "23:59:59.999")]:
         azure_installation.database.execute(
             'INSERT INTO "Event" (event_id, event_type, created_at, payload) VALUES (%s, %s, %s::timestamp, %s::jsonb)',

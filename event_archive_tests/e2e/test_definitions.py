@@ -131,7 +131,8 @@ def test_no_secret_is_in_what_dagster_stores_or_shows(clean: pytest.MonkeyPatch,
     secrets = ["pa55w0rd", "a2V5LW9mLXRoZS1hY2NvdW50", "c2lnbmF0dXJl"]
     clean.setenv("PG_CONNECTION_STRING", f"postgresql://someone:{secrets[0]}@{ELSEWHERE}/events")
     clean.setenv(
-        "AZURE_STORAGE_CONNECTION_STRING", f"AccountName=x;AccountKey={secrets[1]};SharedAccessSignature=sig={secrets[2]}"
+        "AZURE_STORAGE_CONNECTION_STRING",
+        f"AccountName=x;AccountKey={secrets[1]};SharedAccessSignature=sig={secrets[2]}",
     )
     clean.setenv("ALERT_WEBHOOK_URL", f"http://{ELSEWHERE}/{secrets[0]}")
     repository = build_definitions(PipelineSettings.load()).get_repository_def()

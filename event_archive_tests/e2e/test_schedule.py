@@ -119,7 +119,12 @@ class Scheduler:
         )
 
     def in_flight(
-        self, status: dg.DagsterRunStatus, *, started_ago: timedelta | None = None, job: str = "archive_job", **tags: str
+        self,
+        status: dg.DagsterRunStatus,
+        *,
+        started_ago: timedelta | None = None,
+        job: str = "archive_job",
+        **tags: str,
     ) -> None:
         """A run that some process has in hand, or that waits in the queue."""
         location = RegisteredCodeLocationOrigin("event_archive")

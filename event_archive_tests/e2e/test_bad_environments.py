@@ -1,0 +1,383 @@
+"""What people see where something is wrong: one message that says what to do, the exit code, no secret; nothing deleted."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from azure.storage.blob import BlobServiceClient, ContainerClient, generate_container_sas
+
+from event_archive.errors import RefusedError, UnreachableError
+from event_archive.lake import azure
+from event_archive.lake.azure_retry import BoundedRetry
+from event_archive.postgres import Postgres
+from event_archive_tests.azurite import Azurite
+from event_archive_tests.fixtures.installation import Commands, Finished, Installation
+from event_archive_tests.fixtures.pipeline import DAY
+
+KEY = DAY.isoformat()
+PASSWORD = "pa55w0rd-nobody-may-see"
+ACCOUNT_KEY = "c2VjcmV0LWtleS1ub2JvZHktbWF5LXNlZQ=="
+
+
+def errors(done: Finished) -> list[str]:
+    """What was said: the error on standard error, and those of single days among the log lines."""
+    lines = [line["message"] for line in done.lines if line.get("level") == "error"]
+    return lines + ([done.stderr.strip()] if done.stderr else [])
+
+
+def told(done: Finished, code: int) -> str:
+    """The one message."""
+    for forbidden in ("Traceback", PASSWORD, ACCOUNT_KEY, "sig="):
+        assert forbidden not in done.said
+    assert done.code == code, done.said
+    (message,) = errors(done)
+    return message
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens, and which nobody else gets meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"PG_CONNECTION_STRING": ""}, "PG_CONNECTION_STRING is not set; it says how to reach the events database"),
+        (
+            {"PG_CONNECTION_STRING": f"postgres//u:{PASSWORD}@h/d"},
+            "PG_CONNECTION_STRING holds (a secret, not shown): must be a libpq URL",
+        ),
+        ({"EXPORT_PG_CONNECTION_STRING": PASSWORD}, "EXPORT_PG_CONNECTION_STRING holds (a secret, not shown)"),
+        ({"ARCHIVE_LOCAL_PATH": ""}, "says where the files go; none is set"),
+        (
+            {"AZURE_STORAGE_ACCOUNT_URL": "https://a.blob.core.windows.net"},
+            "AZURE_STORAGE_ACCOUNT_URL and ARCHIVE_LOCAL_PATH are set",
+        ),
+        (
+            {"ARCHIVE_LOCAL_PATH": "", "AZURE_STORAGE_CONNECTION_STRING": f"AccountKey={ACCOUNT_KEY}"},
+            "AZURE_STORAGE_CONNECTION_STRING holds (a secret, not shown): must hold AccountName",
+        ),
+        (
+            {"ARCHIVE_LOCAL_PATH": "", "AZURE_STORAGE_ACCOUNT_URL": "https://a.blob.core.windows.net/?sig=x"},
+            "AZURE_STORAGE_ACCOUNT_URL holds 'https://a.blob.core.windows.net/': must not carry a query",
+        ),
+        ({"EVENT_RETENTION_PERIOD": "0 days"}, "EVENT_RETENTION_PERIOD holds '0 days': is not a calendar duration"),
+        ({"EVENT_RETENTION_PERIOD": "-1 year"}, "EVENT_RETENTION_PERIOD holds '-1 year'"),
+        ({"ARCHIVE_START_DATE": "2015"}, "ARCHIVE_START_DATE holds '2015': is not a day like 2015-01-01"),
+        ({"EVENT_TABLE": "a.b.c"}, "EVENT_TABLE holds 'a.b.c': is not schema.table"),
+        ({"ARCHIVE_FOLDER": "../up"}, "ARCHIVE_FOLDER holds '../up'"),
+        ({"AZURE_STORAGE_CONTAINER": "No"}, "AZURE_STORAGE_CONTAINER holds 'No': must be 3 to 63"),
+        ({"MAX_DAYS_PER_RUN": "0"}, "MAX_DAYS_PER_RUN holds '0'"),
+        ({"RUN_BUDGET": "soon"}, "RUN_BUDGET holds 'soon': is not a duration like '2 hours'"),
+        ({"DRY_RUN": "perhaps"}, "DRY_RUN holds 'perhaps'"),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT holds 'xml'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_a_variable_that_is_missing_or_wrong_is_named(
+    local_installation: Installation, command: Commands, variables: dict[str, str], words: str
+):
+    local_installation.add(1)
+    message = told(command("run", **variables), 2)
+    assert message.startswith("Error: The environment is not right:\n")
+    assert words in message
+    assert len(message.splitlines()) == 2
+    assert local_installation.count() == 1
+
+
+def test_all_that_is_wrong_is_said_at_once(local_installation: Installation, command: Commands):
+    message = told(command("days", PG_CONNECTION_STRING="", DRY_RUN="perhaps", ARCHIVE_LOCAL_PATH=""), 2)
+    assert len(message.splitlines()) == 4
+
+
+def test_a_database_that_is_out_of_reach(local_installation: Installation, command: Commands, closed_port: int):
+    conninfo = f"postgresql://someone:{PASSWORD}@127.0.0.1:{closed_port}/events"
+    message = told(command("run", PG_CONNECTION_STRING=conninfo), 1)
+    assert message.startswith("Error: PostgreSQL cannot be reached: ")
+    assert "Connection refused" in message
+    assert "Check host and port in PG_CONNECTION_STRING" in message
+
+
+@pytest.fixture
+def locked_role(local_installation: Installation) -> Iterator[str]:
+    """A role that needs its password, which nobody else on this server does."""
+    database = local_installation.database
+    role = f"locked_{database.name}"
+    rules = database.server.socket_dir / "pg_hba.conf"
+    before = rules.read_text()
+    database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'another'")
+    rules.write_text(f"local all {role} scram-sha-256\n{before}")
+    try:
+        database.execute("SELECT pg_reload_conf()")
+        # The postmaster reads its rules again some time after the signal.
+        while not refused(database.server.dsn(database.name, role)):
+            pass
+        yield role
+    finally:
+        rules.write_text(before)
+        database.execute("SELECT pg_reload_conf()")
+        database.execute(f"DROP ROLE {role}")
+
+
+def refused(conninfo: str) -> bool:
+    try:
+        with Postgres(conninfo).transaction("test"):
+            return False
+    except RefusedError:
+        return True
+
+
+def test_a_wrong_password_is_not_repeated(local_installation: Installation, command: Commands, locked_role: str):
+    database = local_installation.database
+    conninfo = f"{database.server.dsn(database.name, locked_role)} password={PASSWORD}"
+    message = told(command("run", PG_CONNECTION_STRING=conninfo), 1)
+    assert f'password authentication failed for user "{locked_role}"' in message
+    assert "Check user, password and database in PG_CONNECTION_STRING" in message
+
+
+def test_a_password_that_is_missing_is_asked_for(
+    local_installation: Installation, command: Commands, locked_role: str
+):
+    database = local_installation.database
+    message = told(command("run", PG_CONNECTION_STRING=database.server.dsn(database.name, locked_role)), 1)
+    assert message.startswith("Error: PostgreSQL refuses the connection: ")
+    assert "no password supplied. Check user, password and database in PG_CONNECTION_STRING" in message
+
+
+def test_a_database_that_does_not_exist(local_installation: Installation, command: Commands):
+    conninfo = local_installation.database.server.dsn("nowhere")
+    assert 'database "nowhere" does not exist' in told(command("run", PG_CONNECTION_STRING=conninfo), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ('ALTER TABLE "Event" RENAME TO event', 'public."Event" does not exist in database'),
+        ('ALTER TABLE "Event" RENAME created_at TO at', 'public."Event" has no column created_at'),
+        ('ALTER TABLE "Event" ALTER created_at TYPE text', "is of type text; EVENT_TIME_COLUMN must name a timestamp"),
+        ('ALTER TABLE "Event" DROP COLUMN id, DROP COLUMN event_id', "has no key"),
+        (
+            """ALTER TABLE "Event" DROP COLUMN id, DROP COLUMN event_id;
+            CREATE UNIQUE INDEX ON "Event" (event_type) WHERE event_type <> ''""",
+            "has no key",
+        ),
+        (
+            """ALTER TABLE "Event" DROP COLUMN id, DROP COLUMN event_id, ADD UNIQUE (event_type) DEFERRABLE""",
+            "has no key",
+        ),
+        ('CREATE TABLE child () INHERITS ("Event")', "has inheritance children"),
+        ('CREATE TABLE note (event bigint REFERENCES "Event" ON DELETE CASCADE)', "ON DELETE CASCADE"),
+        ('CREATE TABLE note (event bigint REFERENCES "Event" ON DELETE SET NULL)', "ON DELETE SET NULL"),
+    ],
+)
+def test_a_table_that_may_not_be_archived(local_installation: Installation, command: Commands, change: str, words: str):
+    local_installation.add(1)
+    local_installation.database.execute(change)
+    for arguments in (["run"], ["run", KEY]):
+        assert words in told(command(*arguments), 1)
+    table = "event" if "RENAME TO" in change else '"Event"'
+    assert local_installation.database.execute(f"SELECT count(*) FROM {table}") == [(1,)]
+    assert list(local_installation.lake.list(local_installation.dataset.folder)) == []
+
+
+def test_a_role_that_may_not_delete_is_told_what_it_needs(local_installation: Installation, command: Commands):
+    database = local_installation.database
+    role = f"reader_{database.name}"
+    local_installation.add(2)
+    database.execute(f'CREATE ROLE {role} LOGIN; GRANT SELECT ON "Event" TO {role}')
+    try:
+        done = command("run", PG_CONNECTION_STRING=database.server.dsn(database.name, role))
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    message = told(done, 1)
+    assert "permission denied for table Event" in message
+    assert "SELECT and DELETE on the table" in message
+    assert (done.end["failed"], local_installation.count()) == (1, 2)
+
+
+def test_a_foreign_key_that_forbids_the_delete_rolls_the_day_back(local_installation: Installation, command: Commands):
+    local_installation.add(3)
+    local_installation.database.execute(
+        'CREATE TABLE note (event bigint CONSTRAINT told REFERENCES "Event"); INSERT INTO note VALUES (2)'
+    )
+    done = command("run")
+    message = told(done, 1)
+    assert 'violates foreign key constraint "told"' in message
+    assert "Nothing was deleted. Rows of another table still refer to rows of this day" in message
+    assert (done.end["deleted"], local_installation.count()) == (0, 3)
+
+
+def test_a_session_that_the_server_ends_is_out_of_reach_and_not_a_bug(local_installation: Installation):
+    database = local_installation.database
+    with (
+        pytest.raises(UnreachableError, match="the next run goes on"),
+        Postgres(database.dsn).transaction("day") as connection,
+    ):
+        database.execute("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
+        connection.execute("SELECT 1")
+
+
+def test_a_statement_that_is_interrupted_ends_on_the_server_too(local_installation: Installation):
+    database = local_installation.database
+    asleep = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND query LIKE 'SELECT pg_sleep%%'"
+
+    def interrupt_once_asleep():
+        while not database.execute(asleep, database.name):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    waker = threading.Thread(target=interrupt_once_asleep)
+    with pytest.raises(KeyboardInterrupt), Postgres(database.dsn).transaction("day") as connection:
+        waker.start()
+        connection.execute("SELECT pg_sleep(60)")
+    waker.join()
+    assert not database.execute(asleep + " AND state = 'active'", database.name)
+
+
+def test_rows_of_no_day_are_reported_with_their_numbers(local_installation: Installation, command: Commands):
+    database = local_installation.database
+    local_installation.add(1)
+    database.execute('ALTER TABLE "Event" ALTER created_at DROP NOT NULL, ALTER created_at DROP DEFAULT')
+    for moment in (None, "infinity", "-infinity", "2014-12-31 23:59:59.999", "1999-01-01"):
+        database.execute(
+            "INSERT INTO \"Event\" (event_id, event_type, created_at, payload) VALUES (%s, 't', %s, '{}')",
+            str(moment),
+            moment,
+        )
+    words = (
+        "2 rows lie before the first day that is archived, 2015-01-01: set ARCHIVE_START_DATE earlier to archive them; "
+        "3 rows have NULL or infinity as created_at: give them a time. They stay in the table."
+    )
+    done = command("run")
+    assert done.code == 0
+    assert f'public."Event": {words}' in [line["message"] for line in done.lines if line["level"] == "warning"]
+    assert local_installation.count() == 5
+    assert words in command("days").stderr
+    again = command("run")
+    assert (again.code, again.end["message"]) == (0, "Nothing to do: no aged day holds rows.")
+    assert words in again.stdout
+
+
+def test_a_lake_that_is_out_of_reach(
+    azure_installation: Installation, azurite: Azurite, command: Commands, closed_port: int, clean: pytest.MonkeyPatch
+):
+    azure_installation.add(1)
+    clean.setattr(azure, "BoundedRetry", lambda _seconds: BoundedRetry(0.5))
+    there = azurite.account_url.split("/")[2]
+    connection_string = azurite.connection_string.replace(there, f"127.0.0.1:{closed_port}")
+    done = command("run", AZURE_STORAGE_CONNECTION_STRING=connection_string)
+    message = told(done, 1)
+    assert "the Blob service did not answer, or broke off (Connection refused)" in message
+    assert azurite.account_key not in done.said
+    assert azure_installation.count() == 1
+
+
+def test_a_wrong_account_key_is_not_repeated(azure_installation: Installation, azurite: Azurite, command: Commands):
+    azure_installation.add(1)
+    connection_string = azurite.connection_string.replace(azurite.account_key, ACCOUNT_KEY)
+    message = told(command("run", AZURE_STORAGE_CONNECTION_STRING=connection_string), 1)
+    assert "the Blob service refuses with 403 AuthenticationFailed" in message or "403 AuthorizationFailure" in message
+    assert azure_installation.count() == 1
+
+
+def signed(azurite: Azurite, permission: str) -> str:
+    """A connection string that permits so much in the container, and nothing outside of it."""
+    until = datetime.now(UTC) + timedelta(hours=1)
+    signature = generate_container_sas(
+        azurite.account_name, "archive", azurite.account_key, permission=permission, expiry=until
+    )
+    return f"BlobEndpoint={azurite.account_url};SharedAccessSignature={signature}"
+
+
+def test_a_container_that_is_missing_and_may_not_be_created(
+    azure_installation: Installation, azurite: Azurite, command: Commands
+):
+    azure_installation.add(1)
+    message = told(command("run", AZURE_STORAGE_CONNECTION_STRING=signed(azurite, "rcwl")), 1)
+    assert "404 ContainerNotFound. Create the container, or permit its creation." in message
+    assert azure_installation.count() == 1
+
+
+def test_a_signature_that_may_only_read(azure_installation: Installation, azurite: Azurite, command: Commands):
+    azure_installation.add(1)
+    with ContainerClient.from_connection_string(azurite.connection_string, "archive") as container:
+        container.create_container()
+    message = told(command("run", AZURE_STORAGE_CONNECTION_STRING=signed(azurite, "rl")), 1)
+    assert "the Blob service refuses with 403" in message
+    assert "the shared access signature the permissions read, create, write and list (rcwl)" in message
+    assert azure_installation.count() == 1
+    # And those four are enough.
+    done = command("run", AZURE_STORAGE_CONNECTION_STRING=signed(azurite, "rcwl"))
+    assert (done.code, done.end["deleted"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda content: content[:-20], "bytes, its manifest says"),
+        (lambda content: content.replace(b"evt-2024-03-01-1,", b"evt-2024-03-01-9,"), "its manifest says sha256"),
+    ],
+    ids=["cut short", "edited"],
+)
+def test_a_file_that_somebody_changed_is_refused(
+    installation: Installation, command: Commands, damage: Callable[[bytes], bytes], words: str
+):
+    installation.add(3)
+    command("run")
+    file = installation.lake.stat(installation.dataset.path(DAY))
+    assert file is not None
+    installation.put(damage(installation.content()), metadata=dict(file.metadata))
+    changed = installation.content()
+    installation.add(1, prefix="late")
+    message = told(command("run"), 1)
+    assert f"events_{KEY}.csv" in message
+    assert words in message
+    assert "accept it as it stands with 'event-archive adopt DAY'" in message
+    assert (installation.content(), installation.count()) == (changed, 1)
+
+
+def test_a_file_of_another_tool_is_taken_over_with_every_row(installation: Installation, command: Commands):
+    installation.add(1)
+    installation.put(b'id,event_type,event_id,payload,created_at\r\n77,"t, u",x,{},2024-03-01T10:00:00\r\n')
+    done = command("run")
+    assert (done.code, done.end["rows"], done.end["deleted"]) == (0, 2, 1)
+    assert installation.values("event_id") == ["x", f"evt-{KEY}-0"]
+
+
+def test_something_that_is_no_archive_at_the_days_path_is_left_alone(installation: Installation, command: Commands):
+    installation.add(1)
+    installation.put(b"\x89PNG\r\n\x1a\n")
+    message = told(command("run"), 1)
+    assert "its first line is not the header of a CSV file" in message
+    assert (installation.content(), installation.count()) == (b"\x89PNG\r\n\x1a\n", 1)
+
+
+def test_a_file_in_the_archive_tier_is_refused_with_what_to_do(
+    azure_installation: Installation, azurite: Azurite, command: Commands
+):
+    azure_installation.add(1)
+    command("run")
+    azure_installation.add(1, prefix="late")
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
+        blob = service.get_blob_client("archive", azure_installation.dataset.path(DAY))
+        blob.set_standard_blob_tier("Archive")
+    message = told(command("run"), 1)
+    assert "409 BlobArchived. It is in the archive tier. Rehydrate it" in message
+    assert azure_installation.count() == 1
+
+
+def test_a_folder_that_may_not_be_written(local_installation: Installation, command: Commands):
+    local_installation.add(1)
+    path = local_installation.variables["ARCHIVE_LOCAL_PATH"]
+    with open(path, "w"):  # noqa: PTH123 (a file where the folder should be)
+        pass
+    message = told(command("run"), 1)
+    assert "Not a directory" in message or "File exists" in message
+    assert local_installation.count() == 1

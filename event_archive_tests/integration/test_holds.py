@@ -1,0 +1,114 @@
+"""A held day is archived and never purged."""
+
+import threading
+from datetime import date
+
+import psycopg
+import pytest
+
+from event_archive.errors import BusyError, RefusedError
+from event_archive.holds import hold, holds, lock_day, release
+from event_archive.postgres import Postgres
+from event_archive.purge import purge_day
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+
+
+def test_a_held_day_is_archived_but_not_purged(each_pipeline: Pipeline):
+    each_pipeline.add(3)
+    hold(each_pipeline.dataset, DAY, DAY, "a lawsuit", each_pipeline.postgres)
+    assert each_pipeline.archive().rows == 3
+    purged = each_pipeline.purge()
+    assert (purged.outcome, purged.reason, purged.deleted, purged.left) == ("held", "a lawsuit", 0, 3)
+    assert release(each_pipeline.dataset, DAY, DAY, each_pipeline.postgres) == 1
+    assert each_pipeline.purge().deleted == 3
+
+
+def test_other_days_and_tables_are_not_held(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.database.execute('CREATE TABLE other (LIKE "Event" INCLUDING ALL)')
+    other = pipeline.of(table=type(pipeline.dataset.table)("public", "other"))
+    hold(pipeline.dataset, date(2024, 2, 1), date(2024, 2, 29), "x", pipeline.postgres)
+    hold(pipeline.dataset, date(2024, 3, 2), date(2024, 3, 2), "x", pipeline.postgres)
+    hold(other.dataset, DAY, DAY, "x", pipeline.postgres)
+    assert pipeline.run().deleted == 3
+
+
+def test_days_of_one_reason_are_listed_as_one_hold(pipeline: Pipeline):
+    def put(first: int, last: int, reason: str) -> None:
+        hold(pipeline.dataset, date(2024, 3, first), date(2024, 3, last), reason, pipeline.postgres)
+
+    put(1, 10, "a")
+    put(5, 6, "b")
+    assert release(pipeline.dataset, date(2024, 3, 2), date(2024, 3, 3), pipeline.postgres) == 2
+    assert [(h.first.day, h.last.day, h.reason, h.by) for h in holds(pipeline.dataset, pipeline.postgres)] == [
+        (1, 1, "a", "postgres"), (4, 4, "a", "postgres"), (5, 6, "b", "postgres"), (7, 10, "a", "postgres"),
+    ]  # fmt: skip
+
+
+def test_without_a_hold_there_is_no_table(pipeline: Pipeline):
+    assert holds(pipeline.dataset, pipeline.postgres) == []
+    assert release(pipeline.dataset, DAY, DAY, pipeline.postgres) == 0
+
+
+def test_a_hold_waits_for_a_purge_and_says_when_it_cannot(pipeline: Pipeline):
+    with pipeline.postgres.transaction("a purge") as connection:
+        assert lock_day(connection, pipeline.dataset, DAY)
+        with pytest.raises(BusyError, match="2024-03-01 is being purged.*Give it again for 2024-03-01 to 2024-03-02"):
+            hold(pipeline.dataset, DAY, date(2024, 3, 2), "x", pipeline.postgres)
+
+
+def test_a_hold_that_was_put_while_a_purge_began_is_seen(pipeline: Pipeline):
+    """Who has the day's lock first is first: a purge that finds it taken by a hold deletes nothing."""
+    pipeline.add(3)
+    pipeline.archive()
+    hold(pipeline.dataset, date(2024, 2, 1), date(2024, 2, 1), "the table exists", pipeline.postgres)
+    with psycopg.connect(pipeline.database.dsn) as watch, psycopg.connect(pipeline.database.dsn) as blocker:
+        blocker.execute("LOCK TABLE event_archive_hold IN SHARE MODE")
+        thread = threading.Thread(target=hold, args=(pipeline.dataset, DAY, DAY, "in time", pipeline.postgres))
+        thread.start()
+        while not watch.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+            watch.rollback()
+        assert pipeline.purge().outcome == "locked"
+        blocker.rollback()
+        thread.join()
+    assert pipeline.purge().outcome == "held"
+    assert pipeline.count() == 3
+
+
+def test_a_role_that_may_not_see_the_holds_deletes_nothing(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.archive()
+    hold(pipeline.dataset, DAY, DAY, "x", pipeline.postgres)
+    pipeline.database.execute('CREATE ROLE blind LOGIN; GRANT SELECT, DELETE ON "Event" TO blind')
+    try:
+        with pytest.raises(RefusedError, match="event_archive_hold"):
+            purge_day(
+                pipeline.dataset,
+                DAY,
+                postgres=Postgres(pipeline.database.server.dsn(pipeline.database.name, "blind")),
+                lake=pipeline.lake,
+                record=pipeline.records[DAY],
+                dry_run=False,
+            )
+    finally:
+        pipeline.database.execute("DROP OWNED BY blind; DROP ROLE blind")
+    assert pipeline.count() == 3
+
+
+def test_least_privilege_is_enough(pipeline: Pipeline):
+    """SELECT and DELETE on the table, SELECT on the holds, TEMPORARY on the database."""
+    pipeline.add(3)
+    hold(pipeline.dataset, date(2024, 2, 1), date(2024, 2, 1), "x", pipeline.postgres)
+    name = pipeline.database.name
+    pipeline.database.execute(
+        f"""REVOKE ALL ON DATABASE {name} FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE archiver LOGIN;
+        GRANT CONNECT, TEMPORARY ON DATABASE {name} TO archiver; GRANT USAGE ON SCHEMA public TO archiver;
+        GRANT SELECT, DELETE ON "Event" TO archiver; GRANT SELECT ON event_archive_hold TO archiver"""
+    )
+    try:
+        limited = Pipeline(pipeline.database, pipeline.lake, role="archiver")
+        assert limited.run().deleted == 3
+        pipeline.add(2, prefix="late")
+        assert limited.run().deleted == 2
+    finally:
+        pipeline.database.execute("DROP OWNED BY archiver; DROP ROLE archiver")

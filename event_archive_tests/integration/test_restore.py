@@ -1,0 +1,220 @@
+"""Rows come back from the files as they were, and nothing that stands is changed."""
+
+from collections.abc import Callable
+from datetime import date
+
+import psycopg
+import pytest
+
+from event_archive.dataset import TableName
+from event_archive.errors import BusyError, ConfigurationError, IntegrityError, RefusedError
+from event_archive.holds import lock_day
+from event_archive.restore import RestoredDay, days_with_file, restore_day, target_named
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.integration.test_any_content import COLUMNS, TABLE
+
+CHECKSUM = "SELECT count(*), md5(string_agg(t::text, E'\\n' ORDER BY {key})) FROM {table} AS t"
+
+
+def checksum(database: Database, table: str, key: str = "id") -> object:
+    return database.execute(CHECKSUM.format(table=table, key=key))
+
+
+@pytest.fixture
+def restore(pipeline: Pipeline) -> Callable[..., RestoredDay]:
+    return restoring(pipeline)
+
+
+def restoring(pipeline: Pipeline) -> Callable[..., RestoredDay]:
+    def call(name: str | None = None, *, day: date = DAY, in_place: bool = False) -> RestoredDay:
+        target = target_named(pipeline.dataset, name, in_place=in_place)
+        return restore_day(pipeline.dataset, day, target=target, postgres=pipeline.postgres, lake=pipeline.lake)
+
+    return call
+
+
+def test_archived_purged_and_restored_a_day_equals_the_original(each_pipeline: Pipeline):
+    each_pipeline.add(500)
+    before = checksum(each_pipeline.database, '"Event"')
+    assert each_pipeline.run().deleted == 500
+    done = restoring(each_pipeline)()
+    assert (done.restored, done.skipped, done.superseded) == (500, 0, 0)
+    assert checksum(each_pipeline.database, '"Event_restored"') == before
+
+
+def test_thirty_types_come_back_as_they_were(each_pipeline: Pipeline):
+    database = each_pipeline.database
+    database.execute(TABLE)
+    samples = {
+        "words": "E'a,\"b\"\\n\\\\.\\n'", "fixed": "'ab'", "raw": "'\\x00ff'", "exact": "'1.500'", "single": "'-0'",
+        "double": "'1e-310'", "flag": "false", "letter": "'x'", "document": "'{\"b\":1, \"a\":2,\"a\":3}'",
+        "binary_document": "'[1e400, 1.50, \"\\u00e9\"]'", "moment": "'0044-03-15 BC'", "zoned": "'infinity'",
+        "day": "'-infinity'", "clock": "'01:02:03.4+05:30'", "span": "'1 year -2 days 03:04:05.678'",
+        "numbers": "'[5:6]={1,NULL}'", "texts": "ARRAY['', NULL, 'NULL', '{\"']", "mood": "''", "pair": "'(1,\"a \"\"b\"\"\")'",
+        "address": "'10.1.2.3/8'", "network": "'10.0.0.0/8'", "cash": "'-1234.56'", "bits": "B'0101'",
+        "numbers_range": "'[1,5)'", "spans": "'{[2020-01-01,2020-02-01)}'", "point": "'(1.1,-0)'",
+        "search": "$$'a b':1A$$", "positive": "7",
+    }  # fmt: skip
+    assert samples.keys() == COLUMNS.keys()
+    for n in range(3):
+        values = ", ".join(samples.values() if n else ["NULL"] * len(samples))
+        database.execute(
+            f"INSERT INTO anything (key, part, at, {', '.join(samples)}) VALUES ('k,{n}', {n}, '{DAY}', {values})"
+        )
+    before = checksum(database, "anything", "part")
+    of = each_pipeline.of(table=TableName("public", "anything"), time_column="at")
+    assert of.run().deleted == 3
+    assert restoring(of)(in_place=True).restored == 3
+    assert checksum(database, "anything", "part") == before
+    restoring(of)("copy")
+    assert checksum(database, "copy", "part") == before
+
+
+def test_a_second_restore_adds_nothing(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(5)
+    pipeline.run()
+    restore()
+    again = restore()
+    assert (again.restored, again.skipped) == (0, 5)
+
+
+def test_of_a_key_with_several_versions_the_last_is_restored(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(3)
+    pipeline.archive()
+    for event_type in ("B", "C"):
+        pipeline.database.execute('UPDATE "Event" SET event_type = %s WHERE id = 2', event_type)
+        pipeline.archive()
+    pipeline.purge()
+    done = restore()
+    assert (done.restored, done.superseded) == (3, 2)
+    assert pipeline.database.execute('SELECT event_type FROM "Event_restored" WHERE id = 2') == [("C",)]
+
+
+def test_several_days_share_one_table(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    days = [date(2024, 3, n) for n in (1, 2, 4)]
+    for day in days:
+        pipeline.add(2, day=day)
+        pipeline.run(day)
+    found = days_with_file(pipeline.dataset, pipeline.lake, date(2024, 3, 1), date(2024, 3, 31))
+    assert found == days
+    assert sum(restore(day=day).restored for day in found) == 6
+
+
+def test_a_row_that_stands_is_never_changed(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(4)
+    pipeline.run()
+    restore()
+    pipeline.database.execute(
+        'UPDATE "Event_restored" SET event_type = \'mine\' WHERE id = 2; DELETE FROM "Event_restored" WHERE id = 4'
+    )
+    before = checksum(pipeline.database, '"Event_restored"')
+    with pytest.raises(IntegrityError, match=r"under the keys \(id\) = \(2\)\. Nothing of this day was restored"):
+        restore()
+    assert checksum(pipeline.database, '"Event_restored"') == before
+
+
+def test_in_place_says_that_the_night_purges_again(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay], caplog: pytest.LogCaptureFixture
+):
+    pipeline.add(4)
+    before = checksum(pipeline.database, '"Event"')
+    pipeline.run()
+    assert restore(in_place=True).restored == 4
+    assert checksum(pipeline.database, '"Event"') == before
+    assert "archives and purges these rows again, unless the day is held" in caplog.text
+    assert pipeline.run().deleted == 4
+
+
+def test_generated_and_identity_columns_are_restored_in_place(pipeline: Pipeline):
+    pipeline.database.execute(
+        """CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at date, n int,
+        twice int GENERATED ALWAYS AS (n * 2) STORED);
+        INSERT INTO t (at, n) SELECT '2024-03-01', n FROM generate_series(1, 3) AS n"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    before = checksum(pipeline.database, "t")
+    of.run()
+    restoring(of)(in_place=True)
+    assert checksum(pipeline.database, "t") == before
+
+
+def test_columns_that_only_the_file_has_come_back_as_text(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(3)
+    pipeline.run()
+    pipeline.database.execute('ALTER TABLE "Event" DROP COLUMN processed_at, ADD COLUMN fresh int NOT NULL DEFAULT 5')
+    assert restore().restored == 3
+    assert pipeline.database.execute('SELECT id, processed_at, fresh FROM "Event_restored" ORDER BY id') == [
+        (1, "2024-03-01 01:00:00", None), (2, None, None), (3, None, None),
+    ]  # fmt: skip
+    assert restore().skipped == 3
+    assert restore(in_place=True).restored == 3
+    assert pipeline.database.execute('SELECT DISTINCT fresh FROM "Event"') == [(5,)]
+
+
+def test_values_that_no_longer_parse_are_refused_with_what_to_do(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute('ALTER TABLE "Event" ALTER COLUMN event_type TYPE int USING 0')
+    with pytest.raises(RefusedError, match="with text for the columns in question: --table"):
+        restore()
+    pipeline.database.execute(
+        "CREATE TABLE mine (id bigint PRIMARY KEY, event_id text, event_type text, created_at timestamp, payload json)"
+    )
+    assert restore("mine").restored == 2
+
+
+def test_a_trigger_that_changes_what_is_restored_rolls_the_day_back(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute(
+        """CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.event_type := 'x'; RETURN NEW; END $$;
+        CREATE TRIGGER meddle BEFORE INSERT ON "Event" FOR EACH ROW EXECUTE FUNCTION meddle()"""
+    )
+    with pytest.raises(IntegrityError, match="2 rows were to stand .* 0 do"):
+        restore(in_place=True)
+    assert pipeline.count() == 0
+
+
+def test_a_file_that_contradicts_its_manifest_is_not_restored(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(2)
+    archived = pipeline.archive()
+    file = pipeline.lake.stat(archived.path)
+    assert file is not None
+    pipeline.put(pipeline.content().replace(b"evt", b"EVT", 1), metadata=dict(file.metadata))
+    with pytest.raises(IntegrityError, match="its manifest says sha256"):
+        restore()
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        pipeline.database.execute('SELECT FROM "Event_restored"')
+
+
+def test_a_day_without_a_file_is_refused(restore: Callable[..., RestoredDay]):
+    with pytest.raises(RefusedError, match="nothing to restore"):
+        restore()
+
+
+def test_a_restore_waits_for_the_purge_of_its_day(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(2)
+    pipeline.archive()
+    with pipeline.postgres.transaction("a purge") as connection:
+        assert lock_day(connection, pipeline.dataset, DAY)
+        with pytest.raises(BusyError):
+            restore()
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [(None, 'public."Event_restored"'), ("copy", "public.copy"), ('other."A.b"', 'other."A.b"')],
+)
+def test_the_target_is_named(pipeline: Pipeline, name: str | None, target: str):
+    assert str(target_named(pipeline.dataset, name)) == target
+
+
+@pytest.mark.parametrize(("name", "words"), [("Event", "--in-place"), ("a.b.c", "--table"), ("x" * 64, "--table")])
+def test_a_wrong_target_is_refused(pipeline: Pipeline, name: str, words: str):
+    with pytest.raises(ConfigurationError, match=words):
+        target_named(pipeline.dataset, name)

@@ -1,0 +1,150 @@
+"""What verify says of a file, and what adopt makes of one."""
+
+from collections.abc import Callable
+
+import pytest
+
+from event_archive.adopt import adopt_day
+from event_archive.errors import IntegrityError, RefusedError
+from event_archive.table import reflect
+from event_archive.verify import VerifiedDay, verify_day
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+
+
+def verified(pipeline: Pipeline) -> VerifiedDay:
+    with pipeline.postgres.transaction("test") as connection:
+        table = reflect(connection, pipeline.dataset)
+    return verify_day(pipeline.dataset, DAY, table=table, lake=pipeline.lake)
+
+
+def damaged(pipeline: Pipeline, damage: Callable[[list[bytes]], list[bytes]]) -> VerifiedDay:
+    """The file with its records changed and its manifest left, as it verifies."""
+    file = pipeline.lake.stat(pipeline.dataset.path(DAY))
+    assert file is not None
+    pipeline.put(b"".join(damage(pipeline.content().splitlines(keepends=True))), metadata=dict(file.metadata))
+    return verified(pipeline)
+
+
+@pytest.fixture
+def simple(each_pipeline: Pipeline) -> Pipeline:
+    """Ten rows, each a line."""
+    each_pipeline.database.execute(
+        """INSERT INTO "Event" (event_id, event_type, created_at, payload)
+        SELECT n::text, 't', '2024-03-01', jsonb_build_object('n', n, 'big', 12345678901234567890123)
+        FROM generate_series(1, 10) AS n"""
+    )
+    each_pipeline.run()
+    return each_pipeline
+
+
+def test_a_good_file_is_good(simple: Pipeline):
+    found = verified(simple)
+    assert (found.rows, found.problems) == (10, ())
+    assert found.bytes == len(simple.content())
+
+
+def test_a_flipped_byte_is_said(simple: Pipeline):
+    (problem,) = damaged(simple, lambda lines: [lines[0], lines[1].replace(b",t,", b",u,"), *lines[2:]]).problems
+    assert problem.startswith("bytes were altered in place: its SHA-256 is ")
+
+
+def test_a_missing_row_is_said(simple: Pipeline):
+    problems = damaged(simple, lambda lines: lines[:-1]).problems
+    assert "1 rows are missing: it holds 9, its manifest says 10" in problems
+
+
+def test_a_doubled_row_is_said(simple: Pipeline):
+    problems = damaged(simple, lambda lines: [*lines, lines[-1]]).problems
+    assert "1 rows were added or doubled: it holds 11, its manifest says 10" in problems
+
+
+def test_a_row_of_another_day_is_said(simple: Pipeline):
+    problems = damaged(
+        simple, lambda lines: [lines[0], *[line.replace(b"-03-01", b"-03-02") for line in lines[1:3]], *lines[3:]]
+    )
+    assert "2 rows are not of 2024-03-01" in problems.problems
+
+
+def test_a_payload_that_is_no_json_is_said(simple: Pipeline):
+    problems = damaged(
+        simple, lambda lines: [lines[0], lines[1].replace(b'""n""', b'""n"', 1).replace(b'""n"', b"nnnnn"), *lines[2:]]
+    )
+    assert "1 values of payload are not JSON" in problems.problems
+
+
+def test_another_header_is_said(simple: Pipeline):
+    problems = damaged(simple, lambda lines: [lines[0].replace(b"event_type", b"event_kind"), *lines[1:]]).problems
+    assert any("is not the one its manifest was made of" in problem for problem in problems)
+
+
+def test_what_is_no_csv_is_said(simple: Pipeline):
+    problems = damaged(simple, lambda lines: [*lines[:3], b"1,2\n", *lines[4:]]).problems
+    assert any(problem.startswith("it is not a CSV file: ") for problem in problems)
+
+
+def test_a_manifest_of_another_table_is_said(simple: Pipeline):
+    file = simple.lake.stat(simple.dataset.path(DAY))
+    assert file is not None
+    simple.put(simple.content(), metadata=dict(file.metadata) | {"event_archive_table": "public.other"})
+    assert verified(simple).problems == ('its manifest says it holds public.other, expected public."Event"',)
+
+
+def test_a_file_of_another_tool_is_said(simple: Pipeline):
+    simple.put(simple.content())
+    assert verified(simple).problems == ("it has no manifest, being another tool's",)
+
+
+def test_a_missing_file_is_said(pipeline: Pipeline):
+    assert verified(pipeline).problems == ("there is no file",)
+
+
+def test_empty_lines_quotes_and_newlines_count_as_what_they_are(pipeline: Pipeline):
+    pipeline.add(7)
+    pipeline.database.execute('UPDATE "Event" SET event_type = E\'\\n\\n"\\n\\\\.\\n\' WHERE id = 3')
+    pipeline.run()
+    assert verified(pipeline).problems == ()
+
+
+def test_a_record_larger_than_a_block_is_read(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.database.execute(
+        """UPDATE "Event" SET payload = jsonb_build_object('x', repeat('y', 9000000)) WHERE id = 1"""
+    )
+    pipeline.run()
+    found = verified(pipeline)
+    assert (found.rows, found.problems) == (2, ())
+
+
+def test_a_contradicting_file_is_adopted_as_it_stands(simple: Pipeline):
+    damaged(simple, lambda lines: lines[:-1])
+    content = simple.content()
+    with pytest.raises(IntegrityError, match="event-archive adopt"):
+        simple.archive()
+    manifest = adopt_day(simple.dataset, DAY, postgres=simple.postgres, lake=simple.lake)
+    assert manifest.rows == 9
+    assert simple.content() == content
+    assert verified(simple).problems == ()
+    simple.add(2, prefix="late")
+    assert simple.run().deleted == 2
+    assert len(simple.records_of_file()) == 11
+
+
+def test_what_was_adopted_is_not_purged_by_before_it_was_archived_again(simple: Pipeline):
+    simple.add(1, prefix="late")
+    simple.archive()
+    damaged(simple, lambda lines: [*lines, lines[-1]] if False else lines)
+    adopt_day(simple.dataset, DAY, postgres=simple.postgres, lake=simple.lake)
+    with pytest.raises(IntegrityError, match="Materialize archive_csv of this day"):
+        simple.purge()
+    assert simple.run().deleted == 1
+
+
+def test_there_must_be_a_file_to_adopt(pipeline: Pipeline):
+    with pytest.raises(RefusedError, match="no file to adopt"):
+        adopt_day(pipeline.dataset, DAY, postgres=pipeline.postgres, lake=pipeline.lake)
+
+
+def test_what_is_no_csv_is_not_adopted(pipeline: Pipeline):
+    pipeline.put(b'"a\nb')
+    with pytest.raises(IntegrityError):
+        adopt_day(pipeline.dataset, DAY, postgres=pipeline.postgres, lake=pipeline.lake)
