@@ -18,10 +18,11 @@ from event_archive.dataset import Dataset
 from event_archive.days import now_utc
 from event_archive.errors import FileChangedError
 from event_archive.lake import Lake, StoredFile, Upload
-from event_archive.manifest import Manifest, contradiction
+from event_archive.manifest import Hashes, Manifest, contradiction
 from event_archive.postgres import Connection, Postgres
-from event_archive.readback import Hashes, Progress, Readback, load, no_progress
-from event_archive.table import SOURCE, Column, Table, has_rows, reflect
+from event_archive.readback import Progress, Readback, load, load_verbatim, no_progress
+from event_archive.rows import has_rows
+from event_archive.table import SOURCE, Column, Table, reflect
 
 logger = logging.getLogger(__name__)
 
@@ -166,11 +167,11 @@ def _write_late(
 ) -> _Written:
     """The rows that the file lacks, behind those it has: as an append where that is possible, else as a whole.
 
-    The whole file is written anew where the table has columns that the header lacks, and where the file's blocks are
-    not ours. Every row that was in it stays, in its place.
+    The whole file is written anew where the table has columns that the header lacks, and where the file's blocks or its
+    line ends are not ours. Every row that was in it stays, in its place, every value as it was.
     """
     columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
-    append = bool(manifest) and file.appendable and columns == readback.columns
+    append = bool(manifest) and file.appendable and readback.takes_more_rows and columns == readback.columns
     missing = _rows_of_day(table, day, columns, unless=readback)
     if manifest and not append and not _any(connection, missing):
         return _Written(file, manifest, 0, table.columns, readback.head)
@@ -178,6 +179,7 @@ def _write_late(
         export = _Export(upload, progress, readback.hashes.copy() if append else Hashes())
         rows_kept = readback.rows
         if not append:
+            load_verbatim(connection, readback, lake, file, progress)
             rows_kept = export.copy(connection, readback.everything(columns), with_header=True)
         rows_appended = export.copy(connection, missing)
         if append and not rows_appended:
@@ -213,7 +215,7 @@ class _Export:
 
     def commit(self, table: Table, columns: tuple[str, ...], rows: int) -> tuple[StoredFile, Manifest]:
         """Makes the file appear, with its manifest."""
-        manifest = self.hashes.manifest(table, columns, rows)
+        manifest = self.hashes.manifest(str(table.dataset.table), columns, rows)
         return self.upload.commit(manifest.to_metadata(), content_md5=self.hashes.md5.digest()), manifest
 
 

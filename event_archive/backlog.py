@@ -4,38 +4,16 @@ Here: the questions of the schedule, the command line and ``aged_events``. Not h
 """
 
 import logging
-from dataclasses import dataclass
 from datetime import date, datetime
 
 from event_archive.dataset import Dataset
 from event_archive.days import now_utc
 from event_archive.errors import BusyError
 from event_archive.postgres import Postgres
-from event_archive.table import (
-    Orphans,
-    RowsOfDay,
-    Table,
-    count_day,
-    count_orphans,
-    days_with_rows,
-    reflect,
-    rows_by_day,
-)
+from event_archive.rows import MOST_ORPHANS, Orphans, RowsOfDay, count_day, count_orphans, days_with_rows, rows_by_day
+from event_archive.table import Table, reflect
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What the table holds at one moment.
-
-    Attributes:
-        days: aged days that hold rows, oldest first.
-        orphans: rows that no day will ever archive.
-    """
-
-    days: list[date]
-    orphans: Orphans
 
 
 def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
@@ -48,21 +26,20 @@ def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
     dataset.require_aged(day, now_utc())
     with postgres.transaction(f"{dataset.table}, {day}") as connection:
         table = reflect(connection, dataset)
-        report(dataset, count_orphans(connection, table))
         return count_day(connection, table, day)
 
 
-def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> Backlog:
-    """The aged days that still hold rows, and the rows of no day, which are reported.
+def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> list[date]:
+    """The aged days that still hold rows, oldest first. Rows of no day are reported.
 
     Args:
         dataset: whose table it is.
         now: decides which days are aged; aware.
         postgres: the events.
-        timeout_seconds: how long each of the two queries may take; 0 for no limit.
+        timeout_seconds: how long finding them may take; 0 for no limit.
 
     Raises:
-        BusyError: a query took longer; it names the index that is missing, if one is.
+        BusyError: it took longer; names the index that is missing, if one is.
         RefusedError, UnreachableError: as PostgreSQL says.
     """
     table: Table | None = None
@@ -70,7 +47,6 @@ def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seco
         with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
             table = reflect(connection, dataset)
             days = days_with_rows(connection, table, dataset.start, dataset.retention.last_aged_day(now))
-            orphans = count_orphans(connection, table)
     except BusyError as error:
         if table is None or table.time_indexed:
             raise
@@ -78,8 +54,20 @@ def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seco
             f"{dataset.table}: finding the days that hold rows took longer than {timeout_seconds:g} s, because no "
             f"index begins with the time column. Create it: {table.missing_index()};"
         ) from error
-    report(dataset, orphans)
-    return Backlog(days, orphans)
+    _report_orphans(dataset, postgres, timeout_seconds=timeout_seconds)
+    return days
+
+
+def _report_orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float) -> None:
+    """Warns of rows that no day will ever archive. That they cannot be counted in time stops nobody."""
+    try:
+        with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
+            orphans = count_orphans(connection, reflect(connection, dataset))
+    except BusyError as error:
+        logger.warning("rows of no day could not be counted: %s", error)
+        return
+    if orphans:
+        logger.warning("%s", orphans_told(dataset, orphans))
 
 
 def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> tuple[dict[date, int], Orphans]:
@@ -94,15 +82,11 @@ def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> tu
         return rows, count_orphans(connection, table)
 
 
-def report(dataset: Dataset, orphans: Orphans) -> None:
-    """Warns of rows that no day will ever archive."""
-    if orphans:
-        logger.warning("%s", orphans_told(dataset, orphans))
-
-
 def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
     """A sentence about rows that no day will ever archive, and what to do about them."""
     told = []
+    if orphans.before_start + orphans.not_finite >= MOST_ORPHANS:
+        told.append("there are more than these")
     if orphans.before_start:
         told.append(
             f"{orphans.before_start} rows lie before the first day that is archived, {dataset.start}: set "

@@ -12,7 +12,7 @@ import click
 import psycopg
 
 from event_archive import services
-from event_archive.backlog import backlog
+from event_archive.backlog import days_to_do
 from event_archive.days import ONE_DAY, now_utc
 from event_archive.display import size
 from event_archive.errors import ConfigurationError
@@ -137,7 +137,7 @@ def _report(settings: Settings) -> None:
             click.echo(f"{day!s:<10}  {manifest.rows:>10,}  {size(manifest.bytes):>9}  {manifest.sha256}")
     with psycopg.connect(settings.pg_connection_string.get_secret_value()) as connection:
         rows, oldest = one(connection, 'SELECT count(*), min(created_at)::date FROM "Event"')
-    left = backlog(dataset, now_utc(), services.primary(settings)).days
+    left = days_to_do(dataset, now_utc(), services.primary(settings))
     click.echo(
         f'\nThe table "Event" holds {rows:,} rows, the oldest of {oldest}; {len(left)} aged days are left to do.'
     )

@@ -9,11 +9,10 @@ from urllib.parse import quote, unquote
 
 from event_archive.errors import IntegrityError
 from event_archive.lake import StoredFile
+from event_archive.lake.names import check_metadata
 
 VERSION = 1
 _PREFIX = "event_archive_"
-_MAX_METADATA_BYTES = 8 * 1024
-"""Azure's limit on a blob's metadata, names and values together (Set Blob Metadata, "Remarks")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +39,10 @@ class Manifest:
         """For a file: percent-encoded ASCII, one entry a field.
 
         Raises:
-            IntegrityError: larger than Azure takes.
+            ValueError: more than a lake takes.
         """
-        metadata = {_PREFIX + name: quote(str(value), safe=" .-_") for name, value in asdict(self).items()}
-        size = sum(len(name) + len(value) for name, value in metadata.items())
-        if size > _MAX_METADATA_BYTES:
-            raise IntegrityError(f"{self.table}: the manifest takes {size} bytes; Azure takes {_MAX_METADATA_BYTES}.")
+        metadata = {_PREFIX + name: quote(str(value), safe=".-_") for name, value in asdict(self).items()}
+        check_metadata(metadata)
         return metadata
 
     @classmethod
@@ -114,6 +111,34 @@ def contradiction(file: StoredFile, found: str) -> IntegrityError:
 def columns_hash(names: Sequence[str]) -> str:
     """A hash of a header, order included: SHA-256 of the names as a JSON array, hex."""
     return hashlib.sha256(json.dumps(list(names), ensure_ascii=True).encode()).hexdigest()
+
+
+class Hashes:
+    """SHA-256 and MD5 over the same bytes. Azure wants the MD5; nothing rests on it."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.md5 = hashlib.md5(usedforsecurity=False)
+        self.bytes = 0
+        self.last_byte = b""
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Takes the next bytes."""
+        self.sha256.update(data)
+        self.md5.update(data)
+        self.bytes += len(data)
+        self.last_byte = bytes(data[-1:]) or self.last_byte
+
+    def manifest(self, table: str, columns: Sequence[str], rows: int) -> Manifest:
+        """The manifest of a file of these bytes."""
+        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), columns_hash(columns))
+
+    def copy(self) -> "Hashes":
+        """The same state, to go on from without disturbing this one."""
+        twin = Hashes()
+        twin.sha256, twin.md5 = self.sha256.copy(), self.md5.copy()
+        twin.bytes, twin.last_byte = self.bytes, self.last_byte
+        return twin
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection as EngineConnection
 from sqlalchemy import Engine, NullPool, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnreachableError
 
@@ -35,6 +36,8 @@ _PINS: dict[str, str] = {
     "array_nulls": "on",
     "quote_all_identifiers": "off",
     "jit": "off",
+    # A policy that hides rows from this role is an error then; with "on" their days would look done.
+    "row_security": "off",
     "idle_in_transaction_session_timeout": "0",
 }
 _TRANSACTION_TIMEOUT_SINCE = 170000
@@ -46,6 +49,7 @@ _CONNECT_DEFAULTS = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
+    "tcp_user_timeout": 120_000,
 }
 _AZURE_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 (a scope, no secret)
 
@@ -96,6 +100,11 @@ class Postgres:
                         raise
         except psycopg.Error as error:
             self._tell(error, subject)
+        except DBAPIError as error:
+            # At the begin and at the commit, which SQLAlchemy sends itself.
+            if not isinstance(error.orig, psycopg.Error):
+                raise
+            self._tell(error.orig, subject)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -135,7 +144,8 @@ class Postgres:
 
     def _without_secrets(self, words: str) -> str:
         for name, value in conninfo_to_dict(self.conninfo).items():
-            if name in ("password", "sslpassword", "passfile") and value:
+            # A word of three letters would garble the message more than it hides.
+            if name in ("password", "sslpassword", "passfile") and value and len(str(value)) > 3:
                 words = words.replace(str(value), "***")
         return words
 
@@ -146,7 +156,8 @@ class Postgres:
         told = f"{subject}: PostgreSQL says: {words}{detail}" + (f" [SQLSTATE {code}]" if code else "")
         if code in _BUSY:
             raise BusyError(f"{told}. Nothing was deleted. {_BUSY[code]}") from error
-        if isinstance(error, psycopg.OperationalError) and (code[:2] in ("", "08", "53") or code.startswith("57P")):
+        lost = code[:2] in ("", "08") or code.startswith("57P") or code in ("53200", "53300")
+        if isinstance(error, psycopg.OperationalError) and lost:
             raise UnreachableError(
                 f"{told}. Nothing was deleted that is not archived; the next run goes on."
             ) from error
@@ -158,18 +169,25 @@ _BUSY = {
     "55P03": "Somebody holds a lock on the table; the next run tries again.",
     "57014": "The statement took longer than it may, or was cancelled; the next run tries again.",
     "40P01": "Two transactions waited for each other; the next run tries again.",
-    "40001": "Another transaction was faster; the next run tries again.",
+    "40001": (
+        "Another transaction was faster, or, on a replica, replay took rows away that were being read "
+        "(max_standby_streaming_delay, hot_standby_feedback); the next run tries again."
+    ),
 }
 _ADVICE = {
     "42501": (
         "Nothing was deleted. The role needs USAGE on the schema, SELECT and DELETE on the table, and TEMPORARY on the "
-        "database: GRANT them, or connect as another role."
+        "database: GRANT them, or connect as another role. A role that row-level security hides rows from may not "
+        "archive."
     ),
     "23503": (
         "Nothing was deleted. Rows of another table still refer to rows of this day: remove or archive those first, "
         "or drop the foreign key."
     ),
-    "25006": "Nothing was deleted. PG_CONNECTION_STRING must name the primary, not a replica.",
+    "25006": (
+        "Nothing was deleted. PG_CONNECTION_STRING must name the primary, not a replica, and a role without "
+        "default_transaction_read_only."
+    ),
 }
 
 

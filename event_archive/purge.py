@@ -20,8 +20,9 @@ from event_archive.holds import hold_on, lock_day
 from event_archive.lake import Lake, StoredFile
 from event_archive.manifest import Manifest, Record
 from event_archive.postgres import Connection, Postgres, one
-from event_archive.readback import Progress, load, no_progress
-from event_archive.table import SOURCE, Table, count_day, has_rows, reflect
+from event_archive.readback import Progress, Readback, load, no_progress
+from event_archive.rows import count_day, has_rows
+from event_archive.table import SOURCE, Table, reflect
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,8 @@ def purge_day(
         lake: where the file lies.
         record: what the latest materialization of the day's archive says of its file.
         dry_run: do everything, then roll back instead of committing.
-        message_prefix: begin with a logical decoding message of this prefix, so that consumers of a replication slot can
-            tell these deletes from others.
+        message_prefix: begin with a logical decoding message of this prefix, so that consumers of a replication slot
+            can tell these deletes from others.
         progress: told of every block read.
 
     Raises:
@@ -148,17 +149,33 @@ def _delete(
     current = readback.rows - readback.superseded
     if deleted > current:
         raise IntegrityError(f"{dataset.table}, {day}: {deleted} rows match {current} rows of {path}. Rolled back.")
-    return deleted, _left(connection, table, day)
+    left = _left(connection, table, day, readback)
+    # A long DELETE gives somebody time to take the file away; this narrows that to the commit.
+    _require_recorded(f"{dataset.table}, {day}", path, lake.stat(path), record)
+    return deleted, left
 
 
-def _left(connection: Connection, table: Table, day: date) -> int:
+def _left(connection: Connection, table: Table, day: date, readback: Readback | None = None) -> int:
     left = count_day(connection, table, day).rows
-    if left:
+    kept = 0
+    if left and readback:
+        query = sql.SQL("SELECT count(*) FROM {} AS {}, {} WHERE {} AND {}").format(
+            table.identifier, SOURCE, readback.current, table.within(day, day), readback.identical
+        )
+        kept = one(connection, query)[0]
+    if kept:
+        logger.warning(
+            "%s, %s: %d rows stay although the file holds them: a trigger of the table keeps them from being deleted.",
+            table.dataset.table,
+            day,
+            kept,
+        )
+    if left > kept:
         logger.warning(
             "%s, %s: %d rows stay: the file does not hold them in their present form. The next run appends them.",
             table.dataset.table,
             day,
-            left,
+            left - kept,
         )
     return left
 

@@ -7,18 +7,16 @@ The file's rows are numbered in file order by ``line``. Of several rows with one
 get a negative number, which takes them out of every comparison and keeps them in place for a rewrite.
 """
 
-import csv
-import hashlib
-import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import psycopg
 from psycopg import sql
 
-from event_archive.dataset import check_identifier
+from event_archive.csv_bytes import BOM, header, read_head, takes_more_rows, without_end_marker
 from event_archive.lake import Lake, StoredFile
-from event_archive.manifest import Manifest, columns_hash, contradiction
+from event_archive.manifest import Hashes, Manifest, contradiction
 from event_archive.postgres import Connection
 from event_archive.table import SOURCE, Table
 
@@ -31,12 +29,14 @@ def no_progress(_what: str, _rows: int, _bytes: int) -> None:
 
 
 READBACK = sql.Identifier("pg_temp", "event_archive_readback")
-"""The temporary table."""
+"""The temporary table of a read-back."""
+_VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
+_END_MARKER_ENDS_BEFORE = 180000
+_NOT_OF_THE_VALUES = ("08", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE of a COPY that fails for another reason than what it reads."""
 ARCHIVED = sql.Identifier("archived_")
 """The alias of ``Readback.current``."""
-_MAX_HEADER_BYTES = 1024 * 1024
 _HEAD_BYTES = 64 * 1024
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class Readback:
         columns: the file's header.
         rows: records in the file, superseded ones included.
         superseded: records that a later one of the same key replaces.
-        as_text: the values no longer all parse as the table's types, and were loaded as text.
+        as_text: the columns loaded as text, because not all values parse as the table's types any more.
+        takes_more_rows: whether rows may be appended to the file's bytes as they are.
         head: the first bytes of the file, 64 KiB at most.
         hashes: running SHA-256 and MD5 over the bytes read, to be copied by whoever appends.
         line: the column that numbers the rows.
@@ -58,9 +59,10 @@ class Readback:
     columns: tuple[str, ...]
     rows: int
     superseded: int
-    as_text: bool
+    as_text: frozenset[str]
+    takes_more_rows: bool
     head: bytes
-    hashes: "Hashes"
+    hashes: Hashes
     line: sql.Identifier
 
     @property
@@ -92,7 +94,7 @@ class Readback:
         """
         return sql.SQL(
             "{same_key} AND (ROW({row}) OPERATOR(pg_catalog.*=) {archived}.image "
-            "OR ROW({row})::text = {archived}.image::text)"
+            "OR ROW({row})::text OPERATOR(pg_catalog.=) {archived}.image::text)"
         ).format(
             same_key=self.same_key,
             row=sql.SQL(", ").join(self._source(name) for name in self.table.names),
@@ -102,45 +104,23 @@ class Readback:
     @property
     def manifest(self) -> Manifest:
         """What a manifest of exactly these bytes says."""
-        return self.hashes.manifest(self.table, self.columns, self.rows)
+        return self.hashes.manifest(str(self.table.dataset.table), self.columns, self.rows)
 
     def everything(self, columns: Sequence[str]) -> sql.Composable:
-        """All the file's rows, in file order, in the given columns: any of the file's and the table's."""
-        names = sql.SQL(", ").join(map(sql.Identifier, columns))
-        return sql.SQL("SELECT {} FROM {} ORDER BY abs({})").format(names, READBACK, self.line)
+        """All the file's rows as ``load_verbatim`` read them, in file order; NULL in columns that the file lacks."""
+        names = [
+            sql.SQL("{}" if name in self.columns else "NULL AS {}").format(sql.Identifier(name)) for name in columns
+        ]
+        return sql.SQL("SELECT {} FROM {} ORDER BY {}").format(sql.SQL(", ").join(names), _VERBATIM, self.line)
 
     def _source(self, name: str) -> sql.Composable:
         column = sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name))
-        if not self.as_text:
+        if name not in self.as_text:
             return column
         # format() takes the type's output function, as COPY does; a cast to text does not (boolean, bpchar, inet …).
-        return sql.SQL("(CASE WHEN {0} IS DISTINCT FROM NULL THEN format('%s', {0}) END COLLATE \"C\")").format(column)
-
-
-class Hashes:
-    """SHA-256 and MD5 over the same bytes. Azure wants the MD5; nothing rests on it."""
-
-    def __init__(self) -> None:
-        self.sha256 = hashlib.sha256()
-        self.md5 = hashlib.md5(usedforsecurity=False)
-        self.bytes = 0
-
-    def update(self, data: bytes | bytearray | memoryview) -> None:
-        """Takes the next bytes."""
-        self.sha256.update(data)
-        self.md5.update(data)
-        self.bytes += len(data)
-
-    def manifest(self, table: Table, columns: Sequence[str], rows: int) -> Manifest:
-        """The manifest of a file of these bytes."""
-        name = str(table.dataset.table)
-        return Manifest(name, rows, self.bytes, self.sha256.hexdigest(), columns_hash(columns))
-
-    def copy(self) -> "Hashes":
-        """The same state, to go on from without disturbing this one."""
-        twin = Hashes()
-        twin.sha256, twin.md5, twin.bytes = self.sha256.copy(), self.md5.copy(), self.bytes
-        return twin
+        return sql.SQL(
+            "(CASE WHEN {0} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {0}) END COLLATE \"C\")"
+        ).format(column)
 
 
 def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, progress: Progress) -> Readback:
@@ -157,65 +137,108 @@ def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, pro
         IntegrityError: not a CSV file with a header.
         FileChangedError, UnreachableError, RefusedError: as the lake says.
     """
-    try:
-        with connection.transaction():
-            return _load(connection, table, lake, file, progress, as_text=False)
-    except (psycopg.DataError, psycopg.IntegrityError) as error:
-        # The table's types have changed since, or the file is damaged: as text either can be told.
-        typed_words = error.diag.message_primary or ""
-    try:
-        with connection.transaction():
-            return _load(connection, table, lake, file, progress, as_text=True)
-    except psycopg.DataError as error:
-        where = (error.diag.context or "").partition("\n")[0]
-        raise contradiction(
-            file,
-            f"it is not a CSV file of {table.dataset.table}: {error.diag.message_primary} ({typed_words}; {where})",
-        ) from None
+    values = frozenset(name for name in table.names if name not in table.key)
+    words = ""
+    # The table's types may have changed since: then as text what is not the key, and at the very last all of it.
+    for as_text in (frozenset[str](), values, frozenset(table.names)):
+        try:
+            with connection.transaction():
+                return _load(connection, table, lake, file, progress, as_text=as_text)
+        except psycopg.Error as error:
+            if (error.sqlstate or "08")[:2] in _NOT_OF_THE_VALUES:
+                raise
+            where = (error.diag.context or "").partition("\n")[0]
+            words = words or f"{error.diag.message_primary} ({where})"
+    raise contradiction(file, f"it is not a CSV file of {table.dataset.table}: {words}")
+
+
+def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: StoredFile, progress: Progress) -> None:
+    """Reads a file once more, every value as the text that stands in it, for ``Readback.everything``.
+
+    What is rewritten must come out as it was: a value that went through today's types may lose digits, keys or order.
+
+    Raises:
+        IntegrityError: it reads otherwise than before.
+    """
+    create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(
+        _VERBATIM,
+        sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in readback.columns),
+    )
+    connection.execute(create)
+    _number(connection, _VERBATIM, readback.line)
+    rows, hashes, _ = _copy(connection, _VERBATIM, lake, file, progress)
+    if (rows, hashes.sha256.digest()) != (readback.rows, readback.hashes.sha256.digest()):
+        raise contradiction(file, "it read differently the second time")
 
 
 def _load(
-    connection: Connection, table: Table, lake: Lake, file: StoredFile, progress: Progress, *, as_text: bool
+    connection: Connection, table: Table, lake: Lake, file: StoredFile, progress: Progress, *, as_text: frozenset[str]
 ) -> Readback:
-    hashes = Hashes()
     with lake.read(file) as blocks:
-        head, rest = _head(blocks, file)
-        columns = header(head, file)
-        line = _create(connection, table, columns, as_text=as_text)
-        names = sql.SQL(", ").join(map(sql.Identifier, columns))
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true, ENCODING 'UTF8')").format(
-            READBACK, names
-        )
-        with connection.cursor() as cursor:
-            with cursor.copy(statement) as copy:
-                hashes.update(head)
-                copy.write(head.removeprefix(_BOM))
-                progress("read back", 0, len(head))
-                for block in rest:
-                    hashes.update(block)
-                    copy.write(block)
-                    progress("read back", 0, len(block))
-            rows = cursor.rowcount
-    superseded = _index(connection, table, line)
-    return Readback(table, columns, rows, superseded, as_text, head[:_HEAD_BYTES], hashes, line)
-
-
-def _create(connection: Connection, table: Table, columns: Sequence[str], *, as_text: bool) -> sql.Identifier:
-    """Creates the temporary table: the table's columns without its constraints, then those that only the file has."""
-    names = [sql.SQL("NULL::text AS {}" if as_text else "{}").format(sql.Identifier(name)) for name in table.names]
-    names += [sql.SQL("NULL::text AS {}").format(sql.Identifier(name)) for name in columns if name not in table.names]
+        columns = header(read_head(blocks, file), file)
     line = sql.Identifier(line_column([*table.names, *columns]))
+    _create(connection, table, columns, line, as_text)
+    rows, hashes, first = _copy(connection, READBACK, lake, file, progress)
+    superseded = _index(connection, table, line)
+    return Readback(
+        table=table,
+        columns=columns,
+        rows=rows,
+        superseded=superseded,
+        as_text=as_text,
+        takes_more_rows=takes_more_rows(first, hashes.last_byte),
+        head=first[:_HEAD_BYTES],
+        hashes=hashes,
+        line=line,
+    )
+
+
+def _copy(
+    connection: Connection, into: sql.Identifier, lake: Lake, file: StoredFile, progress: Progress
+) -> tuple[int, Hashes, bytes]:
+    """Copies a file into a temporary table; returns its number of rows, its hashes and its first bytes."""
+    hashes = Hashes()
+    with lake.read(file) as blocks, connection.cursor() as cursor:
+        if connection.info.server_version < _END_MARKER_ENDS_BEFORE:
+            blocks = without_end_marker(blocks, file)
+        first = read_head(blocks, file)
+        names = sql.SQL(", ").join(map(sql.Identifier, header(first, file)))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true, ENCODING 'UTF8')").format(into, names)
+        with cursor.copy(statement) as copy:
+            for block in chain([first], blocks):
+                copy.write(block if hashes.bytes else block.removeprefix(BOM))
+                hashes.update(block)
+                progress("read back", 0, len(block))
+        return cursor.rowcount, hashes, first
+
+
+def _create(
+    connection: Connection, table: Table, columns: Sequence[str], line: sql.Identifier, as_text: frozenset[str]
+) -> None:
+    """Creates the temporary table: the table's columns without its constraints, then those that only the file has."""
+    names = [
+        sql.SQL("NULL::text AS {}" if name in as_text else "{}").format(sql.Identifier(name)) for name in table.names
+    ]
+    names += [sql.SQL("NULL::text AS {}").format(sql.Identifier(name)) for name in columns if name not in table.names]
     connection.execute(
         sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
             READBACK, sql.SQL(", ").join(names), table.identifier
         )
     )
+    for name in table.names:
+        if name not in columns:
+            # What the file lacks is NULL, whatever default a domain has.
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT NULL").format(READBACK, sql.Identifier(name))
+            )
+    _number(connection, READBACK, line)
+
+
+def _number(connection: Connection, table: sql.Identifier, line: sql.Identifier) -> None:
+    """Adds the column that numbers the rows as they are loaded."""
     connection.execute(
-        sql.SQL("ALTER TABLE {} ADD COLUMN {} bigint GENERATED BY DEFAULT AS IDENTITY (CACHE 1000)").format(
-            READBACK, line
-        )
+        sql.SQL("ALTER TABLE {} ADD COLUMN {} bigint GENERATED BY DEFAULT AS IDENTITY (CACHE 1000)").format(table, line)
     )
-    return line
 
 
 def _index(connection: Connection, table: Table, line: sql.Composable) -> int:
@@ -231,7 +254,7 @@ def _index(connection: Connection, table: Table, line: sql.Composable) -> int:
             sql.SQL(
                 "UPDATE {readback} SET {line} = -{line} WHERE {line} IN (SELECT {line} FROM (SELECT {line}, "
                 "lead({line}) OVER (PARTITION BY {key} ORDER BY {line}) AS later_ FROM {readback} "
-                "WHERE num_nulls({key}) = 0) AS numbered_ WHERE later_ IS NOT NULL)"
+                "WHERE pg_catalog.num_nulls({key}) = 0) AS numbered_ WHERE later_ IS NOT NULL)"
             ).format(readback=READBACK, line=line, key=key)
         ).rowcount
         connection.execute(index)
@@ -245,48 +268,3 @@ def line_column(names: Sequence[str]) -> str:
     while line in names:
         line += "_"
     return line
-
-
-def _head(blocks: Iterator[bytes], file: StoredFile) -> tuple[bytes, Iterator[bytes]]:
-    """The first blocks, until they hold the whole header record, and the blocks that follow."""
-    head = b""
-    for block in blocks:
-        head += block
-        if _header_end(head) or len(head) > _MAX_HEADER_BYTES:
-            break
-    if not head:
-        raise contradiction(file, "it is empty, without even a header")
-    return head, blocks
-
-
-def _header_end(head: bytes) -> int:
-    """Where the first record ends: after the first line end outside quotes; 0 where it does not."""
-    end = head.find(b"\n")
-    while end >= 0:
-        if head.count(b'"', 0, end) % 2 == 0:
-            return end + 1
-        end = head.find(b"\n", end + 1)
-    return 0
-
-
-def header(head: bytes, file: StoredFile) -> tuple[str, ...]:
-    """The column names in a file's first record.
-
-    Args:
-        head: the first bytes of the file.
-        file: for messages.
-
-    Raises:
-        IntegrityError: not UTF-8, not one CSV record, or names that no table can have.
-    """
-    end = _header_end(head) or min(len(head), _MAX_HEADER_BYTES)
-    try:
-        records = list(csv.reader(io.StringIO(head[:end].removeprefix(_BOM).decode(), newline=""), strict=True))
-        names = records[0]
-        for name in names or [""]:
-            check_identifier(name)
-    except (UnicodeDecodeError, csv.Error, IndexError, ValueError) as error:
-        raise contradiction(file, f"its first line is not the header of a CSV file ({error})") from None
-    if len(set(names)) < len(names):
-        raise contradiction(file, "its header names a column twice")
-    return tuple(names)

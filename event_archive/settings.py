@@ -65,11 +65,15 @@ def _budget(text: str) -> timedelta:
 
 def _conninfo(secret: SecretStr) -> SecretStr:
     try:
-        conninfo_to_dict(secret.get_secret_value())
+        given = conninfo_to_dict(secret.get_secret_value())
     except ProgrammingError:
+        given = {"port": "?"}
+    # An unescaped password falls apart into host and port, which messages would repeat.
+    if "@" in str(given.get("host", "")) or not re.fullmatch(r"[\d,]*", str(given.get("port", ""))):
         raise ValueError(
-            "must be a libpq URL (postgresql://USER:PASSWORD@HOST:5432/DATABASE) or key=value DSN"
-        ) from None
+            "must be a libpq URL (postgresql://USER:PASSWORD@HOST:5432/DATABASE) or key=value DSN; in a URL, the "
+            "password's special characters are percent-encoded"
+        )
     return secret
 
 
@@ -144,9 +148,8 @@ class _EnvironmentSettings(BaseSettings):
         variable = field.upper()
         if details["type"] == "missing":
             return f"{variable} is not set; it {cls.model_fields[field].description}."
-        held = repr(str(details["input"]).partition("?")[0])
-        if "Secret" in repr(cls.model_fields[field].annotation):
-            held = "(a secret, not shown)"
+        secret = "Secret" in repr(cls.model_fields[field].annotation) or field == "azure_storage_account_url"
+        held = "(a secret, not shown)" if secret else repr(details["input"])
         return f"{variable} holds {held}: {message}."
 
 

@@ -1,7 +1,4 @@
-"""The events table as it stands: its shape, what may be archived of it, which rows are of which day.
-
-Not here: connecting; what is done with the rows.
-"""
+"""The events table as it stands: its shape, and whether it may be archived. Not here: connecting, its rows."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -63,7 +60,7 @@ class Table:
 
     def instant(self, day: date) -> sql.Composable:
         """Midnight UTC at the start of a day, in the time column's type (the session's time zone is UTC)."""
-        return sql.SQL("{}::{}").format(sql.Literal(day.isoformat()), sql.SQL(_TIME_TYPES[self.time_type]))
+        return sql.SQL("{}::{}").format(sql.Literal(day.isoformat()), sql.SQL(TIME_TYPES[self.time_type]))
 
     def within(self, first: date, last: date) -> sql.Composable:
         """The condition that a row of ``SOURCE`` is of a day from ``first`` to ``last``, both included."""
@@ -76,7 +73,7 @@ class Table:
         return f"CREATE INDEX CONCURRENTLY ON {self.dataset.table} ({quoted(self.dataset.time_column)})"
 
 
-_TIME_TYPES = {
+TIME_TYPES = {
     "timestamp without time zone": "timestamp",
     "timestamp with time zone": "timestamptz",
     "date": "date",
@@ -100,6 +97,8 @@ WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND 
   AND i.indpred IS NULL AND i.indexprs IS NULL
   AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND NOT a.attnotnull
                   AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
+  AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conrelid = i.indrelid AND n.contype = 'n' AND NOT n.convalidated
+                  AND n.conkey[1] = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
 ORDER BY i.indisprimary DESC, i.indnkeyatts, c.relname LIMIT 1
 """
 _TIME_INDEXED = """
@@ -109,7 +108,12 @@ SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JO
 """
 _DESTRUCTIVE_REFERENCES = """
 SELECT conname, conrelid::regclass::text, confdeltype FROM pg_constraint
-WHERE contype = 'f' AND confrelid = %s AND confdeltype IN ('c', 'n', 'd') ORDER BY 2, 1
+WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd')
+  AND (confrelid = %s OR confrelid IN (SELECT relid FROM pg_partition_tree(%s))) ORDER BY 2, 1
+"""
+_DELETE_RULES = """
+SELECT rulename FROM pg_rewrite
+WHERE ev_type = '4' AND (ev_class = %s OR ev_class IN (SELECT relid FROM pg_partition_tree(%s))) ORDER BY 1
 """
 _DELETE_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
@@ -154,10 +158,15 @@ def reflect(connection: Connection, dataset: Dataset, *, to_delete: bool = False
             f"{name} has no key: neither a primary key nor a valid, immediate, complete unique index on NOT NULL "
             "columns. Without one a row cannot be told from its twin; add a primary key."
         )
-    for constraint, referencing, action in connection.execute(_DESTRUCTIVE_REFERENCES, (oid,)).fetchall():
+    for constraint, referencing, action in connection.execute(_DESTRUCTIVE_REFERENCES, (oid, oid)).fetchall():
         raise RefusedError(
             f"{name} is referenced by foreign key {quoted(constraint)} of {referencing} ON DELETE "
             f"{_DELETE_ACTIONS[action]}: deleting events would change rows that no file holds. Make it NO ACTION."
+        )
+    for (rule,) in connection.execute(_DELETE_RULES, (oid, oid)).fetchall():
+        raise RefusedError(
+            f"{name} has a rule on DELETE, {quoted(rule)}: it would do something else than delete, or more. Drop the "
+            "rule; a trigger may do what it did."
         )
     indexed = one(connection, _TIME_INDEXED, oid, dataset.time_column)[0]
     return Table(dataset, columns, tuple(key[0]), time_type, indexed)
@@ -170,7 +179,7 @@ def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
             f"{dataset.table} has no column {quoted(dataset.time_column)}. EVENT_TIME_COLUMN names the time column, "
             f"taken literally; the table has {', '.join(map(quoted, types))}."
         )
-    if found not in _TIME_TYPES:
+    if found not in TIME_TYPES:
         raise RefusedError(
             f"Column {quoted(dataset.time_column)} of {dataset.table} is of type {found}; EVENT_TIME_COLUMN must name "
             "a timestamp, timestamptz or date."
@@ -185,93 +194,3 @@ def exists(connection: Connection, name: TableName) -> bool:
         "WHERE nspname = %s AND relname = %s)"
     )
     return bool(one(connection, query, name.schema, name.name)[0])
-
-
-@dataclass(frozen=True, slots=True)
-class RowsOfDay:
-    """The rows of one day: how many, and the first and last time among them as PostgreSQL prints them in UTC."""
-
-    rows: int
-    first: str | None
-    last: str | None
-
-
-def count_day(connection: Connection, table: Table, day: date) -> RowsOfDay:
-    """Counts the rows of one day."""
-    query = sql.SQL("SELECT count(*), min({time})::text, max({time})::text FROM {table} AS {src} WHERE {window}")
-    row = one(
-        connection,
-        query.format(time=table.time, table=table.identifier, src=SOURCE, window=table.within(day, day)),
-    )
-    return RowsOfDay(*row)
-
-
-def has_rows(connection: Connection, table: Table, day: date) -> bool:
-    """Whether the day holds a row: one probe of the index, where there is one."""
-    query = sql.SQL("SELECT EXISTS (SELECT FROM {} AS {} WHERE {})")
-    return bool(one(connection, query.format(table.identifier, SOURCE, table.within(day, day)))[0])
-
-
-def days_with_rows(connection: Connection, table: Table, first: date, last: date) -> list[date]:
-    """The days from ``first`` to ``last`` that hold rows, oldest first.
-
-    With an index on the time column this is a loose index scan, one probe a day that holds rows; without one, a single
-    pass over the table.
-    """
-    if first > last:
-        return []
-    query = _LOOSE_SCAN if table.time_indexed else _FULL_SCAN
-    rows = connection.execute(
-        sql.SQL(query).format(
-            time=table.time,
-            table=table.identifier,
-            src=SOURCE,
-            window=table.within(first, last),
-            end=table.instant(last + ONE_DAY),
-            type=sql.SQL(_TIME_TYPES[table.time_type]),
-        )
-    ).fetchall()
-    return [day for (day,) in rows]
-
-
-_LOOSE_SCAN = """
-WITH RECURSIVE days_(day) AS (
-  (SELECT {time}::date FROM {table} AS {src} WHERE {window} ORDER BY {time} LIMIT 1)
-  UNION ALL
-  SELECT (SELECT {time}::date FROM {table} AS {src} WHERE {time} >= (days_.day + 1)::{type} AND {time} < {end}
-          ORDER BY {time} LIMIT 1)
-  FROM days_ WHERE days_.day IS NOT NULL
-)
-SELECT days_.day FROM days_ WHERE days_.day IS NOT NULL
-"""
-_FULL_SCAN = "SELECT DISTINCT {time}::date FROM {table} AS {src} WHERE {window} ORDER BY 1"
-
-
-def rows_by_day(connection: Connection, table: Table, first: date, last: date) -> dict[date, int]:
-    """How many rows each day from ``first`` to ``last`` holds; days without any are left out."""
-    query = sql.SQL("SELECT {time}::date, count(*) FROM {table} AS {src} WHERE {window} GROUP BY 1 ORDER BY 1")
-    rows = connection.execute(
-        query.format(time=table.time, table=table.identifier, src=SOURCE, window=table.within(first, last))
-    ).fetchall()
-    return dict(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Orphans:
-    """Rows that no day will ever archive: before the first partition, or with no finite time."""
-
-    before_start: int
-    not_finite: int
-
-    def __bool__(self) -> bool:
-        return bool(self.before_start or self.not_finite)
-
-
-def count_orphans(connection: Connection, table: Table) -> Orphans:
-    """Counts the rows of no day."""
-    query = sql.SQL(
-        "SELECT count(*) FILTER (WHERE isfinite({time})), count(*) FILTER (WHERE isfinite({time}) IS NOT TRUE) "
-        "FROM {table} AS {src} WHERE {time} IS NULL OR {time} < {start} OR {time} = 'infinity'"
-    )
-    start = table.instant(table.dataset.start)
-    return Orphans(*one(connection, query.format(time=table.time, table=table.identifier, src=SOURCE, start=start)))

@@ -17,7 +17,7 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
     """Archives and purges every aged day that still holds rows, those of a range, or the days named (YYYY-MM-DD)."""
     check_range(days, first, last)
     from event_archive import services
-    from event_archive.backlog import backlog
+    from event_archive.backlog import days_to_do
     from event_archive.days import now_utc
     from event_archive.display import Display, Totals
 
@@ -26,11 +26,11 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
     dataset = settings.dataset
     for day in [*days, *filter(None, (first, last))]:
         dataset.require_aged(day, now)
-    found = backlog(dataset, now, services.primary(settings))
+    to_do = days_to_do(dataset, now, services.primary(settings))
     # A lake that is out of reach is one clear error now, not one a day.
     with services.lake(settings) as lake:
         lake.stat(dataset.path(dataset.start))
-    wanted = list(dict.fromkeys(days)) or [day for day in found.days if within(day, first, last)]
+    wanted = list(dict.fromkeys(days)) or [day for day in to_do if within(day, first, last)]
     display, totals, remark = Display(as_json=settings.log_as_json), Totals(), ""
     if not wanted:
         display.done(totals, time.monotonic() - started, remark="Nothing to do: no aged day holds rows.")

@@ -8,7 +8,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.dagster_run import TagBucket
 
-from event_archive.backlog import backlog
+from event_archive.backlog import days_to_do
 from event_archive.dataset import Dataset
 from event_archive.defs.assets import OUTCOME_TAG
 from event_archive.defs.jobs import TABLE_TAG
@@ -82,8 +82,8 @@ def build_schedule(
         context: dg.ScheduleEvaluationContext, postgres: PostgresResource
     ) -> Sequence[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
-        found = backlog(dataset, now, postgres.primary(), timeout_seconds=_QUERY_TIMEOUT_SECONDS)
-        days = [day.isoformat() for day in found.days]
+        found = days_to_do(dataset, now, postgres.primary(), timeout_seconds=_QUERY_TIMEOUT_SECONDS)
+        days = [day.isoformat() for day in found]
         busy = days_in_flight(context.instance, datetime.now(UTC))
         idle = [day for day in days if day not in busy]
         chosen = choose_days(idle, last_runs(context.instance, dataset, idle), most=max_days_per_run)

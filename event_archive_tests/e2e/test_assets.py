@@ -21,7 +21,6 @@ from event_archive_tests.fixtures.installation import (
     Installation,
     failure,
     metadata,
-    persistent_instance,
 )
 from event_archive_tests.fixtures.pipeline import DAY
 
@@ -84,7 +83,7 @@ def test_the_assets_record_what_the_contract_names(installation: Installation, i
     assert (len(lines), lines[2].startswith("| 1 | evt-2024-03-01-0 | order.created | ")) == (7, True)
     purged = metadata(result, "purged_events")
     assert purged.pop("seconds") > 0
-    assert purged == {"deleted": 10, "proven": 10, "left": 0, "dry_run": False, "outcome": "purged"}
+    assert purged == {"deleted": 10, "proven": 10, "left": 0, "dry_run": False, "outcome": "purged", "reason": ""}
     assert installation.count() == 0
 
 
@@ -239,7 +238,8 @@ def test_where_another_run_holds_the_day_this_one_succeeds_and_says_so(
         result = local_installation.materialize(instance, KEY)
     purged = metadata(result, "purged_events")
     assert [purged[name] for name in ("outcome", "deleted", "left")] == ["locked", 0, 3]
-    assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "locked"  # type: ignore[union-attr]
+    # The other run does the work: the schedule need not put this day last.
+    assert OUTCOME_TAG not in instance.get_run_by_id(result.run_id).tags  # type: ignore[union-attr]
 
 
 def test_the_days_at_the_edge_are_refused_with_the_date_to_come_back_on(
@@ -297,11 +297,11 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not():
 
 
 def test_what_one_process_recorded_opens_the_gate_in_another(
-    local_installation: Installation, instance: dg.DagsterInstance, tmp_path: Path
+    local_installation: Installation, instance: dg.DagsterInstance, home: Path
 ):
     local_installation.add(3)
     local_installation.materialize(instance, KEY, only=["aged_events", "archive_csv"])
-    with persistent_instance(tmp_path / "dagster") as later:
+    with dg.DagsterInstance.from_config(str(home)) as later:
         assert (
             metadata(local_installation.materialize(later, KEY, only=["purged_events"]), "purged_events")["deleted"]
             == 3

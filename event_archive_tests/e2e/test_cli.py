@@ -20,7 +20,6 @@ from event_archive_tests.fixtures.installation import (
     Commands,
     Installation,
     clean_environment,
-    persistent_instance,
     run_cli,
 )
 from event_archive_tests.fixtures.pipeline import DAY
@@ -180,7 +179,7 @@ NEXT_YEAR = (TODAY + 400 * ONE_DAY).isoformat()
         (["no-such-command"], "No such command"),
         (["days", "--from", "x"], "'x' is not a day"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_usage_exits_with_2_and_does_nothing(
     local_installation: Installation, command: Commands, arguments: list[str], words: str
@@ -232,16 +231,16 @@ def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installa
     assert local_installation.count() == 2
 
 
-def test_with_dagster_home_the_runs_are_in_that_instance(local_installation: Installation, tmp_path: Path):
+def test_with_dagster_home_the_runs_are_in_that_instance(
+    local_installation: Installation, instance: dg.DagsterInstance, home: Path
+):
     local_installation.add(2)
-    home = tmp_path / "home"
-    with persistent_instance(home) as instance:
-        done = local_installation.cli("run", DAGSTER_HOME=str(home))
-        assert (done.code, done.stderr) == (0, "")
-        (run,) = instance.get_runs()
-        assert (run.job_name, run.status) == ("archive_job", dg.DagsterRunStatus.SUCCESS)
-        assert run.tags["dagster/partition"] == KEYS[0]
-        assert instance.get_materialized_partitions(dg.AssetKey("purged_events")) == {KEYS[0]}
+    done = local_installation.cli("run", DAGSTER_HOME=str(home))
+    assert (done.code, done.stderr) == (0, "")
+    (run,) = instance.get_runs()
+    assert (run.job_name, run.status) == ("archive_job", dg.DagsterRunStatus.SUCCESS)
+    assert run.tags["dagster/partition"] == KEYS[0]
+    assert instance.get_materialized_partitions(dg.AssetKey("purged_events")) == {KEYS[0]}
 
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock' AND query LIKE 'DELETE%%'"
@@ -360,7 +359,7 @@ cli.main()
 
 
 def test_the_demo_shows_it_all_and_the_second_time_that_nothing_is_left():
-    # Not in tmp_path: every pytest that starts takes the rights to its parent away from the user that PostgreSQL runs as.
+    # Not in tmp_path: each pytest that starts closes its parent to others, PostgreSQL's own user among them.
     with tempfile.TemporaryDirectory(prefix="ea-demo") as folder:
         _demo_twice(Path(folder))
 

@@ -40,7 +40,12 @@ mutation Launch($params: ExecutionParams!) {
 _RUN = """
 query Run($id: ID!) {
   runOrError(runId: $id) {
-    ... on Run { status assetMaterializations { assetKey { path } partition metadataEntries { label ...on IntMetadataEntry { intValue } } } }
+    ... on Run {
+      status
+      assetMaterializations {
+        assetKey { path } partition metadataEntries { label ... on IntMetadataEntry { intValue } }
+      }
+    }
   }
 }
 """
@@ -110,9 +115,12 @@ def webserver(azure_installation: Installation, tmp_path: Path) -> Iterator[Webs
     log = tmp_path / "dagster.log"
     command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
     environment = clean_environment(**azure_installation.variables, DAGSTER_HOME=str(home))
-    with log.open("w") as output, subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-    ) as process:
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
+    ):
         group = [psutil.Process(process.pid)]
         try:
             server = Webserver(f"http://127.0.0.1:{port}", log)
@@ -144,7 +152,9 @@ def _await_answer(server: Webserver, process: "subprocess.Popen[bytes]") -> None
 def test_a_day_is_rematerialized_from_the_running_webserver(webserver: Webserver, azure_installation: Installation):
     (repository,) = webserver.ask(_LOADED)["repositoriesOrError"]["nodes"]
     assert repository["location"]["name"] == "event_archive"
-    assert [(s["name"], s["scheduleState"]["status"]) for s in repository["schedules"]] == [("archive_daily", "RUNNING")]
+    assert [(s["name"], s["scheduleState"]["status"]) for s in repository["schedules"]] == [
+        ("archive_daily", "RUNNING")
+    ]
 
     azure_installation.add(10)
     rows = azure_installation.everything()

@@ -6,7 +6,8 @@ import pytest
 
 from event_archive.dataset import TableName, quoted
 from event_archive.errors import RefusedError
-from event_archive.table import Orphans, Table, count_orphans, days_with_rows, reflect, rows_by_day
+from event_archive.rows import Orphans, count_orphans, days_with_rows, rows_by_day
+from event_archive.table import Table, reflect
 from event_archive_tests.fixtures.pipeline import Pipeline
 
 

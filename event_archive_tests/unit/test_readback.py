@@ -4,7 +4,9 @@ import pytest
 
 from event_archive.errors import IntegrityError
 from event_archive.lake import StoredFile
-from event_archive.readback import Hashes, header, line_column
+from event_archive.csv_bytes import header, takes_more_rows, without_end_marker
+from event_archive.manifest import Hashes
+from event_archive.readback import line_column
 
 FILE = StoredFile("f/events_2024-03-01.csv", 1, '"e"', {}, datetime.now(UTC), appendable=True)
 
@@ -42,3 +44,33 @@ def test_a_copy_of_hashes_goes_its_own_way():
     twin.update(b"b")
     assert (hashes.bytes, twin.bytes) == (1, 2)
     assert hashes.sha256.hexdigest() != twin.sha256.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "more"),
+    [
+        (b"id\n1\n", True),
+        (b"id\n", True),
+        (b"id\n1", False),
+        (b"id\r\n1\r\n", False),
+        (b"\xef\xbb\xbfid\n1\n", False),
+        (b"id", False),
+    ],
+)
+def test_rows_may_follow_only_where_lines_end_as_ours_do(content: bytes, more: bool):
+    assert takes_more_rows(content, content[-1:]) == more
+
+
+@pytest.mark.parametrize("content", [b"id\n1\n\\.\n2\n", b"id\r\n\\.\r\n", b'id\n"a\nb"\n\\.\n', b"\\.\n"])
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 5, 100])
+def test_an_end_marker_is_refused(content: bytes, block_bytes: int):
+    blocks = (content[n : n + block_bytes] for n in range(0, len(content), block_bytes))
+    with pytest.raises(IntegrityError, match="before 18"):
+        list(without_end_marker(blocks, FILE))
+
+
+@pytest.mark.parametrize("content", [b'id\n"a\n\\.\nb"\n', b"id\n\\.x\n", b"id\nx\\.\n", b'id\n"\\."\n'])
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 5, 100])
+def test_what_looks_like_an_end_marker_passes(content: bytes, block_bytes: int):
+    blocks = [content[n : n + block_bytes] for n in range(0, len(content), block_bytes)]
+    assert list(without_end_marker(iter(blocks), FILE)) == blocks

@@ -1,0 +1,302 @@
+"""Tables and files that change under the archive, in every way that might cost a value."""
+
+import threading
+from datetime import date
+
+import psycopg
+import pytest
+
+from event_archive.adopt import adopt_day
+from event_archive.dataset import TableName
+from event_archive.errors import IntegrityError, RefusedError, UnreachableError
+from event_archive.postgres import Postgres
+from event_archive.purge import purge_day
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+
+
+def test_the_default_of_a_domain_does_not_stand_in_for_what_the_file_lacks(each_pipeline: Pipeline):
+    each_pipeline.add(3)
+    each_pipeline.archive()
+    each_pipeline.database.execute(
+        "CREATE DOMAIN status AS text DEFAULT 'paid'; ALTER TABLE \"Event\" ADD COLUMN status status"
+    )
+    assert each_pipeline.purge().deleted == 0
+    assert each_pipeline.run().deleted == 3
+    assert each_pipeline.values("status") == ["", "", "", "paid", "paid", "paid"]
+
+
+def test_a_rewrite_keeps_every_value_as_it_was(each_pipeline: Pipeline):
+    """Types that have become narrower must not touch what is archived and exists nowhere else."""
+    database = each_pipeline.database
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, at date, amount numeric, raw json, moment timestamptz, f float8);"
+        'INSERT INTO t VALUES (1, \'2024-03-01\', 1.23456, \'{"b":1, "b":2,  "a":"kept"}\', '
+        "'2024-03-01 12:34:56.123456+00', 0.1234567890123)"
+    )
+    of = each_pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.run()
+    before = of.records_of_file()[0]
+    database.execute(
+        "ALTER TABLE t ALTER amount TYPE numeric(10,2), ALTER raw TYPE jsonb, ALTER moment TYPE date, ALTER f TYPE real,"
+        "ADD COLUMN extra text; INSERT INTO t VALUES (2, '2024-03-01', 1, '{}', '2024-03-01', 1, 'x')"
+    )
+    assert of.run().deleted == 1
+    assert of.records_of_file()[0] == before | {"extra": ""}
+
+
+def test_a_rewrite_keeps_the_order_of_superseded_rows(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute("UPDATE \"Event\" SET event_type = 'B' WHERE id = 2")
+    pipeline.archive()
+    pipeline.database.execute("ALTER TABLE \"Event\" ADD COLUMN extra text DEFAULT 'x'")
+    pipeline.add(1, prefix="late")
+    assert pipeline.run().deleted == 4
+    assert pipeline.values("id") == ["1", "2", "3", "2", "1", "4", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-1], lambda c: c.replace(b"\n", b"\r\n"), lambda c: b"\xef\xbb\xbf" + c]
+)
+def test_an_adopted_file_whose_lines_end_otherwise_is_not_torn_by_an_append(each_pipeline: Pipeline, damage):
+    each_pipeline.database.execute(
+        "INSERT INTO \"Event\" (event_id, event_type, created_at, payload) VALUES ('first', 't', '2024-03-01', '{}')"
+    )
+    each_pipeline.run()
+    each_pipeline.put(damage(each_pipeline.content()))
+    adopt_day(each_pipeline.dataset, DAY, postgres=each_pipeline.postgres, lake=each_pipeline.lake)
+    each_pipeline.add(2, prefix="late")
+    assert each_pipeline.run().deleted == 2
+    assert each_pipeline.values("event_id") == ["first", "late-2024-03-01-0", "late-2024-03-01-1"]
+    each_pipeline.add(1, prefix="later")
+    assert each_pipeline.run().deleted == 1
+
+
+def test_an_end_marker_in_a_file_of_another_tool_hides_no_row(each_pipeline: Pipeline):
+    each_pipeline.add(1)
+    each_pipeline.put(b"id,event_id\n77,a\n\\.\n78,b\n")
+    with pytest.raises(IntegrityError):
+        each_pipeline.archive()
+    assert each_pipeline.count() == 1
+
+
+def test_a_row_of_another_day_that_stands_in_the_file_stays(each_pipeline: Pipeline):
+    """A file of another tool may hold anything; only rows of its day are deleted by it."""
+    each_pipeline.add(2)
+    each_pipeline.add(1, day=date(2026, 11, 1), prefix="young")
+    each_pipeline.archive()
+    young = each_pipeline.database.execute("COPY (SELECT 1) TO STDOUT") if False else None
+    assert young is None
+    with psycopg.connect(each_pipeline.database.dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("SET datestyle = ISO; SET timezone = UTC")
+        with cursor.copy('COPY "Event" TO STDOUT (FORMAT csv, HEADER)') as copy:
+            everything = b"".join(copy)
+    each_pipeline.put(everything)
+    each_pipeline.archive()
+    assert each_pipeline.purge().deleted == 2
+    assert each_pipeline.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("definition", "words"),
+    [
+        ("CREATE TABLE c (a int, at date, FOREIGN KEY (a, at) REFERENCES p ON DELETE CASCADE)", "CASCADE"),
+        (
+            "CREATE TABLE other (a int); CREATE RULE r AS ON DELETE TO t DO ALSO DELETE FROM other",
+            "a rule on DELETE, r",
+        ),
+        ("CREATE RULE r AS ON DELETE TO t DO INSTEAD NOTHING", "a rule on DELETE, r"),
+    ],
+)
+def test_what_would_delete_more_or_less_is_refused(pipeline: Pipeline, definition: str, words: str):
+    pipeline.database.execute(
+        "CREATE TABLE t (a int, at date, PRIMARY KEY (a, at)) PARTITION BY RANGE (at);"
+        "CREATE TABLE p PARTITION OF t FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');" + definition
+    )
+    with pytest.raises(RefusedError, match=words):
+        pipeline.of(table=TableName("public", "t"), time_column="at").archive()
+
+
+def test_a_partitioned_table_is_archived_and_purged(each_pipeline: Pipeline):
+    each_pipeline.database.execute(
+        "CREATE TABLE t (a int, at date, PRIMARY KEY (a, at)) PARTITION BY RANGE (at);"
+        "CREATE TABLE p1 PARTITION OF t FOR VALUES FROM ('2024-01-01') TO ('2024-03-01');"
+        "CREATE TABLE p2 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-04-01');"
+        "INSERT INTO t SELECT n, '2024-02-28'::date + n FROM generate_series(0, 4) AS n"
+    )
+    of = each_pipeline.of(table=TableName("public", "t"), time_column="at")
+    assert [of.run(day).deleted for day in (date(2024, 2, 29), DAY)] == [1, 1]
+    assert of.count() == 3
+
+
+def test_a_key_that_is_not_yet_validated_is_none(pipeline: Pipeline):
+    pipeline.database.execute(
+        "CREATE TABLE t (a int UNIQUE, at date); INSERT INTO t VALUES (NULL, '2024-03-01');"
+        "ALTER TABLE t ADD CONSTRAINT later NOT NULL a NOT VALID"
+    )
+    with pytest.raises(RefusedError, match="has no key"):
+        pipeline.of(table=TableName("public", "t"), time_column="at").archive()
+
+
+def test_rows_that_a_policy_hides_make_the_day_fail_instead_of_look_done(pipeline: Pipeline):
+    pipeline.add(4)
+    pipeline.database.execute(
+        'ALTER TABLE "Event" ENABLE ROW LEVEL SECURITY; CREATE POLICY half ON "Event" USING (id %% 2 = 0);'
+        'CREATE ROLE half LOGIN; GRANT SELECT, DELETE ON "Event" TO half'.replace("%%", "%")
+    )
+    limited = Pipeline(pipeline.database, pipeline.lake, role="half")
+    try:
+        with pytest.raises(RefusedError, match="row-level security"):
+            limited.archive()
+    finally:
+        pipeline.database.execute("DROP OWNED BY half; DROP ROLE half")
+
+
+def test_a_search_path_cannot_change_what_equal_means(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute('UPDATE "Event" SET event_type = upper(event_type)')
+    pipeline.database.execute(
+        f"""CREATE SCHEMA app; CREATE FUNCTION app.same(text, text) RETURNS bool LANGUAGE sql AS 'SELECT true';
+        CREATE OPERATOR app.= (LEFTARG = text, RIGHTARG = text, FUNCTION = app.same);
+        ALTER DATABASE {pipeline.database.name} SET search_path = app, public, pg_catalog"""
+    )
+    assert pipeline.purge().deleted == 0
+
+
+def test_no_setting_of_the_server_changes_the_text_of_a_value(each_pipeline: Pipeline):
+    """The test servers have other settings for all of these."""
+    each_pipeline.database.execute(
+        "CREATE TABLE t (a int PRIMARY KEY, at timestamptz, span interval, f float8, r real, raw bytea, day date);"
+        "INSERT INTO t VALUES (1, '2024-03-01 12:00+00', '1 year 2 days -03:00', 0.1::float8 + 0.2, 0.1, '\\x00ff', '2024-12-31')"
+    )
+    of = each_pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.run()
+    assert of.content().splitlines()[1] == (
+        b"1,2024-03-01 12:00:00+00,1 year 2 days -03:00:00,0.30000000000000004,0.1,\\x00ff,2024-12-31"
+    )
+
+
+def test_a_trigger_that_keeps_rows_is_named(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    pipeline.add(3)
+    pipeline.database.execute(
+        """CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+        CREATE TRIGGER keep BEFORE DELETE ON "Event" FOR EACH ROW WHEN (OLD.id = 2) EXECUTE FUNCTION keep()"""
+    )
+    purged = pipeline.run()
+    assert (purged.deleted, purged.left) == (2, 1)
+    assert "1 rows stay although the file holds them: a trigger" in caplog.text
+    assert "The next run appends them" not in caplog.text
+
+
+def test_a_file_that_vanishes_while_its_rows_are_deleted_rolls_back(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.add(3)
+    pipeline.archive()
+    original = type(pipeline.lake).stat
+    asked: list[str] = []
+
+    def vanishing(lake: object, path: str):
+        asked.append(path)
+        return original(lake, path) if len(asked) == 1 else None  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(pipeline.lake), "stat", vanishing)
+    with pytest.raises(IntegrityError, match="is gone from the lake"):
+        pipeline.purge()
+    assert pipeline.count() == 3
+
+
+def test_the_shape_cannot_change_between_the_comparison_and_the_delete(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    """A column added there could not be compared, and its values would be lost."""
+    pipeline.add(3)
+    pipeline.archive()
+    from event_archive import purge as module
+
+    original = module.load
+    blocked: list[bool] = []
+
+    def load_while_somebody_alters(*arguments: object):
+        readback = original(*arguments)  # type: ignore[arg-type]
+        with psycopg.connect(pipeline.database.dsn) as other, pytest.raises(psycopg.errors.LockNotAvailable):
+            other.execute("SET lock_timeout = '50ms'; ALTER TABLE \"Event\" ADD COLUMN extra text DEFAULT 'x'")
+        blocked.append(True)
+        return readback
+
+    monkeypatch.setattr(module, "load", load_while_somebody_alters)
+    assert pipeline.purge().deleted == 3
+    assert blocked == [True]
+
+
+def test_a_deferred_foreign_key_that_fails_at_the_commit_is_said(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.database.execute(
+        'CREATE TABLE note (event bigint REFERENCES "Event" DEFERRABLE INITIALLY DEFERRED); INSERT INTO note VALUES (2)'
+    )
+    pipeline.archive()
+    with pytest.raises(RefusedError, match="still refer"):
+        pipeline.purge()
+    assert pipeline.count() == 3
+
+
+def test_a_connection_lost_before_the_commit_is_an_unreachable_service(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.add(3)
+    pipeline.archive()
+    from event_archive import purge as module
+
+    original = module.count_day
+
+    def count_then_end(connection: psycopg.Connection, *arguments: object):
+        found = original(connection, *arguments)  # type: ignore[arg-type]
+        pipeline.database.execute("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
+        return found
+
+    monkeypatch.setattr(module, "count_day", count_then_end)
+    with pytest.raises(UnreachableError):
+        pipeline.purge()
+    assert pipeline.count() == 3
+
+
+def test_a_superseded_key_is_told_by_its_type_also_where_values_are_text(pipeline: Pipeline):
+    pipeline.database.execute(
+        "CREATE TABLE t (k numeric PRIMARY KEY, at date, kind text); INSERT INTO t VALUES (1.0, '2024-03-01', 'a')"
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    pipeline.database.execute("UPDATE t SET k = 1.00")
+    of.archive()
+    pipeline.database.execute("UPDATE t SET k = 1.0; ALTER TABLE t ALTER kind TYPE int USING 5")
+    assert of.purge().deleted == 0
+    assert of.run().deleted == 1
+    assert of.values("k") == ["1.0", "1.00", "1.0"]
+
+
+def test_consumers_of_a_replication_slot_can_tell_a_purge(pipeline: Pipeline):
+    pipeline.add(2)
+    archived = pipeline.archive()
+    assert archived.rows == 2
+    with psycopg.connect(pipeline.database.dsn) as connection:
+        connection.execute("SELECT pg_current_wal_lsn()")
+    purged = purge_day(
+        pipeline.dataset, DAY, postgres=Postgres(pipeline.database.dsn), lake=pipeline.lake,
+        record=pipeline.records[DAY], dry_run=False, message_prefix="event_archive",
+    )  # fmt: skip
+    assert purged.deleted == 2
+
+
+def test_a_purge_waits_for_a_table_lock_no_longer_than_it_may(pipeline: Pipeline):
+    pipeline.add(1)
+    pipeline.archive()
+    done = threading.Event()
+    with psycopg.connect(pipeline.database.dsn) as other:
+        other.execute('LOCK TABLE "Event" IN ACCESS EXCLUSIVE MODE')
+        from event_archive.errors import BusyError
+
+        with pytest.raises(BusyError, match="holds a lock"):
+            pipeline.purge()
+        done.set()
+    assert pipeline.purge().deleted == 1
