@@ -69,6 +69,9 @@ def _failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
             if data.user_failure_data and data.user_failure_data.description:
                 kind = data.user_failure_data.metadata.get("error")
                 return data.user_failure_data.description, str(kind.value) if kind else ""
-            if data.error:
-                return data.error.message.strip(), ""
+            error = data.error
+            while error and error.cause:
+                error = error.cause
+            if error:
+                return error.message.strip(), ""
     return "the run failed outside its steps", ""

@@ -47,8 +47,9 @@ class LastRun:
 def choose_days(days: Iterable[str], last_runs: Mapping[str, LastRun], *, most: int) -> list[str]:
     """Which days a tick launches, and in which order.
 
-    Days not tried at the last tick come first, then the oldest. Held, failed and dry-run days get the slots that are
-    left; among them the one that waited longest is first, so that they do not starve one another either.
+    Days not tried at the last tick come first, then the oldest. Where there are more days than slots, those tried least
+    recently get them, so that days which fill up again every night starve nobody. Held, failed and dry-run days get the
+    slots that are left.
 
     Args:
         days: that hold rows and have no run in flight, ``YYYY-MM-DD``.
@@ -57,12 +58,16 @@ def choose_days(days: Iterable[str], last_runs: Mapping[str, LastRun], *, most: 
     """
     last_tick = max((run.tick for run in last_runs.values()), default="")
 
-    def rank(day: str) -> tuple[bool, str, str]:
-        run = last_runs.get(day, LastRun())
-        tried = run.tick if run.stuck or run.tick == last_tick else ""
-        return run.stuck, tried, day
+    def run_of(day: str) -> LastRun:
+        return last_runs.get(day, LastRun())
 
-    return sorted(days, key=rank)[:most]
+    def in_turn(day: str) -> tuple[bool, str, str]:
+        return run_of(day).stuck, run_of(day).tick, day
+
+    chosen = sorted(days, key=in_turn)[:most]
+    healthy = [day for day in chosen if not run_of(day).stuck]
+    healthy.sort(key=lambda day: (bool(last_tick) and run_of(day).tick == last_tick, day))
+    return healthy + chosen[len(healthy) :]
 
 
 def build_schedule(

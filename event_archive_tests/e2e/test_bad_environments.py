@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient, generate_container_sas
@@ -240,24 +241,35 @@ def test_a_session_that_the_server_ends_is_out_of_reach_and_not_a_bug(local_inst
         purge()
 
 
+class Stop(BaseException):
+    """What Dagster makes of a signal, which psycopg does not know as it knows KeyboardInterrupt."""
+
+
 def test_a_statement_that_is_interrupted_ends_on_the_server_too(local_installation: Installation):
     database = local_installation.database
     asleep = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND query LIKE 'SELECT pg_sleep%%'"
 
-    def interrupt_once_asleep():
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise Stop
+
+    def stop_once_asleep() -> None:
         while not database.execute(asleep, database.name):
             pass
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGUSR1)
 
     def sleep() -> None:
         with Postgres(database.dsn).transaction("day") as connection:
             waker.start()
             connection.execute("SELECT pg_sleep(60)")
 
-    waker = threading.Thread(target=interrupt_once_asleep)
-    with pytest.raises(KeyboardInterrupt):
-        sleep()
-    waker.join()
+    before = signal.signal(signal.SIGUSR1, stop)
+    waker = threading.Thread(target=stop_once_asleep)
+    try:
+        with pytest.raises(Stop):
+            sleep()
+    finally:
+        waker.join()
+        signal.signal(signal.SIGUSR1, before)
     assert not database.execute(asleep + " AND state = 'active'", database.name)
 
 

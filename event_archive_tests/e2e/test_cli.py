@@ -112,10 +112,10 @@ def test_late_rows_are_appended_and_purged_by_the_next_run(installation: Install
     assert installation.archived(DAY) == before + late
 
 
-def test_a_terminal_gets_a_line_a_day_and_a_total(local_installation: Installation):
+def test_a_terminal_gets_a_line_a_day_and_a_total(local_installation: Installation, command: Commands):
     for day in DAYS[:2]:
         local_installation.add(1500, day=day)
-    done = local_installation.cli("run", LOG_FORMAT="console")
+    done = command("run", LOG_FORMAT="console")
     assert (done.code, done.stderr) == (0, "")
     header, *days, total = done.stdout.splitlines()
     assert header.split() == ["day", "rows", "appended", "size", "deleted", "left", "seconds"]
@@ -133,7 +133,7 @@ def test_days_lists_what_is_in_the_table_and_what_is_in_the_lake(azure_installat
     azure_installation.add(4, day=DAYS[1])
     azure_installation.put(b"id\n1\n", day=DAYS[2])
     azure_installation.add(1, day=YOUNG)
-    done = azure_installation.cli("days")
+    done = command("days")
     assert (done.code, done.stderr) == (0, "")
     size = len(azure_installation.content())
     assert done.lines == [
@@ -223,7 +223,7 @@ def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installa
     with psycopg.connect(local_installation.database.dsn) as other:
         lock = f'event_archive public."Event" {DAY}'
         other.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (lock,))
-        done = local_installation.cli("run")
+        done = command("run")
         shown = command("run", KEYS[0], LOG_FORMAT="console")
     assert done.code == shown.code == 0
     assert [done.days[key]["outcome"] for key in KEYS[:2]] == ["locked", "purged"]

@@ -101,7 +101,8 @@ def test_least_privilege_is_enough(pipeline: Pipeline):
     hold(pipeline.dataset, date(2024, 2, 1), date(2024, 2, 1), "x", pipeline.postgres)
     name = pipeline.database.name
     pipeline.database.execute(
-        f"""REVOKE ALL ON DATABASE {name} FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE archiver LOGIN;
+        f"""REVOKE ALL ON DATABASE {name} FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC;
+        CREATE ROLE archiver LOGIN;
         GRANT CONNECT, TEMPORARY ON DATABASE {name} TO archiver; GRANT USAGE ON SCHEMA public TO archiver;
         GRANT SELECT, DELETE ON "Event" TO archiver; GRANT SELECT ON event_archive_hold TO archiver"""
     )

@@ -51,7 +51,8 @@ def test_thirty_types_come_back_as_they_were(each_pipeline: Pipeline):
         "double": "'1e-310'", "flag": "false", "letter": "'x'", "document": "'{\"b\":1, \"a\":2,\"a\":3}'",
         "binary_document": "'[1e400, 1.50, \"\\u00e9\"]'", "moment": "'0044-03-15 BC'", "zoned": "'infinity'",
         "day": "'-infinity'", "clock": "'01:02:03.4+05:30'", "span": "'1 year -2 days 03:04:05.678'",
-        "numbers": "'[5:6]={1,NULL}'", "texts": "ARRAY['', NULL, 'NULL', '{\"']", "mood": "''", "pair": "'(1,\"a \"\"b\"\"\")'",
+        "numbers": "'[5:6]={1,NULL}'", "texts": "ARRAY['', NULL, 'NULL', '{\"']", "mood": "''",
+        "pair": "'(1,\"a \"\"b\"\"\")'",
         "address": "'10.1.2.3/8'", "network": "'10.0.0.0/8'", "cash": "'-1234.56'", "bits": "B'0101'",
         "numbers_range": "'[1,5)'", "spans": "'{[2020-01-01,2020-02-01)}'", "point": "'(1.1,-0)'",
         "search": "$$'a b':1A$$", "positive": "7",
@@ -172,7 +173,8 @@ def test_a_trigger_that_changes_what_is_restored_rolls_the_day_back(
     pipeline.add(2)
     pipeline.run()
     pipeline.database.execute(
-        """CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.event_type := 'x'; RETURN NEW; END $$;
+        """CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN NEW.event_type := 'x'; RETURN NEW; END $$;
         CREATE TRIGGER meddle BEFORE INSERT ON "Event" FOR EACH ROW EXECUTE FUNCTION meddle()"""
     )
     with pytest.raises(IntegrityError, match="2 rows were to stand .* 0 do"):

@@ -2,9 +2,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from event_archive.csv_bytes import header, takes_more_rows, without_end_marker
 from event_archive.errors import IntegrityError
 from event_archive.lake import StoredFile
-from event_archive.csv_bytes import header, takes_more_rows, without_end_marker
 from event_archive.manifest import Hashes
 from event_archive.readback import line_column
 
