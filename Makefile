@@ -46,8 +46,12 @@ ui: $(DEMO) ## The same, then Dagster's UI on it
 test: $(DEV) azurite ## Unit, integration and end-to-end tests
 	$(BIN)/python -m pytest event_archive_tests/unit event_archive_tests/integration event_archive_tests/e2e $(PYTEST_ARGS)
 
+.PHONY: test-faults
+test-faults: $(DEV) azurite ## Kills, network faults and races: some minutes
+	$(BIN)/python -m pytest event_archive_tests/faults $(PYTEST_ARGS) --dist loadfile
+
 .PHONY: test-all
-test-all: test ## Every test there is
+test-all: test test-faults ## Every test there is
 
 .PHONY: bench
 bench: $(DEV) azurite ## Measure rows per second and memory

@@ -22,12 +22,16 @@ class Fault:
         status: answered in place of Azurite's answer, to a request that Azurite never sees; None to pass it on.
         headers: of that answer.
         sent_fraction: how much of Azurite's answer is sent before the connection breaks: 0 for none, headers included.
+        delay_seconds: how long the request waits before it goes on to Azurite, or is answered.
+        again: it happens to every request that matches, until it is taken off the list.
     """
 
     matches: Callable[[str, str], bool]
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     sent_fraction: float = 1.0
+    delay_seconds: float = 0.0
+    again: bool = False
 
 
 @dataclass
@@ -36,7 +40,7 @@ class FaultyAzurite:
 
     Attributes:
         service: as Azurite, at the proxy's address.
-        faults: those still to happen, each to the first request that it matches.
+        faults: those still to happen, each to the first request that it matches, or to all.
         seen: method and address of each request.
     """
 
@@ -51,7 +55,8 @@ class FaultyAzurite:
             self.seen.append((method, address))
             for fault in self.faults:
                 if fault.matches(method, address):
-                    self.faults.remove(fault)
+                    if not fault.again:
+                        self.faults.remove(fault)
                     return fault
         return None
 
@@ -85,6 +90,7 @@ class _Server(ThreadingHTTPServer):
 def faulty(azurite: Azurite) -> Iterator[FaultyAzurite]:
     """A proxy before a running Azurite"""
     behind = urlsplit(azurite.account_url)
+    ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -101,6 +107,8 @@ def faulty(azurite: Azurite) -> Iterator[FaultyAzurite]:
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             fault = proxy.fault_for(self.command, self.path)
+            if fault and fault.delay_seconds:
+                ended.wait(fault.delay_seconds)
             if fault and fault.status:
                 self._send(fault.status, fault.headers, b"")
                 return
@@ -138,6 +146,7 @@ def faulty(azurite: Azurite) -> Iterator[FaultyAzurite]:
         try:
             yield proxy
         finally:
+            ended.set()
             server.shutdown()
             thread.join()
             server.hang_up()

@@ -1,0 +1,169 @@
+"""A process with everything imported that forks children which run one day and are killed on the way.
+
+Started by ``zygote.Zygote``; takes a JSON object a line on standard input and answers with the child's exit status. The
+points where a child dies are put into the libraries and functions from here: the product has no seam for it.
+"""
+
+import functools
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import psycopg
+from azure.storage.blob import BlobClient
+from psycopg import sql
+
+from event_archive import archive, logs
+from event_archive.definitions import build_definitions
+from event_archive.defs import assets
+from event_archive.defs.in_process import run_day
+from event_archive.lake.azure import AzureLake
+from event_archive.settings import PipelineSettings
+
+BLOCK_BYTES = 32 * 1024
+CHUNK_BYTES = 8 * 1024
+
+POINTS = {
+    "copy out": 5,
+    "block staged": 2,
+    "before the block list": 1,
+    "after the block list": 1,
+    "before the archive's event": 1,
+    "copy in": 4,
+    "before the delete": 1,
+    "after the delete": 1,
+    "before the commit": 1,
+    "after the commit": 1,
+    "before the purge's event": 1,
+}
+"""Where a child can be made to die, and how often a run of some hundred rows comes by."""
+
+
+def die_at(point: str, nth: int) -> None:
+    """Makes this process kill itself when it comes to a point for the nth time."""
+    seen = 0
+
+    def come() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            come()
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    def after(function: Callable[..., Any], only: Callable[..., bool] = lambda *_: True) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            if only(*args):
+                come()
+            return result
+
+        return wrapper
+
+    def deletes(_connection: object, query: object, *_: object) -> bool:
+        return isinstance(query, sql.Composed) and query.as_string(None).startswith("DELETE FROM")
+
+    deleted: set[int] = set()
+
+    def remember(connection: psycopg.Connection[Any], query: object, *_: object) -> bool:
+        if deletes(connection, query):
+            deleted.add(id(connection))
+        return False
+
+    execute, commit = psycopg.Connection.execute, psycopg.Connection.commit
+
+    def execute_or_die(connection: psycopg.Connection[Any], query: Any, *args: Any, **kwargs: Any) -> Any:
+        if deletes(connection, query):
+            come()
+        return execute(connection, query, *args, **kwargs)
+
+    def commit_or_die(connection: psycopg.Connection[Any]) -> None:
+        if point == "before the commit" and id(connection) in deleted:
+            come()
+        commit(connection)
+        if point == "after the commit" and id(connection) in deleted:
+            come()
+
+    match point:
+        case "copy out":
+            archive.Hashes.update = after(archive.Hashes.update)  # type: ignore[method-assign]
+        case "block staged":
+            BlobClient.stage_block = after(BlobClient.stage_block)  # type: ignore[method-assign]
+        case "before the block list":
+            BlobClient.commit_block_list = before(BlobClient.commit_block_list)  # type: ignore[method-assign]
+        case "after the block list":
+            BlobClient.commit_block_list = after(BlobClient.commit_block_list)  # type: ignore[method-assign]
+        case "before the archive's event":
+            assets.archive_day = after(assets.archive_day)
+        case "copy in":
+            psycopg.Copy.write = after(psycopg.Copy.write)  # type: ignore[method-assign]
+        case "before the delete":
+            psycopg.Connection.execute = execute_or_die  # type: ignore[method-assign]
+        case "after the delete":
+            psycopg.Connection.execute = after(execute, deletes)  # type: ignore[method-assign]
+        case "before the commit" | "after the commit":
+            psycopg.Connection.execute = after(execute, remember)  # type: ignore[method-assign]
+            psycopg.Connection.commit = commit_or_die  # type: ignore[method-assign]
+        case "before the purge's event":
+            assets.purge_day = after(assets.purge_day)
+        case _:
+            raise ValueError(point)
+
+
+def run(order: dict[str, Any]) -> int:
+    """Runs one day as the command line does; 0 where it went well."""
+    if order.get("point"):
+        die_at(order["point"], order["nth"])
+    job = build_definitions(PipelineSettings.load()).resolve_job_def("archive_job")
+    with dg.DagsterInstance.get() as instance:
+        done = run_day(job, date.fromisoformat(order["day"]), instance, dry_run=False)
+    if done.error:
+        print(done.error, file=sys.stderr)
+    return 1 if done.error else 0
+
+
+def carry_out(order: dict[str, Any]) -> int:
+    """Forks a child for an order, kills it after some seconds where the order says so, and returns its wait status."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = run(order)
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    if "seconds" in order:
+        watch = os.pidfd_open(child)
+        select.select([watch], [], [], order["seconds"])
+        os.close(watch)
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def main() -> None:
+    """Carries out orders until standard input ends."""
+    archive._CHUNK_BYTES = CHUNK_BYTES
+    small = functools.partial(AzureLake.from_connection_string, block_bytes=BLOCK_BYTES)
+    AzureLake.from_connection_string = small  # type: ignore[method-assign]
+    logs.configure(as_json=False)
+    # What Dagster imports when it first runs something shall not be imported by every child.
+    run({"day": "2015-01-01"})
+    for line in sys.stdin:
+        print(json.dumps(carry_out(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
