@@ -20,10 +20,13 @@ from azure.storage.blob import BlobClient
 from psycopg import sql
 
 from event_archive import archive, logs
+from event_archive.archive import archive_day
 from event_archive.definitions import build_definitions
 from event_archive.defs import assets
 from event_archive.defs.in_process import run_day
 from event_archive.lake.azure import AzureLake
+from event_archive.manifest import Hashes
+from event_archive.purge import purge_day
 from event_archive.settings import PipelineSettings
 
 BLOCK_BYTES = 32 * 1024
@@ -43,6 +46,11 @@ POINTS = {
     "before the purge's event": 1,
 }
 """Where a child can be made to die, and how often a run of some hundred rows comes by."""
+
+
+def put(owner: Any, name: str, value: object) -> None:
+    """Puts something in the place of what a class or module has."""
+    setattr(owner, name, value)
 
 
 def die_at(point: str, nth: int) -> None:
@@ -99,26 +107,26 @@ def die_at(point: str, nth: int) -> None:
 
     match point:
         case "copy out":
-            archive.Hashes.update = after(archive.Hashes.update)  # type: ignore[method-assign]
+            put(Hashes, "update", after(Hashes.update))
         case "block staged":
-            BlobClient.stage_block = after(BlobClient.stage_block)  # type: ignore[method-assign]
+            put(BlobClient, "stage_block", after(BlobClient.stage_block))
         case "before the block list":
-            BlobClient.commit_block_list = before(BlobClient.commit_block_list)  # type: ignore[method-assign]
+            put(BlobClient, "commit_block_list", before(BlobClient.commit_block_list))
         case "after the block list":
-            BlobClient.commit_block_list = after(BlobClient.commit_block_list)  # type: ignore[method-assign]
+            put(BlobClient, "commit_block_list", after(BlobClient.commit_block_list))
         case "before the archive's event":
-            assets.archive_day = after(assets.archive_day)
+            put(assets, "archive_day", after(archive_day))
         case "copy in":
-            psycopg.Copy.write = after(psycopg.Copy.write)  # type: ignore[method-assign]
+            put(psycopg.Copy, "write", after(psycopg.Copy.write))
         case "before the delete":
-            psycopg.Connection.execute = execute_or_die  # type: ignore[method-assign]
+            put(psycopg.Connection, "execute", execute_or_die)
         case "after the delete":
-            psycopg.Connection.execute = after(execute, deletes)  # type: ignore[method-assign]
+            put(psycopg.Connection, "execute", after(execute, deletes))
         case "before the commit" | "after the commit":
-            psycopg.Connection.execute = after(execute, remember)  # type: ignore[method-assign]
-            psycopg.Connection.commit = commit_or_die  # type: ignore[method-assign]
+            put(psycopg.Connection, "execute", after(execute, remember))
+            put(psycopg.Connection, "commit", commit_or_die)
         case "before the purge's event":
-            assets.purge_day = after(assets.purge_day)
+            put(assets, "purge_day", after(purge_day))
         case _:
             raise ValueError(point)
 
@@ -155,9 +163,9 @@ def carry_out(order: dict[str, Any]) -> int:
 
 def main() -> None:
     """Carries out orders until standard input ends."""
-    archive._CHUNK_BYTES = CHUNK_BYTES
+    put(archive, "_CHUNK_BYTES", CHUNK_BYTES)
     small = functools.partial(AzureLake.from_connection_string, block_bytes=BLOCK_BYTES)
-    AzureLake.from_connection_string = small  # type: ignore[method-assign]
+    put(AzureLake, "from_connection_string", small)
     logs.configure(as_json=False)
     # What Dagster imports when it first runs something shall not be imported by every child.
     run({"day": "2015-01-01"})

@@ -35,6 +35,19 @@ def statement(text: str) -> Matches:
     return lambda kind, body: kind in (b"Q", b"P") and text.encode() in body
 
 
+def commit(kind: bytes, body: bytes) -> bool:
+    """The client's COMMIT; not the word in another statement."""
+    return kind == b"Q" and body.startswith(b"COMMIT")
+
+
+def progress(kind: bytes, _body: bytes) -> bool:
+    """The server's messages that begin or end something, and rows of a COPY.
+
+    Its greeting is settings by the dozen, and the catalog's answers have a message for each row.
+    """
+    return kind in b"CTdGHcZ"
+
+
 def copy_data(kind: bytes, _body: bytes) -> bool:
     """A piece of a COPY: a row on its way out, a block on its way in."""
     return kind == b"d"
@@ -82,7 +95,7 @@ class Wire:
         self._port = 0
         self.open()
 
-    def dsn(self, database: str, **options: object) -> str:
+    def dsn(self, database: str, *, connect_timeout: int = 10) -> str:
         """A connection string that leads through the proxy."""
         return psycopg.conninfo.make_conninfo(
             host="127.0.0.1",
@@ -91,7 +104,7 @@ class Wire:
             dbname=database,
             sslmode="disable",
             gssencmode="disable",
-            **options,
+            connect_timeout=connect_timeout,
         )
 
     def open(self) -> None:

@@ -480,6 +480,25 @@ def test_a_run_that_loses_the_race_for_the_file_starts_again(pipeline: Pipeline,
     assert pipeline.values("id") == ["1", "2", "3"]
 
 
+def test_a_snapshot_is_never_older_than_the_file_it_writes_to(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    """Else a row that was archived and purged in its new form meanwhile would be appended in its old one."""
+    pipeline.add(2)
+    pipeline.archive()
+    original = type(pipeline.lake).stat
+    raced: list[str] = []
+
+    def lose_then_stat(lake: Lake, path: str):
+        if not raced:
+            raced.append(path)
+            pipeline.database.execute("UPDATE \"Event\" SET event_type = 'new' WHERE id = 1")
+            pipeline.run()
+        return original(lake, path)
+
+    monkeypatch.setattr(type(pipeline.lake), "stat", lose_then_stat)
+    pipeline.archive()
+    assert [r["event_type"] for r in pipeline.records_of_file() if r["id"] == "1"] == ["order.created", "new"]
+
+
 def test_three_lost_races_are_enough(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     pipeline.add(3)
     original = type(pipeline.lake).stat
