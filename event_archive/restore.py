@@ -216,6 +216,18 @@ def _require_restorable(connection: Connection, readback: Readback, file: Stored
         raise RefusedError(
             f"{file.path}: it lacks {', '.join(lacking)}, of the key of {target}. Restore into another table."
         )
+    keyless = one(
+        connection,
+        sql.SQL("SELECT count(*) FROM {} WHERE pg_catalog.num_nulls({}) > 0").format(
+            READBACK, sql.SQL(", ").join(map(sql.Identifier, readback.table.key))
+        ),
+    )[0]
+    if keyless:
+        named = ", ".join(map(quoted, readback.table.key))
+        raise RefusedError(
+            f"{file.path}: {keyless} rows of it have no {named}, the key of {target}. Restore it into a table of your "
+            "own making, with a key that all rows have: --table NAME."
+        )
     keys = [sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in readback.table.key]
     differing = connection.execute(
         sql.SQL("SELECT {}::text FROM {} AS {}, {} WHERE {} AND NOT ({}) LIMIT {}").format(

@@ -70,7 +70,8 @@ class Table:
 
     def missing_index(self) -> str:
         """The statement that creates the index this table lacks on its time column."""
-        return f"CREATE INDEX CONCURRENTLY ON {self.dataset.table} ({quoted(self.dataset.time_column)})"
+        column = sql.Identifier(self.dataset.time_column)
+        return sql.SQL("CREATE INDEX CONCURRENTLY ON {} ({})").format(self.identifier, column).as_string(None)
 
 
 TIME_TYPES = {

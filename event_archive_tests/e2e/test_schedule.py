@@ -309,7 +309,7 @@ def test_a_tick_that_takes_too_long_names_the_missing_index(
     clean.setattr(schedules, "_QUERY_TIMEOUT_SECONDS", 1)
     database = local_installation.database
     database.execute('DROP INDEX "Event_created_at_idx"')
-    statement = 'CREATE INDEX CONCURRENTLY ON public."Event" (created_at);'
+    statement = 'CREATE INDEX CONCURRENTLY ON "public"."Event" ("created_at");'
     with index_being_rebuilt(database):
         assert refusal(scheduler) == (
             'public."Event": finding the days that hold rows took longer than 1 s, because no index begins with the '

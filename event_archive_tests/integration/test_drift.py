@@ -11,6 +11,8 @@ from event_archive.adopt import adopt_day
 from event_archive.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
 from event_archive.purge import purge_day
+from event_archive.restore import restore_day, target_named
+from event_archive.table import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
 
@@ -313,3 +315,27 @@ def test_a_purge_waits_for_a_table_lock_no_longer_than_it_may(pipeline: Pipeline
         with pytest.raises(BusyError, match="holds a lock"):
             pipeline.purge()
     assert pipeline.purge().deleted == 1
+
+
+def test_rows_archived_before_the_key_was_renamed_are_not_versions_of_one_row(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute('ALTER TABLE "Event" RENAME COLUMN id TO pk')
+    pipeline.add(1, prefix="late")
+    pipeline.archive()
+    pipeline.database.execute("UPDATE \"Event\" SET event_type = 'B'")
+    assert pipeline.run().deleted == 1
+    assert pipeline.values("id") == ["1", "2", "", ""]
+    file = pipeline.lake.stat(pipeline.dataset.path(DAY))
+    assert file is not None
+    with pipeline.postgres.transaction("test") as connection:
+        table = reflect(connection, pipeline.dataset)
+        loaded = readback.load(connection, table, pipeline.lake, file, readback.no_progress)
+    assert (loaded.rows, loaded.superseded) == (4, 1)
+    target = target_named(pipeline.dataset)
+    with pytest.raises(RefusedError, match="2 rows of it have no pk"):
+        restore_day(pipeline.dataset, DAY, target=target, postgres=pipeline.postgres, lake=pipeline.lake)
+    pipeline.database.execute("CREATE TABLE mine (event_id text PRIMARY KEY, created_at timestamp)")
+    target = target_named(pipeline.dataset, "mine")
+    restored = restore_day(pipeline.dataset, DAY, target=target, postgres=pipeline.postgres, lake=pipeline.lake)
+    assert (restored.restored, restored.superseded) == (3, 1)

@@ -1,0 +1,130 @@
+"""``verify``, ``restore``, ``adopt``, ``hold``, ``release`` and ``holds`` as commands: what they say, how they end."""
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from event_archive.archive import ArchivedDay, archive_day
+from event_archive.definitions import build_definitions
+from event_archive.settings import PipelineSettings
+from event_archive_tests.fixtures.installation import Commands, Installation
+from event_archive_tests.fixtures.pipeline import DAY
+
+KEY = DAY.isoformat()
+
+
+@pytest.fixture
+def archived(installation: Installation, command: Commands) -> Installation:
+    """One day, archived and purged by the command line."""
+    installation.add(5)
+    assert command("run").code == 0
+    return installation
+
+
+def test_files_are_verified(archived: Installation, command: Commands):
+    done = command("verify")
+    assert (done.code, done.days[KEY]["result"], done.days[KEY]["rows"]) == (0, "good", 5)
+    assert command("verify", KEY).code == 0
+    assert command("verify", "--from", "2024-03-02").code == 1
+    missing = command("verify", "2024-03-02")
+    assert (missing.code, missing.days["2024-03-02"]["result"]) == (1, "there is no file")
+
+
+def test_a_damaged_file_is_said_then_adopted(archived: Installation, command: Commands):
+    file = archived.lake.stat(archived.dataset.path(DAY))
+    assert file is not None
+    archived.put(archived.content().replace(b"evt", b"EVT", 1), metadata=dict(file.metadata))
+    found = command("verify", LOG_FORMAT="console")
+    assert found.code == 1
+    assert "bytes were altered in place" in found.stdout
+    archived.add(1, prefix="late")
+    failed = command("run")
+    assert failed.code == 1
+    assert "event-archive adopt" in failed.stdout
+    assert command("adopt", KEY).code == 0
+    assert command("run").code == 0
+    assert command("verify").code == 0
+    assert archived.count() == 0
+
+
+def test_a_day_is_restored(archived: Installation, command: Commands):
+    done = command("restore", KEY)
+    assert (done.code, done.days[KEY]["restored"], done.days[KEY]["table"]) == (0, 5, 'public."Event_restored"')
+    assert command("restore", KEY, "--to", "2024-03-31").days[KEY]["skipped"] == 5
+    assert command("restore", KEY, "--table", "copy").days[KEY]["restored"] == 5
+    assert command("restore", KEY, "--in-place").days[KEY]["restored"] == 5
+    assert archived.count() == 5
+    assert command("restore", "2024-03-02").code == 1
+    assert command("restore", "2024-04-01", "--to", "2024-04-30").code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("restore", KEY, "--table", "Event"),
+        ("restore", KEY, "--table", "a.b.c"),
+        ("restore", KEY, "--table", "x", "--in-place"),
+        ("restore", KEY, "--to", "2024-02-01"),
+        ("restore",),
+        ("verify", KEY, "--from", KEY),
+        ("adopt",),
+        ("hold", KEY),
+        ("hold", KEY, "--reason", " "),
+        ("release", "yesterday"),
+    ],
+)
+def test_wrong_usage_ends_with_2(archived: Installation, command: Commands, arguments: tuple[str, ...]):
+    done = command(*arguments)
+    assert done.code == 2
+    assert "Error: " in done.stderr
+
+
+def test_a_held_day_is_archived_and_not_purged(installation: Installation, command: Commands):
+    installation.add(5)
+    assert command("holds").stdout == ""
+    assert command("hold", KEY, "--to", "2024-03-31", "--reason", "a lawsuit").code == 0
+    done = command("run")
+    assert (done.code, done.days[KEY]["outcome"], done.days[KEY]["reason"]) == (0, "held", "a lawsuit")
+    assert (done.days[KEY]["rows"], installation.count()) == (5, 5)
+    assert "held, not purged: a lawsuit" in command("run", LOG_FORMAT="console").stdout
+    (line,) = command("holds").lines
+    assert (line["first"], line["last"], line["reason"]) == (KEY, "2024-03-31", "a lawsuit")
+    assert "31 days released" in command("release", KEY, "--to", "2024-03-31").stdout
+    assert command("run").end["deleted"] == 5
+
+
+def test_the_launchpad_restores(archived: Installation, instance: dg.DagsterInstance):
+    job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
+    config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
+    assert job.execute_in_process(run_config=config, instance=instance).success
+    assert archived.database.execute('SELECT count(*) FROM "Event_restored"') == [(5,)]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_check_shows_what_verify_says(
+    installation: Installation, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, damaged: bool
+):
+    def archive_then_damage(*arguments: Any, **options: Any) -> ArchivedDay:
+        done = archive_day(*arguments, **options)
+        file = installation.lake.stat(done.path)
+        assert file is not None
+        if damaged:
+            installation.put(installation.content().replace(b"evt", b"EVT", 1), metadata=dict(file.metadata))
+        return done
+
+    installation.add(5)
+    monkeypatch.setattr("event_archive.defs.assets.archive_day", archive_then_damage)
+    job = build_definitions(PipelineSettings(verify_nightly=True)).resolve_job_def("archive_job")
+    result = job.execute_in_process(partition_key=KEY, instance=instance, raise_on_error=False)
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert (evaluation.check_name, evaluation.passed) == ("archive_is_whole", not damaged)
+    assert ("altered" in (evaluation.description or "")) == damaged
+
+
+def test_the_nightly_job_verifies_where_it_is_told_to(installation: Installation, instance: dg.DagsterInstance):
+    installation.add(2)
+    for nightly in (False, True):
+        job = build_definitions(PipelineSettings(verify_nightly=nightly)).resolve_job_def("archive_job")
+        result = job.execute_in_process(partition_key=KEY, instance=instance)
+        assert len(result.get_asset_check_evaluations()) == int(nightly)
