@@ -1,8 +1,11 @@
 """Writes the rows of one aged day into the day's file. Deletes nothing.
 
-The order is what makes it safe: the file is stat'ed first, the snapshot of the table begins after that, and the file is
-committed on the condition that it is still the one that was stat'ed. So no snapshot can ever write over a newer file.
-A run that loses the race starts again with a new stat and a new snapshot.
+The order is what makes it safe: the file is stat'ed first, the rows are read after that, and the file is committed on the
+condition that it is still the one that was stat'ed. So no older view of the table can ever write over a newer file. A run
+that loses the race starts again with a new stat and a new look at the table.
+
+An append keeps purges of its day away by the day's lock, taken before the rows are read: else a row that changed there and
+back could be purged by the file's last form while an append of the form between is on its way, and would end as that.
 """
 
 import logging
@@ -16,10 +19,11 @@ from psycopg import sql
 
 from event_archive.dataset import Dataset
 from event_archive.days import now_utc
-from event_archive.errors import FileChangedError
+from event_archive.errors import BusyError, FileChangedError
+from event_archive.holds import lock_day
 from event_archive.lake import Lake, StoredFile, Upload
 from event_archive.manifest import Hashes, Manifest, contradiction
-from event_archive.postgres import Connection, Postgres
+from event_archive.postgres import Connection, Isolation, Postgres
 from event_archive.readback import Progress, Readback, load, load_verbatim, no_progress
 from event_archive.rows import has_rows
 from event_archive.table import SOURCE, Column, Table, reflect
@@ -104,7 +108,9 @@ def archive_day(
         file = lake.stat(path)
         source = postgres if file or export_postgres is None else export_postgres
         try:
-            with source.transaction(f"{dataset.table}, {day}", isolation="REPEATABLE READ") as connection:
+            # An append reads its rows in one statement, whose snapshot must be younger than the day's lock.
+            isolation: Isolation = "READ COMMITTED" if file else "REPEATABLE READ"
+            with source.transaction(f"{dataset.table}, {day}", isolation=isolation) as connection:
                 written = _write(connection, dataset, day, lake, file, progress)
             break
         except FileChangedError:
@@ -131,7 +137,12 @@ def _write(
     if file is None:
         return _write_first(connection, table, day, lake, progress)
     manifest = Manifest.from_file(file, table=str(dataset.table))
-    late = has_rows(connection, table, day)
+    free = lock_day(connection, dataset, day, shared=True)
+    if not free:
+        if manifest is None:
+            raise BusyError(f"{dataset.table}, {day}: another run holds this day; the next run goes on.")
+        logger.info("%s, %s: another run purges this day; its file is left as it stands", dataset.table, day)
+    late = free and has_rows(connection, table, day)
     if manifest and not late:
         return _Written(file, manifest, 0, table.columns, _peek(lake, file))
     readback = load(connection, table, lake, file, progress)

@@ -59,7 +59,7 @@ class Hold:
     by: str
 
 
-def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool = False) -> bool:
+def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool = False, shared: bool = False) -> bool:
     """Takes the lock on the table and the day, until the transaction ends.
 
     Args:
@@ -67,6 +67,7 @@ def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool 
         dataset: whose table.
         day: the day.
         wait: for whoever has it, as long as the lock timeout allows.
+        shared: with others that ask for it so, but with no purge.
 
     Returns:
         False where somebody else has it.
@@ -75,6 +76,8 @@ def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool 
     if wait:
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
         return True
+    if shared:
+        return bool(one(connection, "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", name)[0])
     return bool(one(connection, "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", name)[0])
 
 

@@ -9,7 +9,9 @@ from datetime import UTC, date, datetime
 import psycopg
 import pytest
 
+from event_archive import archive
 from event_archive.errors import BusyError, FileChangedError, IntegrityError, NotAgedError, RefusedError
+from event_archive.holds import lock_day
 from event_archive.lake import Lake
 from event_archive.manifest import Manifest, Record
 from event_archive.postgres import Postgres
@@ -410,6 +412,38 @@ def test_where_another_run_holds_the_day_this_one_says_so(pipeline: Pipeline):
         purged = pipeline.purge()
     assert (purged.outcome, purged.deleted, purged.left) == ("locked", 0, 3)
     assert pipeline.purge().deleted == 3
+
+
+def test_a_purge_never_meets_an_append_of_its_day(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    """A row that went from A to B and back is not purged as A while B is on its way into the file."""
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute("UPDATE \"Event\" SET event_type = 'B' WHERE id = 1")
+    original = archive._Export.commit
+    meanwhile: list[str] = []
+
+    def purge_then_commit(export: object, *arguments: object):
+        pipeline.database.execute("UPDATE \"Event\" SET event_type = 'order.created' WHERE id = 1")
+        meanwhile.append(pipeline.purge().outcome)
+        return original(export, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(archive._Export, "commit", purge_then_commit)
+    pipeline.archive()
+    monkeypatch.undo()
+    assert meanwhile == ["locked"]
+    pipeline.run()
+    assert [r["event_type"] for r in pipeline.records_of_file() if r["id"] == "1"][-1] == "order.created"
+
+
+def test_an_append_leaves_the_file_alone_while_its_day_is_purged(pipeline: Pipeline):
+    pipeline.add(2)
+    first = pipeline.archive()
+    pipeline.add(1, prefix="late")
+    with pipeline.postgres.transaction("a purge") as connection:
+        assert lock_day(connection, pipeline.dataset, DAY)
+        second = pipeline.archive()
+    assert (second.etag, second.rows_appended) == (first.etag, 0)
+    assert pipeline.run().deleted == 3
 
 
 def test_a_lock_held_for_too_long_rolls_back_and_is_said(pipeline: Pipeline):
