@@ -1,11 +1,11 @@
 """Writes the rows of one aged day into the day's file. Deletes nothing.
 
-The order is what makes it safe: the file is stat'ed first, the rows are read after that, and the file is committed on the
-condition that it is still the one that was stat'ed. So no older view of the table can ever write over a newer file. A run
-that loses the race starts again with a new stat and a new look at the table.
+The order is what makes it safe: the file is stat'ed first, the rows are read after that, and the file is committed on
+the condition that it is still the one that was stat'ed. So no older view of the table can ever write over a newer file.
+A run that loses the race starts again with a new stat and a new look at the table.
 
-An append keeps purges of its day away by the day's lock, taken before the rows are read: else a row that changed there and
-back could be purged by the file's last form while an append of the form between is on its way, and would end as that.
+An append keeps purges of its day away by the day's lock, taken before the rows are read: else a row that changed there
+and back could be purged by the file's last form while an append of the form between is on its way, and end as that.
 """
 
 import logging
