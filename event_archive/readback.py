@@ -7,7 +7,7 @@ The file's rows are numbered in file order by ``line``. Of several rows with one
 get a negative number, which takes them out of every comparison and keeps them in place for a rewrite.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -166,7 +166,8 @@ def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: 
     )
     connection.execute(create)
     _number(connection, _VERBATIM, readback.line)
-    rows, hashes, _ = _copy(connection, _VERBATIM, lake, file, progress)
+    with lake.read(file) as blocks:
+        rows, hashes = _copy(connection, _VERBATIM, readback.columns, blocks, file, progress)
     if (rows, hashes.sha256.digest()) != (readback.rows, readback.hashes.sha256.digest()):
         raise contradiction(file, "it read differently the second time")
 
@@ -175,10 +176,11 @@ def _load(
     connection: Connection, table: Table, lake: Lake, file: StoredFile, progress: Progress, *, as_text: frozenset[str]
 ) -> Readback:
     with lake.read(file) as blocks:
-        columns = header(read_head(blocks, file), file)
-    line = sql.Identifier(line_column([*table.names, *columns]))
-    _create(connection, table, columns, line, as_text)
-    rows, hashes, first = _copy(connection, READBACK, lake, file, progress)
+        first = read_head(blocks, file)
+        columns = header(first, file)
+        line = sql.Identifier(line_column([*table.names, *columns]))
+        _create(connection, table, columns, line, as_text)
+        rows, hashes = _copy(connection, READBACK, columns, chain([first], blocks), file, progress)
     superseded = _index(connection, table, line)
     return Readback(
         table=table,
@@ -194,22 +196,26 @@ def _load(
 
 
 def _copy(
-    connection: Connection, into: sql.Identifier, lake: Lake, file: StoredFile, progress: Progress
-) -> tuple[int, Hashes, bytes]:
-    """Copies a file into a temporary table; returns its number of rows, its hashes and its first bytes."""
+    connection: Connection,
+    into: sql.Identifier,
+    columns: Sequence[str],
+    blocks: Iterator[bytes],
+    file: StoredFile,
+    progress: Progress,
+) -> tuple[int, Hashes]:
+    """Copies a file's blocks into a temporary table; returns its number of rows and its hashes."""
     hashes = Hashes()
-    with lake.read(file) as blocks, connection.cursor() as cursor:
-        if connection.info.server_version < _END_MARKER_ENDS_BEFORE:
-            blocks = without_end_marker(blocks, file)
-        first = read_head(blocks, file)
-        names = sql.SQL(", ").join(map(sql.Identifier, header(first, file)))
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true, ENCODING 'UTF8')").format(into, names)
+    if connection.info.server_version < _END_MARKER_ENDS_BEFORE:
+        blocks = without_end_marker(blocks, file)
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true, ENCODING 'UTF8')").format(into, names)
+    with connection.cursor() as cursor:
         with cursor.copy(statement) as copy:
-            for block in chain([first], blocks):
+            for block in blocks:
                 copy.write(block if hashes.bytes else block.removeprefix(BOM))
                 hashes.update(block)
                 progress("read back", 0, len(block))
-        return cursor.rowcount, hashes, first
+        return cursor.rowcount, hashes
 
 
 def _create(
