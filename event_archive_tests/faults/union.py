@@ -1,6 +1,5 @@
 """What must hold whatever happens: each row in the table or in the file; in the end, once, in the file."""
 
-import json
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -9,7 +8,7 @@ from event_archive.postgres import Postgres
 from event_archive.table import reflect
 from event_archive.verify import verify_day
 from event_archive_tests.faults.wire import Wire, alone
-from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline, as_row
 
 Row = tuple[Any, ...]
 
@@ -42,17 +41,7 @@ def in_file(pipeline: Pipeline, day: date = DAY) -> list[Row]:
     """The day's rows in the file, in its order; none where there is none."""
     if pipeline.lake.stat(pipeline.dataset.path(day)) is None:
         return []
-    return [
-        (
-            r["id"],
-            r["event_id"],
-            r["event_type"],
-            r["created_at"],
-            r["processed_at"] or None,
-            json.loads(r["payload"]),
-        )
-        for r in pipeline.records_of_file(day)
-    ]
+    return [as_row(record) for record in pipeline.records_of_file(day)]
 
 
 def by_key(rows: list[Row]) -> dict[str, Row]:
