@@ -355,7 +355,7 @@ class Meddled:
     Attributes:
         lake: the true one.
         meddle: what happens, once.
-        moment: "stat 1" (after the first stat), "read 1", "read 2" (once the first block of that read is out), ...
+        moment: "stat 1" (after the first stat), "read 1" (with the first block), "end 1" (after the last block), ...
     """
 
     lake: Lake
@@ -380,6 +380,7 @@ class Meddled:
             for block in content:
                 self._now("read")
                 yield block
+            self._now("end")
 
         with self.lake.read(file) as content:
             yield blocks()
@@ -402,7 +403,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
-@pytest.mark.parametrize("moment", ["stat 1", "read 1", "read 2", "during the DELETE"])
+@pytest.mark.parametrize("moment", ["stat 1", "read 1", "end 1", "during the DELETE"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_file_that_changes_under_a_purge_deletes_nothing(
     database: Any, lake: Lake, container: str, azurite: Azurite, damage: str, moment: str
