@@ -4,11 +4,13 @@ Here: the questions of the schedule, the command line and ``aged_events``. Not h
 """
 
 import logging
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 
 from event_archive.dataset import Dataset
 from event_archive.days import now_utc
 from event_archive.errors import BusyError
+from event_archive.holds import held_days
 from event_archive.postgres import Postgres
 from event_archive.rows import MOST_ORPHANS, Orphans, RowsOfDay, count_day, count_orphans, days_with_rows, rows_by_day
 from event_archive.table import Table, reflect
@@ -61,13 +63,23 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
 def _report_orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float) -> None:
     """Warns of rows that no day will ever archive. That they cannot be counted in time stops nobody."""
     try:
-        with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
-            orphans = count_orphans(connection, reflect(connection, dataset))
+        found = orphans(dataset, postgres, timeout_seconds=timeout_seconds)
     except BusyError as error:
         logger.warning("rows of no day could not be counted: %s", error)
         return
-    if orphans:
-        logger.warning("%s", orphans_told(dataset, orphans))
+    if found:
+        logger.warning("%s", orphans_told(dataset, found))
+
+
+def orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float = 0) -> Orphans:
+    """Counts the rows that no day will ever archive.
+
+    Raises:
+        BusyError: it took longer than ``timeout_seconds``, where that is not 0.
+        RefusedError, UnreachableError: as PostgreSQL says.
+    """
+    with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
+        return count_orphans(connection, reflect(connection, dataset))
 
 
 def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> tuple[dict[date, int], Orphans]:
@@ -80,6 +92,46 @@ def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> tu
         table = reflect(connection, dataset)
         rows = rows_by_day(connection, table, dataset.start, dataset.retention.last_aged_day(now))
         return rows, count_orphans(connection, table)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Days that ought to be done: they came of age some time ago, hold rows, and are not held.
+
+    Attributes:
+        days: how many.
+        rows: that they hold.
+        oldest: the first of them; None where there is none.
+        held_days: days of that age that hold rows because somebody holds them.
+    """
+
+    days: int
+    rows: int
+    oldest: date | None
+    held_days: int
+
+    def told(self, dataset: Dataset) -> str:
+        """A sentence for people; empty where there is no backlog."""
+        if not self.days:
+            return ""
+        return (
+            f"{dataset.table}: {self.days} aged days since {self.oldest} still hold {self.rows} rows. See whether the "
+            "schedule is on and their runs failed; raise MAX_DAYS_PER_RUN if they are only many."
+        )
+
+
+def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: int) -> Backlog:
+    """The days that came of age more than ``grace_days`` ago and still hold rows.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    last = dataset.retention.last_aged_day(now) - timedelta(days=grace_days)
+    with postgres.transaction(str(dataset.table)) as connection:
+        rows = rows_by_day(connection, reflect(connection, dataset), dataset.start, last)
+        held = held_days(connection, dataset)
+    late = sorted(rows.keys() - held)
+    return Backlog(len(late), sum(rows[day] for day in late), late[0] if late else None, len(rows.keys() & held))
 
 
 def orphans_told(dataset: Dataset, orphans: Orphans) -> str:

@@ -9,6 +9,8 @@ from event_archive.defs.jobs import build_archive_job, build_restore_job
 from event_archive.defs.partitions import aged_days
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.defs.schedules import build_schedule
+from event_archive.defs.sensors import build_sensors
+from event_archive.defs.upkeep import build_upkeep
 from event_archive.readback import Progress, no_progress
 from event_archive.settings import PipelineSettings
 
@@ -28,13 +30,18 @@ def build_definitions(
     dataset = settings.dataset
     partitions = aged_days(dataset)
     assets = build_assets(dataset, partitions)
-    checks = build_checks(dataset, partitions)
-    job = build_archive_job(dataset, assets, checks if settings.verify_nightly else [])
+    checks = build_checks(dataset, partitions, alert_days=settings.backlog_alert_days)
+    job = build_archive_job(dataset, assets, [checks.archive_is_whole] if settings.verify_nightly else [])
+    most = settings.max_days_per_run
     return dg.Definitions(
         assets=assets,
-        asset_checks=checks,
+        asset_checks=[checks.archive_is_whole, *checks.of_table],
         jobs=[job, build_restore_job(dataset)],
-        schedules=[build_schedule(dataset, job, max_days_per_run=settings.max_days_per_run, cron=cron)],
+        schedules=[
+            build_schedule(dataset, job, max_days_per_run=most, cron=cron),
+            *build_upkeep(dataset, checks.of_table),
+        ],
+        sensors=build_sensors(dataset, job, assets, max_days_per_run=most),
         resources={"postgres": PostgresResource(), "lake": LakeResource(), "progress": progress},
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=dg.in_process_executor,

@@ -59,11 +59,14 @@ class Totals:
     bytes: int = 0
     deleted: int = 0
     left: int = 0
+    failures: list[DayRun] = field(default_factory=list)
 
     def add(self, run: DayRun) -> None:
         """Counts one day."""
         self.days += 1
-        self.failed += run.error is not None
+        if run.error is not None:
+            self.failed += 1
+            self.failures.append(run)
         self.rows += run.rows
         self.rows_appended += run.rows_appended
         self.bytes += run.bytes
@@ -130,7 +133,8 @@ class Display:
     def done(self, totals: Totals, seconds: float, *, remark: str = "") -> None:
         """Shows the sums."""
         if self.as_json:
-            extra = {name: getattr(totals, name) for name in vars(totals)} | {"seconds": round(seconds, 3)}
+            sums = {name: value for name, value in vars(totals).items() if isinstance(value, int)}
+            extra = sums | {"seconds": round(seconds, 3)}
             logger.info("%s", remark or "run done", extra=extra)
             return
         if totals.days:

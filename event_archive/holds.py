@@ -90,6 +90,14 @@ def hold_on(connection: Connection, dataset: Dataset, day: date) -> str | None:
     return str(row[0]) if row else None
 
 
+def held_days(connection: Connection, dataset: Dataset) -> set[date]:
+    """The days that are held at this moment."""
+    if not _exist(connection, dataset):
+        return set()
+    query = sql.SQL("SELECT day FROM {} WHERE table_name = %s").format(_table(dataset))
+    return {day for (day,) in connection.execute(query, (str(dataset.table),)).fetchall()}
+
+
 def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postgres) -> None:
     """Holds each day from ``first`` to ``last``; creates the table for holds where there is none.
 

@@ -49,6 +49,12 @@ def _container(name: str) -> str:
     return name
 
 
+def _storage_account(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]{3,24}", name):
+        raise ValueError("must be a storage account's name: 3 to 24 lower-case letters and digits")
+    return name
+
+
 def _day(text: str) -> date:
     try:
         return parse_day(text)
@@ -166,6 +172,7 @@ class PipelineSettings(_EnvironmentSettings):
     archive_start_date: Annotated[date, BeforeValidator(_day)] = date(2015, 1, 1)
     archive_folder: Annotated[str, AfterValidator(_folder)] = "titan-pulse-event-archive"
     max_days_per_run: Annotated[int, Field(ge=1, le=10_000)] = 31
+    backlog_alert_days: Annotated[int, Field(ge=0, le=36_500)] = 3
     log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = None
     dry_run: bool = False
     verify_nightly: bool = False
@@ -202,6 +209,7 @@ class Settings(PipelineSettings):
     archive_local_path: Path | None = None
     azure_storage_container: Annotated[str, AfterValidator(_container)] = "archive"
     run_budget: Annotated[timedelta | None, BeforeValidator(_budget)] = None
+    metrics_textfile: Path | None = None
     alert_webhook_url: Annotated[SecretStr, AfterValidator(_http_url)] | None = None
 
     @classmethod
@@ -215,7 +223,7 @@ class Settings(PipelineSettings):
 
 
 class InstanceSettings(_EnvironmentSettings):
-    """Where Dagster keeps its own records: in PostgreSQL if there is a host, else in files.
+    """Where Dagster keeps its own records and its runs' output: in PostgreSQL and Azure if those are named, else files.
 
     The attributes are the variables of the same name.
     """
@@ -225,6 +233,8 @@ class InstanceSettings(_EnvironmentSettings):
     dagster_pg_db: str | None = None
     dagster_pg_username: str | None = None
     dagster_pg_password: SecretStr | None = None
+    dagster_logs_account: Annotated[str | None, AfterValidator(_storage_account)] = None
+    dagster_logs_container: Annotated[str, AfterValidator(_container)] = "dagster-logs"
 
     @classmethod
     def _contradictions(cls) -> list[str]:

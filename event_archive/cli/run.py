@@ -3,10 +3,15 @@
 import sys
 import time
 from datetime import date
+from typing import TYPE_CHECKING
 
 import click
 
 from event_archive.cli.arguments import DAY, check_range, load_settings, range_options, within
+
+if TYPE_CHECKING:
+    from event_archive.display import Totals
+    from event_archive.settings import Settings
 
 
 @click.command()
@@ -16,22 +21,39 @@ from event_archive.cli.arguments import DAY, check_range, load_settings, range_o
 def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_run: bool) -> None:
     """Archives and purges every aged day that still holds rows, those of a range, or the days named (YYYY-MM-DD)."""
     check_range(days, first, last)
+    from event_archive.cli.announce import announced
+    from event_archive.days import now_utc
+
+    settings = load_settings()
+    for day in [*days, *filter(None, (first, last))]:
+        settings.dataset.require_aged(day, now_utc())
+    with announced(settings) as totals:
+        _run(settings, days, first, last, totals, dry_run=dry_run or settings.dry_run)
+    if totals.failures:
+        sys.exit(1)
+
+
+def _run(
+    settings: "Settings",
+    days: tuple[date, ...],
+    first: date | None,
+    last: date | None,
+    totals: "Totals",
+    *,
+    dry_run: bool,
+) -> None:
     from event_archive import services
     from event_archive.backlog import days_to_do
     from event_archive.days import now_utc
-    from event_archive.display import Display, Totals
+    from event_archive.display import Display
 
-    started, now = time.monotonic(), now_utc()
-    settings = load_settings()
-    dataset = settings.dataset
-    for day in [*days, *filter(None, (first, last))]:
-        dataset.require_aged(day, now)
-    to_do = days_to_do(dataset, now, services.primary(settings))
+    started, dataset = time.monotonic(), settings.dataset
+    to_do = days_to_do(dataset, now_utc(), services.primary(settings))
     # A lake that is out of reach is one clear error now, not one a day.
     with services.lake(settings) as lake:
         lake.stat(dataset.path(dataset.start))
     wanted = list(dict.fromkeys(days)) or [day for day in to_do if within(day, first, last)]
-    display, totals, remark = Display(as_json=settings.log_as_json), Totals(), ""
+    display, remark = Display(as_json=settings.log_as_json), ""
     if not wanted:
         display.done(totals, time.monotonic() - started, remark="Nothing to do: no aged day holds rows.")
         return
@@ -45,12 +67,10 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
             if settings.run_budget and time.monotonic() - started > settings.run_budget.total_seconds():
                 remark = f"The run's budget of {settings.run_budget} is used up; the next run goes on with {day}."
                 break
-            result = run_day(job, day, instance, dry_run=dry_run or settings.dry_run)
+            result = run_day(job, day, instance, dry_run=dry_run)
             totals.add(result)
             display.day(result)
             if result.unreachable:
                 remark = "A service is out of reach; the days that are left were not tried."
                 break
     display.done(totals, time.monotonic() - started, remark=remark)
-    if totals.failed:
-        sys.exit(1)

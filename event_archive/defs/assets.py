@@ -1,21 +1,20 @@
 """The three assets. Each reads its context, calls one verb and returns what it found; the verbs do the work."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
 
 from event_archive.archive import ArchivedDay, archive_day
 from event_archive.backlog import aged_rows
 from event_archive.dataset import Dataset
 from event_archive.days import parse_day
+from event_archive.defs.failures import failures_told
 from event_archive.defs.gate import latest_record
 from event_archive.defs.preview import preview
 from event_archive.defs.resources import LakeResource, PostgresResource
-from event_archive.errors import EventArchiveError
 from event_archive.manifest import Record
 from event_archive.purge import PurgedDay, purge_day
 from event_archive.readback import Progress
@@ -28,9 +27,8 @@ POOL = "postgres"
 OUTCOME_TAG = "event_archive/outcome"
 """On runs whose purge deleted nothing on purpose: ``dry run`` or ``held``. The schedule reads it."""
 
-STOPPED = "Stopped. What was not committed is as it was; the next run goes on."
-INTERRUPTED = "Interrupted"
-"""In the failure's metadata where a signal ended the step."""
+# A day comes of age every night. A warning after one that was missed, a failure after two.
+_EVERY_NIGHT = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
 
 
 class PurgeConfig(dg.Config):
@@ -44,13 +42,17 @@ def build_assets(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> 
     """The assets of one dataset, one partition a day."""
 
     def daily(
-        kinds: set[str], description: str, deps: Sequence[dg.AssetsDefinition] = ()
+        kinds: set[str],
+        description: str,
+        deps: Sequence[dg.AssetsDefinition] = (),
+        freshness_policy: dg.FreshnessPolicy | None = None,
     ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
         """An asset with what the three have in common."""
         return dg.asset(
             kinds=kinds,
             description=description,
             deps=deps,
+            freshness_policy=freshness_policy,
             partitions_def=partitions,
             group_name=GROUP,
             owners=["team:event-archive"],
@@ -71,6 +73,7 @@ def build_assets(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> 
         deps=[aged_events],
         kinds={"csv", "azure"},
         description="The day's CSV in the lake: written, appended to, or left as it is.",
+        freshness_policy=_EVERY_NIGHT,
     )
     def archive_csv(
         context: dg.AssetExecutionContext,
@@ -173,17 +176,3 @@ def _log_day(record: Record, purged: PurgedDay) -> None:
             "seconds": round(record.seconds + purged.seconds, 3),
         },
     )
-
-
-@contextmanager
-def failures_told() -> Iterator[None]:
-    """Turns this package's errors into Dagster's, which says whether a retry makes sense."""
-    try:
-        yield
-    except (KeyboardInterrupt, DagsterExecutionInterruptedError) as stop:
-        # Dagster's retry policies hold for signals, too; but whoever stops a run does not want it tried again.
-        raise dg.Failure(description=STOPPED, metadata={"error": INTERRUPTED}, allow_retries=False) from stop
-    except EventArchiveError as error:
-        raise dg.Failure(
-            description=str(error), metadata={"error": type(error).__name__}, allow_retries=error.transient
-        ) from error

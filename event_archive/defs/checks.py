@@ -1,21 +1,39 @@
 """Asset checks: for people to see. Not here: the gate of the purge, which is no check (see docs/decisions/)."""
 
 import warnings
+from dataclasses import dataclass
 
 import dagster as dg
 from dagster_shared.utils.warnings import PreviewWarning
 
+from event_archive.backlog import backlog, orphans, orphans_told
 from event_archive.dataset import Dataset
-from event_archive.days import parse_day
-from event_archive.defs.assets import POOL, failures_told
-from event_archive.defs.gate import ARCHIVE_CSV
+from event_archive.days import now_utc, parse_day
+from event_archive.defs.assets import POOL
+from event_archive.defs.failures import failures_told
+from event_archive.defs.gate import AGED_EVENTS, ARCHIVE_CSV
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.table import reflect
 from event_archive.verify import verify_day
 
 
-def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetChecksDefinition]:
-    """The checks of one dataset's assets."""
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """The checks of one dataset's assets: of a day's file, and of the table as a whole."""
+
+    archive_is_whole: dg.AssetChecksDefinition
+    of_table: list[dg.AssetChecksDefinition]
+
+
+def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, alert_days: int) -> Checks:
+    """The checks of one dataset's assets.
+
+    Args:
+        dataset: whose assets.
+        partitions: its days.
+        alert_days: for how long after it came of age a day may hold rows.
+    """
+    table_checks = [_backlog_is_small(dataset, alert_days), _no_orphans(dataset)]
     # Partitions of checks are a preview in Dagster 1.13; without them a check would not know its day.
     with warnings.catch_warnings(action="ignore", category=PreviewWarning):
 
@@ -41,4 +59,42 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> 
                 metadata={"rows": found.rows, "bytes": found.bytes, "seconds": found.seconds},
             )
 
-    return [archive_is_whole]
+    return Checks(archive_is_whole, table_checks)
+
+
+def _backlog_is_small(dataset: Dataset, alert_days: int) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=AGED_EVENTS,
+        pool=POOL,
+        description=f"No day that came of age more than {alert_days} days ago still holds rows, unless it is held.",
+    )
+    def backlog_is_small(postgres: PostgresResource) -> dg.AssetCheckResult:
+        with failures_told():
+            found = backlog(dataset, now_utc(), postgres.primary(), grace_days=alert_days)
+        return dg.AssetCheckResult(
+            passed=not found.days,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=found.told(dataset) or "no backlog",
+            metadata={"days": found.days, "rows": found.rows, "held_days": found.held_days},
+        )
+
+    return backlog_is_small
+
+
+def _no_orphans(dataset: Dataset) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=AGED_EVENTS,
+        pool=POOL,
+        description="No row lies before the first day that is archived, or has no finite time: none would ever go.",
+    )
+    def no_orphans(postgres: PostgresResource) -> dg.AssetCheckResult:
+        with failures_told():
+            found = orphans(dataset, postgres.primary())
+        return dg.AssetCheckResult(
+            passed=not found,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=orphans_told(dataset, found) if found else "every row is of some day",
+            metadata={"before_start": found.before_start, "not_finite": found.not_finite},
+        )
+
+    return no_orphans

@@ -7,7 +7,10 @@ import dagster as dg
 from event_archive.errors import IntegrityError
 from event_archive.manifest import Record
 
+AGED_EVENTS = dg.AssetKey("aged_events")
 ARCHIVE_CSV = dg.AssetKey("archive_csv")
+PURGED_EVENTS = dg.AssetKey("purged_events")
+ASSET_KEYS = (AGED_EVENTS, ARCHIVE_CSV, PURGED_EVENTS)
 
 
 def latest_record(instance: dg.DagsterInstance, day: date) -> Record:

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from event_archive.defs.assets import INTERRUPTED
+from event_archive.defs.failures import INTERRUPTED, first_failure
 from event_archive.display import DayRun
 from event_archive.errors import UnreachableError
 
@@ -40,7 +40,7 @@ def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, d
     )
     seconds = time.monotonic() - started
     if not result.success:
-        error, kind = _failure(result)
+        error, kind = first_failure(result.all_events)
         if kind == INTERRUPTED:
             raise KeyboardInterrupt
         return DayRun(day, seconds, error=error, unreachable=kind == UnreachableError.__name__)
@@ -59,19 +59,3 @@ def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, d
         outcome=found["outcome"],
         reason=found["reason"],
     )
-
-
-def _failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
-    """The words and the kind of the first failure."""
-    for event in result.all_events:
-        if event.is_step_failure:
-            data = event.step_failure_data
-            if data.user_failure_data and data.user_failure_data.description:
-                kind = data.user_failure_data.metadata.get("error")
-                return data.user_failure_data.description, str(kind.value) if kind else ""
-            error = data.error
-            while error and error.cause:
-                error = error.cause
-            if error:
-                return error.message.strip(), ""
-    return "the run failed outside its steps", ""

@@ -25,7 +25,10 @@ _POSTGRES_CLASSES = {
 
 
 class ArchiveInstance(DagsterInstance):
-    """PostgreSQL storage where ``DAGSTER_PG_HOST`` is set, else SQLite in the instance's folder."""
+    """PostgreSQL storage where ``DAGSTER_PG_HOST`` is set, compute logs in Azure where ``DAGSTER_LOGS_ACCOUNT`` is.
+
+    Else files in the instance's folder.
+    """
 
     @classmethod
     def config_schema(cls) -> Mapping[str, object]:
@@ -42,17 +45,30 @@ class ArchiveInstance(DagsterInstance):
         Raises:
             ConfigurationError: the ``DAGSTER_PG_`` variables contradict one another.
         """
-        defaults = InstanceRef.config_defaults(base_dir)
+        parts = dict(InstanceRef.config_defaults(base_dir))
         settings = InstanceSettings.load()
+        if settings.dagster_logs_account:
+            parts["compute_logs"] = ConfigurableClassData(
+                "dagster_azure.blob.compute_log_manager", "AzureBlobComputeLogManager", _compute_logs(settings)
+            )
         if not settings.dagster_pg_host:
-            return defaults
+            return parts
         # JSON is YAML, which is what Dagster reads this as.
         config = json.dumps({"postgres_db": _postgres_db(settings)})
-        parts = {
-            part: ConfigurableClassData("dagster_postgres", class_name, config)
-            for part, class_name in _POSTGRES_CLASSES.items()
+        for part, class_name in _POSTGRES_CLASSES.items():
+            parts[part] = ConfigurableClassData("dagster_postgres", class_name, config)
+        return parts
+
+
+def _compute_logs(settings: InstanceSettings) -> str:
+    """What AzureBlobComputeLogManager takes; it signs in as DefaultAzureCredential does."""
+    return json.dumps(
+        {
+            "storage_account": settings.dagster_logs_account,
+            "container": settings.dagster_logs_container,
+            "default_azure_credential": {},
         }
-        return {**defaults, **parts}
+    )
 
 
 def _postgres_db(settings: InstanceSettings) -> dict[str, object]:

@@ -7,7 +7,8 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from event_archive.dataset import Dataset
 from event_archive.days import parse_day
-from event_archive.defs.assets import POOL, failures_told
+from event_archive.defs.assets import POOL
+from event_archive.defs.failures import failures_told
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.restore import days_with_file, restore_day, target_named
 

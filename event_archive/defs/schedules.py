@@ -17,7 +17,7 @@ from event_archive.defs.resources import PostgresResource
 TICK_TAG = "event_archive/tick"
 """On every run that the schedule launched: when."""
 
-_PARTITION_TAG = "dagster/partition"
+PARTITION_TAG = "dagster/partition"
 _RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _IN_FLIGHT = [
     dg.DagsterRunStatus.QUEUED,
@@ -28,7 +28,7 @@ _IN_FLIGHT = [
 ]
 _WAITING = {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED}
 _STALE = timedelta(hours=6)
-_QUERY_TIMEOUT_SECONDS = 45
+QUERY_TIMEOUT_SECONDS = 45
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def build_schedule(
         context: dg.ScheduleEvaluationContext, postgres: PostgresResource
     ) -> Sequence[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
-        found = days_to_do(dataset, now, postgres.primary(), timeout_seconds=_QUERY_TIMEOUT_SECONDS)
+        found = days_to_do(dataset, now, postgres.primary(), timeout_seconds=QUERY_TIMEOUT_SECONDS)
         days = [day.isoformat() for day in found]
         busy = days_in_flight(context.instance, datetime.now(UTC))
         idle = [day for day in days if day not in busy]
@@ -117,7 +117,7 @@ def days_in_flight(instance: dg.DagsterInstance, now: datetime) -> "DaysInFlight
         since = record.start_time if record.start_time is not None else record.create_timestamp.timestamp()
         if run.status not in _WAITING and now.timestamp() - since > _STALE.total_seconds():
             continue
-        if day := run.tags.get(_PARTITION_TAG):
+        if day := run.tags.get(PARTITION_TAG):
             busy.days.add(day)
         elif all(tag in run.tags for tag in _RANGE_TAGS):
             busy.ranges.append((run.tags[_RANGE_TAGS[0]], run.tags[_RANGE_TAGS[1]]))
@@ -141,10 +141,10 @@ def last_runs(instance: dg.DagsterInstance, dataset: Dataset, days: list[str]) -
         return {}
     records = instance.get_run_records(
         dg.RunsFilter(tags={TABLE_TAG: str(dataset.table)}),
-        bucket_by=TagBucket(tag_key=_PARTITION_TAG, tag_values=days, bucket_limit=1),
+        bucket_by=TagBucket(tag_key=PARTITION_TAG, tag_values=days, bucket_limit=1),
     )
     return {
-        record.dagster_run.tags[_PARTITION_TAG]: LastRun(
+        record.dagster_run.tags[PARTITION_TAG]: LastRun(
             tick=record.dagster_run.tags.get(TICK_TAG, ""),
             stuck=not record.dagster_run.is_success or OUTCOME_TAG in record.dagster_run.tags,
         )

@@ -13,7 +13,8 @@ import pytest
 
 from event_archive.days import ONE_DAY
 from event_archive.definitions import build_definitions
-from event_archive.defs.assets import OUTCOME_TAG, failures_told
+from event_archive.defs.assets import OUTCOME_TAG
+from event_archive.defs.failures import failures_told
 from event_archive.errors import BusyError, IntegrityError
 from event_archive.settings import PipelineSettings
 from event_archive_tests.fixtures.installation import (

@@ -306,7 +306,7 @@ def index_being_rebuilt(database: Database) -> Iterator[None]:
 def test_a_tick_that_takes_too_long_names_the_missing_index(
     scheduler: Scheduler, local_installation: Installation, clean: pytest.MonkeyPatch
 ):
-    clean.setattr(schedules, "_QUERY_TIMEOUT_SECONDS", 1)
+    clean.setattr(schedules, "QUERY_TIMEOUT_SECONDS", 1)
     database = local_installation.database
     database.execute('DROP INDEX "Event_created_at_idx"')
     statement = 'CREATE INDEX CONCURRENTLY ON "public"."Event" ("created_at");'

@@ -1,0 +1,72 @@
+"""Who is told of a run on the command line, besides its caller: the webhook, and Prometheus.
+
+Neither changes how the run ends: what cannot be told is a warning.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from event_archive.alerts import FailedDay, failures_told, post
+from event_archive.backlog import rows_of_aged_days
+from event_archive.days import now_utc
+from event_archive.display import Totals
+from event_archive.errors import ConfigurationError, EventArchiveError
+from event_archive.metrics import RunFigures, write
+from event_archive.services import primary
+from event_archive.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def announced(settings: Settings) -> Iterator[Totals]:
+    """Tells of a run when it has ended, well or not; the run fills in the totals."""
+    totals, started, stopped_by = Totals(), time.monotonic(), ""
+    try:
+        yield totals
+    except ConfigurationError:
+        raise
+    except EventArchiveError as error:
+        stopped_by = str(error)
+        raise
+    finally:
+        _alert(settings, totals, stopped_by)
+        _measure(settings, totals, time.monotonic() - started, succeeded=not stopped_by and not totals.failures)
+
+
+def _alert(settings: Settings, totals: Totals, stopped_by: str) -> None:
+    failures = [FailedDay(run.day.isoformat(), run.error or "") for run in totals.failures]
+    if stopped_by:
+        failures.append(FailedDay("", stopped_by))
+    if not failures or settings.alert_webhook_url is None:
+        return
+    message = failures_told(str(settings.dataset.table), failures, "Nothing is lost; the next run goes on.")
+    try:
+        post(settings.alert_webhook_url.get_secret_value(), message)
+    except EventArchiveError as error:
+        logger.warning("the failure could not be announced: %s", error)
+
+
+def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: bool) -> None:
+    if settings.metrics_textfile is None:
+        return
+    figures = RunFigures(
+        ended=now_utc(),
+        seconds=seconds,
+        succeeded=succeeded,
+        days=totals.days,
+        failed_days=totals.failed,
+        archived_rows=totals.rows_appended,
+        deleted_rows=totals.deleted,
+    )
+    backlog = None
+    try:
+        backlog = rows_of_aged_days(settings.dataset, figures.ended, primary(settings))
+    except EventArchiveError as error:
+        logger.warning("the backlog could not be measured: %s", error)
+    try:
+        write(settings.metrics_textfile, str(settings.dataset.table), figures, backlog)
+    except EventArchiveError as error:
+        logger.warning("the run could not be measured: %s", error)

@@ -1,0 +1,86 @@
+"""What keeps the installation itself in order: the checks of the whole table, and Dagster's own records, pruned."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from event_archive.dataset import Dataset
+from event_archive.defs.gate import ASSET_KEYS
+from event_archive.defs.jobs import TABLE_TAG
+from event_archive.defs.schedules import PARTITION_TAG
+
+_FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+_PAGE = 200
+
+
+class PruneConfig(dg.Config):
+    """Run configuration of ``prune_job``."""
+
+    older_than_days: int = 90
+    """Runs that ended before that are pruned."""
+
+
+def build_upkeep(dataset: Dataset, table_checks: Sequence[dg.AssetChecksDefinition]) -> list[dg.ScheduleDefinition]:
+    """The schedules, with their jobs: ``check_daily`` in the morning, ``prune_weekly`` on Sundays; on by default."""
+    tags = {TABLE_TAG: str(dataset.table)}
+    check_job = dg.define_asset_job(
+        "check_job",
+        selection=dg.AssetSelection.checks(*table_checks),
+        executor_def=dg.in_process_executor,
+        description="Looks for a backlog, and for rows that no day will ever archive.",
+        tags=tags,
+    )
+
+    @dg.op(description="Deletes Dagster's records of old runs that say nothing about any day that is not said later.")
+    def prune_runs(context: dg.OpExecutionContext, config: PruneConfig) -> None:
+        before = datetime.now(UTC) - timedelta(days=config.older_than_days)
+        run_ids = list(superseded_runs(context.instance, dataset, before))
+        for run_id in run_ids:
+            context.instance.delete_run(run_id)
+        context.log.info("%d runs pruned that ended before %s", len(run_ids), f"{before:%Y-%m-%d %H:%M} UTC")
+
+    @dg.job(
+        executor_def=dg.in_process_executor,
+        description="Prunes Dagster's own records; a run that holds a day's latest materialization stays.",
+        tags=tags,
+    )
+    def prune_job() -> None:
+        prune_runs()
+
+    def schedule(name: str, cron: str, job: dg.ExecutableDefinition) -> dg.ScheduleDefinition:
+        return dg.ScheduleDefinition(
+            name=name,
+            cron_schedule=cron,
+            job=job,
+            execution_timezone="UTC",
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+        )
+
+    return [schedule("check_daily", "0 8 * * *", check_job), schedule("prune_weekly", "0 12 * * 0", prune_job)]
+
+
+def superseded_runs(instance: dg.DagsterInstance, dataset: Dataset, before: datetime) -> Iterator[str]:
+    """The ids of this table's runs that ended before an instant and hold no day's latest materialization.
+
+    Deleting a run deletes its events, and the latest materialization of a day is what its purge is gated on and what
+    the UI shows of it.
+    """
+    wanted = dg.RunsFilter(tags={TABLE_TAG: str(dataset.table)}, statuses=_FINISHED, updated_before=before)
+    cursor = None
+    while records := instance.get_run_records(wanted, limit=_PAGE, cursor=cursor):
+        cursor = records[-1].dagster_run.run_id
+        for record in records:
+            run = record.dagster_run
+            day = run.tags.get(PARTITION_TAG)
+            if day is None or run.run_id not in _latest_runs(instance, day):
+                yield run.run_id
+
+
+def _latest_runs(instance: dg.DagsterInstance, day: str) -> set[str]:
+    """The runs that hold the latest materialization of some asset of a day."""
+    found: set[str] = set()
+    for key in ASSET_KEYS:
+        wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[day])
+        found.update(record.run_id for record in instance.fetch_materializations(wanted, limit=1).records)
+    return found
