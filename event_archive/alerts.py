@@ -1,17 +1,21 @@
 """What is announced where ALERT_WEBHOOK_URL says: which days failed, and why. Not here: when, and by whom."""
 
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3 import Retry
 
 from event_archive.errors import RefusedError, UnreachableError
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5, 10
+# Not urllib3's retries, which log the URL.
+_ATTEMPTS = 3
+_MULTIPLE_CHOICES = 300
+_PASSING = (429, 500, 502, 503, 504)
 _MOST_DAYS, _MOST_CAUSES, _MOST_CHARACTERS = 10, 5, 1_000
 # Workflows, which took over from Teams' connectors, take Adaptive Cards alone; everybody else takes {"text": ...}.
 _TEAMS = re.compile(r"(^|\.)(logic\.azure\.com|api\.powerplatform\.com|webhook\.office\.com)$")
@@ -60,31 +64,25 @@ def post(url: str, message: str) -> None:
         UnreachableError: nobody answered within some 30 seconds, or only with 429 or 5xx.
         RefusedError: the webhook answered that it will not.
     """
-    # Not as long as Retry-After may ask for: whoever waits holds up a run or a sensor.
-    retry = Retry(
-        total=2, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=("POST",),
-        respect_retry_after_header=False, raise_on_status=False,
-    )  # fmt: skip
-    with requests.Session() as session:
-        session.mount("https://", HTTPAdapter(max_retries=retry))
-        session.mount("http://", HTTPAdapter(max_retries=retry))
+    body = _body(url, message)
+    for attempt in range(1, _ATTEMPTS + 1):
         try:
-            answer = session.post(
-                url, json=_body(url, message), timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False
-            )
+            answer = requests.post(url, json=body, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False)
         except requests.RequestException as error:
-            # Not chained and without its words: they hold the URL.
-            raise UnreachableError(
-                f"ALERT_WEBHOOK_URL cannot be reached ({type(error).__name__}). Check it, and that this machine may "
-                "connect to it."
-            ) from None
-    if answer.status_code == requests.codes.too_many or answer.status_code >= requests.codes.server_error:
-        raise UnreachableError(f"ALERT_WEBHOOK_URL answers {answer.status_code}, three times in a row.")
-    if not answer.ok or answer.is_redirect:
-        raise RefusedError(f"ALERT_WEBHOOK_URL answers {answer.status_code}: it does not take the message. Check it.")
+            told = f"cannot be reached ({type(error).__name__})"
+        else:
+            if answer.status_code < _MULTIPLE_CHOICES:
+                return
+            told = f"answers {answer.status_code}"
+            if answer.status_code not in _PASSING:
+                raise RefusedError(f"ALERT_WEBHOOK_URL {told}: it does not take the message. Check it.")
+        if attempt < _ATTEMPTS:
+            time.sleep(attempt)
+    # Neither chained nor with the library's words: they hold the URL.
+    raise UnreachableError(f"ALERT_WEBHOOK_URL {told}, {_ATTEMPTS} times. Check it, and that this machine may connect.")
 
 
-def _body(url: str, message: str) -> dict[str, object]:
+def _body(url: str, message: str) -> dict[str, Any]:
     if not _TEAMS.search(urlsplit(url).hostname or ""):
         return {"text": message}
     blocks = [{"type": "TextBlock", "text": line, "wrap": True} for line in message.splitlines()]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from event_archive.dataset import Dataset
 from event_archive.defs.gate import ASSET_KEYS
@@ -48,7 +49,7 @@ def build_upkeep(dataset: Dataset, table_checks: Sequence[dg.AssetChecksDefiniti
     def prune_job() -> None:
         prune_runs()
 
-    def schedule(name: str, cron: str, job: dg.ExecutableDefinition) -> dg.ScheduleDefinition:
+    def schedule(name: str, cron: str, job: dg.JobDefinition | UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
         return dg.ScheduleDefinition(
             name=name,
             cron_schedule=cron,
