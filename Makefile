@@ -22,7 +22,7 @@ UV := $(shell command -v uv 2>/dev/null)
 
 # $(1) is the environment's folder. Bytecode is compiled at once, since the first start would else take the time.
 ifdef UV
-make_venv = "$(UV)" venv --quiet --clear --no-project --no-python-downloads --python "$$python" $(1)
+make_venv = "$(UV)" venv --quiet --seed --clear --no-project --no-python-downloads --python "$$python" $(1)
 pip_install = "$(UV)" pip install --quiet --compile-bytecode --python $(1)/bin/python
 else
 make_venv = "$$python" -m venv --clear $(1)

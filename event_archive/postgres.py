@@ -18,6 +18,7 @@ from sqlalchemy import Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnreachableError
+from event_archive.identity import azure_credential
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
@@ -117,6 +118,9 @@ class Postgres:
         options: dict[str, Any] = {name: value for name, value in _CONNECT_DEFAULTS.items() if name not in given}
         if self.auth == "azure":
             options["password"] = _azure_token()
+            if "sslmode" not in given and not str(given.get("host", "")).startswith("/"):
+                # Whoever reads the token on the way is us until it expires.
+                options["sslmode"] = "require"
         for attempt in range(1, _CONNECT_ATTEMPTS + 1):
             try:
                 # A pooler in transaction mode knows no prepared statement from one transaction to the next.
@@ -212,16 +216,15 @@ def _abandon(connection: EngineConnection, raw: Connection) -> None:
 
 def _azure_token() -> str:
     from azure.core.exceptions import ClientAuthenticationError
-    from azure.identity import DefaultAzureCredential
 
-    with DefaultAzureCredential() as credential:
-        try:
-            return credential.get_token(_AZURE_TOKEN_SCOPE).token
-        except ClientAuthenticationError:
-            raise RefusedError(
-                "No Entra ID access token for PostgreSQL (PG_AUTH=azure) could be had. Check the workload identity: "
-                "the service account's client id, the pod's label and the federated credential."
-            ) from None
+    try:
+        return azure_credential().get_token(_AZURE_TOKEN_SCOPE).token
+    except ClientAuthenticationError:
+        # Not chained: what the endpoints answered may be repeated in it.
+        raise RefusedError(
+            "No Entra ID access token for PostgreSQL (PG_AUTH=azure) could be had. Check the workload identity: "
+            "the service account's client id, the pod's label and the federated credential."
+        ) from None
 
 
 def one(connection: Connection, query: psycopg.sql.Composed | LiteralString, *values: object) -> tuple[Any, ...]:

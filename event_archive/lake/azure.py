@@ -14,6 +14,7 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, 
 from azure.storage.blob import BlobClient, BlobProperties, BlobType, ContainerClient
 
 from event_archive.errors import ConfigurationError, RefusedError
+from event_archive.identity import azure_credential
 from event_archive.lake import StoredFile
 from event_archive.lake.azure_download import streamed
 from event_archive.lake.azure_errors import ask, changed, keep_signatures_out_of_logs, or_none
@@ -23,7 +24,6 @@ from event_archive.lake.names import check_path
 
 if TYPE_CHECKING:
     from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
-    from azure.identity import DefaultAzureCredential
 
 BLOCK_BYTES = 8 * 1024 * 1024
 RETRY_SECONDS = 60.0
@@ -41,7 +41,6 @@ class AzureLake:
         container: client of the container, with ``client_options`` of the same values.
         block_bytes: size of the blocks written and of the ranges read.
         retry_seconds: how long a request is repeated in all.
-        credential: closed with the lake.
     """
 
     def __init__(
@@ -50,12 +49,10 @@ class AzureLake:
         *,
         block_bytes: int = BLOCK_BYTES,
         retry_seconds: float = RETRY_SECONDS,
-        credential: "DefaultAzureCredential | None" = None,
     ) -> None:
         self._container = container
         self._block_bytes = block_bytes
         self._retry_seconds = retry_seconds
-        self._credential = credential
         self._container_tried = False
         self._where = f"{container.primary_endpoint.split('?')[0]}"
 
@@ -118,21 +115,18 @@ class AzureLake:
                 "The Azure storage account URL must be like https://ACCOUNT.blob.core.windows.net, without a "
                 "signature; a shared access signature goes into the connection string."
             )
-        own = None
-        if credential is None:
-            # Late: a second of imports that a lake with a key does not need.
-            from azure.identity import DefaultAzureCredential
-
-            own = credential = DefaultAzureCredential()
         try:
             client = ContainerClient(
-                account_url, container, credential=credential, **_client_options(block_bytes, retry_seconds)
+                account_url,
+                container,
+                credential=credential or azure_credential(),
+                **_client_options(block_bytes, retry_seconds),
             )
         except ValueError as error:
             # Of an address without a signature, so that the text may be shown.
             raise ConfigurationError(f"{account_url} cannot be used with this credential: {error}") from error
         keep_signatures_out_of_logs()
-        return cls(client, block_bytes=block_bytes, retry_seconds=retry_seconds, credential=own)
+        return cls(client, block_bytes=block_bytes, retry_seconds=retry_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -145,8 +139,6 @@ class AzureLake:
     def close(self) -> None:
         """Closes the connections."""
         self._container.close()
-        if self._credential is not None:
-            self._credential.close()
 
     def url(self, path: str) -> str:
         """Where a person finds the file: its address without any signature."""

@@ -71,8 +71,11 @@ def install() -> None:
 
 
 @contextmanager
-def running() -> Iterator[Azurite]:
+def running(certificate: Path | None = None) -> Iterator[Azurite]:
     """An installed and started Azurite on a free port; ended, with all that it wrote, when the context is left.
+
+    Args:
+        certificate: PEM of a certificate and its key, for HTTPS; then Azurite takes Entra ID tokens, too.
 
     Raises:
         RuntimeError: it did not start; with what it said.
@@ -91,6 +94,8 @@ def running() -> Iterator[Azurite]:
         "--skipApiVersionCheck",
         "--disableTelemetry",
     ]
+    if certificate is not None:
+        command += ["--cert", str(certificate), "--key", str(certificate), "--oauth", "basic"]
     environment = _environment() | {"AZURITE_ACCOUNTS": f"{name}:{key}"}
     try:
         with subprocess.Popen(

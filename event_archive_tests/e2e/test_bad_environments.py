@@ -11,13 +11,14 @@ from types import FrameType
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient, generate_container_sas
 
-from event_archive.errors import RefusedError, UnreachableError
+from event_archive.errors import UnreachableError
 from event_archive.lake import azure
 from event_archive.lake.azure_retry import BoundedRetry
 from event_archive.postgres import Postgres
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.fixtures.installation import Commands, Finished, Installation
 from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.postgres import password_role
 
 KEY = DAY.isoformat()
 PASSWORD = "pa55w0rd-nobody-may-see"
@@ -108,31 +109,8 @@ def test_a_database_that_is_out_of_reach(local_installation: Installation, comma
 
 @pytest.fixture
 def locked_role(local_installation: Installation) -> Iterator[str]:
-    """A role that needs its password, which nobody else on this server does."""
-    database = local_installation.database
-    role = f"locked_{database.name}"
-    rules = database.server.socket_dir / "pg_hba.conf"
-    before = rules.read_text()
-    database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'another'")
-    rules.write_text(f"local all {role} scram-sha-256\n{before}")
-    try:
-        database.execute("SELECT pg_reload_conf()")
-        # The postmaster reads its rules again some time after the signal.
-        while not refused(database.server.dsn(database.name, role)):
-            pass
+    with password_role(local_installation.database, "another") as role:
         yield role
-    finally:
-        rules.write_text(before)
-        database.execute("SELECT pg_reload_conf()")
-        database.execute(f"DROP ROLE {role}")
-
-
-def refused(conninfo: str) -> bool:
-    try:
-        with Postgres(conninfo).transaction("test"):
-            return False
-    except RefusedError:
-        return True
 
 
 def test_a_wrong_password_is_not_repeated(local_installation: Installation, command: Commands, locked_role: str):

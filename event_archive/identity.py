@@ -1,0 +1,20 @@
+"""Who we are to Azure: one ``DefaultAzureCredential`` a process, for the lake and for PostgreSQL.
+
+One, because it keeps its tokens and asks for the next some minutes before one expires; a credential a connection would
+ask Entra ID for every transaction.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from azure.identity import DefaultAzureCredential
+
+
+@cache
+def azure_credential() -> "DefaultAzureCredential":
+    """Workload identity, managed identity or ``az login``, whichever the machine has. Asks for no token yet."""
+    # Late: a second of imports that nobody needs who has a key and a password.
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential()

@@ -1,0 +1,115 @@
+"""Entra ID for the lake and for PostgreSQL, with a token endpoint of this machine's own in Azure's place."""
+
+import socketserver
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from azure.storage.blob import ContainerClient
+
+from event_archive.errors import RefusedError, UnreachableError
+from event_archive.identity import azure_credential
+from event_archive.postgres import Postgres
+from event_archive_tests import azurite
+from event_archive_tests.fixtures.entra import POSTGRES, STORAGE, TokenEndpoint, make_certificate, token_endpoint
+from event_archive_tests.fixtures.installation import Installation, run_cli
+from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.postgres import Database, password_role
+
+
+@pytest.fixture
+def endpoint(clean: pytest.MonkeyPatch) -> Iterator[TokenEndpoint]:
+    with token_endpoint() as found:
+        for name, value in found.variables.items():
+            clean.setenv(name, value)
+        azure_credential.cache_clear()
+        yield found
+    azure_credential.cache_clear()
+
+
+def connect(database: Database, role: str) -> None:
+    with Postgres(database.server.dsn(database.name, role), auth="azure").transaction("the test"):
+        pass
+
+
+def test_one_token_serves_many_connections_and_is_renewed_before_it_expires(
+    database: Database, endpoint: TokenEndpoint
+):
+    # A token is renewed when it has five minutes left: this one within five seconds.
+    endpoint.lives_seconds = 305
+    with password_role(database, endpoint.password) as role:
+        for _ in range(3):
+            connect(database, role)
+        assert endpoint.asked == [POSTGRES]
+
+        endpoint.password = "token-2"
+        database.execute(f"ALTER ROLE {role} PASSWORD 'token-2'")
+        deadline = time.monotonic() + 60
+        while len(endpoint.asked) == 1:
+            assert time.monotonic() < deadline, "the token was never renewed"
+            # Refused with the first token, as long as the credential has it in hand.
+            with suppress(RefusedError):
+                connect(database, role)
+        connect(database, role)
+    assert endpoint.asked == [POSTGRES, POSTGRES]
+
+
+def test_without_a_token_it_says_what_to_check(database: Database, clean: pytest.MonkeyPatch, endpoint: TokenEndpoint):
+    clean.setenv("IDENTITY_HEADER", "another machine's")
+    clean.setenv("AZURE_TOKEN_CREDENTIALS", "managedidentitycredential")
+    with pytest.raises(RefusedError, match="No Entra ID access token for PostgreSQL") as refused:
+        connect(database, "postgres")
+    assert endpoint.password not in str(refused.value)
+
+
+def test_a_token_is_sent_over_tls_alone(endpoint: TokenEndpoint, tls_refusing_port: int):
+    postgres = Postgres(f"postgresql://someone@127.0.0.1:{tls_refusing_port}/events", auth="azure")
+    refused = pytest.raises(UnreachableError, match="server does not support SSL, but SSL was required")
+    with refused, postgres.transaction("the test"):
+        pass
+
+
+@pytest.fixture
+def tls_refusing_port() -> Iterator[int]:
+    """A server that answers every request for TLS with a no."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(8)
+            self.request.sendall(b"N")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def test_a_night_runs_with_identities_alone(database: Database, endpoint: TokenEndpoint, tmp_path: Path):
+    certificate = make_certificate(tmp_path / "certificate.pem")
+    with azurite.running(certificate) as blobs, password_role(database, endpoint.password) as role:
+        assert blobs.account_url.startswith("https://")
+        variables = endpoint.variables | {
+            "PG_CONNECTION_STRING": database.server.dsn(database.name, role),
+            "PG_AUTH": "azure",
+            "AZURE_STORAGE_ACCOUNT_URL": blobs.account_url,
+            "REQUESTS_CA_BUNDLE": str(certificate),
+        }
+        installation = Installation(database, None, variables=variables)  # type: ignore[arg-type]
+        installation.add(7)
+        done = run_cli("run", **variables)
+        assert (done.code, done.stderr) == (0, "")
+        assert done.days[DAY.isoformat()]["deleted"] == 7
+        assert run_cli("verify", **variables).code == 0
+        with ContainerClient(
+            blobs.account_url, "archive", credential=blobs.account_key, connection_verify=str(certificate)
+        ) as container:
+            assert [blob.name for blob in container.list_blobs()] == [installation.dataset.path(DAY)]
+    # A token a process and service, however many connections there were.
+    assert Counter(endpoint.asked) == {POSTGRES: 2, STORAGE: 2}
+    assert endpoint.password not in done.said
