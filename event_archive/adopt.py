@@ -46,6 +46,6 @@ def adopt_day(
         for block in blocks:
             upload.write(block)
             progress("adopted", 0, len(block))
-        upload.commit(manifest.to_metadata(), content_md5=readback.hashes.md5.digest())
+        upload.commit(manifest.to_metadata())
     logger.info("%s: adopted as it stands, %d rows, sha256 %s", path, manifest.rows, manifest.sha256)
     return manifest

@@ -227,7 +227,7 @@ class _Export:
     def commit(self, table: Table, columns: tuple[str, ...], rows: int) -> tuple[StoredFile, Manifest]:
         """Makes the file appear, with its manifest."""
         manifest = self.hashes.manifest(str(table.dataset.table), columns, rows)
-        return self.upload.commit(manifest.to_metadata(), content_md5=self.hashes.md5.digest()), manifest
+        return self.upload.commit(manifest.to_metadata()), manifest
 
 
 def _chunks(rows: psycopg.Copy) -> Iterator[tuple[bytearray, int]]:

@@ -114,18 +114,16 @@ def columns_hash(names: Sequence[str]) -> str:
 
 
 class Hashes:
-    """SHA-256 and MD5 over the same bytes. Azure wants the MD5; nothing rests on it."""
+    """A running SHA-256, and what else is known of bytes that have gone by."""
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
-        self.md5 = hashlib.md5(usedforsecurity=False)
         self.bytes = 0
         self.last_byte = b""
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
         """Takes the next bytes."""
         self.sha256.update(data)
-        self.md5.update(data)
         self.bytes += len(data)
         self.last_byte = bytes(data[-1:]) or self.last_byte
 
@@ -136,7 +134,7 @@ class Hashes:
     def copy(self) -> "Hashes":
         """The same state, to go on from without disturbing this one."""
         twin = Hashes()
-        twin.sha256, twin.md5 = self.sha256.copy(), self.md5.copy()
+        twin.sha256 = self.sha256.copy()
         twin.bytes, twin.last_byte = self.bytes, self.last_byte
         return twin
 

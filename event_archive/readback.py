@@ -51,7 +51,7 @@ class Readback:
         as_text: the columns loaded as text, because not all values parse as the table's types any more.
         takes_more_rows: whether rows may be appended to the file's bytes as they are.
         head: the first bytes of the file, 64 KiB at most.
-        hashes: running SHA-256 and MD5 over the bytes read, to be copied by whoever appends.
+        hashes: running SHA-256 over the bytes read, to be copied by whoever appends.
         line: the column that numbers the rows.
     """
 

@@ -14,7 +14,6 @@ from event_archive.defs.failures import failures_told
 from event_archive.defs.gate import AGED_EVENTS, ARCHIVE_CSV
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.table import reflect
-from event_archive.verify import verify_day
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,9 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
         def archive_is_whole(
             context: dg.AssetCheckExecutionContext, postgres: PostgresResource, lake: LakeResource
         ) -> dg.AssetCheckResult:
+            # Late: pyarrow is a fifth of the memory that a run needs, and no run of the job does.
+            from event_archive.verify import verify_day
+
             day = parse_day(context.partition_key)
             with failures_told(), lake.open() as opened:
                 if opened.stat(dataset.path(day)) is None:

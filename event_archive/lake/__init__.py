@@ -46,12 +46,11 @@ class Upload(Protocol):
         """
         ...
 
-    def commit(self, metadata: Mapping[str, str], *, content_md5: bytes) -> StoredFile:
+    def commit(self, metadata: Mapping[str, str]) -> StoredFile:
         """Makes the file appear, under the upload's condition.
 
         Args:
             metadata: replaces the file's metadata.
-            content_md5: MD5 of the whole content (of the old and the new bytes, for an append), 16 bytes.
 
         Raises:
             FileChangedError: the condition no longer holds.

@@ -90,7 +90,7 @@ class BlockUpload:
         if len(self._buffer) >= self._stage_at_bytes:
             self._stage_full_blocks()
 
-    def commit(self, metadata: Mapping[str, str], *, content_md5: bytes) -> StoredFile:
+    def commit(self, metadata: Mapping[str, str]) -> StoredFile:
         """Makes the file appear, by one conditional Put Block List."""
         check_metadata(metadata)
         if self._done:
@@ -105,7 +105,7 @@ class BlockUpload:
         try:
             answer = self._blob.commit_block_list(
                 old + new,
-                content_settings=ContentSettings(content_type=CONTENT_TYPE, content_md5=bytearray(content_md5)),
+                content_settings=ContentSettings(content_type=CONTENT_TYPE),
                 metadata=dict(metadata),
                 connection_timeout=_SEND_TIMEOUT_SECONDS,
                 **self._condition(),
@@ -117,7 +117,7 @@ class BlockUpload:
             self._done = True
             return self._stored(etag, modified, metadata)
         # The commit may have succeeded and its answer been lost: then the SDK's second attempt met our own blob.
-        ours = self._if_ours(metadata, content_md5) if isinstance(error, FileChangedError) else None
+        ours = self._if_ours(metadata) if isinstance(error, FileChangedError) else None
         if ours is None:
             raise error
         self._done = True
@@ -156,7 +156,6 @@ class BlockUpload:
                 block_id,
                 content,
                 length=len(content),
-                validate_content=True,
                 # The socket's limit for sending the whole block: enough for a line of 3 Mbit/s.
                 connection_timeout=_SEND_TIMEOUT_SECONDS,
                 retry_abandoned=self._abandoned,
@@ -177,12 +176,10 @@ class BlockUpload:
             return {"match_condition": MatchConditions.IfMissing}
         return {"match_condition": MatchConditions.IfNotModified, "etag": self._replaces.etag}
 
-    def _if_ours(self, metadata: Mapping[str, str], content_md5: bytes) -> BlobProperties | None:
+    def _if_ours(self, metadata: Mapping[str, str]) -> BlobProperties | None:
         """The blob's properties if what stands there is what this upload sent."""
         properties: BlobProperties | None = ask(self._subject, or_none(self._blob.get_blob_properties))
         if properties is None or dict(properties.metadata) != dict(metadata):
-            return None
-        if bytes(properties.content_settings.content_md5 or b"") != content_md5:
             return None
         blocks = committed_blocks(self._blob, self._subject)
         return properties if blocks is not None and [b.id for b in blocks] == self._committed + self._staged else None

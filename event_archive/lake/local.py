@@ -121,8 +121,8 @@ class _LocalUpload:
         except OSError as error:
             raise _lake_error(error, self._path) from error
 
-    def commit(self, metadata: Mapping[str, str], *, content_md5: bytes) -> StoredFile:  # noqa: ARG002
-        """Makes the file appear. ``content_md5`` is not kept: a folder has no use for it."""
+    def commit(self, metadata: Mapping[str, str]) -> StoredFile:
+        """Makes the file appear."""
         check_metadata(metadata)
         if self._committed:
             raise ValueError(f"{self._path} is already committed")

@@ -1,6 +1,5 @@
 """What every lake promises, held against each of them."""
 
-import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,14 +19,13 @@ def put(
 ) -> StoredFile:
     with lake.write(path, replaces=replaces) as upload:
         upload.write(content)
-        return upload.commit(metadata, content_md5=hashlib.md5(content).digest())
+        return upload.commit(metadata)
 
 
 def append(lake: Lake, file: StoredFile, content: bytes, **metadata: str) -> StoredFile:
-    whole = hashlib.md5(read(lake, file) + content).digest()
     with lake.write(file.path, replaces=file, append=True) as upload:
         upload.write(content)
-        return upload.commit(metadata, content_md5=whole)
+        return upload.commit(metadata)
 
 
 def read(lake: Lake, file: StoredFile) -> bytes:
@@ -72,7 +70,7 @@ def test_a_new_file_loses_to_one_that_appeared_while_it_was_staged(lake: Lake):
         upload.write(b"x" * (2 * SMALL_BLOCK_BYTES))
         faster = put(lake, b"faster")
         with pytest.raises(FileChangedError):
-            upload.commit({}, content_md5=bytes(16))
+            upload.commit({})
     assert stat(lake) == faster
 
 
@@ -126,7 +124,7 @@ def test_an_append_loses_to_a_competing_append(lake: Lake):
         upload.write(b"slow\n")
         faster = append(lake, old, b"fast\n")
         with pytest.raises(FileChangedError):
-            upload.commit({}, content_md5=bytes(16))
+            upload.commit({})
     assert stat(lake) == faster
     assert read(lake, faster) == b"1\nfast\n"
 
@@ -138,7 +136,7 @@ def test_an_append_to_an_older_version_loses(lake: Lake):
     def append_late() -> None:
         with lake.write(PATH, replaces=old, append=True) as upload:
             upload.write(b"x")
-            upload.commit({}, content_md5=bytes(16))
+            upload.commit({})
 
     with pytest.raises(FileChangedError):
         append_late()
@@ -201,7 +199,7 @@ def test_many_small_writes_span_several_blocks_in_order(lake: Lake):
     with lake.write(PATH, replaces=None) as upload:
         for row in rows:
             upload.write(memoryview(row))
-        file = upload.commit({}, content_md5=hashlib.md5(b"".join(rows)).digest())
+        file = upload.commit({})
     assert file.size_bytes == sum(map(len, rows)) > 8 * SMALL_BLOCK_BYTES
     assert read(lake, file) == b"".join(rows)
 
@@ -217,7 +215,7 @@ def test_what_is_written_is_the_callers_again(lake: Lake):
         upload.write(reused)
         reused[:] = b"other,"
         upload.write(reused)
-        file = upload.commit({}, content_md5=bytes(16))
+        file = upload.commit({})
     assert read(lake, file) == b"first,other,"
 
 
@@ -237,7 +235,7 @@ def test_of_writers_that_race_exactly_one_wins(lake: Lake):
             upload.write(b"%d" % n * SMALL_BLOCK_BYTES * 2)
             start.wait()
             try:
-                return upload.commit({"n": str(n)}, content_md5=bytes(16))
+                return upload.commit({"n": str(n)})
             except FileChangedError:
                 return None
 
@@ -285,7 +283,7 @@ def test_a_path_that_could_mean_another_file_is_refused(lake: Lake, path: str):
 )
 def test_metadata_that_a_lake_would_change_are_refused(lake: Lake, metadata: dict[str, str]):
     with lake.write(PATH, replaces=None) as upload, pytest.raises(ValueError, match="metadata"):
-        upload.commit(metadata, content_md5=bytes(16))
+        upload.commit(metadata)
     assert lake.stat(PATH) is None
 
 
@@ -297,9 +295,9 @@ def test_metadata_of_nearly_eight_kilobytes_are_kept(lake: Lake):
 def test_an_upload_is_committed_once(lake: Lake):
     with lake.write(PATH, replaces=None) as upload:
         upload.write(b"x")
-        file = upload.commit({}, content_md5=bytes(16))
+        file = upload.commit({})
         with pytest.raises(ValueError, match="already committed"):
-            upload.commit({}, content_md5=bytes(16))
+            upload.commit({})
     assert stat(lake) == file
 
 

@@ -34,7 +34,7 @@ def target(tmp_path: Path) -> Path:
 def put(lake: LocalLake, content: bytes, replaces: StoredFile | None = None, **metadata: str) -> StoredFile:
     with lake.write(PATH, replaces=replaces) as upload:
         upload.write(content)
-        return upload.commit(metadata, content_md5=bytes(16))
+        return upload.commit(metadata)
 
 
 def stat(lake: LocalLake) -> StoredFile:
@@ -164,7 +164,7 @@ def test_what_a_living_writer_stages_is_left_alone(lake: LocalLake, target: Path
         slow.write(b"slow")
         with lake.write(PATH, replaces=None):
             assert len(staged(target)) == 2
-        file = slow.commit({}, content_md5=bytes(16))
+        file = slow.commit({})
     assert read(lake, file) == b"slow"
     assert staged(target) == []
 
@@ -172,7 +172,7 @@ def test_what_a_living_writer_stages_is_left_alone(lake: LocalLake, target: Path
 def test_a_file_named_like_anothers_leftovers_is_its_own(lake: LocalLake):
     with lake.write("events/day.csv.json", replaces=None) as upload:
         upload.write(b"{}")
-        upload.commit({"n": "1"}, content_md5=bytes(16))
+        upload.commit({"n": "1"})
     put(lake, b"x", n="2")
     assert [(file.path, file.metadata) for file in lake.list("events")] == [
         ("events/day.csv", {"n": "2"}),
@@ -225,7 +225,7 @@ def test_a_copy_without_the_file_systems_help_is_the_same(lake: LocalLake, monke
     old = put(lake, b"old," * 2_000_000)
     with lake.write(PATH, replaces=old, append=True) as upload:
         upload.write(b"new")
-        file = upload.commit({}, content_md5=bytes(16))
+        file = upload.commit({})
     assert read(lake, file) == b"old," * 2_000_000 + b"new"
 
 
