@@ -37,6 +37,8 @@ _NOT_OF_THE_VALUES = ("08", "40", "53", "55", "57", "58")
 ARCHIVED = sql.Identifier("archived_")
 """The alias of ``Readback.current``."""
 _HEAD_BYTES = 64 * 1024
+# libpq copies what it is given into a buffer that grows to the largest piece, and doubles on its way there.
+_PIECE_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +214,9 @@ def _copy(
     with connection.cursor() as cursor:
         with cursor.copy(statement) as copy:
             for block in blocks:
-                copy.write(block if hashes.bytes else block.removeprefix(BOM))
+                content = memoryview(block if hashes.bytes else block.removeprefix(BOM))
+                for start in range(0, len(content), _PIECE_BYTES):
+                    copy.write(content[start : start + _PIECE_BYTES])
                 hashes.update(block)
                 progress("read back", 0, len(block))
         return cursor.rowcount, hashes

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 
 BLOCK_BYTES = 8 * 1024 * 1024
+RANGE_BYTES = 4 * 1024 * 1024
+"""What is read in one request: the SDK holds an answer twice while it joins it, which a block would double."""
 RETRY_SECONDS = 60.0
 
 _FOLDER_MARK = "hdi_isfolder"
@@ -39,7 +41,7 @@ class AzureLake:
 
     Args:
         container: client of the container, with ``client_options`` of the same values.
-        block_bytes: size of the blocks written and of the ranges read.
+        block_bytes: size of the blocks written; ranges read are of this size, too, and of 4 MiB at most.
         retry_seconds: how long a request is repeated in all.
     """
 
@@ -184,7 +186,7 @@ class AzureLake:
             self._blob(file.path),
             file,
             self._subject(file.path),
-            block_bytes=self._block_bytes,
+            range_bytes=min(self._block_bytes, RANGE_BYTES),
             retry_seconds=self._retry_seconds,
         ) as blocks:
             yield blocks

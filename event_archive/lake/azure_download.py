@@ -22,7 +22,7 @@ _IN_FLIGHT = 2
 
 @contextmanager
 def streamed(
-    blob: BlobClient, file: StoredFile, subject: str, *, block_bytes: int, retry_seconds: float
+    blob: BlobClient, file: StoredFile, subject: str, *, range_bytes: int, retry_seconds: float
 ) -> Iterator[Iterator[bytes]]:
     """The blocks of one version. At most four are in memory: two on their way, one of them joined, one in hand.
 
@@ -30,7 +30,7 @@ def streamed(
         blob: where from.
         file: the version.
         subject: path and container, for messages.
-        block_bytes: size of a range.
+        range_bytes: size of a range.
         retry_seconds: how long a range is asked for in all.
 
     Raises:
@@ -39,7 +39,7 @@ def streamed(
     abandoned = threading.Event()
 
     def fetch(start: int) -> bytes:
-        length = min(block_bytes, file.size_bytes - start)
+        length = min(range_bytes, file.size_bytes - start)
         # The SDK repeats a range that breaks off half-way; all its attempts share one wait.
         until = time.monotonic() + retry_seconds
 
@@ -66,7 +66,7 @@ def streamed(
         if not file.size_bytes:
             _require_present(blob, file, subject)
         in_flight: deque[Future[bytes]] = deque()
-        starts = iter(range(0, file.size_bytes, block_bytes))
+        starts = iter(range(0, file.size_bytes, range_bytes))
         while True:
             while len(in_flight) < _IN_FLIGHT and (start := next(starts, None)) is not None:
                 in_flight.append(pool.submit(fetch, start))

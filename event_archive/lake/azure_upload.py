@@ -97,6 +97,7 @@ class BlockUpload:
             raise ValueError(f"{self._path} is already committed")
         self._stage_full_blocks()
         if self._buffer:
+            self._await_blocks(at_most=_IN_FLIGHT - 1)
             self._stage(bytes(self._buffer))
             self._buffer.clear()
         self._await_blocks(at_most=0)
@@ -128,6 +129,8 @@ class BlockUpload:
         self._await_blocks(at_most=_IN_FLIGHT)
         full_bytes = len(self._buffer) // size * size
         for start in range(0, full_bytes, size):
+            # Before the copy, not after it: that is one block less in memory.
+            self._await_blocks(at_most=_IN_FLIGHT - 1)
             with memoryview(self._buffer) as view, view[start : start + size] as block:
                 content = bytes(block)
             self._stage(content)
@@ -142,7 +145,6 @@ class BlockUpload:
         block_id = f"event-archive-{self._write_id}-{len(self._staged):05d}"
         if not content or not _OUR_ID.fullmatch(block_id) or len(block_id) > 64:
             raise AssertionError(f"block {block_id!r} of {len(content)} bytes is not one that Azure takes")
-        self._await_blocks(at_most=_IN_FLIGHT - 1)
         future = self._pool.submit(self._send, block_id, content)
         future.add_done_callback(self._hurry_if_failed)
         self._in_flight.append(future)
