@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import dagster as dg
-from dagster import DagsterError, DagsterInvalidConfigError
 from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -33,7 +32,10 @@ def topics(load: Callable[[], dg.Definitions]) -> tuple[Topic, ...]:
     """
 
     def definitions(_: Patient) -> Iterator[Finding]:
-        dg.Definitions.validate_loadable(load())
+        try:
+            dg.Definitions.validate_loadable(load())
+        except dg.DagsterError as error:
+            raise RefusedError(f"Dagster cannot load the definitions: {_words(error)}.") from None
         yield Finding("dagster_definitions", "good", "they load")
 
     return Topic(DEFINITIONS, "settings", definitions), Topic(INSTANCE, None, instance)
@@ -57,7 +59,7 @@ def instance(_: Patient) -> Iterator[Finding]:
             yield Finding("dagster_instance", "good", f"{runs:,} runs in {storage}")
             yield _schedule(found)
             yield _daemon(found)
-    except (DagsterError, DagsterPostgresException, SQLAlchemyError, YAMLError, ImportError, OSError) as error:
+    except (dg.DagsterError, DagsterPostgresException, SQLAlchemyError, YAMLError, ImportError, OSError) as error:
         raise RefusedError(
             f"Dagster's own records are out of reach: {_words(error)}. See to DAGSTER_HOME, the dagster.yaml in "
             "it, and the DAGSTER_PG_ variables."
@@ -72,7 +74,7 @@ def _words(error: BaseException) -> str:
             return " ".join(str(cause.orig).split())
         cause = cause.__cause__ or cause.__context__
     # The first would repeat what stands in dagster.yaml, a password perhaps.
-    if isinstance(error, DagsterInvalidConfigError | YAMLError | SQLAlchemyError):
+    if isinstance(error, dg.DagsterInvalidConfigError | YAMLError | SQLAlchemyError):
         return type(error).__name__
     return " ".join(str(error).split()).rstrip(".")
 

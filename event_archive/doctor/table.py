@@ -52,13 +52,15 @@ JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relnamespac
 WHERE p.pubdelete AND c.oid IN (SELECT oid FROM tree) ORDER BY 1
 """
 _WITHOUT_IDENTITY = """
-SELECT c.oid::regclass::text FROM pg_class c JOIN tree USING (oid)
+SELECT format('%%I.%%I', nspname, relname) FROM pg_class c JOIN tree USING (oid)
+JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind = 'r' AND relreplident <> 'f' AND NOT EXISTS (
   SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
   AND CASE relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END) ORDER BY 1
 """
 _NOT_VACUUMED = """
-SELECT c.oid::regclass::text FROM pg_class c JOIN tree USING (oid)
+SELECT format('%%I.%%I', nspname, relname) FROM pg_class c JOIN tree USING (oid)
+JOIN pg_namespace n ON n.oid = relnamespace
 WHERE relkind = 'r' AND EXISTS (SELECT FROM pg_options_to_table(reloptions)
                                 WHERE option_name = 'autovacuum_enabled' AND NOT option_value::boolean) ORDER BY 1
 """
@@ -146,7 +148,7 @@ def _triggers(connection: Connection, oid: int) -> Finding:
         "triggers",
         "warning",
         f"fires on DELETE: {named}. It may change other rows, which no file holds",
-        "See what it does; WHEN (current_setting('application_name') <> 'event_archive') spares it the purge.",
+        "See what it does. Let it do nothing where application_name is event_archive, or disable it.",
     )
 
 
