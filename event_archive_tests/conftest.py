@@ -6,4 +6,5 @@ pytest_plugins = [
     "event_archive_tests.fixtures.lakes",
     "event_archive_tests.fixtures.pipeline",
     "event_archive_tests.fixtures.installation",
+    "event_archive_tests.fixtures.doctor",
 ]

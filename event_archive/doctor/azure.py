@@ -7,6 +7,7 @@ from typing import Any
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import ContainerClient, StorageErrorCode
 
+from event_archive.errors import RefusedError
 from event_archive.lake.azure_errors import ask, or_none
 
 
@@ -29,16 +30,22 @@ def lacks_container(
         if date := response.http_response.headers.get("Date"):
             dated(date)
 
-    def look() -> bool:
+    def look() -> str | None:
         try:
             container.get_blob_client(path).get_blob_properties(
                 raw_response_hook=answered, retry_until=time.monotonic() + patience_seconds
             )
         except ResourceNotFoundError as error:
-            return bool(getattr(error, "error_code", None) == StorageErrorCode.CONTAINER_NOT_FOUND)
-        return False
+            return getattr(error, "error_code", None)
+        return ""
 
-    return ask(_where(container), look)
+    code = ask(_where(container), look)
+    if code is None:
+        raise RefusedError(
+            f"{_where(container)}: what answers there is no Blob service. See to AZURE_STORAGE_ACCOUNT_URL, or to "
+            "BlobEndpoint in AZURE_STORAGE_CONNECTION_STRING."
+        )
+    return code == StorageErrorCode.CONTAINER_NOT_FOUND
 
 
 def remove(container: ContainerClient, path: str) -> None:

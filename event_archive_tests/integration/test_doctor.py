@@ -1,85 +1,20 @@
 """The doctor names what is wrong, for each kind of wrong there is; where nothing is, it says so and leaves no trace."""
 
-import json
-import shutil
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
-import dagster as dg
 import psutil
 import psycopg
 import pytest
-from azure.storage.blob import ContainerClient, generate_container_sas
-from dagster._daemon.types import DaemonHeartbeat
 
-from event_archive.definitions import defs
-from event_archive.defs import doctor as dagster_doctor
-from event_archive.doctor import TOPICS, clocks, lakes, server, table
+from event_archive.doctor import server, table
 from event_archive.doctor.findings import Finding, Patient, Topic, go_through
-from event_archive.lake import StoredFile
 from event_archive.lake.local import LocalLake
 from event_archive.settings import Settings
-from event_archive_tests.azurite import Azurite
-from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Finished, Installation, clean_environment
+from event_archive_tests.fixtures.doctor import ACCOUNT_KEY, CHECKS, PASSWORD, files, findings, wrong
+from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation
 from event_archive_tests.fixtures.postgres import Server
-
-PASSWORD = "pa55w0rd-nobody-may-see"
-ACCOUNT_KEY = "c2VjcmV0LWtleS1ub2JvZHktbWF5LXNlZQ=="
-WEBHOOK = "https://alerts.example/hook-nobody-may-see"
-CHECKS = [name for topic in (*TOPICS, *dagster_doctor.topics(lambda: defs)) for name in topic.checks]
-
-
-def findings(done: Finished, code: int) -> dict[str, Finding]:
-    """By name, of a doctor who was asked for JSON."""
-    for forbidden in ("Traceback", PASSWORD, ACCOUNT_KEY, WEBHOOK, "sig="):
-        assert forbidden not in done.said
-    document = json.loads(done.stdout)
-    assert done.code == code, done.said
-    found = [Finding(**check) for check in document["checks"]]
-    assert [finding.name for finding in found] == CHECKS
-    assert document["good"] is all(finding.status != "bad" for finding in found)
-    return {finding.name: finding for finding in found}
-
-
-def wrong(found: dict[str, Finding]) -> dict[str, str]:
-    """What is neither good nor left out."""
-    return {name: finding.status for name, finding in found.items() if finding.status in ("warning", "bad")}
-
-
-@pytest.fixture
-def healthy(installation: Installation, clean: pytest.MonkeyPatch) -> Installation:
-    """Nothing is wrong, as long as nobody makes it so."""
-    return _healthy(installation, clean)
-
-
-@pytest.fixture
-def healthy_locally(local_installation: Installation, clean: pytest.MonkeyPatch) -> Installation:
-    return _healthy(local_installation, clean)
-
-
-@pytest.fixture
-def healthy_on_azure(azure_installation: Installation, clean: pytest.MonkeyPatch) -> Installation:
-    return _healthy(azure_installation, clean)
-
-
-def _healthy(installation: Installation, clean: pytest.MonkeyPatch) -> Installation:
-    name = installation.database.name
-    installation.database.execute(f"ALTER DATABASE {name} SET TimeZone TO 'UTC'")
-    installation.variables["ALERT_WEBHOOK_URL"] = WEBHOOK
-    clean.setenv("ALERT_WEBHOOK_URL", WEBHOOK)
-    clean.setenv("PGCONNECT_TIMEOUT", "5")
-    return installation
-
-
-def files(installation: Installation) -> list[str]:
-    return [file.path for file in installation.lake.list(installation.dataset.folder)]
 
 
 def test_a_healthy_installation_is_good_and_left_as_it_was(healthy: Installation, command: Commands):
@@ -155,14 +90,6 @@ def test_a_trial_and_silence_are_warnings(healthy_locally: Installation, command
 
 
 # PostgreSQL
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port on which nobody listens, and which nobody else gets meanwhile."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield int(taken.getsockname()[1])
 
 
 def test_a_database_that_is_out_of_reach(healthy_locally: Installation, command: Commands, closed_port: int):
@@ -478,7 +405,10 @@ def test_a_standby_serves_exports_and_nothing_else(
         while replica.execute('SELECT count(*) FROM "Event"').fetchone() != (1,):
             pass
         replica.execute("SELECT pg_wal_replay_pause()")
-    healthy_locally.add(100, prefix="unseen")
+        while replica.execute("SELECT pg_get_wal_replay_pause_state()").fetchone() != ("paused",):
+            pass
+    # Written when it returns, as it would be anywhere but on a test's server.
+    database.execute("""SET synchronous_commit TO on; DELETE FROM "Event" """)
     clean.setattr(server, "MOST_LAG_SECONDS", 0)
     found = findings(command("doctor", "--json", EXPORT_PG_CONNECTION_STRING=there), 0)
     assert wrong(found) == {"replica": "warning"}
@@ -487,207 +417,6 @@ def test_a_standby_serves_exports_and_nothing_else(
     found = findings(command("doctor", "--json", PG_CONNECTION_STRING=there), 1)
     assert found["postgres_primary"].status == "bad"
     assert "Let PG_CONNECTION_STRING name the primary" in found["postgres_primary"].remedy
-
-
-# The lake
-
-
-def test_a_lake_that_is_out_of_reach(
-    healthy_on_azure: Installation, azurite: Azurite, command: Commands, closed_port: int, clean: pytest.MonkeyPatch
-):
-    clean.setattr(lakes, "_PATIENCE_SECONDS", 0.5)
-    there = azurite.account_url.split("/")[2]
-    elsewhere = azurite.connection_string.replace(there, f"127.0.0.1:{closed_port}")
-    started = time.monotonic()
-    done = command("doctor", "--json", AZURE_STORAGE_CONNECTION_STRING=elsewhere)
-    assert time.monotonic() - started < 10
-    assert azurite.account_key not in done.said
-    found = findings(done, 1)
-    assert wrong(found) == {"lake": "bad"}
-    assert "the Blob service did not answer, or broke off (Connection refused)" in found["lake"].message
-    assert found["lake_write"].status == found["lake_delete"].status == found["lake_store"].status == "skipped"
-    assert found["clock"].message == "this machine, PostgreSQL: within 5 s of one another"
-
-
-def test_a_wrong_account_key_still_tells_the_time(healthy_on_azure: Installation, azurite: Azurite, command: Commands):
-    wrong_key = azurite.connection_string.replace(azurite.account_key, ACCOUNT_KEY)
-    found = findings(command("doctor", "--json", AZURE_STORAGE_CONNECTION_STRING=wrong_key), 1)
-    assert wrong(found) == {"lake": "bad"}
-    assert "the Blob service refuses with 403" in found["lake"].message
-    assert "the Blob service" in found["clock"].message
-
-
-def signed(azurite: Azurite, permission: str) -> str:
-    until = datetime.now(UTC) + timedelta(hours=1)
-    signature = generate_container_sas(
-        azurite.account_name, "archive", azurite.account_key, permission=permission, expiry=until
-    )
-    return f"BlobEndpoint={azurite.account_url};SharedAccessSignature={signature}"
-
-
-def test_a_signature_for_just_what_is_needed(healthy_on_azure: Installation, azurite: Azurite, command: Commands):
-    """It may not delete, so the probe stays and is named; it is no day's file."""
-    connection_string = signed(azurite, "rcwl")
-    found = findings(command("doctor", "--json", AZURE_STORAGE_CONNECTION_STRING=connection_string), 1)
-    assert wrong(found) == {"lake_write": "bad"}
-    assert "404 ContainerNotFound. Create the container" in found["lake_write"].message
-    with ContainerClient.from_connection_string(azurite.connection_string, "archive") as container:
-        container.create_container()
-    found = findings(command("doctor", "--json", AZURE_STORAGE_CONNECTION_STRING=connection_string), 0)
-    assert wrong(found) == {"lake_delete": "warning"}
-    (left,) = files(healthy_on_azure)
-    assert left in found["lake_delete"].remedy
-    assert healthy_on_azure.dataset.day_of(left) is None
-    assert findings(command("doctor", "--json"), 0)["lake"].message.endswith(": 0 files of days")
-    assert command("verify").stderr == "There is no file to verify.\n"
-
-
-@pytest.mark.parametrize(("permission", "check"), [("rl", "lake_write"), ("rcw", "lake"), ("cwl", "lake")])
-def test_a_signature_that_permits_too_little(
-    healthy_on_azure: Installation, azurite: Azurite, command: Commands, permission: str, check: str
-):
-    with ContainerClient.from_connection_string(azurite.connection_string, "archive") as container:
-        container.create_container()
-    found = findings(command("doctor", "--json", AZURE_STORAGE_CONNECTION_STRING=signed(azurite, permission)), 1)
-    assert wrong(found)[check] == "bad"
-    assert "(rcwl)" in found[check].message
-
-
-def test_a_folder_that_is_a_file(healthy_locally: Installation, command: Commands, tmp_path: Path):
-    (tmp_path / "taken").touch()
-    found = findings(command("doctor", "--json", ARCHIVE_LOCAL_PATH=str(tmp_path / "taken")), 1)
-    assert wrong(found) == {"lake": "bad"}
-
-
-def test_a_folder_in_which_nothing_can_be_made(healthy_locally: Installation, command: Commands):
-    found = findings(command("doctor", "--json", ARCHIVE_LOCAL_PATH="/proc"), 1)
-    assert wrong(found)["lake_write"] == "bad"
-    assert "See to the folder's permissions and free space" in found["lake_write"].message
-
-
-def test_a_folder_that_is_nearly_full(healthy_locally: Installation, command: Commands, clean: pytest.MonkeyPatch):
-    clean.setattr(lakes, "LEAST_FREE_BYTES", 10**18)
-    assert wrong(findings(command("doctor", "--json"), 0)) == {"lake_store": "warning"}
-
-
-class Careless(LocalLake):
-    """A lake that heeds no condition."""
-
-    def write(self, path: str, *, replaces: StoredFile | None, append: bool = False) -> Any:
-        return super().write(path, replaces=self.stat(path), append=append)
-
-
-def test_a_lake_that_heeds_no_condition_is_no_lake(tmp_path: Path):
-    found = lakes._write(Careless(tmp_path), "folder/probe")
-    assert found.status == "bad"
-    assert "though its condition" in found.message
-
-
-# Clocks
-
-
-@pytest.mark.parametrize(("seconds", "status"), [(10, "warning"), (-600, "bad")])
-def test_a_server_whose_clock_is_off(healthy: Installation, command: Commands, seconds: int, status: str):
-    database = healthy.database
-    database.execute(
-        f"""CREATE SCHEMA wrong; CREATE FUNCTION wrong.clock_timestamp() RETURNS timestamptz LANGUAGE sql
-        AS 'SELECT pg_catalog.clock_timestamp() + make_interval(secs => {seconds})';
-        ALTER DATABASE {database.name} SET search_path = wrong, pg_catalog, public"""
-    )
-    found = findings(command("doctor", "--json"), 1 if status == "bad" else 0)
-    assert wrong(found) == {"clock": status}
-    whose = "this machine" if isinstance(healthy.lake, LocalLake) else "the others"
-    words = "10 s ahead of" if seconds == 10 else "600 s behind"
-    assert found["clock"].message == f"PostgreSQL is {words} {whose}"
-
-
-@pytest.mark.parametrize(
-    ("ahead", "message"),
-    [
-        ({"PostgreSQL": 4.9, "the Blob service": -0.1}, "within 5 s of one another"),
-        ({"PostgreSQL": 60.0, "the Blob service": 61.0}, "this machine is 60 s behind the others"),
-        ({"PostgreSQL": 0.5, "the Blob service": -40.0}, "the Blob service is 40 s behind the others"),
-    ],
-)
-def test_of_three_clocks_the_two_that_agree_are_right(ahead: dict[str, float], message: str):
-    assert message in clocks.compare(ahead).message
-
-
-# Dagster
-
-
-@pytest.fixture
-def at_home(healthy_locally: Installation, home: Path, clean: pytest.MonkeyPatch) -> Path:
-    """DAGSTER_HOME, with the product's own dagster.yaml."""
-    shutil.copy(REPOSITORY / "dagster.yaml", home)
-    clean.setenv("DAGSTER_HOME", str(home))
-    return home
-
-
-def test_a_daemon_that_is_silent_and_one_that_is_not(at_home: Path, command: Commands):
-    found = findings(command("doctor", "--json"), 0)
-    assert wrong(found) == {"dagster_daemon": "warning"}
-    assert "SCHEDULER" in found["dagster_daemon"].message
-    assert "0 runs in " in found["dagster_instance"].message
-    with dg.DagsterInstance.from_config(str(at_home)) as instance:
-        for kind in instance.get_required_daemon_types():
-            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 7, kind, None, None))
-    found = findings(command("doctor", "--json"), 0)
-    assert wrong(found) == {}
-    assert found["dagster_schedule"].message == "archive_daily is on"
-
-
-def test_a_schedule_that_was_turned_off(at_home: Path, command: Commands):
-    stop = ["-m", "dagster", "schedule", "stop", "archive_daily", "-m", "event_archive.definitions"]
-    subprocess.run(
-        [sys.executable, *stop], env=clean_environment(DAGSTER_HOME=str(at_home)), capture_output=True, check=True
-    )
-    found = findings(command("doctor", "--json"), 0)
-    assert found["dagster_schedule"].status == "warning"
-    assert "dagster schedule start archive_daily" in found["dagster_schedule"].remedy
-
-
-def test_a_home_that_does_not_exist(at_home: Path, command: Commands):
-    found = findings(command("doctor", "--json", DAGSTER_HOME=str(at_home / "nowhere")), 1)
-    assert wrong(found) == {"dagster_instance": "bad"}
-    assert "nowhere" in found["dagster_instance"].message
-
-
-def test_dagsters_database_out_of_reach(at_home: Path, command: Commands, closed_port: int):
-    variables = {
-        "DAGSTER_PG_HOST": "127.0.0.1",
-        "DAGSTER_PG_PORT": str(closed_port),
-        "DAGSTER_PG_DB": "dagster",
-        "DAGSTER_PG_USERNAME": "dagster",
-        "DAGSTER_PG_PASSWORD": PASSWORD,
-    }
-    found = findings(command("doctor", "--json", **variables), 1)
-    assert wrong(found) == {"dagster_instance": "bad"}
-    assert "Connection refused" in found["dagster_instance"].message
-
-
-@pytest.mark.parametrize(
-    "yaml", ["storage: [", f"storage: {{postgres: {{postgres_db: {{password: {PASSWORD}, port: {PASSWORD}}}}}}}"]
-)
-def test_a_dagster_yaml_that_is_wrong_is_not_repeated(at_home: Path, command: Commands, yaml: str):
-    (at_home / "dagster.yaml").write_text(yaml)
-    found = findings(command("doctor", "--json"), 1)
-    assert wrong(found) == {"dagster_instance": "bad"}
-    assert "the dagster.yaml in it" in found["dagster_instance"].message
-
-
-def test_definitions_that_do_not_load(healthy_locally: Installation):
-    @dg.asset
-    def one(nowhere: int) -> None:
-        """Needs what there is not."""
-
-    twice = dg.Definitions(
-        assets=[one], schedules=[dg.ScheduleDefinition("nightly", cron_schedule="0 2 * * *", job_name="nowhere")]
-    )
-    (topic, _) = dagster_doctor.topics(lambda: twice)
-    (found,) = go_through([Topic(topic.checks, None, topic.examine)])
-    assert found.status == "bad"
-    assert found.message.startswith("Dagster cannot load the definitions: ")
 
 
 # The doctor himself
