@@ -63,11 +63,13 @@ class Postgres:
         conninfo: libpq URL or key=value DSN. A secret.
         auth: ``azure`` takes an Entra ID access token as the password, for Azure Database for PostgreSQL.
         lock_timeout_seconds: how long a statement waits for somebody else's lock.
+        variable: the setting that holds ``conninfo``, for messages.
     """
 
     conninfo: str = field(repr=False)
     auth: Literal["password", "azure"] = "password"
     lock_timeout_seconds: float = 30
+    variable: str = "PG_CONNECTION_STRING"
 
     @contextmanager
     def transaction(
@@ -139,11 +141,11 @@ class Postgres:
         if answered and not starting_or_full:
             return RefusedError(
                 f"PostgreSQL refuses the connection: {words}. "
-                "Check user, password and database in PG_CONNECTION_STRING, and the server's access rules."
+                f"Check user, password and database in {self.variable}, and the server's access rules."
             )
         return UnreachableError(
             f"PostgreSQL cannot be reached: {words}. "
-            "Check host and port in PG_CONNECTION_STRING, and that the server is up and lets this machine in."
+            f"Check host and port in {self.variable}, and that the server is up and lets this machine in."
         )
 
     def _without_secrets(self, words: str) -> str:

@@ -17,7 +17,9 @@ def primary(settings: Settings) -> Postgres:
 def replica(settings: Settings) -> Postgres | None:
     """The replica that a day's first export reads; None where none is configured."""
     secret = settings.export_pg_connection_string
-    return Postgres(secret.get_secret_value(), settings.pg_auth) if secret else None
+    if secret is None:
+        return None
+    return Postgres(secret.get_secret_value(), settings.pg_auth, variable="EXPORT_PG_CONNECTION_STRING")
 
 
 def shape(settings: Settings) -> Table:

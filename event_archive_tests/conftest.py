@@ -7,4 +7,5 @@ pytest_plugins = [
     "event_archive_tests.fixtures.pipeline",
     "event_archive_tests.fixtures.installation",
     "event_archive_tests.fixtures.webhook",
+    "event_archive_tests.fixtures.doctor",
 ]

@@ -10,7 +10,7 @@ from types import FrameType
 
 import click
 
-from event_archive.cli import days, demo, files, holds, run
+from event_archive.cli import days, demo, doctor, files, holds, run
 from event_archive.errors import ConfigurationError, EventArchiveError
 
 EXIT_FAILED = 1
@@ -28,7 +28,7 @@ def commands() -> None:
 
 for command in (
     run.run, days.list_days, files.verify, files.restore, files.adopt, holds.hold, holds.release, holds.list_holds,
-    demo.demo,
+    doctor.doctor, demo.demo,
 ):  # fmt: skip
     commands.add_command(command)
 

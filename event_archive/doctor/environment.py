@@ -1,0 +1,47 @@
+"""The environment variables. Here: whether they are right and complete. Not here: whether what they name answers."""
+
+from collections.abc import Iterator
+
+from event_archive import services
+from event_archive.doctor.findings import Finding, Patient
+from event_archive.errors import ConfigurationError
+from event_archive.settings import InstanceSettings, Settings
+
+SETTINGS = ("settings",)
+ALERTS = ("alerts",)
+
+
+def settings(patient: Patient) -> Iterator[Finding]:
+    """All variables are read, those of Dagster's own storage too, and a client of the lake can be made of them."""
+    problems = []
+    try:
+        patient.settings = Settings.load()
+        with services.lake(patient.settings):
+            pass
+    except ConfigurationError as error:
+        problems.append(str(error))
+    try:
+        InstanceSettings.load()
+    except ConfigurationError as error:
+        problems.append(str(error))
+    if problems:
+        yield Finding("settings", "bad", "\n".join(problems), "docs/configuration.md has every variable.")
+        return
+    dataset = patient.settings.dataset
+    dry = "; DRY_RUN is set, so nothing is ever deleted" if patient.settings.dry_run else ""
+    yield Finding(
+        "settings",
+        "warning" if dry else "good",
+        f"{dataset.table} by {dataset.time_column}, older than {dataset.retention}, from {dataset.start} on{dry}",
+        "Unset DRY_RUN when the trial is over." if dry else "",
+    )
+
+
+def alerts(patient: Patient) -> Iterator[Finding]:
+    """Whether anybody hears of failed runs."""
+    if patient.settings.alert_webhook_url is not None:
+        yield Finding("alerts", "good", "ALERT_WEBHOOK_URL is set")
+    else:
+        yield Finding(
+            "alerts", "warning", "nobody is told of failed runs", "Set ALERT_WEBHOOK_URL to announce them in a channel."
+        )

@@ -1,0 +1,96 @@
+"""What the doctor finds, and in which order. Here: findings, topics, going through them. Not here: any check.
+
+A topic is a generator that yields a finding for each of its checks, in their order. It need not catch what the product
+raises: an error is the finding of the check whose turn it was.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from event_archive.errors import EventArchiveError
+from event_archive.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of one check.
+
+    Attributes:
+        name: of the check; scripts rely on it.
+        status: ``bad`` where days will fail; ``warning`` where they may, or somebody should look; ``skipped`` where the
+            check could not be made, because of another finding.
+        message: what was found, and of an error what to do as well. No secrets.
+        remedy: what to do.
+    """
+
+    name: str
+    status: Literal["good", "warning", "bad", "skipped"]
+    message: str
+    remedy: str = ""
+
+
+@dataclass
+class Patient:
+    """What one check learns for the next.
+
+    Attributes:
+        settings: set by the check ``settings``, which every topic that reads them needs.
+        clocks: how many seconds other clocks are ahead of this machine's, by whose they are.
+    """
+
+    settings: Settings = field(init=False)
+    clocks: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """Checks that are made together.
+
+    Attributes:
+        checks: their names, in the order in which they are made.
+        needs: a check of an earlier topic; where that is bad or skipped, these are skipped.
+        examine: yields their findings.
+    """
+
+    checks: tuple[str, ...]
+    needs: str | None
+    examine: Callable[[Patient], Iterator[Finding]]
+
+
+def go_through(topics: Sequence[Topic]) -> Iterator[Finding]:
+    """Yields one finding for every check of every topic, in order. Raises nothing."""
+    patient = Patient()
+    failed: set[str] = set()
+    for topic in topics:
+        for finding in _of(topic, patient, failed):
+            if finding.status in ("bad", "skipped"):
+                failed.add(finding.name)
+            yield finding
+
+
+def _of(topic: Topic, patient: Patient, failed: set[str]) -> Iterator[Finding]:
+    left = list(topic.checks)
+    because = topic.needs
+    if because not in failed:
+        try:
+            for finding in topic.examine(patient):
+                left.remove(finding.name)
+                yield finding
+        except EventArchiveError as error:
+            because = left.pop(0)
+            yield Finding(because, "bad", str(error))
+        except Exception as error:  # noqa: BLE001 (hides nothing: it is a finding, and the exit code says so)
+            because = left.pop(0)
+            yield _unexpected(because, error)
+    for name in left:
+        yield Finding(name, "skipped", f"not looked at, because of {because}")
+
+
+def _unexpected(name: str, error: Exception) -> Finding:
+    """Without the error's own words: nobody knows which secret they hold."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return Finding(name, "bad", f"the check itself failed: {type(error).__name__} in {where}", "Report it as a bug.")

@@ -1,0 +1,172 @@
+"""The lake. Here: whether it answers, and takes, gives back and appends a file as the pipeline does. Leaves nothing."""
+
+import hashlib
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from event_archive import services
+from event_archive.dataset import Dataset
+from event_archive.display import size
+from event_archive.doctor.findings import Finding, Patient
+from event_archive.errors import EventArchiveError, FileChangedError
+from event_archive.lake import Lake, StoredFile
+from event_archive.lake.local import LocalLake
+from event_archive.lake.local_sidecar import write_sidecar
+
+if TYPE_CHECKING:
+    from azure.storage.blob import ContainerClient
+
+    from event_archive.lake.azure import AzureLake
+
+LAKE = ("lake", "lake_write", "lake_delete", "lake_store")
+
+LEAST_FREE_BYTES = 1_000_000_000
+
+_PATIENCE_SECONDS = 15.0
+_FIRST, _SECOND = b"written by the doctor\n", b"appended by the doctor\n"
+_METADATA = {"doctor": "probe"}
+
+
+def lake(patient: Patient) -> Iterator[Finding]:
+    """The lake, with a probe that is no day's file by its name."""
+    settings = patient.settings
+    dataset = settings.dataset
+    probe = f"{dataset.folder}/event-archive-doctor-{secrets.token_hex(8)}.probe"
+    with services.lake(settings) as opened:
+        if isinstance(opened, LocalLake):
+            yield from _folder(opened, dataset, probe, settings.archive_local_path or Path())
+        else:
+            yield from _azure(cast("AzureLake", opened), dataset, probe, patient)
+
+
+def _folder(opened: LocalLake, dataset: Dataset, probe: str, root: Path) -> Iterator[Finding]:
+    yield _reached(opened, dataset, "" if root.is_dir() else "; the folder does not exist and will be made")
+    yield from _probed(opened, probe, lambda: _remove_from_folder(root, probe))
+    yield _free_space(root)
+
+
+def _azure(opened: "AzureLake", dataset: Dataset, probe: str, patient: Patient) -> Iterator[Finding]:
+    # As late as the lake's own module: Azure's client takes its time to import.
+    from event_archive.doctor import azure
+
+    container = opened.container
+    dated = partial(_read_clock, patient, time.time())
+    missing = azure.lacks_container(container, probe, patience_seconds=_PATIENCE_SECONDS, dated=dated)
+    yield _reached(opened, dataset, "; the container does not exist and will be made" if missing else "")
+    yield from _probed(opened, probe, lambda: azure.remove(container, probe))
+    yield _account(container)
+
+
+def _reached(opened: Lake, dataset: Dataset, remark: str) -> Finding:
+    days = sum(dataset.day_of(file.path) is not None for file in opened.list(dataset.folder))
+    return Finding("lake", "good", f"{opened.url(dataset.folder)}: {days} files of days{remark}")
+
+
+def _probed(opened: Lake, probe: str, remove: Callable[[], None]) -> Iterator[Finding]:
+    try:
+        written = _write(opened, probe)
+    finally:
+        removed = _removed(opened, probe, remove)
+    yield written
+    yield removed
+
+
+def _write(opened: Lake, probe: str) -> Finding:
+    try:
+        made = _commit(opened, probe, _FIRST, whole=_FIRST, replaces=None)
+        wrong = _read(opened, made) != _FIRST or _is_taken(opened, probe, replaces=None)
+        stood = opened.stat(probe)
+        if wrong or stood is None:
+            return _unsound("a new file")
+        longer = _commit(opened, probe, _SECOND, whole=_FIRST + _SECOND, replaces=stood)
+        if _read(opened, longer) != _FIRST + _SECOND or _is_taken(opened, probe, replaces=made):
+            return _unsound("an append")
+    except EventArchiveError as error:
+        return Finding("lake_write", "bad", str(error))
+    return Finding("lake_write", "good", "a probe was written, read back, appended to and read back")
+
+
+def _commit(opened: Lake, probe: str, content: bytes, *, whole: bytes, replaces: StoredFile | None) -> StoredFile:
+    with opened.write(probe, replaces=replaces, append=replaces is not None) as upload:
+        upload.write(content)
+        md5 = hashlib.md5(whole, usedforsecurity=False).digest()
+        return upload.commit(_METADATA, content_md5=md5)
+
+
+def _read(opened: Lake, file: StoredFile) -> bytes:
+    with opened.read(file) as blocks:
+        return b"".join(blocks)
+
+
+def _is_taken(opened: Lake, probe: str, *, replaces: StoredFile | None) -> bool:
+    """Whether the lake takes content whose condition does not hold, as none may."""
+    try:
+        with opened.write(probe, replaces=replaces) as upload:
+            upload.write(b"taken in spite of its condition\n")
+            upload.commit(_METADATA, content_md5=hashlib.md5(b"", usedforsecurity=False).digest())
+    except FileChangedError:
+        return False
+    return True
+
+
+def _unsound(what: str) -> Finding:
+    return Finding(
+        "lake_write",
+        "bad",
+        f"the lake does not give back what was written, or takes {what} though its condition (If-Match, If-None-Match) "
+        "does not hold: two runs could overwrite each other",
+        "See what stands between here and the store: a proxy, a gateway, an emulator.",
+    )
+
+
+def _removed(opened: Lake, probe: str, remove: Callable[[], None]) -> Finding:
+    try:
+        if opened.stat(probe) is None:
+            return Finding("lake_delete", "good", "no probe is left")
+        remove()
+    except (EventArchiveError, OSError) as error:
+        return Finding(
+            "lake_delete",
+            "warning",
+            f"the probe could not be deleted again: {error}",
+            f"The pipeline never deletes files, so that this is as good. Delete {opened.url(probe)} by hand.",
+        )
+    return Finding("lake_delete", "good", "the probe is deleted again")
+
+
+def _remove_from_folder(root: Path, probe: str) -> None:
+    target = root / probe
+    if target.parent.is_dir():
+        target.unlink(missing_ok=True)
+        write_sidecar(target, {})
+
+
+def _free_space(root: Path) -> Finding:
+    free = shutil.disk_usage(root).free
+    if free < LEAST_FREE_BYTES:
+        return Finding(
+            "lake_store", "warning", f"a folder with {size(free)} free", "Make room, or mount a larger disk."
+        )
+    return Finding("lake_store", "good", f"a folder with {size(free)} free")
+
+
+def _read_clock(patient: Patient, asked: float, date: str) -> None:
+    # The date is cut off to the second.
+    there = parsedate_to_datetime(date).timestamp() + 0.5
+    patient.clocks["the Blob service"] = there - (asked + time.time()) / 2
+
+
+def _account(container: "ContainerClient") -> Finding:
+    from event_archive.doctor import azure
+
+    try:
+        kind = "with" if azure.is_hierarchical(container) else "without"
+    except EventArchiveError:
+        return Finding("lake_store", "good", "Blob Storage; whether with a hierarchical namespace may not be asked")
+    return Finding("lake_store", "good", f"Blob Storage {kind} hierarchical namespace; either will do")

@@ -1,0 +1,183 @@
+"""PostgreSQL apart from the table. Here: the server, the role's privileges, the replica. Changes nothing."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_address
+
+from psycopg import sql
+
+from event_archive import services
+from event_archive.dataset import TableName, quoted
+from event_archive.doctor.findings import Finding, Patient
+from event_archive.holds import HOLD_TABLE
+from event_archive.postgres import Connection, Postgres, one
+from event_archive.table import reflect
+
+SERVER = ("postgres", "postgres_tls", "postgres_primary", "privileges")
+REPLICA = ("replica",)
+
+OLDEST_SUPPORTED = 140000
+MOST_LAG_SECONDS = 60
+
+_LOCK_TIMEOUT_SECONDS = 5
+_STATEMENT_TIMEOUT_SECONDS = 20
+
+# By oid, since names need USAGE on the schema; the table that does not exist has no privileges to lack.
+_PRIVILEGES = """
+SELECT current_user, current_database(),
+       coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %(schema)s), true),
+       has_database_privilege(current_database(), 'TEMPORARY'),
+       coalesce((SELECT has_table_privilege(oid, 'SELECT') FROM table_), true),
+       coalesce((SELECT has_table_privilege(oid, 'DELETE') FROM table_), true),
+       coalesce((SELECT has_table_privilege(oid, 'SELECT') FROM hold_), true)
+"""
+_NAMED = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %(schema)s"
+_PRIVILEGES = (
+    f"WITH table_ AS ({_NAMED} AND relname = %(table)s), hold_ AS ({_NAMED} AND relname = %(hold)s) {_PRIVILEGES}"
+)
+
+
+@contextmanager
+def reading(database: Postgres, subject: str) -> Iterator[Connection]:
+    """A transaction that cannot write, and in which no statement takes long.
+
+    Raises:
+        UnreachableError, RefusedError, BusyError: as PostgreSQL says.
+    """
+    patient = replace(database, lock_timeout_seconds=_LOCK_TIMEOUT_SECONDS)
+    with patient.transaction(subject, statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS) as connection:
+        connection.execute("SET TRANSACTION READ ONLY")
+        yield connection
+
+
+def server(patient: Patient) -> Iterator[Finding]:
+    """The primary and what the role may do there."""
+    dataset = patient.settings.dataset
+    with reading(services.primary(patient.settings), "doctor") as connection:
+        before = time.time()
+        # Not pg_catalog.clock_timestamp: every statement of this package finds its functions by the search path.
+        (there,) = one(connection, "SELECT extract(epoch FROM clock_timestamp())::float8")
+        patient.clocks["PostgreSQL"] = there - (before + time.time()) / 2
+        yield _version(connection)
+        yield _tls(connection)
+        yield _primary(connection)
+        yield _privileges(connection, dataset.table)
+
+
+def _version(connection: Connection) -> Finding:
+    info = connection.info
+    (version,) = one(connection, "SHOW server_version")
+    told = f"PostgreSQL {version}, database {quoted(info.dbname)} as {quoted(info.user)}"
+    if info.server_version < OLDEST_SUPPORTED:
+        return Finding(
+            "postgres", "warning", f"{told}: older than what is supported", "Upgrade to PostgreSQL 14 or newer."
+        )
+    return Finding("postgres", "good", told)
+
+
+def _tls(connection: Connection) -> Finding:
+    if connection.pgconn.ssl_in_use:
+        return Finding("postgres_tls", "good", "the connection is encrypted")
+    if _is_local(connection):
+        return Finding("postgres_tls", "good", "not encrypted, and does not leave this machine")
+    return Finding(
+        "postgres_tls",
+        "warning",
+        "events and the password's exchange cross the network unencrypted",
+        "Add sslmode=verify-full (or at least sslmode=require) to PG_CONNECTION_STRING.",
+    )
+
+
+def _is_local(connection: Connection) -> bool:
+    # No address: a Unix socket.
+    address = connection.info.hostaddr
+    return not address or ip_address(address).is_loopback
+
+
+def _primary(connection: Connection) -> Finding:
+    in_recovery, read_only = one(connection, "SELECT pg_is_in_recovery(), reset_val FROM pg_settings WHERE name = %s",
+                                 "default_transaction_read_only")  # fmt: skip
+    if in_recovery:
+        return Finding(
+            "postgres_primary",
+            "bad",
+            "the server is a standby: nothing can be deleted there, and no day read back",
+            "Let PG_CONNECTION_STRING name the primary; a standby goes into EXPORT_PG_CONNECTION_STRING.",
+        )
+    if read_only == "on":
+        return Finding(
+            "postgres_primary",
+            "bad",
+            "transactions are read-only here (default_transaction_read_only)",
+            sql.SQL("ALTER ROLE {} SET default_transaction_read_only = off")
+            .format(sql.Identifier(connection.info.user))
+            .as_string(None),
+        )
+    return Finding("postgres_primary", "good", "a primary that takes writes")
+
+
+def _privileges(connection: Connection, name: TableName) -> Finding:
+    values = {"schema": name.schema, "table": name.name, "hold": HOLD_TABLE}
+    row = connection.execute(_PRIVILEGES, values).fetchone() or ()
+    user, database, usage, temporary, select, delete, select_holds = row
+    hold = TableName(name.schema, HOLD_TABLE)
+    wanted = {
+        f"USAGE ON SCHEMA {quoted(name.schema)}": usage,
+        f"TEMPORARY ON DATABASE {quoted(database)}": temporary,
+        f"SELECT ON {name}": select,
+        f"DELETE ON {name}": delete,
+        f"SELECT ON {hold}": select_holds,
+    }
+    missing = [what for what, granted in wanted.items() if not granted]
+    if missing:
+        grants = "; ".join(f"GRANT {what} TO {quoted(user)}" for what in missing)
+        return Finding("privileges", "bad", f"{quoted(user)} lacks {', '.join(missing)}", f"{grants};")
+    return Finding("privileges", "good", f"{quoted(user)} may select and delete, and make temporary tables")
+
+
+def replica(patient: Patient) -> Iterator[Finding]:
+    """The replica that a day's first export reads."""
+    settings = patient.settings
+    database = services.replica(settings)
+    if database is None:
+        yield Finding("replica", "good", "none configured: the primary serves every export")
+        return
+    with reading(services.primary(settings), "doctor") as connection:
+        shape = reflect(connection, settings.dataset)
+        (written,) = one(connection, "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END")
+    with reading(database, "EXPORT_PG_CONNECTION_STRING") as connection:
+        yield _replica(connection, shape.columns == reflect(connection, settings.dataset).columns, written)
+
+
+def _replica(connection: Connection, same_shape: bool, written: str | None) -> Finding:
+    if not same_shape:
+        return Finding(
+            "replica",
+            "bad",
+            "the table has other columns than on the primary: what is exported will match no row",
+            "Let EXPORT_PG_CONNECTION_STRING name a standby of this primary.",
+        )
+    (in_recovery,) = one(connection, "SELECT pg_is_in_recovery()")
+    if not in_recovery:
+        return Finding(
+            "replica",
+            "warning",
+            "EXPORT_PG_CONNECTION_STRING names a server that is no standby",
+            "Let it name a standby, or unset it: the primary serves exports then.",
+        )
+    behind_bytes, seconds = one(
+        connection,
+        "SELECT pg_wal_lsn_diff(%s, pg_last_wal_replay_lsn())::float8, "
+        "extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8",
+        written,
+    )
+    if (behind_bytes or 0) > 0 and (seconds or 0) > MOST_LAG_SECONDS:
+        return Finding(
+            "replica",
+            "warning",
+            f"the standby is {behind_bytes:,.0f} bytes and {seconds:,.0f} s behind",
+            "See whether it still streams (pg_stat_wal_receiver). What it lacks, the next run appends.",
+        )
+    return Finding("replica", "good", f"a standby, {max(behind_bytes or 0, 0):,.0f} bytes behind")

@@ -1,0 +1,439 @@
+"""The doctor names what is wrong, for each kind of wrong there is; where nothing is, it says so and leaves no trace."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import psutil
+import psycopg
+import pytest
+
+from event_archive.doctor import server, table
+from event_archive.doctor.findings import Finding, Patient, Topic, go_through
+from event_archive.lake.local import LocalLake
+from event_archive.settings import Settings
+from event_archive_tests.fixtures.doctor import ACCOUNT_KEY, CHECKS, PASSWORD, files, findings, wrong
+from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation
+from event_archive_tests.fixtures.postgres import Server
+
+
+def test_a_healthy_installation_is_good_and_left_as_it_was(healthy: Installation, command: Commands):
+    healthy.add(3)
+    healthy.archive()
+    before = files(healthy)
+    found = findings(command("doctor", "--json"), 0)
+    assert wrong(found) == {}
+    assert "1 files of days" in found["lake"].message
+    assert [name for name, finding in found.items() if finding.status == "skipped"] == [
+        "dagster_schedule",
+        "dagster_daemon",
+    ]
+    assert (files(healthy), healthy.count()) == (before, 3)
+    if isinstance(healthy.lake, LocalLake):
+        names = {path.name for path in (healthy.lake._root / healthy.dataset.folder).iterdir()}
+        assert names == {"events_2024-03-01.csv", ".events_2024-03-01.csv.json", ".lock"}
+
+
+def test_for_people_there_is_a_line_a_check(healthy_locally: Installation, command: Commands):
+    healthy_locally.database.execute('DROP INDEX "Event_created_at_idx"')
+    done = command("doctor", LOG_FORMAT="json")
+    assert done.code == 0
+    marks = {line.split()[1]: line[0] for line in done.stdout.splitlines() if line[0] in "✓!✗-"}
+    assert list(marks) == CHECKS
+    assert [name for name, mark in marks.items() if mark == "!"] == ["time_index"]
+    assert '→ CREATE INDEX CONCURRENTLY ON "public"."Event" ("created_at");' in done.stdout
+    assert done.stdout.endswith("0 bad, 1 warnings\n")
+
+
+def test_a_refused_probe_is_a_cross(healthy_locally: Installation, command: Commands):
+    done = command("doctor", ARCHIVE_LOCAL_PATH="/dev/null")
+    assert done.code == 1
+    assert any(line.startswith("✗ lake ") and "Not a directory" in line for line in done.stdout.splitlines())
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"PG_CONNECTION_STRING": ""}, ["PG_CONNECTION_STRING is not set"]),
+        ({"PG_CONNECTION_STRING": f"postgres//u:{PASSWORD}@h/d"}, ["(a secret, not shown)"]),
+        ({"ARCHIVE_LOCAL_PATH": "", "DRY_RUN": "perhaps"}, ["none is set", "DRY_RUN holds 'perhaps'"]),
+        (
+            {"DAGSTER_PG_HOST": "db", "RUN_BUDGET": "soon"},
+            ["DAGSTER_PG_DB, DAGSTER_PG_USERNAME: not set", "RUN_BUDGET"],
+        ),
+        (
+            {
+                "ARCHIVE_LOCAL_PATH": "",
+                "AZURE_STORAGE_CONNECTION_STRING": f"AccountName=a;AccountKey={ACCOUNT_KEY};no",
+            },
+            ["The Azure storage connection string is malformed"],
+        ),
+    ],
+)
+def test_every_problem_of_the_settings_is_named_and_the_rest_goes_on(
+    healthy_locally: Installation, command: Commands, variables: dict[str, str], words: list[str]
+):
+    found = findings(command("doctor", "--json", **variables), 2)
+    assert wrong(found) == {"settings": "bad"}
+    for part in words:
+        assert part in found["settings"].message
+    assert found["postgres"].status == found["lake"].status == found["dagster_definitions"].status == "skipped"
+    assert found["dagster_instance"].status == "good"
+
+
+def test_a_trial_and_silence_are_warnings(healthy_locally: Installation, command: Commands):
+    found = findings(command("doctor", "--json", DRY_RUN="true", ALERT_WEBHOOK_URL=""), 0)
+    assert wrong(found) == {"settings": "warning", "alerts": "warning"}
+
+
+# PostgreSQL
+
+
+def test_a_database_that_is_out_of_reach(healthy_locally: Installation, command: Commands, closed_port: int):
+    conninfo = f"postgresql://someone:{PASSWORD}@127.0.0.1:{closed_port}/events"
+    found = findings(command("doctor", "--json", PG_CONNECTION_STRING=conninfo), 1)
+    assert wrong(found) == {"postgres": "bad"}
+    assert "Check host and port in PG_CONNECTION_STRING" in found["postgres"].message
+    skipped = {name: finding.message for name, finding in found.items() if finding.status == "skipped"}
+    assert skipped["privileges"] == skipped["table"] == "not looked at, because of postgres"
+    assert skipped["orphans"] == "not looked at, because of table"
+    assert found["lake_write"].status == "good"
+
+
+def test_a_database_that_does_not_exist(healthy_locally: Installation, command: Commands):
+    conninfo = healthy_locally.database.server.dsn("nowhere")
+    found = findings(command("doctor", "--json", PG_CONNECTION_STRING=conninfo), 1)
+    assert 'database "nowhere" does not exist' in found["postgres"].message
+
+
+def test_a_server_that_is_too_old(healthy_locally: Installation, command: Commands, clean: pytest.MonkeyPatch):
+    clean.setattr(server, "OLDEST_SUPPORTED", 990000)
+    assert wrong(findings(command("doctor", "--json"), 0)) == {"postgres": "warning"}
+
+
+@pytest.fixture
+def across_the_network(healthy_locally: Installation) -> Iterator[str]:
+    """A connection string that leads to the server by this machine's own address on a network."""
+    addresses = [
+        address.address
+        for interface in psutil.net_if_addrs().values()
+        for address in interface
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    ]
+    if not addresses:
+        pytest.skip("this machine is on no network")
+    database = healthy_locally.database
+    there = str(database.server.socket_dir / ".s.PGSQL.5432")
+    with socket.create_server((addresses[0], 0)) as listener:
+
+        def pump(source: socket.socket, target: socket.socket) -> None:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                with client, socket.socket(socket.AF_UNIX) as upstream:
+                    upstream.connect(there)
+                    back = threading.Thread(target=pump, args=(upstream, client))
+                    back.start()
+                    pump(client, upstream)
+                    back.join()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield psycopg.conninfo.make_conninfo(
+            host=addresses[0], port=listener.getsockname()[1], user="postgres", dbname=database.name
+        )
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_connection_that_anybody_can_read(healthy_locally: Installation, command: Commands, across_the_network: str):
+    found = findings(command("doctor", "--json", PG_CONNECTION_STRING=across_the_network), 0)
+    assert wrong(found) == {"postgres_tls": "warning"}
+    assert "sslmode=verify-full" in found["postgres_tls"].remedy
+
+
+def test_a_role_that_may_only_read(healthy_locally: Installation, command: Commands):
+    database = healthy_locally.database
+    database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    found = findings(command("doctor", "--json"), 1)
+    assert wrong(found) == {"postgres_primary": "bad"}
+    assert found["postgres_primary"].remedy == 'ALTER ROLE "postgres" SET default_transaction_read_only = off'
+
+
+PRIVILEGES = {
+    "USAGE ON SCHEMA app": "GRANT USAGE ON SCHEMA app TO {}",
+    "TEMPORARY ON DATABASE {database}": "GRANT TEMPORARY ON DATABASE {database} TO {}",
+    'SELECT ON app."Event"': 'GRANT SELECT ON app."Event" TO {}',
+    'DELETE ON app."Event"': 'GRANT DELETE ON app."Event" TO {}',
+    "SELECT ON app.event_archive_hold": "GRANT SELECT ON app.event_archive_hold TO {}",
+}
+
+
+@pytest.mark.parametrize("lacking", [[name] for name in PRIVILEGES] + [[], list(PRIVILEGES)], ids=len)
+def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Commands, lacking: list[str]):
+    database = healthy_locally.database
+    role = f"pauper_{database.name}"
+    database.execute(
+        f"""CREATE SCHEMA app; ALTER TABLE "Event" SET SCHEMA app; CREATE TABLE app.event_archive_hold ();
+        CREATE ROLE {role} LOGIN; REVOKE TEMPORARY ON DATABASE {database.name} FROM PUBLIC"""
+    )
+    if not lacking:
+        # A table of the right columns, so that nothing else is wrong.
+        database.execute("DROP TABLE app.event_archive_hold")
+    grants = {name: grant.format(role, database=database.name) for name, grant in PRIVILEGES.items()}
+    for name, grant in grants.items():
+        if name not in lacking and (lacking or "hold" not in name):
+            database.execute(grant)
+    variables = {"PG_CONNECTION_STRING": database.server.dsn(database.name, role), "EVENT_TABLE": "app.Event"}
+    try:
+        done = command("doctor", "--json", **variables)
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    found = findings(done, 1 if lacking else 0)
+    named = ", ".join(name.format(database=database.name) for name in lacking)
+    if lacking:
+        assert found["privileges"].message == f"{role} lacks {named}"
+        assert found["privileges"].remedy == "; ".join(grants[name] for name in lacking) + ";"
+    else:
+        assert wrong(found) == {}
+
+
+# The table
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "status", "message", "remedy"),
+    [
+        ('ALTER TABLE "Event" RENAME TO event', "table", "bad", "does not exist in database", ""),
+        ('ALTER TABLE "Event" RENAME created_at TO at', "table", "bad", "has no column created_at", ""),
+        ('ALTER TABLE "Event" ALTER created_at TYPE text', "table", "bad", "is of type text", ""),
+        ('ALTER TABLE "Event" DROP COLUMN id, DROP COLUMN event_id', "table", "bad", "has no key", ""),
+        ('CREATE TABLE note (e bigint REFERENCES "Event" ON DELETE CASCADE)', "table", "bad", "ON DELETE CASCADE", ""),
+        ('CREATE RULE keep AS ON DELETE TO "Event" DO INSTEAD NOTHING', "table", "bad", "a rule on DELETE, keep", ""),
+        (
+            'DROP INDEX "Event_created_at_idx"', "time_index", "warning", "no index begins with created_at",
+            'CREATE INDEX CONCURRENTLY ON "public"."Event" ("created_at");',
+        ),
+        (
+            "SELECT set_config('x.x', '', true)", "time_zone", "warning",
+            "sessions begin in Asia/Tokyo, so that the default of created_at, CURRENT_TIMESTAMP, is local time",
+            "timestamptz",
+        ),
+        (
+            """CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+            CREATE TRIGGER "Told" BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit();
+            CREATE TRIGGER other BEFORE INSERT ON "Event" FOR EACH ROW EXECUTE FUNCTION audit()""",
+            "triggers", "warning", 'fires on DELETE: "Told" (audit).', "See what it does",
+        ),
+        (
+            'CREATE TABLE note (e bigint CONSTRAINT told REFERENCES "Event")', "foreign_keys", "warning",
+            "told of public.note, which no index serves", 'CREATE INDEX CONCURRENTLY ON "public"."note" ("e");',
+        ),
+        (
+            'CREATE TABLE note (e bigint PRIMARY KEY CONSTRAINT told REFERENCES "Event")', "foreign_keys", "warning",
+            "refers to the table: told of public.note. A day with a row still referred to is not purged",
+            "Remove or archive referring rows before their events' day is aged.",
+        ),
+        ("CREATE PUBLICATION everything FOR ALL TABLES", "replication", "warning", "everything publishes deletes",
+         "LOGICAL_MESSAGE_PREFIX"),
+        (
+            'CREATE PUBLICATION one FOR TABLE "Event"; ALTER TABLE "Event" REPLICA IDENTITY NOTHING', "replication",
+            "bad", 'public."Event" has no replica identity', "REPLICA IDENTITY FULL",
+        ),
+        (
+            'ALTER TABLE "Event" SET (autovacuum_enabled = off)', "autovacuum", "warning", 'off for public."Event"',
+            'ALTER TABLE public."Event" RESET (autovacuum_enabled);',
+        ),
+        (
+            """INSERT INTO "Event" (event_id, event_type, created_at, payload) VALUES ('x', 't', '1999-01-01', '{}')""",
+            "orphans", "warning", "1 rows lie before the first day", "",
+        ),
+    ],
+    ids=lambda value: value if str(value).isidentifier() else "",
+)  # fmt: skip
+def test_a_table_that_will_make_trouble(
+    healthy_locally: Installation,
+    command: Commands,
+    change: str,
+    check: str,
+    status: str,
+    message: str,
+    remedy: str,
+):
+    database = healthy_locally.database
+    database.execute(change)
+    if check == "time_zone":
+        database.execute(f"ALTER DATABASE {database.name} RESET TimeZone")
+    found = findings(command("doctor", "--json"), 1 if status == "bad" else 0)
+    assert wrong(found) == {check: status}
+    assert message in found[check].message
+    assert remedy in found[check].remedy
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        """CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+        CREATE TRIGGER told BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit();
+        ALTER TABLE "Event" DISABLE TRIGGER told""",
+        "CREATE PUBLICATION inserts FOR ALL TABLES WITH (publish = 'insert, update')",
+        'ALTER TABLE "Event" ALTER created_at TYPE timestamptz',
+    ],
+)
+def test_what_looks_alike_and_is_harmless(healthy_locally: Installation, command: Commands, change: str):
+    healthy_locally.database.execute(change)
+    assert wrong(findings(command("doctor", "--json"), 0)) == {}
+
+
+def test_partitions_are_looked_at_too(healthy_locally: Installation, command: Commands):
+    database = healthy_locally.database
+    database.execute(
+        """CREATE TABLE events (id bigint, at timestamptz NOT NULL, PRIMARY KEY (at, id)) PARTITION BY RANGE (at);
+        CREATE TABLE events_2024 PARTITION OF events FOR VALUES FROM ('2024-01-01') TO ('2025-01-01')
+        WITH (autovacuum_enabled = off);
+        CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+        CREATE TRIGGER above BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION audit();
+        CREATE TRIGGER below BEFORE DELETE ON events_2024 FOR EACH ROW EXECUTE FUNCTION audit();
+        CREATE PUBLICATION leaves FOR TABLE events"""
+    )
+    variables = {"EVENT_TABLE": "public.events", "EVENT_TIME_COLUMN": "at", "LOGICAL_MESSAGE_PREFIX": "purge"}
+    found = findings(command("doctor", "--json", **variables), 0)
+    assert wrong(found) == {"triggers": "warning", "autovacuum": "warning"}
+    assert "above (audit), below (audit)" in found["triggers"].message
+    assert "off for public.events_2024" in found["autovacuum"].message
+    assert found["replication"].message == "leaves publishes deletes, announced by LOGICAL_MESSAGE_PREFIX"
+
+
+def test_a_server_that_does_not_vacuum(healthy_locally: Installation, command: Commands):
+    database = healthy_locally.database
+    database.execute(f"ALTER DATABASE {database.name} SET track_counts = off")
+    found = findings(command("doctor", "--json"), 0)
+    assert wrong(found) == {"autovacuum": "warning"}
+    assert "off on this server" in found["autovacuum"].message
+
+
+def test_a_role_that_rows_are_hidden_from(healthy_locally: Installation, command: Commands):
+    database = healthy_locally.database
+    role = f"blinkered_{database.name}"
+    database.execute(
+        f"""CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON "Event" TO {role};
+        CREATE POLICY half ON "Event" TO {role} USING (id = 1); ALTER TABLE "Event" ENABLE ROW LEVEL SECURITY"""
+    )
+    try:
+        done = command("doctor", "--json", PG_CONNECTION_STRING=database.server.dsn(database.name, role))
+    finally:
+        database.execute(f"DROP OWNED BY {role}")
+    found = findings(done, 1)
+    assert found["row_security"].status == "bad"
+    assert "BYPASSRLS" in found["row_security"].remedy
+    owner = findings(command("doctor", "--json"), 0)["row_security"]
+    database.execute(f"DROP ROLE {role}")
+    assert (owner.status, owner.message) == ("good", "does not apply to this role")
+
+
+def test_a_table_that_somebody_has_locked_is_not_waited_for_long(
+    healthy_locally: Installation, command: Commands, clean: pytest.MonkeyPatch
+):
+    clean.setattr(server, "_LOCK_TIMEOUT_SECONDS", 0.1)
+    with psycopg.connect(healthy_locally.database.dsn) as other:
+        other.execute('LOCK TABLE "Event"')
+        found = findings(command("doctor", "--json"), 1)
+    assert wrong(found) == {"table": "bad"}
+    assert "Somebody holds a lock on the table" in found["table"].message
+
+
+def test_rows_that_cannot_be_counted_in_time_are_a_warning(healthy_locally: Installation, clean: pytest.MonkeyPatch):
+    clean.setattr(server, "_LOCK_TIMEOUT_SECONDS", 0.1)
+    patient = Patient()
+    patient.settings = Settings.load()
+    with psycopg.connect(healthy_locally.database.dsn) as other:
+        other.execute('LOCK TABLE "Event"')
+        orphans, held = table.rows(patient)
+    assert (orphans.status, held.status) == ("warning", "good")
+    assert "rows of no day could not be counted in time" in orphans.message
+
+
+def test_held_days_are_counted(healthy_locally: Installation, command: Commands):
+    assert command("hold", "2024-03-01", "--to", "2024-03-03", "--reason", "audit").code == 0
+    assert findings(command("doctor", "--json"), 0)["holds"].message == "3 days are held"
+
+
+# The replica
+
+
+def test_a_replica_that_is_out_of_reach(healthy_locally: Installation, command: Commands, closed_port: int):
+    conninfo = f"postgresql://someone:{PASSWORD}@127.0.0.1:{closed_port}/events"
+    found = findings(command("doctor", "--json", EXPORT_PG_CONNECTION_STRING=conninfo), 1)
+    assert wrong(found) == {"replica": "bad"}
+    assert "Check host and port in EXPORT_PG_CONNECTION_STRING" in found["replica"].message
+
+
+def test_a_replica_that_is_none(healthy_locally: Installation, command: Commands):
+    database = healthy_locally.database
+    found = findings(command("doctor", "--json", EXPORT_PG_CONNECTION_STRING=database.dsn), 0)
+    assert wrong(found) == {"replica": "warning"}
+    assert "is no standby" in found["replica"].message
+    database.execute("""CREATE SCHEMA old; CREATE TABLE old."Event" (id bigint PRIMARY KEY, created_at timestamp)""")
+    # The template holds the table as it was.
+    database.execute('ALTER TABLE "Event" ADD COLUMN later text')
+    other = database.server.dsn("specification")
+    found = findings(command("doctor", "--json", EXPORT_PG_CONNECTION_STRING=other), 1)
+    assert wrong(found) == {"replica": "bad"}
+    assert "other columns than on the primary" in found["replica"].message
+
+
+def test_a_standby_serves_exports_and_nothing_else(
+    healthy_locally: Installation, command: Commands, standby: Server, clean: pytest.MonkeyPatch
+):
+    database = healthy_locally.database
+    there = standby.dsn(database.name)
+    found = findings(command("doctor", "--json", EXPORT_PG_CONNECTION_STRING=there), 0)
+    assert wrong(found) == {}
+    assert "a standby, " in found["replica"].message
+    healthy_locally.add(1)
+    with psycopg.connect(there, autocommit=True) as replica:
+        while replica.execute('SELECT count(*) FROM "Event"').fetchone() != (1,):
+            pass
+        replica.execute("SELECT pg_wal_replay_pause()")
+        while replica.execute("SELECT pg_get_wal_replay_pause_state()").fetchone() != ("paused",):
+            pass
+    # Written when it returns, as it would be anywhere but on a test's server.
+    database.execute("""SET synchronous_commit TO on; DELETE FROM "Event" """)
+    clean.setattr(server, "MOST_LAG_SECONDS", 0)
+    found = findings(command("doctor", "--json", EXPORT_PG_CONNECTION_STRING=there), 0)
+    assert wrong(found) == {"replica": "warning"}
+    assert " bytes and " in found["replica"].message
+
+    found = findings(command("doctor", "--json", PG_CONNECTION_STRING=there), 1)
+    assert found["postgres_primary"].status == "bad"
+    assert "Let PG_CONNECTION_STRING name the primary" in found["postgres_primary"].remedy
+
+
+# The doctor himself
+
+
+def test_a_check_that_breaks_is_a_finding_without_the_errors_words():
+    def broken(_: Patient) -> Iterator[Finding]:
+        yield Finding("first", "good", "well")
+        raise KeyError(PASSWORD)
+
+    found = list(go_through([Topic(("first", "second", "third"), None, broken)]))
+    assert [finding.status for finding in found] == ["good", "bad", "skipped"]
+    assert found[1].message.startswith("the check itself failed: KeyError in test_doctor.py, line ")
+    assert PASSWORD not in str(found)
+
+
+def test_the_page_lists_every_check():
+    page = (REPOSITORY / "docs/howto/doctor.md").read_text()
+    rows = [line.split("|")[1].strip().strip("`") for line in page.splitlines() if line.startswith("| `")]
+    assert rows == CHECKS

@@ -1,0 +1,92 @@
+"""What the doctor says of Dagster, whole and broken."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._daemon.types import DaemonHeartbeat
+
+from event_archive.defs import doctor as dagster_doctor
+from event_archive.doctor.findings import Topic, go_through
+from event_archive_tests.fixtures.doctor import PASSWORD, findings, wrong
+from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation, clean_environment
+
+# Dagster
+
+
+@pytest.fixture
+def at_home(healthy_locally: Installation, home: Path, clean: pytest.MonkeyPatch) -> Path:
+    """DAGSTER_HOME, with the product's own dagster.yaml."""
+    shutil.copy(REPOSITORY / "dagster.yaml", home)
+    clean.setenv("DAGSTER_HOME", str(home))
+    return home
+
+
+def test_a_daemon_that_is_silent_and_one_that_is_not(at_home: Path, command: Commands):
+    found = findings(command("doctor", "--json"), 0)
+    assert wrong(found) == {"dagster_daemon": "warning"}
+    assert "SCHEDULER" in found["dagster_daemon"].message
+    assert "0 runs in " in found["dagster_instance"].message
+    with dg.DagsterInstance.from_config(str(at_home)) as instance:
+        for kind in instance.get_required_daemon_types():
+            instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 7, kind, None, None))
+    found = findings(command("doctor", "--json"), 0)
+    assert wrong(found) == {}
+    assert found["dagster_schedule"].message == "archive_daily is on"
+
+
+def test_a_schedule_that_was_turned_off(at_home: Path, command: Commands):
+    stop = ["-m", "dagster", "schedule", "stop", "archive_daily", "-m", "event_archive.definitions"]
+    subprocess.run(
+        [sys.executable, *stop], env=clean_environment(DAGSTER_HOME=str(at_home)), capture_output=True, check=True
+    )
+    found = findings(command("doctor", "--json"), 0)
+    assert found["dagster_schedule"].status == "warning"
+    assert "dagster schedule start archive_daily" in found["dagster_schedule"].remedy
+
+
+def test_a_home_that_does_not_exist(at_home: Path, command: Commands):
+    found = findings(command("doctor", "--json", DAGSTER_HOME=str(at_home / "nowhere")), 1)
+    assert wrong(found) == {"dagster_instance": "bad"}
+    assert "nowhere" in found["dagster_instance"].message
+
+
+def test_dagsters_database_out_of_reach(at_home: Path, command: Commands, closed_port: int):
+    variables = {
+        "DAGSTER_PG_HOST": "127.0.0.1",
+        "DAGSTER_PG_PORT": str(closed_port),
+        "DAGSTER_PG_DB": "dagster",
+        "DAGSTER_PG_USERNAME": "dagster",
+        "DAGSTER_PG_PASSWORD": PASSWORD,
+    }
+    found = findings(command("doctor", "--json", **variables), 1)
+    assert wrong(found) == {"dagster_instance": "bad"}
+    assert "Connection refused" in found["dagster_instance"].message
+
+
+@pytest.mark.parametrize(
+    "yaml", ["storage: [", f"storage: {{postgres: {{postgres_db: {{password: {PASSWORD}, port: {PASSWORD}}}}}}}"]
+)
+def test_a_dagster_yaml_that_is_wrong_is_not_repeated(at_home: Path, command: Commands, yaml: str):
+    (at_home / "dagster.yaml").write_text(yaml)
+    found = findings(command("doctor", "--json"), 1)
+    assert wrong(found) == {"dagster_instance": "bad"}
+    assert "the dagster.yaml in it" in found["dagster_instance"].message
+
+
+def test_definitions_that_do_not_load(healthy_locally: Installation):
+    @dg.asset
+    def one(nowhere: int) -> None:
+        """Needs what there is not."""
+
+    twice = dg.Definitions(
+        assets=[one], schedules=[dg.ScheduleDefinition("nightly", cron_schedule="0 2 * * *", job_name="nowhere")]
+    )
+    (topic, _) = dagster_doctor.topics(lambda: twice)
+    (found,) = go_through([Topic(topic.checks, None, topic.examine)])
+    assert found.status == "bad"
+    assert found.message.startswith("Dagster cannot load the definitions: ")
