@@ -143,13 +143,7 @@ class AzureLake:
 
     def close(self) -> None:
         """Closes the connections."""
-<<<<<<< HEAD
-        self._container.close()
-=======
         self.container.close()
-        if self._credential is not None:
-            self._credential.close()
->>>>>>> 209a4fe222a8acf2246451899a405cf31b52c68f
 
     def url(self, path: str) -> str:
         """Where a person finds the file: its address without any signature."""
