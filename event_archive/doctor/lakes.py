@@ -1,6 +1,5 @@
 """The lake. Here: whether it answers, and takes, gives back and appends a file as the pipeline does. Leaves nothing."""
 
-import hashlib
 import secrets
 import shutil
 import time
@@ -79,12 +78,12 @@ def _probed(opened: Lake, probe: str, remove: Callable[[], None]) -> Iterator[Fi
 
 def _write(opened: Lake, probe: str) -> Finding:
     try:
-        made = _commit(opened, probe, _FIRST, whole=_FIRST, replaces=None)
+        made = _commit(opened, probe, _FIRST, replaces=None)
         wrong = _read(opened, made) != _FIRST or _is_taken(opened, probe, replaces=None)
         stood = opened.stat(probe)
         if wrong or stood is None:
             return _unsound("a new file")
-        longer = _commit(opened, probe, _SECOND, whole=_FIRST + _SECOND, replaces=stood)
+        longer = _commit(opened, probe, _SECOND, replaces=stood)
         if _read(opened, longer) != _FIRST + _SECOND or _is_taken(opened, probe, replaces=made):
             return _unsound("an append")
     except EventArchiveError as error:
@@ -92,11 +91,10 @@ def _write(opened: Lake, probe: str) -> Finding:
     return Finding("lake_write", "good", "a probe was written, read back, appended to and read back")
 
 
-def _commit(opened: Lake, probe: str, content: bytes, *, whole: bytes, replaces: StoredFile | None) -> StoredFile:
+def _commit(opened: Lake, probe: str, content: bytes, *, replaces: StoredFile | None) -> StoredFile:
     with opened.write(probe, replaces=replaces, append=replaces is not None) as upload:
         upload.write(content)
-        md5 = hashlib.md5(whole, usedforsecurity=False).digest()
-        return upload.commit(_METADATA, content_md5=md5)
+        return upload.commit(_METADATA)
 
 
 def _read(opened: Lake, file: StoredFile) -> bytes:
@@ -109,7 +107,7 @@ def _is_taken(opened: Lake, probe: str, *, replaces: StoredFile | None) -> bool:
     try:
         with opened.write(probe, replaces=replaces) as upload:
             upload.write(b"taken in spite of its condition\n")
-            upload.commit(_METADATA, content_md5=hashlib.md5(b"", usedforsecurity=False).digest())
+            upload.commit(_METADATA)
     except FileChangedError:
         return False
     return True
