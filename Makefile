@@ -89,6 +89,8 @@ lock: ## Write the lock files anew from pyproject.toml, with uv; UPGRADE=1 takes
 	$(compile) --extra demo --group build --output-file requirements-demo.lock
 	cp requirements-dev.lock requirements.lock
 	$(compile) --output-file requirements.lock
+	cp requirements-dev.lock requirements-build.lock
+	$(filter-out pyproject.toml,$(compile)) --group build --output-file requirements-build.lock
 
 .PHONY: clean
 clean: ## Remove what these targets made: .venv, caches, builds
