@@ -2,13 +2,12 @@
 
 The chart is in no package registry, so neither it nor Helm can run in tests. ``KEYS`` says which keys its schema and
 templates know; the chart itself lets a misspelt one pass. ``dagster_yaml`` and ``code_server`` say what its templates
-``configmap-instance.yaml`` and ``deployment-user.yaml`` render from them. Parts of Kubernetes are left to Kubernetes' schema.
+``configmap-instance.yaml`` and ``deployment-user.yaml`` render. Parts of Kubernetes are left to Kubernetes' schema.
 """
 
 import json
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -282,7 +281,8 @@ def dagster_yaml(values: Document) -> Document:
         rendered["run_coordinator"] = _class(
             "dagster.core.run_coordinator", "QueuedRunCoordinator", {"max_concurrent_runs": -1}
         )
-    return rendered | values.get("additionalInstanceConfig", {})
+    rendered.update(values.get("additionalInstanceConfig", {}))
+    return rendered
 
 
 def _class(module: str, name: str, config: Document) -> Document:
@@ -357,8 +357,3 @@ def code_server(values: Document) -> Document:
             },
         },
     }
-
-
-def write_instance(folder: Path, values: Document) -> None:
-    """Makes a folder a DAGSTER_HOME of the chart."""
-    (folder / "dagster.yaml").write_text(yaml.safe_dump(dagster_yaml(values)))

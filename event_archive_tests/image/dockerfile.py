@@ -12,13 +12,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-KNOWN = {
-    *("ARG", "CMD", "COPY", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "RUN", "USER", "WORKDIR"),
-}
+KNOWN = {"ARG", "CMD", "COPY", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "RUN", "USER", "WORKDIR"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,9 @@ def replay(instructions: list[Instruction], context: Path, folder: Path, python:
                 for key, text in instruction.pairs.items()
             }
         elif name == "RUN":
-            environment = {**os.environ, "PATH": f"{python}:{os.environ['PATH']}", **stage.environment}
+            # What an image must not hold may well be kept here: pip's downloads.
+            kept = {"PIP_NO_CACHE_DIR": "false"}
+            environment = {**os.environ, "PATH": f"{python}:{os.environ['PATH']}", **stage.environment, **kept}
             command = ["sh", "-euc", _below(root, value)]
             subprocess.run(command, cwd=stage.path("."), env=environment, check=True, stdin=subprocess.DEVNULL)
         elif name == "COPY":
@@ -161,7 +162,7 @@ def _copy(source: Path, target: Path, ignored: list[str]) -> None:
         shutil.copy2(source, target)
 
 
-def _ignoring(patterns: list[str]):  # type: ignore[no-untyped-def]
+def _ignoring(patterns: list[str]) -> Callable[[Any, list[str]], set[str]]:
     return lambda _, names: {name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
 
 
@@ -174,14 +175,17 @@ def _below(root: Path, text: str) -> str:
     return re.sub(r"(?<![\w./])/(?=(?:opt|src)/)", f"{root}/", text)
 
 
-def stand_in(folder: Path) -> Path:
-    """Makes a Python with pip, as the base image has; where its commands are."""
-    subprocess.run([_own_python(), "-m", "venv", str(folder)], check=True)
-    return folder / "bin"
+def stand_in(instructions: list[Instruction], folder: Path) -> Path:
+    """Makes a Python with pip, as the base image has; where its commands are.
 
-
-def _own_python() -> str:
-    return str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
+    Of the version that the Dockerfile takes by default, where that is on PATH, else of this process's.
+    """
+    version = instructions[0].pairs["PYTHON_VERSION"]
+    for python in (f"python{version}", f"{sys.base_prefix}/bin/python3"):
+        made = subprocess.run([python, "-m", "venv", str(folder)], check=False) if shutil.which(python) else None
+        if made and made.returncode == 0:
+            return folder / "bin"
+    raise AssertionError(f"neither python{version} nor the Python of this process can make an environment")
 
 
 def files(root: Path) -> Iterator[tuple[str, int, int]]:

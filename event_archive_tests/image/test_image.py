@@ -68,8 +68,8 @@ def stage() -> Iterator[Stage]:
         folder = Path(name)
         folder.chmod(0o755)
         build_context(ROOT, folder / "context")
-        python = stand_in(folder / "python")
-        built = replay(parse((ROOT / "Dockerfile").read_text()), folder / "context", folder, python)
+        instructions = parse((ROOT / "Dockerfile").read_text())
+        built = replay(instructions, folder / "context", folder, stand_in(instructions, folder / "python"))
         shutil.rmtree(folder / "stage-build")
         shutil.rmtree(folder / "context")
         _set_writable(built.root, writable=False)
@@ -118,9 +118,12 @@ def test_the_code_server_comes_up_and_the_health_check_says_so(container: Contai
     port = _free_port()
     (server,) = pod_of(chart.code_server(chart.values_of()))["containers"]
     command = container.stage.command if given == "the image's own command" else server["args"]
-    check = container.stage.healthcheck if given == "the image's own command" else server["readinessProbe"]["exec"]["command"]
+    check = (
+        container.stage.healthcheck
+        if given == "the image's own command"
+        else server["readinessProbe"]["exec"]["command"]
+    )
     assert command.count("4000") == check.count("4000") == 1
-    # stderr to the terminal's: nobody reads a pipe here.
     with container.start([word.replace("4000", port) for word in command]) as process:
         try:
             while container.run([word.replace("4000", port) for word in check]).code:

@@ -3,73 +3,25 @@
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-import kubernetes
 import pytest
 import yaml
 from dagster._config import process_config
 from dagster._core.instance.ref import InstanceRef
-from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT, JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._serdes import ConfigurableClassData
 from dagster_azure.blob import AzureBlobComputeLogManager
-from dagster_k8s import K8sRunLauncher
-from dagster_k8s.job import construct_dagster_k8s_job
 
 from event_archive_tests.deploy import chart
-from event_archive_tests.deploy.manifests import ROOT, VERSIONS, Document, pod_of, problems_of_pod, validate
+from event_archive_tests.deploy.instance import reference, run_pod
+from event_archive_tests.deploy.manifests import ROOT, VERSIONS, pod_of, problems_of_pod, validate
 
 VALUES = chart.values_of()
-IMAGE = "example.azurecr.io/event-archive:0.1.0"
 
 
 @pytest.fixture
 def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstanceRef:
-    return reference(VALUES, tmp_path, monkeypatch)
-
-
-def reference(values: Document, folder: Path, monkeypatch: pytest.MonkeyPatch) -> InstanceRef:
-    """The instance of the chart, checked by Dagster; a cluster that nobody reaches instead of the pod's own."""
     monkeypatch.setenv("DAGSTER_PG_PASSWORD", "as the chart sets it")
-    rendered = chart.dagster_yaml(values)
-    rendered["run_launcher"]["config"] |= {
-        "load_incluster_config": False,
-        "kubeconfig_file": str(folder / "kubeconfig"),
-    }
-    kubeconfig = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "none", "cluster": {"server": "http://127.0.0.1:9"}}],
-        "users": [{"name": "nobody", "user": {}}],
-        "contexts": [{"name": "none", "context": {"cluster": "none", "user": "nobody"}}],
-        "current-context": "none",
-    }
-    (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-    (folder / "dagster.yaml").write_text(yaml.safe_dump(rendered))
-    return InstanceRef.from_dir(str(folder))
-
-
-def run_pod(instance: InstanceRef) -> Document:
-    """The Job that the chart's run launcher makes of a run; by dagster-k8s itself."""
-    launcher = instance.run_launcher
-    assert isinstance(launcher, K8sRunLauncher)
-    repository = RepositoryPythonOrigin(
-        executable_path="python",
-        code_pointer=dg._core.code_pointer.ModuleCodePointer("event_archive.definitions", "defs"),
-        container_image=IMAGE,
-        entry_point=DEFAULT_DAGSTER_ENTRY_POINT,
-    )
-    run = dg.DagsterRun(job_name="archive_job", job_code_origin=JobPythonOrigin("archive_job", repository))
-    context = launcher.get_container_context_for_run(run)
-    job = construct_dagster_k8s_job(
-        job_config=context.get_k8s_job_config(job_image=IMAGE, run_launcher=launcher),
-        args=["dagster", "api", "execute_run"],
-        job_name="dagster-run",
-        component="run_worker",
-        user_defined_k8s_config=context.run_k8s_config,
-    )
-    document: Document = kubernetes.client.ApiClient().sanitize_for_serialization(job)
-    return document
+    return reference(VALUES, tmp_path)
 
 
 def test_every_key_is_one_of_the_charts():
@@ -90,9 +42,7 @@ def test_the_instance_is_that_of_dagster_yaml_where_both_can_say_it():
 
 def test_dagster_accepts_the_instance(instance: InstanceRef):
     assert isinstance(instance.run_coordinator, QueuedRunCoordinator)
-    logs = instance.compute_log_manager
-    assert isinstance(logs, AzureBlobComputeLogManager)
-    logs.dispose()
+    assert isinstance(instance.compute_log_manager, AzureBlobComputeLogManager)
     for stored in (instance.run_storage_data, instance.event_storage_data, instance.schedule_storage_data):
         database = checked(stored)["postgres_db"]
         assert database["scheme"] == "postgresql+psycopg2"
@@ -105,7 +55,7 @@ def checked(data: ConfigurableClassData | None) -> dict[str, Any]:
     module = __import__(data.module_name, fromlist=[data.class_name])
     result = process_config(getattr(module, data.class_name).config_type(), data.config_dict)
     assert result.success, result.errors
-    return dict(result.value)
+    return dict(result.value or {})
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -1,6 +1,8 @@
 """The manifests beside the chart: as Kubernetes' own schemas have them, and agreeing with one another."""
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -31,7 +33,7 @@ def everything() -> list[Document]:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 @pytest.mark.parametrize("read", [str, with_optional_variables], ids=["as it stands", "with optional variables"])
-def test_a_manifest_fits_kubernetes_schema(path, version, read):
+def test_a_manifest_fits_kubernetes_schema(path: Path, version: str, read: Callable[[str], str]):
     found = documents(read(path.read_text()))
     assert found
     for document in found:

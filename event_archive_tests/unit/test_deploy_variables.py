@@ -1,6 +1,7 @@
 """Every variable of the contract can be set where the pipeline is deployed: Helm values and CronJob alike."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_the_helm_values_know_every_variable():
     text = chart.VALUES.read_text()
     assert told_above("envSecrets", text.split("\nrunLauncher:")[0]) == OF_THE_PIPELINE & SECRETS
     assert told_above("postgresql", text) == OF_THE_INSTANCE
-    assert OF_THE_INSTANCE - SECRETS == IN_THE_CHART.keys()
+    assert IN_THE_CHART.keys() == OF_THE_INSTANCE - SECRETS
     assert set(IN_THE_CHART.values()) <= chart.values_of()["postgresql"].keys()
 
 
@@ -68,7 +69,9 @@ def test_the_secret_knows_every_secret():
 
 @pytest.mark.parametrize("read", [of_the_values, of_the_cronjob])
 @pytest.mark.parametrize("lake", LAKES)
-def test_what_is_set_and_what_may_be_is_accepted(read, lake, monkeypatch):
+def test_what_is_set_and_what_may_be_is_accepted(
+    read: Callable[[], dict[str, str]], lake: str, monkeypatch: pytest.MonkeyPatch
+):
     given = read()
     for name in OF_THE_PIPELINE | OF_THE_INSTANCE:
         monkeypatch.delenv(name, raising=False)
