@@ -12,6 +12,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_azure.blob import AzureBlobComputeLogManager
 
 from event_archive_tests.deploy import chart
+from event_archive_tests.deploy.chart_keys import problems_of_values
 from event_archive_tests.deploy.instance import reference, run_pod
 from event_archive_tests.deploy.manifests import ROOT, VERSIONS, pod_of, problems_of_pod, validate
 
@@ -25,8 +26,8 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstanceRef:
 
 
 def test_every_key_is_one_of_the_charts():
-    assert chart.problems_of_values(VALUES) == []
-    assert chart.problems_of_values(yaml.safe_load(chart.VALUES.read_text())) == []
+    assert problems_of_values(VALUES) == []
+    assert problems_of_values(yaml.safe_load(chart.VALUES.read_text())) == []
 
 
 def test_the_instance_is_that_of_dagster_yaml_where_both_can_say_it():

@@ -21,7 +21,7 @@ from event_archive_tests.deploy.manifests import (
     with_optional_variables,
 )
 
-FILES = sorted(MANIFESTS.glob("*.yaml"))
+FILES = sorted(MANIFESTS.glob("*.yaml*"))
 # A kind of the Secrets Store CSI driver, for which there is no schema in Kubernetes.
 CUSTOM = {"SecretProviderClass"}
 

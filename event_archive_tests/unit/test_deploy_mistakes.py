@@ -12,6 +12,7 @@ import yaml
 from dagster import DagsterInvalidConfigError
 
 from event_archive_tests.deploy import chart
+from event_archive_tests.deploy.chart_keys import problems_of_values
 from event_archive_tests.deploy.instance import reference, run_pod
 from event_archive_tests.deploy.manifests import (
     MANIFESTS,
@@ -101,7 +102,7 @@ def replaced(text: str, made: Mistake) -> str:
 
 def noticing_values(text: str, folder: Path) -> set[str]:
     values = chart.values_of(text)
-    found = {CHART} if chart.problems_of_values(values) else set()
+    found = {CHART} if problems_of_values(values) else set()
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     if {variable["name"] for variable in deployment["env"]} != OF_THE_PIPELINE - SECRETS:
         found.add(VARIABLES)
