@@ -32,7 +32,7 @@ endif
 .PHONY: help
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target text; do \
-		printf '  make %-9s %s\n' "$$target" "$$text"; done
+		printf '  make %-11s %s\n' "$$target" "$$text"; done
 
 .PHONY: demo
 demo: $(DEMO) ## Archive and purge sample events on an embedded PostgreSQL, with a folder as the lake
@@ -63,6 +63,7 @@ lint: $(DEV) ## Format, style, types, import rules, lock files
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m pytest --quiet event_archive_tests/unit/test_packaging.py
 
 .PHONY: format
@@ -80,6 +81,10 @@ package: $(DEV) ## Build the wheel, and try it in an environment with runtime de
 	cd dist && venv/bin/event-archive --help
 	rm -rf dist/venv
 
+.PHONY: image-steps
+image-steps: $(DEV) azurite ## Do the Dockerfile's steps in a folder, and run the container's commands: some minutes
+	$(BIN)/python -m pytest event_archive_tests/image
+
 .PHONY: lock
 lock: ## Write the lock files anew from pyproject.toml, with uv; UPGRADE=1 takes newer versions
 	@[ -n "$(UV)" ] || { echo "make lock needs uv on PATH (pip install uv)" >&2; exit 1; }
@@ -89,6 +94,8 @@ lock: ## Write the lock files anew from pyproject.toml, with uv; UPGRADE=1 takes
 	$(compile) --extra demo --group build --output-file requirements-demo.lock
 	cp requirements-dev.lock requirements.lock
 	$(compile) --output-file requirements.lock
+	cp requirements-dev.lock requirements-build.lock
+	$(filter-out pyproject.toml,$(compile)) --group build --output-file requirements-build.lock
 
 .PHONY: clean
 clean: ## Remove what these targets made: .venv, caches, builds

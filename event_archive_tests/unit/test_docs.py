@@ -10,7 +10,9 @@ from event_archive.cli import commands
 from event_archive.settings import InstanceSettings, PipelineSettings, Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
+PAGES = sorted(
+    [*(ROOT / page for page in ("README.md", "CHANGELOG.md", "deploy/README.md")), *ROOT.glob("docs/**/*.md")]
+)
 
 
 def table(page: str, first_cell: str) -> dict[str, list[str]]:

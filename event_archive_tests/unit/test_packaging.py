@@ -20,10 +20,12 @@ from event_archive.settings import InstanceSettings, Settings
 
 REPOSITORY = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+RUNTIME = "runtime"
 LOCKS: dict[str, list[str]] = {
-    "requirements.lock": [],
-    "requirements-demo.lock": ["demo", "build"],
-    "requirements-dev.lock": ["demo", "dev"],
+    "requirements-build.lock": ["build"],
+    "requirements.lock": [RUNTIME],
+    "requirements-demo.lock": [RUNTIME, "demo", "build"],
+    "requirements-dev.lock": [RUNTIME, "demo", "dev"],
 }
 
 # In pieces, so that this file does not name what it forbids.
@@ -33,12 +35,13 @@ MACHINE_PATHS = re.compile(r"""(?:^|[\s"'=:(])/(?:root|work|home|Users)/\w""", r
 
 def requirements(*names: str) -> list[Requirement]:
     """The runtime's, and those of extras and dependency groups."""
-    listed = [*PYPROJECT["project"]["dependencies"], *(line for name in names for line in group(name))]
-    return [Requirement(line) for line in listed]
+    return [Requirement(line) for name in names for line in group(name)]
 
 
 def group(name: str) -> list[str]:
-    """The lines of an extra or dependency group, and of the groups that it includes."""
+    """The lines of the runtime, of an extra, or of a dependency group and the groups that it includes."""
+    if name == RUNTIME:
+        return list(PYPROJECT["project"]["dependencies"])
     extras, groups = PYPROJECT["project"]["optional-dependencies"], PYPROJECT["dependency-groups"]
     lines: list[str] = []
     for line in extras[name] if name in extras else groups[name]:
@@ -68,8 +71,9 @@ def test_a_lock_file_pins_what_pyproject_asks_for(lock: str) -> None:
 
 
 def test_what_is_tested_is_what_ships() -> None:
-    runtime, demo, dev = (pinned(lock) for lock in LOCKS)
+    build, runtime, demo, dev = (pinned(lock) for lock in LOCKS)
     assert runtime.items() <= demo.items() <= dev.items()
+    assert build.items() <= demo.items()
 
 
 def test_the_runtime_has_neither_the_demos_nor_the_tests_packages() -> None:

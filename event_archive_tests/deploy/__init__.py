@@ -1,0 +1,1 @@
+"""What the tests know of deployment: manifests, the Helm chart, the Dockerfile."""

@@ -1,0 +1,125 @@
+"""The manifests beside the chart: as Kubernetes' own schemas have them, and agreeing with one another."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from event_archive.definitions import NIGHTLY
+from event_archive_tests.deploy import chart
+from event_archive_tests.deploy.manifests import (
+    MANIFESTS,
+    VERSIONS,
+    Document,
+    documents,
+    manifest,
+    pod_of,
+    problems_of_pod,
+    validate,
+    with_optional_variables,
+)
+
+FILES = sorted(MANIFESTS.glob("*.yaml*"))
+# A kind of the Secrets Store CSI driver, for which there is no schema in Kubernetes.
+CUSTOM = {"SecretProviderClass"}
+
+
+def everything() -> list[Document]:
+    return [document for path in FILES for document in documents(path.read_text())]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("read", [str, with_optional_variables], ids=["as it stands", "with optional variables"])
+def test_a_manifest_fits_kubernetes_schema(path: Path, version: str, read: Callable[[str], str]):
+    found = documents(read(path.read_text()))
+    assert found
+    for document in found:
+        if document["kind"] not in CUSTOM:
+            validate(document, version)
+
+
+def test_the_cronjob_runs_at_two_utc_alone_and_within_the_specifications_resources():
+    cronjob = manifest("cronjob.yaml", "CronJob")
+    spec, job, pod = cronjob["spec"], cronjob["spec"]["jobTemplate"]["spec"], pod_of(cronjob)
+    (container,) = pod["containers"]
+    assert (spec["schedule"], spec["timeZone"]) == (NIGHTLY, "Etc/UTC")
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert pod["restartPolicy"] == "OnFailure"
+    assert container["args"] == ["event-archive", "run"]
+    assert "command" not in container
+    assert container["resources"] == {
+        "requests": {"cpu": "100m", "memory": "256Mi"},
+        "limits": {"cpu": "300m", "memory": "512Mi"},
+    }
+    assert {"startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"} <= spec.keys()
+    assert {"activeDeadlineSeconds", "backoffLimit"} <= job.keys()
+    assert pod["terminationGracePeriodSeconds"] >= 30
+    assert problems_of_pod(pod) == []
+
+
+def test_what_a_pod_names_exists():
+    cronjob, server = manifest("cronjob.yaml", "CronJob"), chart.code_server(chart.values_of())
+    names = {(document["kind"], document["metadata"]["name"]) for document in everything()}
+    for pod in (pod_of(cronjob), pod_of(server)):
+        assert ("ServiceAccount", pod["serviceAccountName"]) in names
+        (container,) = pod["containers"]
+        for source in container["envFrom"]:
+            assert ("Secret", source["secretRef"]["name"]) in names
+    (keys,) = [document for document in everything() if document["metadata"]["name"] == "dagster-postgresql"]
+    assert chart.values_of()["global"]["postgresqlSecretName"] == keys["metadata"]["name"]
+    assert keys["stringData"].keys() == {"postgresql-password"}
+
+
+def test_chart_and_cronjob_run_one_image_as_one_account():
+    cronjob, server = pod_of(manifest("cronjob.yaml", "CronJob")), pod_of(chart.code_server(chart.values_of()))
+    assert cronjob["containers"][0]["image"] == server["containers"][0]["image"]
+    assert cronjob["serviceAccountName"] == server["serviceAccountName"]
+    user = re.findall(r"^USER (\d+):(\d+)$", (MANIFESTS.parents[1] / "Dockerfile").read_text(), re.MULTILINE)
+    for pod in (cronjob, server):
+        assert [(str(pod["securityContext"]["runAsUser"]), str(pod["securityContext"]["runAsGroup"]))] == user
+
+
+def test_every_pod_is_in_a_network_policy_and_may_reach_what_it_needs():
+    server, runs = [document for document in everything() if document["kind"] == "NetworkPolicy"]
+    assert server["spec"]["podSelector"]["matchLabels"] == {
+        "deployment": chart.values_of()["dagster-user-deployments"]["deployments"][0]["name"]
+    }
+    (incoming,) = server["spec"]["ingress"]
+    port = chart.values_of()["dagster-user-deployments"]["deployments"][0]["port"]
+    assert incoming["ports"] == [{"protocol": "TCP", "port": port}]
+    assert runs["spec"]["ingress"] == []
+    (expression,) = runs["spec"]["podSelector"]["matchExpressions"]
+    labels = manifest("cronjob.yaml", "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    assert expression["key"] == "app.kubernetes.io/component"
+    assert set(expression["values"]) == {"run_worker", labels["app.kubernetes.io/component"]}
+    for policy in (server, runs):
+        open_ports = {(port["protocol"], port["port"]) for rule in policy["spec"]["egress"] for port in rule["ports"]}
+        assert open_ports == {("UDP", 53), ("TCP", 53), ("TCP", 5432), ("TCP", 443)}
+        assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+
+
+def test_no_file_holds_a_secret():
+    for document in everything():
+        if document["kind"] == "Secret":
+            assert set(document["stringData"].values()) == {""}
+
+
+def test_key_vault_fills_the_secret_that_pods_read():
+    provider = manifest("secretproviderclass.yaml", "SecretProviderClass")
+    (secret,) = provider["spec"]["secretObjects"]
+    known = manifest_of_secret(secret["secretName"])["stringData"]
+    objects = {
+        yaml.safe_load(entry)["objectName"]
+        for entry in yaml.safe_load(provider["spec"]["parameters"]["objects"])["array"]
+    }
+    for entry in secret["data"]:
+        assert entry["key"] in known
+        assert entry["objectName"] in objects
+
+
+def manifest_of_secret(name: str) -> Document:
+    (found,) = [d for d in everything() if d["kind"] == "Secret" and d["metadata"]["name"] == name]
+    return found
