@@ -30,7 +30,8 @@ def no_progress(_what: str, _rows: int, _bytes: int) -> None:
 
 READBACK = sql.Identifier("pg_temp", "event_archive_readback")
 """The temporary table of a read-back."""
-_VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
+VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
+"""The temporary table of ``load_verbatim``: text, numbered likewise."""
 _END_MARKER_ENDS_BEFORE = 180000
 _NOT_OF_THE_VALUES = ("08", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE of a COPY that fails for another reason than what it reads."""
@@ -111,7 +112,7 @@ class Readback:
         names = [
             sql.SQL("{}" if name in self.columns else "NULL AS {}").format(sql.Identifier(name)) for name in columns
         ]
-        return sql.SQL("SELECT {} FROM {} ORDER BY {}").format(sql.SQL(", ").join(names), _VERBATIM, self.line)
+        return sql.SQL("SELECT {} FROM {} ORDER BY {}").format(sql.SQL(", ").join(names), VERBATIM, self.line)
 
     def _source(self, name: str) -> sql.Composable:
         column = sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name))
@@ -161,13 +162,13 @@ def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: 
         IntegrityError: it reads otherwise than before.
     """
     create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(
-        _VERBATIM,
+        VERBATIM,
         sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in readback.columns),
     )
     connection.execute(create)
-    _number(connection, _VERBATIM, readback.line)
+    _number(connection, VERBATIM, readback.line)
     with lake.read(file) as blocks:
-        rows, hashes = _copy(connection, _VERBATIM, readback.columns, blocks, file, progress)
+        rows, hashes = _copy(connection, VERBATIM, readback.columns, blocks, file, progress)
     if (rows, hashes.sha256.digest()) != (readback.rows, readback.hashes.sha256.digest()):
         raise contradiction(file, "it read differently the second time")
 

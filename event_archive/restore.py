@@ -15,6 +15,7 @@ from event_archive.dataset import Dataset, TableName, quoted
 from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
 from event_archive.holds import hold_on, lock_day
 from event_archive.lake import Lake, StoredFile
+from event_archive.losses import losses
 from event_archive.manifest import Manifest
 from event_archive.postgres import Connection, Postgres, one
 from event_archive.readback import ARCHIVED, READBACK, Progress, Readback, load, no_progress
@@ -23,6 +24,7 @@ from event_archive.table import SOURCE, Column, Table, exists, reflect
 logger = logging.getLogger(__name__)
 
 _KEYS_NAMED = 10
+_TABLE_OF_YOUR_OWN = "Restore it into a table of your own making, with text for the columns in question: --table NAME."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def restore_day(
         progress: told of every block read.
 
     Raises:
-        RefusedError: there is no file, or the target cannot be filled.
+        RefusedError: there is no file, or the target cannot be filled, or not with all that the file's values say.
         IntegrityError: the file contradicts its manifest, or a row of the same key but with other values stands in the
             target. The day is rolled back.
         BusyError: a purge of this day is under way.
@@ -119,7 +121,12 @@ def restore_day(
         readback = load(connection, table, lake, file, progress)
         if manifest:
             manifest.require(file, replace(readback.manifest, table=manifest.table))
-        restored = _insert(connection, _widened(connection, readback, in_place=target == dataset.table), file)
+        readback = _widened(connection, readback, in_place=target == dataset.table)
+        _require_restorable(connection, readback, file)
+        lost = losses(connection, readback, lake, file, progress)
+        if lost:
+            _tell(target, lost, file, by_us=manifest is not None)
+        restored = _insert(connection, readback, file)
         if target == dataset.table and hold_on(connection, dataset, day) is None:
             logger.warning(
                 "%s, %s: restored in place. The next night archives and purges these rows again, unless the day is "
@@ -168,7 +175,6 @@ def _widened(connection: Connection, readback: Readback, *, in_place: bool) -> R
 def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int:
     """Inserts the rows whose key the target does not have, and proves that all rows then stand in it."""
     table = readback.table
-    _require_restorable(connection, readback, file)
     names = [sql.Identifier(column.name) for column in table.columns if not column.generated]
     same_key = sql.SQL(" AND ").join(
         sql.SQL("{}.{} = {}.{}").format(SOURCE, sql.Identifier(name), ARCHIVED, sql.Identifier(name))
@@ -204,13 +210,18 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
     return restored
 
 
+def _tell(target: TableName, lost: dict[str, int], file: StoredFile, *, by_us: bool) -> None:
+    columns = ", ".join(f"{quoted(name)} ({rows} rows)" for name, rows in lost.items())
+    found = f"{file.path}: as the types of {target} it reads otherwise than it stands in the file: {columns}"
+    if by_us:
+        raise RefusedError(f"{found}. Nothing of this day was restored. {_TABLE_OF_YOUR_OWN}")
+    logger.warning("%s. It is restored as it reads", found)
+
+
 def _require_restorable(connection: Connection, readback: Readback, file: StoredFile) -> None:
     target = readback.table.dataset.table
     if readback.as_text:
-        raise RefusedError(
-            f"{file.path}: its values do not all parse as the types of {target}. Restore it into a table of your own "
-            "making, with text for the columns in question: --table NAME."
-        )
+        raise RefusedError(f"{file.path}: its values do not all parse as the types of {target}. {_TABLE_OF_YOUR_OWN}")
     lacking = [quoted(name) for name in readback.table.key if name not in readback.columns]
     if lacking:
         raise RefusedError(

@@ -167,6 +167,87 @@ def test_values_that_no_longer_parse_are_refused_with_what_to_do(
     assert restore("mine").restored == 2
 
 
+NARROWED = """CREATE TABLE n (id int PRIMARY KEY, at timestamp, v {})"""
+
+
+@pytest.mark.parametrize(
+    ("was", "value", "now"),
+    [
+        ("numeric", "1.23456", "numeric(10,2)"),
+        ("double precision", "0.123456789012", "real"),
+        ("timestamp", "2024-02-02 03:04:05", "date"),
+        ("timestamp", "2024-02-02 03:04:05.678", "timestamp(0)"),
+        ("text", "2024-02-02 03:04:05-05", "timestamp"),
+        ("time", "01:02:03.456", "time(0)"),
+        ("numeric[]", "{1.23456}", "numeric(10,2)[]"),
+        ("json", '{"b":1, "a":2, "a":3}', "jsonb"),
+    ],
+)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_todays_types_would_cut_short_is_not_restored_into_them(
+    pipeline: Pipeline, was: str, value: str, now: str, in_place: bool
+):
+    of = narrowed(pipeline, was, value, now)
+    with pytest.raises(RefusedError, match=r"otherwise than it stands in the file: v \(1 rows\).*--table NAME"):
+        restoring(of)(in_place=in_place)
+    assert of.count() == 0
+    pipeline.database.execute("CREATE TABLE mine (id int PRIMARY KEY, at timestamp, v text)")
+    assert restoring(of)("mine").restored == 1
+    assert pipeline.database.execute("SELECT v FROM mine") == [(value,)]
+
+
+@pytest.mark.parametrize(
+    ("was", "value", "now"),
+    [
+        ("int", "1", "numeric(10,2)"),
+        ("real", "0.1", "double precision"),
+        ("date", "2024-02-02", "timestamptz"),
+        ("timestamp", "2024-02-02 03:04:05", "timestamptz"),
+        ("varchar(2)", "ab", "char(4)"),
+        ("json", '{"b":1, "a":2e0}', "jsonb"),
+    ],
+)
+def test_a_type_that_keeps_all_of_a_value_is_restored_into(pipeline: Pipeline, was: str, value: str, now: str):
+    assert restoring(narrowed(pipeline, was, value, now))(in_place=True).restored == 1
+
+
+def narrowed(pipeline: Pipeline, was: str, value: str, now: str) -> Pipeline:
+    """A day archived and purged, whose column got another type since."""
+    pipeline.database.execute(NARROWED.format(was))
+    pipeline.database.execute("INSERT INTO n VALUES (1, '2024-03-01', %s)", value)
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    assert of.run().deleted == 1
+    pipeline.database.execute(f"ALTER TABLE n ALTER v TYPE {now} USING v::text::{now}")
+    return of
+
+
+OTHERWISE_SPELLED = b'id,at,v,j,ok\n1,2024-03-01T01:02:03Z,1e1,"{""b"":1,""a"":2}",true\n'
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_what_another_tool_spelled_otherwise_is_restored(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, taken_over: bool
+):
+    pipeline.database.execute(
+        "CREATE TABLE n (id int PRIMARY KEY, at timestamptz, v numeric(9,1), j jsonb, ok boolean)"
+    )
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.put(OTHERWISE_SPELLED)
+    if taken_over:
+        of.database.execute("INSERT INTO n (id, at) VALUES (2, '2024-03-01')")
+        of.run()
+    assert restoring(of)().restored == 1 + taken_over
+    assert "otherwise than it stands" not in caplog.text
+
+
+def test_what_is_cut_short_of_another_tools_file_is_said(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    pipeline.database.execute("CREATE TABLE n (id int PRIMARY KEY, at timestamp, v numeric(10,2))")
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.put(b"id,at,v\n1,2024-03-01,1.234\n")
+    assert restoring(of)().restored == 1
+    assert "otherwise than it stands in the file: v (1 rows)" in caplog.text
+
+
 def test_a_trigger_that_changes_what_is_restored_rolls_the_day_back(
     pipeline: Pipeline, restore: Callable[..., RestoredDay]
 ):
