@@ -57,8 +57,10 @@ def target_named(dataset: Dataset, name: str | None = None, *, in_place: bool = 
         in_place: the source itself.
 
     Raises:
-        ConfigurationError: not a table's name, or the source's without ``in_place``.
+        ConfigurationError: not a table's name, the source's without ``in_place``, or a name with it.
     """
+    if in_place and name:
+        raise ConfigurationError(f"The table {name} is named, and in place is asked for: give one of them, not both.")
     if in_place:
         return dataset.table
     if name is None:
@@ -73,11 +75,21 @@ def target_named(dataset: Dataset, name: str | None = None, *, in_place: bool = 
 
 
 def days_with_file(dataset: Dataset, lake: Lake, first: date, last: date) -> list[date]:
-    """The days to restore of a range: those that have a file, and a single day in any case."""
+    """The days to restore of a range: those that have a file, and a single day in any case.
+
+    Raises:
+        ConfigurationError: the range ends before it begins.
+        RefusedError: no day of it has a file.
+        UnreachableError: as the lake says.
+    """
+    if first > last:
+        raise ConfigurationError(f"{first} lies after {last}: give the earlier day first.")
     if first == last:
         return [first]
-    days = (dataset.day_of(file.path) for file in lake.list(dataset.folder))
-    return [day for day in days if day and first <= day <= last]
+    days = [day for file in lake.list(dataset.folder) if (day := dataset.day_of(file.path)) and first <= day <= last]
+    if not days:
+        raise RefusedError(f"There is no file from {first} to {last} in {dataset.folder}: nothing was restored.")
+    return days
 
 
 def restore_day(

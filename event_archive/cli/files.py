@@ -62,7 +62,7 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
             told = {"restored": done.restored, "skipped": done.skipped, "superseded": done.superseded}
             return told | {"table": str(done.target), "seconds": round(done.seconds, 3)}, None
 
-        _each(settings, wanted, restored, good="restored", none=f"There is no file from {first} to {last}.")
+        _each(settings, wanted, restored, good="restored", none="")
 
 
 @click.command()
