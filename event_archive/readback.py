@@ -1,7 +1,7 @@
 """A day's CSV back into a temporary table, inside the caller's transaction.
 
-The one mechanism behind append, purge, restore and verify. Here: loading, numbering the rows, and the conditions that a
-row of the table stands in the file. Not here: what follows from it.
+The one mechanism behind append, purge, restore and adopt; ``verify`` has a reader that is not PostgreSQL. Here:
+loading, numbering the rows, and the conditions that a row of the table stands in the file. Not here: what follows.
 
 The file's rows are numbered in file order by ``line``. Of several rows with one key only the last counts: the others
 get a negative number, which takes them out of every comparison and keeps them in place for a rewrite.
@@ -33,8 +33,8 @@ READBACK = sql.Identifier("pg_temp", "event_archive_readback")
 VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
 """The temporary table of ``load_verbatim``: text, numbered likewise."""
 _END_MARKER_ENDS_BEFORE = 180000
-_NOT_OF_THE_VALUES = ("08", "40", "53", "55", "57", "58")
-"""Classes of SQLSTATE of a COPY that fails for another reason than what it reads."""
+_NOT_OF_THE_VALUES = ("08", "25", "40", "42501", "53", "55", "57", "58", "XX")
+"""What the SQLSTATE begins with where a COPY, or what leads to it, fails for another reason than what it reads."""
 ARCHIVED = sql.Identifier("archived_")
 """The alias of ``Readback.current``."""
 _HEAD_BYTES = 64 * 1024
@@ -146,7 +146,7 @@ def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, pro
             with connection.transaction():
                 return _load(connection, table, lake, file, progress, as_text=as_text)
         except psycopg.Error as error:
-            if (error.sqlstate or "08")[:2] in _NOT_OF_THE_VALUES:
+            if (error.sqlstate or "08").startswith(_NOT_OF_THE_VALUES):
                 raise
             where = (error.diag.context or "").partition("\n")[0]
             words = words or f"{error.diag.message_primary} ({where})"
