@@ -11,14 +11,14 @@ from psycopg import sql
 
 from event_archive.dataset import Dataset, TableName
 from event_archive.days import day_range
-from event_archive.errors import BusyError
-from event_archive.postgres import Connection, Postgres, one
+from event_archive.errors import BusyError, EventArchiveError, RefusedError
+from event_archive.postgres import Advice, Connection, Postgres, one
 from event_archive.table import exists
 
 HOLD_TABLE = "event_archive_hold"
 
 _CREATE = """
-CREATE TABLE IF NOT EXISTS {} (
+CREATE TABLE {} (
   table_name text NOT NULL,
   day date NOT NULL,
   reason text NOT NULL,
@@ -27,9 +27,15 @@ CREATE TABLE IF NOT EXISTS {} (
   PRIMARY KEY (table_name, day)
 )
 """
-_HOLD = """
-INSERT INTO {} (table_name, day, reason) VALUES (%s, %s, %s)
-ON CONFLICT (table_name, day) DO UPDATE SET reason = excluded.reason, held_since = now(), held_by = current_user
+_HOLD = "INSERT INTO {} (table_name, day, reason) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+_OTHER_HOLD = """
+SELECT day, reason FROM {} WHERE table_name = %s AND day BETWEEN %s AND %s AND reason <> %s ORDER BY day LIMIT 1
+"""
+# Whoever purges has to see the holds.
+_PURGING_ROLES = """
+SELECT DISTINCT rolname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+CROSS JOIN aclexplode(coalesce(relacl, acldefault('r', relowner))) AS granted LEFT JOIN pg_roles AS r ON r.oid = grantee
+WHERE nspname = %s AND relname = %s AND privilege_type = 'DELETE' AND (grantee = 0 OR rolname IS NOT NULL)
 """
 # Days of one reason that follow one another are one hold to a person.
 _HOLDS = """
@@ -81,6 +87,11 @@ def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool 
     return bool(one(connection, "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", name)[0])
 
 
+def lock_table(connection: Connection, name: TableName) -> None:
+    """Waits until nobody else makes this table or adds columns to it; in this transaction, nobody else does."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"event_archive {name}",))
+
+
 def hold_on(connection: Connection, dataset: Dataset, day: date) -> str | None:
     """The reason why a day is held; None where it is not. To be asked under the day's lock."""
     if not _exist(connection, dataset):
@@ -105,21 +116,40 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
 
     Raises:
         BusyError: the purge of a day took longer than the lock timeout. The days before it are held.
-        RefusedError, UnreachableError: as PostgreSQL says.
+        RefusedError: a day is held for another reason, or as PostgreSQL says.
+        UnreachableError: as PostgreSQL says.
     """
-    with postgres.transaction(f"{dataset.table}, holds") as connection:
+    advice = _advice(dataset)
+    with postgres.transaction(f"{dataset.table}, holds", advice=advice) as connection:
+        lock_table(connection, TableName(dataset.table.schema, HOLD_TABLE))
         if not _exist(connection, dataset):
-            connection.execute(sql.SQL(_CREATE).format(_table(dataset)))
+            _create(connection, dataset)
+        query = sql.SQL(_OTHER_HOLD).format(_table(dataset))
+        other = connection.execute(query, (str(dataset.table), first, last, reason)).fetchone()
+        if other:
+            raise RefusedError(
+                f"{dataset.table}: {other[0]} is held already: {other[1]}. So it is not purged. No day was held by "
+                "this command: hold the days around it, or release it first."
+            )
     for day in day_range(first, last):
         try:
-            with postgres.transaction(f"{dataset.table}, {day}") as connection:
+            with postgres.transaction(f"{dataset.table}, {day}", advice=advice) as connection:
                 lock_day(connection, dataset, day, wait=True)
                 connection.execute(sql.SQL(_HOLD).format(_table(dataset)), (str(dataset.table), day, reason))
-        except BusyError as error:
-            raise BusyError(
-                f"{dataset.table}: {day} is being purged, for longer than {postgres.lock_timeout_seconds:g} s: neither "
-                f"it nor a later day is held by this command. Give it again for {day} to {last}."
+        except EventArchiveError as error:
+            told = str(error)
+            if isinstance(error, BusyError):
+                told = f"{dataset.table}: {day} is being purged, for longer than {postgres.lock_timeout_seconds:g} s."
+            raise type(error)(
+                f"{told} Neither {day} nor a later day is held by this command. Give it again for {day} to {last}."
             ) from error
+
+
+def _create(connection: Connection, dataset: Dataset) -> None:
+    connection.execute(sql.SQL(_CREATE).format(_table(dataset)))
+    for (role,) in connection.execute(_PURGING_ROLES, (dataset.table.schema, dataset.table.name)).fetchall():
+        grantee = sql.Identifier(role) if role else sql.SQL("PUBLIC")
+        connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(_table(dataset), grantee))
 
 
 def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> int:
@@ -128,7 +158,7 @@ def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> in
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(f"{dataset.table}, holds") as connection:
+    with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
         if not _exist(connection, dataset):
             return 0
         query = sql.SQL("DELETE FROM {} WHERE table_name = %s AND day BETWEEN %s AND %s").format(_table(dataset))
@@ -141,11 +171,24 @@ def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(f"{dataset.table}, holds") as connection:
+    with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
         if not _exist(connection, dataset):
             return []
         rows = connection.execute(sql.SQL(_HOLDS).format(_table(dataset)), (str(dataset.table),)).fetchall()
         return [Hold(*row) for row in rows]
+
+
+def _advice(dataset: Dataset) -> Advice:
+    return Advice(
+        outcome="Nothing is held or released by this.",
+        again="give the command again",
+        lost="Give the command again.",
+        privileges=(
+            "To put and release holds, the role needs USAGE on the schema and SELECT, INSERT and DELETE on "
+            f"{TableName(dataset.table.schema, HOLD_TABLE)}, and CREATE on the schema for the very first hold, which "
+            "makes that table: GRANT them, or connect as another role."
+        ),
+    )
 
 
 def _table(dataset: Dataset) -> sql.Composable:

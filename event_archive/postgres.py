@@ -4,7 +4,7 @@ Not here: the events, their table (``table.py``), their days.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -55,6 +55,53 @@ _CONNECT_DEFAULTS = {
 _AZURE_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 (a scope, no secret)
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """How the message of an error ends: for archive and purge, unless a verb says otherwise.
+
+    Attributes:
+        outcome: what was not done.
+        again: who tries again what may succeed unchanged.
+        lost: what follows where the connection broke.
+        privileges: those that the role needs.
+        by_code: what to do, by SQLSTATE.
+    """
+
+    outcome: str = "Nothing was deleted."
+    again: str = "the next run tries again"
+    lost: str = "Nothing was deleted that is not archived; the next run goes on."
+    privileges: str = (
+        "The role needs USAGE on the schema, SELECT and DELETE on the table, SELECT on event_archive_hold where that "
+        "exists, and TEMPORARY on the database: GRANT them, or connect as another role. A role that row-level security "
+        "hides rows from may not archive."
+    )
+    by_code: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "23503": (
+                "Rows of another table still refer to rows of this day: remove or archive those first, or drop the "
+                "foreign key."
+            )
+        }
+    )
+
+
+ARCHIVE_ADVICE = Advice()
+# PostgreSQL's own words of other violations repeat the whole row.
+_DETAIL_IS_A_KEY = ("23503", "23505", "23P01")
+_READ_ONLY = (
+    "PG_CONNECTION_STRING must name the primary, not a replica, and a role without default_transaction_read_only."
+)
+_BUSY = {
+    "55P03": "Somebody holds a lock on the table",
+    "57014": "The statement took longer than it may, or was cancelled",
+    "40P01": "Two transactions waited for each other",
+    "40001": (
+        "Another transaction was faster, or, on a replica, replay took rows away that were being read "
+        "(max_standby_streaming_delay, hot_standby_feedback)"
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Postgres:
     """One PostgreSQL database.
@@ -73,7 +120,12 @@ class Postgres:
 
     @contextmanager
     def transaction(
-        self, subject: str, *, isolation: Isolation = "READ COMMITTED", statement_timeout_seconds: float = 0
+        self,
+        subject: str,
+        *,
+        isolation: Isolation = "READ COMMITTED",
+        statement_timeout_seconds: float = 0,
+        advice: Advice = ARCHIVE_ADVICE,
     ) -> Iterator[Connection]:
         """A transaction on a connection of its own, every setting pinned; commits unless the block raises.
 
@@ -81,6 +133,7 @@ class Postgres:
             subject: what it is about, for messages: the table, the day.
             isolation: as PostgreSQL names it.
             statement_timeout_seconds: 0 for none.
+            advice: how messages end.
 
         Raises:
             UnreachableError: no connection, or it broke. Only the connecting is tried again.
@@ -102,12 +155,12 @@ class Postgres:
                         _abandon(connection, raw)
                         raise
         except psycopg.Error as error:
-            self._tell(error, subject)
+            self._tell(error, subject, advice)
         except DBAPIError as error:
             # At the begin and at the commit, which SQLAlchemy sends itself.
             if not isinstance(error.orig, psycopg.Error):
                 raise
-            self._tell(error.orig, subject)
+            self._tell(error.orig, subject, advice)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -155,46 +208,18 @@ class Postgres:
                 words = words.replace(str(value), "***")
         return words
 
-    def _tell(self, error: psycopg.Error, subject: str) -> NoReturn:
+    def _tell(self, error: psycopg.Error, subject: str, advice: Advice) -> NoReturn:
         words = self._without_secrets(error.diag.message_primary or " ".join(str(error).split()))
         code = error.sqlstate or ""
-        detail = f" ({error.diag.message_detail})" if code.startswith("23") and error.diag.message_detail else ""
+        detail = f" ({error.diag.message_detail})" if code in _DETAIL_IS_A_KEY and error.diag.message_detail else ""
         told = f"{subject}: PostgreSQL says: {words}{detail}" + (f" [SQLSTATE {code}]" if code else "")
         if code in _BUSY:
-            raise BusyError(f"{told}. Nothing was deleted. {_BUSY[code]}") from error
+            raise BusyError(f"{told}. {advice.outcome} {_BUSY[code]}; {advice.again}.") from error
         lost = code[:2] in ("", "08") or code.startswith("57P") or code in ("53200", "53300")
         if isinstance(error, psycopg.OperationalError) and lost:
-            raise UnreachableError(
-                f"{told}. Nothing was deleted that is not archived; the next run goes on."
-            ) from error
-        advice = _ADVICE.get(code, "Nothing was deleted.")
-        raise RefusedError(f"{told}. {advice}") from error
-
-
-_BUSY = {
-    "55P03": "Somebody holds a lock on the table; the next run tries again.",
-    "57014": "The statement took longer than it may, or was cancelled; the next run tries again.",
-    "40P01": "Two transactions waited for each other; the next run tries again.",
-    "40001": (
-        "Another transaction was faster, or, on a replica, replay took rows away that were being read "
-        "(max_standby_streaming_delay, hot_standby_feedback); the next run tries again."
-    ),
-}
-_ADVICE = {
-    "42501": (
-        "Nothing was deleted. The role needs USAGE on the schema, SELECT and DELETE on the table, and TEMPORARY on the "
-        "database: GRANT them, or connect as another role. A role that row-level security hides rows from may not "
-        "archive."
-    ),
-    "23503": (
-        "Nothing was deleted. Rows of another table still refer to rows of this day: remove or archive those first, "
-        "or drop the foreign key."
-    ),
-    "25006": (
-        "Nothing was deleted. PG_CONNECTION_STRING must name the primary, not a replica, and a role without "
-        "default_transaction_read_only."
-    ),
-}
+            raise UnreachableError(f"{told}. {advice.lost}") from error
+        what_to_do = {"42501": advice.privileges, "25006": _READ_ONLY, **advice.by_code}.get(code, "")
+        raise RefusedError(f"{told}. {advice.outcome} {what_to_do}".rstrip()) from error
 
 
 def _pin(connection: EngineConnection) -> None:

@@ -121,7 +121,7 @@ def _delete(
     connection: Connection, dataset: Dataset, day: date, lake: Lake, record: Record, progress: Progress
 ) -> tuple[int, int]:
     # The lock on the shape comes first: a column added later could not be compared.
-    table = reflect(connection, dataset, to_delete=True)
+    table = reflect(connection, dataset, "delete")
     path = dataset.path(day)
     file = lake.stat(path)
     _require_recorded(f"{dataset.table}, {day}", path, file, record)

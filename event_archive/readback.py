@@ -1,7 +1,7 @@
 """A day's CSV back into a temporary table, inside the caller's transaction.
 
-The one mechanism behind append, purge, restore and verify. Here: loading, numbering the rows, and the conditions that a
-row of the table stands in the file. Not here: what follows from it.
+The one mechanism behind append, purge, restore and adopt; ``verify`` has a reader that is not PostgreSQL. Here:
+loading, numbering the rows, and the conditions that a row of the table stands in the file. Not here: what follows.
 
 The file's rows are numbered in file order by ``line``. Of several rows with one key only the last counts: the others
 get a negative number, which takes them out of every comparison and keeps them in place for a rewrite.
@@ -30,10 +30,11 @@ def no_progress(_what: str, _rows: int, _bytes: int) -> None:
 
 READBACK = sql.Identifier("pg_temp", "event_archive_readback")
 """The temporary table of a read-back."""
-_VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
+VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
+"""The temporary table of ``load_verbatim``: text, numbered likewise."""
 _END_MARKER_ENDS_BEFORE = 180000
-_NOT_OF_THE_VALUES = ("08", "40", "53", "55", "57", "58")
-"""Classes of SQLSTATE of a COPY that fails for another reason than what it reads."""
+_NOT_OF_THE_VALUES = ("08", "25", "40", "42501", "53", "55", "57", "58", "XX")
+"""What the SQLSTATE begins with where a COPY, or what leads to it, fails for another reason than what it reads."""
 ARCHIVED = sql.Identifier("archived_")
 """The alias of ``Readback.current``."""
 _HEAD_BYTES = 64 * 1024
@@ -113,7 +114,7 @@ class Readback:
         names = [
             sql.SQL("{}" if name in self.columns else "NULL AS {}").format(sql.Identifier(name)) for name in columns
         ]
-        return sql.SQL("SELECT {} FROM {} ORDER BY {}").format(sql.SQL(", ").join(names), _VERBATIM, self.line)
+        return sql.SQL("SELECT {} FROM {} ORDER BY {}").format(sql.SQL(", ").join(names), VERBATIM, self.line)
 
     def _source(self, name: str) -> sql.Composable:
         column = sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name))
@@ -147,7 +148,7 @@ def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, pro
             with connection.transaction():
                 return _load(connection, table, lake, file, progress, as_text=as_text)
         except psycopg.Error as error:
-            if (error.sqlstate or "08")[:2] in _NOT_OF_THE_VALUES:
+            if (error.sqlstate or "08").startswith(_NOT_OF_THE_VALUES):
                 raise
             where = (error.diag.context or "").partition("\n")[0]
             words = words or f"{error.diag.message_primary} ({where})"
@@ -163,13 +164,13 @@ def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: 
         IntegrityError: it reads otherwise than before.
     """
     create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(
-        _VERBATIM,
+        VERBATIM,
         sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in readback.columns),
     )
     connection.execute(create)
-    _number(connection, _VERBATIM, readback.line)
+    _number(connection, VERBATIM, readback.line)
     with lake.read(file) as blocks:
-        rows, hashes = _copy(connection, _VERBATIM, readback.columns, blocks, file, progress)
+        rows, hashes = _copy(connection, VERBATIM, readback.columns, blocks, file, progress)
     if (rows, hashes.sha256.digest()) != (readback.rows, readback.hashes.sha256.digest()):
         raise contradiction(file, "it read differently the second time")
 

@@ -15,10 +15,12 @@ from event_archive.dataset import Dataset, TableName, quoted
 from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
 from event_archive.holds import hold_on, lock_day
 from event_archive.lake import Lake, StoredFile
+from event_archive.losses import losses
 from event_archive.manifest import Manifest
 from event_archive.postgres import Connection, Postgres, one
 from event_archive.readback import ARCHIVED, READBACK, Progress, Readback, load, no_progress
-from event_archive.table import SOURCE, Column, Table, exists, reflect
+from event_archive.restore_target import ADVICE, TABLE_OF_YOUR_OWN, open_target, require_one_row_a_key, widened
+from event_archive.table import SOURCE
 
 logger = logging.getLogger(__name__)
 
@@ -46,36 +48,22 @@ class RestoredDay:
     seconds: float
 
 
-def target_named(dataset: Dataset, name: str | None = None, *, in_place: bool = False) -> TableName:
-    """The table that a restore fills: the source itself, one named, or ``Event_restored`` beside ``Event``.
-
-    Args:
-        dataset: what was archived.
-        name: ``schema.table``, or a table in the source's schema.
-        in_place: the source itself.
+def days_with_file(dataset: Dataset, lake: Lake, first: date, last: date) -> list[date]:
+    """The days to restore of a range: those that have a file, and a single day in any case.
 
     Raises:
-        ConfigurationError: not a table's name, or the source's without ``in_place``.
+        ConfigurationError: the range ends before it begins.
+        RefusedError: no day of it has a file.
+        UnreachableError: as the lake says.
     """
-    if in_place:
-        return dataset.table
-    if name is None:
-        name = f"{quoted(dataset.table.schema)}.{quoted(dataset.table.name + '_restored')}"
-    try:
-        target = TableName.parse(name, schema=dataset.table.schema)
-    except ValueError as error:
-        raise ConfigurationError(f"{name!r} {error}. Name another table with --table.") from None
-    if target == dataset.table:
-        raise ConfigurationError(f"{target} is the source itself: restore into it with --in-place.")
-    return target
-
-
-def days_with_file(dataset: Dataset, lake: Lake, first: date, last: date) -> list[date]:
-    """The days to restore of a range: those that have a file, and a single day in any case."""
+    if first > last:
+        raise ConfigurationError(f"{first} lies after {last}: give the earlier day first.")
     if first == last:
         return [first]
-    days = (dataset.day_of(file.path) for file in lake.list(dataset.folder))
-    return [day for day in days if day and first <= day <= last]
+    days = [day for file in lake.list(dataset.folder) if (day := dataset.day_of(file.path)) and first <= day <= last]
+    if not days:
+        raise RefusedError(f"There is no file from {first} to {last} in {dataset.folder}: nothing was restored.")
+    return days
 
 
 def restore_day(
@@ -99,10 +87,10 @@ def restore_day(
         progress: told of every block read.
 
     Raises:
-        RefusedError: there is no file, or the target cannot be filled.
+        RefusedError: there is no file, or the target cannot be filled, or not with all that the file's values say.
         IntegrityError: the file contradicts its manifest, or a row of the same key but with other values stands in the
             target. The day is rolled back.
-        BusyError: a purge of this day is under way.
+        BusyError: a purge of this day, or another restore into the table, is under way.
         UnreachableError, FileChangedError: as PostgreSQL or the lake says.
     """
     started = time.monotonic()
@@ -113,13 +101,19 @@ def restore_day(
     manifest = Manifest.from_file(file, table=str(dataset.table))
     if manifest is None:
         logger.warning("%s has no manifest, being another tool's: it is restored as it reads", path)
-    with postgres.transaction(f"{target}, {day}") as connection:
+    with postgres.transaction(f"{target}, {day}", advice=ADVICE) as connection:
         lock_day(connection, dataset, day, wait=True)
-        table = _target(connection, dataset, target)
+        table = open_target(connection, dataset, target)
         readback = load(connection, table, lake, file, progress)
         if manifest:
             manifest.require(file, replace(readback.manifest, table=manifest.table))
-        restored = _insert(connection, _widened(connection, readback, in_place=target == dataset.table), file)
+        readback = widened(connection, dataset, readback, file)
+        _require_restorable(connection, readback, file)
+        require_one_row_a_key(connection, dataset, readback, file)
+        lost = losses(connection, readback, lake, file, progress)
+        if lost:
+            _tell(target, lost, file, by_us=manifest is not None)
+        restored = _insert(connection, readback, file)
         if target == dataset.table and hold_on(connection, dataset, day) is None:
             logger.warning(
                 "%s, %s: restored in place. The next night archives and purges these rows again, unless the day is "
@@ -132,43 +126,9 @@ def restore_day(
     return RestoredDay(day, target, restored, current - restored, readback.superseded, time.monotonic() - started)
 
 
-def _target(connection: Connection, dataset: Dataset, target: TableName) -> Table:
-    """The shape of the target, which is created where it does not exist: the source's columns and key, nothing else."""
-    if target != dataset.table:
-        source = reflect(connection, dataset)
-        if not exists(connection, target):
-            identifier = sql.Identifier(target.schema, target.name)
-            names = sql.SQL(", ").join(map(sql.Identifier, source.names))
-            key = sql.SQL(", ").join(map(sql.Identifier, source.key))
-            connection.execute(
-                sql.SQL("CREATE TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(
-                    identifier, names, source.identifier
-                )
-            )
-            connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(identifier, key))
-    return reflect(connection, replace(dataset, table=target), to_delete=True)
-
-
-def _widened(connection: Connection, readback: Readback, *, in_place: bool) -> Readback:
-    """Adds what only the file has to the target, as text, and leaves what only the target has to its defaults."""
-    table = readback.table
-    extra = [name for name in readback.columns if name not in table.names]
-    if extra and in_place:
-        logger.warning("%s: the table has no column %s any more; it is not restored", table.dataset.table, extra)
-    elif extra:
-        for name in extra:
-            connection.execute(
-                sql.SQL("ALTER TABLE {} ADD COLUMN {} text").format(table.identifier, sql.Identifier(name))
-            )
-        table = replace(table, columns=table.columns + tuple(Column(name, "text", nullable=True) for name in extra))
-    held = tuple(column for column in table.columns if column.name in readback.columns)
-    return replace(readback, table=replace(table, columns=held))
-
-
 def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int:
     """Inserts the rows whose key the target does not have, and proves that all rows then stand in it."""
     table = readback.table
-    _require_restorable(connection, readback, file)
     names = [sql.Identifier(column.name) for column in table.columns if not column.generated]
     same_key = sql.SQL(" AND ").join(
         sql.SQL("{}.{} = {}.{}").format(SOURCE, sql.Identifier(name), ARCHIVED, sql.Identifier(name))
@@ -204,13 +164,18 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
     return restored
 
 
+def _tell(target: TableName, lost: dict[str, int], file: StoredFile, *, by_us: bool) -> None:
+    columns = ", ".join(f"{quoted(name)} ({rows} rows)" for name, rows in lost.items())
+    found = f"{file.path}: as the types of {target} it reads otherwise than it stands in the file: {columns}"
+    if by_us:
+        raise RefusedError(f"{found}. Nothing of this day was restored. {TABLE_OF_YOUR_OWN}")
+    logger.warning("%s. It is restored as it reads", found)
+
+
 def _require_restorable(connection: Connection, readback: Readback, file: StoredFile) -> None:
     target = readback.table.dataset.table
     if readback.as_text:
-        raise RefusedError(
-            f"{file.path}: its values do not all parse as the types of {target}. Restore it into a table of your own "
-            "making, with text for the columns in question: --table NAME."
-        )
+        raise RefusedError(f"{file.path}: its values do not all parse as the types of {target}. {TABLE_OF_YOUR_OWN}")
     lacking = [quoted(name) for name in readback.table.key if name not in readback.columns]
     if lacking:
         raise RefusedError(
@@ -245,6 +210,7 @@ def _require_restorable(connection: Connection, readback: Readback, file: Stored
         more = " and more" if len(differing) > _KEYS_NAMED else ""
         raise IntegrityError(
             f"{file.path}: rows with other values stand in {target} under the keys ({', '.join(readback.table.key)}) = "
-            f"{named}{more}. Nothing of this day was restored; a row that stands is never changed. Restore into "
-            "another table with --table, or remove those rows."
+            f"{named}{more}. Nothing of this day was restored; a row that stands is never changed. Where a row was "
+            "moved to another day after it was archived, both days' files hold it. Restore this day into another table "
+            "with --table, or remove those rows."
         )

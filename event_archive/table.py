@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
+from typing import Literal
 
 import psycopg
 from psycopg import sql
@@ -13,6 +14,9 @@ from event_archive.postgres import Connection, one
 
 SOURCE = sql.Identifier("src_")
 """The table's alias in every statement; no column of a user's table is likely to be called so."""
+
+Purpose = Literal["archive", "delete", "copy", "fill"]
+"""What a table is looked at for: to archive its rows, to delete them; to copy its shape, to restore into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ class Table:
         dataset: whose table it is.
         columns: in the table's order.
         key: columns that identify a row: of the primary key, else of a unique index without holes.
-        time_type: ``timestamp``, ``timestamptz`` or ``date``.
+        time_type: ``timestamp``, ``timestamptz`` or ``date``, as PostgreSQL names them in full; of a table to fill,
+            any type or none.
         time_indexed: whether a B-tree index begins with the time column.
     """
 
@@ -119,32 +124,34 @@ WHERE ev_type = '4' AND (ev_class = %s OR ev_class IN (SELECT relid FROM pg_part
 _DELETE_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
-def reflect(connection: Connection, dataset: Dataset, *, to_delete: bool = False) -> Table:
+def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archive") -> Table:
     """Reads the table's shape and holds it: until the transaction ends, nobody can change it.
 
     Args:
         connection: in a transaction.
         dataset: names the table and its time column.
-        to_delete: take the lock of a DELETE, which needs that privilege, instead of a SELECT's.
+        purpose: ``delete`` and ``fill`` take the lock of a DELETE or INSERT, which needs that privilege, instead of a
+            SELECT's. What only a delete has to fear keeps nobody from copying or filling a table.
 
     Raises:
         RefusedError: no such table or time column, or a table that may not be archived (DESIGN, "What may be
             archived").
     """
     name = dataset.table
-    mode = sql.SQL("ROW EXCLUSIVE" if to_delete else "ACCESS SHARE")
+    setting = "--table" if purpose == "fill" else "EVENT_TABLE"
+    mode = sql.SQL("ROW EXCLUSIVE" if purpose in ("delete", "fill") else "ACCESS SHARE")
     try:
         connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.Identifier(name.schema, name.name), mode))
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         raise RefusedError(
-            f"{name} does not exist in database {quoted(connection.info.dbname)}. EVENT_TABLE names it as "
-            "schema.table, taken literally, upper and lower case included."
+            f"{name} does not exist in database {quoted(connection.info.dbname)}. {setting} names it as schema.table, "
+            "taken literally, upper and lower case included."
         ) from None
     except psycopg.errors.WrongObjectType:
-        raise RefusedError(f"{name} is not a table. EVENT_TABLE must name an ordinary or a partitioned one.") from None
+        raise RefusedError(f"{name} is not a table. {setting} must name an ordinary or a partitioned one.") from None
     oid, kind, has_children = one(connection, _RELATION, name.schema, name.name)
     if kind not in ("r", "p"):
-        raise RefusedError(f"{name} is not a table but a view or the like. EVENT_TABLE must name a table.")
+        raise RefusedError(f"{name} is not a table but a view or the like. {setting} must name a table.")
     if has_children:
         raise RefusedError(
             f"{name} has inheritance children, whose rows would be archived and deleted with it. Archive the children "
@@ -152,13 +159,22 @@ def reflect(connection: Connection, dataset: Dataset, *, to_delete: bool = False
         )
     rows = connection.execute(_COLUMNS, (oid,)).fetchall()
     columns = tuple(Column(*column) for *column, _ in rows)
-    time_type = _time_type(dataset, {name: bare for name, *_, bare in rows})
+    to_purge = purpose in ("archive", "delete")
+    types = {name: bare for name, *_, bare in rows}
+    time_type = _time_type(dataset, types) if to_purge else types.get(dataset.time_column, "")
     key = connection.execute(_KEYS, (oid,)).fetchone()
     if key is None:
         raise RefusedError(
             f"{name} has no key: neither a primary key nor a valid, immediate, complete unique index on NOT NULL "
             "columns. Without one a row cannot be told from its twin; add a primary key."
         )
+    if to_purge:
+        _require_deletable(connection, name, oid)
+    indexed = one(connection, _TIME_INDEXED, oid, dataset.time_column)[0]
+    return Table(dataset, columns, tuple(key[0]), time_type, indexed)
+
+
+def _require_deletable(connection: Connection, name: TableName, oid: int) -> None:
     for constraint, referencing, action in connection.execute(_DESTRUCTIVE_REFERENCES, (oid, oid)).fetchall():
         raise RefusedError(
             f"{name} is referenced by foreign key {quoted(constraint)} of {referencing} ON DELETE "
@@ -169,8 +185,6 @@ def reflect(connection: Connection, dataset: Dataset, *, to_delete: bool = False
             f"{name} has a rule on DELETE, {quoted(rule)}: it would do something else than delete, or more. Drop the "
             "rule; a trigger may do what it did."
         )
-    indexed = one(connection, _TIME_INDEXED, oid, dataset.time_column)[0]
-    return Table(dataset, columns, tuple(key[0]), time_type, indexed)
 
 
 def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
@@ -195,3 +209,10 @@ def exists(connection: Connection, name: TableName) -> bool:
         "WHERE nspname = %s AND relname = %s)"
     )
     return bool(one(connection, query, name.schema, name.name)[0])
+
+
+def key_of(connection: Connection, name: TableName) -> tuple[str, ...]:
+    """The columns of a table's key; none where there is no such table, or no key. Takes no lock."""
+    relation = connection.execute(_RELATION, (name.schema, name.name)).fetchone()
+    key = connection.execute(_KEYS, (relation[0],)).fetchone() if relation else None
+    return tuple(key[0]) if key else ()

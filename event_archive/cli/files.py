@@ -49,7 +49,8 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
     if target and in_place:
         raise click.UsageError("Give --table or --in-place, not both.")
     from event_archive import services
-    from event_archive.restore import days_with_file, restore_day, target_named
+    from event_archive.restore import days_with_file, restore_day
+    from event_archive.restore_target import target_named
 
     settings = load_settings()
     dataset = settings.dataset
@@ -62,7 +63,7 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
             told = {"restored": done.restored, "skipped": done.skipped, "superseded": done.superseded}
             return told | {"table": str(done.target), "seconds": round(done.seconds, 3)}, None
 
-        _each(settings, wanted, restored, good="restored", none=f"There is no file from {first} to {last}.")
+        _each(settings, wanted, restored, good="restored", none="")
 
 
 @click.command()

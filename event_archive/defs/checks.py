@@ -11,7 +11,7 @@ from event_archive.dataset import Dataset
 from event_archive.days import now_utc, parse_day
 from event_archive.defs.assets import POOL
 from event_archive.defs.failures import failures_told
-from event_archive.defs.gate import AGED_EVENTS, ARCHIVE_CSV
+from event_archive.defs.gate import AGED_EVENTS, ARCHIVE_CSV, record_if_any
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.table import reflect
 
@@ -51,7 +51,11 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
             day = parse_day(context.partition_key)
             with failures_told(), lake.open() as opened:
                 if opened.stat(dataset.path(day)) is None:
-                    return dg.AssetCheckResult(passed=True, description="The day has no file.")
+                    record = record_if_any(context.instance, day)
+                    if record is None or record.etag is None:
+                        return dg.AssetCheckResult(passed=True, description="The day has no file.")
+                    gone = f"{dataset.path(day)}, which was recorded with {record.rows} rows in it, is gone."
+                    return dg.AssetCheckResult(passed=False, description=gone)
                 with postgres.primary().transaction(str(dataset.table)) as connection:
                     table = reflect(connection, dataset)
                 found = verify_day(dataset, day, table=table, lake=opened)

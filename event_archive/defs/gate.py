@@ -17,15 +17,23 @@ def latest_record(instance: dg.DagsterInstance, day: date) -> Record:
     """What the latest materialization of ``archive_csv`` of that very partition says of the day's file.
 
     Raises:
-        IntegrityError: there is none.
+        IntegrityError: there is none, or one that was recorded by hand.
     """
+    record = record_if_any(instance, day)
+    if record is None:
+        raise IntegrityError(
+            f"archive_csv of {day} was never materialized, so nothing is known of its file. Nothing was deleted. "
+            "Materialize archive_csv of this day first."
+        )
+    return record
+
+
+def record_if_any(instance: dg.DagsterInstance, day: date) -> Record | None:
+    """As ``latest_record``; None where the day's archive was never materialized."""
     # DagsterInstance.get_latest_materialization_event ignores the partition.
     wanted = dg.AssetRecordsFilter(asset_key=ARCHIVE_CSV, asset_partitions=[day.isoformat()])
     records = instance.fetch_materializations(wanted, limit=1).records
     materialization = records[0].asset_materialization if records else None
     if materialization is None:
-        raise IntegrityError(
-            f"archive_csv of {day} was never materialized, so nothing is known of its file. Nothing was deleted. "
-            "Materialize archive_csv of this day first."
-        )
+        return None
     return Record.from_metadata({name: value.value for name, value in materialization.metadata.items()})

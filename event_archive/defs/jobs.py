@@ -10,7 +10,8 @@ from event_archive.days import parse_day
 from event_archive.defs.assets import POOL
 from event_archive.defs.failures import failures_told
 from event_archive.defs.resources import LakeResource, PostgresResource
-from event_archive.restore import days_with_file, restore_day, target_named
+from event_archive.restore import days_with_file, restore_day
+from event_archive.restore_target import target_named
 
 TABLE_TAG = "event_archive/table"
 """On every run of the job: which table's. Other pipelines of the same Dagster have partitions of the same names."""

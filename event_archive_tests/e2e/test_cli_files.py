@@ -7,8 +7,9 @@ import pytest
 
 from event_archive.archive import ArchivedDay, archive_day
 from event_archive.definitions import build_definitions
+from event_archive.defs.gate import ARCHIVE_CSV
 from event_archive.settings import PipelineSettings
-from event_archive_tests.fixtures.installation import Commands, Installation
+from event_archive_tests.fixtures.installation import Commands, Installation, failure
 from event_archive_tests.fixtures.pipeline import DAY
 
 KEY = DAY.isoformat()
@@ -99,6 +100,44 @@ def test_the_launchpad_restores(archived: Installation, instance: dg.DagsterInst
     config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
     assert job.execute_in_process(run_config=config, instance=instance).success
     assert archived.database.execute('SELECT count(*) FROM "Event_restored"') == [(5,)]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"table": "rescue", "in_place": True}, "not both"),
+        ({"last_day": "2024-02-01"}, "2024-03-01 lies after 2024-02-01"),
+        ({"first_day": "2024-05-01", "last_day": "2024-05-31"}, "There is no file from 2024-05-01 to 2024-05-31"),
+    ],
+)
+def test_the_launchpad_refuses_what_would_restore_nothing_or_elsewhere(
+    archived: Installation, instance: dg.DagsterInstance, config: dict[str, Any], words: str
+):
+    job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
+    result = job.execute_in_process(
+        run_config={"ops": {"restore_days": {"config": {"first_day": KEY} | config}}},
+        instance=instance,
+        raise_on_error=False,
+    )
+    assert words in failure(result)
+    assert archived.count() == 0
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+def test_the_check_fails_where_a_recorded_file_is_gone(
+    local_installation: Installation, instance: dg.DagsterInstance, rows: int
+):
+    if rows:
+        local_installation.add(rows)
+    job = build_definitions(PipelineSettings(verify_nightly=True)).resolve_job_def("archive_job")
+    assert job.execute_in_process(partition_key=KEY, instance=instance).success
+    moved = build_definitions(PipelineSettings(verify_nightly=True, archive_folder="elsewhere"))
+    check = moved.resolve_job_def("archive_job").get_subset(
+        asset_selection=set(), asset_check_selection={dg.AssetCheckKey(ARCHIVE_CSV, "archive_is_whole")}
+    )
+    (evaluation,) = check.execute_in_process(partition_key=KEY, instance=instance).get_asset_check_evaluations()
+    assert evaluation.passed == (not rows)
+    assert ("with 5 rows in it, is gone" in (evaluation.description or "")) == bool(rows)
 
 
 @pytest.mark.parametrize("damaged", [False, True])

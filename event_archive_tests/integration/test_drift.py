@@ -11,7 +11,8 @@ from event_archive.adopt import adopt_day
 from event_archive.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
 from event_archive.purge import purge_day
-from event_archive.restore import restore_day, target_named
+from event_archive.restore import restore_day
+from event_archive.restore_target import target_named
 from event_archive.table import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 

@@ -1,15 +1,19 @@
 """A held day is archived and never purged."""
 
 import threading
+from collections.abc import Callable, Iterator
 from datetime import date
 
 import psycopg
 import pytest
 
+from event_archive.adopt import adopt_day
 from event_archive.errors import BusyError, RefusedError
 from event_archive.holds import hold, holds, lock_day, release
 from event_archive.postgres import Postgres
 from event_archive.purge import purge_day
+from event_archive.restore import restore_day
+from event_archive.restore_target import target_named
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
 
@@ -37,7 +41,8 @@ def test_days_of_one_reason_are_listed_as_one_hold(pipeline: Pipeline):
     def put(first: int, last: int, reason: str) -> None:
         hold(pipeline.dataset, date(2024, 3, first), date(2024, 3, last), reason, pipeline.postgres)
 
-    put(1, 10, "a")
+    put(1, 4, "a")
+    put(7, 10, "a")
     put(5, 6, "b")
     assert release(pipeline.dataset, date(2024, 3, 2), date(2024, 3, 3), pipeline.postgres) == 2
     assert [(h.first.day, h.last.day, h.reason, h.by) for h in holds(pipeline.dataset, pipeline.postgres)] == [
@@ -95,21 +100,90 @@ def test_a_role_that_may_not_see_the_holds_deletes_nothing(pipeline: Pipeline):
     assert pipeline.count() == 3
 
 
-def test_least_privilege_is_enough(pipeline: Pipeline):
-    """SELECT and DELETE on the table, SELECT on the holds, TEMPORARY on the database."""
-    pipeline.add(3)
-    hold(pipeline.dataset, date(2024, 2, 1), date(2024, 2, 1), "x", pipeline.postgres)
+def _restore(pipeline: Pipeline, *, in_place: bool) -> None:
+    target = target_named(pipeline.dataset, in_place=in_place)
+    restore_day(pipeline.dataset, DAY, target=target, postgres=pipeline.postgres, lake=pipeline.lake)
+
+
+VERBS: dict[str, Callable[[Pipeline], object]] = {
+    "purge": Pipeline.purge,
+    "adopt": lambda of: adopt_day(of.dataset, DAY, postgres=of.postgres, lake=of.lake),
+    "hold": lambda of: hold(of.dataset, DAY, DAY, "x", of.postgres),
+    "restore": lambda of: _restore(of, in_place=False),
+    "in place": lambda of: _restore(of, in_place=True),
+}
+
+
+@pytest.fixture
+def limited(pipeline: Pipeline) -> Iterator[Pipeline]:
+    """The role of the documentation: SELECT and DELETE on the table, TEMPORARY on the database."""
     name = pipeline.database.name
     pipeline.database.execute(
         f"""REVOKE ALL ON DATABASE {name} FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC;
         CREATE ROLE archiver LOGIN;
         GRANT CONNECT, TEMPORARY ON DATABASE {name} TO archiver; GRANT USAGE ON SCHEMA public TO archiver;
-        GRANT SELECT, DELETE ON "Event" TO archiver; GRANT SELECT ON event_archive_hold TO archiver"""
+        GRANT SELECT, DELETE ON "Event" TO archiver"""
     )
-    try:
-        limited = Pipeline(pipeline.database, pipeline.lake, role="archiver")
-        assert limited.run().deleted == 3
-        pipeline.add(2, prefix="late")
-        assert limited.run().deleted == 2
-    finally:
-        pipeline.database.execute("DROP OWNED BY archiver; DROP ROLE archiver")
+    yield Pipeline(pipeline.database, pipeline.lake, role="archiver", records=pipeline.records)
+    pipeline.database.execute("DROP OWNED BY archiver; DROP ROLE archiver")
+
+
+def test_least_privilege_is_enough(pipeline: Pipeline, limited: Pipeline):
+    """Also after somebody else's first hold, which makes the table of holds."""
+    pipeline.add(3)
+    assert limited.run().deleted == 3
+    hold(pipeline.dataset, date(2024, 2, 1), date(2024, 2, 1), "x", pipeline.postgres)
+    pipeline.add(2, prefix="late")
+    assert limited.run().deleted == 2
+
+
+@pytest.mark.parametrize("verb", ["purge", "adopt"])
+def test_without_temporary_tables_the_privilege_is_named(pipeline: Pipeline, limited: Pipeline, verb: str):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute(f"REVOKE TEMPORARY ON DATABASE {pipeline.database.name} FROM archiver")
+    with pytest.raises(RefusedError, match="temporary tables.*TEMPORARY on the database"):
+        VERBS[verb](limited)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("hold", "Nothing is held.*INSERT.*on public.event_archive_hold.*CREATE on the schema"),
+        ("restore", "Nothing was restored.*CREATE on the schema of a new table"),
+        ("in place", "Nothing was restored.*INSERT on the table"),
+    ],
+)
+def test_each_verb_names_the_privileges_it_needs(pipeline: Pipeline, limited: Pipeline, verb: str, words: str):
+    pipeline.add(3)
+    limited.run()
+    with pytest.raises(RefusedError, match=words) as refused:
+        VERBS[verb](limited)
+    assert "next run" not in str(refused.value)
+
+
+def test_a_hold_for_another_reason_is_not_overwritten(pipeline: Pipeline):
+    hold(pipeline.dataset, DAY, DAY, "case 17", pipeline.postgres)
+    hold(pipeline.dataset, DAY, DAY, "case 17", pipeline.postgres)
+    with pytest.raises(RefusedError, match="2024-03-01 is held already: case 17.*No day was held by this command"):
+        hold(pipeline.dataset, date(2024, 2, 28), date(2024, 3, 2), "restoring", pipeline.postgres)
+    assert [(h.first, h.reason) for h in holds(pipeline.dataset, pipeline.postgres)] == [(DAY, "case 17")]
+
+
+def test_two_first_holds_at_once_both_hold(pipeline: Pipeline):
+    with psycopg.connect(pipeline.database.dsn) as watch, psycopg.connect(pipeline.database.dsn) as blocker:
+        # The table of holds is made while two wait to make it.
+        blocker.execute('CREATE TABLE event_archive_hold (LIKE "Event"); ')
+        days = (DAY, date(2024, 3, 2))
+        threads = [
+            threading.Thread(target=hold, args=(pipeline.dataset, day, day, "x", pipeline.postgres)) for day in days
+        ]
+        for thread in threads:
+            thread.start()
+        while len(watch.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall()) < 2:
+            watch.rollback()
+        blocker.rollback()
+        for thread in threads:
+            thread.join()
+    (held,) = holds(pipeline.dataset, pipeline.postgres)
+    assert (held.first, held.last) == days

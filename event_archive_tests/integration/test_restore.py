@@ -1,6 +1,7 @@
 """Rows come back from the files as they were, and nothing that stands is changed."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import psycopg
@@ -9,7 +10,8 @@ import pytest
 from event_archive.dataset import TableName
 from event_archive.errors import BusyError, ConfigurationError, IntegrityError, RefusedError
 from event_archive.holds import lock_day
-from event_archive.restore import RestoredDay, days_with_file, restore_day, target_named
+from event_archive.restore import RestoredDay, days_with_file, restore_day
+from event_archive.restore_target import target_named
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.integration.test_any_content import COLUMNS, TABLE
@@ -162,9 +164,209 @@ def test_values_that_no_longer_parse_are_refused_with_what_to_do(
     with pytest.raises(RefusedError, match="with text for the columns in question: --table"):
         restore()
     pipeline.database.execute(
-        "CREATE TABLE mine (id bigint PRIMARY KEY, event_id text, event_type text, created_at timestamp, payload json)"
+        "CREATE TABLE mine (id bigint PRIMARY KEY, event_id text, event_type text, created_at timestamp, "
+        "processed_at text, payload json)"
     )
     assert restore("mine").restored == 2
+
+
+OTHER_APP = "CREATE TABLE mine (id bigint PRIMARY KEY, created_at timestamp, note text)"
+COARSE = 'CREATE TABLE mine AS TABLE "Event" WITH NO DATA; ALTER TABLE mine ADD PRIMARY KEY (event_type)'
+PARTITION = """DROP TABLE "Event"; CREATE TABLE "Event" (id int, event_id text, event_type text, created_at timestamp,
+processed_at timestamp, payload jsonb, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at);
+CREATE TABLE mine PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-03-02')"""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "target", "error", "words"),
+    [
+        (OTHER_APP, "mine", RefusedError, "mine lacks columns of it: event_id, event_type, processed_at, payload"),
+        (COARSE, "mine", IntegrityError, r"1 rows of it would be lost in public.mine, whose key is \(event_type\)"),
+        (PARTITION, "mine", RefusedError, 'mine is a partition, a child or a parent of public."Event"'),
+        ("CREATE VIEW mine AS SELECT 1 AS id", "mine", RefusedError, "--table must name"),
+        ("", "nowhere.mine", RefusedError, "Create that schema, or name another table with --table"),
+        (
+            'ALTER TABLE "Event" ADD tenant text NOT NULL',
+            None,
+            RefusedError,
+            "give the column a default, or use --table",
+        ),
+        (
+            'CREATE TABLE p (e text PRIMARY KEY); ALTER TABLE "Event" ADD FOREIGN KEY (event_id) REFERENCES p',
+            None,
+            RefusedError,
+            "refer to are gone: put those back first",
+        ),
+    ],
+)
+def test_what_cannot_be_filled_is_refused_with_what_to_do(
+    pipeline: Pipeline, prepare: str, target: str | None, error: type[Exception], words: str
+):
+    pipeline.add(3)
+    pipeline.run()
+    tables = (
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2"
+    )
+    if prepare:
+        pipeline.database.execute(prepare)
+    before = pipeline.database.execute(tables)
+    with pytest.raises(error, match=words) as refused:
+        restoring(pipeline)(target, in_place=target is None)
+    # Nothing of an event is told.
+    assert "comma" not in str(refused.value)
+    assert pipeline.database.execute(tables) == before
+    assert pipeline.count() == 0
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        'CREATE TABLE ref (e bigint REFERENCES "Event" (id) ON DELETE CASCADE)',
+        'CREATE RULE r AS ON DELETE TO "Event" DO ALSO NOTIFY x',
+        'DROP TABLE "Event"',
+    ],
+)
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_source_that_may_not_be_archived_any_more_keeps_nobody_from_a_restore(
+    pipeline: Pipeline, prepare: str, ready: bool
+):
+    pipeline.add(3)
+    pipeline.run()
+    if ready:
+        pipeline.database.execute('CREATE TABLE mine (LIKE "Event" INCLUDING ALL)')
+    pipeline.database.execute(prepare)
+    if ready or "DROP" not in prepare:
+        assert restoring(pipeline)("mine").restored == 3
+    else:
+        with pytest.raises(RefusedError, match="EVENT_TABLE names it"):
+            restoring(pipeline)("mine")
+
+
+def test_a_table_keyed_by_another_unique_column_is_filled(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute("UPDATE \"Event\" SET event_type = 'B' WHERE id = 2")
+    pipeline.run()
+    pipeline.database.execute(
+        'CREATE TABLE mine AS TABLE "Event" WITH NO DATA; ALTER TABLE mine ADD PRIMARY KEY (event_id)'
+    )
+    done = restore("mine")
+    assert (done.restored, done.superseded) == (3, 1)
+
+
+def test_two_restores_at_once_share_a_new_table(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    days = [DAY, date(2024, 3, 2)]
+    for day in days:
+        pipeline.add(2, day=day)
+        pipeline.run(day)
+    with (
+        psycopg.connect(pipeline.database.dsn) as watch,
+        psycopg.connect(pipeline.database.dsn) as blocker,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        blocker.execute('CREATE TABLE "Event_restored" ()')
+        done = [pool.submit(restore, day=day) for day in days]
+        while len(watch.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall()) < 2:
+            watch.rollback()
+        blocker.rollback()
+        assert [one.result().restored for one in done] == [2, 2]
+
+
+def test_a_row_that_moved_to_another_day_is_told_with_the_way_out(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    later = date(2024, 3, 2)
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute("UPDATE \"Event\" SET created_at = '2024-03-02 05:00' WHERE id = 1")
+    pipeline.purge()
+    pipeline.run(later)
+    assert pipeline.count() == 0
+    assert restore().restored == 2
+    with pytest.raises(IntegrityError, match=r"moved to another day.*both days' files hold it.*--table"):
+        restore(day=later)
+    assert restore("later", day=later).restored == 1
+
+
+NARROWED = """CREATE TABLE n (id int PRIMARY KEY, at timestamp, v {})"""
+
+
+@pytest.mark.parametrize(
+    ("was", "value", "now"),
+    [
+        ("numeric", "1.23456", "numeric(10,2)"),
+        ("double precision", "0.123456789012", "real"),
+        ("timestamp", "2024-02-02 03:04:05", "date"),
+        ("timestamp", "2024-02-02 03:04:05.678", "timestamp(0)"),
+        ("text", "2024-02-02 03:04:05-05", "timestamp"),
+        ("time", "01:02:03.456", "time(0)"),
+        ("numeric[]", "{1.23456}", "numeric(10,2)[]"),
+        ("json", '{"b":1, "a":2, "a":3}', "jsonb"),
+    ],
+)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_todays_types_would_cut_short_is_not_restored_into_them(
+    pipeline: Pipeline, was: str, value: str, now: str, in_place: bool
+):
+    of = narrowed(pipeline, was, value, now)
+    with pytest.raises(RefusedError, match=r"otherwise than it stands in the file: v \(1 rows\).*--table NAME"):
+        restoring(of)(in_place=in_place)
+    assert of.count() == 0
+    pipeline.database.execute("CREATE TABLE mine (id int PRIMARY KEY, at timestamp, v text)")
+    assert restoring(of)("mine").restored == 1
+    assert pipeline.database.execute("SELECT v FROM mine") == [(value,)]
+
+
+@pytest.mark.parametrize(
+    ("was", "value", "now"),
+    [
+        ("int", "1", "numeric(10,2)"),
+        ("real", "0.1", "double precision"),
+        ("date", "2024-02-02", "timestamptz"),
+        ("timestamp", "2024-02-02 03:04:05", "timestamptz"),
+        ("varchar(2)", "ab", "char(4)"),
+        ("json", '{"b":1, "a":2e0}', "jsonb"),
+    ],
+)
+def test_a_type_that_keeps_all_of_a_value_is_restored_into(pipeline: Pipeline, was: str, value: str, now: str):
+    assert restoring(narrowed(pipeline, was, value, now))(in_place=True).restored == 1
+
+
+def narrowed(pipeline: Pipeline, was: str, value: str, now: str) -> Pipeline:
+    """A day archived and purged, whose column got another type since."""
+    pipeline.database.execute(NARROWED.format(was))
+    pipeline.database.execute("INSERT INTO n VALUES (1, '2024-03-01', %s)", value)
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    assert of.run().deleted == 1
+    pipeline.database.execute(f"ALTER TABLE n ALTER v TYPE {now} USING v::text::{now}")
+    return of
+
+
+OTHERWISE_SPELLED = b'id,at,v,j,ok\n1,2024-03-01T01:02:03Z,1e1,"{""b"":1,""a"":2}",true\n'
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_what_another_tool_spelled_otherwise_is_restored(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, taken_over: bool
+):
+    pipeline.database.execute(
+        "CREATE TABLE n (id int PRIMARY KEY, at timestamptz, v numeric(9,1), j jsonb, ok boolean)"
+    )
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.put(OTHERWISE_SPELLED)
+    if taken_over:
+        of.database.execute("INSERT INTO n (id, at) VALUES (2, '2024-03-01')")
+        of.run()
+    assert restoring(of)().restored == 1 + taken_over
+    assert "otherwise than it stands" not in caplog.text
+
+
+def test_what_is_cut_short_of_another_tools_file_is_said(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    pipeline.database.execute("CREATE TABLE n (id int PRIMARY KEY, at timestamp, v numeric(10,2))")
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.put(b"id,at,v\n1,2024-03-01,1.234\n")
+    assert restoring(of)().restored == 1
+    assert "otherwise than it stands in the file: v (1 rows)" in caplog.text
 
 
 def test_a_trigger_that_changes_what_is_restored_rolls_the_day_back(
