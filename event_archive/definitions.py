@@ -12,17 +12,12 @@ from event_archive.defs.schedules import build_schedule
 from event_archive.readback import Progress, no_progress
 from event_archive.settings import PipelineSettings
 
-NIGHTLY = "0 2 * * *"
 
-
-def build_definitions(
-    settings: PipelineSettings, *, cron: str = NIGHTLY, progress: Progress = no_progress
-) -> dg.Definitions:
+def build_definitions(settings: PipelineSettings, *, progress: Progress = no_progress) -> dg.Definitions:
     """All that Dagster is to know.
 
     Args:
         settings: what shapes the pipeline; what it connects to is read from the environment when a run needs it.
-        cron: when the schedule ticks, UTC.
         progress: told of every block of bytes that is archived or read back.
     """
     dataset = settings.dataset
@@ -34,7 +29,9 @@ def build_definitions(
         assets=assets,
         asset_checks=checks,
         jobs=[job, build_restore_job(dataset)],
-        schedules=[build_schedule(dataset, job, max_days_per_run=settings.max_days_per_run, cron=cron)],
+        schedules=[
+            build_schedule(dataset, job, max_days_per_run=settings.max_days_per_run, cron=settings.archive_cron)
+        ],
         resources={"postgres": PostgresResource(), "lake": LakeResource(), "progress": progress},
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=dg.in_process_executor,
