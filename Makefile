@@ -31,7 +31,7 @@ endif
 
 .PHONY: help
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target text; do \
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target text; do \
 		printf '  make %-11s %s\n' "$$target" "$$text"; done
 
 .PHONY: demo
@@ -50,8 +50,19 @@ test: $(DEV) azurite ## Unit, integration and end-to-end tests
 test-faults: $(DEV) azurite ## Kills, network faults and races: some minutes
 	$(BIN)/python -m pytest event_archive_tests/faults $(PYTEST_ARGS) --dist loadfile
 
+# In one process, each phase after the other, telling what it does.
+ALIVE = $(BIN)/python -m pytest event_archive_tests/alive --exitfirst --capture=no --verbose
+
+.PHONY: test-e2e
+test-e2e: $(DEV) azurite ## The whole thing alive: services, schedule, outages, a backfill, a browser
+	$(ALIVE)
+
+.PHONY: screenshots
+screenshots: $(DEV) azurite ## The same, with pictures of Dagster's pages into docs/images
+	$(ALIVE) --screenshots docs/images
+
 .PHONY: test-all
-test-all: test test-faults ## Every test there is
+test-all: test test-faults test-e2e ## Every test there is
 
 .PHONY: bench
 bench: $(DEV) azurite ## Measure rows per second and memory

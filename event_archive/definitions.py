@@ -14,17 +14,12 @@ from event_archive.defs.upkeep import build_upkeep
 from event_archive.readback import Progress, no_progress
 from event_archive.settings import PipelineSettings
 
-NIGHTLY = "0 2 * * *"
 
-
-def build_definitions(
-    settings: PipelineSettings, *, cron: str = NIGHTLY, progress: Progress = no_progress
-) -> dg.Definitions:
+def build_definitions(settings: PipelineSettings, *, progress: Progress = no_progress) -> dg.Definitions:
     """All that Dagster is to know.
 
     Args:
         settings: what shapes the pipeline; what it connects to is read from the environment when a run needs it.
-        cron: when the schedule ticks, UTC.
         progress: told of every block of bytes that is archived or read back.
     """
     dataset = settings.dataset
@@ -38,7 +33,7 @@ def build_definitions(
         asset_checks=[checks.archive_is_whole, *checks.of_table],
         jobs=[job, build_restore_job(dataset)],
         schedules=[
-            build_schedule(dataset, job, max_days_per_run=most, cron=cron),
+            build_schedule(dataset, job, max_days_per_run=most, cron=settings.archive_cron),
             *build_upkeep(dataset, checks.of_table),
         ],
         sensors=build_sensors(dataset, job, assets, max_days_per_run=most),

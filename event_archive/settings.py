@@ -62,6 +62,12 @@ def _day(text: str) -> date:
         raise ValueError("is not a day like 2015-01-01") from None
 
 
+def _cron(text: str) -> str:
+    if len(text.split()) != 5:
+        raise ValueError("must be five fields, minute, hour, day of month, month and day of week, like '0 2 * * *'")
+    return text
+
+
 def _budget(text: str) -> timedelta:
     match = re.fullmatch(r"(\d+)\s*(second|minute|hour)s?", text.strip(), re.IGNORECASE)
     if not match or not int(match[1]):
@@ -171,6 +177,7 @@ class PipelineSettings(_EnvironmentSettings):
     event_retention_period: Annotated[Retention, BeforeValidator(Retention.parse)] = Retention(months=12, days=0)
     archive_start_date: Annotated[date, BeforeValidator(_day)] = date(2015, 1, 1)
     archive_folder: Annotated[str, AfterValidator(_folder)] = "titan-pulse-event-archive"
+    archive_cron: Annotated[str, AfterValidator(_cron)] = "0 2 * * *"
     max_days_per_run: Annotated[int, Field(ge=1, le=10_000)] = 31
     backlog_alert_days: Annotated[int, Field(ge=0, le=36_500)] = 3
     log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = None

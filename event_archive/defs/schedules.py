@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.dagster_run import TagBucket
+from dagster._utils.schedules import is_valid_cron_schedule
 
 from event_archive.backlog import days_to_do
 from event_archive.dataset import Dataset
 from event_archive.defs.assets import OUTCOME_TAG
 from event_archive.defs.jobs import TABLE_TAG
 from event_archive.defs.resources import PostgresResource
+from event_archive.errors import ConfigurationError
 
 TICK_TAG = "event_archive/tick"
 """On every run that the schedule launched: when."""
@@ -73,7 +75,13 @@ def choose_days(days: Iterable[str], last_runs: Mapping[str, LastRun], *, most: 
 def build_schedule(
     dataset: Dataset, job: UnresolvedAssetJobDefinition, *, max_days_per_run: int, cron: str
 ) -> dg.ScheduleDefinition:
-    """``archive_daily``: a run for every aged day that still holds rows, at most ``max_days_per_run`` a tick."""
+    """``archive_daily``: a run for every aged day that still holds rows, at most ``max_days_per_run`` a tick.
+
+    Raises:
+        ConfigurationError: Dagster cannot read ``cron``.
+    """
+    if not is_valid_cron_schedule(cron):
+        raise ConfigurationError(f"ARCHIVE_CRON holds {cron!r}, which is no cron expression like '0 2 * * *'.")
 
     @dg.schedule(
         name="archive_daily",

@@ -13,6 +13,7 @@ from dagster._serdes import serialize_value
 
 from event_archive.days import Retention
 from event_archive.definitions import build_definitions
+from event_archive.errors import ConfigurationError
 from event_archive.settings import PipelineSettings
 from event_archive_tests.fixtures.installation import ASSETS, REPOSITORY, clean_environment
 
@@ -123,6 +124,20 @@ def test_the_schedule_runs_by_itself_at_two_utc(definitions: dg.Definitions):
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 2 * * *", "UTC")
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     assert schedule.job_name == "archive_job"
+
+
+def test_the_schedule_ticks_as_configured(clean: pytest.MonkeyPatch):
+    clean.setenv("ARCHIVE_CRON", "*/5 * * * *")
+    schedule = build_definitions(PipelineSettings.load()).resolve_schedule_def("archive_daily")
+    assert isinstance(schedule, dg.ScheduleDefinition)
+    assert schedule.cron_schedule == "*/5 * * * *"
+
+
+@pytest.mark.parametrize("cron", ["61 2 * * *", "0 2 31 2 *", "0 2 * * nobody"])
+def test_a_cron_that_dagster_cannot_read_is_refused(clean: pytest.MonkeyPatch, cron: str):
+    clean.setenv("ARCHIVE_CRON", cron)
+    with pytest.raises(ConfigurationError, match="ARCHIVE_CRON"):
+        build_definitions(PipelineSettings.load())
 
 
 # Dagster's own serialisation reads a property that it has deprecated.

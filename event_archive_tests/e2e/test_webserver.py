@@ -1,6 +1,5 @@
 """Dagster's own processes on the repository's files: a day re-materialized from the running webserver."""
 
-import json
 import os
 import shutil
 import signal
@@ -12,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 import psutil
 import pytest
 
+from event_archive_tests.fixtures.graphql import Webserver
 from event_archive_tests.fixtures.installation import ASSETS, REPOSITORY, Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
 
@@ -27,16 +26,6 @@ START_SECONDS = 90
 RUN_SECONDS = 90
 POLL_SECONDS = 0.1
 
-_LAUNCH = """
-mutation Launch($params: ExecutionParams!) {
-  launchRun(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-    ... on RunConfigValidationInvalid { errors { message } }
-  }
-}
-"""
 _RUN = """
 query Run($id: ID!) {
   runOrError(runId: $id) {
@@ -60,36 +49,17 @@ query Loaded {
 
 
 @dataclass
-class Webserver:
+class Dev(Webserver):
     """A running ``dagster dev``."""
 
-    address: str
     log: Path
 
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = Request(f"{self.address}/graphql", body, {"Content-Type": "application/json"})
-        with urlopen(request, timeout=60) as answer:
-            found = json.load(answer)
-        assert "errors" not in found, found
-        data: dict[str, Any] = found["data"]
-        return data
-
     def run(self, job: str, assets: tuple[str, ...]) -> dict[str, dict[str, int]]:
-        """Launches a run of the day's partition as the UI does, waits for its end, and returns what it recorded."""
-        selector = {
-            "repositoryLocationName": "event_archive",
-            "repositoryName": "__repository__",
-            "pipelineName": job,
-            "assetSelection": [{"path": [asset]} for asset in assets],
-        }
-        tags = [{"key": "dagster/partition", "value": KEY}]
-        params = {"selector": selector, "mode": "default", "executionMetadata": {"tags": tags}}
-        launched = self.ask(_LAUNCH, params=params)["launchRun"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
+        """Launches a run of the day's partition, waits for its end, and returns what it recorded."""
+        run_id = self.launch(job, assets, KEY)
         until = time.monotonic() + RUN_SECONDS
         while time.monotonic() < until:
-            run = self.ask(_RUN, id=launched["run"]["runId"])["runOrError"]
+            run = self.ask(_RUN, id=run_id)["runOrError"]
             if run["status"] in ("SUCCESS", "FAILURE", "CANCELED"):
                 assert run["status"] == "SUCCESS", self.log.read_text()
                 assert {found["partition"] for found in run["assetMaterializations"]} == {KEY}
@@ -104,7 +74,7 @@ class Webserver:
 
 
 @pytest.fixture
-def webserver(azure_installation: Installation, tmp_path: Path) -> Iterator[Webserver]:
+def webserver(azure_installation: Installation, tmp_path: Path) -> Iterator[Dev]:
     """``dagster dev`` from the repository's root on the repository's files: webserver, daemon and code server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -123,7 +93,7 @@ def webserver(azure_installation: Installation, tmp_path: Path) -> Iterator[Webs
     ):
         group = [psutil.Process(process.pid)]
         try:
-            server = Webserver(f"http://127.0.0.1:{port}", log)
+            server = Dev(f"http://127.0.0.1:{port}", log)
             _await_answer(server, process)
             group += group[0].children(recursive=True)
             yield server
@@ -140,7 +110,7 @@ def webserver(azure_installation: Installation, tmp_path: Path) -> Iterator[Webs
     assert not alive
 
 
-def _await_answer(server: Webserver, process: "subprocess.Popen[bytes]") -> None:
+def _await_answer(server: Dev, process: "subprocess.Popen[bytes]") -> None:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         assert process.poll() is None, server.log.read_text()
@@ -151,7 +121,7 @@ def _await_answer(server: Webserver, process: "subprocess.Popen[bytes]") -> None
     raise AssertionError(f"it did not start:\n{server.log.read_text()}")
 
 
-def test_a_day_is_rematerialized_from_the_running_webserver(webserver: Webserver, azure_installation: Installation):
+def test_a_day_is_rematerialized_from_the_running_webserver(webserver: Dev, azure_installation: Installation):
     (repository,) = webserver.ask(_LOADED)["repositoriesOrError"]["nodes"]
     assert repository["location"]["name"] == "event_archive"
     assert [(s["name"], s["scheduleState"]["status"]) for s in repository["schedules"]] == [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from event_archive.definitions import NIGHTLY
+from event_archive.settings import PipelineSettings
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import (
     MANIFESTS,
@@ -45,7 +45,7 @@ def test_the_cronjob_runs_at_two_utc_alone_and_within_the_specifications_resourc
     cronjob = manifest("cronjob.yaml", "CronJob")
     spec, job, pod = cronjob["spec"], cronjob["spec"]["jobTemplate"]["spec"], pod_of(cronjob)
     (container,) = pod["containers"]
-    assert (spec["schedule"], spec["timeZone"]) == (NIGHTLY, "Etc/UTC")
+    assert (spec["schedule"], spec["timeZone"]) == (PipelineSettings.model_fields["archive_cron"].default, "Etc/UTC")
     assert spec["concurrencyPolicy"] == "Forbid"
     assert pod["restartPolicy"] == "OnFailure"
     assert container["args"] == ["event-archive", "run"]

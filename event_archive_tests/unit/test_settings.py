@@ -73,6 +73,8 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch):
         ("EVENT_RETENTION_PERIOD", "0 days", "like '1 year'"),
         ("EVENT_RETENTION_PERIOD", "-1 year", "like '1 year'"),
         ("ARCHIVE_START_DATE", "01.01.2015", "like 2015-01-01"),
+        ("ARCHIVE_CRON", "nightly", "five fields"),
+        ("ARCHIVE_CRON", "0 0 2 * * *", "five fields"),
         ("MAX_DAYS_PER_RUN", "0", "greater than or equal to 1"),
         ("MAX_DAYS_PER_RUN", "many", "integer"),
         ("RUN_BUDGET", "2 fortnights", "'2 hours'"),
