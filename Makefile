@@ -18,6 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(VENV)/installed-demo
 DEV := $(VENV)/installed-dev
+BENCH := $(VENV)/installed-bench
 UV := $(shell command -v uv 2>/dev/null)
 
 # $(1) is the environment's folder. Bytecode is compiled at once, since the first start would else take the time.
@@ -54,8 +55,8 @@ test-faults: $(DEV) azurite ## Kills, network faults and races: some minutes
 test-all: test test-faults ## Every test there is
 
 .PHONY: bench
-bench: $(DEV) azurite ## Measure rows per second and memory
-	$(BIN)/python -m event_archive_tests.benchmarks
+bench: $(BENCH) azurite ## Measure time, CPU and memory beside other ways: a quarter of an hour; BENCH_ARGS="--help"
+	$(BIN)/python -m event_archive_tests.benchmarks $(BENCH_ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## Format, style, types, import rules, lock files
@@ -83,12 +84,13 @@ package: $(DEV) ## Build the wheel, and try it in an environment with runtime de
 .PHONY: lock
 lock: ## Write the lock files anew from pyproject.toml, with uv; UPGRADE=1 takes newer versions
 	@[ -n "$(UV)" ] || { echo "make lock needs uv on PATH (pip install uv)" >&2; exit 1; }
-	$(compile) $(if $(UPGRADE),--upgrade) --extra demo --group dev --output-file requirements-dev.lock
+	$(compile) $(if $(UPGRADE),--upgrade) --extra demo --group dev pyproject.toml --output-file requirements-dev.lock
 	@# uv keeps the versions that it finds in the output: what is tested is what the demo and production get.
 	cp requirements-dev.lock requirements-demo.lock
-	$(compile) --extra demo --group build --output-file requirements-demo.lock
+	$(compile) --extra demo --group build pyproject.toml --output-file requirements-demo.lock
 	cp requirements-dev.lock requirements.lock
-	$(compile) --output-file requirements.lock
+	$(compile) pyproject.toml --output-file requirements.lock
+	$(compile) --constraint requirements-dev.lock --group bench --output-file requirements-bench.lock
 
 .PHONY: clean
 clean: ## Remove what these targets made: .venv, caches, builds
@@ -101,7 +103,7 @@ azurite: $(DEV)
 	@$(BIN)/python -c 'from event_archive_tests.azurite import install; install()'
 
 compile = "$(UV)" pip compile --quiet --no-header --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-strip-extras pyproject.toml
+	--no-emit-index-url --no-strip-extras
 
 define find_python
 suitable() { "$$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; }; python=; \
@@ -129,3 +131,8 @@ $(DEV): requirements-dev.lock pyproject.toml | $(VENV)/made
 	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-dev.lock
 	@$(call pip_install,$(VENV)) --no-deps --no-build-isolation --editable .
 	@touch $(DEMO) $@
+
+$(BENCH): requirements-bench.lock $(DEV)
+	@echo "Installing what the benchmarks compare with"
+	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-bench.lock
+	@touch $@
