@@ -95,7 +95,8 @@ lock: ## Write the lock files anew from pyproject.toml, with uv; UPGRADE=1 takes
 .PHONY: clean
 clean: ## Remove what these targets made: .venv, caches, builds
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* \
-		htmlcov .demo .tmp_dagster_home_* event_archive_tests/azurite/node_modules
+		htmlcov .demo .tmp_dagster_home_* event_archive_tests/azurite/node_modules \
+		event_archive_tests/benchmarks/contenders/node/node_modules benchmarks.json
 	find event_archive event_archive_tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: azurite

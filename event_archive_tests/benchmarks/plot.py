@@ -52,7 +52,7 @@ def _panel(title: str, lines: Sequence[Line]) -> Iterator[str]:
         yield f'<text x="{x:.0f}" y="{_HEIGHT + 18}" text-anchor="middle">{_rows(most_rows * part / 4)}</text>'
         yield f'<text x="-8" y="{y + 4:.0f}" text-anchor="end">{most * part / 4:.3g}</text>'
         yield f'<path d="M0 {y:.0f}H{_WIDTH}" stroke="#e0e0e0"/>'
-    for name, line in lines:
+    for name, line in filter(lambda named: named[1], lines):
         at = [(_WIDTH * x / most_rows, _HEIGHT * (1 - y / most)) for x, y in sorted(line)]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
         yield f'<path d="M{path}" fill="none" stroke="{_COLOURS[name]}" stroke-width="2"/>'

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from event_archive_tests.benchmarks.catalogue import PSQL
-from event_archive_tests.benchmarks.results import Result, Results, machine
+from event_archive_tests.benchmarks.results import Result, Results
 from event_archive_tests.benchmarks.server import SETTINGS
 from event_archive_tests.benchmarks.targets import targets
 
@@ -38,10 +38,10 @@ def markdown(results: Results) -> str:
 
 
 def _lines(results: Results) -> Iterator[str]:
-    about = machine()
+    about = results.machine
     settings = ", ".join(f"`{name} = {value}`" for name, value in SETTINGS.items())
-    yield f"{about['processor']}, {about['cores']} cores, {about['memory']}, {about['system']}."
-    yield f"Python {about['python']}, PostgreSQL {about['postgresql']} ({settings}); {about['day']}."
+    yield f"{about['processor']}, {about['cores']} cores, {about['memory']}, {about['system']}; load at the start"
+    yield f"{about['load']}. Python {about['python']}, PostgreSQL {about['postgresql']} ({settings}); {about['day']}."
     judged = targets(results)
     if judged:
         missed = sum(not target.met for target in judged)

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,8 +35,9 @@ class Result:
 
 @dataclass
 class Results:
-    """All of one call of ``make bench``."""
+    """All of one call of ``make bench``, and what the machine was like when it began."""
 
+    machine: Mapping[str, str]
     found: list[Result] = field(default_factory=list)
 
     def of(
@@ -79,17 +81,18 @@ class Results:
             }
             for result in self.found
         ]
-        return json.dumps({"machine": machine(), "server": SETTINGS, "cases": cases}, indent=1)
+        return json.dumps({"machine": self.machine, "server": SETTINGS, "cases": cases}, indent=1)
 
 
 def machine() -> dict[str, str]:
-    """What it ran on."""
+    """What it runs on, and how busy that is."""
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "day": datetime.now(UTC).date().isoformat(),
         "processor": model[0].partition(":")[2].strip() if model else platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
+        "load": f"{os.getloadavg()[0]:.1f}",
         "memory": f"{memory_gib:.0f} GiB",
         "system": f"Linux {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
