@@ -10,13 +10,16 @@ from event_archive_tests.fixtures.postgres import SPECIFICATION_TABLE
 DAY = date(2020, 3, 1)
 """The day that is measured. The day after it holds a tenth as many rows, which nobody may touch."""
 
+CSV_BYTES = 360
+"""Of a narrow row, about."""
+
 Kind = Literal["narrow", "wide", "bloated", "thin"]
 
 _NARROW = """
 jsonb_build_object(
   'user', n % 9973, 'session', md5(n::text), 'path', '/orders/' || n % 1000, 'note', 'comma, "quote"',
-  'referrer', 'https://shop.example/campaign/' || n % 77, 'amount', n * 7 % 100000 / 100.0,
-  'tags', '["web", "eu"]'::jsonb)
+  'referrer', 'https://shop.example/campaign/' || n % 77, 'amount', round(n * 7 % 100000 / 100.0, 2),
+  'tags', '["web", "eu"]'::jsonb, 'agent', 'Mozilla/5.0 (X11; Linux x86_64)')
 """
 # Digests: PostgreSQL cannot press them into the page.
 _WIDE = """

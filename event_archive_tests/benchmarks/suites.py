@@ -54,7 +54,9 @@ def _contenders(sizes: Sizes) -> list[Case]:
     data = sizes.narrow
     return [
         Case(PSQL, "export", "file", data),
-        *(Case(contender, "export", "sink", data) for contender in (OURS, PYTHON, NODE, PANDAS)),
+        Case(OURS, "export", "sink", data),
+        Case(OURS, "export", "slow sink", data),
+        *(Case(contender, "export", "sink", data) for contender in (PYTHON, NODE, PANDAS)),
         Case(PSQL, "both", "file", data),
         Case(OURS, "both", "keeping sink", data),
         *(Case(contender, "both", "Azurite", data) for contender in (OURS, PYTHON, NODE, PANDAS)),
@@ -63,7 +65,6 @@ def _contenders(sizes: Sizes) -> list[Case]:
         Case(PSQL, "restore", "file", data),
         Case(OURS, "restore", "keeping sink", data),
         Case(OURS, "verify", "keeping sink", data),
-        Case(OURS, "export", "slow sink", data),
     ]
 
 
