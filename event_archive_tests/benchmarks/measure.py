@@ -1,6 +1,8 @@
 """What a process costs. Here: starting one and reading the kernel's accounts of it. Not here: what is started."""
 
 import os
+import resource
+import select
 import subprocess
 import tempfile
 import time
@@ -59,21 +61,22 @@ def measured(command: Sequence[str], environment: Mapping[str, str], server: Ser
         return Cost(wall, usage.ru_utime + usage.ru_stime, peak, server.cpu_seconds() - server_before)
 
 
-def _watched(pid: int, started: float) -> tuple[int, float, int, "os.struct_rusage"]:  # type: ignore[name-defined]
+def _watched(pid: int, started: float) -> tuple[int, float, int, resource.struct_rusage]:
     """Waits for a process and reads its VmHWM meanwhile.
 
     The kernel's own maximum (``ru_maxrss``) is of no use: it begins with what this process had when it forked.
     """
-    peak = 0
-    while True:
-        found, status, usage = os.wait4(pid, os.WNOHANG)
-        wall = time.monotonic() - started
-        if found:
-            return peak, wall, status, usage
-        if wall > _TIMEOUT_SECONDS:
-            raise RuntimeError(f"the process did not end within {_TIMEOUT_SECONDS:g} s")
-        peak = max(peak, _vm_hwm_bytes(pid))
-        time.sleep(_LOOK_SECONDS)
+    peak, ended = 0, os.pidfd_open(pid)
+    try:
+        while not select.select([ended], [], [], _LOOK_SECONDS)[0]:
+            peak = max(peak, _vm_hwm_bytes(pid))
+            if time.monotonic() - started > _TIMEOUT_SECONDS:
+                raise RuntimeError(f"the process did not end within {_TIMEOUT_SECONDS:g} s")
+    finally:
+        os.close(ended)
+    wall = time.monotonic() - started
+    _, status, usage = os.wait4(pid, 0)
+    return peak, wall, status, usage
 
 
 def _vm_hwm_bytes(pid: int) -> int:

@@ -1,12 +1,12 @@
 """What was measured, to be looked up and written down. Here: records and their JSON. Not here: targets, tables."""
 
-import json
 import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from event_archive_tests.benchmarks.catalogue import Job
 from event_archive_tests.benchmarks.measure import Cost, medians
@@ -67,7 +67,7 @@ class Results:
         """The results of a section."""
         return [result for result in self.found if result.section == name]
 
-    def to_json(self) -> str:
+    def to_json(self) -> dict[str, Any]:
         """Every run of every case, and where they ran."""
         cases = [
             {
@@ -81,7 +81,7 @@ class Results:
             }
             for result in self.found
         ]
-        return json.dumps({"machine": self.machine, "server": SETTINGS, "cases": cases}, indent=1)
+        return {"machine": self.machine, "server": SETTINGS, "cases": cases}
 
 
 def machine() -> dict[str, str]:
