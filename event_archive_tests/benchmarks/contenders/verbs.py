@@ -1,0 +1,53 @@
+"""What this project's command line does not do by itself. ``python -m … archive DAY``, ``purge DAY``, ``to_do``.
+
+``event-archive run`` archives and purges; these are the halves, by the functions that the assets call.
+"""
+
+import sys
+from datetime import date
+
+from event_archive import services
+from event_archive.archive import archive_day
+from event_archive.backlog import days_to_do
+from event_archive.days import now_utc
+from event_archive.manifest import Manifest, Record
+from event_archive.purge import purge_day
+from event_archive.settings import Settings
+
+
+def archive(day: date) -> None:
+    """The export alone."""
+    settings = Settings.load()
+    with services.lake(settings) as lake:
+        archive_day(settings.dataset, day, postgres=services.primary(settings), lake=lake)
+
+
+def purge(day: date) -> None:
+    """The purge alone, with what the lake itself says of the file in place of Dagster's record."""
+    settings = Settings.load()
+    dataset = settings.dataset
+    with services.lake(settings) as lake:
+        file = lake.stat(dataset.path(day))
+        manifest = Manifest.from_file(file, table=str(dataset.table)) if file else None
+        if file is None or manifest is None:
+            raise SystemExit(f"there is no file of {day}")
+        record = Record(file.etag, manifest.rows)
+        purge_day(dataset, day, postgres=services.primary(settings), lake=lake, record=record, dry_run=False)
+
+
+def to_do() -> None:
+    """What the schedule asks the table at each tick."""
+    settings = Settings.load()
+    print(len(days_to_do(settings.dataset, now_utc(), services.primary(settings))))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["archive", text]:
+            archive(date.fromisoformat(text))
+        case ["purge", text]:
+            purge(date.fromisoformat(text))
+        case ["to_do"]:
+            to_do()
+        case words:
+            raise SystemExit(f"no such verb: {words}")

@@ -1,0 +1,113 @@
+"""The tables that people read, in Markdown. Here: rows and columns. Not here: measuring, judging."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from event_archive_tests.benchmarks.catalogue import PSQL
+from event_archive_tests.benchmarks.results import Result, Results
+from event_archive_tests.benchmarks.server import SETTINGS
+from event_archive_tests.benchmarks.targets import targets
+
+_MIB = 2**20
+_BEGIN, _END = "<!-- written by make bench -->\n", "<!-- until here -->\n"
+_SECTIONS = {
+    "contenders": "One day, each contender",
+    "start": "A day of one row: what a process takes to start",
+    "tables": "Wide and bloated tables",
+    "scale": "From few rows to many",
+    "days": "Small days in one process",
+    "schedule": "What the schedule asks at each tick",
+}
+_JOBS = {"both": "archive and purge"}
+
+
+def progress(result: Result) -> str:
+    """A line about a case that was just measured."""
+    cost, case = result.cost, result.case
+    what = f"{case.contender}, {case.label or case.job}, {case.lake}, {case.data.rows:,} {case.data.kind} rows"
+    return (
+        f"{result.section}: {what}: "
+        f"{cost.wall_seconds:.2f} s, client CPU {cost.cpu_seconds:.2f} s, {cost.peak_rss_bytes / _MIB:.0f} MiB, "
+        f"server CPU {cost.server_cpu_seconds:.2f} s"
+    )
+
+
+def markdown(results: Results) -> str:
+    """Targets, then a table a section."""
+    return "\n".join(_lines(results)) + "\n"
+
+
+def _lines(results: Results) -> Iterator[str]:
+    about = results.machine
+    settings = ", ".join(f"`{name} = {value}`" for name, value in SETTINGS.items())
+    yield f"{about['processor']}, {about['cores']} cores, {about['memory']}, {about['system']}; load at the start"
+    yield f"{about['load']}. Python {about['python']}, PostgreSQL {about['postgresql']} ({settings}); {about['day']}."
+    judged = targets(results)
+    if judged:
+        missed = sum(not target.met for target in judged)
+        yield from ("", "### Targets", "", f"{len(judged) - missed} met, {missed} missed.", "")
+        rows = [
+            (
+                target.what,
+                f"{'≥' if target.least else '≤'} {target.limit:,g} {target.unit}",
+                f"{_short(target.figure)} {target.unit}",
+                "met" if target.met else "**missed**",
+            )
+            for target in judged
+        ]
+        yield from _table(("target", "limit", "measured", ""), rows)
+    for section, title in _SECTIONS.items():
+        found = results.section(section)
+        if found:
+            yield from ("", f"### {title}", "")
+            yield from _table(
+                ("job", "contender", "lake", "rows", "wall s", "beside psql", "client CPU s", "peak RSS MiB",
+                 "server CPU s", "rows/s", "runs"),
+                [_row(result, found) for result in found],
+            )  # fmt: skip
+
+
+def _row(result: Result, section: list[Result]) -> tuple[str, ...]:
+    case, cost = result.case, result.cost
+    floor = [
+        other.cost.wall_seconds
+        for other in section
+        if other.case.contender == PSQL and other.case.job == case.job and other.case.data == case.data
+    ]
+    kind = "" if case.data.kind == "narrow" else f" {case.data.kind}"
+    days = f" in {case.data.days:,} days" if case.data.days > 1 else ""
+    return (
+        case.label or _JOBS.get(case.job, case.job),
+        case.contender,
+        case.lake,
+        f"{case.data.rows:,}{kind}{days}",
+        f"{cost.wall_seconds:.2f}",
+        f"{cost.wall_seconds / floor[0]:.2f}" if floor else "",
+        f"{cost.cpu_seconds:.2f}",
+        f"{cost.peak_rss_bytes / _MIB:.0f}",
+        f"{cost.server_cpu_seconds:.2f}",
+        f"{result.rows_per_second:,.0f}" if case.job != "nothing" else "",
+        str(len(result.costs)),
+    )
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    for row in (head, ("---",) * len(head), *rows):
+        yield f"| {' | '.join(row)} |"
+
+
+def _short(figure: float) -> str:
+    return f"{figure:,.0f}" if abs(figure) >= 100 else f"{figure:.2f}"
+
+
+def write_into(page: Path, text: str) -> None:
+    """Puts the tables between the page's two marks.
+
+    Raises:
+        ValueError: the page has no marks.
+    """
+    before, begin, rest = page.read_text().partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{page.name} lacks the lines {_BEGIN.strip()} and {_END.strip()}")
+    page.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}")

@@ -1,0 +1,132 @@
+"""What is measured: the cases of each section. Not here: how, and what the figures should be."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from event_archive_tests.benchmarks.catalogue import (
+    BARE,
+    CONTENDERS,
+    EMPTY,
+    NODE,
+    OURS,
+    PANDAS,
+    PSQL,
+    PYTHON,
+    cli,
+    module,
+)
+from event_archive_tests.benchmarks.data import DAY, Data
+from event_archive_tests.benchmarks.stage import Case
+
+SCHEDULE_DAYS = 1000
+_ROWS_A_SMALL_DAY = 10
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        rows: that the contenders move.
+        wide_rows: of 10 KB.
+        scale: rows of one day, from few to many.
+        days: small days in one run.
+        schedule_rows: in the table that the schedule looks at.
+    """
+
+    rows: int = 500_000
+    wide_rows: int = 20_000
+    scale: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    days: int = 365
+    schedule_rows: int = 2_000_000
+
+    @property
+    def narrow(self) -> Data:
+        """What the contenders are measured with."""
+        return Data("narrow", self.rows)
+
+
+ONE_ROW = Data("narrow", 1)
+"""What is left of a run is its process's start."""
+
+
+def _contenders(sizes: Sizes) -> list[Case]:
+    data = sizes.narrow
+    return [
+        Case(PSQL, "export", "file", data),
+        Case(OURS, "export", "sink", data),
+        Case(OURS, "export", "slow sink", data),
+        *(Case(contender, "export", "sink", data) for contender in (PYTHON, NODE, PANDAS)),
+        Case(PSQL, "both", "file", data),
+        Case(OURS, "both", "keeping sink", data),
+        *(Case(contender, "both", "Azurite", data) for contender in (OURS, PYTHON, NODE, PANDAS)),
+        Case(PSQL, "purge", "file", data),
+        Case(OURS, "purge", "keeping sink", data),
+        Case(PSQL, "restore", "file", data),
+        Case(OURS, "restore", "keeping sink", data),
+        Case(OURS, "verify", "keeping sink", data),
+    ]
+
+
+def _start(sizes: Sizes) -> list[Case]:
+    return [
+        Case(OURS, "nothing", "file", ONE_ROW, cli("--help"), label="--help"),
+        Case(OURS, "nothing", "keeping sink", ONE_ROW, cli("days"), label="days"),
+        *(Case(OURS, job, "sink" if job == "export" else "keeping sink", ONE_ROW) for job in CONTENDERS[OURS]),
+    ]
+
+
+def _tables(sizes: Sizes) -> list[Case]:
+    return [
+        case
+        for data in (Data("wide", sizes.wide_rows), Data("bloated", sizes.rows // 2))
+        for case in (
+            Case(PSQL, "export", "file", data),
+            Case(OURS, "export", "sink", data),
+            Case(PSQL, "both", "file", data),
+            Case(OURS, "both", "keeping sink", data),
+        )
+    ]
+
+
+def _scale(sizes: Sizes) -> list[Case]:
+    return [
+        case
+        for rows in sizes.scale
+        for case in (
+            Case(PSQL, "both", "file", Data("narrow", rows)),
+            Case(OURS, "both", "keeping sink", Data("narrow", rows)),
+        )
+    ]
+
+
+def _days(sizes: Sizes) -> list[Case]:
+    return [
+        case
+        for days in (1, sizes.days)
+        for data in (Data("narrow", days * _ROWS_A_SMALL_DAY, days),)
+        for case in (
+            Case(OURS, "both", "keeping sink", data, cli("run")),
+            Case(EMPTY, "nothing", "file", data, module("empty_assets", str(DAY), str(days)), label="materialize"),
+            Case(BARE, "both", "keeping sink", data, module("bare_days", str(DAY), str(days))),
+        )
+    ]
+
+
+def _schedule(sizes: Sizes) -> list[Case]:
+    data, to_do = Data("thin", sizes.schedule_rows, SCHEDULE_DAYS), module("verbs", "to_do")
+    without = 'DROP INDEX "Event_created_at_idx"'
+    return [
+        Case(OURS, "nothing", "keeping sink", data, to_do, label="with an index"),
+        Case(OURS, "nothing", "keeping sink", data, to_do, prepare=without, label="without an index"),
+    ]
+
+
+SECTIONS: Mapping[str, Callable[[Sizes], list[Case]]] = {
+    "contenders": _contenders,
+    "start": _start,
+    "tables": _tables,
+    "scale": _scale,
+    "days": _days,
+    "schedule": _schedule,
+}

@@ -1,0 +1,118 @@
+"""The benchmarks measure what they say: on a handful of rows, so that they do not rot."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from event_archive.errors import FileChangedError
+from event_archive.lake.azure import AzureLake
+from event_archive.restore import restore_day
+from event_archive.restore_target import target_named
+from event_archive_tests.benchmarks import plot, report, sink_process, stage
+from event_archive_tests.benchmarks.__main__ import measure
+from event_archive_tests.benchmarks.catalogue import OURS, PSQL, PYTHON, Job, cli
+from event_archive_tests.benchmarks.data import Data
+from event_archive_tests.benchmarks.results import Results, machine
+from event_archive_tests.benchmarks.stage import Case, Stage
+from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database
+
+ROWS = 100
+
+
+@pytest.fixture
+def sink_lake() -> Iterator[AzureLake]:
+    with (
+        sink_process.running(keep=True) as sink,
+        AzureLake.from_connection_string(
+            sink.connection_string, "archive", block_bytes=SMALL_BLOCK_BYTES, retry_seconds=1
+        ) as lake,
+    ):
+        yield lake
+
+
+def test_the_sink_is_a_lake_to_archive_append_purge_and_restore_with(database: Database, sink_lake: AzureLake):
+    pipeline = Pipeline(database, sink_lake)
+    pipeline.add(1000)
+    assert pipeline.run().deleted == 1000
+    pipeline.add(ROWS, prefix="late")
+    assert pipeline.archive().rows_appended == ROWS
+    assert pipeline.purge().left == 0
+    assert len(pipeline.records_of_file()) == 1000 + ROWS
+    target = target_named(pipeline.dataset)
+    restored = restore_day(pipeline.dataset, DAY, target=target, postgres=pipeline.postgres, lake=sink_lake)
+    assert restored.restored == 1000 + ROWS
+    (file,) = sink_lake.list(pipeline.dataset.folder)
+    assert file.size_bytes == len(pipeline.content()) > 2 * SMALL_BLOCK_BYTES
+
+
+def test_the_sink_keeps_conditions(sink_lake: AzureLake):
+    with sink_lake.write("file", replaces=None) as upload:
+        upload.write(b"one")
+        stale = upload.commit({"name": "value"})
+    assert sink_lake.stat("file") == stale
+    with sink_lake.write("file", replaces=stale) as upload:
+        upload.write(b"two")
+        upload.commit({})
+    with pytest.raises(FileChangedError), sink_lake.read(stale) as blocks:
+        next(blocks)
+    for replaced in (stale, None):
+        with sink_lake.write("file", replaces=replaced) as upload, pytest.raises(FileChangedError):
+            upload.commit({})
+
+
+def test_a_sink_that_drops_bodies_says_what_was_sent(database: Database):
+    with (
+        sink_process.running(keep=False) as sink,
+        AzureLake.from_connection_string(sink.connection_string, "archive", retry_seconds=1) as lake,
+    ):
+        pipeline = Pipeline(database, lake)
+        pipeline.add(ROWS)
+        archived = pipeline.archive()
+        stored = lake.stat(pipeline.dataset.path(DAY))
+    assert archived.manifest
+    assert stored
+    assert stored.size_bytes == archived.manifest.bytes
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Stage]:
+    with stage.opened() as found:
+        yield found
+
+
+def test_cases_are_measured_and_reported(opened: Stage, tmp_path: Path):
+    results, data = Results(machine()), Data("narrow", ROWS)
+    cases = [
+        Case(PSQL, "export", "file", data),
+        Case(OURS, "export", "sink", data),
+        Case(PYTHON, "export", "sink", data),
+        Case(PSQL, "restore", "file", data),
+    ]
+    measure(opened, "contenders", cases, 1, results)
+    measure(
+        opened, "scale", [Case(PSQL, "both", "file", replace(data, kind=kind)) for kind in ("wide", "thin")], 1, results
+    )
+    ours = results.of("contenders", OURS, "export", "sink").cost
+    assert 0 < ours.cpu_seconds < 60
+    assert 20 < ours.peak_rss_bytes / 2**20 < 1000
+    assert results.of("contenders", PSQL, "export", "file").cost.peak_rss_bytes < ours.peak_rss_bytes
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- written by make bench -->\nold\n<!-- until here -->\nafter\n")
+    report.write_into(page, report.markdown(results))
+    assert "| export | event-archive | sink | 100 |" in page.read_text()
+    assert "old" not in page.read_text()
+    assert page.read_text().endswith("after\n")
+    assert plot.svg(results).count("<circle") == 4
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments", "told"),
+    [("purge", ["--help"], "100 rows are in the table, not 0"), ("nothing", ["no-such-command"], "ended with 2")],
+)
+def test_a_command_that_does_not_do_its_job_is_no_measurement(opened: Stage, job: Job, arguments: list[str], told: str):
+    with pytest.raises(RuntimeError, match=told):
+        opened.measure(Case("nobody", job, "sink", Data("narrow", ROWS), cli(*arguments)))
