@@ -4,7 +4,7 @@ import logging
 from datetime import date
 
 from event_archive.dataset import Dataset
-from event_archive.errors import RefusedError
+from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake import Lake
 from event_archive.manifest import Manifest
 from event_archive.postgres import Postgres
@@ -40,7 +40,14 @@ def adopt_day(
     if file is None:
         raise RefusedError(f"{path}: there is no file to adopt.")
     with postgres.transaction(f"{dataset.table}, {day}") as connection:
-        readback = load(connection, reflect(connection, dataset), lake, file, progress)
+        table = reflect(connection, dataset)
+        try:
+            readback = load(connection, table, lake, file, progress)
+        except IntegrityError as error:
+            found = str(error).partition(". Nothing was written or deleted. ")[0]
+            raise IntegrityError(
+                f"{found}. It cannot be adopted: put the right file back, or move this one elsewhere."
+            ) from error
     manifest = readback.manifest
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
         for block in blocks:

@@ -19,10 +19,10 @@ from psycopg import sql
 
 from event_archive.dataset import Dataset
 from event_archive.days import now_utc
-from event_archive.errors import BusyError, FileChangedError
+from event_archive.errors import BusyError, FileChangedError, IntegrityError
 from event_archive.holds import lock_day
 from event_archive.lake import Lake, StoredFile, Upload
-from event_archive.manifest import Hashes, Manifest, contradiction
+from event_archive.manifest import Hashes, Manifest
 from event_archive.postgres import Connection, Isolation, Postgres
 from event_archive.readback import Progress, Readback, load, load_verbatim, no_progress
 from event_archive.rows import has_rows
@@ -149,7 +149,11 @@ def _write(
     if manifest:
         manifest.require(file, readback.manifest)
     elif missing_key := [name for name in table.key if name not in readback.columns]:
-        raise contradiction(file, f"it has no manifest, and its header lacks the key: {', '.join(missing_key)}")
+        raise IntegrityError(
+            f"{file.path}: it has no manifest, being another tool's, and its header lacks the key: "
+            f"{', '.join(missing_key)}. Nothing was written or deleted. Its rows cannot be told apart: add the key to "
+            "it, or move it elsewhere."
+        )
     if not late:
         return _Written(file, readback.manifest, 0, table.columns, readback.head)
     return _write_late(connection, table, day, lake, file, manifest, readback, progress)

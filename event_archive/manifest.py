@@ -104,7 +104,7 @@ def contradiction(file: StoredFile, found: str) -> IntegrityError:
     """The error for a file that is not what its manifest says."""
     return IntegrityError(
         f"{file.path}: {found}. Nothing was written or deleted. Somebody changed the file: put the right one back, or "
-        "accept it as it stands with 'event-archive adopt DAY'."
+        f"accept it as it stands with 'event-archive adopt {file.path.removesuffix('.csv')[-10:]}'."
     )
 
 

@@ -29,7 +29,7 @@ def shape(settings: Settings) -> Table:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
     with primary(settings).transaction(str(settings.dataset.table)) as connection:
-        return reflect(connection, settings.dataset)
+        return reflect(connection, settings.dataset, "copy")
 
 
 @contextmanager

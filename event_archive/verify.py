@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from event_archive.table import Table
 _FIRST_BLOCK_BYTES = 4 * 1024 * 1024
 _LARGEST_BLOCK_BYTES = 64 * 1024 * 1024
 _JSON = ("json", "jsonb")
+_TIME_IN_UTC = r"([ T][0-9:.]+(Z|\+00(:?00)?)?)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class VerifiedDay:
         rows: records read.
         bytes: bytes read.
         problems: a sentence each; none where the file is good.
+        remarks: what looks odd in a file whose bytes are those that were archived: a type, say, that is another today.
         seconds: how long the call took.
     """
 
@@ -43,18 +45,19 @@ class VerifiedDay:
     rows: int
     bytes: int
     problems: tuple[str, ...]
+    remarks: tuple[str, ...]
     seconds: float
 
 
 def verify_day(
-    dataset: Dataset, day: date, *, table: Table, lake: Lake, progress: Progress = no_progress
+    dataset: Dataset, day: date, *, table: Table | None, lake: Lake, progress: Progress = no_progress
 ) -> VerifiedDay:
     """Verifies one day's file: bytes, SHA-256, rows, header, days of the rows, and that every JSON value is JSON.
 
     Args:
         dataset: what was archived.
         day: whose file.
-        table: the table's shape, which says which columns hold the time and JSON.
+        table: the table's shape, which says which columns hold JSON; None where it cannot be had.
         lake: where the file lies.
         progress: told of every block read.
 
@@ -66,7 +69,7 @@ def verify_day(
     path = dataset.path(day)
     file = lake.stat(path)
     if file is None:
-        return VerifiedDay(day, path, 0, 0, ("there is no file",), time.monotonic() - started)
+        return VerifiedDay(day, path, 0, 0, ("there is no file",), (), time.monotonic() - started)
     reading = _Reading(dataset, day, table)
     block_bytes = _FIRST_BLOCK_BYTES
     while True:
@@ -74,19 +77,23 @@ def verify_day(
             with lake.read(file) as blocks:
                 reading.read(blocks, block_bytes, progress)
             break
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             # pyarrow wants every record within two of its blocks, and PostgreSQL takes records of hundreds of MiB.
-            if "straddling" in str(error) and block_bytes < _LARGEST_BLOCK_BYTES:
-                block_bytes *= 16
-                continue
-            reading.problems["csv"] = (
-                f"a record is larger than {_LARGEST_BLOCK_BYTES} bytes: its rows were not checked"
-                if "straddling" in str(error)
-                else f"it is not a CSV file: {str(error).splitlines()[0][:200]}"
-            )
-            break
-    problems = (*_held_against_manifest(dataset, file, reading), *reading.problems.values())
-    return VerifiedDay(day, path, reading.rows, reading.bytes, problems, time.monotonic() - started)
+            if "straddling" not in str(error):
+                reading.damage = f"it is not a CSV file: {str(error).splitlines()[0][:200]}"
+                break
+            if block_bytes >= _LARGEST_BLOCK_BYTES:
+                reading.found["size"] = (
+                    f"a record is larger than {_LARGEST_BLOCK_BYTES} bytes: its rows were not checked"
+                )
+                break
+            block_bytes *= 16
+    problems, remarks = tuple(_held_against_manifest(dataset, file, reading)), tuple(reading.found.values())
+    if problems:
+        problems, remarks = problems + remarks, ()
+    if reading.damage:
+        problems = (*problems, reading.damage)
+    return VerifiedDay(day, path, reading.rows, reading.bytes, problems, remarks, time.monotonic() - started)
 
 
 def _held_against_manifest(dataset: Dataset, file: StoredFile, reading: "_Reading") -> Iterator[str]:
@@ -100,7 +107,7 @@ def _held_against_manifest(dataset: Dataset, file: StoredFile, reading: "_Readin
         return
     if reading.bytes != manifest.bytes:
         yield f"{reading.bytes} bytes were read, its manifest says {manifest.bytes}"
-    parsed = "csv" not in reading.problems
+    parsed = not reading.damage and "size" not in reading.found
     if parsed and reading.rows < manifest.rows:
         missing = manifest.rows - reading.rows
         yield f"{missing} rows are missing: it holds {reading.rows}, its manifest says {manifest.rows}"
@@ -122,16 +129,17 @@ def _held_against_manifest(dataset: Dataset, file: StoredFile, reading: "_Readin
 class _Reading:
     """One pass over a file, with what it found. A second pass starts from nothing."""
 
-    def __init__(self, dataset: Dataset, day: date, table: Table) -> None:
+    def __init__(self, dataset: Dataset, day: date, table: Table | None) -> None:
         self._time_column = dataset.time_column
-        self._day = day.isoformat()
-        self._json_columns = {column.name for column in table.columns if column.type in _JSON}
+        self._day = day
+        self._json_columns = {column.name for column in table.columns if column.type in _JSON} if table else set()
         self._reset()
 
     def _reset(self) -> None:
         self.rows = 0
         self.columns: tuple[str, ...] = ()
-        self.problems: dict[str, str] = {}
+        self.found: dict[str, str] = {}
+        self.damage = ""
         self._hash = hashlib.sha256()
         self.bytes = 0
 
@@ -140,14 +148,15 @@ class _Reading:
         return self._hash.hexdigest()
 
     def read(self, blocks: Iterator[bytes], block_bytes: int, progress: Progress) -> None:
-        """Reads to the end, whatever is found on the way: the hash is of the whole file."""
+        """Reads to the end, whatever damage is found on the way: the hash is of the whole file."""
         self._reset()
         hashed = self._hashed(blocks, progress)
         try:
             self._parse(hashed, block_bytes)
-        finally:
+        except (pa.ArrowException, UnicodeDecodeError):
             for _ in hashed:
                 pass
+            raise
 
     def _hashed(self, blocks: Iterator[bytes], progress: Progress) -> Iterator[bytes]:
         for block in blocks:
@@ -171,6 +180,8 @@ class _Reading:
         )
         with opened as reader:
             self.columns = tuple(reader.schema.names)
+            if len(set(self.columns)) < len(self.columns):
+                raise pa.ArrowInvalid("its header names a column twice")
             for batch in reader:
                 self._check(batch)
                 self.rows += batch.num_rows
@@ -178,17 +189,18 @@ class _Reading:
     def _check(self, batch: pa.RecordBatch) -> None:
         if self._time_column in self.columns:
             times = batch.column(self._time_column)
-            other = pc.sum(pc.invert(pc.fill_null(pc.starts_with(times, self._day), False))).as_py() or 0
+            plain = pc.fill_null(pc.match_substring_regex(times, f"^{self._day}{_TIME_IN_UTC}$"), False)
+            other = sum(not _is_of(self._day, value) for value in times.filter(pc.invert(plain)).to_pylist())
             if other:
-                self._found("days", f"rows are not of {self._day}", other)
+                self._count("days", f"rows are not of {self._day}", other)
         for name in self._json_columns.intersection(self.columns):
             wrong = sum(not _is_json(value) for value in batch.column(name).to_pylist() if value is not None)
             if wrong:
-                self._found(f"json {name}", f"values of {name} are not JSON", wrong)
+                self._count(f"json {name}", f"values of {name} are not JSON", wrong)
 
-    def _found(self, kind: str, words: str, count: int) -> None:
-        before = int(self.problems.get(kind, "0 ").split(" ", 1)[0])
-        self.problems[kind] = f"{before + count} {words}"
+    def _count(self, kind: str, words: str, count: int) -> None:
+        before = int(self.found.get(kind, "0 ").split(" ", 1)[0])
+        self.found[kind] = f"{before + count} {words}"
 
 
 class _Stream(io.RawIOBase):
@@ -211,9 +223,19 @@ class _Stream(io.RawIOBase):
         return size
 
 
+def _is_of(day: date, text: str | None) -> bool:
+    """Whether a time is of a UTC day; one without an offset is in UTC."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).date() == day
+    except (ValueError, OverflowError):
+        return False
+
+
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        # As text: Python turns no number of more than 4300 digits into an int.
+        json.loads(text, parse_int=str)
     except ValueError:
         return False
     except RecursionError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from event_archive.cli.arguments import DAY, check_range, day_and_last, load_settings, range_options, within
-from event_archive.errors import EventArchiveError, UnreachableError
+from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
     from event_archive.settings import Settings
@@ -28,11 +28,17 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None) -> Non
     with services.lake(settings) as lake:
         in_lake = (settings.dataset.day_of(file.path) for file in lake.list(settings.dataset.folder))
         wanted = days or tuple(day for day in in_lake if day and within(day, first, last))
-        table = services.shape(settings)
+        table = None
+        try:
+            table = services.shape(settings)
+        except (BusyError, RefusedError, UnreachableError) as error:
+            click.echo(f"Values are not looked at, only the files as a whole: {error}", err=True)
 
         def verified(day: date) -> tuple[dict[str, Any], str | None]:
             found = verify_day(settings.dataset, day, table=table, lake=lake)
-            told = {"rows": found.rows, "bytes": found.bytes, "seconds": round(found.seconds, 3)}
+            told: dict[str, Any] = {"rows": found.rows, "bytes": found.bytes, "seconds": round(found.seconds, 3)}
+            if found.remarks:
+                told["remarks"] = "; ".join(found.remarks)
             return told, "; ".join(found.problems) or None
 
         _each(settings, wanted, verified, good="good", none="There is no file to verify.")

@@ -349,7 +349,7 @@ def test_a_file_that_somebody_changed_is_refused(
     message = told(command("run"), 1)
     assert f"events_{KEY}.csv" in message
     assert words in message
-    assert "accept it as it stands with 'event-archive adopt DAY'" in message
+    assert f"accept it as it stands with 'event-archive adopt {KEY}'" in message
     assert (installation.content(), installation.count()) == (changed, 1)
 
 

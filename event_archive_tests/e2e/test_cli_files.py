@@ -32,6 +32,13 @@ def test_files_are_verified(archived: Installation, command: Commands):
     assert (missing.code, missing.days["2024-03-02"]["result"]) == (1, "there is no file")
 
 
+def test_files_are_verified_as_a_whole_where_the_table_is_gone(archived: Installation, command: Commands):
+    archived.database.execute('DROP TABLE "Event"')
+    done = command("verify")
+    assert (done.code, done.days[KEY]["result"], done.days[KEY]["rows"]) == (0, "good", 5)
+    assert "Values are not looked at" in done.stderr
+
+
 def test_a_damaged_file_is_said_then_adopted(archived: Installation, command: Commands):
     file = archived.lake.stat(archived.dataset.path(DAY))
     assert file is not None
@@ -84,14 +91,20 @@ def test_wrong_usage_ends_with_2(archived: Installation, command: Commands, argu
 def test_a_held_day_is_archived_and_not_purged(installation: Installation, command: Commands):
     installation.add(5)
     assert command("holds").stdout == ""
-    assert command("hold", KEY, "--to", "2024-03-31", "--reason", "a lawsuit").code == 0
+    (told,) = command("hold", KEY, "--to", "2024-03-31", "--reason", "a lawsuit").lines
+    assert told == {"first": KEY, "last": "2024-03-31", "result": "held", "reason": "a lawsuit"}
     done = command("run")
     assert (done.code, done.days[KEY]["outcome"], done.days[KEY]["reason"]) == (0, "held", "a lawsuit")
     assert (done.days[KEY]["rows"], installation.count()) == (5, 5)
     assert "held, not purged: a lawsuit" in command("run", LOG_FORMAT="console").stdout
     (line,) = command("holds").lines
     assert (line["first"], line["last"], line["reason"]) == (KEY, "2024-03-31", "a lawsuit")
-    assert "31 days released" in command("release", KEY, "--to", "2024-03-31").stdout
+    assert command("hold", KEY, "--reason", "a lawsuit", LOG_FORMAT="console").stdout.endswith("held: a lawsuit\n")
+    other = command("hold", KEY, "--reason", "restoring")
+    assert (other.code, "is held already: a lawsuit" in other.stderr) == (1, True)
+    assert "1 days released" in command("release", "2024-03-31", LOG_FORMAT="console").stdout
+    (told,) = command("release", KEY, "--to", "2024-03-31").lines
+    assert told == {"first": KEY, "last": "2024-03-31", "result": "released", "days": 30}
     assert command("run").end["deleted"] == 5
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from event_archive import verify
 from event_archive.adopt import adopt_day
+from event_archive.dataset import TableName
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.table import reflect
 from event_archive.verify import VerifiedDay, verify_day
@@ -28,13 +30,23 @@ def damaged(pipeline: Pipeline, damage: Callable[[list[bytes]], list[bytes]]) ->
 @pytest.fixture
 def simple(each_pipeline: Pipeline) -> Pipeline:
     """Ten rows, each a line."""
-    each_pipeline.database.execute(
+    return with_ten_rows(each_pipeline)
+
+
+@pytest.fixture
+def local(pipeline: Pipeline) -> Pipeline:
+    """The same, where neither PostgreSQL's version nor the kind of lake matters."""
+    return with_ten_rows(pipeline)
+
+
+def with_ten_rows(pipeline: Pipeline) -> Pipeline:
+    pipeline.database.execute(
         """INSERT INTO "Event" (event_id, event_type, created_at, payload)
         SELECT n::text, 't', '2024-03-01', jsonb_build_object('n', n, 'big', 12345678901234567890123)
         FROM generate_series(1, 10) AS n"""
     )
-    each_pipeline.run()
-    return each_pipeline
+    pipeline.run()
+    return pipeline
 
 
 def test_a_good_file_is_good(simple: Pipeline):
@@ -82,6 +94,93 @@ def test_what_is_no_csv_is_said(simple: Pipeline):
     assert any(problem.startswith("it is not a CSV file: ") for problem in problems)
 
 
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (b"id,event_id,event\xfftype,created_at,processed_at,payload\n", "it is not a CSV file: "),
+        (b"id,event_id,created_at,created_at,processed_at,payload\n", "its header names a column twice"),
+        (b"id,event_id,event_type,created_at,payload,payload\n", "its header names a column twice"),
+    ],
+)
+def test_a_damaged_header_is_said(local: Pipeline, header: bytes, words: str):
+    found = damaged(local, lambda lines: [header, *lines[1:]])
+    assert any(words in problem for problem in found.problems)
+    assert any("its SHA-256 is" in problem for problem in found.problems)
+    assert found.bytes == len(local.content())
+
+
+def test_without_the_tables_shape_the_rest_is_verified(local: Pipeline):
+    def verify_without() -> VerifiedDay:
+        return verify_day(local.dataset, DAY, table=None, lake=local.lake)
+
+    assert (verify_without().rows, verify_without().problems) == (10, ())
+    damaged(local, lambda lines: lines[:-1])
+    assert "1 rows are missing: it holds 9, its manifest says 10" in verify_without().problems
+
+
+@pytest.mark.parametrize(
+    ("columns", "value", "change", "remarks"),
+    [
+        ("j jsonb", "[" + "1" * 5000 + "]", "", ()),
+        ("j text", "hello", "ALTER TABLE n ALTER j TYPE jsonb USING to_jsonb(j)", ("1 values of j are not JSON",)),
+    ],
+)
+def test_what_the_file_was_archived_with_is_no_problem(
+    pipeline: Pipeline, columns: str, value: str, change: str, remarks: tuple[str, ...]
+):
+    pipeline.database.execute(f"CREATE TABLE n (id int PRIMARY KEY, created_at timestamptz, {columns})")
+    pipeline.database.execute(f"INSERT INTO n VALUES (1, '2024-03-01 10:00Z', %s::{columns[2:]})", value)
+    of = pipeline.of(table=TableName("public", "n"))
+    of.run()
+    if change:
+        pipeline.database.execute(change)
+    assert (verified(of).problems, verified(of).remarks) == ((), remarks)
+
+
+@pytest.mark.parametrize(
+    ("time", "of_the_day"),
+    [
+        ("2024-02-29 23:00:00-05", True),
+        ("2024-03-01T23:59:59.999Z", True),
+        ("2024-03-01 10:00:00+00:00", True),
+        ("2024-03-01", True),
+        ("2024-03-01 23:00:00-05", False),
+        ("2024-03-02 00:00:00", False),
+        ("1 March 2024", False),
+    ],
+)
+def test_a_time_is_of_the_day_whatever_its_offset(pipeline: Pipeline, time: str, of_the_day: bool):
+    pipeline.put(f"id,created_at\n1,{time}\n".encode())
+    assert ("1 rows are not of 2024-03-01" not in verified(pipeline).problems) == of_the_day
+
+
+def test_a_record_too_large_to_be_parsed_is_a_remark(local: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(verify, "_FIRST_BLOCK_BYTES", 60)
+    monkeypatch.setattr(verify, "_LARGEST_BLOCK_BYTES", 60)
+    assert verified(local).problems == ()
+    assert verified(local).remarks == ("a record is larger than 60 bytes: its rows were not checked",)
+    problems = damaged(local, lambda lines: lines[:-1]).problems
+    assert any("its SHA-256 is" in problem for problem in problems)
+
+
+def test_a_stop_does_not_wait_for_the_rest_of_the_file(pipeline: Pipeline):
+    pipeline.database.execute(
+        """INSERT INTO "Event" (event_id, event_type, created_at, payload)
+        SELECT n, 't', '2024-03-01', jsonb_build_object('x', repeat('y', 20000000)) FROM generate_series(1, 2) AS n"""
+    )
+    pipeline.run()
+    blocks_read = []
+
+    def stopped(_what: str, _rows: int, size: int) -> None:
+        blocks_read.append(size)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify_day(pipeline.dataset, DAY, table=None, lake=pipeline.lake, progress=stopped)
+    assert len(blocks_read) == 1
+    assert sum(blocks_read) < len(pipeline.content())
+
+
 def test_a_manifest_of_another_table_is_said(simple: Pipeline):
     file = simple.lake.stat(simple.dataset.path(DAY))
     assert file is not None
@@ -118,7 +217,7 @@ def test_a_record_larger_than_a_block_is_read(pipeline: Pipeline):
 def test_a_contradicting_file_is_adopted_as_it_stands(simple: Pipeline):
     damaged(simple, lambda lines: lines[:-1])
     content = simple.content()
-    with pytest.raises(IntegrityError, match="event-archive adopt"):
+    with pytest.raises(IntegrityError, match="event-archive adopt 2024-03-01'"):
         simple.archive()
     manifest = adopt_day(simple.dataset, DAY, postgres=simple.postgres, lake=simple.lake)
     assert manifest.rows == 9
@@ -145,6 +244,14 @@ def test_there_must_be_a_file_to_adopt(pipeline: Pipeline):
 
 
 def test_what_is_no_csv_is_not_adopted(pipeline: Pipeline):
-    pipeline.put(b'"a\nb')
-    with pytest.raises(IntegrityError):
+    pipeline.put(b'id,"x\n1,2\n')
+    with pytest.raises(IntegrityError, match="not the header.*It cannot be adopted") as refused:
         adopt_day(pipeline.dataset, DAY, postgres=pipeline.postgres, lake=pipeline.lake)
+    assert "event-archive adopt" not in str(refused.value)
+
+
+def test_another_tools_file_without_the_key_is_not_told_to_be_adopted(pipeline: Pipeline):
+    pipeline.put(b"event_id,created_at\na,2024-03-01\n")
+    with pytest.raises(IntegrityError, match="lacks the key: id.*move it elsewhere") as refused:
+        pipeline.archive()
+    assert "event-archive adopt" not in str(refused.value)
