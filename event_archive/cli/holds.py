@@ -21,7 +21,10 @@ def hold(day: date, last: date | None, reason: str) -> None:
 
     settings = load_settings()
     holds.hold(settings.dataset, first, last, reason.strip(), services.primary(settings))
-    click.echo(f"{settings.dataset.table}: {_told(first, last)} held: {reason.strip()}")
+    if settings.log_as_json:
+        _as_json(first, last, result="held", reason=reason.strip())
+    else:
+        click.echo(f"{settings.dataset.table}: {_told(first, last)} held: {reason.strip()}")
 
 
 @click.command()
@@ -34,7 +37,10 @@ def release(day: date, last: date | None) -> None:
 
     settings = load_settings()
     released = holds.release(settings.dataset, first, last, services.primary(settings))
-    click.echo(f"{settings.dataset.table}: {released} days released of {_told(first, last)}.")
+    if settings.log_as_json:
+        _as_json(first, last, result="released", days=released)
+    else:
+        click.echo(f"{settings.dataset.table}: {released} days released of {_told(first, last)}.")
 
 
 @click.command("holds")
@@ -46,12 +52,15 @@ def list_holds() -> None:
     found = holds.holds(settings.dataset, services.primary(settings))
     for held in found:
         if settings.log_as_json:
-            line = {"first": held.first, "last": held.last, "reason": held.reason, "since": held.since, "by": held.by}
-            click.echo(json.dumps(line, default=str))
+            _as_json(held.first, held.last, reason=held.reason, since=held.since, by=held.by)
         else:
             click.echo(f"{_told(held.first, held.last)}  since {held.since:%Y-%m-%d} by {held.by}: {held.reason}")
     if not found and not settings.log_as_json:
         click.echo(f"{settings.dataset.table}: no day is held.")
+
+
+def _as_json(first: date, last: date, **fields: object) -> None:
+    click.echo(json.dumps({"first": first, "last": last, **fields}, default=str))
 
 
 def _told(first: date, last: date) -> str:
