@@ -1,8 +1,11 @@
 """Rows come back from the files as they were, and nothing that stands is changed."""
 
+import re
+import runpy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -394,6 +397,41 @@ def test_a_file_that_contradicts_its_manifest_is_not_restored(pipeline: Pipeline
         restore()
     with pytest.raises(psycopg.errors.UndefinedTable):
         pipeline.database.execute('SELECT FROM "Event_restored"')
+
+
+PAGE = (Path(__file__).parents[2] / "docs/files.md").read_text()
+
+
+def test_the_documented_ways_to_read_a_file_work(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pipeline.add(3)
+    pipeline.database.execute(
+        """ALTER TABLE "Event" ALTER payload DROP NOT NULL; UPDATE "Event" SET payload = NULL WHERE id = 1;
+        UPDATE "Event" SET payload = to_jsonb(repeat('x', 200000)) WHERE id = 2"""
+    )
+    before = checksum(pipeline.database, '"Event"')
+    pipeline.run()
+    (tmp_path / "events_2024-03-01.csv").write_bytes(pipeline.content())
+    (tmp_path / "sample.py").write_text(PAGE.split("```python\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    last = runpy.run_path("sample.py")
+    assert last["payload"]["n"] == 2
+    (copy,) = re.findall(r"^\\(copy .*)$", PAGE, re.MULTILINE)
+    load = copy.replace("'events_2024-03-01.csv'", "STDIN")
+    _copy(pipeline.database, load, pipeline.content())
+    assert checksum(pipeline.database, '"Event"') == before
+    pipeline.database.execute('DELETE FROM "Event"')
+    other = pipeline.content().replace(b"event_type", b"event_kind", 1)
+    with pytest.raises(psycopg.errors.BadCopyFileFormat):
+        _copy(pipeline.database, load, other)
+
+
+def _copy(database: Database, statement: str, content: bytes) -> None:
+    with (
+        psycopg.connect(database.dsn) as connection,
+        connection.cursor() as cursor,
+        cursor.copy(statement.encode()) as rows,
+    ):
+        rows.write(content)
 
 
 def test_a_day_without_a_file_is_refused(restore: Callable[..., RestoredDay]):
