@@ -336,7 +336,10 @@ def test_rows_archived_before_the_key_was_renamed_are_not_versions_of_one_row(pi
     target = target_named(pipeline.dataset)
     with pytest.raises(RefusedError, match="2 rows of it have no pk"):
         restore_day(pipeline.dataset, DAY, target=target, postgres=pipeline.postgres, lake=pipeline.lake)
-    pipeline.database.execute("CREATE TABLE mine (event_id text PRIMARY KEY, created_at timestamp)")
+    pipeline.database.execute(
+        "CREATE TABLE mine (event_id text PRIMARY KEY, created_at timestamp, id text, event_type text, "
+        "processed_at text, payload text, pk text)"
+    )
     target = target_named(pipeline.dataset, "mine")
     restored = restore_day(pipeline.dataset, DAY, target=target, postgres=pipeline.postgres, lake=pipeline.lake)
     assert (restored.restored, restored.superseded) == (3, 1)
