@@ -83,6 +83,7 @@ def archive_day(
     postgres: Postgres,
     lake: Lake,
     export_postgres: Postgres | None = None,
+    max_bytes_per_second: int | None = None,
     progress: Progress = no_progress,
 ) -> ArchivedDay:
     """Brings the day's file up to date with the table: a new file, an append, or nothing at all.
@@ -93,6 +94,7 @@ def archive_day(
         postgres: the events.
         lake: where the file lies.
         export_postgres: a replica, for a day's first file only. It may lag: what it lacks, the next run appends.
+        max_bytes_per_second: read rows no faster than that; a read that takes longer holds its snapshot longer.
         progress: told of every chunk.
 
     Raises:
@@ -104,6 +106,7 @@ def archive_day(
     started = time.monotonic()
     dataset.require_aged(day, now_utc())
     path = dataset.path(day)
+    told = paced(progress, max_bytes_per_second) if max_bytes_per_second else progress
     for attempt in range(1, _ATTEMPTS + 1):
         file = lake.stat(path)
         source = postgres if file or export_postgres is None else export_postgres
@@ -111,7 +114,7 @@ def archive_day(
             # An append reads its rows in one statement, whose snapshot must be younger than the day's lock.
             isolation: Isolation = "READ COMMITTED" if file else "REPEATABLE READ"
             with source.transaction(f"{dataset.table}, {day}", isolation=isolation) as connection:
-                written = _write(connection, dataset, day, lake, file, progress)
+                written = _write(connection, dataset, day, lake, file, told)
             break
         except FileChangedError:
             if attempt == _ATTEMPTS:
@@ -128,6 +131,20 @@ def archive_day(
         head=written.head,
         seconds=time.monotonic() - started,
     )
+
+
+def paced(progress: Progress, bytes_per_second: int) -> Progress:
+    """A progress that takes its time: rows are archived no faster than that."""
+    started, so_far = time.monotonic(), 0
+
+    def told(what: str, rows: int, size_bytes: int) -> None:
+        nonlocal so_far
+        progress(what, rows, size_bytes)
+        if what == "archived":
+            so_far += size_bytes
+            time.sleep(max(0.0, started + so_far / bytes_per_second - time.monotonic()))
+
+    return told
 
 
 def _write(

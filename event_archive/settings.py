@@ -75,6 +75,13 @@ def _budget(text: str) -> timedelta:
     return int(match[1]) * timedelta(**{match[2].lower() + "s": 1})
 
 
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*(B|kB|MB|GB)", text.strip(), re.IGNORECASE)
+    if not match or not int(match[1]):
+        raise ValueError("is not a size like '20 MB', '500 kB' or '1 GB'")
+    return int(match[1]) * {"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}[match[2].lower()]
+
+
 def _conninfo(secret: SecretStr) -> SecretStr:
     try:
         given = conninfo_to_dict(secret.get_secret_value())
@@ -182,6 +189,8 @@ class PipelineSettings(_EnvironmentSettings):
     backlog_alert_days: Annotated[int, Field(ge=0, le=36_500)] = 3
     log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = None
     dry_run: bool = False
+    export_rate_limit: Annotated[int | None, BeforeValidator(_size)] = None
+    max_replica_lag: Annotated[int | None, BeforeValidator(_size)] = None
     verify_nightly: bool = False
     logical_message_prefix: str | None = None
 

@@ -18,6 +18,7 @@ from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.manifest import Record
 from event_archive.purge import PurgedDay, purge_day
 from event_archive.readback import Progress
+from event_archive.replicas import await_replicas
 from event_archive.settings import PipelineSettings
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ def build_assets(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> 
                 postgres=postgres.primary(),
                 lake=opened,
                 export_postgres=postgres.replica(),
+                max_bytes_per_second=PipelineSettings.load().export_rate_limit,
                 progress=progress,
             )
         return dg.MaterializeResult(metadata=_archive_metadata(archived))
@@ -108,6 +110,8 @@ def build_assets(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> 
             day = parse_day(context.partition_key)
             settings = PipelineSettings.load()
             record = latest_record(context.instance, day)
+            if settings.max_replica_lag:
+                await_replicas(postgres.primary(), settings.max_replica_lag)
             purged = purge_day(
                 dataset,
                 day,

@@ -1,0 +1,100 @@
+"""Reading no faster than allowed, and waiting for replicas. The budget of a night is tested with the command line."""
+
+import logging
+import threading
+import time
+
+import psycopg
+import pytest
+
+from event_archive.archive import paced
+from event_archive.errors import BusyError, RefusedError
+from event_archive.lake.local import LocalLake
+from event_archive.postgres import Postgres
+from event_archive.replicas import await_replicas
+from event_archive_tests.fixtures.installation import Commands, Installation
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database, Server
+
+
+def test_a_paced_progress_sleeps_as_long_as_the_bytes_would_take(monkeypatch: pytest.MonkeyPatch):
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    seen: list[tuple[str, int, int]] = []
+    told = paced(lambda *what: seen.append(what), 1_000_000)
+    told("archived", 10, 2_000_000)
+    told("read back", 0, 50_000_000)
+    told("archived", 10, 1_000_000)
+    assert [round(seconds) for seconds in slept] == [2, 3]  # since the start; nobody really slept
+    assert seen == [("archived", 10, 2_000_000), ("read back", 0, 50_000_000), ("archived", 10, 1_000_000)]
+
+
+def test_a_limited_export_takes_its_time_and_is_whole(database: Database, local_lake: LocalLake):
+    pipeline = Pipeline(database, local_lake)
+    pipeline.add(5000)
+    archived = pipeline.archive(max_bytes_per_second=1_000_000)
+    assert archived.manifest is not None
+    assert archived.seconds >= archived.manifest.bytes / 1_000_000 > 0.5
+    assert pipeline.purge().deleted == 5000
+
+
+@pytest.fixture
+def paused(database: Database, standby: Server) -> psycopg.Connection[tuple[object, ...]]:
+    """A session on a standby that has the database and replays no further."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            connection = psycopg.connect(standby.dsn(database.name), autocommit=True)
+            break
+        except psycopg.OperationalError:
+            assert time.monotonic() < until, "the standby does not follow"
+            time.sleep(0.1)
+    connection.execute("SELECT pg_wal_replay_pause()")
+    while connection.execute("SELECT pg_get_wal_replay_pause_state()").fetchone() != ("paused",):
+        assert time.monotonic() < until, "the standby does not pause"
+    return connection
+
+
+def test_a_purge_waits_for_a_replica_and_goes_on_when_it_has_caught_up(
+    database: Database, paused: psycopg.Connection[tuple[object, ...]], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, logger="event_archive")
+    postgres = Postgres(database.dsn)
+    with paused:
+        database.execute("CREATE TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
+        database.execute("SELECT pg_switch_wal()")
+        with pytest.raises(
+            BusyError, match=r"bytes of WAL to replay, for longer than 0 s; MAX_REPLICA_LAG allows 1000"
+        ):
+            await_replicas(postgres, 1000, wait_seconds=0)
+        await_replicas(postgres, 10**12, wait_seconds=0)
+        resume = threading.Timer(0.5, lambda: paused.execute("SELECT pg_wal_replay_resume()"))
+        resume.start()
+        await_replicas(postgres, 1_000_000)
+        resume.join()
+    assert "waiting: a streaming replica has" in caplog.text
+
+
+def test_without_replicas_nobody_waits(database: Database):
+    await_replicas(Postgres(database.dsn), 1, wait_seconds=0)
+
+
+def test_a_role_that_may_not_see_replicas_is_told_so(database: Database, paused: psycopg.Connection[tuple[object]]):
+    role = f"blind_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        with paused, pytest.raises(RefusedError, match="GRANT pg_read_all_stats"):
+            await_replicas(Postgres(database.server.dsn(database.name, role)), 1)
+    finally:
+        database.execute(f"DROP ROLE {role}")
+
+
+def test_both_limits_hold_for_the_command_line(command: Commands, local_installation: Installation):
+    local_installation.add(3)
+    done = command("run", EXPORT_RATE_LIMIT="1 GB", MAX_REPLICA_LAG="1 GB")
+    assert done.code == 0
+    assert done.days[DAY.isoformat()]["deleted"] == 3
+    for wrong in ("fast", "0 MB", "20"):
+        done = command("run", EXPORT_RATE_LIMIT=wrong)
+        assert done.code == 2
+        assert f"EXPORT_RATE_LIMIT holds '{wrong}': is not a size like '20 MB'" in done.said
