@@ -25,6 +25,9 @@ from event_archive_tests.image.dockerfile import Stage, build_context, files, pa
 
 DAY = "2021-03-04"
 
+# The first test waits for the build.
+pytestmark = pytest.mark.timeout(1800)
+
 
 @dataclass(frozen=True)
 class Container:
