@@ -1,5 +1,6 @@
 """Time and memory over the number of rows, as an SVG by hand: two small panels need no plotting library."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from event_archive_tests.benchmarks.catalogue import OURS, PSQL
@@ -44,7 +45,7 @@ def svg(results: Results) -> str:
 
 def _panel(title: str, lines: Sequence[Line]) -> Iterator[str]:
     points = [point for _, line in lines for point in line]
-    most_rows, most = max(x for x, _ in points), max(y for _, y in points) * 1.1
+    most_rows, most = (_round_up(max(point[axis] for point in points)) for axis in (0, 1))
     yield f'<text x="0" y="-14" font-weight="bold">{title}</text>'
     yield f'<path d="M0 0V{_HEIGHT}H{_WIDTH}" fill="none" stroke="black"/>'
     for part in range(5):
@@ -59,5 +60,11 @@ def _panel(title: str, lines: Sequence[Line]) -> Iterator[str]:
         yield from (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{_COLOURS[name]}"/>' for x, y in at)
 
 
+def _round_up(value: float) -> float:
+    """The next number whose quarters read well."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return power * next(step for step in (1, 2, 4, 6, 8, 10) if step * power >= value)
+
+
 def _rows(count: float) -> str:
-    return f"{count / 1e6:g} M" if count >= 1e6 else f"{count / 1e3:g} k"
+    return f"{count / 1e6:g} M" if count >= 1e6 else f"{count / 1e3:g} k" if count else "0"
