@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -27,6 +28,8 @@ _MOST_RUNS = {"scale": 2, "days": 1, "schedule": 1}
 def main(arguments: list[str] | None = None) -> None:
     """Runs the sections that are asked for."""
     options = _parser().parse_args(arguments)
+    # As an exception, so that the server and the sinks end with this process.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sizes = Sizes(options.rows, options.wide_rows, tuple(options.scale), options.days, options.schedule_rows)
     azurite.install(NODE_FOLDER)
     results, started = Results(machine()), time.monotonic()
