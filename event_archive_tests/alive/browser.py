@@ -40,9 +40,9 @@ def show_partition(page: Page, asset: str, day: str) -> None:
 def show_plots(page: Page, asset: str) -> None:
     """Opens an asset's plots of its numbers by partition."""
     page.goto(f"/assets/{asset}?view=overview")
-    page.get_by_role("button", name="Plots", exact=True).click()
+    page.get_by_role("button", name="Plots").click()
     expect(page.locator("canvas").first).to_be_visible()
-    page.get_by_role("button", name="Plots", exact=True).evaluate("button => button.scrollIntoView()")
+    page.get_by_role("button", name="Plots").evaluate("button => button.scrollIntoView()")
 
 
 def materialize(page: Page, asset: str, day: str) -> None:

@@ -26,8 +26,8 @@ from event_archive_tests.fixtures.pipeline import SPECIFICATION
 from event_archive_tests.fixtures.postgres import Server, _database
 
 LAST = SPECIFICATION.retention.last_aged_day(datetime.now(UTC))
-DAYS = [LAST - n * ONE_DAY for n in reversed(range(36))]
-MONTH, FIRST, MISSED = DAYS[:30], DAYS[30:33], DAYS[33:]
+DAYS = [LAST - n * ONE_DAY for n in reversed(range(34))]
+MONTH, FIRST, MISSED = DAYS[:28], DAYS[28:31], DAYS[31:]
 TICK_SECONDS = 150
 """How long until a tick, a minute away at most, has been evaluated and its few runs have ended."""
 
