@@ -111,7 +111,7 @@ def build_schedule(
                 f"{len(days)} aged days hold rows, all with a run in flight" if days else "no aged day holds rows"
             )
         tick = now.isoformat(timespec="seconds")
-        # The tick in the key: Dagster never launches one key twice, and late rows need another run of their day.
+        # Of one tick, Dagster launches a key once, even where the daemon died in its midst; the next tick has its own.
         return [dg.RunRequest(run_key=f"{day} {tick}", partition_key=day, tags={TICK_TAG: tick}) for day in chosen]
 
     return archive_daily
