@@ -61,7 +61,9 @@ def _panel(title: str, lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _round_up(value: float) -> float:
-    """The next number whose quarters read well."""
+    """The next number whose quarters read well; 1 for nothing."""
+    if value <= 0:
+        return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return power * next(step for step in (1, 2, 4, 6, 8, 10) if step * power >= value)
 

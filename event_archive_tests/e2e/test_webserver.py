@@ -124,9 +124,9 @@ def _await_answer(server: Dev, process: "subprocess.Popen[bytes]") -> None:
 def test_a_day_is_rematerialized_from_the_running_webserver(webserver: Dev, azure_installation: Installation):
     (repository,) = webserver.ask(_LOADED)["repositoriesOrError"]["nodes"]
     assert repository["location"]["name"] == "event_archive"
-    assert [(s["name"], s["scheduleState"]["status"]) for s in repository["schedules"]] == [
-        ("archive_daily", "RUNNING")
-    ]
+    assert {s["name"]: s["scheduleState"]["status"] for s in repository["schedules"]} == dict.fromkeys(
+        ("archive_daily", "check_daily", "prune_weekly"), "RUNNING"
+    )
 
     azure_installation.add(10)
     rows = azure_installation.everything()

@@ -37,7 +37,7 @@ def test_the_instance_is_that_of_dagster_yaml_where_both_can_say_it():
         key: value for key, value in theirs["run_monitoring"].items() if chart_defaults.get(key) != value
     }
     shared = ours.keys() - {"instance_class"}
-    assert shared == {"concurrency", "run_retries", "run_monitoring", "retention", "telemetry", "nux"}
+    assert shared == {"concurrency", "run_queue", "run_retries", "run_monitoring", "retention", "telemetry", "nux"}
     assert {key: theirs[key] for key in shared} == {key: ours[key] for key in shared}
 
 

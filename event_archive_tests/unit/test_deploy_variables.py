@@ -18,6 +18,8 @@ IN_THE_CHART = {
     "DAGSTER_PG_PORT": "service",
     "DAGSTER_PG_DB": "postgresqlDatabase",
     "DAGSTER_PG_USERNAME": "postgresqlUsername",
+    "DAGSTER_LOGS_ACCOUNT": "storageAccount",
+    "DAGSTER_LOGS_CONTAINER": "container",
 }
 LAKES = ("AZURE_STORAGE_ACCOUNT_URL", "ARCHIVE_LOCAL_PATH")
 
@@ -48,9 +50,10 @@ def test_the_helm_values_know_every_variable():
     assert of_the_values().keys() == OF_THE_PIPELINE - SECRETS
     text = chart.VALUES.read_text()
     assert told_above("envSecrets", text.split("\nrunLauncher:")[0]) == OF_THE_PIPELINE & SECRETS
-    assert told_above("postgresql", text) == OF_THE_INSTANCE
+    assert told_above("postgresql", text) | told_above("computeLogManager", text) == OF_THE_INSTANCE
     assert IN_THE_CHART.keys() == OF_THE_INSTANCE - SECRETS
-    assert set(IN_THE_CHART.values()) <= chart.values_of()["postgresql"].keys()
+    (logs,) = chart.values_of()["computeLogManager"]["config"].values()
+    assert set(IN_THE_CHART.values()) <= chart.values_of()["postgresql"].keys() | logs.keys()
 
 
 def test_the_cronjob_knows_every_variable():
