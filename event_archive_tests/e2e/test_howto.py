@@ -1,0 +1,220 @@
+"""The how-to pages do what they say: their commands are run, in their order, on a database and a lake of their own.
+
+Of a page's fenced blocks, ``sh`` is run as it stands: ``event-archive`` commands, ``export``, and ``# exit code N`` behind
+what is to fail. ``sql`` is executed. ``console`` needs a cluster, an account or a server: only ``event-archive`` commands
+in it are run, as if by hand, and its files must exist. ``sql azure`` is for Azure's server alone.
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+
+from event_archive.cli import commands
+from event_archive.days import ONE_DAY
+from event_archive.metrics import _METRICS
+from event_archive_tests.fixtures.installation import CONTRACT, REPOSITORY, Commands, Installation
+from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.postgres import Database, Server
+
+PAGES = sorted((REPOSITORY / "docs/howto").glob("*.md"))
+ROLE = "event-archive"
+OF_OTHERS = {"DAGSTER_HOME", "DAGSTER_PG_HOST"}
+"""Variables that pages may name besides the pipeline's."""
+HELD = {"ISSUER", "PRINCIPAL_ID", "ACCOUNT_ID", "PATH", "UPGRADE"}
+"""What a reader fills in, and make's own."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    kind: str
+    text: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.replace("\\\n", " ").splitlines()
+
+
+@dataclass(frozen=True)
+class Command:
+    """One ``event-archive`` command of a page."""
+
+    arguments: list[str]
+    variables: dict[str, str]
+    code: int
+
+
+def blocks(page: Path) -> list[Block]:
+    found = re.findall(r"^( *)```([^\n]*)\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [Block(kind, re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)) for indent, kind, text in found]
+
+
+def command_of(line: str) -> Command:
+    """Reads ``[NAME=VALUE…] event-archive ARGUMENTS [# exit code N]``."""
+    line, _, remark = line.partition(" # exit code ")
+    words = shlex.split(line)
+    name = words.index("event-archive")
+    assert all("=" in word for word in words[:name]), line
+    variables = dict(word.split("=", 1) for word in words[:name])
+    return Command(words[name + 1 :], variables, int(remark or 0))
+
+
+def commands_by_hand(block: Block) -> list[Command]:
+    """The commands that ``kubectl exec`` runs; fails on a command that stands anywhere else."""
+    found = []
+    for line in block.lines:
+        before, _, inside = line.partition(" -- ")
+        inside = inside.removeprefix("env -u DAGSTER_HOME ")
+        if inside.startswith("event-archive "):
+            assert re.search(r"\bkubectl .*\b(exec|run)\b", before), line
+            found.append(command_of(inside))
+            line = before
+        assert not re.search(rf"\bevent-archive ({'|'.join(commands.commands)})\b", line), line
+    return found
+
+
+@pytest.fixture
+def database(server_18: Server) -> Iterator[Database]:
+    """``events``, as the pages call it, with the role that they grant to."""
+    with psycopg.connect(server_18.dsn("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE events TEMPLATE specification")
+        connection.execute(f'CREATE ROLE "{ROLE}" LOGIN')
+        events = Database(server_18, "events")
+        yield events
+        events.execute(f'DROP OWNED BY "{ROLE}"')
+        connection.execute("DROP DATABASE events WITH (FORCE)")
+        connection.execute(f'DROP ROLE "{ROLE}"')
+
+
+@pytest.fixture
+def installed(local_installation: Installation, clean: pytest.MonkeyPatch, tmp_path: Path) -> Installation:
+    """Three aged days, the days that the pages name, and a folder to be in."""
+    clean.chdir(tmp_path)
+    for day in (DAY - ONE_DAY, DAY, DAY + ONE_DAY):
+        local_installation.add(3, day=day)
+    return local_installation
+
+
+Situation = Callable[[Installation, Commands], None]
+
+
+def _archived(installed: Installation, command: Commands) -> None:
+    assert command("run").code == 0
+
+
+def _tampered_with(installed: Installation, command: Commands) -> None:
+    """Day 1's file was edited, and late rows came for it."""
+    _archived(installed, command)
+    file = installed.lake.stat(installed.dataset.path(DAY))
+    assert file is not None
+    installed.put(installed.content().replace(b"evt", b"EVT"), metadata=dict(file.metadata))
+    installed.add(2, prefix="late")
+
+
+def _partitioned(installed: Installation, command: Commands) -> None:
+    """By month, natively."""
+    installed.database.execute(
+        """
+        ALTER TABLE "Event" RENAME TO old; ALTER TABLE old ALTER id DROP IDENTITY;
+        CREATE TABLE "Event" (LIKE old, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at);
+        CREATE INDEX ON "Event" (created_at);
+        CREATE TABLE "Event_2024_02" PARTITION OF "Event" FOR VALUES FROM ('2024-02-01') TO ('2024-03-01');
+        CREATE TABLE "Event_2024_03" PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-04-01');
+        INSERT INTO "Event" SELECT * FROM old; DROP TABLE old
+        """
+    )
+
+
+SITUATIONS: dict[str, Situation] = {
+    "alerts": _archived,
+    "backlog": _partitioned,
+    "failed-day": _tampered_with,
+    "restore": _archived,
+    "retention": _archived,
+}
+
+
+def _do(block: Block, installed: Installation, command: Commands, clean: pytest.MonkeyPatch) -> None:
+    if block.kind == "sql":
+        with psycopg.connect(installed.database.dsn, autocommit=True) as connection:
+            connection.execute(block.text.encode())
+        return
+    if block.kind == "console":
+        wanted = commands_by_hand(block)
+    else:
+        for line in block.lines:
+            if line.startswith("export "):
+                name, value = shlex.split(line)[1].split("=", 1)
+                clean.setenv(name, value)
+        wanted = [command_of(line) for line in block.lines if not line.startswith("export ")]
+    for one in wanted:
+        done = command(*one.arguments, **one.variables)
+        assert done.code == one.code, (one, done.said)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_do_what_it_says(
+    page: Path, installed: Installation, command: Commands, clean: pytest.MonkeyPatch
+):
+    SITUATIONS.get(page.stem, lambda *_: None)(installed, command)
+    for block in blocks(page):
+        if block.kind in ("sh", "sql", "console"):
+            _do(block, installed, command, clean)
+
+
+def test_what_a_page_grants_is_enough(installed: Installation, command: Commands, clean: pytest.MonkeyPatch):
+    """The AKS page's own commands, by the role that it makes."""
+    clean.setenv("PG_CONNECTION_STRING", installed.database.server.dsn("events", ROLE))
+    for block in blocks(REPOSITORY / "docs/howto/aks.md"):
+        if block.kind in ("sql", "console"):
+            _do(block, installed, command, clean)
+    assert command("run").end["deleted"] == 9
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_is_of_a_kind_that_is_checked(page: Path):
+    kinds = {block.kind for block in blocks(page)}
+    assert kinds <= {"sh", "console", "sql", "sql azure", "yaml"}
+    assert page.read_text().count("```") == 2 * len(blocks(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_files_that_a_page_names_exist(page: Path):
+    folders = [path.name for path in REPOSITORY.iterdir() if path.is_dir()]
+    named = re.findall(rf"(?<![\w./-])(?:{'|'.join(map(re.escape, folders))})/[\w./-]+\w", page.read_text())
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_variables_that_a_page_names_exist(page: Path):
+    code = [*re.findall(r"(?<!`)`([^`\n]+)`(?!`)", page.read_text()), *(block.text for block in blocks(page))]
+    named = {name for text in code for name in re.findall(r"(?<![\w-])([A-Z]+(?:_[A-Z]+)+)(?=\W|$)", text)}
+    assert named - CONTRACT - OF_OTHERS - HELD == set()
+
+
+def test_the_messages_that_are_explained_are_those_of_the_code():
+    told = re.findall(r"^\| (`.+?) \| ", (REPOSITORY / "docs/howto/failed-day.md").read_text(), re.MULTILINE)
+    messages = [message for cell in told for message in re.findall(r"`([^`]+)`", cell)]
+    assert len(messages) > 15
+    code = "\n".join(path.read_text() for path in (REPOSITORY / "event_archive").rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", code)
+    assert [message for message in messages if message not in joined] == []
+
+
+def test_the_metrics_are_those_of_the_code():
+    page = (REPOSITORY / "docs/howto/alerts.md").read_text()
+    assert dict(re.findall(r"^\| `(event_archive_\w+)` \| (.+) \|$", page, re.MULTILINE)) == _METRICS
+    (rules,) = [
+        yaml.safe_load(block.text) for block in blocks(REPOSITORY / "docs/howto/alerts.md") if block.kind == "yaml"
+    ]
+    (group,) = rules["groups"]
+    named = {name for rule in group["rules"] for name in re.findall(r"\bevent_archive_\w+", rule["expr"])}
+    assert named
+    assert named <= _METRICS.keys()
