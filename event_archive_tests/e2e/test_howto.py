@@ -87,6 +87,8 @@ def database(server_18: Server) -> Iterator[Database]:
         connection.execute("CREATE DATABASE events TEMPLATE specification")
         connection.execute(f'CREATE ROLE "{ROLE}" LOGIN')
         events = Database(server_18, "events")
+        # What everybody has by default would hide what a page forgets.
+        events.execute("REVOKE TEMPORARY ON DATABASE events FROM PUBLIC; REVOKE USAGE ON SCHEMA public FROM PUBLIC")
         yield events
         events.execute(f'DROP OWNED BY "{ROLE}"')
         connection.execute("DROP DATABASE events WITH (FORCE)")
