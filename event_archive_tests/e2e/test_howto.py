@@ -163,7 +163,8 @@ def _do(block: Block, installed: Installation, command: Commands, clean: pytest.
 def test_the_commands_of_a_page_do_what_it_says(
     page: Path, installed: Installation, command: Commands, clean: pytest.MonkeyPatch
 ):
-    SITUATIONS.get(page.stem, lambda *_: None)(installed, command)
+    if page.stem in SITUATIONS:
+        SITUATIONS[page.stem](installed, command)
     for block in blocks(page):
         if block.kind in ("sh", "sql", "console"):
             _do(block, installed, command, clean)
