@@ -82,6 +82,12 @@ def test_links_lead_somewhere(page: Path):
             assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
+def test_every_page_is_linked_by_the_readme():
+    linked = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text()))
+    pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/howto/*.md")]
+    assert {str(page.relative_to(ROOT)) for page in pages} <= linked
+
+
 def test_every_make_target_that_is_named_exists():
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {target for page in PAGES for target in re.findall(r"`?make ([a-z0-9-]+)", page.read_text())}
