@@ -10,11 +10,9 @@ and back could be purged by the file's last form while an append of the form bet
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
-import psycopg
 from psycopg import sql
 
 from event_archive.dataset import Dataset
@@ -23,7 +21,7 @@ from event_archive.errors import BusyError, FileChangedError, IntegrityError
 from event_archive.holds import lock_day
 from event_archive.lake import Lake, StoredFile, Upload
 from event_archive.manifest import Hashes, Manifest
-from event_archive.postgres import Connection, Isolation, Postgres
+from event_archive.postgres import Connection, Isolation, Postgres, copy_out
 from event_archive.readback import Progress, Readback, load, load_verbatim, no_progress
 from event_archive.rows import has_rows
 from event_archive.table import SOURCE, Column, Table, reflect
@@ -31,7 +29,6 @@ from event_archive.table import SOURCE, Column, Table, reflect
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-_CHUNK_BYTES = 1024 * 1024
 _HEAD_BYTES = 64 * 1024
 
 
@@ -235,33 +232,19 @@ class _Export:
         statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER {}, ENCODING 'UTF8')").format(
             query, sql.SQL("true" if with_header else "false")
         )
-        with connection.cursor() as cursor:
-            with cursor.copy(statement) as rows:
-                for chunk, rows_in_chunk in _chunks(rows):
-                    self.hashes.update(chunk)
-                    self.upload.write(chunk)
-                    if len(self.head) < _HEAD_BYTES:
-                        self.head += chunk[:_HEAD_BYTES]
-                    self.progress("archived", rows_in_chunk, len(chunk))
-            return cursor.rowcount
+        return copy_out(connection, statement, self._take)
+
+    def _take(self, piece: bytearray, rows: int) -> None:
+        self.hashes.update(piece)
+        self.upload.write(piece)
+        if len(self.head) < _HEAD_BYTES:
+            self.head += piece[:_HEAD_BYTES]
+        self.progress("archived", rows, len(piece))
 
     def commit(self, table: Table, columns: tuple[str, ...], rows: int) -> tuple[StoredFile, Manifest]:
         """Makes the file appear, with its manifest."""
         manifest = self.hashes.manifest(str(table.dataset.table), columns, rows)
         return self.upload.commit(manifest.to_metadata()), manifest
-
-
-def _chunks(rows: psycopg.Copy) -> Iterator[tuple[bytearray, int]]:
-    """PostgreSQL sends a message a row; hashing and staging want far larger pieces. With each, its number of rows."""
-    chunk, rows_in_chunk = bytearray(), 0
-    for row in rows:
-        chunk += row
-        rows_in_chunk += 1
-        if len(chunk) >= _CHUNK_BYTES:
-            yield chunk, rows_in_chunk
-            chunk, rows_in_chunk = bytearray(), 0
-    if chunk:
-        yield chunk, rows_in_chunk
 
 
 def _rows_of_day(
