@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
 from typing import Any, Literal, LiteralString, NoReturn, cast
 
 import psycopg
@@ -93,6 +93,7 @@ _DETAIL_IS_A_KEY = ("23503", "23505", "23P01")
 _READ_ONLY = (
     "PG_CONNECTION_STRING must name the primary, not a replica, and a role without default_transaction_read_only."
 )
+
 _BUSY = {
     "55P03": "Somebody holds a lock on the table",
     "57014": "The statement took longer than it may, or was cancelled",
@@ -147,7 +148,7 @@ class Postgres:
             "statement_timeout": f"{statement_timeout_seconds}s",
         }
         try:
-            with self._engine.connect() as connection:
+            with _engine(self).connect() as connection:
                 connection.execution_options(isolation_level=isolation, timeouts=timeouts)
                 with connection.begin():
                     raw = cast(Connection, connection.connection.driver_connection)
@@ -163,12 +164,6 @@ class Postgres:
             if not isinstance(error.orig, psycopg.Error):
                 raise
             self._tell(error.orig, subject, advice)
-
-    @cached_property
-    def _engine(self) -> Engine:
-        engine = create_engine("postgresql+psycopg://", creator=self._connect, poolclass=NullPool)
-        event.listen(engine, "begin", _pin)
-        return engine
 
     def _connect(self) -> Connection:
         given = conninfo_to_dict(self.conninfo)
@@ -222,6 +217,14 @@ class Postgres:
             raise UnreachableError(f"{told}. {advice.lost}") from error
         what_to_do = {"42501": advice.privileges, "25006": _READ_ONLY, **advice.by_code}.get(code, "")
         raise RefusedError(f"{told}. {advice.outcome} {what_to_do}".rstrip()) from error
+
+
+@cache
+def _engine(postgres: Postgres) -> Engine:
+    """One a database and process: an engine's first connection asks the server many things."""
+    engine = create_engine("postgresql+psycopg://", creator=postgres._connect, poolclass=NullPool)  # noqa: SLF001
+    event.listen(engine, "begin", _pin)
+    return engine
 
 
 def _pin(connection: EngineConnection) -> None:

@@ -9,8 +9,9 @@ import os
 import re
 import sys
 from datetime import date, timedelta
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -140,12 +141,17 @@ class _EnvironmentSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Reads the environment.
+        """Reads the environment; once only, as long as it does not change.
 
         Raises:
             ConfigurationError: with a line for every variable that is missing or wrong; it names the variable, what
                 it holds unless that is a secret, and what is allowed.
         """
+        given = [(name, value) for name, value in os.environ.items() if name.lower() in cls.model_fields]
+        return cast(Self, _loaded(cls, tuple(sorted(given))))
+
+    @classmethod
+    def _read(cls) -> Self:
         problems = cls._contradictions()
         try:
             settings = cls()
@@ -170,6 +176,11 @@ class _EnvironmentSettings(BaseSettings):
         secret = "Secret" in repr(cls.model_fields[field].annotation) or field == "azure_storage_account_url"
         held = "(a secret, not shown)" if secret else repr(details["input"])
         return f"{variable} holds {held}: {message}."
+
+
+@cache
+def _loaded(kind: type[_EnvironmentSettings], _environment: tuple[tuple[str, str], ...]) -> _EnvironmentSettings:
+    return kind._read()  # noqa: SLF001
 
 
 class PipelineSettings(_EnvironmentSettings):
