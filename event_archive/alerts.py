@@ -1,5 +1,6 @@
 """What is announced where ALERT_WEBHOOK_URL says: which days failed, and why. Not here: when, and by whom."""
 
+import logging
 import re
 import time
 from collections.abc import Iterable
@@ -9,7 +10,9 @@ from urllib.parse import urlsplit
 
 import requests
 
-from event_archive.errors import RefusedError, UnreachableError
+from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
+
+logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5, 10
 # Not urllib3's retries, which log the URL.
@@ -80,6 +83,14 @@ def post(url: str, message: str) -> None:
             time.sleep(attempt)
     # Neither chained nor with the library's words: they hold the URL.
     raise UnreachableError(f"ALERT_WEBHOOK_URL {told}, {_ATTEMPTS} times. Check it, and that this machine may connect.")
+
+
+def announce(url: str, message: str) -> None:
+    """As ``post``, for whoever has a failure of his own to raise: a webhook that takes nothing is a warning."""
+    try:
+        post(url, message)
+    except EventArchiveError as error:
+        logger.warning("the failure could not be announced: %s", error)
 
 
 def _body(url: str, message: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from event_archive.alerts import FailedDay, failures_told, post
+from event_archive.alerts import FailedDay, announce, failures_told
 from event_archive.backlog import rows_of_aged_days
 from event_archive.days import now_utc
 from event_archive.display import Totals
@@ -43,10 +43,7 @@ def _alert(settings: Settings, totals: Totals, stopped_by: str) -> None:
     if not failures or settings.alert_webhook_url is None:
         return
     message = failures_told(str(settings.dataset.table), failures, "Nothing is lost; the next run goes on.")
-    try:
-        post(settings.alert_webhook_url.get_secret_value(), message)
-    except EventArchiveError as error:
-        logger.warning("the failure could not be announced: %s", error)
+    announce(settings.alert_webhook_url.get_secret_value(), message)
 
 
 def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: bool) -> None:

@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterator
 
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
-from dagster_postgres.utils import DagsterPostgresException
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from yaml import YAMLError
 
-from event_archive.defs.in_process import instance_of_environment
+from event_archive.defs.in_process import instance_of_environment, out_of_reach, records_errors, words
 from event_archive.doctor.findings import Finding, Patient, Topic
 from event_archive.errors import RefusedError
 
@@ -35,7 +32,7 @@ def topics(load: Callable[[], dg.Definitions]) -> tuple[Topic, ...]:
         try:
             dg.Definitions.validate_loadable(load())
         except dg.DagsterError as error:
-            raise RefusedError(f"Dagster cannot load the definitions: {_words(error)}.") from None
+            raise RefusedError(f"Dagster cannot load the definitions: {words(error)}.") from None
         yield Finding("dagster_definitions", "good", "they load")
 
     return Topic(DEFINITIONS, "settings", definitions), Topic(INSTANCE, None, instance)
@@ -59,24 +56,8 @@ def instance(_: Patient) -> Iterator[Finding]:
             yield Finding("dagster_instance", "good", f"{runs:,} runs in {storage}")
             yield _schedule(found)
             yield _daemon(found)
-    except (dg.DagsterError, DagsterPostgresException, SQLAlchemyError, YAMLError, ImportError, OSError) as error:
-        raise RefusedError(
-            f"Dagster's own records are out of reach: {_words(error)}. See to DAGSTER_HOME, the dagster.yaml in "
-            "it, and the DAGSTER_PG_ variables."
-        ) from None
-
-
-def _words(error: BaseException) -> str:
-    """What a failure says, where it cannot hold a secret: of a database's only libpq's own words."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, DBAPIError):
-            return " ".join(str(cause.orig).split())
-        cause = cause.__cause__ or cause.__context__
-    # The first would repeat what stands in dagster.yaml, a password perhaps.
-    if isinstance(error, dg.DagsterInvalidConfigError | YAMLError | SQLAlchemyError):
-        return type(error).__name__
-    return " ".join(str(error).split()).rstrip(".")
+    except records_errors() as error:
+        raise out_of_reach(error) from None
 
 
 def _schedule(found: dg.DagsterInstance) -> Finding:

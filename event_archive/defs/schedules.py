@@ -9,12 +9,14 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.storage.dagster_run import TagBucket
 from dagster._utils.schedules import is_valid_cron_schedule
 
+from event_archive.alerts import FailedDay, announce, failures_told
 from event_archive.backlog import days_to_do
 from event_archive.dataset import Dataset
 from event_archive.defs.assets import OUTCOME_TAG
 from event_archive.defs.jobs import TABLE_TAG
 from event_archive.defs.resources import PostgresResource
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, EventArchiveError
+from event_archive.settings import Settings
 
 TICK_TAG = "event_archive/tick"
 """On every run that the schedule launched: when."""
@@ -95,7 +97,15 @@ def build_schedule(
         context: dg.ScheduleEvaluationContext, postgres: PostgresResource
     ) -> Sequence[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
-        found = days_to_do(dataset, now, postgres.primary(), timeout_seconds=QUERY_TIMEOUT_SECONDS)
+        url = Settings.load().alert_webhook_url
+        try:
+            found = days_to_do(dataset, now, postgres.primary(), timeout_seconds=QUERY_TIMEOUT_SECONDS)
+        except EventArchiveError as error:
+            # No run fails where none is launched, so nobody else would tell.
+            if url:
+                told = failures_told(str(dataset.table), [FailedDay("", str(error))], "The night launched no day.")
+                announce(url.get_secret_value(), told)
+            raise
         days = [day.isoformat() for day in found]
         busy = days_in_flight(context.instance, datetime.now(UTC))
         idle = [day for day in days if day not in busy]

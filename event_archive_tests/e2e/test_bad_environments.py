@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -126,6 +127,20 @@ def test_a_password_that_is_missing_is_asked_for(local_installation: Installatio
     message = told(command("run", PG_CONNECTION_STRING=database.server.dsn(database.name, locked_role)), 1)
     assert message.startswith("Error: PostgreSQL refuses the connection: ")
     assert "no password supplied. Check user, password and database in PG_CONNECTION_STRING" in message
+
+
+@pytest.mark.parametrize("home", ["relative", "/nowhere/at/all"])
+def test_a_dagster_home_that_is_no_folder(local_installation: Installation, command: Commands, home: str):
+    local_installation.add(1)
+    message = told(command("run", DAGSTER_HOME=home), 2)
+    assert f"DAGSTER_HOME holds '{home}', which is not the absolute path of a folder" in message
+
+
+def test_records_of_dagster_that_cannot_be_opened(local_installation: Installation, command: Commands, tmp_path: Path):
+    local_installation.add(1)
+    (tmp_path / "dagster.yaml").write_text("storage: {nonsense: true}\n")
+    message = told(command("run", DAGSTER_HOME=str(tmp_path)), 1)
+    assert message.startswith("Error: Dagster's own records are out of reach: DagsterInvalidConfigError. See to")
 
 
 def test_a_database_that_does_not_exist(local_installation: Installation, command: Commands):

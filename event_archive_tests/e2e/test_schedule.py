@@ -25,6 +25,7 @@ from event_archive.settings import PipelineSettings
 from event_archive_tests.fixtures.installation import Installation, metadata
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.webhook import Webhook
 
 DAYS = [DAY + n * ONE_DAY for n in range(4)]
 KEYS = [day.isoformat() for day in DAYS]
@@ -327,6 +328,19 @@ def refusal(scheduler: Scheduler) -> str:
         scheduler.evaluate(night(0))
     assert isinstance(failed.value.user_exception, BusyError)
     return str(failed.value.user_exception)
+
+
+def test_a_tick_that_fails_is_announced_since_no_run_will_be(
+    scheduler: Scheduler, clean: pytest.MonkeyPatch, webhook: Webhook
+):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    clean.setenv("PG_CONNECTION_STRING", "postgresql://archiver:pa55w0rd@127.0.0.1:9/events")
+    with pytest.raises(DagsterUserCodeExecutionError):
+        scheduler.evaluate(night(0))
+    (text,) = webhook.texts
+    assert "PostgreSQL cannot be reached" in text
+    assert text.endswith("The night launched no day.")
+    assert "pa55w0rd" not in text
 
 
 @pytest.mark.parametrize("kind", ["timestamp", "timestamptz", "date"])
