@@ -22,7 +22,7 @@ from event_archive.holds import lock_day
 from event_archive.lake import Lake, StoredFile, Upload
 from event_archive.manifest import Hashes, Manifest
 from event_archive.postgres import Connection, Isolation, Postgres, copy_out
-from event_archive.readback import Progress, Readback, load, load_verbatim, no_progress
+from event_archive.readback import Progress, Readback, load, load_verbatim, no_progress, types_hash
 from event_archive.rows import has_rows
 from event_archive.table import SOURCE, Column, Table, reflect
 
@@ -180,7 +180,7 @@ def _write_first(connection: Connection, table: Table, day: date, lake: Lake, pr
         rows = export.copy(connection, _rows_of_day(table, day, table.names), with_header=True)
         if not rows:
             return _Written(None, None, 0, table.columns, b"")
-        file, manifest = export.commit(table, table.names, rows)
+        file, manifest = export.commit(table, table.names, rows, types=types_hash(table, table.names))
         return _Written(file, manifest, rows, table.columns, bytes(export.head))
 
 
@@ -214,7 +214,12 @@ def _write_late(
         if append and not rows_appended:
             return _Written(file, manifest, 0, table.columns, readback.head)
         head = readback.head if append else bytes(export.head)
-        new_file, new_manifest = export.commit(table, columns, rows_kept + rows_appended)
+        # What was rewritten, or written before a column changed its type, is of several kinds.
+        types = types_hash(table, columns)
+        of_one_kind = append and manifest is not None and manifest.types == types
+        new_file, new_manifest = export.commit(
+            table, columns, rows_kept + rows_appended, types=types if of_one_kind else ""
+        )
         return _Written(new_file, new_manifest, rows_appended, table.columns, head)
 
 
@@ -241,9 +246,9 @@ class _Export:
             self.head += piece[:_HEAD_BYTES]
         self.progress("archived", rows, len(piece))
 
-    def commit(self, table: Table, columns: tuple[str, ...], rows: int) -> tuple[StoredFile, Manifest]:
+    def commit(self, table: Table, columns: tuple[str, ...], rows: int, *, types: str) -> tuple[StoredFile, Manifest]:
         """Makes the file appear, with its manifest."""
-        manifest = self.hashes.manifest(str(table.dataset.table), columns, rows)
+        manifest = self.hashes.manifest(str(table.dataset.table), columns, rows, types=types)
         return self.upload.commit(manifest.to_metadata()), manifest
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -26,6 +26,8 @@ class Manifest:
         sha256: of the whole file, hex.
         columns: ``columns_hash`` of the header.
         version: of this record's form.
+        types: ``columns_hash`` of the columns' types, as all the rows were written; empty where they are not known, or
+            not of one kind. What was written as today's types reads as today's types, whole.
     """
 
     table: str
@@ -34,6 +36,7 @@ class Manifest:
     sha256: str
     columns: str
     version: int = VERSION
+    types: str = ""
 
     def to_metadata(self) -> dict[str, str]:
         """For a file: percent-encoded ASCII, one entry a field.
@@ -41,7 +44,8 @@ class Manifest:
         Raises:
             ValueError: more than a lake takes.
         """
-        metadata = {_PREFIX + name: quote(str(value), safe=".-_") for name, value in asdict(self).items()}
+        known = {name: str(value) for name, value in asdict(self).items() if value != ""}
+        metadata = {_PREFIX + name: quote(value, safe=".-_") for name, value in known.items()}
         check_metadata(metadata)
         return metadata
 
@@ -70,7 +74,7 @@ class Manifest:
         try:
             manifest = cls(
                 fields["table"], int(fields["rows"]), int(fields["bytes"]), fields["sha256"], fields["columns"],
-                int(fields["version"]),
+                int(fields["version"]), fields.get("types", ""),
             )  # fmt: skip
         except (KeyError, ValueError) as error:
             raise contradiction(file, f"its manifest is unreadable ({type(error).__name__} {error})") from None
@@ -88,13 +92,15 @@ class Manifest:
         return asdict(self)
 
     def require(self, file: StoredFile, found: "Manifest") -> None:
-        """Holds what was read of the file against the manifest.
+        """Holds what was read of the file against the manifest; of the types a file's bytes say nothing.
 
         Raises:
             IntegrityError: they differ.
         """
-        if found != self:
-            differing = [name for name, value in asdict(self).items() if getattr(found, name) != value]
+        if replace(found, types=self.types) != self:
+            differing = [
+                name for name, value in asdict(self).items() if name != "types" and getattr(found, name) != value
+            ]
             expected = ", ".join(f"{name} {getattr(self, name)}" for name in differing)
             read = ", ".join(f"{name} {getattr(found, name)}" for name in differing)
             raise contradiction(file, f"its manifest says {expected}; it reads as {read}")
@@ -109,7 +115,7 @@ def contradiction(file: StoredFile, found: str) -> IntegrityError:
 
 
 def columns_hash(names: Sequence[str]) -> str:
-    """A hash of a header, order included: SHA-256 of the names as a JSON array, hex."""
+    """A hash of a header, or of its columns' types, order included: SHA-256 of the names as a JSON array, hex."""
     return hashlib.sha256(json.dumps(list(names), ensure_ascii=True).encode()).hexdigest()
 
 
@@ -127,9 +133,9 @@ class Hashes:
         self.bytes += len(data)
         self.last_byte = bytes(data[-1:]) or self.last_byte
 
-    def manifest(self, table: str, columns: Sequence[str], rows: int) -> Manifest:
+    def manifest(self, table: str, columns: Sequence[str], rows: int, *, types: str = "") -> Manifest:
         """The manifest of a file of these bytes."""
-        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), columns_hash(columns))
+        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), columns_hash(columns), types=types)
 
     def copy(self) -> "Hashes":
         """The same state, to go on from without disturbing this one."""

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from event_archive.csv_bytes import BOM, header, read_head, takes_more_rows, without_end_marker
 from event_archive.lake import Lake, StoredFile
-from event_archive.manifest import Hashes, Manifest, contradiction
+from event_archive.manifest import Hashes, Manifest, columns_hash, contradiction
 from event_archive.postgres import Connection
 from event_archive.table import SOURCE, Table
 
@@ -124,6 +124,12 @@ class Readback:
         return sql.SQL(
             "(CASE WHEN {0} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {0}) END COLLATE \"C\")"
         ).format(column)
+
+
+def types_hash(table: Table, columns: Sequence[str]) -> str:
+    """What ``Manifest.types`` says of columns as they are in a table today; empty where it lacks one of them."""
+    types = {column.name: column.type for column in table.columns}
+    return columns_hash([types[name] for name in columns]) if types.keys() >= set(columns) else ""
 
 
 def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, progress: Progress) -> Readback:

@@ -18,7 +18,7 @@ from event_archive.lake import Lake, StoredFile
 from event_archive.losses import losses
 from event_archive.manifest import Manifest
 from event_archive.postgres import Connection, Postgres, one
-from event_archive.readback import ARCHIVED, READBACK, Progress, Readback, load, no_progress
+from event_archive.readback import ARCHIVED, READBACK, Progress, Readback, load, no_progress, types_hash
 from event_archive.restore_target import ADVICE, TABLE_OF_YOUR_OWN, open_target, require_one_row_a_key, widened
 from event_archive.table import SOURCE
 
@@ -110,7 +110,8 @@ def restore_day(
         readback = widened(connection, dataset, readback, file)
         _require_restorable(connection, readback, file)
         require_one_row_a_key(connection, dataset, readback, file)
-        lost = losses(connection, readback, lake, file, progress)
+        written_as_today = manifest and manifest.types and manifest.types == types_hash(table, readback.columns)
+        lost = {} if written_as_today else losses(connection, readback, lake, file, progress)
         if lost:
             _tell(target, lost, file, by_us=manifest is not None)
         restored = _insert(connection, readback, file)

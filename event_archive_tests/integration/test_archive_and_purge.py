@@ -422,10 +422,10 @@ def test_a_purge_never_meets_an_append_of_its_day(pipeline: Pipeline, monkeypatc
     original = archive._Export.commit
     meanwhile: list[str] = []
 
-    def purge_then_commit(export: object, *arguments: object):
+    def purge_then_commit(export: object, *arguments: object, **options: object):
         pipeline.database.execute("UPDATE \"Event\" SET event_type = 'order.created' WHERE id = 1")
         meanwhile.append(pipeline.purge().outcome)
-        return original(export, *arguments)  # type: ignore[arg-type]
+        return original(export, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(archive._Export, "commit", purge_then_commit)
     pipeline.archive()

@@ -460,3 +460,38 @@ def test_the_target_is_named(pipeline: Pipeline, name: str | None, target: str):
 def test_a_wrong_target_is_refused(pipeline: Pipeline, name: str, words: str):
     with pytest.raises(ConfigurationError, match=words):
         target_named(pipeline.dataset, name)
+
+
+def test_a_file_is_read_twice_only_where_it_may_not_be_of_todays_types(pipeline: Pipeline):
+    def times_read(name: str) -> float:
+        read: list[int] = []
+        restore_day(
+            pipeline.dataset,
+            DAY,
+            target=target_named(pipeline.dataset, name),
+            postgres=pipeline.postgres,
+            lake=pipeline.lake,
+            progress=lambda what, _rows, size_bytes: read.append(size_bytes if what == "read back" else 0),
+        )
+        return sum(read) / len(pipeline.content())
+
+    def archive_more() -> str | None:
+        pipeline.add(10)
+        manifest = pipeline.archive().manifest
+        assert manifest is not None
+        return manifest.types
+
+    as_today = archive_more()
+    assert as_today
+    assert times_read("one") == 1
+    # Late rows of the same types change nothing of that, and of other types for good.
+    pipeline.database.execute('DELETE FROM "Event"')
+    assert archive_more() == as_today
+    assert times_read("two") == 1
+    pipeline.database.execute('DELETE FROM "Event"; ALTER TABLE "Event" ALTER event_type TYPE varchar(40)')
+    assert times_read("three") == 2
+    assert archive_more() == ""
+    assert times_read("four") == 2
+    pipeline.database.execute('DELETE FROM "Event"; ALTER TABLE "Event" ALTER event_type TYPE text')
+    assert archive_more() == ""
+    assert times_read("five") == 2

@@ -10,7 +10,14 @@ from event_archive.errors import IntegrityError
 from event_archive.lake import StoredFile
 from event_archive.manifest import Manifest, Record, columns_hash, stored_rows
 
-MANIFEST = Manifest('public."Event"', rows=3, bytes=100, sha256="ab" * 32, columns=columns_hash(["id", "at"]))
+MANIFEST = Manifest(
+    'public."Event"',
+    rows=3,
+    bytes=100,
+    sha256="ab" * 32,
+    columns=columns_hash(["id", "at"]),
+    types=columns_hash(["bigint"]),
+)
 
 
 def file(metadata: dict[str, str], size_bytes: int = 100) -> StoredFile:
@@ -22,6 +29,14 @@ def file(metadata: dict[str, str], size_bytes: int = 100) -> StoredFile:
 def test_a_manifest_goes_through_a_files_metadata():
     assert Manifest.from_file(file(MANIFEST.to_metadata()), table=MANIFEST.table) == MANIFEST
     assert stored_rows(file(MANIFEST.to_metadata())) == 3
+
+
+def test_types_that_are_not_known_are_left_out_and_contradict_nothing():
+    unknown = replace(MANIFEST, types="")
+    assert "event_archive_types" not in unknown.to_metadata()
+    assert Manifest.from_file(file(unknown.to_metadata()), table=MANIFEST.table) == unknown
+    MANIFEST.require(file(MANIFEST.to_metadata()), unknown)
+    unknown.require(file(unknown.to_metadata()), MANIFEST)
 
 
 @given(st.text(min_size=1, max_size=63))
