@@ -12,7 +12,8 @@ from psycopg import sql
 from event_archive.dataset import Dataset, TableName
 from event_archive.days import day_range
 from event_archive.errors import BusyError, EventArchiveError, RefusedError
-from event_archive.postgres import Advice, Connection, Postgres, one
+from event_archive.postgres import Connection, Postgres, one
+from event_archive.postgres_errors import Advice
 from event_archive.table import exists
 
 HOLD_TABLE = "event_archive_hold"

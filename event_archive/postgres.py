@@ -1,14 +1,14 @@
-"""PostgreSQL: sessions and errors. Here: how to connect, what a transaction pins, what an error means.
+"""PostgreSQL: sessions. Here: how to connect, what a transaction pins, COPY out.
 
-Not here: the events, their table (``table.py``), their days.
+Not here: what an error means (``postgres_errors.py``); the events, their table (``table.py``), their days.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, LiteralString, NoReturn, cast
+from typing import Any, Literal, LiteralString, cast
 
 import psycopg
 from psycopg import sql
@@ -18,8 +18,9 @@ from sqlalchemy import Connection as EngineConnection
 from sqlalchemy import Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnreachableError
+from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
 from event_archive.identity import azure_credential
+from event_archive.postgres_errors import ARCHIVE_ADVICE, Advice, refusal
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
@@ -55,54 +56,6 @@ _CONNECT_DEFAULTS = {
 }
 _PIECE_BYTES = 1024 * 1024
 _AZURE_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 (a scope, no secret)
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """How the message of an error ends: for archive and purge, unless a verb says otherwise.
-
-    Attributes:
-        outcome: what was not done.
-        again: who tries again what may succeed unchanged.
-        lost: what follows where the connection broke.
-        privileges: those that the role needs.
-        by_code: what to do, by SQLSTATE.
-    """
-
-    outcome: str = "Nothing was deleted."
-    again: str = "the next run tries again"
-    lost: str = "Nothing was deleted that is not archived; the next run goes on."
-    privileges: str = (
-        "The role needs USAGE on the schema, SELECT and DELETE on the table, SELECT on event_archive_hold where that "
-        "exists, and TEMPORARY on the database: GRANT them, or connect as another role. A role that row-level security "
-        "hides rows from may not archive."
-    )
-    by_code: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "23503": (
-                "Rows of another table still refer to rows of this day: remove or archive those first, or drop the "
-                "foreign key."
-            )
-        }
-    )
-
-
-ARCHIVE_ADVICE = Advice()
-# PostgreSQL's own words of other violations repeat the whole row.
-_DETAIL_IS_A_KEY = ("23503", "23505", "23P01")
-_READ_ONLY = (
-    "PG_CONNECTION_STRING must name the primary, not a replica, and a role without default_transaction_read_only."
-)
-
-_BUSY = {
-    "55P03": "Somebody holds a lock on the table",
-    "57014": "The statement took longer than it may, or was cancelled",
-    "40P01": "Two transactions waited for each other",
-    "40001": (
-        "Another transaction was faster, or, on a replica, replay took rows away that were being read "
-        "(max_standby_streaming_delay, hot_standby_feedback)"
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -158,12 +111,12 @@ class Postgres:
                         _abandon(connection, raw)
                         raise
         except psycopg.Error as error:
-            self._tell(error, subject, advice)
+            raise refusal(error, subject, advice, hide=self._without_secrets) from error
         except DBAPIError as error:
             # At the begin and at the commit, which SQLAlchemy sends itself.
             if not isinstance(error.orig, psycopg.Error):
                 raise
-            self._tell(error.orig, subject, advice)
+            raise refusal(error.orig, subject, advice, hide=self._without_secrets) from error.orig
 
     def _connect(self) -> Connection:
         given = conninfo_to_dict(self.conninfo)
@@ -204,19 +157,6 @@ class Postgres:
             if name in ("password", "sslpassword", "passfile") and value and len(str(value)) > 3:
                 words = words.replace(str(value), "***")
         return words
-
-    def _tell(self, error: psycopg.Error, subject: str, advice: Advice) -> NoReturn:
-        words = self._without_secrets(error.diag.message_primary or " ".join(str(error).split()))
-        code = error.sqlstate or ""
-        detail = f" ({error.diag.message_detail})" if code in _DETAIL_IS_A_KEY and error.diag.message_detail else ""
-        told = f"{subject}: PostgreSQL says: {words}{detail}" + (f" [SQLSTATE {code}]" if code else "")
-        if code in _BUSY:
-            raise BusyError(f"{told}. {advice.outcome} {_BUSY[code]}; {advice.again}.") from error
-        lost = code[:2] in ("", "08") or code.startswith("57P") or code in ("53200", "53300")
-        if isinstance(error, psycopg.OperationalError) and lost:
-            raise UnreachableError(f"{told}. {advice.lost}") from error
-        what_to_do = {"42501": advice.privileges, "25006": _READ_ONLY, **advice.by_code}.get(code, "")
-        raise RefusedError(f"{told}. {advice.outcome} {what_to_do}".rstrip()) from error
 
 
 @cache

@@ -12,7 +12,8 @@ from event_archive.dataset import Dataset, TableName, quoted
 from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
 from event_archive.holds import lock_table
 from event_archive.lake import StoredFile
-from event_archive.postgres import Advice, Connection, one
+from event_archive.postgres import Connection, one
+from event_archive.postgres_errors import Advice
 from event_archive.readback import READBACK, Readback
 from event_archive.table import Column, Table, exists, key_of, reflect
 

@@ -1,0 +1,80 @@
+"""What PostgreSQL does for a day stays proportional to the day, however large the table around it."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from event_archive.backlog import aged_rows, backlog, days_to_do
+from event_archive.days import ONE_DAY
+from event_archive.lake.local import LocalLake
+from event_archive.restore import restore_day
+from event_archive.restore_target import target_named
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database
+
+OTHER_DAYS = 300
+
+
+def sequential_scans(pipeline: Pipeline) -> int:
+    """How often the whole table was read since it was made; a session reports when it ends, if not before."""
+    ((count,),) = pipeline.database.execute(
+        "SELECT seq_scan FROM pg_stat_user_tables WHERE relid = '\"Event\"'::regclass"
+    )
+    assert isinstance(count, int)
+    return count
+
+
+@pytest.fixture
+def among_many(each_database: Database, local_lake: LocalLake) -> Pipeline:
+    """A day of a thousand rows in a table of a hundred and fifty thousand others, analysed as autovacuum would."""
+    first = DAY - OTHER_DAYS // 2 * ONE_DAY
+    pipeline = Pipeline(each_database, local_lake)
+    each_database.execute(
+        """INSERT INTO "Event" (event_id, event_type, created_at, payload)
+        SELECT 'other-' || n, 'other', %s::timestamp + n * interval '1 day' / 500, '{"n": 1}'
+        FROM generate_series(1, %s) AS n WHERE (%s::timestamp + n * interval '1 day' / 500)::date <> %s""",
+        first,
+        OTHER_DAYS * 500,
+        first,
+        DAY,
+    )
+    pipeline.add(1000)
+    each_database.execute('ANALYZE "Event"')
+    return pipeline
+
+
+def test_no_step_of_a_day_reads_the_whole_table(among_many: Pipeline):
+    pipeline, now = among_many, datetime.now(UTC)
+    before = sequential_scans(pipeline)
+
+    def none_for(what: str) -> None:
+        assert sequential_scans(pipeline) == before, what
+
+    assert len(days_to_do(pipeline.dataset, now, pipeline.postgres)) >= OTHER_DAYS
+    none_for("the schedule")
+    assert aged_rows(pipeline.dataset, DAY, pipeline.postgres).rows == 1000
+    none_for("aged_events")
+    assert pipeline.archive().rows == 1000
+    none_for("the first export")
+    pipeline.add(100, prefix="late")
+    assert pipeline.archive().rows_appended == 100
+    none_for("an append")
+    assert pipeline.purge(dry_run=True).proven == 1100
+    none_for("a dry run")
+    assert pipeline.purge().deleted == 1100
+    none_for("a purge")
+    restored = restore_day(
+        pipeline.dataset,
+        DAY,
+        target=target_named(pipeline.dataset),
+        postgres=pipeline.postgres,
+        lake=pipeline.lake,
+    )
+    assert restored.restored == 1100
+    none_for("a restore")
+
+
+def test_a_scan_of_the_whole_table_would_be_seen(among_many: Pipeline):
+    before = sequential_scans(among_many)
+    assert backlog(among_many.dataset, datetime.now(UTC), among_many.postgres, grace_days=0).days >= OTHER_DAYS
+    assert sequential_scans(among_many) > before
