@@ -20,7 +20,7 @@ from event_archive.manifest import Manifest, columns_hash
 from event_archive.readback import Progress, no_progress
 from event_archive.table import Table
 
-_FIRST_BLOCK_BYTES = 4 * 1024 * 1024
+_FIRST_BLOCK_BYTES = 1024 * 1024
 _LARGEST_BLOCK_BYTES = 64 * 1024 * 1024
 _JSON = ("json", "jsonb")
 _TIME_IN_UTC = r"([ T][0-9:.]+(Z|\+00(:?00)?)?)?"
