@@ -2,8 +2,10 @@
 
 import logging
 import re
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,7 +72,10 @@ def post(url: str, message: str) -> None:
     body = _body(url, message)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            answer = requests.post(url, json=body, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False)
+            with _unlogged():
+                answer = requests.post(
+                    url, json=body, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False
+                )
         except requests.RequestException as error:
             told = f"cannot be reached ({type(error).__name__})"
         else:
@@ -83,6 +88,27 @@ def post(url: str, message: str) -> None:
             time.sleep(attempt)
     # Neither chained nor with the library's words: they hold the URL.
     raise UnreachableError(f"ALERT_WEBHOOK_URL {told}, {_ATTEMPTS} times. Check it, and that this machine may connect.")
+
+
+class _WithoutRequests(logging.Filter):
+    """Drops what urllib3 logs of each request of this thread at level DEBUG: of a webhook, the path is the secret."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    logger, dropped = logging.getLogger("urllib3.connectionpool"), _WithoutRequests()
+    logger.addFilter(dropped)
+    try:
+        yield
+    finally:
+        logger.removeFilter(dropped)
 
 
 def announce(url: str, message: str) -> None:

@@ -4,6 +4,7 @@ Here: the questions of the schedule, the command line and ``aged_events``. Not h
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -12,10 +13,21 @@ from event_archive.days import now_utc
 from event_archive.errors import BusyError
 from event_archive.holds import held_days
 from event_archive.postgres import Postgres
-from event_archive.rows import MOST_ORPHANS, Orphans, RowsOfDay, count_day, count_orphans, days_with_rows, rows_by_day
+from event_archive.rows import (
+    MOST_ORPHANS,
+    Orphans,
+    RowsOfDay,
+    count_day,
+    count_orphans,
+    days_with_rows,
+    has_rows,
+    rows_by_day,
+)
 from event_archive.table import Table, reflect
 
 logger = logging.getLogger(__name__)
+
+_PROBE_SECONDS = 45
 
 
 def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
@@ -58,6 +70,18 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
         ) from error
     _report_orphans(dataset, postgres, timeout_seconds=timeout_seconds)
     return days
+
+
+def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres) -> list[date]:
+    """Those of some days that hold no row, in their order; a probe of the index each, where there is one.
+
+    Raises:
+        BusyError: it took longer than 45 seconds.
+        RefusedError, UnreachableError: as PostgreSQL says.
+    """
+    with postgres.transaction(str(dataset.table), statement_timeout_seconds=_PROBE_SECONDS) as connection:
+        table = reflect(connection, dataset)
+        return [day for day in days if not has_rows(connection, table, day)]
 
 
 def _report_orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float) -> None:

@@ -3,8 +3,9 @@
 Not here: what an error means (``postgres_errors.py``); the events, their table (``table.py``), their days.
 """
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,7 +14,7 @@ from typing import Any, Literal, LiteralString, cast
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import Conninfo, ExecStatus, TransactionStatus
 from sqlalchemy import Connection as EngineConnection
 from sqlalchemy import Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -123,7 +124,7 @@ class Postgres:
         options: dict[str, Any] = {name: value for name, value in _CONNECT_DEFAULTS.items() if name not in given}
         if self.auth == "azure":
             options["password"] = _azure_token()
-            if "sslmode" not in given and not str(given.get("host", "")).startswith("/"):
+            if not _tls_is_chosen(given):
                 # Whoever reads the token on the way is us until it expires.
                 options["sslmode"] = "require"
         for attempt in range(1, _CONNECT_ATTEMPTS + 1):
@@ -187,16 +188,28 @@ def _abandon(connection: EngineConnection, raw: Connection) -> None:
 
 
 def _azure_token() -> str:
-    from azure.core.exceptions import ClientAuthenticationError
+    from azure.core.exceptions import AzureError
 
     try:
         return azure_credential().get_token(_AZURE_TOKEN_SCOPE).token
-    except ClientAuthenticationError:
+    except AzureError as error:
+        codes = " ".join(sorted(set(re.findall(r"AADSTS\d+", str(error)))))
+        # Entra ID's own codes are a refusal; without one, nobody was reached who could refuse.
+        kind = RefusedError if codes else UnreachableError
         # Not chained: what the endpoints answered may be repeated in it.
-        raise RefusedError(
-            "No Entra ID access token for PostgreSQL (PG_AUTH=azure) could be had. Check the workload identity: "
-            "the service account's client id, the pod's label and the federated credential."
+        raise kind(
+            f"No Entra ID access token for PostgreSQL (PG_AUTH=azure) could be had ({codes or type(error).__name__}). "
+            "Check the workload identity (the service account's client id, the pod's label, the federated credential), "
+            "and that Entra ID can be reached."
         ) from None
+
+
+def _tls_is_chosen(given: Mapping[str, object]) -> bool:
+    """Whether the connection string, the environment or a service file says how safe a connection is to be."""
+    if {"sslmode", "service"} & given.keys() or str(given.get("host", "")).startswith("/"):
+        return True
+    defaults = {option.keyword: option.val for option in Conninfo.get_defaults()}
+    return defaults[b"sslmode"] != b"prefer"
 
 
 def copy_out(connection: Connection, statement: sql.Composed, take: Callable[[bytearray, int], None]) -> int:
@@ -218,17 +231,15 @@ def copy_out(connection: Connection, statement: sql.Composed, take: Callable[[by
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         piece, messages, end = bytearray(), 0, 0
         while end == 0 and (row := copy.read()):
-            piece += row
-            messages += 1
-            while True:
-                end, data = arrived(1)
-                if end <= 0:
-                    break
-                piece += data
+            end = len(row)
+            while end > 0:
+                piece += row
                 messages += 1
                 if len(piece) >= _PIECE_BYTES:
                     take(piece, messages)
                     piece, messages = bytearray(), 0
+                # More bytes, 0 for nothing yet, -1 for the end.
+                end, row = arrived(1)
         if piece:
             take(piece, messages)
         if end == 0:

@@ -127,8 +127,11 @@ class Readback:
 
 
 def types_hash(table: Table, columns: Sequence[str]) -> str:
-    """What ``Manifest.types`` says of columns as they are in a table today; empty where it lacks one of them."""
-    types = {column.name: column.type for column in table.columns}
+    """What ``Manifest.types`` says of columns as they are in a table today.
+
+    Empty where it lacks one of them, or where a type's name says too little, being that of a domain or the like.
+    """
+    types = {column.name: column.type for column in table.columns if column.built_in}
     return columns_hash([types[name] for name in columns]) if types.keys() >= set(columns) else ""
 
 

@@ -21,12 +21,21 @@ Purpose = Literal["archive", "delete", "copy", "fill"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column, as ``pg_attribute`` and ``format_type`` give it."""
+    """One column, as ``pg_attribute`` and ``format_type`` give it.
+
+    Attributes:
+        name: as it is, unquoted.
+        type: with its modifiers.
+        nullable: whether it may hold NULL.
+        generated: whether PostgreSQL computes it.
+        built_in: whether the type is PostgreSQL's own, so that its name says all; a domain's or an enum's does not.
+    """
 
     name: str
     type: str
     nullable: bool
     generated: bool = False
+    built_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +100,10 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
 _COLUMNS = """
-SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull, attgenerated <> '', format_type(atttypid, NULL)
-FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull, attgenerated <> '',
+       t.typtype = 'b' AND t.typnamespace = 'pg_catalog'::regnamespace, format_type(atttypid, NULL)
+FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
+WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
 _KEYS = """
 SELECT ARRAY(SELECT a.attname::text

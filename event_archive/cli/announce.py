@@ -12,7 +12,7 @@ from event_archive.alerts import FailedDay, announce, failures_told
 from event_archive.backlog import rows_of_aged_days
 from event_archive.days import now_utc
 from event_archive.display import Totals
-from event_archive.errors import ConfigurationError, EventArchiveError
+from event_archive.errors import EventArchiveError
 from event_archive.metrics import RunFigures, write
 from event_archive.services import primary
 from event_archive.settings import Settings
@@ -24,16 +24,25 @@ logger = logging.getLogger(__name__)
 def announced(settings: Settings) -> Iterator[Totals]:
     """Tells of a run when it has ended, well or not; the run fills in the totals."""
     totals, started, stopped_by = Totals(), time.monotonic(), ""
+    asked = True
     try:
         yield totals
-    except ConfigurationError:
-        raise
     except EventArchiveError as error:
         stopped_by = str(error)
         raise
+    except Exception as error:
+        # Its words may hold anything.
+        stopped_by = f"{type(error).__name__}, which event_archive does not know: see the log"
+        raise
+    except BaseException:
+        # Told to stop, which whoever did knows; and there is no time to count rows.
+        stopped_by, asked = "stopped", False
+        raise
     finally:
-        _alert(settings, totals, stopped_by)
-        _measure(settings, totals, time.monotonic() - started, succeeded=not stopped_by and not totals.failures)
+        if asked:
+            _alert(settings, totals, stopped_by)
+        succeeded = not stopped_by and not totals.failures
+        _measure(settings, totals, time.monotonic() - started, succeeded=succeeded, with_backlog=asked)
 
 
 def _alert(settings: Settings, totals: Totals, stopped_by: str) -> None:
@@ -46,7 +55,7 @@ def _alert(settings: Settings, totals: Totals, stopped_by: str) -> None:
     announce(settings.alert_webhook_url.get_secret_value(), message)
 
 
-def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: bool) -> None:
+def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: bool, with_backlog: bool) -> None:
     if settings.metrics_textfile is None:
         return
     figures = RunFigures(
@@ -60,7 +69,8 @@ def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: b
     )
     backlog = None
     try:
-        backlog = rows_of_aged_days(settings.dataset, figures.ended, primary(settings))
+        if with_backlog:
+            backlog = rows_of_aged_days(settings.dataset, figures.ended, primary(settings))
     except EventArchiveError as error:
         logger.warning("the backlog could not be measured: %s", error)
     try:

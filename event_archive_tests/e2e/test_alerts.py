@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from event_archive import holds
+from event_archive.cli.announce import announced
 from event_archive.days import ONE_DAY
 from event_archive.definitions import build_definitions
 from event_archive.defs.gate import ARCHIVE_CSV
@@ -15,7 +16,7 @@ from event_archive.defs.jobs import TABLE_TAG
 from event_archive.defs.resources import PostgresResource
 from event_archive.defs.upkeep import superseded_runs
 from event_archive.errors import RefusedError
-from event_archive.settings import PipelineSettings
+from event_archive.settings import PipelineSettings, Settings
 from event_archive_tests.e2e.test_schedule import Scheduler
 from event_archive_tests.fixtures.installation import Commands, Installation, metadata
 from event_archive_tests.fixtures.pipeline import DAY
@@ -178,6 +179,34 @@ def test_a_webhook_that_takes_nothing_changes_nothing_but_a_warning(
     assert done.code == 1
     assert "the failure could not be announced: ALERT_WEBHOOK_URL answers 404" in done.said
     assert "s3cr3t" not in done.said
+
+
+def test_a_run_that_dies_is_announced_and_no_success(
+    command: Commands, local_installation: Installation, webhook: Webhook, tmp_path: Path
+):
+    local_installation.add(1)
+    path = tmp_path / "event_archive.prom"
+    variables = local_installation.variables | {"ALERT_WEBHOOK_URL": webhook.url, "METRICS_TEXTFILE": str(path)}
+    assert command("run", **variables, DAGSTER_HOME="/nowhere/at/all").code == 2
+    assert "DAGSTER_HOME holds '/nowhere/at/all'" in webhook.texts[0]
+    assert figures(path)["last_success_timestamp_seconds"] == 0
+    assert figures(path)["backlog_days"] == 1
+
+
+@pytest.mark.parametrize(("error", "told"), [(LookupError("s3cr3t"), ["LookupError"]), (KeyboardInterrupt(), [])])
+def test_what_ends_a_run_from_outside_is_no_success_either(
+    local_installation: Installation, webhook: Webhook, tmp_path: Path, clean: pytest.MonkeyPatch,
+    error: BaseException, told: list[str],
+):  # fmt: skip
+    path = tmp_path / "event_archive.prom"
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    clean.setenv("METRICS_TEXTFILE", str(path))
+    with pytest.raises(type(error)), announced(Settings.load()):
+        raise error
+    assert figures(path)["last_success_timestamp_seconds"] == 0
+    assert ("backlog_days" in figures(path)) == bool(told)
+    assert [words in text for words, text in zip(told, webhook.texts, strict=True)] == [True] * len(told)
+    assert "s3cr3t" not in "".join(webhook.texts)
 
 
 def figures(path: Path) -> dict[str, float]:

@@ -13,7 +13,7 @@ from azure.storage.blob import ContainerClient
 
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.identity import azure_credential
-from event_archive.postgres import Postgres
+from event_archive.postgres import Postgres, _tls_is_chosen
 from event_archive_tests import azurite
 from event_archive_tests.fixtures.entra import POSTGRES, STORAGE, TokenEndpoint, make_certificate, token_endpoint
 from event_archive_tests.fixtures.installation import Installation, run_cli
@@ -61,9 +61,33 @@ def test_one_token_serves_many_connections_and_is_renewed_before_it_expires(
 def test_without_a_token_it_says_what_to_check(database: Database, clean: pytest.MonkeyPatch, endpoint: TokenEndpoint):
     clean.setenv("IDENTITY_HEADER", "another machine's")
     clean.setenv("AZURE_TOKEN_CREDENTIALS", "managedidentitycredential")
-    with pytest.raises(RefusedError, match="No Entra ID access token for PostgreSQL") as refused:
+    with pytest.raises(UnreachableError, match="No Entra ID access token for PostgreSQL") as unreachable:
         connect(database, "postgres")
-    assert endpoint.password not in str(refused.value)
+    assert endpoint.password not in str(unreachable.value)
+
+
+def test_a_token_that_cannot_be_renewed_is_out_of_reach_and_not_a_bug(database: Database, clean: pytest.MonkeyPatch):
+    clean.setenv("AZURE_TOKEN_CREDENTIALS", "managedidentitycredential")
+    with token_endpoint() as endpoint:
+        for name, value in endpoint.variables.items():
+            clean.setenv(name, value)
+        azure_credential.cache_clear()
+        endpoint.lives_seconds = 1
+        connect(database, "postgres")
+    try:
+        # The credential that has worked before asks its endpoint without the chain's care.
+        with pytest.raises(UnreachableError, match="and that Entra ID can be reached"):
+            connect(database, "postgres")
+    finally:
+        azure_credential.cache_clear()
+
+
+def test_tls_as_the_environment_wants_it_is_left_alone(clean: pytest.MonkeyPatch):
+    assert not _tls_is_chosen({"host": "db"})
+    assert _tls_is_chosen({"host": "/run/postgresql"})
+    assert _tls_is_chosen({"host": "db", "sslmode": "disable"})
+    clean.setenv("PGSSLMODE", "verify-full")
+    assert _tls_is_chosen({"host": "db"})
 
 
 def test_a_token_is_sent_over_tls_alone(endpoint: TokenEndpoint, tls_refusing_port: int):

@@ -40,9 +40,25 @@ def test_no_row_is_nothing_at_all(each_database: Database):
     assert copied(each_database, "SELECT 1 WHERE false") == (b"", [], 0)
 
 
+@pytest.mark.parametrize("width", [7_000, 9_000, 100_000])
+def test_pieces_stay_small_however_wide_the_rows(database: Database, width: int):
+    """A row of more than 8 kB mostly arrives alone."""
+    largest = 0
+
+    def take(piece: bytearray, _rows: int) -> None:
+        nonlocal largest
+        largest = max(largest, len(piece))
+
+    with Postgres(database.dsn).transaction("the test") as connection:
+        query = sql.SQL("COPY (SELECT repeat('x', {}) FROM generate_series(1, {})) TO STDOUT")
+        rows = 20_000_000 // width
+        assert copy_out(connection, query.format(sql.Literal(width), sql.Literal(rows)), take) == rows
+    assert largest <= 1024**2 + width + 1
+
+
 def test_a_row_larger_than_any_buffer(each_database: Database):
     content, counts, rows = copied(each_database, "SELECT repeat('x', 5000000) UNION ALL SELECT 'y'")
-    assert (len(content), content[-3:], sum(counts), rows) == (5_000_003, b"\ny\n", 2, 2)
+    assert (len(content), content[-3:], counts, rows) == (5_000_003, b"\ny\n", [1, 1], 2)
 
 
 @pytest.mark.parametrize("at", [1, 2, 30_000])

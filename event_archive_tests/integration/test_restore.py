@@ -495,3 +495,17 @@ def test_a_file_is_read_twice_only_where_it_may_not_be_of_todays_types(pipeline:
     pipeline.database.execute('DELETE FROM "Event"; ALTER TABLE "Event" ALTER event_type TYPE text')
     assert archive_more() == ""
     assert times_read("five") == 2
+
+
+def test_a_domain_that_was_made_anew_does_not_pass_for_what_it_was(pipeline: Pipeline):
+    database = pipeline.database
+    database.execute('CREATE DOMAIN amount AS numeric(12, 4); ALTER TABLE "Event" ADD due amount')
+    pipeline.add(1)
+    database.execute('UPDATE "Event" SET due = 1.2345')
+    assert pipeline.run().deleted == 1
+    database.execute(
+        'ALTER TABLE "Event" DROP due; DROP DOMAIN amount; CREATE DOMAIN amount AS numeric(10, 2); '
+        'ALTER TABLE "Event" ADD due amount'
+    )
+    with pytest.raises(RefusedError, match=r'reads otherwise than it stands in the file: "?due"? \(1 rows\)'):
+        restoring(pipeline)()

@@ -1,5 +1,6 @@
 """What a webhook is told, and what becomes of a message that it does not take."""
 
+import logging
 import traceback
 
 import pytest
@@ -41,9 +42,11 @@ def test_a_failure_of_no_day_is_told_as_it_is():
     ]
 
 
-def test_a_message_is_posted_as_text(webhook: Webhook):
+def test_a_message_is_posted_as_text_and_the_url_logged_by_nobody(webhook: Webhook, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
     post(webhook.url, "one\ntwo")
     assert webhook.posts == [{"text": "one\ntwo"}]
+    assert "s3cr3t" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,10 @@ def test_a_job_outlives_what_run_monitoring_grants_it(instance: InstanceRef):
 
 def test_ticks_have_five_minutes_and_the_identity_is_everywhere():
     for part in ("dagsterDaemon", "dagsterWebserver"):
-        assert VALUES[part]["env"] == {"DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS": "300"}
+        assert VALUES[part]["env"] == {
+            "DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS": "300",
+            "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "300",
+        }
         assert VALUES[part]["labels"] == {"azure.workload.identity/use": "true"}
     assert "azure.workload.identity/client-id" in VALUES["serviceAccount"]["annotations"]
     assert VALUES["postgresql"]["enabled"] is False
