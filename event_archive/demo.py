@@ -1,11 +1,13 @@
 """All of it on one machine: an embedded PostgreSQL, sample events, a folder as the lake. Drives the command line."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -23,6 +25,7 @@ from event_archive.settings import Settings
 AGED_DAYS = 10
 EVENTS_PER_AGED_DAY = 20_000
 YOUNG_DAYS = 5
+_END_SECONDS = 10
 EVENTS_PER_YOUNG_DAY = 2_000
 
 _DAGSTER_YAML = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
@@ -59,22 +62,54 @@ def show() -> None:
     """Fills a table, archives and purges it, and shows what happened; the second time, that nothing is left to do."""
     with _database() as settings:
         _fill(settings)
-        click.echo("\n$ event-archive run")
-        subprocess.run([sys.executable, "-m", "event_archive.cli", "run"], check=True)
+        _run()
         _report(settings)
 
 
 def serve(port: int) -> None:
-    """Serves the Dagster UI over the demo until Ctrl-C."""
+    """The same, then Dagster's UI on it, until Ctrl-C or SIGTERM.
+
+    Raises:
+        ConfigurationError: the port is taken.
+    """
+    _require_free(port)
     with _database() as settings:
         _fill(settings)
-        click.echo(f"Dagster's UI: http://127.0.0.1:{port} (Ctrl-C ends it, and the embedded PostgreSQL with it)")
+        if not (settings.archive_local_path or Path()).exists():
+            _run()
+        click.echo(f"\nDagster's UI: http://127.0.0.1:{port} (Ctrl-C ends it, and the embedded PostgreSQL with it)")
+        click.echo("Meanwhile, in another shell, any command works on the demo with these variables:")
+        for name in ("PG_CONNECTION_STRING", "ARCHIVE_LOCAL_PATH", "DAGSTER_HOME"):
+            click.echo(f"  export {name}='{os.environ[name]}'")
         command = [sys.executable, "-m", "dagster", "dev", "-m", "event_archive.definitions", "-p", str(port)]
-        with subprocess.Popen(command) as process:
+        # A group of its own, so that all of Dagster's processes end with this one.
+        with subprocess.Popen(command, start_new_session=True) as process:
             try:
                 process.wait()
-            except KeyboardInterrupt:
-                process.wait()
+            finally:
+                _end(process)
+
+
+def _require_free(port: int) -> None:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"Port {port} cannot be had ({error.strerror}). Name another: event-archive demo --ui --port {port + 1}"
+        ) from None
+
+
+def _run() -> None:
+    click.echo("\n$ event-archive run")
+    subprocess.run([sys.executable, "-m", "event_archive.cli", "run"], check=True)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_SECONDS)
 
 
 @contextmanager

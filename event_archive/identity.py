@@ -4,6 +4,7 @@ One, because it keeps its tokens and asks for the next some minutes before one e
 ask Entra ID for every transaction.
 """
 
+import logging
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,4 +18,6 @@ def azure_credential() -> "DefaultAzureCredential":
     # Late: a second of imports that nobody needs who has a key and a password.
     from azure.identity import DefaultAzureCredential
 
+    # A dozen lines of what was tried; whoever asks for a token says what to do instead.
+    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     return DefaultAzureCredential()

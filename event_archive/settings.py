@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from datetime import date, timedelta
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -23,6 +24,7 @@ from event_archive.days import Retention, parse_day
 from event_archive.errors import ConfigurationError
 from event_archive.lake.names import check_path
 
+_CLOSE = 0.88
 _LAKES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "ARCHIVE_LOCAL_PATH")
 
 
@@ -84,12 +86,15 @@ def _size(text: str) -> int:
 
 
 def _conninfo(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
     try:
-        given = conninfo_to_dict(secret.get_secret_value())
+        given = conninfo_to_dict(text)
     except ProgrammingError:
         given = {"port": "?"}
-    # An unescaped password falls apart into host and port, which messages would repeat.
-    if "@" in str(given.get("host", "")) or not re.fullmatch(r"[\d,]*", str(given.get("port", ""))):
+    # An unescaped password falls apart into host, port and database, which messages would repeat.
+    authority, _, path = re.sub(r"^postgres(ql)?://|\?.*", "", text, flags=re.DOTALL).partition("/")
+    torn = text.startswith("postgres") and "://" in text and ("@" in path or authority.count("@") > 1)
+    if torn or "@" in str(given.get("host", "")) or not re.fullmatch(r"[\d,]*", str(given.get("port", ""))):
         raise ValueError(
             "must be a libpq URL (postgresql://USER:PASSWORD@HOST:5432/DATABASE) or key=value DSN; in a URL, the "
             "password's special characters are percent-encoded"
@@ -275,3 +280,10 @@ class InstanceSettings(_EnvironmentSettings):
             "PostgreSQL, or none to keep them as files in DAGSTER_HOME."
         )
         return [problem]
+
+
+def misspelt() -> list[tuple[str, str]]:
+    """Variables that nobody reads but whose names are close to one that somebody does, each with that one."""
+    known = {name.upper() for kind in (Settings, InstanceSettings) for name in kind.model_fields}
+    near = {name: get_close_matches(name, known, 1, _CLOSE) for name in os.environ if name not in known}
+    return sorted((name, found[0]) for name, found in near.items() if found)

@@ -1,5 +1,6 @@
 """What several commands take: days, ranges of days, settings. Not here: what a command does."""
 
+import logging
 from collections.abc import Callable
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -59,10 +60,12 @@ def day_and_last(day: date, last: date | None) -> tuple[date, date]:
 def load_settings() -> "Settings":
     """The settings, with logging as they say."""
     from event_archive import logs
-    from event_archive.settings import Settings
+    from event_archive.settings import Settings, misspelt
 
     settings = Settings.load()
     logs.configure(as_json=settings.log_as_json)
+    for name, meant in misspelt():
+        logging.getLogger(__name__).warning("%s is set, which nobody reads. Is %s meant?", name, meant)
     return settings
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from event_archive import services
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.errors import ConfigurationError
-from event_archive.settings import InstanceSettings, Settings
+from event_archive.settings import InstanceSettings, Settings, misspelt
 
 SETTINGS = ("settings",)
 ALERTS = ("alerts",)
@@ -28,13 +28,15 @@ def settings(patient: Patient) -> Iterator[Finding]:
         yield Finding("settings", "bad", "\n".join(problems), "docs/configuration.md has every variable.")
         return
     dataset = patient.settings.dataset
-    dry = "; DRY_RUN is set, so nothing is ever deleted" if patient.settings.dry_run else ""
-    yield Finding(
-        "settings",
-        "warning" if dry else "good",
-        f"{dataset.table} by {dataset.time_column}, older than {dataset.retention}, from {dataset.start} on{dry}",
-        "Unset DRY_RUN when the trial is over." if dry else "",
-    )
+    remarks, remedies = [], []
+    if patient.settings.dry_run:
+        remarks.append("DRY_RUN is set, so nothing is ever deleted")
+        remedies.append("Unset DRY_RUN when the trial is over.")
+    for name, meant in misspelt():
+        remarks.append(f"{name} is set, which nobody reads")
+        remedies.append(f"Is {meant} meant?")
+    found = f"{dataset.table} by {dataset.time_column}, older than {dataset.retention}, from {dataset.start} on"
+    yield Finding("settings", "warning" if remarks else "good", "; ".join([found, *remarks]), " ".join(remedies))
 
 
 def alerts(patient: Patient) -> Iterator[Finding]:

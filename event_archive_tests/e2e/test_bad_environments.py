@@ -100,6 +100,41 @@ def test_all_that_is_wrong_is_said_at_once(local_installation: Installation, com
     assert len(message.splitlines()) == 4
 
 
+@pytest.mark.parametrize(
+    "conninfo",
+    [
+        "postgresql://archiver:p@ss-nobody-may-see@127.0.0.1/events",
+        "postgresql://archiver:p@ss/nobody-may-see@127.0.0.1/events",
+        "postgresql://archiver:123/nobody-may-see@127.0.0.1/events",
+        "postgres://nobody-may-see:nobody-may-see@x@127.0.0.1:5432/events?sslmode=require",
+    ],
+)
+def test_a_password_that_tears_the_url_apart_is_refused_unseen(
+    local_installation: Installation, command: Commands, conninfo: str
+):
+    message = told(command("run", PG_CONNECTION_STRING=conninfo), 2)
+    assert "the password's special characters are percent-encoded" in message
+    assert "nobody-may-see" not in message
+
+
+@pytest.mark.parametrize(
+    "conninfo",
+    [
+        "postgresql://archiver:p%40ss%2Fword@127.0.0.1:9/events?application_name=a@b",
+        "host=127.0.0.1 port=9 user=archiver password='a@b://c/d@e'",
+        "postgresql://archiver:p#word@127.0.0.1:9/events",
+    ],
+)
+def test_a_url_that_is_whole_is_taken(local_installation: Installation, command: Commands, conninfo: str):
+    assert "PostgreSQL cannot be reached" in told(command("run", PG_CONNECTION_STRING=conninfo), 1)
+
+
+def test_a_misspelt_variable_is_said(local_installation: Installation, command: Commands):
+    done = command("days", EVENT_RETENTIN_PERIOD="2 years")
+    assert done.code == 0
+    assert "EVENT_RETENTIN_PERIOD is set, which nobody reads. Is EVENT_RETENTION_PERIOD meant?" in done.said
+
+
 def test_a_database_that_is_out_of_reach(local_installation: Installation, command: Commands, closed_port: int):
     conninfo = f"postgresql://someone:{PASSWORD}@127.0.0.1:{closed_port}/events"
     message = told(command("run", PG_CONNECTION_STRING=conninfo), 1)

@@ -97,7 +97,7 @@ def test_every_pod_is_in_a_network_policy_and_may_reach_what_it_needs():
     assert set(expression["values"]) == {"run_worker", labels["app.kubernetes.io/component"]}
     for policy in (server, runs):
         open_ports = {(port["protocol"], port["port"]) for rule in policy["spec"]["egress"] for port in rule["ports"]}
-        assert open_ports == {("UDP", 53), ("TCP", 53), ("TCP", 5432), ("TCP", 443)}
+        assert open_ports == {("UDP", 53), ("TCP", 53), ("TCP", 5432), ("TCP", 6432), ("TCP", 443)}
         assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
 
 
