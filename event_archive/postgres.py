@@ -14,7 +14,8 @@ from typing import Any, Literal, LiteralString, cast
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import Conninfo, ExecStatus, TransactionStatus
+from psycopg.generators import fetch_many
+from psycopg.pq import Conninfo, ConnStatus, ExecStatus, TransactionStatus
 from sqlalchemy import Connection as EngineConnection
 from sqlalchemy import Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -245,10 +246,13 @@ def copy_out(connection: Connection, statement: sql.Composed, take: Callable[[by
         if end == 0:
             # psycopg saw the end.
             return cursor.rowcount
-        results = list(iter(pgconn.get_result, None))
-        for result in results:
-            if result.status != ExecStatus.COMMAND_OK:
-                raise psycopg.errors.error_from_result(result, encoding="utf-8")
+        results = connection.wait(fetch_many(pgconn))
+        failed = [result for result in results if result.status != ExecStatus.COMMAND_OK]
+        if pgconn.status == ConnStatus.BAD or not results:
+            # A result that libpq made itself has no SQLSTATE to tell this by.
+            raise psycopg.OperationalError(pgconn.get_error_message() or "the connection is lost")
+        if failed:
+            raise psycopg.errors.error_from_result(failed[0], encoding="utf-8")
         return results[-1].command_tuples or 0
 
 

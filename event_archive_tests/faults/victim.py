@@ -19,7 +19,7 @@ import psycopg
 from azure.storage.blob import BlobClient
 from psycopg import sql
 
-from event_archive import archive, logs
+from event_archive import logs, postgres
 from event_archive.archive import archive_day
 from event_archive.definitions import build_definitions
 from event_archive.defs import assets
@@ -50,6 +50,7 @@ POINTS = {
 
 def put(owner: Any, name: str, value: object) -> None:
     """Puts something in the place of what a class or module has."""
+    getattr(owner, name)
     setattr(owner, name, value)
 
 
@@ -163,7 +164,7 @@ def carry_out(order: dict[str, Any]) -> int:
 
 def main() -> None:
     """Carries out orders until standard input ends."""
-    put(archive, "_CHUNK_BYTES", CHUNK_BYTES)
+    put(postgres, "_PIECE_BYTES", CHUNK_BYTES)
     small = functools.partial(AzureLake.from_connection_string, block_bytes=BLOCK_BYTES)
     put(AzureLake, "from_connection_string", small)
     logs.configure(as_json=False)
