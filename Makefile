@@ -11,8 +11,8 @@ MAKEFLAGS += --no-builtin-rules
 # The Python that .venv is made from; the first suitable of these unless PYTHON names one.
 PYTHONS := python3 python3.13 python3.12 python3.11
 PYTHON ?=
-# What pytest is told besides the folders.
-PYTEST_ARGS ?= -n logical --maxprocesses 4
+# What pytest is told besides the folders. Four workers on two cores, too: half of the time a test waits for a server.
+PYTEST_ARGS ?= -n 4
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -58,6 +58,7 @@ def test_the_assets_record_what_the_contract_names(installation: Installation, i
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
         "columns": archived["manifest"]["columns"],
+        "types": archived["manifest"]["types"],
     }
     assert archived == {
         "path": "titan-pulse-event-archive/events_2024-03-01.csv",

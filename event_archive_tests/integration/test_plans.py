@@ -12,7 +12,7 @@ from event_archive.restore_target import target_named
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 
-OTHER_DAYS = 300
+OTHER_DAYS = 120
 
 
 def sequential_scans(pipeline: Pipeline) -> int:
@@ -26,7 +26,7 @@ def sequential_scans(pipeline: Pipeline) -> int:
 
 @pytest.fixture
 def among_many(each_database: Database, local_lake: LocalLake) -> Pipeline:
-    """A day of a thousand rows in a table of a hundred and fifty thousand others, analysed as autovacuum would."""
+    """A day of a thousand rows in a table of sixty thousand others, analysed as autovacuum would."""
     first = DAY - OTHER_DAYS // 2 * ONE_DAY
     pipeline = Pipeline(each_database, local_lake)
     each_database.execute(
