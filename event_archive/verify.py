@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ class _Reading:
     def read(self, blocks: Iterator[bytes], block_bytes: int, progress: Progress) -> None:
         """Reads to the end, whatever damage is found on the way: the hash is of the whole file."""
         self._reset()
-        hashed = self._hashed(blocks, progress)
+        hashed = _OneAtATime(self._hashed(blocks, progress))
         try:
             self._parse(hashed, block_bytes)
         except (pa.ArrowException, UnicodeDecodeError):
@@ -201,6 +202,18 @@ class _Reading:
     def _count(self, kind: str, words: str, count: int) -> None:
         before = int(self.found.get(kind, "0 ").split(" ", 1)[0])
         self.found[kind] = f"{before + count} {words}"
+
+
+class _OneAtATime(Iterator[bytes]):
+    """Blocks for two threads: pyarrow reads ahead in one of its own, which an error elsewhere does not stop at once."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._lock = threading.Lock()
+
+    def __next__(self) -> bytes:
+        with self._lock:
+            return next(self._blocks)
 
 
 class _Stream(io.RawIOBase):
