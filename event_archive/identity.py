@@ -5,6 +5,7 @@ ask Entra ID for every transaction.
 """
 
 import logging
+import re
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -21,3 +22,8 @@ def azure_credential() -> "DefaultAzureCredential":
     # A dozen lines of what was tried; whoever asks for a token says what to do instead.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     return DefaultAzureCredential()
+
+
+def entra_codes(error: Exception) -> str:
+    """Entra ID's own codes in what an error says, in order and apart by blanks: all of its words that may be shown."""
+    return " ".join(sorted(set(re.findall(r"AADSTS\d+", str(error)))))

@@ -3,7 +3,6 @@
 Not here: what an error means (``postgres_errors.py``); the events, their table (``table.py``), their days.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,7 +20,7 @@ from sqlalchemy import Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
-from event_archive.identity import azure_credential
+from event_archive.identity import azure_credential, entra_codes
 from event_archive.postgres_errors import ARCHIVE_ADVICE, Advice, refusal
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -194,7 +193,7 @@ def _azure_token() -> str:
     try:
         return azure_credential().get_token(_AZURE_TOKEN_SCOPE).token
     except AzureError as error:
-        codes = " ".join(sorted(set(re.findall(r"AADSTS\d+", str(error)))))
+        codes = entra_codes(error)
         # Entra ID's own codes are a refusal; without one, nobody was reached who could refuse.
         kind = RefusedError if codes else UnreachableError
         # Not chained: what the endpoints answered may be repeated in it.

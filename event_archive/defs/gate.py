@@ -30,10 +30,15 @@ def latest_record(instance: dg.DagsterInstance, day: date) -> Record:
 
 def record_if_any(instance: dg.DagsterInstance, day: date) -> Record | None:
     """As ``latest_record``; None where the day's archive was never materialized."""
-    # DagsterInstance.get_latest_materialization_event ignores the partition.
-    wanted = dg.AssetRecordsFilter(asset_key=ARCHIVE_CSV, asset_partitions=[day.isoformat()])
-    records = instance.fetch_materializations(wanted, limit=1).records
-    materialization = records[0].asset_materialization if records else None
+    latest = latest_materialization(instance, ARCHIVE_CSV, day.isoformat())
+    materialization = latest.asset_materialization if latest else None
     if materialization is None:
         return None
     return Record.from_metadata({name: value.value for name, value in materialization.metadata.items()})
+
+
+def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey, day: str) -> dg.EventLogRecord | None:
+    """The latest materialization of one partition; None where there is none."""
+    # DagsterInstance.get_latest_materialization_event ignores the partition.
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[day])
+    return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)

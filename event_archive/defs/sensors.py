@@ -8,8 +8,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
-from event_archive import alerts
-from event_archive.alerts import FailedDay, announce, failures_told
+from event_archive.alerts import FailedDay, announce, failures_told, post
 from event_archive.backlog import days_without_rows
 from event_archive.dataset import Dataset
 from event_archive.days import parse_day
@@ -46,7 +45,7 @@ def build_sensors(
         failures = list(_failures(context, [record.run_id for record in found.records]))
         if failures and url:
             # The cursor moves only where this succeeds: rather told twice than never.
-            alerts.post(
+            post(
                 url.get_secret_value(),
                 failures_told(str(dataset.table), failures, "Nothing is lost; see the runs in Dagster."),
             )

@@ -7,7 +7,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from event_archive.dataset import Dataset
-from event_archive.defs.gate import ASSET_KEYS
+from event_archive.defs.gate import ASSET_KEYS, latest_materialization
 from event_archive.defs.jobs import TABLE_TAG
 from event_archive.defs.schedules import PARTITION_TAG
 
@@ -80,8 +80,5 @@ def superseded_runs(instance: dg.DagsterInstance, dataset: Dataset, before: date
 
 def _latest_runs(instance: dg.DagsterInstance, day: str) -> set[str]:
     """The runs that hold the latest materialization of some asset of a day."""
-    found: set[str] = set()
-    for key in ASSET_KEYS:
-        wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[day])
-        found.update(record.run_id for record in instance.fetch_materializations(wanted, limit=1).records)
-    return found
+    latest = [latest_materialization(instance, key, day) for key in ASSET_KEYS]
+    return {record.run_id for record in latest if record}

@@ -19,6 +19,7 @@ from azure.core.exceptions import (
 )
 
 from event_archive.errors import EventArchiveError, FileChangedError, RefusedError, UnreachableError
+from event_archive.identity import entra_codes
 from event_archive.lake.azure_retry import RETRIED_STATUS
 
 T = TypeVar("T")
@@ -97,8 +98,9 @@ def lake_error(failure: AzureError, subject: str) -> EventArchiveError:
     status = getattr(failure, "status_code", None)
     code = _code(failure)
     if isinstance(failure, ClientAuthenticationError) and status is None:
+        reason = ", ".join(filter(None, (type(failure).__name__, entra_codes(failure))))
         return RefusedError(
-            f"{subject}: no request could be signed ({type(failure).__name__}{_entra_code(failure)}). See whether the "
+            f"{subject}: no request could be signed ({reason}). See whether the "
             "account key is complete, or whether this process has an Entra ID identity that it can get a token for."
         )
     if isinstance(failure, ServiceRequestError | ServiceResponseError) or status is None:
@@ -127,11 +129,6 @@ def _code(failure: AzureError) -> str:
         code = getattr(failure.response, "headers", {}).get("x-ms-error-code")
     text = str(getattr(code, "value", code))
     return text if re.fullmatch(r"\w{1,80}", text) and code else "without an error code"
-
-
-def _entra_code(failure: AzureError) -> str:
-    codes = sorted(set(re.findall(r"AADSTS\d+", str(failure))))
-    return f", {' '.join(codes)}" if codes else ""
 
 
 def _reason(failure: AzureError) -> str:
