@@ -1,7 +1,6 @@
 """Entra ID for the lake and for PostgreSQL, with a token endpoint of this machine's own in Azure's place."""
 
 import socketserver
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from event_archive_tests.fixtures.entra import POSTGRES, STORAGE, TokenEndpoint,
 from event_archive_tests.fixtures.installation import Installation, run_cli
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database, password_role
+from event_archive_tests.fixtures.servers import serving
 
 
 @pytest.fixture
@@ -106,12 +106,8 @@ def tls_refusing_port() -> Iterator[int]:
             self.request.recv(8)
             self.request.sendall(b"N")
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)) as port:
+        yield port
 
 
 def test_a_night_runs_with_identities_alone(database: Database, endpoint: TokenEndpoint, tmp_path: Path):
