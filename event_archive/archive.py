@@ -200,7 +200,7 @@ def _write_late(
     line ends are not ours. Every row that was in it stays, in its place, every value as it was.
     """
     columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
-    append = bool(manifest) and file.appendable and readback.takes_more_rows and columns == readback.columns
+    append = bool(manifest) and readback.takes_more_rows and columns == readback.columns and lake.appendable(file)
     missing = _rows_of_day(table, day, columns, unless=readback)
     if manifest and not append and not _any(connection, missing):
         return _Written(file, manifest, 0, table.columns, readback.head)

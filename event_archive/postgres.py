@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain, repeat
 from typing import Any, Literal, LiteralString, cast
 
 import psycopg
@@ -231,15 +232,15 @@ def copy_out(connection: Connection, statement: sql.Composed, take: Callable[[by
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         piece, messages, end = bytearray(), 0, 0
         while end == 0 and (row := copy.read()):
-            end = len(row)
-            while end > 0:
+            # Each with its length; 0 for nothing yet, -1 for the end. A loop over a map costs less than calls.
+            for end, row in chain([(len(row), row)], map(arrived, repeat(1))):
+                if end <= 0:
+                    break
                 piece += row
                 messages += 1
                 if len(piece) >= _PIECE_BYTES:
                     take(piece, messages)
                     piece, messages = bytearray(), 0
-                # More bytes, 0 for nothing yet, -1 for the end.
-                end, row = arrived(1)
         if piece:
             take(piece, messages)
         if end == 0:

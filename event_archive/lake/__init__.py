@@ -24,7 +24,6 @@ class StoredFile:
         etag: opaque; another one after every change of content or metadata.
         metadata: the writer's own; names are lower-case identifiers, values printable ASCII.
         modified: when it was last written, UTC.
-        appendable: whether ``Lake.write(..., append=True)`` may be asked for: the content was staged by this package.
     """
 
     path: str
@@ -32,14 +31,13 @@ class StoredFile:
     etag: str
     metadata: Mapping[str, str]
     modified: datetime
-    appendable: bool
 
 
 class Upload(Protocol):
     """Content on its way into a lake; nobody sees it before ``commit``."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Takes the next bytes. They are the caller's again when this returns.
+        """Takes the next bytes, which nobody changes any more.
 
         Raises:
             UnreachableError, RefusedError: as for ``Lake``; the upload is then lost.
@@ -75,6 +73,10 @@ class Lake(Protocol):
         """The file as it stands, or None where there is none."""
         ...
 
+    def appendable(self, file: StoredFile) -> bool:
+        """Whether content can be appended to the file: it was staged by this package. A request of its own."""
+        ...
+
     def read(self, file: StoredFile) -> AbstractContextManager[Iterator[bytes]]:
         """Streams the content of exactly this version in blocks of a few MiB; leaving early ends the transfer.
 
@@ -89,13 +91,13 @@ class Lake(Protocol):
         Args:
             path: where the file is to appear.
             replaces: the file as it stood; None where there was none. Anything else there fails the commit.
-            append: the new content follows that of ``replaces`` (which must be ``appendable``) instead of replacing it.
+            append: the new content follows that of ``replaces`` instead of replacing it.
+
+        Raises:
+            FileChangedError: ``replaces`` is not ``appendable``, or not any more.
         """
         ...
 
     def list(self, folder: str) -> Iterator[StoredFile]:
-        """The files directly in a folder, by path; none where the folder does not exist.
-
-        ``appendable`` is False for all of them, since on Azure it costs a request a file: stat a file to append to it.
-        """
+        """The files directly in a folder, by path; none where the folder does not exist."""
         ...

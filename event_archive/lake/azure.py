@@ -4,14 +4,19 @@ Not here: how content travels (azure_download, azure_upload), what is retried (a
 (azure_errors). Only the Blob API and block blobs are used: what the DFS API wrote cannot be appended to by blocks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceExistsError
-from azure.storage.blob import BlobClient, BlobProperties, BlobType, ContainerClient
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+)
+from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, ContainerClient, StorageErrorCode
 
 from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.identity import azure_credential
@@ -58,7 +63,7 @@ class AzureLake:
         self.container = container
         self._block_bytes = block_bytes
         self._retry_seconds = retry_seconds
-        self._container_tried = False
+        self._container_is_there = False
         self._where = f"{container.primary_endpoint.split('?')[0]}"
 
     @classmethod
@@ -150,26 +155,32 @@ class AzureLake:
         return self._blob(path).url.split("?")[0]
 
     def stat(self, path: str) -> StoredFile | None:
-        """The file as it stands, or None where there is none. Two requests: ``appendable`` needs the block list."""
+        """The file as it stands, or None where there is none."""
         blob, subject = self._blob(path), self._subject(path)
-        properties: BlobProperties | None = ask(subject, or_none(blob.get_blob_properties))
+
+        def found() -> BlobProperties | None:
+            try:
+                return blob.get_blob_properties()
+            except ResourceNotFoundError as failure:
+                self._container_is_there |= failure.error_code == StorageErrorCode.BLOB_NOT_FOUND
+                return None
+
+        properties = ask(subject, found)
         if properties is None:
             return None
         if _is_folder(properties):
             raise RefusedError(f"{subject} is a folder. Move it away.")
-        appendable = False
-        if properties.blob_type == BlobType.BLOCKBLOB and properties.blob_tier != "Archive":
-            # Of another version if somebody commits in between; then the commit that relies on it fails by its ETag.
-            blocks = committed_blocks(blob, subject)
-            appendable = blocks is not None and are_ours(blocks, properties.size)
-        return _stored(path, properties, appendable=appendable)
+        return _stored(path, properties)
+
+    def appendable(self, file: StoredFile) -> bool:
+        """Whether the file consists of blocks of ours, and of few enough.
+
+        Of another version if somebody commits meanwhile; then the commit that relies on it fails by its ETag.
+        """
+        return self._blocks_of_ours(file) is not None
 
     def list(self, folder: str) -> Iterator[StoredFile]:
-        """The files directly in a folder, by path.
-
-        ``appendable`` is False for all, as in every lake: it would cost a request a file. Stat the file that is to be
-        appended to.
-        """
+        """The files directly in a folder, by path."""
         prefix = f"{folder}/" if folder else ""
         if folder:
             check_path(folder)
@@ -177,7 +188,7 @@ class AzureLake:
         def found() -> list[StoredFile]:
             entries = self.container.walk_blobs(name_starts_with=prefix or None, include=["metadata"], delimiter="/")
             files = [entry for entry in entries if isinstance(entry, BlobProperties) and not _is_folder(entry)]
-            return [_stored(file.name, file, appendable=False) for file in files]
+            return [_stored(file.name, file) for file in files]
 
         files = ask(self._subject(folder), or_none(found))
         return iter(sorted(files or (), key=lambda file: file.path))
@@ -200,10 +211,8 @@ class AzureLake:
         blob, subject = self._blob(path), self._subject(path)
         committed: list[str] = []
         if append:
-            if replaces is None or not replaces.appendable:
-                raise ValueError(f"{path} cannot be appended to: stat it, and rewrite it where it is not appendable")
-            blocks = committed_blocks(blob, subject)
-            if blocks is None or not are_ours(blocks, replaces.size_bytes):
+            blocks = self._blocks_of_ours(replaces) if replaces else None
+            if blocks is None:
                 raise changed(subject, "other blocks")
             committed = [block.id for block in blocks]
         if replaces is None:
@@ -213,8 +222,12 @@ class AzureLake:
         ) as upload:
             yield upload
 
+    def _blocks_of_ours(self, file: StoredFile) -> Sequence[BlobBlock] | None:
+        blocks = committed_blocks(self._blob(file.path), self._subject(file.path))
+        return blocks if blocks is not None and are_ours(blocks, file.size_bytes) else None
+
     def _create_container(self) -> None:
-        if self._container_tried:
+        if self._container_is_there:
             return
 
         def create() -> None:
@@ -228,7 +241,7 @@ class AzureLake:
                     raise
 
         ask(self._where, create)
-        self._container_tried = True
+        self._container_is_there = True
 
     def _blob(self, path: str) -> BlobClient:
         check_path(path)
@@ -257,12 +270,11 @@ def _is_folder(properties: BlobProperties) -> bool:
     return str((properties.metadata or {}).get(_FOLDER_MARK, "")).lower() == "true"
 
 
-def _stored(path: str, properties: BlobProperties, *, appendable: bool) -> StoredFile:
+def _stored(path: str, properties: BlobProperties) -> StoredFile:
     return StoredFile(
         path=path,
         size_bytes=properties.size,
         etag=quoted(properties.etag),
         metadata=MappingProxyType({name.lower(): value for name, value in (properties.metadata or {}).items()}),
         modified=properties.last_modified,
-        appendable=appendable,
     )

@@ -68,7 +68,8 @@ class BlockUpload:
         self._write_id = uuid.uuid4().hex
         self._staged: list[str] = []
         self._staged_bytes = 0
-        self._buffer = bytearray()
+        self._pieces: list[bytes | bytearray | memoryview] = []
+        self._pieces_bytes = 0
         self._stage_at_bytes = block_bytes
         self._in_flight: deque[Future[None]] = deque()
         self._abandoned = threading.Event()
@@ -85,21 +86,18 @@ class BlockUpload:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Takes the next bytes. Called once a row, so all it does is copy them."""
-        self._buffer += data
-        if len(self._buffer) >= self._stage_at_bytes:
-            self._stage_full_blocks()
+        """Takes the next bytes, which nobody changes any more."""
+        self._pieces.append(data)
+        self._pieces_bytes += len(data)
+        if self._pieces_bytes >= self._stage_at_bytes:
+            self._stage_pieces()
 
     def commit(self, metadata: Mapping[str, str]) -> StoredFile:
         """Makes the file appear, by one conditional Put Block List."""
         check_metadata(metadata)
         if self._done:
             raise ValueError(f"{self._path} is already committed")
-        self._stage_full_blocks()
-        if self._buffer:
-            self._await_blocks(at_most=_IN_FLIGHT - 1)
-            self._stage(bytes(self._buffer))
-            self._buffer.clear()
+        self._stage_pieces()
         self._await_blocks(at_most=0)
         old = [BlobBlock(block_id, BlockState.COMMITTED) for block_id in self._committed]
         new = [BlobBlock(block_id, BlockState.UNCOMMITTED) for block_id in self._staged]
@@ -124,17 +122,17 @@ class BlockUpload:
         self._done = True
         return self._stored(quoted(ours.etag), ours.last_modified, metadata)
 
-    def _stage_full_blocks(self) -> None:
-        size = self._block_bytes
-        self._await_blocks(at_most=_IN_FLIGHT)
-        full_bytes = len(self._buffer) // size * size
-        for start in range(0, full_bytes, size):
-            # Before the copy, not after it: that is one block less in memory.
+    def _stage_pieces(self) -> None:
+        """Stages all that was written: as one block where it is not twice as long as one, else as blocks of one size."""
+        # Before the copy, not after it: that is one block less in memory.
+        self._await_blocks(at_most=_IN_FLIGHT - 1)
+        content = b"".join(self._pieces)
+        self._pieces.clear()
+        self._pieces_bytes = 0
+        size = self._block_bytes if len(content) >= 2 * self._block_bytes else len(content)
+        for start in range(0, len(content), size or 1):
             self._await_blocks(at_most=_IN_FLIGHT - 1)
-            with memoryview(self._buffer) as view, view[start : start + size] as block:
-                content = bytes(block)
-            self._stage(content)
-        del self._buffer[:full_bytes]
+            self._stage(content[start : start + size])
 
     def _stage(self, content: bytes) -> None:
         if len(self._committed) + len(self._staged) >= MAX_BLOCKS:
@@ -193,7 +191,6 @@ class BlockUpload:
             etag=etag,
             metadata=MappingProxyType(dict(metadata)),
             modified=modified,
-            appendable=len(self._committed) + len(self._staged) <= MAX_APPENDABLE_BLOCKS,
         )
 
 

@@ -52,6 +52,11 @@ class LocalLake:
         with _translated(path):
             return _stat(target, path)
 
+    def appendable(self, file: StoredFile) -> bool:
+        """Whether the file has a sidecar: a foreign one has none."""
+        with _translated(file.path):
+            return bool(read_sidecar(self._target(file.path)))
+
     @contextmanager
     def read(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
         """Streams this version, also while another one takes its place."""
@@ -63,8 +68,8 @@ class LocalLake:
     @contextmanager
     def write(self, path: str, *, replaces: StoredFile | None, append: bool = False) -> Iterator["_LocalUpload"]:
         """Stages content in a hidden file beside the place where it is to appear."""
-        if append and (replaces is None or not replaces.appendable):
-            raise ValueError(f"{path} cannot be appended to: stat it, and rewrite it where it is not appendable")
+        if append and not (replaces and self.appendable(replaces)):
+            raise _changed(path)
         with _translated(path):
             upload = _LocalUpload(self._target(path), path, replaces)
         try:
@@ -75,12 +80,12 @@ class LocalLake:
             upload.close()
 
     def list(self, folder: str) -> Iterator[StoredFile]:
-        """The files directly in a folder, by path; ``appendable`` is False for all, as in every lake: stat the file."""
+        """The files directly in a folder, by path."""
         directory = self._target(folder) if folder else self._root
         prefix = f"{folder}/" if folder else ""
         with _translated(folder), suppress(FileNotFoundError), os.scandir(directory) as entries:
             names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
-            found = [_stat(directory / name, prefix + name, listed=True) for name in names]
+            found = [_stat(directory / name, prefix + name) for name in names]
             return iter([file for file in found if file])
         return iter(())
 
@@ -135,7 +140,7 @@ class _LocalUpload:
             with _locked(self._target.parent):
                 self._appear(_etag(status), metadata)
         self._committed = True
-        return _stored(self._path, status, metadata, appendable=True)
+        return _stored(self._path, status, metadata)
 
     def close(self) -> None:
         """Removes the staged file; what is committed has another name by then."""
@@ -163,14 +168,13 @@ class _LocalUpload:
         sync_folder(self._target.parent)
 
 
-def _stored(path: str, status: os.stat_result, metadata: Mapping[str, str], *, appendable: bool) -> StoredFile:
+def _stored(path: str, status: os.stat_result, metadata: Mapping[str, str]) -> StoredFile:
     return StoredFile(
         path=path,
         size_bytes=status.st_size,
         etag=_etag(status),
         metadata=MappingProxyType(dict(metadata)),
         modified=datetime.fromtimestamp(status.st_mtime, UTC),
-        appendable=appendable,
     )
 
 
@@ -186,7 +190,7 @@ def _etag_at(target: Path) -> str | None:
         return None
 
 
-def _stat(target: Path, path: str, *, listed: bool = False) -> StoredFile | None:
+def _stat(target: Path, path: str) -> StoredFile | None:
     while True:
         try:
             status = target.stat()
@@ -199,7 +203,7 @@ def _stat(target: Path, path: str, *, listed: bool = False) -> StoredFile | None
         if _etag_at(target) == _etag(status):
             newest = next(reversed(versions.values()), {})
             metadata = versions.get(_etag(status), newest)
-            return _stored(path, status, metadata, appendable=bool(versions) and not listed)
+            return _stored(path, status, metadata)
 
 
 def _open_version(target: Path, file: StoredFile) -> io.FileIO:

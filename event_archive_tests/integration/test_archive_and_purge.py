@@ -295,7 +295,7 @@ def test_a_file_of_another_tool_is_taken_over_with_every_row(each_pipeline: Pipe
     assert each_pipeline.values("created_at")[:2] == ["2024-03-01T10:00:00", "2024-03-01 10:00:00.5"]
     file = each_pipeline.lake.stat(archived.path)
     assert file is not None
-    assert file.appendable
+    assert each_pipeline.lake.appendable(file)
     each_pipeline.add(1, prefix="late")
     assert each_pipeline.run().deleted == 1
 

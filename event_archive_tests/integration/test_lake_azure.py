@@ -136,13 +136,25 @@ def test_block_ids_are_of_one_length_and_within_azures_limit(azure_lake: AzureLa
     assert len(ids[0]) <= 64
 
 
+def test_a_container_that_is_known_to_be_there_is_not_asked_for(
+    proxy: FaultyAzurite, container: str, client: ContainerClient
+):
+    with lake_at(proxy.service, container) as lake:
+        assert lake.stat(PATH) is None
+        put(lake, b"x")
+    assert [method for method, _ in proxy.seen] == ["HEAD", "PUT", "PUT"]
+    assert not [address for _, address in proxy.seen if "restype=container" in address]
+
+
 def test_a_file_of_another_tool_is_not_appendable_but_replaceable(azure_lake: AzureLake, blob: BlobClient):
     blob.upload_blob(b"old tool")
     file = stat(azure_lake)
-    assert not file.appendable
+    assert not azure_lake.appendable(file)
+    with pytest.raises(FileChangedError, match="other blocks"):
+        put(azure_lake, b"new", file, append=True)
     assert read(azure_lake, file) == b"old tool"
     replaced = put(azure_lake, b"new", file)
-    assert replaced.appendable
+    assert azure_lake.appendable(replaced)
     assert stat(azure_lake) == replaced
 
 
@@ -150,21 +162,22 @@ def test_a_file_of_foreign_blocks_is_not_appendable_but_replaceable(azure_lake: 
     blob.stage_block("0001", b"foreign")
     blob.commit_block_list([BlobBlock("0001")], metadata={"Mixed": "x"})
     file = stat(azure_lake)
-    assert not file.appendable
+    assert not azure_lake.appendable(file)
     assert file.metadata == {"mixed": "x"}
-    assert put(azure_lake, b"new", file).appendable
+    assert azure_lake.appendable(put(azure_lake, b"new", file))
 
 
 def test_a_file_overwritten_whole_after_our_blocks_is_not_appendable(azure_lake: AzureLake, blob: BlobClient):
     put(azure_lake, b"ours")
     blob.upload_blob(b"ours", overwrite=True)
-    assert not stat(azure_lake).appendable
+    assert not azure_lake.appendable(stat(azure_lake))
 
 
 def test_an_append_blob_is_neither_appendable_nor_replaceable(azure_lake: AzureLake, blob: BlobClient):
     blob.create_append_blob()
     file = stat(azure_lake)
-    assert not file.appendable
+    with pytest.raises(RefusedError, match="another kind"):
+        azure_lake.appendable(file)
     with pytest.raises(RefusedError, match="another kind"):
         put(azure_lake, b"new", file)
 
@@ -211,7 +224,6 @@ def test_a_file_in_the_archive_tier_is_refused_until_it_is_rehydrated(azure_lake
     put(azure_lake, b"cold")
     blob.set_standard_blob_tier("Archive")
     file = stat(azure_lake)
-    assert not file.appendable
     with pytest.raises(RefusedError, match=rf"{PATH}.*archive tier. Rehydrate it"):
         read(azure_lake, file)
 
@@ -416,7 +428,7 @@ def test_a_signature_is_not_shown_where_no_service_is(azurite: Azurite, containe
 def test_a_missing_container_holds_no_files_and_is_created_by_the_first_write(azure_lake: AzureLake):
     assert azure_lake.stat(PATH) is None
     assert list(azure_lake.list("")) == []
-    absent = StoredFile(PATH, 1, '"0x1"', {}, datetime.now(UTC), appendable=False)
+    absent = StoredFile(PATH, 1, '"0x1"', {}, datetime.now(UTC))
     with pytest.raises(FileChangedError):
         read(azure_lake, absent)
     assert put(azure_lake, b"x") == stat(azure_lake)

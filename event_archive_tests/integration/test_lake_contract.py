@@ -54,7 +54,7 @@ def test_a_new_file_is_read_back_with_its_metadata(lake: Lake):
     assert written.size_bytes == 8
     assert written.metadata == {"rows": "1", "source_table": 'public.%22Event%22 "x"'}
     assert before < written.modified < datetime.now(UTC) + timedelta(seconds=2)
-    assert written.appendable
+    assert lake.appendable(written)
 
 
 def test_a_new_file_never_takes_the_place_of_one_that_was_there(lake: Lake):
@@ -143,12 +143,16 @@ def test_an_append_to_an_older_version_loses(lake: Lake):
     assert read(lake, stat(lake)) == b"1\n2\n"
 
 
-def test_an_append_needs_a_file_that_may_be_appended_to(lake: Lake):
+def test_an_append_needs_a_file(lake: Lake):
+    with pytest.raises(FileChangedError), lake.write(PATH, replaces=None, append=True):
+        pass
+
+
+def test_a_listed_file_can_be_appended_to(lake: Lake):
     put(lake, b"1\n")
     listed = next(lake.list("events"))
-    for replaces in (None, listed):
-        with pytest.raises(ValueError, match="cannot be appended to"), lake.write(PATH, replaces=replaces, append=True):
-            pass
+    assert lake.appendable(listed)
+    assert read(lake, append(lake, listed, b"2\n")) == b"1\n2\n"
 
 
 @pytest.mark.parametrize("content", [b"old content", b""], ids=["some", "empty"])
@@ -161,7 +165,7 @@ def test_a_reader_of_an_older_version_is_told(lake: Lake, content: bytes):
 
 def test_a_reader_of_a_file_that_never_was_is_told(lake: Lake):
     file = put(lake, b"x")
-    gone = StoredFile("events/other.csv", 1, file.etag, {}, file.modified, appendable=True)
+    gone = StoredFile("events/other.csv", 1, file.etag, {}, file.modified)
     with pytest.raises(FileChangedError):
         read(lake, gone)
 
@@ -255,7 +259,6 @@ def test_a_list_is_in_order_of_paths_and_does_not_descend(lake: Lake):
     for file in listed:
         written = by_path[file.path]
         assert (file.size_bytes, file.etag, file.metadata) == (1, written.etag, written.metadata)
-        assert not file.appendable
         assert read(lake, file) == b"x"
 
 

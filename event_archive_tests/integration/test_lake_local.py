@@ -121,9 +121,11 @@ def test_a_foreign_file_has_no_metadata_and_is_not_appendable_but_replaceable(la
     target.parent.mkdir()
     target.write_bytes(b"old tool")
     file = stat(lake)
-    assert (file.metadata, file.appendable) == ({}, False)
+    assert (file.metadata, lake.appendable(file)) == ({}, False)
+    with pytest.raises(FileChangedError), lake.write(PATH, replaces=file, append=True):
+        pass
     assert read(lake, file) == b"old tool"
-    assert put(lake, b"ours", file, rows="1").appendable
+    assert lake.appendable(put(lake, b"ours", file, rows="1"))
 
 
 def test_a_foreign_file_that_appears_at_the_last_moment_is_spared(
@@ -140,7 +142,7 @@ def test_a_foreign_file_that_appears_at_the_last_moment_is_spared(
     with pytest.raises(FileChangedError):
         put(lake, b"ours", rows="1")
     assert target.read_bytes() == b"foreign"
-    assert (stat(lake).metadata, stat(lake).appendable) == ({}, False)
+    assert (stat(lake).metadata, lake.appendable(stat(lake))) == ({}, False)
 
 
 def test_what_a_killed_writer_left_is_never_listed_and_removed_by_the_next_writer(lake: LocalLake, target: Path):

@@ -21,9 +21,7 @@ MANIFEST = Manifest(
 
 
 def file(metadata: dict[str, str], size_bytes: int = 100) -> StoredFile:
-    return StoredFile(
-        "folder/events_2024-03-01.csv", size_bytes, '"etag"', metadata, datetime.now(UTC), appendable=True
-    )
+    return StoredFile("folder/events_2024-03-01.csv", size_bytes, '"etag"', metadata, datetime.now(UTC))
 
 
 def test_a_manifest_goes_through_a_files_metadata():

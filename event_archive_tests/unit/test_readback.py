@@ -8,7 +8,7 @@ from event_archive.lake import StoredFile
 from event_archive.manifest import Hashes
 from event_archive.readback import line_column
 
-FILE = StoredFile("f/events_2024-03-01.csv", 1, '"e"', {}, datetime.now(UTC), appendable=True)
+FILE = StoredFile("f/events_2024-03-01.csv", 1, '"e"', {}, datetime.now(UTC))
 
 
 @pytest.mark.parametrize(
