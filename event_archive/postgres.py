@@ -231,9 +231,9 @@ def copy_out(connection: Connection, statement: sql.Composed, take: Callable[[by
     arrived = pgconn.get_copy_data
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         piece, messages, end = bytearray(), 0, 0
-        while end == 0 and (row := copy.read()):
+        while end == 0 and (first := copy.read()):
             # Each with its length; 0 for nothing yet, -1 for the end. A loop over a map costs less than calls.
-            for end, row in chain([(len(row), row)], map(arrived, repeat(1))):
+            for end, row in chain([(len(first), first)], map(arrived, repeat(1))):
                 if end <= 0:
                     break
                 piece += row

@@ -37,7 +37,7 @@ for command in (
 def main() -> None:
     """The entry point: runs a command and turns errors into one message and the right exit code."""
     signal.signal(signal.SIGTERM, _terminate)
-    # Importing makes a hundred thousand objects that stay; looking for garbage among them is a fifth of a short command.
+    # Importing makes a hundred thousand objects that stay: looking for garbage among them is an eighth of a command.
     gc.set_threshold(50_000)
     try:
         commands.main(standalone_mode=False)

@@ -22,7 +22,7 @@ from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.identity import azure_credential
 from event_archive.lake import StoredFile
 from event_archive.lake.azure_download import streamed
-from event_archive.lake.azure_errors import ask, changed, keep_signatures_out_of_logs, or_none
+from event_archive.lake.azure_errors import ask, changed, code_of, keep_signatures_out_of_logs, or_none
 from event_archive.lake.azure_retry import BoundedRetry
 from event_archive.lake.azure_upload import BlockUpload, are_ours, committed_blocks, quoted
 from event_archive.lake.names import check_path
@@ -162,7 +162,7 @@ class AzureLake:
             try:
                 return blob.get_blob_properties()
             except ResourceNotFoundError as failure:
-                self._container_is_there |= failure.error_code == StorageErrorCode.BLOB_NOT_FOUND
+                self._container_is_there |= code_of(failure) == StorageErrorCode.BLOB_NOT_FOUND
                 return None
 
         properties = ask(subject, found)

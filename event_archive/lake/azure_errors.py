@@ -96,7 +96,7 @@ def or_none(call: Callable[[], T]) -> Callable[[], T | None]:
 def lake_error(failure: AzureError, subject: str) -> EventArchiveError:
     """The lake's error for a failed call."""
     status = getattr(failure, "status_code", None)
-    code = _code(failure)
+    code = code_of(failure)
     if isinstance(failure, ClientAuthenticationError) and status is None:
         reason = ", ".join(filter(None, (type(failure).__name__, entra_codes(failure))))
         return RefusedError(
@@ -123,7 +123,8 @@ def changed(subject: str, code: str) -> FileChangedError:
     )
 
 
-def _code(failure: AzureError) -> str:
+def code_of(failure: AzureError) -> str:
+    """Azure's own code for a failed call, where it gave one."""
     code = getattr(failure, "error_code", None)
     if not code and isinstance(failure, HttpResponseError):
         code = getattr(failure.response, "headers", {}).get("x-ms-error-code")

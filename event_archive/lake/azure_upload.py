@@ -123,7 +123,7 @@ class BlockUpload:
         return self._stored(quoted(ours.etag), ours.last_modified, metadata)
 
     def _stage_pieces(self) -> None:
-        """Stages all that was written: as one block where it is not twice as long as one, else as blocks of one size."""
+        """Stages all that was written, as one block, or as several where it is twice as long as one."""
         # Before the copy, not after it: that is one block less in memory.
         self._await_blocks(at_most=_IN_FLIGHT - 1)
         content = b"".join(self._pieces)

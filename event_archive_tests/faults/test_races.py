@@ -340,6 +340,9 @@ class Meddled:
         self._now("stat")
         return file
 
+    def appendable(self, file: StoredFile) -> bool:
+        return self.lake.appendable(file)
+
     @contextmanager
     def read(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
         def blocks() -> Iterator[bytes]:
