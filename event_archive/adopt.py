@@ -4,7 +4,7 @@ import logging
 from datetime import date
 
 from event_archive.dataset import Dataset
-from event_archive.errors import IntegrityError, RefusedError
+from event_archive.errors import IntegrityError, RefusedError, counted
 from event_archive.lake import Lake
 from event_archive.manifest import Manifest
 from event_archive.postgres import Postgres
@@ -54,5 +54,5 @@ def adopt_day(
             upload.write(block)
             progress("adopted", 0, len(block))
         upload.commit(manifest.to_metadata())
-    logger.info("%s: adopted as it stands, %d rows, sha256 %s", path, manifest.rows, manifest.sha256)
+    logger.info("%s: adopted as it stands, %s, sha256 %s", path, counted(manifest.rows, "row", "rows"), manifest.sha256)
     return manifest

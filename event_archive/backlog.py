@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 
 from event_archive.dataset import Dataset
 from event_archive.days import now_utc
-from event_archive.errors import BusyError
+from event_archive.errors import BusyError, counted
 from event_archive.holds import held_days
 from event_archive.postgres import Postgres
 from event_archive.rows import (
@@ -139,8 +139,9 @@ class Backlog:
         if not self.days:
             return ""
         return (
-            f"{dataset.table}: {self.days} aged days since {self.oldest} still hold {self.rows} rows. See whether the "
-            "schedule is on and their runs failed; raise MAX_DAYS_PER_RUN if they are only many."
+            f"{dataset.table}: {counted(self.days, 'aged day', 'aged days')} since {self.oldest} still "
+            f"{'holds' if self.days == 1 else 'hold'} {counted(self.rows, 'row', 'rows')}. See whether the schedule is "
+            "on and their runs failed; raise MAX_DAYS_PER_RUN if they are only many."
         )
 
 
@@ -165,9 +166,10 @@ def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
         told.append("there are more than these")
     if orphans.before_start:
         told.append(
-            f"{orphans.before_start} rows lie before the first day that is archived, {dataset.start}: set "
-            "ARCHIVE_START_DATE earlier to archive them"
+            f"{counted(orphans.before_start, 'row lies', 'rows lie')} before the first day that is archived, "
+            f"{dataset.start}: set ARCHIVE_START_DATE earlier to archive them"
         )
     if orphans.not_finite:
-        told.append(f"{orphans.not_finite} rows have NULL or infinity as {dataset.time_column}: give them a time")
+        have = counted(orphans.not_finite, "row has", "rows have")
+        told.append(f"{have} NULL or infinity as {dataset.time_column}: give them a time")
     return f"{dataset.table}: {'; '.join(told)}. They stay in the table."

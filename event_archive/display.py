@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from event_archive.errors import counted
+
 logger = logging.getLogger(__name__)
 
 _LINE = "{:<10}  {:>12}  {:>12}  {:>10}  {:>12}  {:>8}  {:>8}  {}"
@@ -142,7 +144,7 @@ class Display:
                 _LINE.format(
                     "total", f"{totals.rows:,}", f"{totals.rows_appended:,}", size(totals.bytes),
                     f"{totals.deleted:,}", f"{totals.left:,}", f"{seconds:.1f}",
-                    f"{totals.days} days" + (f", {totals.failed} failed" if totals.failed else ""),
+                    counted(totals.days, "day", "days") + (f", {totals.failed} failed" if totals.failed else ""),
                 ),
                 style="bold",
             )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Literal
 from psycopg import sql
 
 from event_archive.dataset import Dataset
-from event_archive.errors import IntegrityError
+from event_archive.errors import IntegrityError, counted
 from event_archive.holds import hold_on, lock_day
 from event_archive.lake import Lake, StoredFile
 from event_archive.manifest import Manifest, Record
@@ -165,17 +165,17 @@ def _left(connection: Connection, table: Table, day: date, readback: Readback | 
         kept = one(connection, query)[0]
     if kept:
         logger.warning(
-            "%s, %s: %d rows stay although the file holds them: a trigger of the table keeps them from being deleted.",
+            "%s, %s: %s although the file holds them: a trigger of the table keeps them from being deleted.",
             table.dataset.table,
             day,
-            kept,
+            counted(kept, "row stays", "rows stay"),
         )
     if left > kept:
         logger.warning(
-            "%s, %s: %d rows stay: the file does not hold them in their present form. The next run appends them.",
+            "%s, %s: %s: the file does not hold them in their present form. The next run appends them.",
             table.dataset.table,
             day,
-            left - kept,
+            counted(left - kept, "row stays", "rows stay"),
         )
     return left
 

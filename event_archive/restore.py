@@ -12,7 +12,7 @@ from datetime import date
 from psycopg import sql
 
 from event_archive.dataset import Dataset, TableName, quoted
-from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
+from event_archive.errors import ConfigurationError, IntegrityError, RefusedError, counted
 from event_archive.holds import hold_on, lock_day
 from event_archive.lake import Lake, StoredFile
 from event_archive.losses import losses
@@ -166,7 +166,7 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
 
 
 def _tell(target: TableName, lost: dict[str, int], file: StoredFile, *, by_us: bool) -> None:
-    columns = ", ".join(f"{quoted(name)} ({rows} rows)" for name, rows in lost.items())
+    columns = ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in lost.items())
     found = f"{file.path}: as the types of {target} it reads otherwise than it stands in the file: {columns}"
     if by_us:
         raise RefusedError(f"{found}. Nothing of this day was restored. {TABLE_OF_YOUR_OWN}")
@@ -191,8 +191,8 @@ def _require_restorable(connection: Connection, readback: Readback, file: Stored
     if keyless:
         named = ", ".join(map(quoted, readback.table.key))
         raise RefusedError(
-            f"{file.path}: {keyless} rows of it have no {named}, the key of {target}. Restore it into a table of your "
-            "own making, with a key that all rows have: --table NAME."
+            f"{file.path}: {counted(keyless, 'row of it has', 'rows of it have')} no {named}, the key of {target}. "
+            "Restore it into a table of your own making, with a key that all rows have: --table NAME."
         )
     keys = [sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in readback.table.key]
     differing = connection.execute(

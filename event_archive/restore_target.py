@@ -9,7 +9,7 @@ from dataclasses import replace
 from psycopg import sql
 
 from event_archive.dataset import Dataset, TableName, quoted
-from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
+from event_archive.errors import ConfigurationError, IntegrityError, RefusedError, counted
 from event_archive.holds import lock_table
 from event_archive.lake import StoredFile
 from event_archive.postgres import Connection, one
@@ -167,7 +167,7 @@ def require_one_row_a_key(connection: Connection, dataset: Dataset, readback: Re
     if lost:
         table = readback.table
         raise IntegrityError(
-            f"{file.path}: {lost} rows of it would be lost in {table.dataset.table}, whose key is "
+            f"{file.path}: {counted(lost, 'row', 'rows')} of it would be lost in {table.dataset.table}, whose key is "
             f"({', '.join(map(quoted, table.key))}): {dataset.table} tells them apart by "
             f"({', '.join(map(quoted, names))}). Restore into a table with that key: --table NAME."
         )

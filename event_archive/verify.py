@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from event_archive.dataset import Dataset
-from event_archive.errors import IntegrityError
+from event_archive.errors import IntegrityError, counted
 from event_archive.lake import Lake, StoredFile
 from event_archive.manifest import Manifest, columns_hash
 from event_archive.readback import Progress, no_progress
@@ -110,13 +110,11 @@ def _held_against_manifest(dataset: Dataset, file: StoredFile, reading: "_Readin
         yield f"{reading.bytes} bytes were read, its manifest says {manifest.bytes}"
     parsed = not reading.damage and "size" not in reading.found
     if parsed and reading.rows < manifest.rows:
-        missing = manifest.rows - reading.rows
-        yield f"{missing} rows are missing: it holds {reading.rows}, its manifest says {manifest.rows}"
+        missing = counted(manifest.rows - reading.rows, "row is", "rows are")
+        yield f"{missing} missing: it holds {reading.rows}, its manifest says {manifest.rows}"
     if parsed and reading.rows > manifest.rows:
-        yield (
-            f"{reading.rows - manifest.rows} rows were added or doubled: it holds {reading.rows}, its manifest says "
-            f"{manifest.rows}"
-        )
+        added = counted(reading.rows - manifest.rows, "row was", "rows were")
+        yield f"{added} added or doubled: it holds {reading.rows}, its manifest says {manifest.rows}"
     if parsed and columns_hash(reading.columns) != manifest.columns:
         yield f"its header ({', '.join(reading.columns)}) is not the one its manifest was made of"
     if reading.sha256 != manifest.sha256:
@@ -193,15 +191,15 @@ class _Reading:
             plain = pc.fill_null(pc.match_substring_regex(times, f"^{self._day}{_TIME_IN_UTC}$"), False)
             other = sum(not _is_of(self._day, value) for value in times.filter(pc.invert(plain)).to_pylist())
             if other:
-                self._count("days", f"rows are not of {self._day}", other)
+                self._count("days", f"row is not of {self._day}", f"rows are not of {self._day}", other)
         for name in self._json_columns.intersection(self.columns):
             wrong = sum(not _is_json(value) for value in batch.column(name).to_pylist() if value is not None)
             if wrong:
-                self._count(f"json {name}", f"values of {name} are not JSON", wrong)
+                self._count(f"json {name}", f"value of {name} is not JSON", f"values of {name} are not JSON", wrong)
 
-    def _count(self, kind: str, words: str, count: int) -> None:
+    def _count(self, kind: str, one: str, many: str, count: int) -> None:
         before = int(self.found.get(kind, "0 ").split(" ", 1)[0])
-        self.found[kind] = f"{before + count} {words}"
+        self.found[kind] = counted(before + count, one, many)
 
 
 class _OneAtATime(Iterator[bytes]):

@@ -6,6 +6,7 @@ from datetime import date
 import click
 
 from event_archive.cli.arguments import DAY, day_and_last, load_settings
+from event_archive.errors import counted
 
 
 @click.command()
@@ -40,7 +41,8 @@ def release(day: date, last: date | None) -> None:
     if settings.log_as_json:
         _as_json(first, last, result="released", days=released)
     else:
-        click.echo(f"{settings.dataset.table}: {released} days released of {_told(first, last)}.")
+        days = counted(released, "day", "days")
+        click.echo(f"{settings.dataset.table}: {days} released of {_told(first, last)}.")
 
 
 @click.command("holds")

@@ -49,10 +49,10 @@ def _run(
 
     started, dataset = time.monotonic(), settings.dataset
     to_do = days_to_do(dataset, now_utc(), services.primary(settings))
+    wanted = list(dict.fromkeys(days)) or [day for day in to_do if within(day, first, last)]
     # A lake that is out of reach is one clear error now, not one a day.
     with services.lake(settings) as lake:
-        lake.stat(dataset.path(dataset.start))
-    wanted = list(dict.fromkeys(days)) or [day for day in to_do if within(day, first, last)]
+        lake.stat(dataset.path(wanted[0] if wanted else dataset.start))
     display, remark = Display(as_json=settings.log_as_json), ""
     if not wanted:
         display.done(totals, time.monotonic() - started, remark="Nothing to do: no aged day holds rows.")

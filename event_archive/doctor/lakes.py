@@ -13,7 +13,7 @@ from event_archive import services
 from event_archive.dataset import Dataset
 from event_archive.display import size
 from event_archive.doctor.findings import Finding, Patient
-from event_archive.errors import EventArchiveError, FileChangedError
+from event_archive.errors import EventArchiveError, FileChangedError, counted
 from event_archive.lake import Lake, StoredFile
 from event_archive.lake.local import LocalLake
 from event_archive.lake.local_sidecar import write_sidecar
@@ -64,7 +64,7 @@ def _azure(opened: "AzureLake", dataset: Dataset, probe: str, patient: Patient) 
 
 def _reached(opened: Lake, dataset: Dataset, remark: str) -> Finding:
     days = sum(dataset.day_of(file.path) is not None for file in opened.list(dataset.folder))
-    return Finding("lake", "good", f"{opened.url(dataset.folder)}: {days} files of days{remark}")
+    return Finding("lake", "good", f"{opened.url(dataset.folder)}: {counted(days, 'file', 'files')} of days{remark}")
 
 
 def _probed(opened: Lake, probe: str, remove: Callable[[], None]) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from event_archive.backlog import orphans_told
 from event_archive.dataset import TableName, quoted
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.doctor.server import reading
-from event_archive.errors import BusyError
+from event_archive.errors import BusyError, counted
 from event_archive.holds import holds
 from event_archive.postgres import Connection, one
 from event_archive.rows import count_orphans
@@ -98,7 +98,7 @@ def rows(patient: Patient) -> Iterator[Finding]:
             yield Finding("orphans", "good", "every row is of a day")
     held = holds(dataset, primary)
     days = sum((hold.last - hold.first).days + 1 for hold in held)
-    yield Finding("holds", "good", f"{days} days are held" if days else "no day is held")
+    yield Finding("holds", "good", counted(days, "day is held", "days are held") if days else "no day is held")
 
 
 def _tree(connection: Connection, query: str, oid: int) -> list[tuple[str, ...]]:

@@ -3,17 +3,21 @@
 The SDK's own policies never retry 429 (throttling), count attempts and not time, and know no cap on the back-off.
 """
 
+import logging
 import random
 import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 from azure.core.exceptions import ServiceRequestError, ServiceResponseError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.transport import HttpRequest, HttpResponse
 from azure.storage.blob import ExponentialRetry
+
+logger = logging.getLogger(__name__)
 
 RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 CONNECTION_TIMEOUT_SECONDS = 10.0
@@ -23,6 +27,7 @@ READ_TIMEOUT_SECONDS = 30.0
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 15.0
 _SHORTEST_TIMEOUT_SECONDS = 1.0
+_SILENCE_SECONDS = 3.0
 
 
 class BoundedRetry(ExponentialRetry):
@@ -31,7 +36,7 @@ class BoundedRetry(ExponentialRetry):
     The last attempt is made when the wait ends, and gets a second to connect and one to answer: the whole call takes no
     longer than ``retry_seconds`` and those. Two options can be given to any call of the SDK: ``retry_until`` (a time of
     ``time.monotonic()``), where one call makes several requests that share a wait, and ``retry_abandoned`` (an
-    ``Event``), which ends the wait when nobody wants the answer any more.
+    ``Event``), which ends the wait when nobody wants the answer any more. A wait of more than some seconds is logged.
 
     Args:
         retry_seconds: the whole wait.
@@ -50,7 +55,7 @@ class BoundedRetry(ExponentialRetry):
         read_timeout = options.pop("read_timeout", READ_TIMEOUT_SECONDS)
         # Also takes the options of the SDK's own policies away, which the transport would stumble over.
         settings = self.configure_retries(request)
-        attempts = 0
+        attempts, told_from = 0, time.monotonic() + _SILENCE_SECONDS
         while True:
             longest = max(until - time.monotonic(), _SHORTEST_TIMEOUT_SECONDS)
             options["connection_timeout"] = min(connection_timeout, longest)
@@ -65,12 +70,24 @@ class BoundedRetry(ExponentialRetry):
                 if response.http_response.status_code not in RETRIED_STATUS:
                     return response
             left_seconds = until - time.monotonic()
+            if left_seconds > 0 and time.monotonic() > told_from:
+                told_from = until
+                logger.warning(
+                    "%s does not answer (%s); it is asked again for up to %.0f s",
+                    urlsplit(request.http_request.url).netloc,
+                    response.http_response.status_code if response else _what_broke(error),
+                    left_seconds,
+                )
             if left_seconds <= 0 or abandoned.wait(min(_delay_seconds(attempts, response), left_seconds)):
                 break
             attempts += 1
         if response is None:
             raise error or ServiceRequestError("neither an answer nor an error")
         return response
+
+
+def _what_broke(error: Exception | None) -> str:
+    return "no connection" if isinstance(error, ServiceRequestError) else "the connection broke off"
 
 
 def _delay_seconds(attempts: int, response: PipelineResponse[HttpRequest, HttpResponse] | None) -> float:

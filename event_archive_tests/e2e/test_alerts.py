@@ -281,7 +281,7 @@ def test_a_backlog_and_rows_of_no_day_are_seen_by_the_daily_checks(
     assert (backlog.passed, orphans.passed) == (False, False)
     assert {name: value.value for name, value in backlog.metadata.items()} == {"days": 2, "rows": 6, "held_days": 1}
     assert f"2 aged days since {DAYS[0]} still hold 6 rows" in (backlog.description or "")
-    assert "1 rows lie before the first day" in (orphans.description or "")
+    assert "1 row lies before the first day" in (orphans.description or "")
 
 
 def test_records_of_superseded_runs_go_and_the_gate_stays(

@@ -102,7 +102,7 @@ def test_a_held_day_is_archived_and_not_purged(installation: Installation, comma
     assert command("hold", KEY, "--reason", "a lawsuit", LOG_FORMAT="console").stdout.endswith("held: a lawsuit\n")
     other = command("hold", KEY, "--reason", "restoring")
     assert (other.code, "is held already: a lawsuit" in other.stderr) == (1, True)
-    assert "1 days released" in command("release", "2024-03-31", LOG_FORMAT="console").stdout
+    assert "1 day released" in command("release", "2024-03-31", LOG_FORMAT="console").stdout
     (told,) = command("release", KEY, "--to", "2024-03-31").lines
     assert told == {"first": KEY, "last": "2024-03-31", "result": "released", "days": 30}
     assert command("run").end["deleted"] == 5

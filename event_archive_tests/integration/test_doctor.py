@@ -23,7 +23,7 @@ def test_a_healthy_installation_is_good_and_left_as_it_was(healthy: Installation
     before = files(healthy)
     found = findings(command("doctor", "--json"), 0)
     assert wrong(found) == {}
-    assert "1 files of days" in found["lake"].message
+    assert "1 file of days" in found["lake"].message
     assert [name for name, finding in found.items() if finding.status == "skipped"] == [
         "dagster_schedule",
         "dagster_daemon",
@@ -256,7 +256,7 @@ def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Com
         ),
         (
             """INSERT INTO "Event" (event_id, event_type, created_at, payload) VALUES ('x', 't', '1999-01-01', '{}')""",
-            "orphans", "warning", "1 rows lie before the first day", "",
+            "orphans", "warning", "1 row lies before the first day", "",
         ),
     ],
     ids=lambda value: value if str(value).isidentifier() else "",

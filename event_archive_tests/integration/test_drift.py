@@ -190,7 +190,7 @@ def test_a_trigger_that_keeps_rows_is_named(pipeline: Pipeline, caplog: pytest.L
     )
     purged = pipeline.run()
     assert (purged.deleted, purged.left) == (2, 1)
-    assert "1 rows stay although the file holds them: a trigger" in caplog.text
+    assert "1 row stays although the file holds them: a trigger" in caplog.text
     assert "The next run appends them" not in caplog.text
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import logging
+import re
 import secrets
 import socket
 import subprocess
@@ -301,6 +302,17 @@ def test_a_service_that_stays_busy_is_unreachable_in_bounded_time(proxy: FaultyA
     assert 1 <= time.monotonic() - start < 5
     attempts = [address for method, address in proxy.seen if "comp=block&" in address]
     assert 3 <= len(attempts) <= 10
+
+
+def test_a_long_wait_is_told_of_once_and_without_the_signature(
+    proxy: FaultyAzurite, container: str, caplog: pytest.LogCaptureFixture
+):
+    signed = sas_connection_string(proxy.service, container, "rcwl")
+    proxy.faults.append(Fault(request("HEAD"), status=503, headers={"Retry-After": "1"}, again=True))
+    with AzureLake.from_connection_string(signed, container, retry_seconds=6) as lake, pytest.raises(UnreachableError):
+        lake.stat(PATH)
+    (waited,) = [record.getMessage() for record in caplog.records if record.name.startswith("event_archive")]
+    assert re.fullmatch(r"127\.0\.0\.1:\d+ does not answer \(503\); it is asked again for up to [1-3] s", waited)
 
 
 def test_a_block_that_is_refused_fails_the_upload_at_the_next_write(proxy: FaultyAzurite, container: str):

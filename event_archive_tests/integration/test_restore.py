@@ -184,7 +184,7 @@ CREATE TABLE mine PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-
     ("prepare", "target", "error", "words"),
     [
         (OTHER_APP, "mine", RefusedError, "mine lacks columns of it: event_id, event_type, processed_at, payload"),
-        (COARSE, "mine", IntegrityError, r"1 rows of it would be lost in public.mine, whose key is \(event_type\)"),
+        (COARSE, "mine", IntegrityError, r"1 row of it would be lost in public.mine, whose key is \(event_type\)"),
         (PARTITION, "mine", RefusedError, 'mine is a partition, a child or a parent of public."Event"'),
         ("CREATE VIEW mine AS SELECT 1 AS id", "mine", RefusedError, "--table must name"),
         ("", "nowhere.mine", RefusedError, "Create that schema, or name another table with --table"),
@@ -312,7 +312,7 @@ def test_what_todays_types_would_cut_short_is_not_restored_into_them(
     pipeline: Pipeline, was: str, value: str, now: str, in_place: bool
 ):
     of = narrowed(pipeline, was, value, now)
-    with pytest.raises(RefusedError, match=r"otherwise than it stands in the file: v \(1 rows\).*--table NAME"):
+    with pytest.raises(RefusedError, match=r"otherwise than it stands in the file: v \(1 row\).*--table NAME"):
         restoring(of)(in_place=in_place)
     assert of.count() == 0
     pipeline.database.execute("CREATE TABLE mine (id int PRIMARY KEY, at timestamp, v text)")
@@ -369,7 +369,7 @@ def test_what_is_cut_short_of_another_tools_file_is_said(pipeline: Pipeline, cap
     of = pipeline.of(table=TableName("public", "n"), time_column="at")
     of.put(b"id,at,v\n1,2024-03-01,1.234\n")
     assert restoring(of)().restored == 1
-    assert "otherwise than it stands in the file: v (1 rows)" in caplog.text
+    assert "otherwise than it stands in the file: v (1 row)" in caplog.text
 
 
 def test_a_trigger_that_changes_what_is_restored_rolls_the_day_back(
@@ -507,5 +507,5 @@ def test_a_domain_that_was_made_anew_does_not_pass_for_what_it_was(pipeline: Pip
         'ALTER TABLE "Event" DROP due; DROP DOMAIN amount; CREATE DOMAIN amount AS numeric(10, 2); '
         'ALTER TABLE "Event" ADD due amount'
     )
-    with pytest.raises(RefusedError, match=r'reads otherwise than it stands in the file: "?due"? \(1 rows\)'):
+    with pytest.raises(RefusedError, match=r'reads otherwise than it stands in the file: "?due"? \(1 row\)'):
         restoring(pipeline)()

@@ -62,12 +62,12 @@ def test_a_flipped_byte_is_said(simple: Pipeline):
 
 def test_a_missing_row_is_said(simple: Pipeline):
     problems = damaged(simple, lambda lines: lines[:-1]).problems
-    assert "1 rows are missing: it holds 9, its manifest says 10" in problems
+    assert "1 row is missing: it holds 9, its manifest says 10" in problems
 
 
 def test_a_doubled_row_is_said(simple: Pipeline):
     problems = damaged(simple, lambda lines: [*lines, lines[-1]]).problems
-    assert "1 rows were added or doubled: it holds 11, its manifest says 10" in problems
+    assert "1 row was added or doubled: it holds 11, its manifest says 10" in problems
 
 
 def test_a_row_of_another_day_is_said(simple: Pipeline):
@@ -81,7 +81,7 @@ def test_a_payload_that_is_no_json_is_said(simple: Pipeline):
     problems = damaged(
         simple, lambda lines: [lines[0], lines[1].replace(b'""n""', b'""n"', 1).replace(b'""n"', b"nnnnn"), *lines[2:]]
     )
-    assert "1 values of payload are not JSON" in problems.problems
+    assert "1 value of payload is not JSON" in problems.problems
 
 
 def test_another_header_is_said(simple: Pipeline):
@@ -115,14 +115,14 @@ def test_without_the_tables_shape_the_rest_is_verified(local: Pipeline):
 
     assert (verify_without().rows, verify_without().problems) == (10, ())
     damaged(local, lambda lines: lines[:-1])
-    assert "1 rows are missing: it holds 9, its manifest says 10" in verify_without().problems
+    assert "1 row is missing: it holds 9, its manifest says 10" in verify_without().problems
 
 
 @pytest.mark.parametrize(
     ("columns", "value", "change", "remarks"),
     [
         ("j jsonb", "[" + "1" * 5000 + "]", "", ()),
-        ("j text", "hello", "ALTER TABLE n ALTER j TYPE jsonb USING to_jsonb(j)", ("1 values of j are not JSON",)),
+        ("j text", "hello", "ALTER TABLE n ALTER j TYPE jsonb USING to_jsonb(j)", ("1 value of j is not JSON",)),
     ],
 )
 def test_what_the_file_was_archived_with_is_no_problem(
@@ -151,7 +151,7 @@ def test_what_the_file_was_archived_with_is_no_problem(
 )
 def test_a_time_is_of_the_day_whatever_its_offset(pipeline: Pipeline, time: str, of_the_day: bool):
     pipeline.put(f"id,created_at\n1,{time}\n".encode())
-    assert ("1 rows are not of 2024-03-01" not in verified(pipeline).problems) == of_the_day
+    assert ("1 row is not of 2024-03-01" not in verified(pipeline).problems) == of_the_day
 
 
 def test_a_record_too_large_to_be_parsed_is_a_remark(local: Pipeline, monkeypatch: pytest.MonkeyPatch):
