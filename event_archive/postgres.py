@@ -149,7 +149,7 @@ class Postgres:
                 f"Check user, password and database in {self.variable}, and the server's access rules."
             )
         return UnreachableError(
-            f"PostgreSQL cannot be reached: {words}. "
+            f"PostgreSQL cannot be reached: {words.rstrip('.?')}. "
             f"Check host and port in {self.variable}, and that the server is up and lets this machine in."
         )
 

@@ -2,18 +2,22 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from event_archive.errors import counted
+
 if TYPE_CHECKING:
     import dagster as dg
+    from rich.console import Console
 
     from event_archive.doctor.findings import Finding, Topic
 
-_MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red"), "skipped": ("-", "dim")}
+_MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red")}
 
 
 @click.command()
@@ -53,23 +57,33 @@ def _definitions() -> "dg.Definitions":
 
 
 def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterator[Finding]":
-    """Shows each finding when it is there, and on a terminal which one is waited for."""
+    """Shows each finding when it is there, what could not be looked at in the end; on a terminal, what is waited for."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
     to_come = [name for topic in topics for name in topic.checks]
     width = max(map(len, to_come))
-    counts = {"warning": 0, "bad": 0}
+    counts = Counter[str]()
+    skipped: dict[str, list[str]] = {}
     with console.status(to_come[0]) as status:
         for finding in findings:
-            mark, style = _MARKS[finding.status]
-            indent = " " * (width + 4)
-            message = finding.message.replace("\n", f"\n{indent}")
-            console.print(f"{mark} {finding.name:<{width}}  {message}", style=style, markup=False)
-            if finding.remedy:
-                console.print(f"{indent}→ {finding.remedy}", markup=False)
-            counts[finding.status] = counts.get(finding.status, 0) + 1
+            if finding.status == "skipped":
+                skipped.setdefault(finding.message, []).append(finding.name)
+            else:
+                _print(console, finding, width)
+            counts[finding.status] += 1
             to_come.remove(finding.name)
             status.update(to_come[0] if to_come else "")
             yield finding
-    console.print(f"{counts['bad']} bad, {counts['warning']} warnings", style="bold")
+    for why, names in skipped.items():
+        console.print(f"- {', '.join(names)}: {why}", style="dim", markup=False)
+    console.print(f"{counts['bad']} bad, {counted(counts['warning'], 'warning', 'warnings')}", style="bold")
+
+
+def _print(console: "Console", finding: "Finding", width: int) -> None:
+    mark, style = _MARKS[finding.status]
+    indent = " " * (width + 4)
+    message = finding.message.replace("\n", f"\n{indent}")
+    console.print(f"{mark} {finding.name:<{width}}  {message}", style=style, markup=False)
+    if finding.remedy:
+        console.print(f"{indent}→ {finding.remedy}", markup=False)
