@@ -4,9 +4,11 @@ Here: the questions of the schedule, the command line and ``aged_events``. Not h
 """
 
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import takewhile
 
 from event_archive.dataset import Dataset
 from event_archive.days import now_utc
@@ -50,13 +52,14 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
         dataset: whose table it is.
         now: decides which days are aged; aware.
         postgres: the events.
-        timeout_seconds: how long finding them may take; 0 for no limit.
+        timeout_seconds: how long it may take in all; 0 for no limit.
 
     Raises:
         BusyError: it took longer; names the index that is missing, if one is.
         RefusedError, UnreachableError: as PostgreSQL says.
     """
     table: Table | None = None
+    started = time.monotonic()
     try:
         with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
             table = reflect(connection, dataset)
@@ -68,20 +71,25 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
             f"{dataset.table}: finding the days that hold rows took longer than {timeout_seconds:g} s, because no "
             f"index begins with the time column. Create it: {table.missing_index()};"
         ) from error
-    _report_orphans(dataset, postgres, timeout_seconds=timeout_seconds)
+    left_seconds = max(1.0, timeout_seconds - (time.monotonic() - started)) if timeout_seconds else 0
+    _report_orphans(dataset, postgres, timeout_seconds=left_seconds)
     return days
 
 
 def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres) -> list[date]:
     """Those of some days that hold no row, in their order; a probe of the index each, where there is one.
 
+    What is not known after 45 seconds is left out.
+
     Raises:
-        BusyError: it took longer than 45 seconds.
+        BusyError: one probe took that long.
         RefusedError, UnreachableError: as PostgreSQL says.
     """
+    until = time.monotonic() + _PROBE_SECONDS
     with postgres.transaction(str(dataset.table), statement_timeout_seconds=_PROBE_SECONDS) as connection:
         table = reflect(connection, dataset)
-        return [day for day in days if not has_rows(connection, table, day)]
+        in_time = takewhile(lambda _: time.monotonic() < until, days)
+        return [day for day in in_time if not has_rows(connection, table, day)]
 
 
 def _report_orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float) -> None:

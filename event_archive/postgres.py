@@ -48,6 +48,11 @@ _PINS: dict[str, str] = {
 _TRANSACTION_TIMEOUT_SINCE = 170000
 _CONNECT_ATTEMPTS = 3
 _CANCEL_TIMEOUT_SECONDS = 5
+# Of PostgreSQL, and of PgBouncer in front of it.
+_STARTING_OR_FULL = (
+    "starting up", "shutting down", "recovery mode", "accepting connections", "too many", "connection slots are",
+    "no more connections", "cannot connect to server", "login has been failing",
+)  # fmt: skip
 _CONNECT_DEFAULTS = {
     "connect_timeout": 10,
     "application_name": "event_archive",
@@ -142,8 +147,7 @@ class Postgres:
 
     def _not_connected(self, error: psycopg.Error, *, answered: bool) -> EventArchiveError:
         words = self._without_secrets(" ".join(str(error).split()))
-        starting_or_full = any(text in words for text in ("starting up", "shutting down", "too many", "recovery mode"))
-        if answered and not starting_or_full:
+        if answered and not any(text in words for text in _STARTING_OR_FULL):
             return RefusedError(
                 f"PostgreSQL refuses the connection: {words}. "
                 f"Check user, password and database in {self.variable}, and the server's access rules."

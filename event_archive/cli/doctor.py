@@ -57,7 +57,7 @@ def _definitions() -> "dg.Definitions":
 
 
 def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterator[Finding]":
-    """Shows each finding when it is there, what could not be looked at in the end; on a terminal, what is waited for."""
+    """Shows each finding when it is there, in the end what was not looked at; on a terminal, what is waited for."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """``event-archive run``: the nightly job in this process, through the assets themselves."""
 
+import gc
 import sys
 import time
 from datetime import date
@@ -48,8 +49,9 @@ def _run(
     from event_archive.display import Display
 
     started, dataset = time.monotonic(), settings.dataset
-    to_do = days_to_do(dataset, now_utc(), services.primary(settings))
-    wanted = list(dict.fromkeys(days)) or [day for day in to_do if within(day, first, last)]
+    wanted = list(dict.fromkeys(days)) or [
+        day for day in days_to_do(dataset, now_utc(), services.primary(settings)) if within(day, first, last)
+    ]
     # A lake that is out of reach is one clear error now, not one a day.
     with services.lake(settings) as lake:
         lake.stat(dataset.path(wanted[0] if wanted else dataset.start))
@@ -62,6 +64,9 @@ def _run(
     from event_archive.defs.in_process import instance_of_environment, run_day
 
     job = build_definitions(settings, progress=display.progress).resolve_job_def("archive_job")
+    # What is there by now stays. The days make garbage, which is to be found soon.
+    gc.freeze()
+    gc.set_threshold(700, 10, 10)
     with instance_of_environment() as instance, display.running(wanted):
         for day in wanted:
             if settings.run_budget and time.monotonic() - started > settings.run_budget.total_seconds():

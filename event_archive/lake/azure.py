@@ -7,7 +7,7 @@ Not here: how content travels (azure_download, azure_upload), what is retried (a
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import (
@@ -48,8 +48,8 @@ class AzureLake:
         container: the SDK's client of it.
 
     Args:
-        container: client of the container, with ``client_options`` of the same values.
-        block_bytes: size of the blocks written; ranges read are of this size, too, and of 4 MiB at most.
+        container: client of the container, with a ``BoundedRetry`` of the same wait.
+        block_bytes: a block is sent when so much is written; ranges read are of this size, and of 4 MiB at most.
         retry_seconds: how long a request is repeated in all.
     """
 
@@ -84,7 +84,7 @@ class AzureLake:
         if _has_credential(connection_string):
             try:
                 client = ContainerClient.from_connection_string(
-                    connection_string, container, **_client_options(block_bytes, retry_seconds)
+                    connection_string, container, retry_policy=BoundedRetry(retry_seconds)
                 )
             except (ValueError, AttributeError, TypeError):
                 client = None
@@ -130,7 +130,7 @@ class AzureLake:
                 account_url,
                 container,
                 credential=credential or azure_credential(),
-                **_client_options(block_bytes, retry_seconds),
+                retry_policy=BoundedRetry(retry_seconds),
             )
         except ValueError as error:
             # Of an address without a signature, so that the text may be shown.
@@ -249,14 +249,6 @@ class AzureLake:
 
     def _subject(self, path: str) -> str:
         return f"{path or 'the root'} in {self._where}"
-
-
-def _client_options(block_bytes: int, retry_seconds: float) -> dict[str, Any]:
-    return {
-        "retry_policy": BoundedRetry(retry_seconds),
-        "max_single_get_size": block_bytes,
-        "max_chunk_get_size": block_bytes,
-    }
 
 
 def _has_credential(connection_string: str) -> bool:

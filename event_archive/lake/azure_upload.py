@@ -45,7 +45,7 @@ class BlockUpload:
         subject: path and container, for messages.
         replaces: the file that the commit is conditional on; None for a new one.
         committed: ids of the blocks that stay in front of the new ones: all of ``replaces`` for an append, else none.
-        block_bytes: size of a block.
+        block_bytes: a block is sent when so much is written: it may be larger by what was written last.
     """
 
     def __init__(
@@ -137,8 +137,8 @@ class BlockUpload:
     def _stage(self, content: bytes) -> None:
         if len(self._committed) + len(self._staged) >= MAX_BLOCKS:
             raise RefusedError(
-                f"{self._subject}: more than {MAX_BLOCKS} blocks of {self._block_bytes} bytes, which is Azure's limit "
-                "for one file. Nothing was changed."
+                f"{self._subject}: more than {MAX_BLOCKS} blocks of some {self._block_bytes} bytes, which is Azure's "
+                "limit for one file. Nothing was changed."
             )
         block_id = f"event-archive-{self._write_id}-{len(self._staged):05d}"
         if not content or not _OUR_ID.fullmatch(block_id) or len(block_id) > 64:

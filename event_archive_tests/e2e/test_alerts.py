@@ -261,8 +261,10 @@ def checked(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dict[s
 
 
 def test_a_backlog_and_rows_of_no_day_are_seen_by_the_daily_checks(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation
-):
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation, webhook: Webhook,
+    clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     dataset = local_installation.dataset
     last_aged = dataset.retention.last_aged_day(datetime.now(UTC))
     local_installation.add(1, day=last_aged - 2 * ONE_DAY)
@@ -271,6 +273,7 @@ def test_a_backlog_and_rows_of_no_day_are_seen_by_the_daily_checks(
         "backlog_is_small": True,
         "no_orphans": True,
     }
+    assert webhook.texts == []
     for rows, day in enumerate(DAYS, start=2):
         local_installation.add(rows, day=day)
     holds.hold(dataset, DAYS[1], DAYS[1], "a lawsuit", local_installation.postgres)
@@ -282,6 +285,8 @@ def test_a_backlog_and_rows_of_no_day_are_seen_by_the_daily_checks(
     assert {name: value.value for name, value in backlog.metadata.items()} == {"days": 2, "rows": 6, "held_days": 1}
     assert f"2 aged days since {DAYS[0]} still hold 6 rows" in (backlog.description or "")
     assert "1 row lies before the first day" in (orphans.description or "")
+    (text,) = webhook.texts
+    assert f"2 aged days since {DAYS[0]} still hold 6 rows" in text
 
 
 def test_records_of_superseded_runs_go_and_the_gate_stays(

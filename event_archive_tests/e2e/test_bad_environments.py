@@ -1,6 +1,7 @@
 """What people see where something is wrong: one message that says what to do, an exit code, no secret, nothing lost."""
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -12,7 +13,7 @@ from types import FrameType
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient, generate_container_sas
 
-from event_archive.errors import UnreachableError
+from event_archive.errors import EventArchiveError, UnreachableError
 from event_archive.lake import azure
 from event_archive.lake.azure_retry import BoundedRetry
 from event_archive.postgres import Postgres
@@ -141,6 +142,36 @@ def test_a_database_that_is_out_of_reach(local_installation: Installation, comma
     assert message.startswith("Error: PostgreSQL cannot be reached: ")
     assert "Connection refused" in message
     assert "Check host and port in PG_CONNECTION_STRING" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "may_pass"),
+    [
+        ("the database system is starting up", True),
+        ("the database system is not yet accepting connections", True),
+        ("sorry, too many clients already", True),
+        ("remaining connection slots are reserved for roles with the SUPERUSER attribute", True),
+        ("no more connections allowed (max_client_conn)", True),
+        ("server login has been failing, cached error: connect failed (server_login_retry)", True),
+        ('role "nobody" does not exist', False),
+    ],
+)
+def test_a_server_that_is_full_or_starting_refuses_nobody_for_good(words: str, may_pass: bool):
+    def refuse() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1024)
+            fields = f"SFATAL\0VFATAL\0C53300\0M{words}\0\0".encode()
+            connection.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        address = f"host=127.0.0.1 port={server.getsockname()[1]} user=u dbname=d sslmode=disable gssencmode=disable"
+        with pytest.raises(EventArchiveError, match=re.escape(words)) as raised, Postgres(address).transaction("it"):
+            pass
+        refusing.join()
+    assert raised.value.transient == may_pass
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from event_archive.defs.gate import ARCHIVE_CSV
 from event_archive.settings import PipelineSettings
 from event_archive_tests.fixtures.installation import Commands, Installation, failure
 from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.webhook import Webhook
 
 KEY = DAY.isoformat()
 
@@ -154,8 +155,12 @@ def test_the_check_fails_where_a_recorded_file_is_gone(
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_the_check_shows_what_verify_says(
-    installation: Installation, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, damaged: bool
+def test_the_check_shows_what_verify_says_and_announces_damage(
+    installation: Installation,
+    instance: dg.DagsterInstance,
+    webhook: Webhook,
+    monkeypatch: pytest.MonkeyPatch,
+    damaged: bool,
 ):
     def archive_then_damage(*arguments: Any, **options: Any) -> ArchivedDay:
         done = archive_day(*arguments, **options)
@@ -166,12 +171,14 @@ def test_the_check_shows_what_verify_says(
         return done
 
     installation.add(5)
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", webhook.url)
     monkeypatch.setattr("event_archive.defs.assets.archive_day", archive_then_damage)
     job = build_definitions(PipelineSettings(verify_nightly=True)).resolve_job_def("archive_job")
     result = job.execute_in_process(partition_key=KEY, instance=instance, raise_on_error=False)
     (evaluation,) = result.get_asset_check_evaluations()
     assert (evaluation.check_name, evaluation.passed) == ("archive_is_whole", not damaged)
     assert ("altered" in (evaluation.description or "")) == damaged
+    assert [f"{KEY}: bytes were altered in place" in text for text in webhook.texts] == [True] * damaged
 
 
 def test_the_nightly_job_verifies_where_it_is_told_to(installation: Installation, instance: dg.DagsterInstance):

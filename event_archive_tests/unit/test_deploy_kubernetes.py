@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from event_archive.cli import EXIT_USAGE
 from event_archive.settings import PipelineSettings
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import (
@@ -47,7 +48,7 @@ def test_the_cronjob_runs_at_two_utc_alone_and_within_the_specifications_resourc
     (container,) = pod["containers"]
     assert (spec["schedule"], spec["timeZone"]) == (PipelineSettings.model_fields["archive_cron"].default, "Etc/UTC")
     assert spec["concurrencyPolicy"] == "Forbid"
-    assert pod["restartPolicy"] == "OnFailure"
+    assert pod["restartPolicy"] == "Never"
     assert container["args"] == ["event-archive", "run"]
     assert "command" not in container
     assert container["resources"] == {
@@ -56,6 +57,10 @@ def test_the_cronjob_runs_at_two_utc_alone_and_within_the_specifications_resourc
     }
     assert {"startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"} <= spec.keys()
     assert {"activeDeadlineSeconds", "backoffLimit"} <= job.keys()
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"]["values"] == [EXIT_USAGE]
+    assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
     assert pod["terminationGracePeriodSeconds"] >= 30
     assert problems_of_pod(pod) == []
 

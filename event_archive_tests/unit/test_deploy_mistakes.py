@@ -66,7 +66,7 @@ IN_THE_CRONJOB = [
     mistake("a misspelt key", "schedule:", "schedul:", KUBERNETES),
     mistake("a word for a number", "backoffLimit: 2", "backoffLimit: two", KUBERNETES),
     mistake("a number for a word", 'value: "31"', "value: 31", KUBERNETES),
-    mistake("an unknown choice", "restartPolicy: OnFailure", "restartPolicy: Sometimes"),
+    mistake("an unknown choice", "restartPolicy: Never", "restartPolicy: Sometimes"),
     mistake("a time that is none", '"0 2 * * *"', '"0 25 * * *"'),
     mistake("a zone that is none", "timeZone: Etc/UTC", "timeZone: Etc/UCT1"),
     mistake("a unit that is none", "cpu: 300m", "cpu: 300mm", PODS),
