@@ -17,7 +17,7 @@ from psycopg import sql
 
 from event_archive.dataset import Dataset
 from event_archive.days import now_utc
-from event_archive.errors import BusyError, FileChangedError, IntegrityError
+from event_archive.errors import FileChangedError, IntegrityError, LockedError
 from event_archive.holds import lock_day
 from event_archive.lake import Lake, StoredFile, Upload
 from event_archive.manifest import Hashes, Manifest
@@ -98,6 +98,7 @@ def archive_day(
         NotAgedError: the day is too young, or before the first that is archived.
         IntegrityError: the file contradicts its manifest.
         FileChangedError: three races for the file were lost.
+        LockedError: another run holds the day, whose file is another tool's.
         RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says.
     """
     started = time.monotonic()
@@ -154,7 +155,7 @@ def _write(
     free = lock_day(connection, dataset, day, shared=True)
     if not free:
         if manifest is None:
-            raise BusyError(f"{dataset.table}, {day}: another run holds this day; the next run goes on.")
+            raise LockedError(f"{dataset.table}, {day}: another run holds this day; the next run goes on.")
         logger.info("%s, %s: another run purges this day; its file is left as it stands", dataset.table, day)
     late = free and has_rows(connection, table, day)
     if manifest and not late:

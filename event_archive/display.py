@@ -81,7 +81,7 @@ class Display:
     """Shows a run as it goes: a line a day and a live line of what is under way; JSON lines elsewhere."""
 
     as_json: bool
-    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    console: Console = field(default_factory=lambda: Console(highlight=False, markup=False, soft_wrap=True))
     _live: Progress | None = None
     _task: Any = None
     _moved: dict[str, list[int]] = field(default_factory=dict)
@@ -117,13 +117,16 @@ class Display:
         """Shows one day that is done. In JSON, the assets have logged what went well."""
         if self.as_json:
             if run.error:
-                extra = {"day": run.day.isoformat(), "outcome": run.outcome, "seconds": round(run.seconds, 3)}
+                extra = {
+                    "day": run.day.isoformat(), "outcome": run.outcome, "rows": run.rows, "deleted": run.deleted,
+                    "bytes": run.bytes, "seconds": round(run.seconds, 3),
+                }  # fmt: skip
                 logger.error("day %s failed: %s", run.day, run.error, extra=extra)
             return
         if self._live:
             self._live.advance(self._task)
         if run.error:
-            self.console.print(f"{run.day}  failed: {run.error}", style="red", markup=False)
+            self.console.print(f"{run.day}  failed: {run.error}", style="red")
             return
         self.console.print(
             _LINE.format(

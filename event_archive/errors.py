@@ -43,6 +43,12 @@ class BusyError(EventArchiveError):
     transient = True
 
 
+class LockedError(BusyError):
+    """Another run holds the day, and does the work instead."""
+
+    transient = False
+
+
 class FileChangedError(EventArchiveError):
     """The file is not (any more) the one that this call was conditional on: somebody else was faster."""
 

@@ -6,6 +6,7 @@ table beside the events, one row a day, so that the purge's own transaction can 
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -28,9 +29,9 @@ CREATE TABLE {} (
   PRIMARY KEY (table_name, day)
 )
 """
-_HOLD = "INSERT INTO {} (table_name, day, reason) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+_HOLD = "INSERT INTO {} (table_name, day, reason) VALUES ({}, {}, {}) ON CONFLICT DO NOTHING"
 _OTHER_HOLD = """
-SELECT day, reason FROM {} WHERE table_name = %s AND day BETWEEN %s AND %s AND reason <> %s ORDER BY day LIMIT 1
+SELECT day, reason FROM {} WHERE table_name = {} AND day BETWEEN {} AND {} AND reason <> {} ORDER BY day LIMIT 1
 """
 # Whoever purges has to see the holds.
 _PURGING_ROLES = """
@@ -42,7 +43,7 @@ WHERE nspname = %s AND relname = %s AND privilege_type = 'DELETE' AND (grantee =
 _HOLDS = """
 SELECT min(day), max(day), reason, min(held_since), held_by
 FROM (SELECT *, day - row_number() OVER (PARTITION BY reason, held_by ORDER BY day)::int AS island
-      FROM {} WHERE table_name = %s) AS days
+      FROM {} WHERE table_name = {}) AS days
 GROUP BY island, reason, held_by ORDER BY 1
 """
 
@@ -97,8 +98,8 @@ def hold_on(connection: Connection, dataset: Dataset, day: date) -> str | None:
     """The reason why a day is held; None where it is not. To be asked under the day's lock."""
     if not _exist(connection, dataset):
         return None
-    query = sql.SQL("SELECT reason FROM {} WHERE table_name = %s AND day = %s").format(_table(dataset))
-    row = connection.execute(query, (str(dataset.table), day)).fetchone()
+    query = _about(dataset, "SELECT reason FROM {} WHERE table_name = {} AND day = {}", day)
+    row = connection.execute(query).fetchone()
     return str(row[0]) if row else None
 
 
@@ -106,8 +107,8 @@ def held_days(connection: Connection, dataset: Dataset) -> set[date]:
     """The days that are held at this moment."""
     if not _exist(connection, dataset):
         return set()
-    query = sql.SQL("SELECT day FROM {} WHERE table_name = %s").format(_table(dataset))
-    return {day for (day,) in connection.execute(query, (str(dataset.table),)).fetchall()}
+    query = _about(dataset, "SELECT day FROM {} WHERE table_name = {}")
+    return {day for (day,) in connection.execute(query).fetchall()}
 
 
 def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postgres) -> None:
@@ -125,8 +126,7 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
         lock_table(connection, TableName(dataset.table.schema, HOLD_TABLE))
         if not _exist(connection, dataset):
             _create(connection, dataset)
-        query = sql.SQL(_OTHER_HOLD).format(_table(dataset))
-        other = connection.execute(query, (str(dataset.table), first, last, reason)).fetchone()
+        other = connection.execute(_about(dataset, _OTHER_HOLD, first, last, reason)).fetchone()
         if other:
             raise RefusedError(
                 f"{dataset.table}: {other[0]} is held already: {other[1]}. So it is not purged. No day was held by "
@@ -136,7 +136,7 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
         try:
             with postgres.transaction(f"{dataset.table}, {day}", advice=advice) as connection:
                 lock_day(connection, dataset, day, wait=True)
-                connection.execute(sql.SQL(_HOLD).format(_table(dataset)), (str(dataset.table), day, reason))
+                connection.execute(_about(dataset, _HOLD, day, reason))
         except EventArchiveError as error:
             told = str(error)
             if isinstance(error, BusyError):
@@ -162,8 +162,8 @@ def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> in
     with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
         if not _exist(connection, dataset):
             return 0
-        query = sql.SQL("DELETE FROM {} WHERE table_name = %s AND day BETWEEN %s AND %s").format(_table(dataset))
-        return connection.execute(query, (str(dataset.table), first, last)).rowcount
+        query = _about(dataset, "DELETE FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}", first, last)
+        return connection.execute(query).rowcount
 
 
 def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
@@ -175,7 +175,7 @@ def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
     with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
         if not _exist(connection, dataset):
             return []
-        rows = connection.execute(sql.SQL(_HOLDS).format(_table(dataset)), (str(dataset.table),)).fetchall()
+        rows = connection.execute(_about(dataset, _HOLDS)).fetchall()
         return [Hold(*row) for row in rows]
 
 
@@ -190,6 +190,11 @@ def _advice(dataset: Dataset) -> Advice:
             "makes that table: GRANT them, or connect as another role."
         ),
     )
+
+
+def _about(dataset: Dataset, query: LiteralString, *values: object) -> sql.Composed:
+    """A query about this table's holds. Values as literals: beside parameters, a name that holds % would be misread."""
+    return sql.SQL(query).format(_table(dataset), *map(sql.Literal, (str(dataset.table), *values)))
 
 
 def _table(dataset: Dataset) -> sql.Composable:

@@ -11,6 +11,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _LOGGER = "event_archive"
+_LIBRARIES = ("azure", "psycopg", "urllib3")
+_NOWHERE = logging.NullHandler()
 
 
 def configure(*, as_json: bool) -> None:
@@ -21,6 +23,9 @@ def configure(*, as_json: bool) -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if as_json else logging.WARNING)
     logger.propagate = False
+    for library in _LIBRARIES:
+        # What they warn of on the way to an error is said in ours.
+        logging.getLogger(library).addHandler(_NOWHERE)
 
 
 def _formatter(*, as_json: bool) -> logging.Formatter:
@@ -40,7 +45,7 @@ def _formatter(*, as_json: bool) -> logging.Formatter:
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+            structlog.processors.JSONRenderer(default=str),
         ],
     )
 

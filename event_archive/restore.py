@@ -12,6 +12,7 @@ from datetime import date
 from psycopg import sql
 
 from event_archive.dataset import Dataset, TableName, quoted
+from event_archive.days import now_utc
 from event_archive.errors import ConfigurationError, IntegrityError, RefusedError, counted
 from event_archive.holds import hold_on, lock_day
 from event_archive.lake import Lake, StoredFile
@@ -115,7 +116,8 @@ def restore_day(
         if lost:
             _tell(target, lost, file, by_us=manifest is not None)
         restored = _insert(connection, readback, file)
-        if target == dataset.table and hold_on(connection, dataset, day) is None:
+        aged = dataset.start <= day <= dataset.retention.last_aged_day(now_utc())
+        if aged and target == dataset.table and hold_on(connection, dataset, day) is None:
             logger.warning(
                 "%s, %s: restored in place. The next night archives and purges these rows again, unless the day is "
                 "held: event-archive hold %s --reason …",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from event_archive.lake import Lake
 from event_archive.postgres import Postgres
 from event_archive.settings import Settings
-from event_archive.table import Table, reflect
+from event_archive.table import Purpose, Table, reflect
 
 
 def primary(settings: Settings) -> Postgres:
@@ -22,14 +22,18 @@ def replica(settings: Settings) -> Postgres | None:
     return Postgres(secret.get_secret_value(), settings.pg_auth, variable="EXPORT_PG_CONNECTION_STRING")
 
 
-def shape(settings: Settings) -> Table:
+def shape(settings: Settings, purpose: Purpose) -> Table:
     """The events table's shape, as it is at this moment.
+
+    Args:
+        settings: name the table.
+        purpose: what it is looked at for.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
     with primary(settings).transaction(str(settings.dataset.table)) as connection:
-        return reflect(connection, settings.dataset, "copy")
+        return reflect(connection, settings.dataset, purpose)
 
 
 @contextmanager

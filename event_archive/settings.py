@@ -1,4 +1,4 @@
-"""Every environment variable, read and validated here and nowhere else. An empty variable counts as absent.
+"""Every environment variable, read and validated here and nowhere else. An empty or blank variable counts as absent.
 
 Three classes. ``PipelineSettings`` shapes the pipeline and holds no secret, so that definitions load where none is;
 ``Settings`` adds what reaches PostgreSQL and the lake; ``InstanceSettings`` is of Dagster's own records. Not here:
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from event_archive.dataset import Dataset, TableName, check_identifier
@@ -136,13 +136,20 @@ def _lower(value: Any) -> Any:
 
 class _EnvironmentSettings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_ignore_empty=True,
+        alias_generator=str.upper,
+        populate_by_name=True,
+        case_sensitive=True,
         hide_input_in_errors=True,
         frozen=True,
         extra="ignore",
         enable_decoding=False,
         validate_default=False,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if not isinstance(value, str) or value.strip()}
 
     @classmethod
     def load(cls) -> Self:
@@ -152,7 +159,7 @@ class _EnvironmentSettings(BaseSettings):
             ConfigurationError: with a line for every variable that is missing or wrong; it names the variable, what
                 it holds unless that is a secret, and what is allowed.
         """
-        given = [(name, value) for name, value in os.environ.items() if name.lower() in cls.model_fields]
+        given = [(name, value) for name in cls.model_fields if (value := os.environ.get(name.upper())) is not None]
         return cast(Self, _loaded(cls, tuple(sorted(given))))
 
     @classmethod
@@ -174,8 +181,8 @@ class _EnvironmentSettings(BaseSettings):
     @classmethod
     def _problem(cls, details: Any) -> str:
         message = details["msg"].removeprefix("Value error, ")
-        field = str(details["loc"][0])
-        variable = field.upper()
+        variable = str(details["loc"][0]).upper()
+        field = variable.lower()
         if details["type"] == "missing":
             return f"{variable} is not set; it {cls.model_fields[field].description}."
         secret = "Secret" in repr(cls.model_fields[field].annotation) or field == "azure_storage_account_url"
@@ -204,10 +211,10 @@ class PipelineSettings(_EnvironmentSettings):
     max_days_per_run: Annotated[int, Field(ge=1, le=10_000)] = 31
     backlog_alert_days: Annotated[int, Field(ge=0, le=36_500)] = 3
     log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = None
-    dry_run: bool = False
+    dry_run: Annotated[bool, BeforeValidator(_lower)] = False
     export_rate_limit: Annotated[int | None, BeforeValidator(_size)] = None
     max_replica_lag: Annotated[int | None, BeforeValidator(_size)] = None
-    verify_nightly: bool = False
+    verify_nightly: Annotated[bool, BeforeValidator(_lower)] = False
     logical_message_prefix: str | None = None
 
     @property
@@ -246,8 +253,7 @@ class Settings(PipelineSettings):
 
     @classmethod
     def _contradictions(cls) -> list[str]:
-        present = {name.upper() for name, value in os.environ.items() if value}
-        given = [name for name in _LAKES if name in present]
+        given = [name for name in _LAKES if os.environ.get(name, "").strip()]
         if len(given) == 1:
             return []
         found = f"{' and '.join(given)} are" if given else "none is"
@@ -271,7 +277,7 @@ class InstanceSettings(_EnvironmentSettings):
     @classmethod
     def _contradictions(cls) -> list[str]:
         names = ("DAGSTER_PG_HOST", "DAGSTER_PG_DB", "DAGSTER_PG_USERNAME")
-        absent = [name for name in names if not os.environ.get(name)]
+        absent = [name for name in names if not os.environ.get(name, "").strip()]
         if len(absent) in (0, len(names)):
             return []
         given = [name for name in names if name not in absent]
@@ -283,7 +289,7 @@ class InstanceSettings(_EnvironmentSettings):
 
 
 def misspelt() -> list[tuple[str, str]]:
-    """Variables that nobody reads but whose names are close to one that somebody does, each with that one."""
+    """Variables that nobody reads but whose names, but for their case, are close to one that somebody does."""
     known = {name.upper() for kind in (Settings, InstanceSettings) for name in kind.model_fields}
-    near = {name: get_close_matches(name, known, 1, _CLOSE) for name in os.environ if name not in known}
+    near = {name: get_close_matches(name.upper(), known, 1, _CLOSE) for name in os.environ if name not in known}
     return sorted((name, found[0]) for name, found in near.items() if found)

@@ -5,6 +5,7 @@ of this package: a command that needs no Dagster does not wait for it.
 """
 
 import gc
+import os
 import signal
 import sys
 from types import FrameType
@@ -12,6 +13,7 @@ from types import FrameType
 import click
 
 from event_archive.cli import days, demo, doctor, files, holds, run
+from event_archive.cli.output import unbreakable
 from event_archive.errors import ConfigurationError, EventArchiveError
 
 EXIT_FAILED = 1
@@ -36,6 +38,7 @@ for command in (
 
 def main() -> None:
     """The entry point: runs a command and turns errors into one message and the right exit code."""
+    unbreakable()
     signal.signal(signal.SIGTERM, _terminate)
     # Importing makes a hundred thousand objects that stay: looking for garbage among them is an eighth of a command.
     gc.set_threshold(50_000)
@@ -52,6 +55,12 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     except EventArchiveError as error:
         click.echo(f"Error: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    except OSError as error:
+        # A folder that takes no file, a full disk behind standard output.
+        where = f": {error.filename}" if error.filename else ""
+        click.echo(f"Error: {error.strerror or type(error).__name__}{where}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         sys.exit(EXIT_FAILED)
 
 

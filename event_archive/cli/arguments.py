@@ -57,13 +57,13 @@ def day_and_last(day: date, last: date | None) -> tuple[date, date]:
     return day, last or day
 
 
-def load_settings() -> "Settings":
-    """The settings, with logging as they say."""
+def load_settings(*, log_is_output: bool = False) -> "Settings":
+    """The settings, and logging: warnings on standard error, or all of it as the command's output."""
     from event_archive import logs
     from event_archive.settings import Settings, misspelt
 
     settings = Settings.load()
-    logs.configure(as_json=settings.log_as_json)
+    logs.configure(as_json=log_is_output and settings.log_as_json)
     for name, meant in misspelt():
         logging.getLogger(__name__).warning("%s is set, which nobody reads. Is %s meant?", name, meant)
     return settings

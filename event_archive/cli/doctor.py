@@ -37,7 +37,7 @@ def doctor(*, as_json: bool) -> None:
     found = list(go_through(topics)) if as_json else list(_shown(go_through(topics), topics))
     bad = [finding.name for finding in found if finding.status == "bad"]
     if as_json:
-        click.echo(json.dumps({"good": not bad, "checks": [asdict(finding) for finding in found]}, ensure_ascii=False))
+        click.echo(json.dumps({"good": not bad, "checks": [asdict(finding) for finding in found]}))
     if bad:
         sys.exit(2 if "settings" in bad else 1)
 
@@ -60,7 +60,7 @@ def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterato
     """Shows each finding when it is there, in the end what was not looked at; on a terminal, what is waited for."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     to_come = [name for topic in topics for name in topic.checks]
     width = max(map(len, to_come))
     counts = Counter[str]()
@@ -76,7 +76,7 @@ def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterato
             status.update(to_come[0] if to_come else "")
             yield finding
     for why, names in skipped.items():
-        console.print(f"- {', '.join(names)}: {why}", style="dim", markup=False)
+        console.print(f"- {', '.join(names)}: {why}", style="dim")
     console.print(f"{counts['bad']} bad, {counted(counts['warning'], 'warning', 'warnings')}", style="bold")
 
 
@@ -84,6 +84,6 @@ def _print(console: "Console", finding: "Finding", width: int) -> None:
     mark, style = _MARKS[finding.status]
     indent = " " * (width + 4)
     message = finding.message.replace("\n", f"\n{indent}")
-    console.print(f"{mark} {finding.name:<{width}}  {message}", style=style, markup=False)
+    console.print(f"{mark} {finding.name:<{width}}  {message}", style=style)
     if finding.remedy:
-        console.print(f"{indent}→ {finding.remedy}", markup=False)
+        console.print(f"{indent}→ {finding.remedy}")

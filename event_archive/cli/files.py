@@ -27,10 +27,10 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None) -> Non
     settings = load_settings()
     with services.lake(settings) as lake:
         in_lake = (settings.dataset.day_of(file.path) for file in lake.list(settings.dataset.folder))
-        wanted = days or tuple(day for day in in_lake if day and within(day, first, last))
+        wanted = tuple(dict.fromkeys(days)) or tuple(day for day in in_lake if day and within(day, first, last))
         table = None
         try:
-            table = services.shape(settings)
+            table = services.shape(settings, "copy")
         except (BusyError, RefusedError, UnreachableError) as error:
             click.echo(f"Values are not looked at, only the files as a whole: {error}", err=True)
 
@@ -86,7 +86,7 @@ def adopt(days: tuple[date, ...]) -> None:
             manifest = adopt_day(settings.dataset, day, postgres=services.primary(settings), lake=lake)
             return {"rows": manifest.rows, "bytes": manifest.bytes, "sha256": manifest.sha256}, None
 
-        _each(settings, days, adopted, good="adopted", none="")
+        _each(settings, tuple(dict.fromkeys(days)), adopted, good="adopted", none="")
 
 
 Told = tuple[dict[str, Any], str | None]

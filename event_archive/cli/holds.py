@@ -18,6 +18,8 @@ def hold(day: date, last: date | None, reason: str) -> None:
     first, last = day_and_last(day, last)
     if not reason.strip():
         raise click.UsageError("--reason must say why.")
+    if any("\ud800" <= sign <= "\udfff" for sign in reason):
+        raise click.UsageError("--reason is no text in this locale's encoding; set LC_ALL=C.UTF-8, or write ASCII.")
     from event_archive import holds, services
 
     settings = load_settings()

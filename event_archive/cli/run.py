@@ -25,7 +25,7 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
     from event_archive.cli.announce import announced
     from event_archive.days import now_utc
 
-    settings = load_settings()
+    settings = load_settings(log_is_output=True)
     for day in [*days, *filter(None, (first, last))]:
         settings.dataset.require_aged(day, now_utc())
     with announced(settings) as totals:
@@ -49,9 +49,12 @@ def _run(
     from event_archive.display import Display
 
     started, dataset = time.monotonic(), settings.dataset
-    wanted = list(dict.fromkeys(days)) or [
-        day for day in days_to_do(dataset, now_utc(), services.primary(settings)) if within(day, first, last)
-    ]
+    if days:
+        services.shape(settings, "archive")
+        wanted = list(dict.fromkeys(days))
+    else:
+        to_do = days_to_do(dataset, now_utc(), services.primary(settings))
+        wanted = [day for day in to_do if within(day, first, last)]
     # A lake that is out of reach is one clear error now, not one a day.
     with services.lake(settings) as lake:
         lake.stat(dataset.path(wanted[0] if wanted else dataset.start))
@@ -69,7 +72,8 @@ def _run(
     gc.set_threshold(700, 10, 10)
     with instance_of_environment() as instance, display.running(wanted):
         for day in wanted:
-            if settings.run_budget and time.monotonic() - started > settings.run_budget.total_seconds():
+            # The first day is always done, or a short budget would never come to an end.
+            if totals.days and settings.run_budget and time.monotonic() - started > settings.run_budget.total_seconds():
                 remark = f"The run's budget of {settings.run_budget} is used up; the next run goes on with {day}."
                 break
             result = run_day(job, day, instance, dry_run=dry_run)

@@ -1,5 +1,6 @@
 """Runs of the job in this process, for the command line: the same assets, and the same records with DAGSTER_HOME."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from yaml import YAMLError
 
 from event_archive.defs.failures import INTERRUPTED, first_failure
 from event_archive.display import DayRun
-from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
+from event_archive.errors import ConfigurationError, LockedError, RefusedError, UnreachableError
+
+logger = logging.getLogger(__name__)
 
 # Dagster's own log goes to its event log; the console is ours.
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
@@ -85,20 +88,28 @@ def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, d
         run_config=config, instance=instance, partition_key=day.isoformat(), raise_on_error=False
     )
     seconds = time.monotonic() - started
+    found: dict[str, Any] = {}
+    for event in result.get_asset_materialization_events():
+        found |= {name: value.value for name, value in event.materialization.metadata.items() if name != "seconds"}
+    # Of a day that failed: what its file was given before that.
+    archived = {name: found.get(name, 0) for name in ("rows_appended", "bytes")}
     if not result.success:
         error, kind = first_failure(result.all_events)
         if kind == INTERRUPTED:
             raise KeyboardInterrupt
-        return DayRun(day, seconds, error=error, unreachable=kind == UnreachableError.__name__)
-    found: dict[str, Any] = {}
-    for event in result.get_asset_materialization_events():
-        found |= {name: value.value for name, value in event.materialization.metadata.items() if name != "seconds"}
+        if kind == LockedError.__name__:
+            logger.info("day %s: locked", day, extra=dict.fromkeys(("rows", "deleted", "bytes"), 0) | {
+                "day": day.isoformat(), "outcome": "locked", "seconds": round(seconds, 3),
+            })  # fmt: skip
+            return DayRun(day, seconds, outcome="locked")
+        rows = found.get("dagster/row_count", 0) if "rows_appended" in found else 0
+        unreachable = kind == UnreachableError.__name__
+        return DayRun(day, seconds, rows=rows, **archived, error=error, unreachable=unreachable)
     return DayRun(
         day,
         seconds,
         rows=found["dagster/row_count"],
-        rows_appended=found["rows_appended"],
-        bytes=found["bytes"],
+        **archived,
         deleted=found["deleted"],
         proven=found["proven"],
         left=found["left"],

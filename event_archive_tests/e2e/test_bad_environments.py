@@ -133,7 +133,19 @@ def test_a_url_that_is_whole_is_taken(local_installation: Installation, command:
 def test_a_misspelt_variable_is_said(local_installation: Installation, command: Commands):
     done = command("days", EVENT_RETENTIN_PERIOD="2 years")
     assert done.code == 0
-    assert "EVENT_RETENTIN_PERIOD is set, which nobody reads. Is EVENT_RETENTION_PERIOD meant?" in done.said
+    assert "EVENT_RETENTIN_PERIOD is set, which nobody reads. Is EVENT_RETENTION_PERIOD meant?" in done.stderr
+    assert done.stdout == ""
+
+
+def test_case_counts_in_a_variables_name(local_installation: Installation, command: Commands):
+    local_installation.add(1)
+    done = command("run", DRY_RUN="true", dry_run="false")
+    assert done.days[KEY]["outcome"] == "dry run"
+    assert "dry_run is set, which nobody reads. Is DRY_RUN meant?" in done.said
+
+
+def test_a_blank_variable_is_none(local_installation: Installation, command: Commands):
+    assert "PG_CONNECTION_STRING is not set" in told(command("days", PG_CONNECTION_STRING=" "), 2)
 
 
 def test_a_database_that_is_out_of_reach(local_installation: Installation, command: Commands, closed_port: int):

@@ -145,6 +145,9 @@ def test_days_lists_what_is_in_the_table_and_what_is_in_the_lake(azure_installat
     shown = command("days", LOG_FORMAT="console").stdout.splitlines()
     assert [line.split()[:3] for line in shown[1:4]] == [[KEYS[0], "2", "3"], [KEYS[1], "4", "-"], [KEYS[2], "0", "?"]]
     assert 'public."Event": days up to' in shown[4]
+    # Of a day that is not aged only the file is known.
+    younger = command("days", EVENT_RETENTION_PERIOD="30 years")
+    assert [(line["day"], line["rows"]) for line in younger.lines] == [(KEYS[0], None), (KEYS[2], None)]
 
 
 def test_days_and_ranges_can_be_named(local_installation: Installation, command: Commands):
@@ -217,9 +220,49 @@ def test_a_day_that_fails_does_not_stop_the_others(local_installation: Installat
     assert local_installation.count() == 1
 
 
-def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installation, command: Commands):
+def test_what_a_day_that_fails_was_given_is_counted(local_installation: Installation, command: Commands):
+    for rows, day in enumerate(DAYS, start=1):
+        local_installation.add(rows, day=day)
+    local_installation.database.execute(f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'never'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON "Event" FOR EACH ROW WHEN (OLD.created_at::date = '{KEYS[1]}')
+        EXECUTE FUNCTION refuse()""")
+    done = command("run")
+    assert (done.code, done.end["failed"], done.end["rows_appended"], done.end["deleted"]) == (1, 1, 6, 4)
+    failed = done.days[KEYS[1]]
+    size = len(local_installation.content(DAYS[1]))
+    assert {name: failed[name] for name in ("outcome", "rows", "deleted", "bytes")} == {
+        "outcome": "failed",
+        "rows": 2,
+        "deleted": 0,
+        "bytes": size,
+    }
+    assert done.end["bytes"] == sum(len(local_installation.content(day)) for day in DAYS)
+
+
+def test_nobody_who_reads_is_no_reason_to_stop(local_installation: Installation):
+    for day in DAYS:
+        local_installation.add(2, day=day)
+    closed = 'exec 3>&1; ({ LOG_FORMAT=console "$@"; echo $? >&3; } | true) 3>&3'
+    for shell in (closed, '"$@" >&-; echo $?'):
+        done = subprocess.run(
+            ["/bin/sh", "-c", shell, "sh", sys.executable, "-m", "event_archive.cli", "run"],
+            env=clean_environment(**local_installation.variables),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == ("0\n", "")
+        assert local_installation.count() == 0
+        local_installation.add(1)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installation, command: Commands, foreign: bool):
     for day in DAYS[:2]:
         local_installation.add(2, day=day)
+    if foreign:
+        local_installation.put(b"id,event_id,event_type,created_at,processed_at,payload\n")
     with psycopg.connect(local_installation.database.dsn) as other:
         lock = f'event_archive public."Event" {DAY}'
         other.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (lock,))
@@ -229,6 +272,18 @@ def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installa
     assert [done.days[key]["outcome"] for key in KEYS[:2]] == ["locked", "purged"]
     assert "another run holds this day" in shown.stdout
     assert local_installation.count() == 2
+    assert command("run").end["deleted"] == 2
+
+
+def test_a_reason_is_shown_to_the_letter(local_installation: Installation, command: Commands):
+    for day in DAYS:
+        local_installation.add(1, day=day)
+    reason = "[case 17] see [/legal/hold]"
+    assert command("hold", KEYS[0], "--reason", reason).code == 0
+    done = command("run", LOG_FORMAT="console")
+    assert (done.code, done.stderr) == (0, "")
+    assert f"held, not purged: {reason}" in done.stdout
+    assert local_installation.count() == 1
 
 
 def test_with_dagster_home_the_runs_are_in_that_instance(
@@ -308,6 +363,7 @@ def test_a_run_that_is_told_to_stop_rolls_back_and_says_so(local_installation: I
     [
         ('"we ird"."Ta""ble"', TableName("we ird", 'Ta"ble')),
         ('we ird.Ta"ble', TableName("we ird", 'Ta"ble')),
+        ("100% {x}.e%s{0}", TableName("100% {x}", "e%s{0}")),
         ("público.Événements ☃", TableName("público", "Événements ☃")),
         ("user.select", TableName("user", "select")),
         ('public."a.b"', TableName("public", "a.b")),
@@ -329,6 +385,10 @@ def test_a_table_of_any_name_is_archived(
     done = command("run", EVENT_TABLE=variable)
     assert (done.code, done.stderr, done.end["deleted"]) == (0, "", 2)
     assert [row[1] for row in odd.archived(DAY)] == ["a", "b"]
+    assert command("hold", KEYS[0], "--reason", "100 % sure", EVENT_TABLE=variable).code == 0
+    assert command("holds", EVENT_TABLE=variable).lines[0]["reason"] == "100 % sure"
+    assert command("run", KEYS[0], EVENT_TABLE=variable).days[KEYS[0]]["outcome"] == "held"
+    assert command("release", KEYS[0], EVENT_TABLE=variable).code == 0
     assert odd.database.execute(f'SELECT FROM "{schema}"."{name}"') == []
     assert local_installation.count() == 1
 

@@ -213,16 +213,6 @@ def test_one_large_write_spans_several_blocks(lake: Lake):
     assert read(lake, put(lake, content)) == content
 
 
-def test_what_is_written_is_the_callers_again(lake: Lake):
-    reused = bytearray(b"first,")
-    with lake.write(PATH, replaces=None) as upload:
-        upload.write(reused)
-        reused[:] = b"other,"
-        upload.write(reused)
-        file = upload.commit({})
-    assert read(lake, file) == b"first,other,"
-
-
 def test_an_empty_file_is_a_file(lake: Lake):
     empty = put(lake, b"", rows="0")
     assert stat(lake) == empty

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from event_archive.dataset import TableName
+from event_archive.days import Retention
 from event_archive.errors import BusyError, ConfigurationError, IntegrityError, RefusedError
 from event_archive.holds import lock_day
 from event_archive.restore import RestoredDay, days_with_file, restore_day
@@ -130,6 +131,11 @@ def test_in_place_says_that_the_night_purges_again(
     assert checksum(pipeline.database, '"Event"') == before
     assert "archives and purges these rows again, unless the day is held" in caplog.text
     assert pipeline.run().deleted == 4
+    # Of a day that is not aged any more, no night does.
+    caplog.clear()
+    retention = Retention.parse("30 years")
+    restoring(pipeline.of(retention=retention))(in_place=True)
+    assert "archives and purges" not in caplog.text
 
 
 def test_generated_and_identity_columns_are_restored_in_place(pipeline: Pipeline):
