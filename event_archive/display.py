@@ -81,7 +81,9 @@ class Display:
     """Shows a run as it goes: a line a day and a live line of what is under way; JSON lines elsewhere."""
 
     as_json: bool
-    console: Console = field(default_factory=lambda: Console(highlight=False, markup=False, soft_wrap=True))
+    console: Console = field(
+        default_factory=lambda: Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    )
     _live: Progress | None = None
     _task: Any = None
     _moved: dict[str, list[int]] = field(default_factory=dict)

@@ -44,7 +44,7 @@ class BusyError(EventArchiveError):
 
 
 class LockedError(BusyError):
-    """Another run holds the day, and does the work instead."""
+    """Another run holds the day, for as long as a purge takes: the next night does what is left."""
 
     transient = False
 

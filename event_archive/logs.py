@@ -15,13 +15,18 @@ _LIBRARIES = ("azure", "psycopg", "urllib3")
 _NOWHERE = logging.NullHandler()
 
 
-def configure(*, as_json: bool) -> None:
-    """Sets the handler of this package's logger; calling it again replaces the former one."""
+def configure(*, as_json: bool, as_output: bool = True) -> None:
+    """Sets the handler of this package's logger; calling it again replaces the former one.
+
+    Args:
+        as_json: a JSON object a line; else plain lines, warnings alone, on standard error.
+        as_output: JSON on standard output, else on standard error, and warnings alone: the output is something else.
+    """
     logger = logging.getLogger(_LOGGER)
-    handler = logging.StreamHandler(sys.stdout if as_json else sys.stderr)
+    handler = logging.StreamHandler(sys.stdout if as_json and as_output else sys.stderr)
     handler.setFormatter(_formatter(as_json=as_json))
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO if as_json else logging.WARNING)
+    logger.setLevel(logging.INFO if as_json and as_output else logging.WARNING)
     logger.propagate = False
     for library in _LIBRARIES:
         # What they warn of on the way to an error is said in ours.

@@ -16,8 +16,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from event_archive.dataset import Dataset, TableName, check_identifier
 from event_archive.days import Retention, parse_day
@@ -134,22 +133,9 @@ def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-class _EnvironmentSettings(BaseSettings):
-    model_config = SettingsConfigDict(
-        alias_generator=str.upper,
-        populate_by_name=True,
-        case_sensitive=True,
-        hide_input_in_errors=True,
-        frozen=True,
-        extra="ignore",
-        enable_decoding=False,
-        validate_default=False,
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in given.items() if not isinstance(value, str) or value.strip()}
+class _EnvironmentSettings(BaseModel):
+    # A default is as good as it stands.
+    model_config = ConfigDict(hide_input_in_errors=True, frozen=True, validate_default=False)
 
     @classmethod
     def load(cls) -> Self:
@@ -159,14 +145,14 @@ class _EnvironmentSettings(BaseSettings):
             ConfigurationError: with a line for every variable that is missing or wrong; it names the variable, what
                 it holds unless that is a secret, and what is allowed.
         """
-        given = [(name, value) for name in cls.model_fields if (value := os.environ.get(name.upper())) is not None]
-        return cast(Self, _loaded(cls, tuple(sorted(given))))
+        given = [(name, value) for name in cls.model_fields if (value := os.environ.get(name.upper(), "")).strip()]
+        return cast(Self, _loaded(cls, tuple(given)))
 
     @classmethod
-    def _read(cls) -> Self:
+    def _read(cls, given: tuple[tuple[str, str], ...]) -> Self:
         problems = cls._contradictions()
         try:
-            settings = cls()
+            settings = cls.model_validate(dict(given))
         except ValidationError as error:
             problems += [cls._problem(details) for details in error.errors(include_url=False)]
         if not problems:
@@ -181,8 +167,8 @@ class _EnvironmentSettings(BaseSettings):
     @classmethod
     def _problem(cls, details: Any) -> str:
         message = details["msg"].removeprefix("Value error, ")
-        variable = str(details["loc"][0]).upper()
-        field = variable.lower()
+        field = str(details["loc"][0])
+        variable = field.upper()
         if details["type"] == "missing":
             return f"{variable} is not set; it {cls.model_fields[field].description}."
         secret = "Secret" in repr(cls.model_fields[field].annotation) or field == "azure_storage_account_url"
@@ -191,8 +177,8 @@ class _EnvironmentSettings(BaseSettings):
 
 
 @cache
-def _loaded(kind: type[_EnvironmentSettings], _environment: tuple[tuple[str, str], ...]) -> _EnvironmentSettings:
-    return kind._read()  # noqa: SLF001
+def _loaded(kind: type[_EnvironmentSettings], given: tuple[tuple[str, str], ...]) -> _EnvironmentSettings:
+    return kind._read(given)  # noqa: SLF001
 
 
 class PipelineSettings(_EnvironmentSettings):

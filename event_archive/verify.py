@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -81,7 +82,9 @@ def verify_day(
         except (pa.ArrowException, UnicodeDecodeError) as error:
             # pyarrow wants every record within two of its blocks, and PostgreSQL takes records of hundreds of MiB.
             if "straddling" not in str(error):
-                reading.damage = f"it is not a CSV file: {str(error).splitlines()[0][:200]}"
+                # Without the row, which pyarrow quotes.
+                told = re.sub(r"(got \d+): .*", r"\1", str(error).splitlines()[0])
+                reading.damage = f"it is not a CSV file: {told[:200]}"
                 break
             if block_bytes >= _LARGEST_BLOCK_BYTES:
                 reading.found["size"] = (

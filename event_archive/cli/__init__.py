@@ -1,11 +1,10 @@
 """``event-archive COMMAND``. Here: the group, errors and exit codes. Not here: the commands, what is done to a day.
 
-Exit codes: 0 done; 1 a day failed or a service is out of reach; 2 wrong usage or configuration. Imports are late in all
-of this package: a command that needs no Dagster does not wait for it.
+Exit codes: 0 done; 1 a day failed or a service is out of reach; 2 wrong usage or configuration; 130 or 143 it was told
+to stop. Imports are late in all of this package: a command that needs no Dagster does not wait for it.
 """
 
 import gc
-import os
 import signal
 import sys
 from types import FrameType
@@ -13,7 +12,7 @@ from types import FrameType
 import click
 
 from event_archive.cli import days, demo, doctor, files, holds, run
-from event_archive.cli.output import unbreakable
+from event_archive.cli.output import make_unbreakable, unwritten
 from event_archive.errors import ConfigurationError, EventArchiveError
 
 EXIT_FAILED = 1
@@ -38,12 +37,15 @@ for command in (
 
 def main() -> None:
     """The entry point: runs a command and turns errors into one message and the right exit code."""
-    unbreakable()
+    make_unbreakable()
     signal.signal(signal.SIGTERM, _terminate)
     # Importing makes a hundred thousand objects that stay: looking for garbage among them is an eighth of a command.
     gc.set_threshold(50_000)
     try:
         commands.main(standalone_mode=False)
+        if why := unwritten():
+            click.echo(f"Error: standard output could not be written: {why}", err=True)
+            sys.exit(EXIT_FAILED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -56,11 +58,8 @@ def main() -> None:
     except EventArchiveError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_FAILED)
-    except OSError as error:
-        # A folder that takes no file, a full disk behind standard output.
-        where = f": {error.filename}" if error.filename else ""
-        click.echo(f"Error: {error.strerror or type(error).__name__}{where}", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    except PermissionError as error:
+        click.echo(f"Error: {error.strerror}: {error.filename}", err=True)
         sys.exit(EXIT_FAILED)
 
 

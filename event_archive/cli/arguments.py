@@ -58,12 +58,12 @@ def day_and_last(day: date, last: date | None) -> tuple[date, date]:
 
 
 def load_settings(*, log_is_output: bool = False) -> "Settings":
-    """The settings, and logging: warnings on standard error, or all of it as the command's output."""
+    """The settings, with logging as they say: as the command's output, or beside it."""
     from event_archive import logs
     from event_archive.settings import Settings, misspelt
 
     settings = Settings.load()
-    logs.configure(as_json=log_is_output and settings.log_as_json)
+    logs.configure(as_json=settings.log_as_json, as_output=log_is_output)
     for name, meant in misspelt():
         logging.getLogger(__name__).warning("%s is set, which nobody reads. Is %s meant?", name, meant)
     return settings

@@ -60,7 +60,7 @@ def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterato
     """Shows each finding when it is there, in the end what was not looked at; on a terminal, what is waited for."""
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     to_come = [name for topic in topics for name in topic.checks]
     width = max(map(len, to_come))
     counts = Counter[str]()

@@ -1,32 +1,48 @@
-"""Standard output that no reader and no locale can break. Not here: what is written."""
+"""Standard output and error that no reader, full disk or locale can break. Not here: what is written."""
 
+import errno
 import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-def unbreakable() -> None:
-    """Makes standard output go on where nobody reads it any more (``| head``), or where it was closed from the start.
+def make_unbreakable() -> None:
+    """Makes both go on where nobody reads them any more (``| head``), or where they were closed from the start.
 
     A run that deletes rows must not end in its midst because of that. What the encoding lacks is written as an escape.
     """
-    given = sys.stdout
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _unbreakable(sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _unbreakable(sys.stderr)
+
+
+def unwritten() -> str:
+    """Why something that somebody may want to read could not be written; empty where all was."""
+    sys.stdout.flush()
+    return _Stubborn.failure
+
+
+def _unbreakable(given: TextIO | None) -> TextIO:
     if given is None:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (as long as the process)
-    elif isinstance(given, io.TextIOWrapper) and given is sys.__stdout__:
-        raw = io.BufferedWriter(_Unread(given.fileno(), "wb", closefd=False))
-        sys.stdout = io.TextIOWrapper(raw, given.encoding, "backslashreplace", line_buffering=True)
+        return Path(os.devnull).open("w", encoding="utf-8")
+    raw = io.BufferedWriter(_Stubborn(given.fileno(), "wb", closefd=False))
+    return io.TextIOWrapper(raw, given.encoding, "backslashreplace", line_buffering=True)
 
 
-class _Unread(io.FileIO):
+class _Stubborn(io.FileIO):
+    failure = ""
+
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Says that all was written where there is no reader any more."""
+        """Says that all was written, in any case."""
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                _Stubborn.failure = error.strerror or type(error).__name__
             return memoryview(data).nbytes

@@ -57,7 +57,7 @@ def _run(
         wanted = [day for day in to_do if within(day, first, last)]
     # A lake that is out of reach is one clear error now, not one a day.
     with services.lake(settings) as lake:
-        lake.stat(dataset.path(wanted[0] if wanted else dataset.start))
+        lake.stat(dataset.path(dataset.start))
     display, remark = Display(as_json=settings.log_as_json), ""
     if not wanted:
         display.done(totals, time.monotonic() - started, remark="Nothing to do: no aged day holds rows.")

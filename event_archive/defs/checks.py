@@ -6,17 +6,19 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster_shared.utils.warnings import PreviewWarning
 
-from event_archive.alerts import FailedDay, announce, failures_told
+from event_archive.alerts import announce
 from event_archive.backlog import backlog, orphans, orphans_told
 from event_archive.dataset import Dataset
 from event_archive.days import now_utc, parse_day
 from event_archive.defs.assets import POOL
-from event_archive.defs.failures import failures_told as steps_told
+from event_archive.defs.failures import failures_told
 from event_archive.defs.gate import AGED_EVENTS, ARCHIVE_CSV, record_if_any
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.errors import BusyError, RefusedError, UnreachableError
 from event_archive.settings import Settings
 from event_archive.table import reflect
+
+_MOST_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,13 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
             from event_archive.verify import verify_day
 
             day = parse_day(context.partition_key)
-            with steps_told(), lake.open() as opened:
+            with failures_told(), lake.open() as opened:
                 if opened.stat(dataset.path(day)) is None:
                     record = record_if_any(context.instance, day)
                     if record is None or record.etag is None:
                         return dg.AssetCheckResult(passed=True, description="The day has no file.")
                     gone = f"{dataset.path(day)}, which was recorded with {record.rows} rows in it, is gone."
-                    _announce(dataset, gone, day=context.partition_key)
+                    _announce("archive_is_whole", gone)
                     return dg.AssetCheckResult(passed=False, description=gone)
                 table = None
                 try:
@@ -67,8 +69,8 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
                 except (BusyError, RefusedError, UnreachableError) as error:
                     context.log.warning("values are not looked at, only the file as a whole: %s", error)
                 found = verify_day(dataset, day, table=table, lake=opened)
-            if found.problems:
-                _announce(dataset, "; ".join(found.problems), day=context.partition_key)
+                if found.problems:
+                    _announce("archive_is_whole", f"{found.path}: {'; '.join(found.problems)}")
             return dg.AssetCheckResult(
                 passed=not found.problems,
                 description="; ".join(found.problems or ("good", *found.remarks)),
@@ -78,13 +80,10 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
     return Checks(archive_is_whole, table_checks)
 
 
-def _announce(dataset: Dataset, why: str, *, day: str = "") -> None:
+def _announce(check: str, why: str) -> None:
     """Tells of a check that failed: no run fails of it, so nobody else would."""
     if url := Settings.load().alert_webhook_url:
-        told = failures_told(
-            str(dataset.table), [FailedDay(day, why)], "A check of event_archive says so; see Dagster."
-        )
-        announce(url.get_secret_value(), told)
+        announce(url.get_secret_value(), f"event_archive: the check {check} failed.\n{why[:_MOST_CHARACTERS]}")
 
 
 def _backlog_is_small(dataset: Dataset, alert_days: int) -> dg.AssetChecksDefinition:
@@ -94,10 +93,10 @@ def _backlog_is_small(dataset: Dataset, alert_days: int) -> dg.AssetChecksDefini
         description=f"No day that came of age more than {alert_days} days ago still holds rows, unless it is held.",
     )
     def backlog_is_small(postgres: PostgresResource) -> dg.AssetCheckResult:
-        with steps_told():
+        with failures_told():
             found = backlog(dataset, now_utc(), postgres.primary(), grace_days=alert_days)
-        if found.days:
-            _announce(dataset, found.told(dataset))
+            if found.days:
+                _announce("backlog_is_small", found.told(dataset))
         return dg.AssetCheckResult(
             passed=not found.days,
             severity=dg.AssetCheckSeverity.WARN,
@@ -115,7 +114,7 @@ def _no_orphans(dataset: Dataset) -> dg.AssetChecksDefinition:
         description="No row lies before the first day that is archived, or has no finite time: none would ever go.",
     )
     def no_orphans(postgres: PostgresResource) -> dg.AssetCheckResult:
-        with steps_told():
+        with failures_told():
             found = orphans(dataset, postgres.primary())
         return dg.AssetCheckResult(
             passed=not found,

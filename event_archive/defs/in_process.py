@@ -91,8 +91,8 @@ def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, d
     found: dict[str, Any] = {}
     for event in result.get_asset_materialization_events():
         found |= {name: value.value for name, value in event.materialization.metadata.items() if name != "seconds"}
-    # Of a day that failed: what its file was given before that.
-    archived = {name: found.get(name, 0) for name in ("rows_appended", "bytes")}
+    # Of a day that failed: what was done before that.
+    done = {name: found.get(name, 0) for name in ("rows_appended", "bytes", "deleted", "proven", "left")}
     if not result.success:
         error, kind = first_failure(result.all_events)
         if kind == INTERRUPTED:
@@ -104,15 +104,12 @@ def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, d
             return DayRun(day, seconds, outcome="locked")
         rows = found.get("dagster/row_count", 0) if "rows_appended" in found else 0
         unreachable = kind == UnreachableError.__name__
-        return DayRun(day, seconds, rows=rows, **archived, error=error, unreachable=unreachable)
+        return DayRun(day, seconds, rows=rows, **done, error=error, unreachable=unreachable)
     return DayRun(
         day,
         seconds,
         rows=found["dagster/row_count"],
-        **archived,
-        deleted=found["deleted"],
-        proven=found["proven"],
-        left=found["left"],
+        **done,
         outcome=found["outcome"],
         reason=found["reason"],
     )

@@ -68,11 +68,7 @@ def build_restore_job(dataset: Dataset) -> dg.JobDefinition:
                     done.superseded,
                 )
 
-    @dg.job(
-        executor_def=dg.in_process_executor,
-        description="Puts rows back from the files of days.",
-        tags={TABLE_TAG: str(dataset.table)},
-    )
+    @dg.job(executor_def=dg.in_process_executor, description="Puts rows back from the files of days.")
     def restore_job() -> None:
         restore_days()
 

@@ -142,6 +142,16 @@ def test_case_counts_in_a_variables_name(local_installation: Installation, comma
     done = command("run", DRY_RUN="true", dry_run="false")
     assert done.days[KEY]["outcome"] == "dry run"
     assert "dry_run is set, which nobody reads. Is DRY_RUN meant?" in done.said
+    assert command("run", dry_run="true", event_retention_period="40 years").days[KEY]["outcome"] == "purged"
+
+
+def test_a_variable_in_lower_case_never_moves_the_lake(
+    azure_installation: Installation, command: Commands, tmp_path: Path
+):
+    azure_installation.add(1)
+    assert command("run", archive_local_path=str(tmp_path)).code == 0
+    assert list(tmp_path.iterdir()) == []
+    assert azure_installation.content()
 
 
 def test_a_blank_variable_is_none(local_installation: Installation, command: Commands):

@@ -257,6 +257,19 @@ def test_nobody_who_reads_is_no_reason_to_stop(local_installation: Installation)
         local_installation.add(1)
 
 
+def test_output_that_is_lost_is_said(local_installation: Installation):
+    local_installation.add(1)
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$@" > /dev/full', "sh", sys.executable, "-m", "event_archive.cli", "days"],
+        env=clean_environment(**local_installation.variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = "Error: standard output could not be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
 @pytest.mark.parametrize("foreign", [False, True])
 def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installation, command: Commands, foreign: bool):
     for day in DAYS[:2]:
@@ -278,7 +291,7 @@ def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installa
 def test_a_reason_is_shown_to_the_letter(local_installation: Installation, command: Commands):
     for day in DAYS:
         local_installation.add(1, day=day)
-    reason = "[case 17] see [/legal/hold]"
+    reason = "[case 17] see [/legal/hold] :lock:"
     assert command("hold", KEYS[0], "--reason", reason).code == 0
     done = command("run", LOG_FORMAT="console")
     assert (done.code, done.stderr) == (0, "")

@@ -8,6 +8,7 @@ import pytest
 from event_archive.archive import ArchivedDay, archive_day
 from event_archive.definitions import build_definitions
 from event_archive.defs.gate import ARCHIVE_CSV
+from event_archive.errors import UnreachableError
 from event_archive.settings import PipelineSettings
 from event_archive_tests.fixtures.installation import Commands, Installation, failure
 from event_archive_tests.fixtures.pipeline import DAY
@@ -154,6 +155,19 @@ def test_the_check_fails_where_a_recorded_file_is_gone(
     assert ("with 5 rows in it, is gone" in (evaluation.description or "")) == bool(rows)
 
 
+def test_a_check_that_fails_after_the_purge_takes_nothing_back(
+    local_installation: Installation, command: Commands, monkeypatch: pytest.MonkeyPatch
+):
+    def away(*_arguments: Any, **_options: Any) -> None:
+        raise UnreachableError("the lake is away")
+
+    local_installation.add(5)
+    monkeypatch.setattr("event_archive.verify.verify_day", away)
+    done = command("run", VERIFY_NIGHTLY="true")
+    assert (done.code, local_installation.count()) == (1, 0)
+    assert (done.days[KEY]["outcome"], done.end["rows_appended"], done.end["deleted"]) == ("failed", 5, 5)
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_the_check_shows_what_verify_says_and_announces_damage(
     installation: Installation,
@@ -178,7 +192,7 @@ def test_the_check_shows_what_verify_says_and_announces_damage(
     (evaluation,) = result.get_asset_check_evaluations()
     assert (evaluation.check_name, evaluation.passed) == ("archive_is_whole", not damaged)
     assert ("altered" in (evaluation.description or "")) == damaged
-    assert [f"{KEY}: bytes were altered in place" in text for text in webhook.texts] == [True] * damaged
+    assert [f"events_{KEY}.csv: bytes were altered in place" in text for text in webhook.texts] == [True] * damaged
 
 
 def test_the_nightly_job_verifies_where_it_is_told_to(installation: Installation, instance: dg.DagsterInstance):
