@@ -189,6 +189,7 @@ class Writer:
 
     _RETURNING = " RETURNING id::text, event_id, event_type, created_at::text, processed_at::text, payload"
     _KEYS = 40
+    _LAST_KEY = 41
 
     @property
     def has_done_all(self) -> bool:
@@ -204,6 +205,18 @@ class Writer:
                     return
                 self._one(connection, version)
                 time.sleep(pause_seconds)
+
+    def leave_one(self, day: date) -> None:
+        """Writes a row of a day to which it may have moved none that stayed."""
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute("SET TimeZone TO 'UTC'; SET DateStyle TO 'ISO'")
+            row = connection.execute(
+                "INSERT INTO \"Event\" (id, event_id, event_type, created_at, payload) VALUES (%s, 'last', 't', %s, '{}')"
+                + self._RETURNING,
+                [self._LAST_KEY, day],
+            ).fetchone()
+        assert row
+        self.kept[self._LAST_KEY] = row
 
     def _one(self, connection: psycopg.Connection[tuple[Any, ...]], version: int) -> None:
         key = self.random.randint(1, self._KEYS)
@@ -251,6 +264,7 @@ def test_rows_that_change_while_they_are_archived_and_purged_are_never_lost(crow
     writer = Writer(pipeline.database.dsn, random.Random(processes))
     ended = crowd.run(processes, lambda: writer.write(500, 0.004), days=[DAY, NEXT_DAY])
     assert writer.has_done_all, writer.done
+    writer.leave_one(NEXT_DAY)
     alone(pipeline.database.server, pipeline.database.name)
     for turn in ("before", "after"):
         files = [by_key(in_file(pipeline, day)) for day in (DAY, NEXT_DAY)]

@@ -71,4 +71,5 @@ def assert_good(pipeline: Pipeline, day: date = DAY) -> None:
     """The file is what its manifest says."""
     with pipeline.postgres.transaction("test") as connection:
         table = reflect(connection, pipeline.dataset)
-    assert verify_day(pipeline.dataset, day, table=table, lake=pipeline.lake).problems == ()
+    problems = verify_day(pipeline.dataset, day, table=table, lake=pipeline.lake).problems
+    assert problems == (), problems
