@@ -211,9 +211,9 @@ class Writer:
         with psycopg.connect(self.dsn) as connection:
             connection.execute("SET TimeZone TO 'UTC'; SET DateStyle TO 'ISO'")
             row = connection.execute(
-                "INSERT INTO \"Event\" (id, event_id, event_type, created_at, payload) VALUES (%s, 'last', 't', %s, '{}')"
+                'INSERT INTO "Event" (id, event_id, event_type, created_at, payload) VALUES (%s, %s, %s, %s, %s)'
                 + self._RETURNING,
-                [self._LAST_KEY, day],
+                [self._LAST_KEY, "last", "t", day, Jsonb({})],
             ).fetchone()
         assert row
         self.kept[self._LAST_KEY] = row
