@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
+from event_archive.errors import EventArchiveError, RefusedError, UnreachableError, counted
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +48,19 @@ def failures_told(table: str, failures: Iterable[FailedDay], what_to_do: str) ->
         cause = failed.why.replace(failed.day, "DAY") if failed.day else failed.why
         causes.setdefault(cause, []).append(failed.day)
     days = sorted({day for of_cause in causes.values() for day in of_cause if day})
-    counted = f"{len(days)} {'day' if len(days) == 1 else 'days'} of {table} failed" if days else f"{table}: failed"
-    lines = [f"event_archive: {counted}."]
+    what = f"{counted(len(days), 'day', 'days')} of {table} failed" if days else f"{table}: failed"
+    lines = [f"event_archive: {what}."]
     for cause, of_cause in list(causes.items())[:_MOST_CAUSES]:
         told = _listed(sorted(filter(None, of_cause)))
         lines.append(f"{told}{': ' if told else ''}{cause[:_MOST_CHARACTERS]}")
     if len(causes) > _MOST_CAUSES:
         lines.append(f"And {len(causes) - _MOST_CAUSES} other causes.")
     return "\n".join([*lines, what_to_do])
+
+
+def check_told(check: str, why: str) -> str:
+    """A message about a check that failed."""
+    return f"event_archive: the check {check} failed.\n{why[:_MOST_CHARACTERS]}"
 
 
 def post(url: str, message: str) -> None:

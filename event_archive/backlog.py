@@ -150,10 +150,12 @@ class Backlog:
         """A sentence for people; empty where there is no backlog."""
         if not self.days:
             return ""
+        days = counted(
+            self.days, f"aged day since {self.oldest} still holds", f"aged days since {self.oldest} still hold"
+        )
         return (
-            f"{dataset.table}: {counted(self.days, 'aged day', 'aged days')} since {self.oldest} still "
-            f"{'holds' if self.days == 1 else 'hold'} {counted(self.rows, 'row', 'rows')}. See whether the schedule is "
-            "on and their runs failed; raise MAX_DAYS_PER_RUN if they are only many."
+            f"{dataset.table}: {days} {counted(self.rows, 'row', 'rows')}. "
+            "See whether the schedule is on and their runs failed; raise MAX_DAYS_PER_RUN if they are only many."
         )
 
 

@@ -78,6 +78,10 @@ class Dataset:
     retention: Retention
     start: date
 
+    def is_aged(self, day: date, now: datetime) -> bool:
+        """Whether a day may be archived at ``now``, which must be aware."""
+        return self.start <= day <= self.retention.last_aged_day(now)
+
     def require_aged(self, day: date, now: datetime) -> None:
         """Refuses a day that may not be archived at ``now``, which must be aware.
 

@@ -18,6 +18,11 @@ _LINE = "{:<10}  {:>12}  {:>12}  {:>10}  {:>12}  {:>8}  {:>8}  {}"
 _HEADER = _LINE.format("day", "rows", "appended", "size", "deleted", "left", "seconds", "")
 
 
+def plain_console() -> Console:
+    """Standard output, for text that others wrote: as it is, to the letter."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
 @dataclass(frozen=True, slots=True)
 class DayRun:
     """How one day went.
@@ -48,6 +53,18 @@ class DayRun:
     reason: str = ""
     error: str | None = None
     unreachable: bool = False
+
+    @property
+    def line(self) -> dict[str, object]:
+        """What a JSON line of the day holds, where the assets wrote none."""
+        return {
+            "day": self.day.isoformat(),
+            "outcome": self.outcome,
+            "rows": self.rows,
+            "deleted": self.deleted,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 @dataclass
@@ -81,9 +98,7 @@ class Display:
     """Shows a run as it goes: a line a day and a live line of what is under way; JSON lines elsewhere."""
 
     as_json: bool
-    console: Console = field(
-        default_factory=lambda: Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    )
+    console: Console = field(default_factory=plain_console)
     _live: Progress | None = None
     _task: Any = None
     _moved: dict[str, list[int]] = field(default_factory=dict)
@@ -119,11 +134,7 @@ class Display:
         """Shows one day that is done. In JSON, the assets have logged what went well."""
         if self.as_json:
             if run.error:
-                extra = {
-                    "day": run.day.isoformat(), "outcome": run.outcome, "rows": run.rows, "deleted": run.deleted,
-                    "bytes": run.bytes, "seconds": round(run.seconds, 3),
-                }  # fmt: skip
-                logger.error("day %s failed: %s", run.day, run.error, extra=extra)
+                logger.error("day %s failed: %s", run.day, run.error, extra=run.line)
             return
         if self._live:
             self._live.advance(self._task)

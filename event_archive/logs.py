@@ -22,11 +22,11 @@ def configure(*, as_json: bool, as_output: bool = True) -> None:
         as_json: a JSON object a line; else plain lines, warnings alone, on standard error.
         as_output: JSON on standard output, else on standard error, and warnings alone: the output is something else.
     """
-    logger = logging.getLogger(_LOGGER)
-    handler = logging.StreamHandler(sys.stdout if as_json and as_output else sys.stderr)
+    logger, is_output = logging.getLogger(_LOGGER), as_json and as_output
+    handler = logging.StreamHandler(sys.stdout if is_output else sys.stderr)
     handler.setFormatter(_formatter(as_json=as_json))
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO if as_json and as_output else logging.WARNING)
+    logger.setLevel(logging.INFO if is_output else logging.WARNING)
     logger.propagate = False
     for library in _LIBRARIES:
         # What they warn of on the way to an error is said in ours.

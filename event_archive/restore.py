@@ -116,8 +116,8 @@ def restore_day(
         if lost:
             _tell(target, lost, file, by_us=manifest is not None)
         restored = _insert(connection, readback, file)
-        aged = dataset.start <= day <= dataset.retention.last_aged_day(now_utc())
-        if aged and target == dataset.table and hold_on(connection, dataset, day) is None:
+        purged_again = target == dataset.table and dataset.is_aged(day, now_utc())
+        if purged_again and hold_on(connection, dataset, day) is None:
             logger.warning(
                 "%s, %s: restored in place. The next night archives and purges these rows again, unless the day is "
                 "held: event-archive hold %s --reason …",

@@ -150,7 +150,7 @@ class _EnvironmentSettings(BaseModel):
 
     @classmethod
     def _read(cls, given: tuple[tuple[str, str], ...]) -> Self:
-        problems = cls._contradictions()
+        problems = cls._contradictions({name.upper() for name, _ in given})
         try:
             settings = cls.model_validate(dict(given))
         except ValidationError as error:
@@ -160,8 +160,8 @@ class _EnvironmentSettings(BaseModel):
         raise ConfigurationError("The environment is not right:\n" + "\n".join(f"  {line}" for line in problems))
 
     @classmethod
-    def _contradictions(cls) -> list[str]:
-        """What is wrong between variables."""
+    def _contradictions(cls, _present: set[str]) -> list[str]:
+        """What is wrong between the variables that are set."""
         return []
 
     @classmethod
@@ -238,8 +238,8 @@ class Settings(PipelineSettings):
     alert_webhook_url: Annotated[SecretStr, AfterValidator(_http_url)] | None = None
 
     @classmethod
-    def _contradictions(cls) -> list[str]:
-        given = [name for name in _LAKES if os.environ.get(name, "").strip()]
+    def _contradictions(cls, present: set[str]) -> list[str]:
+        given = [name for name in _LAKES if name in present]
         if len(given) == 1:
             return []
         found = f"{' and '.join(given)} are" if given else "none is"
@@ -261,9 +261,9 @@ class InstanceSettings(_EnvironmentSettings):
     dagster_logs_container: Annotated[str, AfterValidator(_container)] = "dagster-logs"
 
     @classmethod
-    def _contradictions(cls) -> list[str]:
+    def _contradictions(cls, present: set[str]) -> list[str]:
         names = ("DAGSTER_PG_HOST", "DAGSTER_PG_DB", "DAGSTER_PG_USERNAME")
-        absent = [name for name in names if not os.environ.get(name, "").strip()]
+        absent = [name for name in names if name not in present]
         if len(absent) in (0, len(names)):
             return []
         given = [name for name in names if name not in absent]

@@ -35,6 +35,18 @@ class DayType(click.ParamType[date]):
 DAY = DayType()
 
 
+def days_argument(*, required: bool = False) -> Callable[[Command], Command]:
+    """``DAY…``, as ``days``: each once, in the order given."""
+    return click.argument(
+        "days",
+        metavar="DAY..." if required else "[DAY]...",
+        nargs=-1,
+        type=DAY,
+        required=required,
+        callback=lambda _context, _argument, days: tuple(dict.fromkeys(days)),
+    )
+
+
 def range_options(command: Command) -> Command:
     """``--from DAY --to DAY``, as ``first`` and ``last``."""
     for flag, name, words in (("--to", "last", "Up to this day."), ("--from", "first", "From this day on.")):

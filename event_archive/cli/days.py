@@ -20,7 +20,6 @@ def list_days(first: date | None, last: date | None) -> None:
 
     settings = load_settings()
     dataset, now = settings.dataset, now_utc()
-    last_aged = dataset.retention.last_aged_day(now)
     in_table, orphans = rows_of_aged_days(dataset, now, services.primary(settings))
     with services.lake(settings) as lake:
         in_lake = {day: file for file in lake.list(dataset.folder) if (day := dataset.day_of(file.path))}
@@ -28,7 +27,7 @@ def list_days(first: date | None, last: date | None) -> None:
         {
             "day": day.isoformat(),
             # Of a day that is not aged nothing is known: it was not counted.
-            "rows": in_table.get(day, 0) if dataset.start <= day <= last_aged else None,
+            "rows": in_table.get(day, 0) if dataset.is_aged(day, now) else None,
             "lake_rows": stored_rows(in_lake[day]) if day in in_lake else None,
             "lake_bytes": in_lake[day].size_bytes if day in in_lake else None,
         }
@@ -39,7 +38,7 @@ def list_days(first: date | None, last: date | None) -> None:
         for line in lines:
             click.echo(json.dumps(line))
     else:
-        _print_days(lines, now, str(dataset.table), last_aged)
+        _print_days(lines, now, str(dataset.table), dataset.retention.last_aged_day(now))
     if orphans:
         click.echo(f"Warning: {orphans_told(dataset, orphans)}", err=True)
 

@@ -58,9 +58,9 @@ def _definitions() -> "dg.Definitions":
 
 def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterator[Finding]":
     """Shows each finding when it is there, in the end what was not looked at; on a terminal, what is waited for."""
-    from rich.console import Console
+    from event_archive.display import plain_console
 
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = plain_console()
     to_come = [name for topic in topics for name in topic.checks]
     width = max(map(len, to_come))
     counts = Counter[str]()

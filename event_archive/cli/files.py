@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from event_archive.cli.arguments import DAY, check_range, day_and_last, load_settings, range_options, within
+from event_archive.cli.arguments import (
+    DAY,
+    check_range,
+    day_and_last,
+    days_argument,
+    load_settings,
+    range_options,
+    within,
+)
 from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -16,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("days", metavar="[DAY]...", nargs=-1, type=DAY)
+@days_argument()
 @range_options
 def verify(days: tuple[date, ...], first: date | None, last: date | None) -> None:
     """Reads files back and holds them against their manifest: all files, those of a range, or of the days named."""
@@ -27,7 +35,7 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None) -> Non
     settings = load_settings()
     with services.lake(settings) as lake:
         in_lake = (settings.dataset.day_of(file.path) for file in lake.list(settings.dataset.folder))
-        wanted = tuple(dict.fromkeys(days)) or tuple(day for day in in_lake if day and within(day, first, last))
+        wanted = days or tuple(day for day in in_lake if day and within(day, first, last))
         table = None
         try:
             table = services.shape(settings, "copy")
@@ -73,7 +81,7 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
 
 
 @click.command()
-@click.argument("days", metavar="DAY...", nargs=-1, type=DAY, required=True)
+@days_argument(required=True)
 def adopt(days: tuple[date, ...]) -> None:
     """Accepts files as they stand, though they contradict their manifest: it is made anew, the bytes stay."""
     from event_archive import services
@@ -86,7 +94,7 @@ def adopt(days: tuple[date, ...]) -> None:
             manifest = adopt_day(settings.dataset, day, postgres=services.primary(settings), lake=lake)
             return {"rows": manifest.rows, "bytes": manifest.bytes, "sha256": manifest.sha256}, None
 
-        _each(settings, tuple(dict.fromkeys(days)), adopted, good="adopted", none="")
+        _each(settings, days, adopted, good="adopted", none="")
 
 
 Told = tuple[dict[str, Any], str | None]

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from event_archive.cli.arguments import DAY, check_range, load_settings, range_options, within
+from event_archive.cli.arguments import check_range, days_argument, load_settings, range_options, within
 
 if TYPE_CHECKING:
     from event_archive.display import Totals
     from event_archive.settings import Settings
 
 
+_THRESHOLDS = gc.get_threshold()
+"""Python's own: ``main`` raises them while commands import."""
+
+
 @click.command()
-@click.argument("days", metavar="[DAY]...", nargs=-1, type=DAY)
+@days_argument()
 @range_options
 @click.option("--dry-run", is_flag=True, help="Archive, read back and compare, then roll back instead of committing.")
 def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_run: bool) -> None:
@@ -51,7 +55,7 @@ def _run(
     started, dataset = time.monotonic(), settings.dataset
     if days:
         services.shape(settings, "archive")
-        wanted = list(dict.fromkeys(days))
+        wanted = list(days)
     else:
         to_do = days_to_do(dataset, now_utc(), services.primary(settings))
         wanted = [day for day in to_do if within(day, first, last)]
@@ -69,7 +73,7 @@ def _run(
     job = build_definitions(settings, progress=display.progress).resolve_job_def("archive_job")
     # What is there by now stays. The days make garbage, which is to be found soon.
     gc.freeze()
-    gc.set_threshold(700, 10, 10)
+    gc.set_threshold(*_THRESHOLDS)
     with instance_of_environment() as instance, display.running(wanted):
         for day in wanted:
             # The first day is always done, or a short budget would never come to an end.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster_shared.utils.warnings import PreviewWarning
 
-from event_archive.alerts import announce
+from event_archive.alerts import announce, check_told
 from event_archive.backlog import backlog, orphans, orphans_told
 from event_archive.dataset import Dataset
 from event_archive.days import now_utc, parse_day
@@ -17,8 +17,6 @@ from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.errors import BusyError, RefusedError, UnreachableError
 from event_archive.settings import Settings
 from event_archive.table import reflect
-
-_MOST_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
 def _announce(check: str, why: str) -> None:
     """Tells of a check that failed: no run fails of it, so nobody else would."""
     if url := Settings.load().alert_webhook_url:
-        announce(url.get_secret_value(), f"event_archive: the check {check} failed.\n{why[:_MOST_CHARACTERS]}")
+        announce(url.get_secret_value(), check_told(check, why))
 
 
 def _backlog_is_small(dataset: Dataset, alert_days: int) -> dg.AssetChecksDefinition:

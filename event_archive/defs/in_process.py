@@ -98,10 +98,9 @@ def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, d
         if kind == INTERRUPTED:
             raise KeyboardInterrupt
         if kind == LockedError.__name__:
-            logger.info("day %s: locked", day, extra=dict.fromkeys(("rows", "deleted", "bytes"), 0) | {
-                "day": day.isoformat(), "outcome": "locked", "seconds": round(seconds, 3),
-            })  # fmt: skip
-            return DayRun(day, seconds, outcome="locked")
+            locked = DayRun(day, seconds, outcome="locked")
+            logger.info("day %s: locked", day, extra=locked.line)
+            return locked
         rows = found.get("dagster/row_count", 0) if "rows_appended" in found else 0
         unreachable = kind == UnreachableError.__name__
         return DayRun(day, seconds, rows=rows, **done, error=error, unreachable=unreachable)

@@ -73,8 +73,8 @@ class LocalLake:
         with _translated(path):
             upload = _LocalUpload(self._target(path), path, replaces)
         try:
-            if append:
-                upload.copy_replaced()
+            if append and replaces:
+                upload.begin_with(replaces)
             yield upload
         finally:
             upload.close()
@@ -110,13 +110,11 @@ class _LocalUpload:
             # Released however this process ends: what tells a living writer's file from a dead one's.
             fcntl.flock(self._content, fcntl.LOCK_EX)
 
-    def copy_replaced(self) -> None:
+    def begin_with(self, file: StoredFile) -> None:
         """Begins with the content of the file that is appended to."""
-        if self._replaces is None:
-            raise ValueError(f"{self._path}: there is nothing to append to")
-        with _translated(self._path), _open_version(self._target, self._replaces) as old:
+        with _translated(self._path), _open_version(self._target, file) as old:
             _copy(old, self._content)
-            if os.fstat(self._content.fileno()).st_size != self._replaces.size_bytes:
+            if os.fstat(self._content.fileno()).st_size != file.size_bytes:
                 raise _changed(self._path)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from event_archive_tests.azurite import Azurite
 from event_archive_tests.fixtures.installation import Commands, Finished, Installation
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import password_role
+from event_archive_tests.fixtures.servers import serving
 
 KEY = DAY.isoformat()
 PASSWORD = "pa55w0rd-nobody-may-see"
@@ -179,20 +181,16 @@ def test_a_database_that_is_out_of_reach(local_installation: Installation, comma
     ],
 )
 def test_a_server_that_is_full_or_starting_refuses_nobody_for_good(words: str, may_pass: bool):
-    def refuse() -> None:
-        connection, _ = server.accept()
-        with connection:
-            connection.recv(1024)
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1024)
             fields = f"SFATAL\0VFATAL\0C53300\0M{words}\0\0".encode()
-            connection.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+            self.request.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        refusing = threading.Thread(target=refuse)
-        refusing.start()
-        address = f"host=127.0.0.1 port={server.getsockname()[1]} user=u dbname=d sslmode=disable gssencmode=disable"
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)) as port:
+        address = f"host=127.0.0.1 port={port} user=u dbname=d sslmode=disable gssencmode=disable"
         with pytest.raises(EventArchiveError, match=re.escape(words)) as raised, Postgres(address).transaction("it"):
             pass
-        refusing.join()
     assert raised.value.transient == may_pass
 
 

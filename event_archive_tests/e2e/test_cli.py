@@ -240,18 +240,23 @@ def test_what_a_day_that_fails_was_given_is_counted(local_installation: Installa
     assert done.end["bytes"] == sum(len(local_installation.content(day)) for day in DAYS)
 
 
+def in_shell(installation: Installation, script: str, command: str) -> "subprocess.CompletedProcess[str]":
+    """Runs a shell's script, whose arguments are a command of the product."""
+    return subprocess.run(
+        ["/bin/sh", "-c", script, "sh", sys.executable, "-m", "event_archive.cli", command],
+        env=clean_environment(**installation.variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_nobody_who_reads_is_no_reason_to_stop(local_installation: Installation):
     for day in DAYS:
         local_installation.add(2, day=day)
     closed = 'exec 3>&1; ({ LOG_FORMAT=console "$@"; echo $? >&3; } | true) 3>&3'
-    for shell in (closed, '"$@" >&-; echo $?'):
-        done = subprocess.run(
-            ["/bin/sh", "-c", shell, "sh", sys.executable, "-m", "event_archive.cli", "run"],
-            env=clean_environment(**local_installation.variables),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    for script in (closed, '"$@" >&-; echo $?'):
+        done = in_shell(local_installation, script, "run")
         assert (done.stdout, done.stderr) == ("0\n", "")
         assert local_installation.count() == 0
         local_installation.add(1)
@@ -259,13 +264,7 @@ def test_nobody_who_reads_is_no_reason_to_stop(local_installation: Installation)
 
 def test_output_that_is_lost_is_said(local_installation: Installation):
     local_installation.add(1)
-    done = subprocess.run(
-        ["/bin/sh", "-c", '"$@" > /dev/full', "sh", sys.executable, "-m", "event_archive.cli", "days"],
-        env=clean_environment(**local_installation.variables),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = in_shell(local_installation, '"$@" > /dev/full', "days")
     told = "Error: standard output could not be written: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, told)
 
