@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from event_archive import logs
+from event_archive.config.environment import PipelineSettings
 from event_archive.defs.assets import build_assets
 from event_archive.defs.checks import build_checks
 from event_archive.defs.jobs import build_archive_job, build_restore_job
@@ -11,8 +11,8 @@ from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.defs.schedules import build_schedule
 from event_archive.defs.sensors import build_sensors
 from event_archive.defs.upkeep import build_upkeep
-from event_archive.readback import Progress, no_progress
-from event_archive.settings import PipelineSettings
+from event_archive.observability import logs
+from event_archive.operations.readback import Progress, no_progress
 
 
 def build_definitions(settings: PipelineSettings, *, progress: Progress = no_progress) -> dg.Definitions:

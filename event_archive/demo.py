@@ -13,14 +13,14 @@ from pathlib import Path
 import click
 import psycopg
 
-from event_archive import services
-from event_archive.backlog import days_to_do
-from event_archive.days import ONE_DAY, now_utc
-from event_archive.display import size
+from event_archive.config import services
+from event_archive.config.environment import Settings
+from event_archive.domain.days import ONE_DAY, now_utc
+from event_archive.domain.manifest import Manifest
+from event_archive.domain.wording import size
 from event_archive.errors import ConfigurationError
-from event_archive.manifest import Manifest
-from event_archive.postgres import one
-from event_archive.settings import Settings
+from event_archive.nightly.backlog import days_to_do
+from event_archive.postgres.session import one
 
 AGED_DAYS = 10
 EVENTS_PER_AGED_DAY = 20_000

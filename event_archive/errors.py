@@ -1,4 +1,4 @@
-"""The errors that people see. Here: one small hierarchy, and how messages count. Not here: how a front end shows them.
+"""The errors that people see. Here: one small hierarchy. Not here: how a front end shows them.
 
 A message says what happened, to which day and table, what was expected and found, and what to do. It never holds a
 secret: a connection string, a key, a token or a signed URL.
@@ -53,8 +53,3 @@ class FileChangedError(EventArchiveError):
     """The file is not (any more) the one that this call was conditional on: somebody else was faster."""
 
     transient = True
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """A number and what there is of it: ``counted(1, "row is", "rows are")``."""
-    return f"{number} {one if number == 1 else many}"

@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from event_archive.alerts import FailedDay, announce, failures_told
-from event_archive.backlog import rows_of_aged_days
-from event_archive.days import now_utc
-from event_archive.display import Totals
+from event_archive.config.environment import Settings
+from event_archive.config.services import primary
+from event_archive.domain.days import now_utc
 from event_archive.errors import EventArchiveError
-from event_archive.metrics import RunFigures, write
-from event_archive.services import primary
-from event_archive.settings import Settings
+from event_archive.nightly.backlog import rows_of_aged_days
+from event_archive.observability.alerts import FailedDay, announce, failures_told
+from event_archive.observability.console import Totals
+from event_archive.observability.metrics import RunFigures, write
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import click
 from event_archive.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from event_archive.settings import Settings
+    from event_archive.config.environment import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -22,7 +22,7 @@ class DayType(click.ParamType[date]):
 
     def convert(self, value: str | date, param: click.Parameter | None, ctx: click.Context | None) -> date:
         """Reads ``YYYY-MM-DD``."""
-        from event_archive.days import parse_day
+        from event_archive.domain.days import parse_day
 
         if isinstance(value, date):
             return value
@@ -71,8 +71,8 @@ def day_and_last(day: date, last: date | None) -> tuple[date, date]:
 
 def load_settings(*, log_is_output: bool = False) -> "Settings":
     """The settings, with logging as they say: as the command's output, or beside it."""
-    from event_archive import logs
-    from event_archive.settings import Settings, misspelt
+    from event_archive.config.environment import Settings, misspelt
+    from event_archive.observability import logs
 
     settings = Settings.load()
     logs.configure(as_json=settings.log_as_json, as_output=log_is_output)

@@ -13,10 +13,10 @@ from event_archive.cli.arguments import check_range, load_settings, range_option
 def list_days(first: date | None, last: date | None) -> None:
     """Lists the aged days: rows in the table, rows and bytes in the lake."""
     check_range((), first, last)
-    from event_archive import services
-    from event_archive.backlog import orphans_told, rows_of_aged_days
-    from event_archive.days import now_utc
-    from event_archive.manifest import stored_rows
+    from event_archive.config import services
+    from event_archive.domain.days import now_utc
+    from event_archive.domain.manifest import stored_rows
+    from event_archive.nightly.backlog import orphans_told, rows_of_aged_days
 
     settings = load_settings()
     dataset, now = settings.dataset, now_utc()
@@ -44,7 +44,7 @@ def list_days(first: date | None, last: date | None) -> None:
 
 
 def _print_days(lines: list[dict[str, str | int | None]], now: datetime, table: str, last_aged: date) -> None:
-    from event_archive.display import size
+    from event_archive.domain.wording import size
 
     form = "{:<10}  {:>14}  {:>14}  {:>10}"
     click.echo(form.format("day", "rows in table", "rows in lake", "size"))

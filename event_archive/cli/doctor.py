@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from event_archive.errors import counted
+from event_archive.domain.wording import counted
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -28,8 +28,8 @@ def doctor(*, as_json: bool) -> None:
     Changes nothing in the database; a probe file in the lake is removed again. Exit code 0: nothing is bad, though
     there may be warnings; 1: something is; 2: the settings are.
     """
-    from event_archive import logs
     from event_archive.doctor.findings import go_through
+    from event_archive.observability import logs
 
     # Standard output is for findings, whatever LOG_FORMAT says.
     logs.configure(as_json=False)
@@ -50,7 +50,8 @@ def _topics() -> "tuple[Topic, ...]":
 
 
 def _definitions() -> "dg.Definitions":
-    from event_archive import definitions, logs
+    from event_archive import definitions
+    from event_archive.observability import logs
 
     logs.configure(as_json=False)
     return definitions.defs
@@ -58,7 +59,7 @@ def _definitions() -> "dg.Definitions":
 
 def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterator[Finding]":
     """Shows each finding when it is there, in the end what was not looked at; on a terminal, what is waited for."""
-    from event_archive.display import plain_console
+    from event_archive.observability.console import plain_console
 
     console = plain_console()
     to_come = [name for topic in topics for name in topic.checks]

@@ -20,7 +20,7 @@ from event_archive.cli.arguments import (
 from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
-    from event_archive.settings import Settings
+    from event_archive.config.environment import Settings
 
 
 @click.command()
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 def verify(days: tuple[date, ...], first: date | None, last: date | None) -> None:
     """Reads files back and holds them against their manifest: all files, those of a range, or of the days named."""
     check_range(days, first, last)
-    from event_archive import services
-    from event_archive.verify import verify_day
+    from event_archive.config import services
+    from event_archive.operations.verify import verify_day
+    from event_archive.table.shape import current_shape
 
     settings = load_settings()
     with services.lake(settings) as lake:
@@ -38,7 +39,7 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None) -> Non
         wanted = days or tuple(day for day in in_lake if day and within(day, first, last))
         table = None
         try:
-            table = services.shape(settings, "copy")
+            table = current_shape(settings.dataset, services.primary(settings), "copy")
         except (BusyError, RefusedError, UnreachableError) as error:
             click.echo(f"Values are not looked at, only the files as a whole: {error}", err=True)
 
@@ -62,9 +63,9 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
     first, last = day_and_last(day, last)
     if target and in_place:
         raise click.UsageError("Give --table or --in-place, not both.")
-    from event_archive import services
-    from event_archive.restore import days_with_file, restore_day
-    from event_archive.restore_target import target_named
+    from event_archive.config import services
+    from event_archive.operations.restore.day import days_with_file, restore_day
+    from event_archive.operations.restore.target import target_named
 
     settings = load_settings()
     dataset = settings.dataset
@@ -84,8 +85,8 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
 @days_argument(required=True)
 def adopt(days: tuple[date, ...]) -> None:
     """Accepts files as they stand, though they contradict their manifest: it is made anew, the bytes stay."""
-    from event_archive import services
-    from event_archive.adopt import adopt_day
+    from event_archive.config import services
+    from event_archive.operations.adopt import adopt_day
 
     settings = load_settings()
     with services.lake(settings) as lake:

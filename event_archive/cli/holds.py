@@ -6,7 +6,7 @@ from datetime import date
 import click
 
 from event_archive.cli.arguments import DAY, day_and_last, load_settings
-from event_archive.errors import counted
+from event_archive.domain.wording import counted
 
 
 @click.command()
@@ -20,7 +20,8 @@ def hold(day: date, last: date | None, reason: str) -> None:
         raise click.UsageError("--reason must say why.")
     if any("\ud800" <= sign <= "\udfff" for sign in reason):
         raise click.UsageError("--reason is no text in this locale's encoding; set LC_ALL=C.UTF-8, or write ASCII.")
-    from event_archive import holds, services
+    from event_archive.config import services
+    from event_archive.table import holds
 
     settings = load_settings()
     holds.hold(settings.dataset, first, last, reason.strip(), services.primary(settings))
@@ -36,7 +37,8 @@ def hold(day: date, last: date | None, reason: str) -> None:
 def release(day: date, last: date | None) -> None:
     """Releases held days: the next run purges them."""
     first, last = day_and_last(day, last)
-    from event_archive import holds, services
+    from event_archive.config import services
+    from event_archive.table import holds
 
     settings = load_settings()
     released = holds.release(settings.dataset, first, last, services.primary(settings))
@@ -50,7 +52,8 @@ def release(day: date, last: date | None) -> None:
 @click.command("holds")
 def list_holds() -> None:
     """Lists the held days."""
-    from event_archive import holds, services
+    from event_archive.config import services
+    from event_archive.table import holds
 
     settings = load_settings()
     found = holds.holds(settings.dataset, services.primary(settings))

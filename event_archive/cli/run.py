@@ -11,8 +11,8 @@ import click
 from event_archive.cli.arguments import check_range, days_argument, load_settings, range_options, within
 
 if TYPE_CHECKING:
-    from event_archive.display import Totals
-    from event_archive.settings import Settings
+    from event_archive.config.environment import Settings
+    from event_archive.observability.console import Totals
 
 
 _THRESHOLDS = gc.get_threshold()
@@ -27,7 +27,7 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
     """Archives and purges every aged day that still holds rows, those of a range, or the days named (YYYY-MM-DD)."""
     check_range(days, first, last)
     from event_archive.cli.announce import announced
-    from event_archive.days import now_utc
+    from event_archive.domain.days import now_utc
 
     settings = load_settings(log_is_output=True)
     for day in [*days, *filter(None, (first, last))]:
@@ -47,14 +47,15 @@ def _run(
     *,
     dry_run: bool,
 ) -> None:
-    from event_archive import services
-    from event_archive.backlog import days_to_do
-    from event_archive.days import now_utc
-    from event_archive.display import Display
+    from event_archive.config import services
+    from event_archive.domain.days import now_utc
+    from event_archive.nightly.backlog import days_to_do
+    from event_archive.observability.console import Display
+    from event_archive.table.shape import current_shape
 
     started, dataset = time.monotonic(), settings.dataset
     if days:
-        services.shape(settings, "archive")
+        current_shape(settings.dataset, services.primary(settings))
         wanted = list(days)
     else:
         to_do = days_to_do(dataset, now_utc(), services.primary(settings))

@@ -7,19 +7,19 @@ from typing import Any
 
 import dagster as dg
 
-from event_archive.archive import ArchivedDay, archive_day
-from event_archive.backlog import aged_rows
-from event_archive.dataset import Dataset
-from event_archive.days import parse_day
+from event_archive.config.environment import PipelineSettings
 from event_archive.defs.failures import failures_told
 from event_archive.defs.gate import latest_record
 from event_archive.defs.preview import preview
 from event_archive.defs.resources import LakeResource, PostgresResource
-from event_archive.manifest import Record
-from event_archive.purge import PurgedDay, purge_day
-from event_archive.readback import Progress
-from event_archive.replicas import await_replicas
-from event_archive.settings import PipelineSettings
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.days import parse_day
+from event_archive.domain.manifest import Record
+from event_archive.nightly.backlog import aged_rows
+from event_archive.operations.archive import ArchivedDay, archive_day
+from event_archive.operations.purge import PurgedDay, purge_day
+from event_archive.operations.readback import Progress
+from event_archive.postgres.replicas import await_replicas
 
 logger = logging.getLogger(__name__)
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster_shared.utils.warnings import PreviewWarning
 
-from event_archive.alerts import announce, check_told
-from event_archive.backlog import backlog, orphans, orphans_told
-from event_archive.dataset import Dataset
-from event_archive.days import now_utc, parse_day
+from event_archive.config.environment import Settings
 from event_archive.defs.assets import POOL
 from event_archive.defs.failures import failures_told
 from event_archive.defs.gate import AGED_EVENTS, ARCHIVE_CSV, record_if_any
 from event_archive.defs.resources import LakeResource, PostgresResource
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.days import now_utc, parse_day
 from event_archive.errors import BusyError, RefusedError, UnreachableError
-from event_archive.settings import Settings
-from event_archive.table import reflect
+from event_archive.nightly.backlog import backlog, orphans, orphans_told
+from event_archive.observability.alerts import announce, check_told
+from event_archive.table.shape import reflect
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
             context: dg.AssetCheckExecutionContext, postgres: PostgresResource, lake: LakeResource
         ) -> dg.AssetCheckResult:
             # Late: pyarrow is a fifth of the memory that a run needs, and no run of the job does.
-            from event_archive.verify import verify_day
+            from event_archive.operations.verify import verify_day
 
             day = parse_day(context.partition_key)
             with failures_told(), lake.open() as opened:

@@ -4,8 +4,8 @@ from datetime import date
 
 import dagster as dg
 
+from event_archive.domain.manifest import Record
 from event_archive.errors import IntegrityError
-from event_archive.manifest import Record
 
 AGED_EVENTS = dg.AssetKey("aged_events")
 ARCHIVE_CSV = dg.AssetKey("archive_csv")

@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from yaml import YAMLError
 
 from event_archive.defs.failures import INTERRUPTED, first_failure
-from event_archive.display import DayRun
 from event_archive.errors import ConfigurationError, LockedError, RefusedError, UnreachableError
+from event_archive.observability.console import DayRun
 
 logger = logging.getLogger(__name__)
 

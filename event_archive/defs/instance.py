@@ -14,7 +14,7 @@ from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import ConfigurableClassData
 
-from event_archive.settings import InstanceSettings
+from event_archive.config.environment import InstanceSettings
 
 _POSTGRES_CLASSES = {
     "storage": "DagsterPostgresStorage",

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from event_archive.dataset import Dataset
-from event_archive.days import parse_day
 from event_archive.defs.assets import POOL
 from event_archive.defs.failures import failures_told
 from event_archive.defs.resources import LakeResource, PostgresResource
-from event_archive.restore import days_with_file, restore_day
-from event_archive.restore_target import target_named
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.days import parse_day
+from event_archive.operations.restore.day import days_with_file, restore_day
+from event_archive.operations.restore.target import target_named
 
 TABLE_TAG = "event_archive/table"
 """On every run of the job: which table's. Other pipelines of the same Dagster have partitions of the same names."""

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from event_archive.dataset import Dataset
+from event_archive.domain.dataset import Dataset
 
 
 def aged_days(dataset: Dataset) -> dg.DailyPartitionsDefinition:

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 
 import dagster as dg
 
-from event_archive import services
-from event_archive.lake import Lake
-from event_archive.postgres import Postgres
-from event_archive.settings import Settings
+from event_archive.config import services
+from event_archive.config.environment import Settings
+from event_archive.lake.protocol import Lake
+from event_archive.postgres.session import Postgres
 
 
 class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -9,14 +9,14 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.storage.dagster_run import TagBucket
 from dagster._utils.schedules import is_valid_cron_schedule
 
-from event_archive.alerts import FailedDay, announce, failures_told
-from event_archive.backlog import days_to_do
-from event_archive.dataset import Dataset
+from event_archive.config.environment import Settings
 from event_archive.defs.assets import OUTCOME_TAG
 from event_archive.defs.jobs import TABLE_TAG
 from event_archive.defs.resources import PostgresResource
+from event_archive.domain.dataset import Dataset
 from event_archive.errors import ConfigurationError, EventArchiveError
-from event_archive.settings import Settings
+from event_archive.nightly.backlog import days_to_do
+from event_archive.observability.alerts import FailedDay, announce, failures_told
 
 TICK_TAG = "event_archive/tick"
 """On every run that the schedule launched: when."""

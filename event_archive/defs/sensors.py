@@ -8,14 +8,14 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
-from event_archive.alerts import FailedDay, announce, failures_told, post
-from event_archive.backlog import days_without_rows
-from event_archive.dataset import Dataset
-from event_archive.days import parse_day
+from event_archive.config.environment import Settings
 from event_archive.defs.failures import first_failure
 from event_archive.defs.resources import PostgresResource
 from event_archive.defs.schedules import PARTITION_TAG, days_in_flight
-from event_archive.settings import Settings
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.days import parse_day
+from event_archive.nightly.backlog import days_without_rows
+from event_archive.observability.alerts import FailedDay, announce, failures_told, post
 
 _NOWHERE = "ALERT_WEBHOOK_URL is not set: nobody is told"
 _UNKNOWN = "a crash, or an error that event_archive does not know: see the run"

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from event_archive.dataset import Dataset
 from event_archive.defs.gate import ASSET_KEYS, latest_materialization
 from event_archive.defs.jobs import TABLE_TAG
 from event_archive.defs.schedules import PARTITION_TAG
+from event_archive.domain.dataset import Dataset
 
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _PAGE = 200

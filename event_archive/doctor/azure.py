@@ -8,7 +8,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import ContainerClient, StorageErrorCode
 
 from event_archive.errors import RefusedError
-from event_archive.lake.azure_errors import ask, or_none
+from event_archive.lake.azure.errors import ask, or_none
 
 
 def lacks_container(

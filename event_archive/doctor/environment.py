@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from event_archive import services
+from event_archive.config import services
+from event_archive.config.environment import InstanceSettings, Settings, misspelt
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.errors import ConfigurationError
-from event_archive.settings import InstanceSettings, Settings, misspelt
 
 SETTINGS = ("settings",)
 ALERTS = ("alerts",)

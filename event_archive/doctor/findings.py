@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from event_archive.config.environment import Settings
 from event_archive.errors import EventArchiveError
-from event_archive.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

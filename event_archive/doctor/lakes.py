@@ -9,19 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from event_archive import services
-from event_archive.dataset import Dataset
-from event_archive.display import size
+from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
-from event_archive.errors import EventArchiveError, FileChangedError, counted
-from event_archive.lake import Lake, StoredFile
-from event_archive.lake.local import LocalLake
-from event_archive.lake.local_sidecar import write_sidecar
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.wording import counted, size
+from event_archive.errors import EventArchiveError, FileChangedError
+from event_archive.lake.local.folder import LocalLake
+from event_archive.lake.local.sidecar import write_sidecar
+from event_archive.lake.protocol import Lake, StoredFile
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
-    from event_archive.lake.azure import AzureLake
+    from event_archive.lake.azure.container import AzureLake
 
 LAKE = ("lake", "lake_write", "lake_delete", "lake_store")
 

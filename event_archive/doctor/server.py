@@ -8,12 +8,12 @@ from ipaddress import ip_address
 
 from psycopg import sql
 
-from event_archive import services
-from event_archive.dataset import TableName, quoted
+from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
-from event_archive.holds import HOLD_TABLE
-from event_archive.postgres import Connection, Postgres, one
-from event_archive.table import reflect
+from event_archive.domain.dataset import TableName, quoted
+from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.table.holds import HOLD_TABLE
+from event_archive.table.shape import reflect
 
 SERVER = ("postgres", "postgres_tls", "postgres_primary", "privileges")
 REPLICA = ("replica",)

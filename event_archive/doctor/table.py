@@ -4,16 +4,17 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
-from event_archive import services
-from event_archive.backlog import orphans_told
-from event_archive.dataset import TableName, quoted
+from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.doctor.server import reading
-from event_archive.errors import BusyError, counted
-from event_archive.holds import holds
-from event_archive.postgres import Connection, one
-from event_archive.rows import count_orphans
-from event_archive.table import Table, reflect
+from event_archive.domain.dataset import TableName, quoted
+from event_archive.domain.wording import counted
+from event_archive.errors import BusyError
+from event_archive.nightly.backlog import orphans_told
+from event_archive.postgres.session import Connection, one
+from event_archive.table.holds import holds
+from event_archive.table.rows import count_orphans
+from event_archive.table.shape import Table, reflect
 
 TABLE = (
     "table", "time_index", "time_zone", "triggers", "foreign_keys", "row_security", "replication", "autovacuum",

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from event_archive.days import ONE_DAY
-from event_archive.lake.azure import AzureLake
+from event_archive.domain.days import ONE_DAY
+from event_archive.lake.azure.container import AzureLake
 from event_archive_tests.alive.browser import browser, materialize, picture, show_partition, show_plots
 from event_archive_tests.alive.graphql import Run
 from event_archive_tests.alive.installed import Alive, installed

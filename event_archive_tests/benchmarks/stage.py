@@ -11,7 +11,7 @@ from typing import Literal
 
 from azure.storage.blob import ContainerClient
 
-from event_archive.settings import InstanceSettings, Settings
+from event_archive.config.environment import InstanceSettings, Settings
 from event_archive_tests import azurite
 from event_archive_tests.benchmarks import server as servers
 from event_archive_tests.benchmarks import sink_process

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from event_archive.lake.azure import BLOCK_BYTES
+from event_archive.lake.azure.container import BLOCK_BYTES
 from event_archive_tests.benchmarks.catalogue import BARE, EMPTY, NODE, OURS, PSQL, PYTHON
 from event_archive_tests.benchmarks.data import CSV_BYTES
 from event_archive_tests.benchmarks.results import Results

@@ -7,16 +7,16 @@ import dagster as dg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from event_archive import holds
 from event_archive.cli.announce import announced
-from event_archive.days import ONE_DAY
+from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.definitions import build_definitions
 from event_archive.defs.gate import ARCHIVE_CSV
 from event_archive.defs.jobs import TABLE_TAG
 from event_archive.defs.resources import PostgresResource
 from event_archive.defs.upkeep import superseded_runs
+from event_archive.domain.days import ONE_DAY
 from event_archive.errors import RefusedError
-from event_archive.settings import PipelineSettings, Settings
+from event_archive.table import holds
 from event_archive_tests.e2e.test_schedule import Scheduler
 from event_archive_tests.fixtures.installation import Commands, Installation, metadata
 from event_archive_tests.fixtures.pipeline import DAY

@@ -11,12 +11,12 @@ import dagster as dg
 import psycopg
 import pytest
 
-from event_archive.days import ONE_DAY
+from event_archive.config.environment import PipelineSettings
 from event_archive.definitions import build_definitions
 from event_archive.defs.assets import OUTCOME_TAG
 from event_archive.defs.failures import failures_told
+from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, IntegrityError
-from event_archive.settings import PipelineSettings
 from event_archive_tests.fixtures.installation import (
     ASSETS,
     Installation,

@@ -12,7 +12,7 @@ from azure.storage.blob import ContainerClient
 
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.identity import azure_credential
-from event_archive.postgres import Postgres, _tls_is_chosen
+from event_archive.postgres.session import Postgres, _tls_is_chosen
 from event_archive_tests import azurite
 from event_archive_tests.fixtures.entra import POSTGRES, STORAGE, TokenEndpoint, make_certificate, token_endpoint
 from event_archive_tests.fixtures.installation import Installation, run_cli

@@ -15,9 +15,9 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient, generate_container_sas
 
 from event_archive.errors import EventArchiveError, UnreachableError
-from event_archive.lake import azure
-from event_archive.lake.azure_retry import BoundedRetry
-from event_archive.postgres import Postgres
+from event_archive.lake.azure import container as azure
+from event_archive.lake.azure.retry import BoundedRetry
+from event_archive.postgres.session import Postgres
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.fixtures.installation import Commands, Finished, Installation
 from event_archive_tests.fixtures.pipeline import DAY

@@ -14,8 +14,8 @@ import psutil
 import psycopg
 import pytest
 
-from event_archive.dataset import TableName
-from event_archive.days import ONE_DAY
+from event_archive.domain.dataset import TableName
+from event_archive.domain.days import ONE_DAY
 from event_archive_tests.fixtures.installation import (
     Commands,
     Installation,

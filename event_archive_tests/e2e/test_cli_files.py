@@ -5,11 +5,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from event_archive.archive import ArchivedDay, archive_day
+from event_archive.config.environment import PipelineSettings
 from event_archive.definitions import build_definitions
 from event_archive.defs.gate import ARCHIVE_CSV
 from event_archive.errors import UnreachableError
-from event_archive.settings import PipelineSettings
+from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive_tests.fixtures.installation import Commands, Installation, failure
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.webhook import Webhook
@@ -162,7 +162,7 @@ def test_a_check_that_fails_after_the_purge_takes_nothing_back(
         raise UnreachableError("the lake is away")
 
     local_installation.add(5)
-    monkeypatch.setattr("event_archive.verify.verify_day", away)
+    monkeypatch.setattr("event_archive.operations.verify.verify_day", away)
     done = command("run", VERIFY_NIGHTLY="true")
     assert (done.code, local_installation.count()) == (1, 0)
     assert (done.days[KEY]["outcome"], done.end["rows_appended"], done.end["deleted"]) == ("failed", 5, 5)

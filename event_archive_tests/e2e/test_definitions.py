@@ -11,10 +11,10 @@ from dagster import DagsterInstance
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 
-from event_archive.days import Retention
+from event_archive.config.environment import PipelineSettings
 from event_archive.definitions import build_definitions
+from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
-from event_archive.settings import PipelineSettings
 from event_archive_tests.fixtures.installation import ASSETS, REPOSITORY, clean_environment
 
 ELSEWHERE = "127.0.0.1:9"

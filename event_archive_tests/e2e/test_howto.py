@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from event_archive.cli import commands
-from event_archive.days import ONE_DAY
-from event_archive.metrics import _METRICS
+from event_archive.domain.days import ONE_DAY
+from event_archive.observability.metrics import _METRICS
 from event_archive_tests.fixtures.installation import CONTRACT, REPOSITORY, Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database, Server

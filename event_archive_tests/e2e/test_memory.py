@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from event_archive.days import ONE_DAY
+from event_archive.domain.days import ONE_DAY
 from event_archive_tests.fixtures.installation import Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
 

@@ -14,14 +14,14 @@ from dagster import DagsterEvent, DagsterEventType
 from dagster._core.errors import DagsterUserCodeExecutionError
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
-from event_archive.backlog import days_to_do, rows_of_aged_days
-from event_archive.days import ONE_DAY
+from event_archive.config.environment import PipelineSettings
 from event_archive.definitions import build_definitions
 from event_archive.defs import schedules
 from event_archive.defs.resources import PostgresResource
 from event_archive.defs.schedules import TICK_TAG, LastRun, choose_days
+from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError
-from event_archive.settings import PipelineSettings
+from event_archive.nightly.backlog import days_to_do, rows_of_aged_days
 from event_archive_tests.fixtures.installation import Installation, metadata
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database

@@ -9,9 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from event_archive import postgres
+from event_archive.config.environment import PipelineSettings
 from event_archive.definitions import build_definitions
-from event_archive.settings import PipelineSettings
+from event_archive.postgres import session as postgres
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.fixtures.installation import Installation
 from event_archive_tests.fixtures.pipeline import DAY

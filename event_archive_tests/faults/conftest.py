@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pytest
 
-from event_archive.lake.azure import AzureLake
+from event_archive.lake.azure.container import AzureLake
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.faults.tally import faults_survived
 from event_archive_tests.fixtures.installation import clean_environment

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
-from event_archive.archive import archive_day
-from event_archive.dataset import Dataset
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.manifest import Record
 from event_archive.errors import EventArchiveError, IntegrityError
-from event_archive.lake import Lake
-from event_archive.lake.local import LocalLake
-from event_archive.manifest import Record
-from event_archive.postgres import Postgres
-from event_archive.purge import purge_day
+from event_archive.lake.local.folder import LocalLake
+from event_archive.lake.protocol import Lake
+from event_archive.operations.archive import archive_day
+from event_archive.operations.purge import purge_day
+from event_archive.postgres.session import Postgres
 
 ORDERLY = {"purged", "locked", "IntegrityError", "FileChangedError", "BusyError"}
 """How a round may end beside others."""
@@ -27,7 +27,7 @@ def _opened(where: Mapping[str, str]) -> Iterator[Lake]:
     if "root" in where:
         yield LocalLake(Path(where["root"]))
         return
-    from event_archive.lake.azure import AzureLake
+    from event_archive.lake.azure.container import AzureLake
 
     with AzureLake.from_connection_string(
         where["connection_string"], where["container"], block_bytes=64 * 1024, retry_seconds=20

@@ -8,8 +8,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from event_archive.table import reflect
-from event_archive.verify import verify_day
+from event_archive.operations.verify import verify_day
+from event_archive.table.shape import reflect
 from event_archive_tests.faults.conftest import Zygote
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.faults.victim import POINTS

@@ -17,9 +17,9 @@ import psycopg
 import pytest
 
 from event_archive.errors import BusyError, EventArchiveError, FileChangedError, UnreachableError
-from event_archive.lake import Lake
-from event_archive.lake.azure import AzureLake
-from event_archive.postgres import Postgres
+from event_archive.lake.azure.container import AzureLake
+from event_archive.lake.protocol import Lake
+from event_archive.postgres.session import Postgres
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, FaultyAzurite, faulty, request
 from event_archive_tests.faults.tally import survived
@@ -437,7 +437,7 @@ def test_a_blob_service_that_stalls_is_asked_again(
     blob: Pipeline, service: FaultyAzurite, what: str, monkeypatch: pytest.MonkeyPatch
 ):
     """The stalled request still arrives, later than the one that took its place."""
-    monkeypatch.setattr("event_archive.lake.azure_retry.READ_TIMEOUT_SECONDS", 0.7)
+    monkeypatch.setattr("event_archive.lake.azure.retry.READ_TIMEOUT_SECONDS", 0.7)
     before = with_file(blob, late=True)
     service.faults.append(Fault(REQUESTS[what], delay_seconds=2))
     with ends_within(20):

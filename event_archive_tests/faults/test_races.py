@@ -21,10 +21,10 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from event_archive.errors import FileChangedError, IntegrityError
-from event_archive.lake import Lake, StoredFile, Upload
-from event_archive.lake.azure import AzureLake
-from event_archive.lake.local import LocalLake
-from event_archive.postgres import Postgres
+from event_archive.lake.azure.container import AzureLake
+from event_archive.lake.local.folder import LocalLake
+from event_archive.lake.protocol import Lake, StoredFile, Upload
+from event_archive.postgres.session import Postgres
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.faults.rounds import ORDERLY, run_rounds
 from event_archive_tests.faults.tally import survived

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from event_archive.postgres import Postgres
-from event_archive.table import reflect
-from event_archive.verify import verify_day
+from event_archive.operations.verify import verify_day
+from event_archive.postgres.session import Postgres
+from event_archive.table.shape import reflect
 from event_archive_tests.faults.wire import Wire, alone
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline, as_row
 

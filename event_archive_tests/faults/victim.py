@@ -19,15 +19,16 @@ import psycopg
 from azure.storage.blob import BlobClient
 from psycopg import sql
 
-from event_archive import logs, postgres
-from event_archive.archive import archive_day
+from event_archive.config.environment import PipelineSettings
 from event_archive.definitions import build_definitions
 from event_archive.defs import assets
 from event_archive.defs.in_process import run_day
-from event_archive.lake.azure import AzureLake
-from event_archive.manifest import Hashes
-from event_archive.purge import purge_day
-from event_archive.settings import PipelineSettings
+from event_archive.domain.manifest import Hashes
+from event_archive.lake.azure.container import AzureLake
+from event_archive.observability import logs
+from event_archive.operations.archive import archive_day
+from event_archive.operations.purge import purge_day
+from event_archive.postgres import session as postgres
 
 BLOCK_BYTES = 32 * 1024
 CHUNK_BYTES = 8 * 1024

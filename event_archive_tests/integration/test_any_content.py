@@ -9,7 +9,7 @@ import psycopg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from event_archive.dataset import TableName
+from event_archive.domain.dataset import TableName
 from event_archive_tests.fixtures.pipeline import Pipeline
 
 COLUMNS = {

@@ -9,13 +9,13 @@ from datetime import UTC, date, datetime
 import psycopg
 import pytest
 
-from event_archive import archive
+from event_archive.domain.manifest import Manifest, Record
 from event_archive.errors import BusyError, FileChangedError, IntegrityError, NotAgedError, RefusedError
-from event_archive.holds import lock_day
-from event_archive.lake import Lake
-from event_archive.manifest import Manifest, Record
-from event_archive.postgres import Postgres
-from event_archive.purge import purge_day
+from event_archive.lake.protocol import Lake
+from event_archive.operations import archive
+from event_archive.operations.purge import purge_day
+from event_archive.postgres.session import Postgres
+from event_archive.table.holds import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server
 
@@ -194,7 +194,7 @@ def test_a_young_day_is_refused_by_both(pipeline: Pipeline):
 def test_the_purge_goes_by_the_clock_of_the_database(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     young = date(2026, 10, 1)
     pipeline.add(3, day=young)
-    monkeypatch.setattr("event_archive.archive.now_utc", lambda: datetime(2050, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr("event_archive.operations.archive.now_utc", lambda: datetime(2050, 1, 1, tzinfo=UTC))
     pipeline.archive(young)
     with pytest.raises(NotAgedError):
         pipeline.purge(young)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from event_archive.errors import FileChangedError
-from event_archive.lake.azure import AzureLake
-from event_archive.restore import restore_day
-from event_archive.restore_target import target_named
+from event_archive.lake.azure.container import AzureLake
+from event_archive.operations.restore.day import restore_day
+from event_archive.operations.restore.target import target_named
 from event_archive_tests.benchmarks import plot, report, sink_process, stage
 from event_archive_tests.benchmarks.__main__ import measure
 from event_archive_tests.benchmarks.catalogue import OURS, PSQL, PYTHON, Job, cli

@@ -5,7 +5,7 @@ import pytest
 from psycopg import sql
 
 from event_archive.errors import RefusedError, UnreachableError
-from event_archive.postgres import Postgres, copy_out
+from event_archive.postgres.session import Postgres, copy_out
 from event_archive_tests.fixtures.postgres import Database
 
 

@@ -8,10 +8,10 @@ import psutil
 import psycopg
 import pytest
 
+from event_archive.config.environment import Settings
 from event_archive.doctor import server, table
 from event_archive.doctor.findings import Finding, Patient, Topic, go_through
-from event_archive.lake.local import LocalLake
-from event_archive.settings import Settings
+from event_archive.lake.local.folder import LocalLake
 from event_archive_tests.fixtures.doctor import ACCOUNT_KEY, CHECKS, PASSWORD, files, findings, wrong
 from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation
 from event_archive_tests.fixtures.postgres import Server

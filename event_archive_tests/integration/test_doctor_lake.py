@@ -10,8 +10,8 @@ import pytest
 from azure.storage.blob import ContainerClient, generate_container_sas
 
 from event_archive.doctor import clocks, lakes
-from event_archive.lake import StoredFile
-from event_archive.lake.local import LocalLake
+from event_archive.lake.local.folder import LocalLake
+from event_archive.lake.protocol import StoredFile
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, faulty, request
 from event_archive_tests.fixtures.doctor import ACCOUNT_KEY, files, findings, wrong

@@ -6,14 +6,15 @@ from datetime import date
 import psycopg
 import pytest
 
-from event_archive import readback, rows
-from event_archive.adopt import adopt_day
-from event_archive.dataset import TableName
+from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
-from event_archive.purge import purge_day
-from event_archive.restore import restore_day
-from event_archive.restore_target import target_named
-from event_archive.table import reflect
+from event_archive.operations import readback
+from event_archive.operations.adopt import adopt_day
+from event_archive.operations.purge import purge_day
+from event_archive.operations.restore.day import restore_day
+from event_archive.operations.restore.target import target_named
+from event_archive.table import rows
+from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
 
@@ -228,7 +229,7 @@ def test_the_shape_cannot_change_between_the_comparison_and_the_delete(
         blocked.append(True)
         return readback
 
-    monkeypatch.setattr("event_archive.purge.load", load_while_somebody_alters)
+    monkeypatch.setattr("event_archive.operations.purge.load", load_while_somebody_alters)
     assert pipeline.purge().deleted == 3
     assert blocked == [True]
 
@@ -256,7 +257,7 @@ def test_a_connection_lost_before_the_commit_is_an_unreachable_service(
         pipeline.database.execute("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
         return found
 
-    monkeypatch.setattr("event_archive.purge.count_day", count_then_end)
+    monkeypatch.setattr("event_archive.operations.purge.count_day", count_then_end)
     with pytest.raises(UnreachableError):
         pipeline.purge()
     assert pipeline.count() == 3

@@ -7,13 +7,13 @@ from datetime import date
 import psycopg
 import pytest
 
-from event_archive.adopt import adopt_day
 from event_archive.errors import BusyError, RefusedError
-from event_archive.holds import hold, holds, lock_day, release
-from event_archive.postgres import Postgres
-from event_archive.purge import purge_day
-from event_archive.restore import restore_day
-from event_archive.restore_target import target_named
+from event_archive.operations.adopt import adopt_day
+from event_archive.operations.purge import purge_day
+from event_archive.operations.restore.day import restore_day
+from event_archive.operations.restore.target import target_named
+from event_archive.postgres.session import Postgres
+from event_archive.table.holds import hold, holds, lock_day, release
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
 

@@ -7,11 +7,11 @@ import time
 import psycopg
 import pytest
 
-from event_archive.archive import paced
 from event_archive.errors import BusyError, RefusedError
-from event_archive.lake.local import LocalLake
-from event_archive.postgres import Postgres
-from event_archive.replicas import await_replicas
+from event_archive.lake.local.folder import LocalLake
+from event_archive.operations.archive import paced
+from event_archive.postgres.replicas import await_replicas
+from event_archive.postgres.session import Postgres
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server

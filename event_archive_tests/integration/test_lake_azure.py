@@ -28,9 +28,9 @@ from azure.storage.blob import (
 )
 
 from event_archive.errors import ConfigurationError, FileChangedError, RefusedError, UnreachableError
-from event_archive.lake import CONTENT_TYPE, StoredFile
-from event_archive.lake.azure import AzureLake
-from event_archive.lake.azure_upload import MAX_APPENDABLE_BLOCKS, MAX_BLOCKS, BlockUpload, are_ours
+from event_archive.lake.azure.container import AzureLake
+from event_archive.lake.azure.upload import MAX_APPENDABLE_BLOCKS, MAX_BLOCKS, BlockUpload, are_ours
+from event_archive.lake.protocol import CONTENT_TYPE, StoredFile
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, FaultyAzurite, faulty, request
 from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES
@@ -508,7 +508,7 @@ def test_an_identity_that_gets_no_token_is_refused():
 
 
 def test_azure_is_imported_only_where_it_is_used():
-    code = "import sys, event_archive.lake, event_archive.lake.local; sys.exit('azure' in sys.modules)"
+    code = "import sys, event_archive.lake.protocol, event_archive.lake.local.folder; sys.exit('azure' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    code = "import sys, event_archive.lake.azure; sys.exit('azure.identity' in sys.modules)"
+    code = "import sys, event_archive.lake.azure.container; sys.exit('azure.identity' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from event_archive.errors import FileChangedError
-from event_archive.lake import Lake, StoredFile
+from event_archive.lake.protocol import Lake, StoredFile
 from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES
 
 PATH = "events/events_2024-03-01.csv"

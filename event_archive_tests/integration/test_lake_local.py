@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from event_archive.errors import FileChangedError, RefusedError, UnreachableError
-from event_archive.lake import StoredFile, local
-from event_archive.lake.local import LocalLake
+from event_archive.lake.local import folder as local
+from event_archive.lake.local.folder import LocalLake
+from event_archive.lake.protocol import StoredFile
 
 PATH = "events/day.csv"
 
@@ -147,7 +148,7 @@ def test_a_foreign_file_that_appears_at_the_last_moment_is_spared(
 
 def test_what_a_killed_writer_left_is_never_listed_and_removed_by_the_next_writer(lake: LocalLake, target: Path):
     code = (
-        "import os, sys, pathlib; from event_archive.lake.local import LocalLake\n"
+        "import os, sys, pathlib; from event_archive.lake.local.folder import LocalLake\n"
         f"with LocalLake(pathlib.Path(sys.argv[1])).write({PATH!r}, replaces=None) as upload:\n"
         "    upload.write(b'x' * 5_000_000); os.kill(os.getpid(), 9)"
     )

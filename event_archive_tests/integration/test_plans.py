@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from event_archive.backlog import aged_rows, backlog, days_to_do
-from event_archive.days import ONE_DAY
-from event_archive.lake.local import LocalLake
-from event_archive.restore import restore_day
-from event_archive.restore_target import target_named
+from event_archive.domain.days import ONE_DAY
+from event_archive.lake.local.folder import LocalLake
+from event_archive.nightly.backlog import aged_rows, backlog, days_to_do
+from event_archive.operations.restore.day import restore_day
+from event_archive.operations.restore.target import target_named
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 

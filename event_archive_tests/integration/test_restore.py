@@ -10,12 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from event_archive.dataset import TableName
-from event_archive.days import Retention
+from event_archive.domain.dataset import TableName
+from event_archive.domain.days import Retention
 from event_archive.errors import BusyError, ConfigurationError, IntegrityError, RefusedError
-from event_archive.holds import lock_day
-from event_archive.restore import RestoredDay, days_with_file, restore_day
-from event_archive.restore_target import target_named
+from event_archive.operations.restore.day import RestoredDay, days_with_file, restore_day
+from event_archive.operations.restore.target import target_named
+from event_archive.table.holds import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.integration.test_any_content import COLUMNS, TABLE

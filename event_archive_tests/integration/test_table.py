@@ -4,10 +4,10 @@ from datetime import date
 
 import pytest
 
-from event_archive.dataset import TableName, quoted
+from event_archive.domain.dataset import TableName, quoted
 from event_archive.errors import RefusedError
-from event_archive.rows import Orphans, count_orphans, days_with_rows, rows_by_day
-from event_archive.table import Table, reflect
+from event_archive.table.rows import Orphans, count_orphans, days_with_rows, rows_by_day
+from event_archive.table.shape import Table, reflect
 from event_archive_tests.fixtures.pipeline import Pipeline
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from event_archive import verify
-from event_archive.adopt import adopt_day
-from event_archive.dataset import TableName
+from event_archive.domain.dataset import TableName
 from event_archive.errors import IntegrityError, RefusedError
-from event_archive.table import reflect
-from event_archive.verify import VerifiedDay, verify_day
+from event_archive.operations import verify
+from event_archive.operations.adopt import adopt_day
+from event_archive.operations.verify import VerifiedDay, verify_day
+from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
 

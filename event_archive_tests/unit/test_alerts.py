@@ -5,8 +5,8 @@ import traceback
 
 import pytest
 
-from event_archive.alerts import FailedDay, _body, failures_told, post
 from event_archive.errors import RefusedError, UnreachableError
+from event_archive.observability.alerts import FailedDay, _body, failures_told, post
 from event_archive_tests.fixtures.webhook import Webhook
 
 TABLE = 'public."Event"'

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_archive.dataset import Dataset, TableName
-from event_archive.days import Retention
+from event_archive.domain.dataset import Dataset, TableName
+from event_archive.domain.days import Retention
 from event_archive.errors import NotAgedError
 
 NOW = datetime(2026, 11, 22, 2, tzinfo=UTC)

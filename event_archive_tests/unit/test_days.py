@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_archive.days import ONE_DAY, Retention, day_range, midnight, parse_day
+from event_archive.domain.days import ONE_DAY, Retention, day_range, midnight, parse_day
 from event_archive.errors import ConfigurationError
 
 durations = st.builds(Retention, st.integers(0, 40), st.integers(0, 400)).filter(lambda r: bool(r.months or r.days))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from event_archive.cli import EXIT_USAGE
-from event_archive.settings import PipelineSettings
+from event_archive.config.environment import PipelineSettings
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import (
     MANIFESTS,

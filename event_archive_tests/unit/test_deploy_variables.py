@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from event_archive.settings import InstanceSettings, PipelineSettings, Settings
+from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import MANIFESTS, documents, manifest, pod_of, with_optional_variables
 

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from event_archive.cli import commands
-from event_archive.settings import InstanceSettings, PipelineSettings, Settings
+from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from event_archive.domain.manifest import Manifest, Record, columns_hash, stored_rows
 from event_archive.errors import IntegrityError
-from event_archive.lake import StoredFile
-from event_archive.manifest import Manifest, Record, columns_hash, stored_rows
+from event_archive.lake.protocol import StoredFile
 
 MANIFEST = Manifest(
     'public."Event"',

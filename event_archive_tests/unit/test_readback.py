@@ -2,11 +2,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from event_archive.csv_bytes import header, takes_more_rows, without_end_marker
+from event_archive.domain.manifest import Hashes
 from event_archive.errors import IntegrityError
-from event_archive.lake import StoredFile
-from event_archive.manifest import Hashes
-from event_archive.readback import line_column
+from event_archive.lake.protocol import StoredFile
+from event_archive.operations.csv_format import header, takes_more_rows, without_end_marker
+from event_archive.operations.readback import line_column
 
 FILE = StoredFile("f/events_2024-03-01.csv", 1, '"e"', {}, datetime.now(UTC))
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from event_archive.dataset import TableName
-from event_archive.days import Retention
+from event_archive.config.environment import PipelineSettings, Settings
+from event_archive.domain.dataset import TableName
+from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
-from event_archive.settings import PipelineSettings, Settings
 
 SECRET = "hunter2"
 GOOD = {

@@ -6,13 +6,13 @@
 import sys
 from datetime import date
 
-from event_archive import services
-from event_archive.archive import archive_day
-from event_archive.backlog import days_to_do
-from event_archive.days import now_utc
-from event_archive.manifest import Manifest, Record
-from event_archive.purge import purge_day
-from event_archive.settings import Settings
+from event_archive.config import services
+from event_archive.config.environment import Settings
+from event_archive.domain.days import now_utc
+from event_archive.domain.manifest import Manifest, Record
+from event_archive.nightly.backlog import days_to_do
+from event_archive.operations.archive import archive_day
+from event_archive.operations.purge import purge_day
 
 
 def archive(day: date) -> None:

@@ -1,0 +1,120 @@
+"""What is archived. Here: the table, its time column, where its files lie. Not here: the table's shape, the days."""
+
+import re
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from event_archive.domain.days import Retention, parse_day
+from event_archive.errors import ConfigurationError, NotAgedError
+
+_MAX_IDENTIFIER_BYTES = 63
+_NAME = re.compile(r'"((?:[^"]|"")+)"(?=\.|$)|([^.]+)')
+_NAMES = re.compile(rf"(?:{_NAME.pattern})(?:\.(?:{_NAME.pattern}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class TableName:
+    """A table's name as the catalogue holds it, without quotes."""
+
+    schema: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str, *, schema: str = "public") -> "TableName":
+        """Reads ``schema.table``, or ``table`` in the schema given.
+
+        Each name is taken literally, case and spaces kept; one that holds a dot stands in double quotes, in which a
+        double quote is doubled.
+
+        Raises:
+            ValueError: not one or two names, or a name that PostgreSQL would cut short.
+        """
+        if not _NAMES.fullmatch(text):
+            raise ValueError('is not schema.table; double-quote a name that holds a dot, like public."my.table"')
+        parts = [inner.replace('""', '"') if inner else plain for inner, plain in _NAME.findall(text)]
+        for part in parts:
+            check_identifier(part)
+        return cls(*parts) if len(parts) == 2 else cls(schema, parts[0])
+
+    def __str__(self) -> str:
+        """As PostgreSQL writes it: ``public."Event"``."""
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+
+def quoted(name: str) -> str:
+    """A name as PostgreSQL shows it, in double quotes where it needs them. For messages; SQL uses ``psycopg.sql``."""
+    return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
+
+
+def check_identifier(name: str) -> None:
+    """Refuses what cannot be the name of a table or column.
+
+    Raises:
+        ValueError: empty, with a NUL, or over 63 bytes, which PostgreSQL would silently cut off.
+    """
+    if not name or "\0" in name:
+        raise ValueError("holds an empty name or a NUL character")
+    if len(name.encode()) > _MAX_IDENTIFIER_BYTES:
+        raise ValueError(f"holds a name of more than {_MAX_IDENTIFIER_BYTES} bytes, which PostgreSQL does not know")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One table and its archive.
+
+    Attributes:
+        table: the events.
+        time_column: ``timestamp`` (taken as UTC), ``timestamptz`` or ``date``; says which day a row is of.
+        folder: where the files lie, from the lake's root, without slashes at the ends.
+        file_prefix: files are ``PREFIX_YYYY-MM-DD.csv``.
+        retention: how long a row stays in the table.
+        start: the first day that is archived; rows before it are reported.
+    """
+
+    table: TableName
+    time_column: str
+    folder: str
+    file_prefix: str
+    retention: Retention
+    start: date
+
+    def is_aged(self, day: date, now: datetime) -> bool:
+        """Whether a day may be archived at ``now``, which must be aware."""
+        return self.start <= day <= self.retention.last_aged_day(now)
+
+    def require_aged(self, day: date, now: datetime) -> None:
+        """Refuses a day that may not be archived at ``now``, which must be aware.
+
+        Raises:
+            NotAgedError: with the date on which the day comes of age, or with the first day there is.
+        """
+        last = self.retention.last_aged_day(now)
+        if day > last:
+            try:
+                comes_of_age = f"it comes of age on {self.retention.comes_of_age(day)}"
+            except (OverflowError, ValueError):
+                comes_of_age = "it does not come of age before the year 10000"
+            raise NotAgedError(
+                f"{self.table}: {day} is not aged. With a retention of {self.retention} {comes_of_age} (UTC); "
+                f"the youngest day that may be archived at {now:%Y-%m-%d %H:%M} UTC is {last}."
+            )
+        if day < self.start:
+            raise NotAgedError(
+                f"{self.table}: {day} lies before the first day that is archived, {self.start}. "
+                f"Set ARCHIVE_START_DATE to {day} or earlier to archive it."
+            )
+
+    def path(self, day: date) -> str:
+        """Where the day's file lies, from the lake's root."""
+        return f"{self.folder}/{self.file_prefix}_{day.isoformat()}.csv"
+
+    def day_of(self, path: str) -> date | None:
+        """The day whose file lies at ``path``; None for a file that is not one of this dataset."""
+        head, tail = f"{self.folder}/{self.file_prefix}_", ".csv"
+        if not (path.startswith(head) and path.endswith(tail)):
+            return None
+        try:
+            day = parse_day(path[len(head) : -len(tail)])
+        except ConfigurationError:
+            return None
+        return day if self.path(day) == path else None

@@ -1,0 +1,186 @@
+"""What is known of one archived day: to and from a file's metadata, and a materialization's. Not here: proving it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from urllib.parse import quote, unquote
+
+from event_archive.errors import IntegrityError
+from event_archive.lake.names import check_metadata
+from event_archive.lake.protocol import StoredFile
+
+VERSION = 1
+_PREFIX = "event_archive_"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A file's description of itself.
+
+    Attributes:
+        table: as ``TableName`` prints it.
+        rows: records in the file, the header not counted, superseded rows counted.
+        bytes: length of the file.
+        sha256: of the whole file, hex.
+        columns: ``columns_hash`` of the header.
+        version: of this record's form.
+        types: ``columns_hash`` of the columns' types, as all the rows were written; empty where they are not known, or
+            not of one kind. What was written as today's types reads as today's types, whole.
+    """
+
+    table: str
+    rows: int
+    bytes: int
+    sha256: str
+    columns: str
+    version: int = VERSION
+    types: str = ""
+
+    def to_metadata(self) -> dict[str, str]:
+        """For a file: percent-encoded ASCII, one entry a field.
+
+        Raises:
+            ValueError: more than a lake takes.
+        """
+        known = {name: str(value) for name, value in asdict(self).items() if value != ""}
+        metadata = {_PREFIX + name: quote(value, safe=".-_") for name, value in known.items()}
+        check_metadata(metadata)
+        return metadata
+
+    @classmethod
+    def from_file(cls, file: StoredFile, *, table: str) -> "Manifest | None":
+        """Reads it back; None where the file has none, being somebody else's.
+
+        Raises:
+            IntegrityError: unreadable, of a later version, of another table, or of a file of another length.
+        """
+        manifest = cls.claimed_by(file, table=table)
+        if manifest and manifest.bytes != file.size_bytes:
+            raise contradiction(file, f"it has {file.size_bytes} bytes, its manifest says {manifest.bytes}")
+        return manifest
+
+    @classmethod
+    def claimed_by(cls, file: StoredFile, *, table: str) -> "Manifest | None":
+        """As ``from_file``, but of a file of any length: for whoever says himself what is wrong with it."""
+        fields = {
+            name.removeprefix(_PREFIX): unquote(value)
+            for name, value in file.metadata.items()
+            if name.startswith(_PREFIX)
+        }
+        if not fields:
+            return None
+        try:
+            manifest = cls(
+                fields["table"], int(fields["rows"]), int(fields["bytes"]), fields["sha256"], fields["columns"],
+                int(fields["version"]), fields.get("types", ""),
+            )  # fmt: skip
+        except (KeyError, ValueError) as error:
+            raise contradiction(file, f"its manifest is unreadable ({type(error).__name__} {error})") from None
+        if manifest.version != VERSION:
+            raise IntegrityError(
+                f"{file.path}: its manifest is of version {manifest.version}, this program knows version {VERSION}: it "
+                "is older than what wrote the file. Update it."
+            )
+        if manifest.table != table:
+            raise contradiction(file, f"its manifest says it holds {manifest.table}, expected {table}")
+        return manifest
+
+    def to_json(self) -> dict[str, Any]:
+        """For a materialization."""
+        return asdict(self)
+
+    def require(self, file: StoredFile, found: "Manifest") -> None:
+        """Holds what was read of the file against the manifest; of the types a file's bytes say nothing.
+
+        Raises:
+            IntegrityError: they differ.
+        """
+        if replace(found, types=self.types) != self:
+            differing = [
+                name for name, value in asdict(self).items() if name != "types" and getattr(found, name) != value
+            ]
+            expected = ", ".join(f"{name} {getattr(self, name)}" for name in differing)
+            read = ", ".join(f"{name} {getattr(found, name)}" for name in differing)
+            raise contradiction(file, f"its manifest says {expected}; it reads as {read}")
+
+
+def contradiction(file: StoredFile, found: str) -> IntegrityError:
+    """The error for a file that is not what its manifest says."""
+    return IntegrityError(
+        f"{file.path}: {found}. Nothing was written or deleted. Somebody changed the file: put the right one back, or "
+        f"accept it as it stands with 'event-archive adopt {file.path.removesuffix('.csv')[-10:]}'."
+    )
+
+
+def columns_hash(names: Sequence[str]) -> str:
+    """A hash of a header, or of its columns' types, order included: SHA-256 of the names as a JSON array, hex."""
+    return hashlib.sha256(json.dumps(list(names), ensure_ascii=True).encode()).hexdigest()
+
+
+class Hashes:
+    """A running SHA-256, and what else is known of bytes that have gone by."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+        self.last_byte = b""
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Takes the next bytes."""
+        self.sha256.update(data)
+        self.bytes += len(data)
+        self.last_byte = bytes(data[-1:]) or self.last_byte
+
+    def manifest(self, table: str, columns: Sequence[str], rows: int, *, types: str = "") -> Manifest:
+        """The manifest of a file of these bytes."""
+        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), columns_hash(columns), types=types)
+
+    def copy(self) -> "Hashes":
+        """The same state, to go on from without disturbing this one."""
+        twin = Hashes()
+        twin.sha256 = self.sha256.copy()
+        twin.bytes, twin.last_byte = self.bytes, self.last_byte
+        return twin
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the latest materialization of a day says of its file: the gate of a purge.
+
+    Attributes:
+        etag: of the file; None where the day had neither rows nor a file.
+        rows: in the file.
+        bytes: of the file.
+        seconds: that the archive took.
+    """
+
+    etag: str | None
+    rows: int
+    bytes: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> "Record":
+        """Reads it from a materialization's metadata, as plain values.
+
+        Raises:
+            IntegrityError: the materialization was not made by this package.
+        """
+        try:
+            etag = metadata["etag"]
+            if etag is not None and not isinstance(etag, str):
+                raise TypeError("etag")
+            return cls(etag, int(metadata["dagster/row_count"]), int(metadata["bytes"]), float(metadata["seconds"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(
+                f"The latest materialization of archive_csv for this day lacks its metadata ({error}): it was recorded "
+                "by hand. Nothing was deleted. Materialize archive_csv of this day again."
+            ) from None
+
+
+def stored_rows(file: StoredFile) -> int | None:
+    """How many rows a file's manifest says it holds; None where it has none that can be read."""
+    rows = file.metadata.get(_PREFIX + "rows", "")
+    return int(rows) if rows.isdecimal() else None

@@ -1,0 +1,272 @@
+"""Azure Blob Storage and Data Lake Storage Gen2 as the lake. Here: the container, and what stands in it.
+
+Not here: how content travels (azure_download, azure_upload), what is retried (azure_retry), what refusals mean
+(azure_errors). Only the Blob API and block blobs are used: what the DFS API wrote cannot be appended to by blocks.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+)
+from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, ContainerClient, StorageErrorCode
+
+from event_archive.errors import ConfigurationError, RefusedError
+from event_archive.identity import azure_credential
+from event_archive.lake.azure.download import streamed
+from event_archive.lake.azure.errors import ask, changed, code_of, keep_signatures_out_of_logs, or_none
+from event_archive.lake.azure.retry import BoundedRetry
+from event_archive.lake.azure.upload import BlockUpload, are_ours, committed_blocks, quoted
+from event_archive.lake.names import check_path
+from event_archive.lake.protocol import StoredFile
+
+if TYPE_CHECKING:
+    from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
+
+BLOCK_BYTES = 8 * 1024 * 1024
+RANGE_BYTES = 4 * 1024 * 1024
+"""What is read in one request: the SDK holds an answer twice while it joins it, which a block would double."""
+RETRY_SECONDS = 60.0
+
+_FOLDER_MARK = "hdi_isfolder"
+
+
+class AzureLake:
+    """A ``Lake`` in one container. Made by ``from_connection_string`` or ``from_account_url``; ``close`` it in the end.
+
+    The container is created by the first write that finds none, where that is permitted. Reading from a container that
+    does not exist finds no files.
+
+    Attributes:
+        container: the SDK's client of it.
+
+    Args:
+        container: client of the container, with a ``BoundedRetry`` of the same wait.
+        block_bytes: a block is sent when so much is written; ranges read are of this size, and of 4 MiB at most.
+        retry_seconds: how long a request is repeated in all.
+    """
+
+    def __init__(
+        self,
+        container: ContainerClient,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        self.container = container
+        self._block_bytes = block_bytes
+        self._retry_seconds = retry_seconds
+        self._container_is_there = False
+        self._where = f"{container.primary_endpoint.split('?')[0]}"
+
+    @classmethod
+    def from_connection_string(
+        cls,
+        connection_string: str,
+        container: str,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> Self:
+        """A lake by account key or shared access signature (one for the container is enough).
+
+        Raises:
+            ConfigurationError: the connection string is malformed or holds neither. It is not repeated.
+        """
+        client = None
+        if _has_credential(connection_string):
+            try:
+                client = ContainerClient.from_connection_string(
+                    connection_string, container, retry_policy=BoundedRetry(retry_seconds)
+                )
+            except (ValueError, AttributeError, TypeError):
+                client = None
+        # Raised outside of the handler, whose exception may show the string.
+        if client is None:
+            raise ConfigurationError(
+                "The Azure storage connection string is malformed. Expected AccountName and AccountKey, or "
+                "BlobEndpoint and SharedAccessSignature, as NAME=VALUE joined by semicolons. Copy it from the portal."
+            )
+        keep_signatures_out_of_logs()
+        return cls(client, block_bytes=block_bytes, retry_seconds=retry_seconds)
+
+    @classmethod
+    def from_account_url(
+        cls,
+        account_url: str,
+        container: str,
+        credential: "TokenCredential | AzureNamedKeyCredential | AzureSasCredential | None" = None,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> Self:
+        """A lake by an identity.
+
+        Args:
+            account_url: ``https://ACCOUNT.blob.core.windows.net``.
+            container: its name.
+            credential: None for ``DefaultAzureCredential``: workload identity, managed identity, ``az login``.
+            block_bytes: as for the class.
+            retry_seconds: as for the class.
+
+        Raises:
+            ConfigurationError: not such an address.
+        """
+        parts = urlsplit(account_url)
+        if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.username:
+            raise ConfigurationError(
+                "The Azure storage account URL must be like https://ACCOUNT.blob.core.windows.net, without a "
+                "signature; a shared access signature goes into the connection string."
+            )
+        try:
+            client = ContainerClient(
+                account_url,
+                container,
+                credential=credential or azure_credential(),
+                retry_policy=BoundedRetry(retry_seconds),
+            )
+        except ValueError as error:
+            # Of an address without a signature, so that the text may be shown.
+            raise ConfigurationError(f"{account_url} cannot be used with this credential: {error}") from error
+        keep_signatures_out_of_logs()
+        return cls(client, block_bytes=block_bytes, retry_seconds=retry_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.container.close()
+
+    def url(self, path: str) -> str:
+        """Where a person finds the file: its address without any signature."""
+        return self._blob(path).url.split("?")[0]
+
+    def stat(self, path: str) -> StoredFile | None:
+        """The file as it stands, or None where there is none."""
+        blob, subject = self._blob(path), self._subject(path)
+
+        def found() -> BlobProperties | None:
+            try:
+                return blob.get_blob_properties()
+            except ResourceNotFoundError as failure:
+                self._container_is_there |= code_of(failure) == StorageErrorCode.BLOB_NOT_FOUND
+                return None
+
+        properties = ask(subject, found)
+        if properties is None:
+            return None
+        if _is_folder(properties):
+            raise RefusedError(f"{subject} is a folder. Move it away.")
+        return _stored(path, properties)
+
+    def appendable(self, file: StoredFile) -> bool:
+        """Whether the file consists of blocks of ours, and of few enough.
+
+        Of another version if somebody commits meanwhile; then the commit that relies on it fails by its ETag.
+        """
+        return self._blocks_of_ours(file) is not None
+
+    def list(self, folder: str) -> Iterator[StoredFile]:
+        """The files directly in a folder, by path."""
+        prefix = f"{folder}/" if folder else ""
+        if folder:
+            check_path(folder)
+
+        def found() -> list[StoredFile]:
+            entries = self.container.walk_blobs(name_starts_with=prefix or None, include=["metadata"], delimiter="/")
+            files = [entry for entry in entries if isinstance(entry, BlobProperties) and not _is_folder(entry)]
+            return [_stored(file.name, file) for file in files]
+
+        files = ask(self._subject(folder), or_none(found))
+        return iter(sorted(files or (), key=lambda file: file.path))
+
+    @contextmanager
+    def read(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
+        """Streams this version by ranges, the next ones on their way while the consumer has one in hand."""
+        with streamed(
+            self._blob(file.path),
+            file,
+            self._subject(file.path),
+            range_bytes=min(self._block_bytes, RANGE_BYTES),
+            retry_seconds=self._retry_seconds,
+        ) as blocks:
+            yield blocks
+
+    @contextmanager
+    def write(self, path: str, *, replaces: StoredFile | None, append: bool = False) -> Iterator[BlockUpload]:
+        """Stages blocks that nobody sees before the commit; Azure discards those never committed after a week."""
+        blob, subject = self._blob(path), self._subject(path)
+        committed: list[str] = []
+        if append:
+            blocks = self._blocks_of_ours(replaces) if replaces else None
+            if blocks is None:
+                raise changed(subject, "other blocks")
+            committed = [block.id for block in blocks]
+        if replaces is None:
+            self._create_container()
+        with BlockUpload(
+            blob, path, subject, replaces=replaces, committed=committed, block_bytes=self._block_bytes
+        ) as upload:
+            yield upload
+
+    def _blocks_of_ours(self, file: StoredFile) -> Sequence[BlobBlock] | None:
+        blocks = committed_blocks(self._blob(file.path), self._subject(file.path))
+        return blocks if blocks is not None and are_ours(blocks, file.size_bytes) else None
+
+    def _create_container(self) -> None:
+        if self._container_is_there:
+            return
+
+        def create() -> None:
+            try:
+                self.container.create_container()
+            except (ResourceExistsError, ClientAuthenticationError):
+                return
+            except HttpResponseError as failure:
+                # Forbidden: for an identity that may only use it. What is missing then shows when a block is staged.
+                if failure.status_code != 403:
+                    raise
+
+        ask(self._where, create)
+        self._container_is_there = True
+
+    def _blob(self, path: str) -> BlobClient:
+        check_path(path)
+        return self.container.get_blob_client(path)
+
+    def _subject(self, path: str) -> str:
+        return f"{path or 'the root'} in {self._where}"
+
+
+def _has_credential(connection_string: str) -> bool:
+    """Whether it would sign requests at all: the SDK takes one without, and asks as nobody."""
+    names = {part.split("=", 1)[0].strip().upper() for part in connection_string.split(";")}
+    return bool(names & {"ACCOUNTKEY", "SHAREDACCESSSIGNATURE", "USEDEVELOPMENTSTORAGE"}) or "sig=" in connection_string
+
+
+def _is_folder(properties: BlobProperties) -> bool:
+    """With a hierarchical namespace, folders show as empty blobs that are marked so."""
+    return str((properties.metadata or {}).get(_FOLDER_MARK, "")).lower() == "true"
+
+
+def _stored(path: str, properties: BlobProperties) -> StoredFile:
+    return StoredFile(
+        path=path,
+        size_bytes=properties.size,
+        etag=quoted(properties.etag),
+        metadata=MappingProxyType({name.lower(): value for name, value in (properties.metadata or {}).items()}),
+        modified=properties.last_modified,
+    )

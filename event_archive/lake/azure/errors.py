@@ -1,0 +1,163 @@
+"""What Azure's refusals mean. Here: the lake's errors made of the SDK's, without anything secret. Not here: retries.
+
+The SDK's exceptions, and those of the HTTP library inside them, may show a request's address with the signature in it.
+None of their text is used, and none is left as the cause or context of an error that people see.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+
+from event_archive.errors import EventArchiveError, FileChangedError, RefusedError, UnreachableError
+from event_archive.identity import entra_codes
+from event_archive.lake.azure.retry import RETRIED_STATUS
+
+T = TypeVar("T")
+
+_CHANGED_CODES = {"ConditionNotMet", "TargetConditionNotMet", "BlobAlreadyExists", "BlobNotFound", "InvalidBlockList"}
+_TRANSIENT_CODES = {"ContainerBeingDeleted", "OperationTimedOut", "ServerBusy", "InternalError"}
+
+_ROLE = (
+    "Give the identity the role 'Storage Blob Data Contributor' on the container, or the shared access signature the "
+    "permissions read, create, write and list (rcwl) on it."
+)
+_KEY = "See whether the account key or shared access signature is right and has not expired, and whether the clock is."
+_LEASE = "Somebody holds a lease on it: break or release the lease."
+_IMMUTABLE = (
+    "An immutability policy or legal hold protects it; block blobs cannot be appended to under one, not even with "
+    "protected append. Lift it, or archive into a container without one."
+)
+_FOREIGN = (
+    "A blob of another kind, or another tool's uncommitted blocks, stand there. Delete the blob, or wait until Azure "
+    "has discarded the blocks (a week after they were written)."
+)
+_HINTS = {
+    "AuthenticationFailed": _KEY,
+    "InvalidAuthenticationInfo": _KEY,
+    "NoAuthenticationInformation": _KEY,
+    "AuthorizationFailure": f"{_KEY} See to the account's network rules too. {_ROLE}",
+    "AuthorizationPermissionMismatch": _ROLE,
+    "AuthorizationResourceTypeMismatch": _ROLE,
+    "InsufficientAccountPermissions": _ROLE,
+    "KeyBasedAuthenticationNotPermitted": "The account allows no keys: use the account URL and an Entra ID identity.",
+    "ContainerNotFound": "Create the container, or permit its creation.",
+    "ContainerDisabled": "Enable the container.",
+    "BlobArchived": "It is in the archive tier. Rehydrate it (set its tier to Hot, Cool or Cold; this takes hours).",
+    "BlobBeingRehydrated": "It is on its way out of the archive tier. Try again when it has arrived.",
+    "BlobImmutableDueToPolicy": _IMMUTABLE,
+    "LeaseIdMissing": _LEASE,
+    "LeaseAlreadyPresent": _LEASE,
+    "InvalidBlobType": _FOREIGN,
+    "InvalidBlobOrBlock": _FOREIGN,
+    "InvalidResourceName": "See to the container's name: 3 to 63 lower-case letters, digits and single hyphens.",
+}
+
+
+def ask(subject: str, call: Callable[[], T]) -> T:
+    """What a call of the SDK returns, or the lake's error in place of the SDK's.
+
+    Args:
+        subject: what the call is about, for the message: path and container, never a signed address.
+        call: the call.
+
+    Raises:
+        FileChangedError, RefusedError, UnreachableError: what the call's failure means.
+    """
+    try:
+        return call()
+    except AzureError as failure:
+        error = lake_error(failure, subject)
+    # Not inside the handler: the SDK's exception would stay reachable as this one's context.
+    raise error
+
+
+def or_none(call: Callable[[], T]) -> Callable[[], T | None]:
+    """The same call, returning None where there is no such blob or container."""
+
+    def found() -> T | None:
+        try:
+            return call()
+        except ResourceNotFoundError:
+            return None
+
+    return found
+
+
+def lake_error(failure: AzureError, subject: str) -> EventArchiveError:
+    """The lake's error for a failed call."""
+    status = getattr(failure, "status_code", None)
+    code = code_of(failure)
+    if isinstance(failure, ClientAuthenticationError) and status is None:
+        reason = ", ".join(filter(None, (type(failure).__name__, entra_codes(failure))))
+        return RefusedError(
+            f"{subject}: no request could be signed ({reason}). See whether the "
+            "account key is complete, or whether this process has an Entra ID identity that it can get a token for."
+        )
+    if isinstance(failure, ServiceRequestError | ServiceResponseError) or status is None:
+        return UnreachableError(
+            f"{subject}: the Blob service did not answer, or broke off ({_reason(failure)}). See to the address and "
+            "the network; what was being written may or may not have been committed. Run it again."
+        )
+    if status >= 500 or status in RETRIED_STATUS or code in _TRANSIENT_CODES:
+        return UnreachableError(f"{subject}: the Blob service answers {status} {code} still. Run it again later.")
+    hint = _HINTS.get(code)
+    if code in _CHANGED_CODES or (status == 412 and hint is None):
+        return changed(subject, code)
+    return RefusedError(f"{subject}: the Blob service refuses with {status} {code}. {hint or _ROLE}")
+
+
+def changed(subject: str, code: str) -> FileChangedError:
+    """Somebody else was faster."""
+    return FileChangedError(
+        f"{subject} is not the file that it was: somebody else wrote or removed it ({code}). Stat it again."
+    )
+
+
+def code_of(failure: AzureError) -> str:
+    """Azure's own code for a failed call, where it gave one."""
+    code = getattr(failure, "error_code", None)
+    if not code and isinstance(failure, HttpResponseError):
+        code = getattr(failure.response, "headers", {}).get("x-ms-error-code")
+    text = str(getattr(code, "value", code))
+    return text if re.fullmatch(r"\w{1,80}", text) and code else "without an error code"
+
+
+def _reason(failure: AzureError) -> str:
+    """What the operating system said, if it did; else what kind of failure it is."""
+    cause: object = failure.inner_exception
+    for _ in range(10):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        if isinstance(cause, BaseException):
+            nested = [arg for arg in cause.args if isinstance(arg, BaseException)]
+            cause = getattr(cause, "reason", None) or cause.__cause__ or cause.__context__ or next(iter(nested), None)
+    return type(failure).__name__
+
+
+class _WithoutSignatures(logging.Filter):
+    """Takes signatures out of the addresses that the HTTP library logs at level DEBUG."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                re.sub(r"(?i)\bsig=[^&\s]+", "sig=***", arg) if isinstance(arg, str) else arg for arg in record.args
+            )
+        return True
+
+
+_WITHOUT_SIGNATURES = _WithoutSignatures()
+
+
+def keep_signatures_out_of_logs() -> None:
+    """Azure's own loggers redact addresses; urllib3's does not. Levels are left as they are."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_WITHOUT_SIGNATURES)

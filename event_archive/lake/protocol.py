@@ -1,0 +1,103 @@
+"""Where files lie. Here: the protocol that a lake keeps. Not here: days, files' names, what a file holds.
+
+A file is written in one of two ways, both atomic and conditional: whole (a new file, or in place of the one that was
+stat'ed) or as an append to the one that was stat'ed. Readers see the file before or the file after, never a torn one.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+CONTENT_TYPE = "text/csv; charset=utf-8"
+"""Set on every file, for those who download it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file as it stands in the lake.
+
+    Attributes:
+        path: from the lake's root, parts joined by ``/``.
+        size_bytes: length of the content.
+        etag: opaque; another one after every change of content or metadata.
+        metadata: the writer's own; names are lower-case identifiers, values printable ASCII.
+        modified: when it was last written, UTC.
+    """
+
+    path: str
+    size_bytes: int
+    etag: str
+    metadata: Mapping[str, str]
+    modified: datetime
+
+
+class Upload(Protocol):
+    """Content on its way into a lake; nobody sees it before ``commit``."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Takes the next bytes, which nobody changes any more.
+
+        Raises:
+            UnreachableError, RefusedError: as for ``Lake``; the upload is then lost.
+        """
+        ...
+
+    def commit(self, metadata: Mapping[str, str]) -> StoredFile:
+        """Makes the file appear, under the upload's condition.
+
+        Args:
+            metadata: replaces the file's metadata.
+
+        Raises:
+            FileChangedError: the condition no longer holds.
+            UnreachableError, RefusedError: as for ``Lake``.
+        """
+        ...
+
+
+class Lake(Protocol):
+    """A place for files.
+
+    Every method raises ``UnreachableError`` where the store does not answer within its bounded retries, and
+    ``RefusedError`` where it answers with a refusal (credentials, permission, missing container, archive tier,
+    immutability). Messages name the path and what to do, and hold no secret.
+    """
+
+    def url(self, path: str) -> str:
+        """Where a person finds the file: without any signature."""
+        ...
+
+    def stat(self, path: str) -> StoredFile | None:
+        """The file as it stands, or None where there is none."""
+        ...
+
+    def appendable(self, file: StoredFile) -> bool:
+        """Whether content can be appended to the file: it was staged by this package. A request of its own."""
+        ...
+
+    def read(self, file: StoredFile) -> AbstractContextManager[Iterator[bytes]]:
+        """Streams the content of exactly this version in blocks of a few MiB; leaving early ends the transfer.
+
+        Raises:
+            FileChangedError: the file was replaced, appended to or deleted since ``file`` was stat'ed.
+        """
+        ...
+
+    def write(self, path: str, *, replaces: StoredFile | None, append: bool = False) -> AbstractContextManager[Upload]:
+        """Stages content. Leaving the context without a commit leaves the lake as it was.
+
+        Args:
+            path: where the file is to appear.
+            replaces: the file as it stood; None where there was none. Anything else there fails the commit.
+            append: the new content follows that of ``replaces`` instead of replacing it.
+
+        Raises:
+            FileChangedError: ``replaces`` is not ``appendable``, or not any more.
+        """
+        ...
+
+    def list(self, folder: str) -> Iterator[StoredFile]:
+        """The files directly in a folder, by path; none where the folder does not exist."""
+        ...

@@ -1,0 +1,190 @@
+"""What the table still holds: which aged days, how many rows, and rows of no day. Only reads.
+
+Here: the questions of the schedule, the command line and ``aged_events``. Not here: what is done about the answers.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import takewhile
+
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.days import now_utc
+from event_archive.domain.wording import counted
+from event_archive.errors import BusyError
+from event_archive.postgres.session import Postgres
+from event_archive.table.holds import held_days
+from event_archive.table.rows import (
+    MOST_ORPHANS,
+    Orphans,
+    RowsOfDay,
+    count_day,
+    count_orphans,
+    days_with_rows,
+    has_rows,
+    rows_by_day,
+)
+from event_archive.table.shape import Table, reflect
+
+logger = logging.getLogger(__name__)
+
+_PROBE_SECONDS, _PROBES_SECONDS = 10, 20
+
+
+def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
+    """Counts the rows of one day.
+
+    Raises:
+        NotAgedError: the day is too young, or before the first that is archived.
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    dataset.require_aged(day, now_utc())
+    with postgres.transaction(f"{dataset.table}, {day}") as connection:
+        table = reflect(connection, dataset)
+        return count_day(connection, table, day)
+
+
+def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> list[date]:
+    """The aged days that still hold rows, oldest first. Rows of no day are reported.
+
+    Args:
+        dataset: whose table it is.
+        now: decides which days are aged; aware.
+        postgres: the events.
+        timeout_seconds: how long it may take in all; 0 for no limit.
+
+    Raises:
+        BusyError: it took longer; names the index that is missing, if one is.
+        RefusedError, UnreachableError: as PostgreSQL says.
+    """
+    table: Table | None = None
+    started = time.monotonic()
+    try:
+        with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
+            table = reflect(connection, dataset)
+            days = days_with_rows(connection, table, dataset.start, dataset.retention.last_aged_day(now))
+    except BusyError as error:
+        if table is None or table.time_indexed:
+            raise
+        raise BusyError(
+            f"{dataset.table}: finding the days that hold rows took longer than {timeout_seconds:g} s, because no "
+            f"index begins with the time column. Create it: {table.missing_index()};"
+        ) from error
+    left_seconds = max(1.0, timeout_seconds - (time.monotonic() - started)) if timeout_seconds else 0
+    _report_orphans(dataset, postgres, timeout_seconds=left_seconds)
+    return days
+
+
+def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres) -> list[date]:
+    """Those of some days that hold no row, in their order; a probe of the index each, where there is one.
+
+    What is not known after half a minute is left out.
+
+    Raises:
+        RefusedError, UnreachableError: as PostgreSQL says.
+    """
+    until, empty = time.monotonic() + _PROBES_SECONDS, list[date]()
+    try:
+        with postgres.transaction(str(dataset.table), statement_timeout_seconds=_PROBE_SECONDS) as connection:
+            table = reflect(connection, dataset)
+            for day in takewhile(lambda _: time.monotonic() < until, days):
+                if not has_rows(connection, table, day):
+                    empty.append(day)
+    except BusyError as error:
+        logger.warning("whether days hold rows could not be seen in time: %s", error)
+    return empty
+
+
+def _report_orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float) -> None:
+    """Warns of rows that no day will ever archive. That they cannot be counted in time stops nobody."""
+    try:
+        found = orphans(dataset, postgres, timeout_seconds=timeout_seconds)
+    except BusyError as error:
+        logger.warning("rows of no day could not be counted: %s", error)
+        return
+    if found:
+        logger.warning("%s", orphans_told(dataset, found))
+
+
+def orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float = 0) -> Orphans:
+    """Counts the rows that no day will ever archive.
+
+    Raises:
+        BusyError: it took longer than ``timeout_seconds``, where that is not 0.
+        RefusedError, UnreachableError: as PostgreSQL says.
+    """
+    with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
+        return count_orphans(connection, reflect(connection, dataset))
+
+
+def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> tuple[dict[date, int], Orphans]:
+    """How many rows each aged day holds; days without any are left out.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    with postgres.transaction(str(dataset.table)) as connection:
+        table = reflect(connection, dataset)
+        rows = rows_by_day(connection, table, dataset.start, dataset.retention.last_aged_day(now))
+        return rows, count_orphans(connection, table)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Days that ought to be done: they came of age some time ago, hold rows, and are not held.
+
+    Attributes:
+        days: how many.
+        rows: that they hold.
+        oldest: the first of them; None where there is none.
+        held_days: days of that age that hold rows because somebody holds them.
+    """
+
+    days: int
+    rows: int
+    oldest: date | None
+    held_days: int
+
+    def told(self, dataset: Dataset) -> str:
+        """A sentence for people; empty where there is no backlog."""
+        if not self.days:
+            return ""
+        days = counted(
+            self.days, f"aged day since {self.oldest} still holds", f"aged days since {self.oldest} still hold"
+        )
+        return (
+            f"{dataset.table}: {days} {counted(self.rows, 'row', 'rows')}. "
+            "See whether the schedule is on and their runs failed; raise MAX_DAYS_PER_RUN if they are only many."
+        )
+
+
+def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: int) -> Backlog:
+    """The days that came of age more than ``grace_days`` ago and still hold rows.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    last = dataset.retention.last_aged_day(now) - timedelta(days=grace_days)
+    with postgres.transaction(str(dataset.table)) as connection:
+        rows = rows_by_day(connection, reflect(connection, dataset), dataset.start, last)
+        held = held_days(connection, dataset)
+    late = sorted(rows.keys() - held)
+    return Backlog(len(late), sum(rows[day] for day in late), late[0] if late else None, len(rows.keys() & held))
+
+
+def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
+    """A sentence about rows that no day will ever archive, and what to do about them."""
+    told = []
+    if orphans.before_start + orphans.not_finite >= MOST_ORPHANS:
+        told.append("there are more than these")
+    if orphans.before_start:
+        told.append(
+            f"{counted(orphans.before_start, 'row lies', 'rows lie')} before the first day that is archived, "
+            f"{dataset.start}: set ARCHIVE_START_DATE earlier to archive them"
+        )
+    if orphans.not_finite:
+        have = counted(orphans.not_finite, "row has", "rows have")
+        told.append(f"{have} NULL or infinity as {dataset.time_column}: give them a time")
+    return f"{dataset.table}: {'; '.join(told)}. They stay in the table."

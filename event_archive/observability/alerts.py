@@ -1,0 +1,141 @@
+"""What is announced where ALERT_WEBHOOK_URL says: which days failed, and why. Not here: when, and by whom."""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from event_archive.domain.wording import counted
+from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS, _ANSWER_SECONDS = 5, 10
+# Not urllib3's retries, which log the URL.
+_ATTEMPTS = 3
+_MULTIPLE_CHOICES = 300
+_PASSING = (429, 500, 502, 503, 504)
+_MOST_DAYS, _MOST_CAUSES, _MOST_CHARACTERS = 10, 5, 1_000
+# Workflows, which took over from Teams' connectors, take Adaptive Cards alone; everybody else takes {"text": ...}.
+_TEAMS = re.compile(r"(^|\.)(logic\.azure\.com|api\.powerplatform\.com|webhook\.office\.com)$")
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDay:
+    """A day that failed: ``YYYY-MM-DD``, or empty where the failure was of no day; and why, for people."""
+
+    day: str
+    why: str
+
+
+def failures_told(table: str, failures: Iterable[FailedDay], what_to_do: str) -> str:
+    """A message about days that failed, those of one cause together.
+
+    Args:
+        table: whose days.
+        failures: which, and why.
+        what_to_do: the last line.
+    """
+    causes: dict[str, list[str]] = {}
+    for failed in failures:
+        # One outage reads alike for every day but for the day itself.
+        cause = failed.why.replace(failed.day, "DAY") if failed.day else failed.why
+        causes.setdefault(cause, []).append(failed.day)
+    days = sorted({day for of_cause in causes.values() for day in of_cause if day})
+    what = f"{counted(len(days), 'day', 'days')} of {table} failed" if days else f"{table}: failed"
+    lines = [f"event_archive: {what}."]
+    for cause, of_cause in list(causes.items())[:_MOST_CAUSES]:
+        told = _listed(sorted(filter(None, of_cause)))
+        lines.append(f"{told}{': ' if told else ''}{cause[:_MOST_CHARACTERS]}")
+    if len(causes) > _MOST_CAUSES:
+        lines.append(f"And {len(causes) - _MOST_CAUSES} other causes.")
+    return "\n".join([*lines, what_to_do])
+
+
+def check_told(check: str, why: str) -> str:
+    """A message about a check that failed."""
+    return f"event_archive: the check {check} failed.\n{why[:_MOST_CHARACTERS]}"
+
+
+def post(url: str, message: str) -> None:
+    """Posts a message; Teams gets it as an Adaptive Card, Slack and others as ``{"text": message}``.
+
+    Args:
+        url: the webhook's. A secret: whoever has it can post.
+        message: lines of text.
+
+    Raises:
+        UnreachableError: nobody answered within some 30 seconds, or only with 429 or 5xx.
+        RefusedError: the webhook answered that it will not.
+    """
+    body = _body(url, message)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with _unlogged():
+                answer = requests.post(
+                    url, json=body, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False
+                )
+        except requests.RequestException as error:
+            told = f"cannot be reached ({type(error).__name__})"
+        else:
+            if answer.status_code < _MULTIPLE_CHOICES:
+                return
+            told = f"answers {answer.status_code}"
+            if answer.status_code not in _PASSING:
+                raise RefusedError(f"ALERT_WEBHOOK_URL {told}: it does not take the message. Check it.")
+        if attempt < _ATTEMPTS:
+            time.sleep(attempt)
+    # Neither chained nor with the library's words: they hold the URL.
+    raise UnreachableError(f"ALERT_WEBHOOK_URL {told}, {_ATTEMPTS} times. Check it, and that this machine may connect.")
+
+
+class _WithoutRequests(logging.Filter):
+    """Drops what urllib3 logs of each request of this thread at level DEBUG: of a webhook, the path is the secret."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    logger, dropped = logging.getLogger("urllib3.connectionpool"), _WithoutRequests()
+    logger.addFilter(dropped)
+    try:
+        yield
+    finally:
+        logger.removeFilter(dropped)
+
+
+def announce(url: str, message: str) -> None:
+    """As ``post``, for whoever has a failure of his own to raise: a webhook that takes nothing is a warning."""
+    try:
+        post(url, message)
+    except EventArchiveError as error:
+        logger.warning("the failure could not be announced: %s", error)
+
+
+def _body(url: str, message: str) -> dict[str, Any]:
+    if not _TEAMS.search(urlsplit(url).hostname or ""):
+        return {"text": message}
+    blocks = [{"type": "TextBlock", "text": line, "wrap": True} for line in message.splitlines()]
+    card = {"type": "AdaptiveCard", "version": "1.4", "body": blocks}
+    return {
+        "type": "message",
+        "attachments": [{"contentType": "application/vnd.microsoft.card.adaptive", "content": card}],
+    }
+
+
+def _listed(days: list[str]) -> str:
+    more = f" and {len(days) - _MOST_DAYS} more" if len(days) > _MOST_DAYS else ""
+    return ", ".join(days[:_MOST_DAYS]) + more

@@ -1,0 +1,109 @@
+"""Prometheus metrics of a run, as a text file that node_exporter's textfile collector, or a sidecar, reads.
+
+Here: the metrics' names and meaning, and writing them. Not here: what is counted.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+from prometheus_client.parser import text_string_to_metric_families
+
+from event_archive.errors import ConfigurationError
+from event_archive.table.rows import Orphans
+
+_LAST_SUCCESS = "event_archive_last_success_timestamp_seconds"
+_METRICS = {
+    "event_archive_last_run_timestamp_seconds": "When the last run ended, Unix time",
+    _LAST_SUCCESS: "When the last run ended in which no day failed, Unix time; 0 where none is known of",
+    "event_archive_run_seconds": "How long the last run took",
+    "event_archive_run_days": "Days that the last run tried",
+    "event_archive_run_failed_days": "Days that failed in the last run",
+    "event_archive_run_archived_rows": "Rows that the last run wrote to files",
+    "event_archive_run_deleted_rows": "Rows that the last run deleted from the table",
+    "event_archive_backlog_days": "Aged days that still hold rows",
+    "event_archive_backlog_rows": "Rows of aged days in the table",
+    "event_archive_backlog_oldest_timestamp_seconds": "Start of the oldest aged day that still holds rows; 0 for none",
+    "event_archive_drain_estimate_seconds": "How long the backlog takes at the last run's pace; NaN where unknown",
+    "event_archive_orphan_rows": "Rows that no day will ever archive, at most 100,000 counted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunFigures:
+    """What one run did.
+
+    Attributes:
+        ended: when, aware.
+        seconds: how long it took.
+        days: that it tried; ``failed_days`` of them failed.
+        succeeded: whether it ended without any failure.
+        archived_rows: written to files.
+        deleted_rows: deleted from the table.
+    """
+
+    ended: datetime
+    seconds: float
+    succeeded: bool
+    days: int = 0
+    failed_days: int = 0
+    archived_rows: int = 0
+    deleted_rows: int = 0
+
+
+def write(path: Path, table: str, run: RunFigures, backlog: tuple[Mapping[date, int], Orphans] | None) -> None:
+    """Writes the metrics, all labelled with the table; the file appears whole or stays as it was.
+
+    Args:
+        path: of the file; its folder must exist.
+        table: whose run.
+        run: what it did.
+        backlog: rows by aged day that the table still holds, and those of no day; None where nobody could ask.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    ended = run.ended.timestamp()
+    values = {
+        "event_archive_last_run_timestamp_seconds": ended,
+        _LAST_SUCCESS: ended if run.succeeded else _last_success(path, table),
+        "event_archive_run_seconds": run.seconds,
+        "event_archive_run_days": run.days,
+        "event_archive_run_failed_days": run.failed_days,
+        "event_archive_run_archived_rows": run.archived_rows,
+        "event_archive_run_deleted_rows": run.deleted_rows,
+    }
+    if backlog is not None:
+        rows, orphans = backlog
+        left = sum(rows.values())
+        pace = run.deleted_rows / run.seconds if run.seconds else 0
+        oldest = datetime.combine(min(rows), datetime.min.time(), run.ended.tzinfo).timestamp() if rows else 0
+        values |= {
+            "event_archive_backlog_days": len(rows),
+            "event_archive_backlog_rows": left,
+            "event_archive_backlog_oldest_timestamp_seconds": oldest,
+            "event_archive_drain_estimate_seconds": left / pace if pace else (0 if not left else float("nan")),
+            "event_archive_orphan_rows": orphans.before_start + orphans.not_finite,
+        }
+    registry = CollectorRegistry()
+    for name, value in values.items():
+        Gauge(name, _METRICS[name], ["table"], registry=registry).labels(table).set(value)
+    try:
+        write_to_textfile(str(path), registry)
+    except OSError as error:
+        raise ConfigurationError(
+            f"METRICS_TEXTFILE holds {str(path)!r}, which cannot be written: {error.strerror}."
+        ) from error
+
+
+def _last_success(path: Path, table: str) -> float:
+    """What the former run wrote; 0 where there is nothing to be read."""
+    with suppress(OSError, ValueError):
+        for family in text_string_to_metric_families(path.read_text()):
+            for sample in family.samples:
+                if sample.name == _LAST_SUCCESS and sample.labels.get("table") == table:
+                    return float(sample.value)
+    return 0

@@ -1,0 +1,88 @@
+"""What a CSV file's bytes say before PostgreSQL parses them: the header, how lines end. Not here: rows and values."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+
+from event_archive.domain.dataset import check_identifier
+from event_archive.domain.manifest import contradiction
+from event_archive.lake.protocol import StoredFile
+
+BOM = b"\xef\xbb\xbf"
+_MAX_HEADER_BYTES = 1024 * 1024
+_END_MARKER = re.compile(rb"(?<=\n)\\\.\r?\n")
+
+
+def read_head(blocks: Iterator[bytes], file: StoredFile) -> bytes:
+    """Takes blocks until they hold the whole header record, and returns them as one.
+
+    Raises:
+        IntegrityError: there is nothing.
+    """
+    head = b""
+    for block in blocks:
+        head += block
+        if header_end(head) or len(head) > _MAX_HEADER_BYTES:
+            break
+    if not head:
+        raise contradiction(file, "it is empty, without even a header")
+    return head
+
+
+def header_end(head: bytes) -> int:
+    """Where the first record ends: after the first line end outside quotes; 0 where it does not."""
+    end = head.find(b"\n")
+    while end >= 0:
+        if head.count(b'"', 0, end) % 2 == 0:
+            return end + 1
+        end = head.find(b"\n", end + 1)
+    return 0
+
+
+def header(head: bytes, file: StoredFile) -> tuple[str, ...]:
+    """The column names in a file's first record.
+
+    Args:
+        head: the first bytes of the file.
+        file: for messages.
+
+    Raises:
+        IntegrityError: not UTF-8, not one CSV record, or names that no table can have.
+    """
+    end = header_end(head) or min(len(head), _MAX_HEADER_BYTES)
+    try:
+        records = list(csv.reader(io.StringIO(head[:end].removeprefix(BOM).decode(), newline=""), strict=True))
+        names = records[0]
+        for name in names or [""]:
+            check_identifier(name)
+    except (UnicodeDecodeError, csv.Error, IndexError, ValueError) as error:
+        raise contradiction(file, f"its first line is not the header of a CSV file ({error})") from None
+    if len(set(names)) < len(names):
+        raise contradiction(file, "its header names a column twice")
+    return tuple(names)
+
+
+def takes_more_rows(head: bytes, last_byte: bytes) -> bool:
+    r"""Whether rows of PostgreSQL's dialect may follow as they are: no byte order mark, lines end in ``\n`` alone."""
+    end = header_end(head)
+    return not head.startswith(BOM) and end > 0 and head[end - 2 : end] != b"\r\n" and last_byte == b"\n"
+
+
+def without_end_marker(blocks: Iterator[bytes], file: StoredFile) -> Iterator[bytes]:
+    r"""The same blocks, refused where a line is ``\.`` alone, outside quotes.
+
+    PostgreSQL before 18 takes that line for the end of the data, and would silently drop what follows.
+
+    Raises:
+        IntegrityError: there is such a line.
+    """
+    quotes, carry = 0, b"\n"
+    for block in blocks:
+        text = carry + block
+        for match in _END_MARKER.finditer(text):
+            if (quotes + text.count(b'"', len(carry), match.start())) % 2 == 0:
+                raise contradiction(file, r"a line of it is \. alone, which PostgreSQL before 18 takes for its end")
+        quotes += block.count(b'"')
+        carry = text[-4:]
+        yield block

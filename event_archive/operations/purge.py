@@ -1,0 +1,203 @@
+"""Deletes the rows of one aged day from PostgreSQL. The stakes: what this module deletes is gone.
+
+One transaction: the database's own clock says that the day is aged; a lock on the table and the day; no hold on it; the
+file read back into a temporary table; a DELETE joined to it on key and every column; the counts compared; commit.
+READ COMMITTED, so that a row updated meanwhile is compared again in its new form, and then stays.
+"""
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+from psycopg import sql
+
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.manifest import Manifest, Record
+from event_archive.domain.wording import counted
+from event_archive.errors import IntegrityError
+from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.readback import Progress, Readback, load, no_progress
+from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.table.holds import hold_on, lock_day
+from event_archive.table.rows import count_day, has_rows
+from event_archive.table.shape import SOURCE, Table, reflect
+
+logger = logging.getLogger(__name__)
+
+Outcome = Literal["purged", "dry run", "locked", "held"]
+
+
+@dataclass(frozen=True, slots=True)
+class PurgedDay:
+    """What a purge did.
+
+    Attributes:
+        day: the day.
+        deleted: rows deleted; 0 in a dry run.
+        proven: rows found in the file, identical in every column: what a run that is not dry deletes.
+        left: rows of the day that the file does not hold in their present form, and that stay.
+        outcome: ``locked`` where another run holds the day, which does the work instead; ``held`` where a person does.
+        reason: why it is held.
+        seconds: how long the call took.
+    """
+
+    day: date
+    deleted: int
+    proven: int
+    left: int
+    outcome: Outcome
+    reason: str | None
+    seconds: float
+
+
+class _RollBack(Exception):  # noqa: N818 (no error: the end of a dry run)
+    """Ends the transaction without a commit."""
+
+
+def purge_day(
+    dataset: Dataset,
+    day: date,
+    *,
+    postgres: Postgres,
+    lake: Lake,
+    record: Record,
+    dry_run: bool,
+    message_prefix: str | None = None,
+    progress: Progress = no_progress,
+) -> PurgedDay:
+    """Deletes the day's rows that stand, identical in every column, in the day's file.
+
+    Args:
+        dataset: what is archived.
+        day: must be aged by the database's clock.
+        postgres: the events; the primary.
+        lake: where the file lies.
+        record: what the latest materialization of the day's archive says of its file.
+        dry_run: do everything, then roll back instead of committing.
+        message_prefix: begin with a logical decoding message of this prefix, so that consumers of a replication slot
+            can tell these deletes from others.
+        progress: told of every block read.
+
+    Raises:
+        NotAgedError: the day is too young, or before the first that is archived.
+        IntegrityError: the file, its manifest and the record do not agree.
+        FileChangedError: the file changed while it was read.
+        RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says; nothing was deleted.
+    """
+    started = time.monotonic()
+    proven, left = 0, 0
+    outcome: Outcome = "purged"
+    reason: str | None = None
+    try:
+        with postgres.transaction(f"{dataset.table}, {day}") as connection:
+            dataset.require_aged(day, one(connection, "SELECT now()")[0])
+            if not lock_day(connection, dataset, day):
+                outcome = "locked"
+            elif (reason := hold_on(connection, dataset, day)) is not None:
+                outcome = "held"
+            if outcome == "purged":
+                if message_prefix:
+                    _announce(connection, dataset, day, message_prefix)
+                proven, left = _delete(connection, dataset, day, lake, record, progress)
+            else:
+                left = count_day(connection, reflect(connection, dataset), day).rows
+            if dry_run and outcome == "purged":
+                outcome = "dry run"
+                raise _RollBack
+    except _RollBack:
+        pass
+    deleted = 0 if outcome == "dry run" else proven
+    return PurgedDay(day, deleted, proven, left, outcome, reason, time.monotonic() - started)
+
+
+def _announce(connection: Connection, dataset: Dataset, day: date, prefix: str) -> None:
+    message = json.dumps({"table": str(dataset.table), "day": day.isoformat()})
+    connection.execute("SELECT pg_logical_emit_message(true, %s, %s)", (prefix, message))
+
+
+def _delete(
+    connection: Connection, dataset: Dataset, day: date, lake: Lake, record: Record, progress: Progress
+) -> tuple[int, int]:
+    # The lock on the shape comes first: a column added later could not be compared.
+    table = reflect(connection, dataset, "delete")
+    path = dataset.path(day)
+    file = lake.stat(path)
+    _require_recorded(f"{dataset.table}, {day}", path, file, record)
+    if not has_rows(connection, table, day):
+        return 0, 0
+    if file is None:
+        return 0, _left(connection, table, day)
+    manifest = Manifest.from_file(file, table=str(dataset.table))
+    if manifest is None:
+        raise IntegrityError(
+            f"{path}: it has no manifest, being another tool's. Materialize archive_csv of {day}: that takes it over."
+        )
+    readback = load(connection, table, lake, file, progress)
+    manifest.require(file, readback.manifest)
+    if readback.rows != record.rows:
+        raise IntegrityError(
+            f"{path}: it reads as {readback.rows} rows, the materialization of archive_csv says {record.rows}. Nothing "
+            f"was deleted. Materialize archive_csv of {day} again."
+        )
+    deleted = connection.execute(
+        sql.SQL("DELETE FROM {} AS {} USING {} WHERE {} AND {}").format(
+            table.identifier, SOURCE, readback.current, table.within(day, day), readback.identical
+        )
+    ).rowcount
+    current = readback.rows - readback.superseded
+    if deleted > current:
+        raise IntegrityError(f"{dataset.table}, {day}: {deleted} rows match {current} rows of {path}. Rolled back.")
+    left = _left(connection, table, day, readback)
+    # A long DELETE gives somebody time to take the file away; this narrows that to the commit.
+    _require_recorded(f"{dataset.table}, {day}", path, lake.stat(path), record)
+    return deleted, left
+
+
+def _left(connection: Connection, table: Table, day: date, readback: Readback | None = None) -> int:
+    left = count_day(connection, table, day).rows
+    kept = 0
+    if left and readback:
+        query = sql.SQL("SELECT count(*) FROM {} AS {}, {} WHERE {} AND {}").format(
+            table.identifier, SOURCE, readback.current, table.within(day, day), readback.identical
+        )
+        kept = one(connection, query)[0]
+    if kept:
+        logger.warning(
+            "%s, %s: %s although the file holds them: a trigger of the table keeps them from being deleted.",
+            table.dataset.table,
+            day,
+            counted(kept, "row stays", "rows stay"),
+        )
+    if left > kept:
+        logger.warning(
+            "%s, %s: %s: the file does not hold them in their present form. The next run appends them.",
+            table.dataset.table,
+            day,
+            counted(left - kept, "row stays", "rows stay"),
+        )
+    return left
+
+
+def _require_recorded(subject: str, path: str, file: StoredFile | None, record: Record) -> None:
+    """The gate: the file in the lake is the one that was recorded.
+
+    Raises:
+        IntegrityError: it is another one, or gone.
+    """
+    found = file.etag if file else None
+    if found == record.etag:
+        return
+    if file is None:
+        problem = (
+            f"{path} is gone from the lake; the latest materialization of archive_csv recorded {record.rows} rows in it"
+        )
+    elif record.etag is None:
+        problem = f"{path} is in the lake; the latest materialization of archive_csv found no rows and wrote no file"
+    else:
+        problem = f"{path} has ETag {found}; the latest materialization of archive_csv recorded {record.etag}"
+    raise IntegrityError(
+        f"{subject}: {problem}. Nothing was deleted. Materialize archive_csv of this day, then purged_events again."
+    )

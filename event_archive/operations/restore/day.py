@@ -1,0 +1,226 @@
+"""Puts the rows of a day's file back into a table. Never changes a row that stands there.
+
+The rows come through the read-back: of each key the last row. One transaction a day, which ends by counting that every
+one of them stands in the target, identical in every column.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from datetime import date
+
+from psycopg import sql
+
+from event_archive.domain.dataset import Dataset, TableName, quoted
+from event_archive.domain.days import now_utc
+from event_archive.domain.manifest import Manifest
+from event_archive.domain.wording import counted
+from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
+from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.readback import ARCHIVED, READBACK, Progress, Readback, load, no_progress, types_hash
+from event_archive.operations.restore.losses import losses
+from event_archive.operations.restore.target import (
+    ADVICE,
+    TABLE_OF_YOUR_OWN,
+    open_target,
+    require_one_row_a_key,
+    widened,
+)
+from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.table.holds import hold_on, lock_day
+from event_archive.table.shape import SOURCE
+
+logger = logging.getLogger(__name__)
+
+_KEYS_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredDay:
+    """What a restore did.
+
+    Attributes:
+        day: the day.
+        target: the table.
+        restored: rows inserted.
+        skipped: rows that stood there already, identical.
+        superseded: rows of the file that a later row of the same key replaces; not restored.
+        seconds: how long the call took.
+    """
+
+    day: date
+    target: TableName
+    restored: int
+    skipped: int
+    superseded: int
+    seconds: float
+
+
+def days_with_file(dataset: Dataset, lake: Lake, first: date, last: date) -> list[date]:
+    """The days to restore of a range: those that have a file, and a single day in any case.
+
+    Raises:
+        ConfigurationError: the range ends before it begins.
+        RefusedError: no day of it has a file.
+        UnreachableError: as the lake says.
+    """
+    if first > last:
+        raise ConfigurationError(f"{first} lies after {last}: give the earlier day first.")
+    if first == last:
+        return [first]
+    days = [day for file in lake.list(dataset.folder) if (day := dataset.day_of(file.path)) and first <= day <= last]
+    if not days:
+        raise RefusedError(f"There is no file from {first} to {last} in {dataset.folder}: nothing was restored.")
+    return days
+
+
+def restore_day(
+    dataset: Dataset,
+    day: date,
+    *,
+    target: TableName,
+    postgres: Postgres,
+    lake: Lake,
+    progress: Progress = no_progress,
+) -> RestoredDay:
+    """Restores one day.
+
+    Args:
+        dataset: what was archived.
+        day: whose file.
+        target: the table to fill; created in the shape of the source where it does not exist. The source itself
+            restores in place.
+        postgres: where both tables are.
+        lake: where the file lies.
+        progress: told of every block read.
+
+    Raises:
+        RefusedError: there is no file, or the target cannot be filled, or not with all that the file's values say.
+        IntegrityError: the file contradicts its manifest, or a row of the same key but with other values stands in the
+            target. The day is rolled back.
+        BusyError: a purge of this day, or another restore into the table, is under way.
+        UnreachableError, FileChangedError: as PostgreSQL or the lake says.
+    """
+    started = time.monotonic()
+    path = dataset.path(day)
+    file = lake.stat(path)
+    if file is None:
+        raise RefusedError(f"{path}: there is no file for {day}, so there is nothing to restore.")
+    manifest = Manifest.from_file(file, table=str(dataset.table))
+    if manifest is None:
+        logger.warning("%s has no manifest, being another tool's: it is restored as it reads", path)
+    with postgres.transaction(f"{target}, {day}", advice=ADVICE) as connection:
+        lock_day(connection, dataset, day, wait=True)
+        table = open_target(connection, dataset, target)
+        readback = load(connection, table, lake, file, progress)
+        if manifest:
+            manifest.require(file, replace(readback.manifest, table=manifest.table))
+        readback = widened(connection, dataset, readback, file)
+        _require_restorable(connection, readback, file)
+        require_one_row_a_key(connection, dataset, readback, file)
+        written_as_today = manifest and manifest.types and manifest.types == types_hash(table, readback.columns)
+        lost = {} if written_as_today else losses(connection, readback, lake, file, progress)
+        if lost:
+            _tell(target, lost, file, by_us=manifest is not None)
+        restored = _insert(connection, readback, file)
+        purged_again = target == dataset.table and dataset.is_aged(day, now_utc())
+        if purged_again and hold_on(connection, dataset, day) is None:
+            logger.warning(
+                "%s, %s: restored in place. The next night archives and purges these rows again, unless the day is "
+                "held: event-archive hold %s --reason …",
+                target,
+                day,
+                day,
+            )
+    current = readback.rows - readback.superseded
+    return RestoredDay(day, target, restored, current - restored, readback.superseded, time.monotonic() - started)
+
+
+def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int:
+    """Inserts the rows whose key the target does not have, and proves that all rows then stand in it."""
+    table = readback.table
+    names = [sql.Identifier(column.name) for column in table.columns if not column.generated]
+    same_key = sql.SQL(" AND ").join(
+        sql.SQL("{}.{} = {}.{}").format(SOURCE, sql.Identifier(name), ARCHIVED, sql.Identifier(name))
+        for name in table.key
+    )
+    restored = connection.execute(
+        sql.SQL(
+            "INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {readback} AS {archived} "
+            "WHERE {line} > 0 AND NOT EXISTS (SELECT FROM {table} AS {source} WHERE {same_key}) ORDER BY {line}"
+        ).format(
+            table=table.identifier,
+            names=sql.SQL(", ").join(names),
+            readback=READBACK,
+            archived=ARCHIVED,
+            line=readback.line,
+            source=SOURCE,
+            same_key=same_key,
+        )
+    ).rowcount
+    standing = one(
+        connection,
+        sql.SQL("SELECT count(*) FROM {} AS {}, {} WHERE {}").format(
+            table.identifier, SOURCE, readback.current, readback.identical
+        ),
+    )[0]
+    expected = readback.rows - readback.superseded
+    if standing != expected:
+        raise IntegrityError(
+            f"{file.path}: {expected} rows were to stand in {table.dataset.table}, {standing} do, identical in every "
+            "column. Rolled back. A trigger, a rule or a generated column of the table changes what is inserted: "
+            "restore into another table with --table."
+        )
+    return restored
+
+
+def _tell(target: TableName, lost: dict[str, int], file: StoredFile, *, by_us: bool) -> None:
+    columns = ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in lost.items())
+    found = f"{file.path}: as the types of {target} it reads otherwise than it stands in the file: {columns}"
+    if by_us:
+        raise RefusedError(f"{found}. Nothing of this day was restored. {TABLE_OF_YOUR_OWN}")
+    logger.warning("%s. It is restored as it reads", found)
+
+
+def _require_restorable(connection: Connection, readback: Readback, file: StoredFile) -> None:
+    target = readback.table.dataset.table
+    if readback.as_text:
+        raise RefusedError(f"{file.path}: its values do not all parse as the types of {target}. {TABLE_OF_YOUR_OWN}")
+    lacking = [quoted(name) for name in readback.table.key if name not in readback.columns]
+    if lacking:
+        raise RefusedError(
+            f"{file.path}: it lacks {', '.join(lacking)}, of the key of {target}. Restore into another table."
+        )
+    keyless = one(
+        connection,
+        sql.SQL("SELECT count(*) FROM {} WHERE pg_catalog.num_nulls({}) > 0").format(
+            READBACK, sql.SQL(", ").join(map(sql.Identifier, readback.table.key))
+        ),
+    )[0]
+    if keyless:
+        named = ", ".join(map(quoted, readback.table.key))
+        raise RefusedError(
+            f"{file.path}: {counted(keyless, 'row of it has', 'rows of it have')} no {named}, the key of {target}. "
+            "Restore it into a table of your own making, with a key that all rows have: --table NAME."
+        )
+    keys = [sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in readback.table.key]
+    differing = connection.execute(
+        sql.SQL("SELECT {}::text FROM {} AS {}, {} WHERE {} AND NOT ({}) LIMIT {}").format(
+            sql.SQL("ROW({})").format(sql.SQL(", ").join(keys)),
+            readback.table.identifier,
+            SOURCE,
+            readback.current,
+            readback.same_key,
+            readback.identical,
+            sql.Literal(_KEYS_NAMED + 1),
+        )
+    ).fetchall()
+    if differing:
+        named = ", ".join(str(key) for (key,) in differing[:_KEYS_NAMED])
+        more = " and more" if len(differing) > _KEYS_NAMED else ""
+        raise IntegrityError(
+            f"{file.path}: rows with other values stand in {target} under the keys ({', '.join(readback.table.key)}) = "
+            f"{named}{more}. Nothing of this day was restored; a row that stands is never changed. Where a row was "
+            "moved to another day after it was archived, both days' files hold it. Restore this day into another table "
+            "with --table, or remove those rows."
+        )

@@ -1,0 +1,174 @@
+"""The table that a restore fills. Here: naming, making and widening it, and refusing one that is somebody else's.
+
+Not here: the rows.
+"""
+
+import logging
+from dataclasses import replace
+
+from psycopg import sql
+
+from event_archive.domain.dataset import Dataset, TableName, quoted
+from event_archive.domain.wording import counted
+from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
+from event_archive.lake.protocol import StoredFile
+from event_archive.operations.readback import READBACK, Readback
+from event_archive.postgres.errors import Advice
+from event_archive.postgres.session import Connection, one
+from event_archive.table.holds import lock_table
+from event_archive.table.shape import Column, Table, exists, key_of, reflect
+
+logger = logging.getLogger(__name__)
+
+TABLE_OF_YOUR_OWN = "Restore it into a table of your own making, with text for the columns in question: --table NAME."
+ADVICE = Advice(
+    outcome="Nothing was restored.",
+    again="restore the day again",
+    lost="Restore the day again: rows that stand already are left as they are.",
+    privileges=(
+        "To restore, the role needs USAGE on the schema, TEMPORARY on the database, SELECT and INSERT on the table to "
+        "fill, and, to make a new table, CREATE on the schema of a new table and SELECT on the source: GRANT them, or "
+        "restore as another role."
+    ),
+    by_code={
+        "23502": "The table requires a value that the file does not hold: give the column a default, or use --table.",
+        "23503": "Rows of another table that these refer to are gone: put those back first, or use --table.",
+        "23505": "A unique column beside the key has such a value already: remove that row, or use --table.",
+        "23514": "A CHECK constraint forbids a row, or no partition takes it: create that partition, or use --table.",
+        "3F000": "Create that schema, or name another table with --table.",
+    },
+)
+_ONE_TREE = """
+WITH RECURSIVE
+  named_(oid, place) AS (
+    SELECT c.oid, place FROM (VALUES (%s, %s, 'source'), (%s, %s, 'target')) AS names_(schema, name, place)
+    JOIN pg_namespace AS n ON nspname = schema JOIN pg_class AS c ON relnamespace = n.oid AND relname = name),
+  below_(oid) AS (
+    SELECT oid FROM named_ WHERE place = 'source'
+    UNION SELECT inhrelid FROM pg_inherits JOIN below_ ON inhparent = below_.oid),
+  above_(oid) AS (
+    SELECT oid FROM named_ WHERE place = 'source'
+    UNION SELECT inhparent FROM pg_inherits JOIN above_ ON inhrelid = above_.oid)
+SELECT EXISTS (SELECT FROM named_ WHERE place = 'target'
+               AND oid IN (SELECT oid FROM below_ UNION SELECT oid FROM above_))
+"""
+_COMMENT = """
+SELECT obj_description(c.oid, 'pg_class') FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+WHERE nspname = %s AND relname = %s
+"""
+
+
+def target_named(dataset: Dataset, name: str | None = None, *, in_place: bool = False) -> TableName:
+    """The table that a restore fills: the source itself, one named, or ``Event_restored`` beside ``Event``.
+
+    Args:
+        dataset: what was archived.
+        name: ``schema.table``, or a table in the source's schema.
+        in_place: the source itself.
+
+    Raises:
+        ConfigurationError: not a table's name, the source's without ``in_place``, or a name with it.
+    """
+    if in_place and name:
+        raise ConfigurationError(f"The table {name} is named, and in place is asked for: give one of them, not both.")
+    if in_place:
+        return dataset.table
+    if name is None:
+        name = f"{quoted(dataset.table.schema)}.{quoted(dataset.table.name + '_restored')}"
+    try:
+        target = TableName.parse(name, schema=dataset.table.schema)
+    except ValueError as error:
+        raise ConfigurationError(f"{name!r} {error}. Name another table with --table.") from None
+    if target == dataset.table:
+        raise ConfigurationError(f"{target} is the source itself: restore into it with --in-place.")
+    return target
+
+
+def open_target(connection: Connection, dataset: Dataset, target: TableName) -> Table:
+    """The target's shape, held against changes; where it does not exist, it is made like the source.
+
+    A table made here has the source's columns and key and nothing else, and a comment that tells it from others.
+
+    Raises:
+        RefusedError: it cannot be filled, or holds rows of the source.
+    """
+    if target != dataset.table:
+        if one(connection, _ONE_TREE, dataset.table.schema, dataset.table.name, target.schema, target.name)[0]:
+            raise RefusedError(
+                f"{target} is a partition, a child or a parent of {dataset.table}: its rows are the source's. Restore "
+                "into another table with --table, or into the source with --in-place."
+            )
+        lock_table(connection, target)
+        if not exists(connection, target):
+            _create(connection, reflect(connection, dataset, "copy"), target)
+    return reflect(connection, replace(dataset, table=target), "fill")
+
+
+def _create(connection: Connection, source: Table, target: TableName) -> None:
+    identifier = sql.Identifier(target.schema, target.name)
+    names, key = (sql.SQL(", ").join(map(sql.Identifier, given)) for given in (source.names, source.key))
+    connection.execute(
+        sql.SQL("CREATE TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(identifier, names, source.identifier)
+    )
+    connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(identifier, key))
+    comment = sql.Literal(_comment(source.dataset))
+    connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(identifier, comment))
+
+
+def _comment(dataset: Dataset) -> str:
+    return f"Made by event-archive to restore {dataset.table} into: a restore may add columns."
+
+
+def widened(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> Readback:
+    """Adds what only the file has to a target made here, as text; what only the target has is left to its defaults.
+
+    Raises:
+        RefusedError: the target is somebody else's, and lacks columns of the file.
+    """
+    table = readback.table
+    target = table.dataset.table
+    extra = [name for name in readback.columns if name not in table.names]
+    named = ", ".join(map(quoted, extra))
+    if extra and target == dataset.table:
+        logger.warning("%s: the table has no column %s any more; it is not restored", target, named)
+    elif extra:
+        if one(connection, _COMMENT, target.schema, target.name)[0] != _comment(dataset):
+            raise RefusedError(
+                f"{file.path}: {target} lacks columns of it: {named}. Nothing was restored. Add them to that table (as "
+                "text, if nothing else), or restore into a new one: --table NAME."
+            )
+        for name in extra:
+            logger.info("%s: column %s is added, as text", target, quoted(name))
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ADD COLUMN {} text").format(table.identifier, sql.Identifier(name))
+            )
+        table = replace(table, columns=table.columns + tuple(Column(name, "text", nullable=True) for name in extra))
+    held = tuple(column for column in table.columns if column.name in readback.columns)
+    return replace(readback, table=replace(table, columns=held))
+
+
+def require_one_row_a_key(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> None:
+    """Refuses a target whose key takes rows for one another that the source's key tells apart.
+
+    Raises:
+        IntegrityError: there are such rows in the file.
+    """
+    names = [name for name in key_of(connection, dataset.table) if name in readback.columns]
+    if not readback.superseded or not names:
+        return
+    key = sql.SQL(", ").join(map(sql.Identifier, names))
+    same = sql.SQL(" AND ").join(sql.SQL("later_.{0} = earlier_.{0}").format(sql.Identifier(name)) for name in names)
+    lost = one(
+        connection,
+        sql.SQL(
+            "SELECT count(*) FROM {readback} AS earlier_ WHERE {line} < 0 AND pg_catalog.num_nulls({key}) = 0 "
+            "AND NOT EXISTS (SELECT FROM {readback} AS later_ WHERE later_.{line} > 0 AND {same})"
+        ).format(readback=READBACK, line=readback.line, key=key, same=same),
+    )[0]
+    if lost:
+        table = readback.table
+        raise IntegrityError(
+            f"{file.path}: {counted(lost, 'row', 'rows')} of it would be lost in {table.dataset.table}, whose key is "
+            f"({', '.join(map(quoted, table.key))}): {dataset.table} tells them apart by "
+            f"({', '.join(map(quoted, names))}). Restore into a table with that key: --table NAME."
+        )

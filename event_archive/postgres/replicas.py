@@ -1,0 +1,57 @@
+"""Waiting until streaming replicas have caught up, since a large DELETE gives them much to replay. Only reads."""
+
+import logging
+import time
+
+from event_archive.errors import BusyError, RefusedError
+from event_archive.postgres.session import Postgres, one
+
+logger = logging.getLogger(__name__)
+
+_SUBJECT = "streaming replicas"
+_WAIT_SECONDS = 600.0
+_LOOK_EVERY_SECONDS = 2.0
+# Whoever may not see other sessions' statistics sees that there are senders, and nothing of them.
+_LAG = """
+SELECT count(*) FILTER (WHERE state IS NULL),
+       coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn, write_lsn, sent_lsn))), 0)
+FROM pg_stat_replication WHERE state IS NULL OR state = 'streaming'
+"""
+
+
+def await_replicas(postgres: Postgres, max_lag_bytes: int, *, wait_seconds: float = _WAIT_SECONDS) -> None:
+    """Returns when no streaming replica has more than so many bytes of WAL to replay.
+
+    Args:
+        postgres: the primary.
+        max_lag_bytes: how far behind they may be.
+        wait_seconds: how long to wait for them.
+
+    Raises:
+        BusyError: they did not catch up in time.
+        RefusedError: the role may not see how far they are.
+        UnreachableError: as PostgreSQL says.
+    """
+    until = time.monotonic() + wait_seconds
+    waited = False
+    while (behind := _lag_bytes(postgres)) > max_lag_bytes:
+        if time.monotonic() >= until:
+            raise BusyError(
+                f"A streaming replica has {behind} bytes of WAL to replay, for longer than {wait_seconds:g} s; "
+                f"MAX_REPLICA_LAG allows {max_lag_bytes}. Nothing was deleted; the next run tries again."
+            )
+        if not waited:
+            waited = True
+            logger.info("waiting: a streaming replica has %d bytes of WAL to replay", behind)
+        time.sleep(_LOOK_EVERY_SECONDS)
+
+
+def _lag_bytes(postgres: Postgres) -> int:
+    with postgres.transaction(_SUBJECT) as connection:
+        hidden, behind = one(connection, _LAG)
+    if hidden:
+        raise RefusedError(
+            "MAX_REPLICA_LAG is set, but the role may not see how far replicas are. Nothing was deleted. "
+            "GRANT pg_read_all_stats to it, or unset the variable."
+        )
+    return int(behind)

@@ -1,0 +1,205 @@
+"""What keeps a purge off a day: the lock of another transaction, and a hold that somebody put on the day.
+
+Here: the lock; putting, releasing and reading holds. Not here: what a purge does about them. Holds lie in a
+table beside the events, one row a day, so that the purge's own transaction can see them.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import LiteralString
+
+from psycopg import sql
+
+from event_archive.domain.dataset import Dataset, TableName
+from event_archive.domain.days import day_range
+from event_archive.errors import BusyError, EventArchiveError, RefusedError
+from event_archive.postgres.errors import Advice
+from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.table.shape import exists
+
+HOLD_TABLE = "event_archive_hold"
+
+_CREATE = """
+CREATE TABLE {} (
+  table_name text NOT NULL,
+  day date NOT NULL,
+  reason text NOT NULL,
+  held_since timestamptz NOT NULL DEFAULT now(),
+  held_by text NOT NULL DEFAULT current_user,
+  PRIMARY KEY (table_name, day)
+)
+"""
+_HOLD = "INSERT INTO {} (table_name, day, reason) VALUES ({}, {}, {}) ON CONFLICT DO NOTHING"
+_OTHER_HOLD = """
+SELECT day, reason FROM {} WHERE table_name = {} AND day BETWEEN {} AND {} AND reason <> {} ORDER BY day LIMIT 1
+"""
+# Whoever purges has to see the holds.
+_PURGING_ROLES = """
+SELECT DISTINCT rolname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+CROSS JOIN aclexplode(coalesce(relacl, acldefault('r', relowner))) AS granted LEFT JOIN pg_roles AS r ON r.oid = grantee
+WHERE nspname = %s AND relname = %s AND privilege_type = 'DELETE' AND (grantee = 0 OR rolname IS NOT NULL)
+"""
+# Days of one reason that follow one another are one hold to a person.
+_HOLDS = """
+SELECT min(day), max(day), reason, min(held_since), held_by
+FROM (SELECT *, day - row_number() OVER (PARTITION BY reason, held_by ORDER BY day)::int AS island
+      FROM {} WHERE table_name = {}) AS days
+GROUP BY island, reason, held_by ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Days, both ends included, that are not purged.
+
+    Attributes:
+        first: the first day.
+        last: the last day.
+        reason: as somebody gave it.
+        since: when, UTC.
+        by: the database role that put it.
+    """
+
+    first: date
+    last: date
+    reason: str
+    since: datetime
+    by: str
+
+
+def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool = False, shared: bool = False) -> bool:
+    """Takes the lock on the table and the day, until the transaction ends.
+
+    Args:
+        connection: in a transaction.
+        dataset: whose table.
+        day: the day.
+        wait: for whoever has it, as long as the lock timeout allows.
+        shared: with others that ask for it so, but with no purge.
+
+    Returns:
+        False where somebody else has it.
+    """
+    name = f"event_archive {dataset.table} {day}"
+    if wait:
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+        return True
+    if shared:
+        return bool(one(connection, "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", name)[0])
+    return bool(one(connection, "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", name)[0])
+
+
+def lock_table(connection: Connection, name: TableName) -> None:
+    """Waits until nobody else makes this table or adds columns to it; in this transaction, nobody else does."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"event_archive {name}",))
+
+
+def hold_on(connection: Connection, dataset: Dataset, day: date) -> str | None:
+    """The reason why a day is held; None where it is not. To be asked under the day's lock."""
+    if not _exist(connection, dataset):
+        return None
+    query = _about(dataset, "SELECT reason FROM {} WHERE table_name = {} AND day = {}", day)
+    row = connection.execute(query).fetchone()
+    return str(row[0]) if row else None
+
+
+def held_days(connection: Connection, dataset: Dataset) -> set[date]:
+    """The days that are held at this moment."""
+    if not _exist(connection, dataset):
+        return set()
+    query = _about(dataset, "SELECT day FROM {} WHERE table_name = {}")
+    return {day for (day,) in connection.execute(query).fetchall()}
+
+
+def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postgres) -> None:
+    """Holds each day from ``first`` to ``last``; creates the table for holds where there is none.
+
+    A day that is being purged is waited for, so a hold never comes too late unnoticed.
+
+    Raises:
+        BusyError: the purge of a day took longer than the lock timeout. The days before it are held.
+        RefusedError: a day is held for another reason, or as PostgreSQL says.
+        UnreachableError: as PostgreSQL says.
+    """
+    advice = _advice(dataset)
+    with postgres.transaction(f"{dataset.table}, holds", advice=advice) as connection:
+        lock_table(connection, TableName(dataset.table.schema, HOLD_TABLE))
+        if not _exist(connection, dataset):
+            _create(connection, dataset)
+        other = connection.execute(_about(dataset, _OTHER_HOLD, first, last, reason)).fetchone()
+        if other:
+            raise RefusedError(
+                f"{dataset.table}: {other[0]} is held already: {other[1]}. So it is not purged. No day was held by "
+                "this command: hold the days around it, or release it first."
+            )
+    for day in day_range(first, last):
+        try:
+            with postgres.transaction(f"{dataset.table}, {day}", advice=advice) as connection:
+                lock_day(connection, dataset, day, wait=True)
+                connection.execute(_about(dataset, _HOLD, day, reason))
+        except EventArchiveError as error:
+            told = str(error)
+            if isinstance(error, BusyError):
+                told = f"{dataset.table}: {day} is being purged, for longer than {postgres.lock_timeout_seconds:g} s."
+            raise type(error)(
+                f"{told} Neither {day} nor a later day is held by this command. Give it again for {day} to {last}."
+            ) from error
+
+
+def _create(connection: Connection, dataset: Dataset) -> None:
+    connection.execute(sql.SQL(_CREATE).format(_table(dataset)))
+    for (role,) in connection.execute(_PURGING_ROLES, (dataset.table.schema, dataset.table.name)).fetchall():
+        grantee = sql.Identifier(role) if role else sql.SQL("PUBLIC")
+        connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(_table(dataset), grantee))
+
+
+def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> int:
+    """Releases each day from ``first`` to ``last`` and returns how many of them were held.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
+        if not _exist(connection, dataset):
+            return 0
+        query = _about(dataset, "DELETE FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}", first, last)
+        return connection.execute(query).rowcount
+
+
+def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
+    """The holds on a table, oldest day first.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
+        if not _exist(connection, dataset):
+            return []
+        rows = connection.execute(_about(dataset, _HOLDS)).fetchall()
+        return [Hold(*row) for row in rows]
+
+
+def _advice(dataset: Dataset) -> Advice:
+    return Advice(
+        outcome="Nothing is held or released by this.",
+        again="give the command again",
+        lost="Give the command again.",
+        privileges=(
+            "To put and release holds, the role needs USAGE on the schema and SELECT, INSERT and DELETE on "
+            f"{TableName(dataset.table.schema, HOLD_TABLE)}, and CREATE on the schema for the very first hold, which "
+            "makes that table: GRANT them, or connect as another role."
+        ),
+    )
+
+
+def _about(dataset: Dataset, query: LiteralString, *values: object) -> sql.Composed:
+    """A query about this table's holds. Values as literals: beside parameters, a name that holds % would be misread."""
+    return sql.SQL(query).format(_table(dataset), *map(sql.Literal, (str(dataset.table), *values)))
+
+
+def _table(dataset: Dataset) -> sql.Composable:
+    return sql.Identifier(dataset.table.schema, HOLD_TABLE)
+
+
+def _exist(connection: Connection, dataset: Dataset) -> bool:
+    return exists(connection, TableName(dataset.table.schema, HOLD_TABLE))

@@ -1,0 +1,112 @@
+"""Which rows of the table are of which day, and which of none. Only counts and finds. Not here: the table's shape."""
+
+from dataclasses import dataclass
+from datetime import date
+
+from psycopg import sql
+
+from event_archive.domain.days import ONE_DAY
+from event_archive.postgres.session import Connection, one
+from event_archive.table.shape import SOURCE, TIME_TYPES, Table
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOfDay:
+    """The rows of one day: how many, and the first and last time among them as PostgreSQL prints them in UTC."""
+
+    rows: int
+    first: str | None
+    last: str | None
+
+
+def count_day(connection: Connection, table: Table, day: date) -> RowsOfDay:
+    """Counts the rows of one day."""
+    query = sql.SQL("SELECT count(*), min({time})::text, max({time})::text FROM {table} AS {src} WHERE {window}")
+    row = one(
+        connection,
+        query.format(time=table.time, table=table.identifier, src=SOURCE, window=table.within(day, day)),
+    )
+    return RowsOfDay(*row)
+
+
+def has_rows(connection: Connection, table: Table, day: date) -> bool:
+    """Whether the day holds a row: one probe of the index, where there is one."""
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} AS {} WHERE {})")
+    return bool(one(connection, query.format(table.identifier, SOURCE, table.within(day, day)))[0])
+
+
+def days_with_rows(connection: Connection, table: Table, first: date, last: date) -> list[date]:
+    """The days from ``first`` to ``last`` that hold rows, oldest first.
+
+    With an index on the time column this is a loose index scan, one probe a day that holds rows; without one, a single
+    pass over the table.
+    """
+    if first > last:
+        return []
+    query = _LOOSE_SCAN if table.time_indexed else _FULL_SCAN
+    rows = connection.execute(
+        sql.SQL(query).format(
+            time=table.time,
+            table=table.identifier,
+            src=SOURCE,
+            window=table.within(first, last),
+            end=table.instant(last + ONE_DAY),
+            type=sql.SQL(TIME_TYPES[table.time_type]),
+        )
+    ).fetchall()
+    return [day for (day,) in rows]
+
+
+_LOOSE_SCAN = """
+WITH RECURSIVE days_(day) AS (
+  (SELECT {time}::date FROM {table} AS {src} WHERE {window} ORDER BY {time} LIMIT 1)
+  UNION ALL
+  SELECT (SELECT {time}::date FROM {table} AS {src} WHERE {time} >= (days_.day + 1)::{type} AND {time} < {end}
+          ORDER BY {time} LIMIT 1)
+  FROM days_ WHERE days_.day IS NOT NULL
+)
+SELECT days_.day FROM days_ WHERE days_.day IS NOT NULL
+"""
+_FULL_SCAN = "SELECT DISTINCT {time}::date FROM {table} AS {src} WHERE {window} ORDER BY 1"
+
+
+def rows_by_day(connection: Connection, table: Table, first: date, last: date) -> dict[date, int]:
+    """How many rows each day from ``first`` to ``last`` holds; days without any are left out."""
+    query = sql.SQL("SELECT {time}::date, count(*) FROM {table} AS {src} WHERE {window} GROUP BY 1 ORDER BY 1")
+    rows = connection.execute(
+        query.format(time=table.time, table=table.identifier, src=SOURCE, window=table.within(first, last))
+    ).fetchall()
+    return dict(rows)
+
+
+MOST_ORPHANS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    """Rows that no day will ever archive: before the first partition, or with no finite time.
+
+    Of many, no more than ``MOST_ORPHANS`` are counted: what is wrong is known long before.
+    """
+
+    before_start: int
+    not_finite: int
+
+    def __bool__(self) -> bool:
+        return bool(self.before_start or self.not_finite)
+
+
+def count_orphans(connection: Connection, table: Table) -> Orphans:
+    """Counts the rows of no day."""
+    query = sql.SQL(
+        "SELECT count(*) FILTER (WHERE finite_), count(*) FILTER (WHERE finite_ IS NOT TRUE) "
+        "FROM (SELECT pg_catalog.isfinite({time}) AS finite_ FROM {table} AS {src} "
+        "WHERE {time} IS NULL OR {time} < {start} OR {time} = 'infinity' LIMIT {most}) AS orphans_"
+    ).format(
+        time=table.time,
+        table=table.identifier,
+        src=SOURCE,
+        start=table.instant(table.dataset.start),
+        most=sql.Literal(MOST_ORPHANS),
+    )
+    return Orphans(*one(connection, query))
