@@ -11,11 +11,11 @@ from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.defs.schedules import build_schedule
 from event_archive.defs.sensors import build_sensors
 from event_archive.defs.upkeep import build_upkeep
+from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.observability import logs
-from event_archive.operations.readback import Progress, no_progress
 
 
-def build_definitions(settings: PipelineSettings, *, progress: Progress = no_progress) -> dg.Definitions:
+def build_definitions(settings: PipelineSettings, *, progress: Progress = NO_PROGRESS) -> dg.Definitions:
     """All that Dagster is to know.
 
     Args:

@@ -13,8 +13,8 @@ from event_archive.config.services import primary
 from event_archive.domain.days import now_utc
 from event_archive.errors import EventArchiveError
 from event_archive.nightly.backlog import rows_of_aged_days
+from event_archive.nightly.outcome import Totals
 from event_archive.observability.alerts import FailedDay, announce, failures_told
-from event_archive.observability.console import Totals
 from event_archive.observability.metrics import RunFigures, write
 
 logger = logging.getLogger(__name__)

@@ -66,6 +66,7 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
     from event_archive.config import services
     from event_archive.operations.restore.day import days_with_file, restore_day
     from event_archive.operations.restore.target import target_named
+    from event_archive.operations.site import Site
 
     settings = load_settings()
     dataset = settings.dataset
@@ -74,7 +75,7 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
         wanted = tuple(days_with_file(dataset, lake, first, last))
 
         def restored(one_day: date) -> tuple[dict[str, Any], None]:
-            done = restore_day(dataset, one_day, target=into, postgres=services.primary(settings), lake=lake)
+            done = restore_day(Site(dataset, services.primary(settings), lake), one_day, into)
             told = {"restored": done.restored, "skipped": done.skipped, "superseded": done.superseded}
             return told | {"table": str(done.target), "seconds": round(done.seconds, 3)}, None
 
@@ -87,12 +88,13 @@ def adopt(days: tuple[date, ...]) -> None:
     """Accepts files as they stand, though they contradict their manifest: it is made anew, the bytes stay."""
     from event_archive.config import services
     from event_archive.operations.adopt import adopt_day
+    from event_archive.operations.site import Site
 
     settings = load_settings()
     with services.lake(settings) as lake:
 
         def adopted(day: date) -> tuple[dict[str, Any], None]:
-            manifest = adopt_day(settings.dataset, day, postgres=services.primary(settings), lake=lake)
+            manifest = adopt_day(Site(settings.dataset, services.primary(settings), lake), day)
             return {"rows": manifest.rows, "bytes": manifest.bytes, "sha256": manifest.sha256}, None
 
         _each(settings, days, adopted, good="adopted", none="")

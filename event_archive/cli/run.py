@@ -12,7 +12,7 @@ from event_archive.cli.arguments import check_range, days_argument, load_setting
 
 if TYPE_CHECKING:
     from event_archive.config.environment import Settings
-    from event_archive.observability.console import Totals
+    from event_archive.nightly.outcome import Totals
 
 
 _THRESHOLDS = gc.get_threshold()
@@ -71,7 +71,7 @@ def _run(
     from event_archive.definitions import build_definitions
     from event_archive.defs.in_process import instance_of_environment, run_day
 
-    job = build_definitions(settings, progress=display.progress).resolve_job_def("archive_job")
+    job = build_definitions(settings, progress=display).resolve_job_def("archive_job")
     # What is there by now stays. The days make garbage, which is to be found soon.
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

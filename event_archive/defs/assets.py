@@ -14,11 +14,12 @@ from event_archive.defs.preview import preview
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
-from event_archive.domain.manifest import Record
+from event_archive.domain.progress import Progress
+from event_archive.domain.record import Record
 from event_archive.nightly.backlog import aged_rows
 from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive.operations.purge import PurgedDay, purge_day
-from event_archive.operations.readback import Progress
+from event_archive.operations.site import Site
 from event_archive.postgres.replicas import await_replicas
 
 logger = logging.getLogger(__name__)
@@ -84,11 +85,8 @@ def build_assets(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> 
     ) -> dg.MaterializeResult[None]:
         with failures_told(), lake.open() as opened:
             archived = archive_day(
-                dataset,
+                Site(dataset, postgres.primary(), opened, postgres.replica()),
                 parse_day(context.partition_key),
-                postgres=postgres.primary(),
-                lake=opened,
-                export_postgres=postgres.replica(),
                 max_bytes_per_second=PipelineSettings.load().export_rate_limit,
                 progress=progress,
             )
@@ -113,11 +111,9 @@ def build_assets(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> 
             if settings.max_replica_lag:
                 await_replicas(postgres.primary(), settings.max_replica_lag)
             purged = purge_day(
-                dataset,
+                Site(dataset, postgres.primary(), opened),
                 day,
-                postgres=postgres.primary(),
-                lake=opened,
-                record=record,
+                record,
                 dry_run=config.dry_run or settings.dry_run,
                 message_prefix=settings.logical_message_prefix,
                 progress=progress,

@@ -4,7 +4,7 @@ from datetime import date
 
 import dagster as dg
 
-from event_archive.domain.manifest import Record
+from event_archive.domain.record import Record
 from event_archive.errors import IntegrityError
 
 AGED_EVENTS = dg.AssetKey("aged_events")

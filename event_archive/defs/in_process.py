@@ -15,7 +15,7 @@ from yaml import YAMLError
 
 from event_archive.defs.failures import INTERRUPTED, first_failure
 from event_archive.errors import ConfigurationError, LockedError, RefusedError, UnreachableError
-from event_archive.observability.console import DayRun
+from event_archive.nightly.outcome import DayOutcome
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def words(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, dry_run: bool) -> DayRun:
+def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, dry_run: bool) -> DayOutcome:
     """Runs the job for one day and says how it went. Raises nothing of what the assets raise.
 
     Raises:
@@ -98,13 +98,13 @@ def run_day(job: dg.JobDefinition, day: date, instance: dg.DagsterInstance, *, d
         if kind == INTERRUPTED:
             raise KeyboardInterrupt
         if kind == LockedError.__name__:
-            locked = DayRun(day, seconds, outcome="locked")
+            locked = DayOutcome(day, seconds, outcome="locked")
             logger.info("day %s: locked", day, extra=locked.line)
             return locked
         rows = found.get("dagster/row_count", 0) if "rows_appended" in found else 0
         unreachable = kind == UnreachableError.__name__
-        return DayRun(day, seconds, rows=rows, **done, error=error, unreachable=unreachable)
-    return DayRun(
+        return DayOutcome(day, seconds, rows=rows, **done, error=error, unreachable=unreachable)
+    return DayOutcome(
         day,
         seconds,
         rows=found["dagster/row_count"],

@@ -12,6 +12,7 @@ from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.operations.restore.day import days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
+from event_archive.operations.site import Site
 
 TABLE_TAG = "event_archive/table"
 """On every run of the job: which table's. Other pipelines of the same Dagster have partitions of the same names."""
@@ -58,7 +59,7 @@ def build_restore_job(dataset: Dataset) -> dg.JobDefinition:
             last = parse_day(config.last_day) if config.last_day else first
             target = target_named(dataset, config.table or None, in_place=config.in_place)
             for day in days_with_file(dataset, opened, first, last):
-                done = restore_day(dataset, day, target=target, postgres=postgres.primary(), lake=opened)
+                done = restore_day(Site(dataset, postgres.primary(), opened), day, target)
                 context.log.info(
                     "%s: %d rows restored into %s, %d stood there already, %d superseded",
                     day,

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote
 
+from event_archive.domain.contradiction import contradiction
 from event_archive.errors import IntegrityError
 from event_archive.lake.names import check_metadata
 from event_archive.lake.protocol import StoredFile
@@ -106,14 +107,6 @@ class Manifest:
             raise contradiction(file, f"its manifest says {expected}; it reads as {read}")
 
 
-def contradiction(file: StoredFile, found: str) -> IntegrityError:
-    """The error for a file that is not what its manifest says."""
-    return IntegrityError(
-        f"{file.path}: {found}. Nothing was written or deleted. Somebody changed the file: put the right one back, or "
-        f"accept it as it stands with 'event-archive adopt {file.path.removesuffix('.csv')[-10:]}'."
-    )
-
-
 def columns_hash(names: Sequence[str]) -> str:
     """A hash of a header, or of its columns' types, order included: SHA-256 of the names as a JSON array, hex."""
     return hashlib.sha256(json.dumps(list(names), ensure_ascii=True).encode()).hexdigest()
@@ -143,41 +136,6 @@ class Hashes:
         twin.sha256 = self.sha256.copy()
         twin.bytes, twin.last_byte = self.bytes, self.last_byte
         return twin
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What the latest materialization of a day says of its file: the gate of a purge.
-
-    Attributes:
-        etag: of the file; None where the day had neither rows nor a file.
-        rows: in the file.
-        bytes: of the file.
-        seconds: that the archive took.
-    """
-
-    etag: str | None
-    rows: int
-    bytes: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> "Record":
-        """Reads it from a materialization's metadata, as plain values.
-
-        Raises:
-            IntegrityError: the materialization was not made by this package.
-        """
-        try:
-            etag = metadata["etag"]
-            if etag is not None and not isinstance(etag, str):
-                raise TypeError("etag")
-            return cls(etag, int(metadata["dagster/row_count"]), int(metadata["bytes"]), float(metadata["seconds"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise IntegrityError(
-                f"The latest materialization of archive_csv for this day lacks its metadata ({error}): it was recorded "
-                "by hand. Nothing was deleted. Materialize archive_csv of this day again."
-            ) from None
 
 
 def stored_rows(file: StoredFile) -> int | None:

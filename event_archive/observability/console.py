@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from event_archive.domain.progress import Phase
 from event_archive.domain.wording import counted, size
+from event_archive.nightly.outcome import DayOutcome, Totals
 
 logger = logging.getLogger(__name__)
 
@@ -23,76 +25,6 @@ def plain_console() -> Console:
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-@dataclass(frozen=True, slots=True)
-class DayRun:
-    """How one day went.
-
-    Attributes:
-        day: the day.
-        seconds: the whole run.
-        rows: records in the day's file; ``rows_appended`` of them were written by this run.
-        bytes: of the file.
-        deleted: rows deleted; 0 in a dry run.
-        proven: rows that were read back identical: what is deleted where the run is not dry.
-        left: rows of the day that stay.
-        outcome: ``purged``, ``dry run``, ``held``, ``locked`` or ``failed``.
-        reason: why it is held.
-        error: what went wrong, for people; None where nothing did.
-        unreachable: a service did not answer, so the next day would fare no better.
-    """
-
-    day: date
-    seconds: float
-    rows: int = 0
-    rows_appended: int = 0
-    bytes: int = 0
-    deleted: int = 0
-    proven: int = 0
-    left: int = 0
-    outcome: str = "failed"
-    reason: str = ""
-    error: str | None = None
-    unreachable: bool = False
-
-    @property
-    def line(self) -> dict[str, object]:
-        """What a JSON line of the day holds, where the assets wrote none."""
-        return {
-            "day": self.day.isoformat(),
-            "outcome": self.outcome,
-            "rows": self.rows,
-            "deleted": self.deleted,
-            "bytes": self.bytes,
-            "seconds": round(self.seconds, 3),
-        }
-
-
-@dataclass
-class Totals:
-    """The sums over the days of one run."""
-
-    days: int = 0
-    failed: int = 0
-    rows: int = 0
-    rows_appended: int = 0
-    bytes: int = 0
-    deleted: int = 0
-    left: int = 0
-    failures: list[DayRun] = field(default_factory=list)
-
-    def add(self, run: DayRun) -> None:
-        """Counts one day."""
-        self.days += 1
-        if run.error is not None:
-            self.failed += 1
-            self.failures.append(run)
-        self.rows += run.rows
-        self.rows_appended += run.rows_appended
-        self.bytes += run.bytes
-        self.deleted += run.deleted
-        self.left += run.left
-
-
 @dataclass
 class Display:
     """Shows a run as it goes: a line a day and a live line of what is under way; JSON lines elsewhere."""
@@ -101,6 +33,7 @@ class Display:
     console: Console = field(default_factory=plain_console)
     _live: Progress | None = None
     _task: Any = None
+    _phase: str = ""
     _moved: dict[str, list[int]] = field(default_factory=dict)
 
     @contextmanager
@@ -118,10 +51,15 @@ class Display:
         with self._live:
             yield
 
-    def progress(self, what: str, rows: int, size_bytes: int) -> None:
+    def begin(self, phase: Phase, *, total_bytes: int | None = None) -> None:
+        """A phase begins."""
+        self._phase = phase
+
+    def advance(self, rows: int, size_bytes: int) -> None:
         """Takes note of rows and bytes that went by."""
         if self._live is None:
             return
+        what = self._phase
         moved = self._moved.setdefault(what, [0, 0])
         moved[0] += rows
         moved[1] += size_bytes
@@ -130,7 +68,7 @@ class Display:
         rate = f", {size(sum(b for _, b in self._moved.values()) / elapsed)}/s" if elapsed > 1 else ""
         self._live.update(self._task, description=told + rate)
 
-    def day(self, run: DayRun) -> None:
+    def day(self, run: DayOutcome) -> None:
         """Shows one day that is done. In JSON, the assets have logged what went well."""
         if self.as_json:
             if run.error:
@@ -168,7 +106,7 @@ class Display:
             self.console.print(remark)
 
 
-def _remark(run: DayRun) -> str:
+def _remark(run: DayOutcome) -> str:
     if run.outcome == "locked":
         return "another run holds this day"
     if run.outcome == "held":

@@ -3,31 +3,27 @@
 import logging
 from datetime import date
 
-from event_archive.domain.dataset import Dataset
 from event_archive.domain.manifest import Manifest
+from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
-from event_archive.lake.protocol import Lake
-from event_archive.operations.readback import Progress, load, no_progress
-from event_archive.postgres.session import Postgres
+from event_archive.operations.readback import load
+from event_archive.operations.site import Site
 from event_archive.table.shape import reflect
 
 logger = logging.getLogger(__name__)
 
 
-def adopt_day(
-    dataset: Dataset, day: date, *, postgres: Postgres, lake: Lake, progress: Progress = no_progress
-) -> Manifest:
+def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Manifest:
     """Gives the day's file the manifest of the bytes it has, staged anew so that it can be appended to.
 
     Nothing is deleted by this. A purge still compares every row, and needs ``archive_csv`` of the day to be
     materialized again first.
 
     Args:
-        dataset: what is archived.
+        site: the dataset in its place; its database loads the file, to see that it is a CSV file and how many rows it
+            has.
         day: whose file.
-        postgres: where the file is loaded to see that it is a CSV file, and how many rows it has.
-        lake: where the file lies.
         progress: told of every block.
 
     Raises:
@@ -36,11 +32,12 @@ def adopt_day(
         FileChangedError: somebody wrote it meanwhile.
         UnreachableError, BusyError: as PostgreSQL or the lake says.
     """
+    dataset, lake = site.dataset, site.lake
     path = dataset.path(day)
     file = lake.stat(path)
     if file is None:
         raise RefusedError(f"{path}: there is no file to adopt.")
-    with postgres.transaction(f"{dataset.table}, {day}") as connection:
+    with site.postgres.transaction(f"{dataset.table}, {day}") as connection:
         table = reflect(connection, dataset)
         try:
             readback = load(connection, table, lake, file, progress)
@@ -51,9 +48,10 @@ def adopt_day(
             ) from error
     manifest = readback.manifest
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
+        progress.begin("adopting", total_bytes=file.size_bytes)
         for block in blocks:
             upload.write(block)
-            progress("adopted", 0, len(block))
+            progress.advance(0, len(block))
         upload.commit(manifest.to_metadata())
     logger.info("%s: adopted as it stands, %s, sha256 %s", path, counted(manifest.rows, "row", "rows"), manifest.sha256)
     return manifest

@@ -18,11 +18,13 @@ from psycopg import sql
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Hashes, Manifest
+from event_archive.domain.progress import NO_PROGRESS, PacedExport, Progress
 from event_archive.errors import FileChangedError, IntegrityError, LockedError
 from event_archive.lake.protocol import Lake, StoredFile, Upload
-from event_archive.operations.readback import Progress, Readback, load, load_verbatim, no_progress, types_hash
-from event_archive.postgres.session import Connection, Isolation, Postgres, copy_out
-from event_archive.table.holds import lock_day
+from event_archive.operations.readback import Readback, load, load_verbatim, types_hash
+from event_archive.operations.site import Site
+from event_archive.postgres.session import Connection, Isolation, copy_out
+from event_archive.table.locks import lock_day
 from event_archive.table.rows import has_rows
 from event_archive.table.shape import SOURCE, Column, Table, reflect
 
@@ -74,25 +76,15 @@ class _Written:
 
 
 def archive_day(
-    dataset: Dataset,
-    day: date,
-    *,
-    postgres: Postgres,
-    lake: Lake,
-    export_postgres: Postgres | None = None,
-    max_bytes_per_second: int | None = None,
-    progress: Progress = no_progress,
+    site: Site, day: date, *, max_bytes_per_second: int | None = None, progress: Progress = NO_PROGRESS
 ) -> ArchivedDay:
     """Brings the day's file up to date with the table: a new file, an append, or nothing at all.
 
     Args:
-        dataset: what is archived.
+        site: the dataset in its place. What a lagging replica lacks, the next run appends.
         day: must be aged by this machine's clock.
-        postgres: the events.
-        lake: where the file lies.
-        export_postgres: a replica, for a day's first file only. It may lag: what it lacks, the next run appends.
         max_bytes_per_second: read rows no faster than that; a read that takes longer holds its snapshot longer.
-        progress: told of every chunk.
+        progress: told of every piece.
 
     Raises:
         NotAgedError: the day is too young, or before the first that is archived.
@@ -102,17 +94,18 @@ def archive_day(
         RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says.
     """
     started = time.monotonic()
+    dataset, lake = site.dataset, site.lake
     dataset.require_aged(day, now_utc())
     path = dataset.path(day)
-    told = paced(progress, max_bytes_per_second) if max_bytes_per_second else progress
+    progress = PacedExport(progress, max_bytes_per_second) if max_bytes_per_second else progress
     for attempt in range(1, _ATTEMPTS + 1):
         file = lake.stat(path)
-        source = postgres if file or export_postgres is None else export_postgres
+        source = site.postgres if file or site.export_postgres is None else site.export_postgres
         try:
             # An append reads its rows in one statement, whose snapshot must be younger than the day's lock.
             isolation: Isolation = "READ COMMITTED" if file else "REPEATABLE READ"
             with source.transaction(f"{dataset.table}, {day}", isolation=isolation) as connection:
-                written = _write(connection, dataset, day, lake, file, told)
+                written = _write(connection, dataset, day, lake, file, progress)
             break
         except FileChangedError:
             if attempt == _ATTEMPTS:
@@ -129,20 +122,6 @@ def archive_day(
         head=written.head,
         seconds=time.monotonic() - started,
     )
-
-
-def paced(progress: Progress, bytes_per_second: int) -> Progress:
-    """A progress that takes its time: rows are archived no faster than that."""
-    started, so_far = time.monotonic(), 0
-
-    def told(what: str, rows: int, size_bytes: int) -> None:
-        nonlocal so_far
-        progress(what, rows, size_bytes)
-        if what == "archived":
-            so_far += size_bytes
-            time.sleep(max(0.0, started + so_far / bytes_per_second - time.monotonic()))
-
-    return told
 
 
 def _write(
@@ -235,6 +214,7 @@ class _Export:
 
     def copy(self, connection: Connection, query: sql.Composable, *, with_header: bool = False) -> int:
         """Copies what a query returns, as CSV, and returns how many rows that were."""
+        self.progress.begin("exporting")
         statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER {}, ENCODING 'UTF8')").format(
             query, sql.SQL("true" if with_header else "false")
         )
@@ -245,7 +225,7 @@ class _Export:
         self.upload.write(piece)
         if len(self.head) < _HEAD_BYTES:
             self.head += piece[:_HEAD_BYTES]
-        self.progress("archived", rows, len(piece))
+        self.progress.advance(rows, len(piece))
 
     def commit(self, table: Table, columns: tuple[str, ...], rows: int, *, types: str) -> tuple[StoredFile, Manifest]:
         """Makes the file appear, with its manifest."""

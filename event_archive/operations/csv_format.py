@@ -5,8 +5,8 @@ import io
 import re
 from collections.abc import Iterator
 
+from event_archive.domain.contradiction import contradiction
 from event_archive.domain.dataset import check_identifier
-from event_archive.domain.manifest import contradiction
 from event_archive.lake.protocol import StoredFile
 
 BOM = b"\xef\xbb\xbf"

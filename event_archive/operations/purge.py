@@ -15,13 +15,17 @@ from typing import Literal
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset
-from event_archive.domain.manifest import Manifest, Record
+from event_archive.domain.manifest import Manifest
+from event_archive.domain.progress import NO_PROGRESS, Progress
+from event_archive.domain.record import Record
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
-from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.readback import Progress, Readback, load, no_progress
-from event_archive.postgres.session import Connection, Postgres, one
-from event_archive.table.holds import hold_on, lock_day
+from event_archive.lake.protocol import StoredFile
+from event_archive.operations.readback import Readback, load
+from event_archive.operations.site import Site
+from event_archive.postgres.session import Connection, one
+from event_archive.table.holds import hold_on
+from event_archive.table.locks import lock_day
 from event_archive.table.rows import count_day, has_rows
 from event_archive.table.shape import SOURCE, Table, reflect
 
@@ -58,23 +62,19 @@ class _RollBack(Exception):  # noqa: N818 (no error: the end of a dry run)
 
 
 def purge_day(
-    dataset: Dataset,
+    site: Site,
     day: date,
-    *,
-    postgres: Postgres,
-    lake: Lake,
     record: Record,
+    *,
     dry_run: bool,
     message_prefix: str | None = None,
-    progress: Progress = no_progress,
+    progress: Progress = NO_PROGRESS,
 ) -> PurgedDay:
     """Deletes the day's rows that stand, identical in every column, in the day's file.
 
     Args:
-        dataset: what is archived.
+        site: the dataset in its place.
         day: must be aged by the database's clock.
-        postgres: the events; the primary.
-        lake: where the file lies.
         record: what the latest materialization of the day's archive says of its file.
         dry_run: do everything, then roll back instead of committing.
         message_prefix: begin with a logical decoding message of this prefix, so that consumers of a replication slot
@@ -87,12 +87,12 @@ def purge_day(
         FileChangedError: the file changed while it was read.
         RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says; nothing was deleted.
     """
-    started = time.monotonic()
+    started, dataset = time.monotonic(), site.dataset
     proven, left = 0, 0
     outcome: Outcome = "purged"
     reason: str | None = None
     try:
-        with postgres.transaction(f"{dataset.table}, {day}") as connection:
+        with site.postgres.transaction(f"{dataset.table}, {day}") as connection:
             dataset.require_aged(day, one(connection, "SELECT now()")[0])
             if not lock_day(connection, dataset, day):
                 outcome = "locked"
@@ -101,7 +101,7 @@ def purge_day(
             if outcome == "purged":
                 if message_prefix:
                     _announce(connection, dataset, day, message_prefix)
-                proven, left = _delete(connection, dataset, day, lake, record, progress)
+                proven, left = _delete(connection, site, day, record, progress)
             else:
                 left = count_day(connection, reflect(connection, dataset), day).rows
             if dry_run and outcome == "purged":
@@ -118,9 +118,8 @@ def _announce(connection: Connection, dataset: Dataset, day: date, prefix: str) 
     connection.execute("SELECT pg_logical_emit_message(true, %s, %s)", (prefix, message))
 
 
-def _delete(
-    connection: Connection, dataset: Dataset, day: date, lake: Lake, record: Record, progress: Progress
-) -> tuple[int, int]:
+def _delete(connection: Connection, site: Site, day: date, record: Record, progress: Progress) -> tuple[int, int]:
+    dataset, lake = site.dataset, site.lake
     # The lock on the shape comes first: a column added later could not be compared.
     table = reflect(connection, dataset, "delete")
     path = dataset.path(day)
@@ -142,6 +141,7 @@ def _delete(
             f"{path}: it reads as {readback.rows} rows, the materialization of archive_csv says {record.rows}. Nothing "
             f"was deleted. Materialize archive_csv of {day} again."
         )
+    progress.begin("comparing and deleting")
     deleted = connection.execute(
         sql.SQL("DELETE FROM {} AS {} USING {} WHERE {} AND {}").format(
             table.identifier, SOURCE, readback.current, table.within(day, day), readback.identical

@@ -7,26 +7,20 @@ The file's rows are numbered in file order by ``line``. Of several rows with one
 get a negative number, which takes them out of every comparison and keeps them in place for a rewrite.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import psycopg
 from psycopg import sql
 
-from event_archive.domain.manifest import Hashes, Manifest, columns_hash, contradiction
+from event_archive.domain.contradiction import contradiction
+from event_archive.domain.manifest import Hashes, Manifest, columns_hash
+from event_archive.domain.progress import Progress
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.csv_format import BOM, header, read_head, takes_more_rows, without_end_marker
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import SOURCE, Table
-
-Progress = Callable[[str, int, int], None]
-"""Called with what was done (``archived``, ``read back``), and to how many more rows (0: not known) and bytes."""
-
-
-def no_progress(_what: str, _rows: int, _bytes: int) -> None:
-    """Tells nobody."""
-
 
 READBACK = sql.Identifier("pg_temp", "event_archive_readback")
 """The temporary table of a read-back."""
@@ -217,6 +211,7 @@ def _copy(
 ) -> tuple[int, Hashes]:
     """Copies a file's blocks into a temporary table; returns its number of rows and its hashes."""
     hashes = Hashes()
+    progress.begin("reading back", total_bytes=file.size_bytes)
     if connection.info.server_version < _END_MARKER_ENDS_BEFORE:
         blocks = without_end_marker(blocks, file)
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
@@ -228,7 +223,7 @@ def _copy(
                 for start in range(0, len(content), _PIECE_BYTES):
                     copy.write(content[start : start + _PIECE_BYTES])
                 hashes.update(block)
-                progress("read back", 0, len(block))
+                progress.advance(0, len(block))
         return cursor.rowcount, hashes
 
 

@@ -17,10 +17,10 @@ from pyarrow import csv
 
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.manifest import Manifest, columns_hash
+from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.readback import Progress, no_progress
 from event_archive.table.shape import Table
 
 _FIRST_BLOCK_BYTES = 1024 * 1024
@@ -53,7 +53,7 @@ class VerifiedDay:
 
 
 def verify_day(
-    dataset: Dataset, day: date, *, table: Table | None, lake: Lake, progress: Progress = no_progress
+    dataset: Dataset, day: date, *, table: Table | None, lake: Lake, progress: Progress = NO_PROGRESS
 ) -> VerifiedDay:
     """Verifies one day's file: bytes, SHA-256, rows, header, days of the rows, and that every JSON value is JSON.
 
@@ -77,6 +77,7 @@ def verify_day(
     block_bytes = _FIRST_BLOCK_BYTES
     while True:
         try:
+            progress.begin("verifying", total_bytes=file.size_bytes)
             with lake.read(file) as blocks:
                 reading.read(blocks, block_bytes, progress)
             break
@@ -165,7 +166,7 @@ class _Reading:
         for block in blocks:
             self._hash.update(block)
             self.bytes += len(block)
-            progress("verified", 0, len(block))
+            progress.advance(0, len(block))
             yield block
 
     def _parse(self, blocks: Iterator[bytes], block_bytes: int) -> None:

@@ -9,12 +9,13 @@ from datetime import date
 from pathlib import Path
 
 from event_archive.domain.dataset import Dataset
-from event_archive.domain.manifest import Record
+from event_archive.domain.record import Record
 from event_archive.errors import EventArchiveError, IntegrityError
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.protocol import Lake
 from event_archive.operations.archive import archive_day
 from event_archive.operations.purge import purge_day
+from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
 
 ORDERLY = {"purged", "locked", "IntegrityError", "FileChangedError", "BusyError"}
@@ -56,9 +57,9 @@ def run_rounds(
 
 def _one(dataset: Dataset, day: date, postgres: Postgres, lake: Lake) -> str:
     try:
-        archived = archive_day(dataset, day, postgres=postgres, lake=lake)
+        archived = archive_day(Site(dataset, postgres, lake), day)
         record = Record(archived.etag, archived.rows)
-        return purge_day(dataset, day, postgres=postgres, lake=lake, record=record, dry_run=False).outcome
+        return purge_day(Site(dataset, postgres, lake), day, record, dry_run=False).outcome
     except EventArchiveError as error:
         # A gate that names an older file is right to refuse; any other contradiction would be a lie about a file.
         if isinstance(error, IntegrityError) and "the latest materialization of archive_csv" not in str(error):

@@ -9,13 +9,15 @@ from datetime import UTC, date, datetime
 import psycopg
 import pytest
 
-from event_archive.domain.manifest import Manifest, Record
+from event_archive.domain.manifest import Manifest
+from event_archive.domain.record import Record
 from event_archive.errors import BusyError, FileChangedError, IntegrityError, NotAgedError, RefusedError
 from event_archive.lake.protocol import Lake
 from event_archive.operations import archive
 from event_archive.operations.purge import purge_day
+from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
-from event_archive.table.holds import lock_day
+from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server
 
@@ -488,9 +490,15 @@ def test_a_role_that_may_not_delete_is_told_what_it_needs(pipeline: Pipeline):
     try:
         with pytest.raises(RefusedError, match="SELECT and DELETE on the table"):
             purge_day(
-                reader.dataset, DAY, postgres=Postgres(pipeline.database.server.dsn(pipeline.database.name, "reader")),
-                lake=pipeline.lake, record=pipeline.records[DAY], dry_run=False,
-            )  # fmt: skip
+                Site(
+                    reader.dataset,
+                    Postgres(pipeline.database.server.dsn(pipeline.database.name, "reader")),
+                    pipeline.lake,
+                ),
+                DAY,
+                pipeline.records[DAY],
+                dry_run=False,
+            )
     finally:
         pipeline.database.execute("DROP OWNED BY reader; DROP ROLE reader")
     assert pipeline.count() == 3

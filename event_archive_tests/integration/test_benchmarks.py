@@ -43,7 +43,7 @@ def test_the_sink_is_a_lake_to_archive_append_purge_and_restore_with(database: D
     assert pipeline.purge().left == 0
     assert len(pipeline.records_of_file()) == 1000 + ROWS
     target = target_named(pipeline.dataset)
-    restored = restore_day(pipeline.dataset, DAY, target=target, postgres=pipeline.postgres, lake=sink_lake)
+    restored = restore_day(pipeline.site, DAY, target)
     assert restored.restored == 1000 + ROWS
     (file,) = sink_lake.list(pipeline.dataset.folder)
     assert file.size_bytes == len(pipeline.content()) > 2 * SMALL_BLOCK_BYTES

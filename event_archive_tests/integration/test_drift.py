@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from event_archive.domain.dataset import TableName
+from event_archive.domain.progress import NO_PROGRESS
 from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
 from event_archive.operations import readback
 from event_archive.operations.adopt import adopt_day
@@ -71,7 +72,7 @@ def test_an_adopted_file_whose_lines_end_otherwise_is_not_torn(
     )
     each_pipeline.run()
     each_pipeline.put(damage(each_pipeline.content()))
-    adopt_day(each_pipeline.dataset, DAY, postgres=each_pipeline.postgres, lake=each_pipeline.lake)
+    adopt_day(each_pipeline.site, DAY)
     each_pipeline.add(2, prefix="late")
     assert each_pipeline.run().deleted == 2
     assert each_pipeline.values("event_id") == ["first", "late-2024-03-01-0", "late-2024-03-01-1"]
@@ -284,11 +285,9 @@ def test_consumers_of_a_replication_slot_can_tell_a_purge(pipeline: Pipeline):
     pipeline.database.execute("SELECT pg_create_logical_replication_slot('consumer', 'pgoutput')")
     try:
         purged = purge_day(
-            pipeline.dataset,
+            pipeline.site,
             DAY,
-            postgres=pipeline.postgres,
-            lake=pipeline.lake,
-            record=pipeline.records[DAY],
+            pipeline.records[DAY],
             dry_run=False,
             message_prefix="event_archive",
         )
@@ -332,15 +331,15 @@ def test_rows_archived_before_the_key_was_renamed_are_not_versions_of_one_row(pi
     assert file is not None
     with pipeline.postgres.transaction("test") as connection:
         table = reflect(connection, pipeline.dataset)
-        loaded = readback.load(connection, table, pipeline.lake, file, readback.no_progress)
+        loaded = readback.load(connection, table, pipeline.lake, file, NO_PROGRESS)
     assert (loaded.rows, loaded.superseded) == (4, 1)
     target = target_named(pipeline.dataset)
     with pytest.raises(RefusedError, match="2 rows of it have no pk"):
-        restore_day(pipeline.dataset, DAY, target=target, postgres=pipeline.postgres, lake=pipeline.lake)
+        restore_day(pipeline.site, DAY, target)
     pipeline.database.execute(
         "CREATE TABLE mine (event_id text PRIMARY KEY, created_at timestamp, id text, event_type text, "
         "processed_at text, payload text, pk text)"
     )
     target = target_named(pipeline.dataset, "mine")
-    restored = restore_day(pipeline.dataset, DAY, target=target, postgres=pipeline.postgres, lake=pipeline.lake)
+    restored = restore_day(pipeline.site, DAY, target)
     assert (restored.restored, restored.superseded) == (3, 1)

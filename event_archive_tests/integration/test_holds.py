@@ -12,8 +12,10 @@ from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
+from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
-from event_archive.table.holds import hold, holds, lock_day, release
+from event_archive.table.holds import hold, holds, release
+from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
 
@@ -88,11 +90,13 @@ def test_a_role_that_may_not_see_the_holds_deletes_nothing(pipeline: Pipeline):
     try:
         with pytest.raises(RefusedError, match="event_archive_hold"):
             purge_day(
-                pipeline.dataset,
+                Site(
+                    pipeline.dataset,
+                    Postgres(pipeline.database.server.dsn(pipeline.database.name, "blind")),
+                    pipeline.lake,
+                ),
                 DAY,
-                postgres=Postgres(pipeline.database.server.dsn(pipeline.database.name, "blind")),
-                lake=pipeline.lake,
-                record=pipeline.records[DAY],
+                pipeline.records[DAY],
                 dry_run=False,
             )
     finally:
@@ -102,12 +106,12 @@ def test_a_role_that_may_not_see_the_holds_deletes_nothing(pipeline: Pipeline):
 
 def _restore(pipeline: Pipeline, *, in_place: bool) -> None:
     target = target_named(pipeline.dataset, in_place=in_place)
-    restore_day(pipeline.dataset, DAY, target=target, postgres=pipeline.postgres, lake=pipeline.lake)
+    restore_day(pipeline.site, DAY, target)
 
 
 VERBS: dict[str, Callable[[Pipeline], object]] = {
     "purge": Pipeline.purge,
-    "adopt": lambda of: adopt_day(of.dataset, DAY, postgres=of.postgres, lake=of.lake),
+    "adopt": lambda of: adopt_day(of.site, DAY),
     "hold": lambda of: hold(of.dataset, DAY, DAY, "x", of.postgres),
     "restore": lambda of: _restore(of, in_place=False),
     "in place": lambda of: _restore(of, in_place=True),

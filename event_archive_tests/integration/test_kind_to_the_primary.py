@@ -7,32 +7,35 @@ import time
 import psycopg
 import pytest
 
+from event_archive.domain.progress import PacedExport
 from event_archive.errors import BusyError, RefusedError
 from event_archive.lake.local.folder import LocalLake
-from event_archive.operations.archive import paced
 from event_archive.postgres.replicas import await_replicas
 from event_archive.postgres.session import Postgres
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server
+from event_archive_tests.fixtures.progress import Seen
 
 
 def test_a_paced_progress_sleeps_as_long_as_the_bytes_would_take(monkeypatch: pytest.MonkeyPatch):
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    seen: list[tuple[str, int, int]] = []
-    told = paced(lambda *what: seen.append(what), 1_000_000)
-    told("archived", 10, 2_000_000)
-    told("read back", 0, 50_000_000)
-    told("archived", 10, 1_000_000)
+    seen = Seen()
+    paced = PacedExport(seen, 1_000_000)
+    paced.begin("exporting")
+    paced.advance(10, 2_000_000)
+    paced.advance(10, 1_000_000)
+    paced.begin("reading back", total_bytes=50_000_000)
+    paced.advance(0, 50_000_000)
     assert [round(seconds) for seconds in slept] == [2, 3]  # since the start; nobody really slept
-    assert seen == [("archived", 10, 2_000_000), ("read back", 0, 50_000_000), ("archived", 10, 1_000_000)]
+    assert seen.told == ["exporting", (10, 2_000_000), (10, 1_000_000), "reading back", (0, 50_000_000)]
 
 
 def test_a_limited_export_takes_its_time_and_is_whole(database: Database, local_lake: LocalLake):
     pipeline = Pipeline(database, local_lake)
     pipeline.add(5000)
-    archived = pipeline.archive(max_bytes_per_second=1_000_000)
+    archived = pipeline.archive(pace=1_000_000)
     assert archived.manifest is not None
     assert archived.seconds >= archived.manifest.bytes / 1_000_000 > 0.5
     assert pipeline.purge().deleted == 5000

@@ -63,13 +63,7 @@ def test_no_step_of_a_day_reads_the_whole_table(among_many: Pipeline):
     none_for("a dry run")
     assert pipeline.purge().deleted == 1100
     none_for("a purge")
-    restored = restore_day(
-        pipeline.dataset,
-        DAY,
-        target=target_named(pipeline.dataset),
-        postgres=pipeline.postgres,
-        lake=pipeline.lake,
-    )
+    restored = restore_day(pipeline.site, DAY, target_named(pipeline.dataset))
     assert restored.restored == 1100
     none_for("a restore")
 

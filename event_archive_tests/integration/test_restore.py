@@ -15,9 +15,10 @@ from event_archive.domain.days import Retention
 from event_archive.errors import BusyError, ConfigurationError, IntegrityError, RefusedError
 from event_archive.operations.restore.day import RestoredDay, days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
-from event_archive.table.holds import lock_day
+from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.progress import Seen
 from event_archive_tests.integration.test_any_content import COLUMNS, TABLE
 
 CHECKSUM = "SELECT count(*), md5(string_agg(t::text, E'\\n' ORDER BY {key})) FROM {table} AS t"
@@ -35,7 +36,7 @@ def restore(pipeline: Pipeline) -> Callable[..., RestoredDay]:
 def restoring(pipeline: Pipeline) -> Callable[..., RestoredDay]:
     def call(name: str | None = None, *, day: date = DAY, in_place: bool = False) -> RestoredDay:
         target = target_named(pipeline.dataset, name, in_place=in_place)
-        return restore_day(pipeline.dataset, day, target=target, postgres=pipeline.postgres, lake=pipeline.lake)
+        return restore_day(pipeline.site, day, target)
 
     return call
 
@@ -470,16 +471,9 @@ def test_a_wrong_target_is_refused(pipeline: Pipeline, name: str, words: str):
 
 def test_a_file_is_read_twice_only_where_it_may_not_be_of_todays_types(pipeline: Pipeline):
     def times_read(name: str) -> float:
-        read: list[int] = []
-        restore_day(
-            pipeline.dataset,
-            DAY,
-            target=target_named(pipeline.dataset, name),
-            postgres=pipeline.postgres,
-            lake=pipeline.lake,
-            progress=lambda what, _rows, size_bytes: read.append(size_bytes if what == "read back" else 0),
-        )
-        return sum(read) / len(pipeline.content())
+        seen = Seen()
+        restore_day(pipeline.site, DAY, target_named(pipeline.dataset, name), progress=seen)
+        return seen.bytes_of("reading back") / len(pipeline.content())
 
     def archive_more() -> str | None:
         pipeline.add(10)

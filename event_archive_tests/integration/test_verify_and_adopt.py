@@ -11,6 +11,7 @@ from event_archive.operations.adopt import adopt_day
 from event_archive.operations.verify import VerifiedDay, verify_day
 from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.progress import Seen
 
 
 def verified(pipeline: Pipeline) -> VerifiedDay:
@@ -171,16 +172,17 @@ def test_a_stop_does_not_wait_for_the_rest_of_the_file(pipeline: Pipeline):
         SELECT n, 't', '2024-03-01', jsonb_build_object('x', repeat('y', 20000000)) FROM generate_series(1, 2) AS n"""
     )
     pipeline.run()
-    blocks_read = []
 
-    def stopped(_what: str, _rows: int, size: int) -> None:
-        blocks_read.append(size)
-        raise KeyboardInterrupt
+    class Stopped(Seen):
+        def advance(self, rows: int, size_bytes: int) -> None:
+            super().advance(rows, size_bytes)
+            raise KeyboardInterrupt
 
+    seen = Stopped()
     with pytest.raises(KeyboardInterrupt):
-        verify_day(pipeline.dataset, DAY, table=None, lake=pipeline.lake, progress=stopped)
-    assert len(blocks_read) == 1
-    assert sum(blocks_read) < len(pipeline.content())
+        verify_day(pipeline.dataset, DAY, table=None, lake=pipeline.lake, progress=seen)
+    assert len(seen.told) == 2
+    assert 0 < seen.bytes_of("verifying") < len(pipeline.content())
 
 
 def test_a_manifest_of_another_table_is_said(simple: Pipeline):
@@ -221,7 +223,7 @@ def test_a_contradicting_file_is_adopted_as_it_stands(simple: Pipeline):
     content = simple.content()
     with pytest.raises(IntegrityError, match="event-archive adopt 2024-03-01'"):
         simple.archive()
-    manifest = adopt_day(simple.dataset, DAY, postgres=simple.postgres, lake=simple.lake)
+    manifest = adopt_day(simple.site, DAY)
     assert manifest.rows == 9
     assert simple.content() == content
     assert verified(simple).problems == ()
@@ -234,7 +236,7 @@ def test_what_was_adopted_is_not_purged_by_before_it_was_archived_again(simple: 
     simple.add(1, prefix="late")
     simple.archive()
     damaged(simple, lambda lines: [*lines, lines[-1]] if False else lines)
-    adopt_day(simple.dataset, DAY, postgres=simple.postgres, lake=simple.lake)
+    adopt_day(simple.site, DAY)
     with pytest.raises(IntegrityError, match="Materialize archive_csv of this day"):
         simple.purge()
     assert simple.run().deleted == 1
@@ -242,13 +244,13 @@ def test_what_was_adopted_is_not_purged_by_before_it_was_archived_again(simple: 
 
 def test_there_must_be_a_file_to_adopt(pipeline: Pipeline):
     with pytest.raises(RefusedError, match="no file to adopt"):
-        adopt_day(pipeline.dataset, DAY, postgres=pipeline.postgres, lake=pipeline.lake)
+        adopt_day(pipeline.site, DAY)
 
 
 def test_what_is_no_csv_is_not_adopted(pipeline: Pipeline):
     pipeline.put(b'id,"x\n1,2\n')
     with pytest.raises(IntegrityError, match="not the header.*It cannot be adopted") as refused:
-        adopt_day(pipeline.dataset, DAY, postgres=pipeline.postgres, lake=pipeline.lake)
+        adopt_day(pipeline.site, DAY)
     assert "event-archive adopt" not in str(refused.value)
 
 

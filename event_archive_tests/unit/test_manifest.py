@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_archive.domain.manifest import Manifest, Record, columns_hash, stored_rows
+from event_archive.domain.manifest import Manifest, columns_hash, stored_rows
+from event_archive.domain.record import Record
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 

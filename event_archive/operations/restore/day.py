@@ -14,10 +14,11 @@ from psycopg import sql
 from event_archive.domain.dataset import Dataset, TableName, quoted
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest
+from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.readback import ARCHIVED, READBACK, Progress, Readback, load, no_progress, types_hash
+from event_archive.operations.readback import ARCHIVED, READBACK, Readback, load, types_hash
 from event_archive.operations.restore.losses import losses
 from event_archive.operations.restore.target import (
     ADVICE,
@@ -26,8 +27,10 @@ from event_archive.operations.restore.target import (
     require_one_row_a_key,
     widened,
 )
-from event_archive.postgres.session import Connection, Postgres, one
-from event_archive.table.holds import hold_on, lock_day
+from event_archive.operations.site import Site
+from event_archive.postgres.session import Connection, one
+from event_archive.table.holds import hold_on
+from event_archive.table.locks import lock_day
 from event_archive.table.shape import SOURCE
 
 logger = logging.getLogger(__name__)
@@ -74,24 +77,14 @@ def days_with_file(dataset: Dataset, lake: Lake, first: date, last: date) -> lis
     return days
 
 
-def restore_day(
-    dataset: Dataset,
-    day: date,
-    *,
-    target: TableName,
-    postgres: Postgres,
-    lake: Lake,
-    progress: Progress = no_progress,
-) -> RestoredDay:
+def restore_day(site: Site, day: date, target: TableName, *, progress: Progress = NO_PROGRESS) -> RestoredDay:
     """Restores one day.
 
     Args:
-        dataset: what was archived.
+        site: the dataset in its place; its database holds both tables.
         day: whose file.
         target: the table to fill; created in the shape of the source where it does not exist. The source itself
             restores in place.
-        postgres: where both tables are.
-        lake: where the file lies.
         progress: told of every block read.
 
     Raises:
@@ -102,6 +95,7 @@ def restore_day(
         UnreachableError, FileChangedError: as PostgreSQL or the lake says.
     """
     started = time.monotonic()
+    dataset, lake = site.dataset, site.lake
     path = dataset.path(day)
     file = lake.stat(path)
     if file is None:
@@ -109,7 +103,7 @@ def restore_day(
     manifest = Manifest.from_file(file, table=str(dataset.table))
     if manifest is None:
         logger.warning("%s has no manifest, being another tool's: it is restored as it reads", path)
-    with postgres.transaction(f"{target}, {day}", advice=ADVICE) as connection:
+    with site.postgres.transaction(f"{target}, {day}", advice=ADVICE) as connection:
         lock_day(connection, dataset, day, wait=True)
         table = open_target(connection, dataset, target)
         readback = load(connection, table, lake, file, progress)
@@ -122,6 +116,7 @@ def restore_day(
         lost = {} if written_as_today else losses(connection, readback, lake, file, progress)
         if lost:
             _tell(target, lost, file, by_us=manifest is not None)
+        progress.begin("restoring")
         restored = _insert(connection, readback, file)
         purged_again = target == dataset.table and dataset.is_aged(day, now_utc())
         if purged_again and hold_on(connection, dataset, day) is None:

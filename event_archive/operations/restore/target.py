@@ -15,7 +15,7 @@ from event_archive.lake.protocol import StoredFile
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, one
-from event_archive.table.holds import lock_table
+from event_archive.table.locks import lock_table
 from event_archive.table.shape import Column, Table, exists, key_of, reflect
 
 logger = logging.getLogger(__name__)

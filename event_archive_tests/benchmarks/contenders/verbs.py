@@ -9,17 +9,19 @@ from datetime import date
 from event_archive.config import services
 from event_archive.config.environment import Settings
 from event_archive.domain.days import now_utc
-from event_archive.domain.manifest import Manifest, Record
+from event_archive.domain.manifest import Manifest
+from event_archive.domain.record import Record
 from event_archive.nightly.backlog import days_to_do
 from event_archive.operations.archive import archive_day
 from event_archive.operations.purge import purge_day
+from event_archive.operations.site import Site
 
 
 def archive(day: date) -> None:
     """The export alone."""
     settings = Settings.load()
     with services.lake(settings) as lake:
-        archive_day(settings.dataset, day, postgres=services.primary(settings), lake=lake)
+        archive_day(Site(settings.dataset, services.primary(settings), lake), day)
 
 
 def purge(day: date) -> None:
@@ -32,7 +34,7 @@ def purge(day: date) -> None:
         if file is None or manifest is None:
             raise SystemExit(f"there is no file of {day}")
         record = Record(file.etag, manifest.rows)
-        purge_day(dataset, day, postgres=services.primary(settings), lake=lake, record=record, dry_run=False)
+        purge_day(Site(dataset, services.primary(settings), lake), day, record, dry_run=False)
 
 
 def to_do() -> None:

@@ -1,0 +1,12 @@
+"""The error for a file that is not what it is said to be. Here: its words. Not here: finding out."""
+
+from event_archive.errors import IntegrityError
+from event_archive.lake.protocol import StoredFile
+
+
+def contradiction(file: StoredFile, found: str) -> IntegrityError:
+    """The error for a file that is not what its manifest says."""
+    return IntegrityError(
+        f"{file.path}: {found}. Nothing was written or deleted. Somebody changed the file: put the right one back, or "
+        f"accept it as it stands with 'event-archive adopt {file.path.removesuffix('.csv')[-10:]}'."
+    )

@@ -1,0 +1,45 @@
+"""What a materialization of a day's archive says of its file: the gate of a purge.
+
+Not here: holding it against the file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from event_archive.errors import IntegrityError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the latest materialization of a day says of its file: the gate of a purge.
+
+    Attributes:
+        etag: of the file; None where the day had neither rows nor a file.
+        rows: in the file.
+        bytes: of the file.
+        seconds: that the archive took.
+    """
+
+    etag: str | None
+    rows: int
+    bytes: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> "Record":
+        """Reads it from a materialization's metadata, as plain values.
+
+        Raises:
+            IntegrityError: the materialization was not made by this package.
+        """
+        try:
+            etag = metadata["etag"]
+            if etag is not None and not isinstance(etag, str):
+                raise TypeError("etag")
+            return cls(etag, int(metadata["dagster/row_count"]), int(metadata["bytes"]), float(metadata["seconds"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(
+                f"The latest materialization of archive_csv for this day lacks its metadata ({error}): it was recorded "
+                "by hand. Nothing was deleted. Materialize archive_csv of this day again."
+            ) from None

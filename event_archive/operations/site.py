@@ -1,0 +1,24 @@
+"""What every operation works on: a dataset, the database that holds its rows, the lake that holds its files."""
+
+from dataclasses import dataclass
+
+from event_archive.domain.dataset import Dataset
+from event_archive.lake.protocol import Lake
+from event_archive.postgres.session import Postgres
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One dataset in its place.
+
+    Attributes:
+        dataset: what is archived.
+        postgres: the primary, from which rows are deleted.
+        lake: where the files lie.
+        export_postgres: a replica, for a day's first file only; it may lag. None where the primary is read.
+    """
+
+    dataset: Dataset
+    postgres: Postgres
+    lake: Lake
+    export_postgres: Postgres | None = None
