@@ -1,5 +1,7 @@
 """Dagster's way in: assembles, defines nothing. ``build_definitions`` is the seam that tests use."""
 
+import sys
+
 import dagster as dg
 
 from event_archive.config.environment import PipelineSettings
@@ -44,5 +46,9 @@ def build_definitions(settings: PipelineSettings, *, progress: Progress = NO_PRO
 
 
 _settings = PipelineSettings.load()
-logs.configure(as_json=_settings.log_as_json)
+logs.configure(
+    as_json=_settings.log_as_json,
+    verbose=_settings.log_as_json,
+    stream=sys.stdout if _settings.log_as_json else sys.stderr,
+)
 defs = build_definitions(_settings)

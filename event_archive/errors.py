@@ -31,6 +31,10 @@ class RefusedError(EventArchiveError):
     """The database or the lake can be reached but refuses: a permission, a missing table, a foreign key."""
 
 
+class RecordsError(RefusedError):
+    """Dagster's own records cannot be opened, read or written."""
+
+
 class UnreachableError(EventArchiveError):
     """The database or the lake did not answer, or broke off, within the configured waits."""
 

@@ -1,6 +1,7 @@
 """What several commands take: days, ranges of days, settings. Not here: what a command does."""
 
 import logging
+import sys
 from collections.abc import Callable
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,13 +70,17 @@ def day_and_last(day: date, last: date | None) -> tuple[date, date]:
     return day, last or day
 
 
-def load_settings(*, log_is_output: bool = False) -> "Settings":
-    """The settings, with logging as they say: as the command's output, or beside it."""
+def load_settings(*, verbose: bool = False) -> "Settings":
+    """The settings, with logging as they say.
+
+    Args:
+        verbose: log what a command that runs unattended does, and not warnings alone.
+    """
     from event_archive.config.environment import Settings, misspelt
     from event_archive.observability import logs
 
     settings = Settings.load()
-    logs.configure(as_json=settings.log_as_json, as_output=log_is_output)
+    logs.configure(as_json=settings.log_as_json, verbose=verbose and settings.log_as_json, stream=sys.stderr)
     for name, meant in misspelt():
         logging.getLogger(__name__).warning("%s is set, which nobody reads. Is %s meant?", name, meant)
     return settings

@@ -1,62 +1,142 @@
-"""``event-archive days``: what there is, in the table and in the lake."""
+"""``event-archive days``: what there is, in the table and in the lake, and in which state each day is."""
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from event_archive.cli.arguments import check_range, load_settings, range_options, within
 
+if TYPE_CHECKING:
+    from event_archive.domain.dataset import Dataset
+    from event_archive.lake.protocol import StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class _ListedDay:
+    """One day.
+
+    Attributes:
+        day: the day.
+        state: ``aged``: its rows are in the table alone; ``archived``: in both, as after a dry run, or where late rows
+            came; ``purged``: in the lake alone; ``held``; ``failed``: the command line failed on it last time;
+            ``young``: it is not aged, so its rows were not counted.
+        rows: in the table; None where they were not counted.
+        file: in the lake.
+    """
+
+    day: date
+    state: str
+    rows: int | None
+    file: "StoredFile | None"
+
 
 @click.command("days")
 @range_options
 def list_days(first: date | None, last: date | None) -> None:
-    """Lists the aged days: rows in the table, rows and bytes in the lake."""
+    """Lists the aged days: their state, rows in the table, rows and bytes in the lake."""
     check_range((), first, last)
-    from event_archive.config import services
+    from event_archive.config.services import lake, primary
     from event_archive.domain.days import now_utc
-    from event_archive.domain.manifest import stored_rows
+    from event_archive.nightly.attempts import read_attempts
     from event_archive.nightly.backlog import orphans_told, rows_of_aged_days
+    from event_archive.nightly.estimate import estimate
 
     settings = load_settings()
-    dataset, now = settings.dataset, now_utc()
-    in_table, orphans = rows_of_aged_days(dataset, now, services.primary(settings))
-    with services.lake(settings) as lake:
-        in_lake = {day: file for file in lake.list(dataset.folder) if (day := dataset.day_of(file.path))}
-    lines = [
-        {
-            "day": day.isoformat(),
-            # Of a day that is not aged nothing is known: it was not counted.
-            "rows": in_table.get(day, 0) if dataset.is_aged(day, now) else None,
-            "lake_rows": stored_rows(in_lake[day]) if day in in_lake else None,
-            "lake_bytes": in_lake[day].size_bytes if day in in_lake else None,
-        }
-        for day in sorted(in_table.keys() | in_lake.keys())
+    dataset, now, postgres = settings.dataset, now_utc(), primary(settings)
+    table = rows_of_aged_days(dataset, now, postgres)
+    with lake(settings) as opened:
+        files = {day: file for file in opened.list(dataset.folder) if (day := dataset.day_of(file.path))}
+        attempts = read_attempts(dataset, opened) if table.rows else {}
+    failed = {day for day, attempt in attempts.items() if attempt.failed}
+    listed = [
+        _ListedDay(day, _state(dataset, day, now, table.rows, files, table.held, failed), rows, files.get(day))
+        for day in sorted(table.rows.keys() | files.keys())
         if within(day, first, last)
+        # Of a day that is not aged nothing is known: it was not counted.
+        for rows in [table.rows.get(day, 0) if dataset.is_aged(day, now) else None]
     ]
-    if settings.log_as_json:
-        for line in lines:
-            click.echo(json.dumps(line))
-    else:
-        _print_days(lines, now, str(dataset.table), dataset.retention.last_aged_day(now))
-    if orphans:
-        click.echo(f"Warning: {orphans_told(dataset, orphans)}", err=True)
+    left = sum(day.rows or 0 for day in listed)
+    found = estimate(dataset, [day.day for day in listed if day.rows], postgres)
+    show = _show_json if settings.log_as_json else _show_table
+    show(listed, left, found.bytes_of(left), found.seconds_of(left))
+    if not settings.log_as_json:
+        last_aged = dataset.retention.last_aged_day(now)
+        click.echo(f"{dataset.table}: days up to {last_aged} are aged at {now:%Y-%m-%d %H:%M} UTC.")
+    if table.orphans:
+        click.echo(f"Warning: {orphans_told(dataset, table.orphans)}", err=True)
 
 
-def _print_days(lines: list[dict[str, str | int | None]], now: datetime, table: str, last_aged: date) -> None:
-    from event_archive.domain.wording import size
+def _state(
+    dataset: "Dataset",
+    day: date,
+    now: datetime,
+    rows: Mapping[date, int],
+    files: Mapping[date, "StoredFile"],
+    held: set[date],
+    failed: set[date],
+) -> str:
+    if not dataset.is_aged(day, now):
+        return "young"
+    if not rows.get(day):
+        return "purged"
+    if day in held:
+        return "held"
+    if day in failed:
+        return "failed"
+    return "archived" if day in files else "aged"
 
-    form = "{:<10}  {:>14}  {:>14}  {:>10}"
-    click.echo(form.format("day", "rows in table", "rows in lake", "size"))
-    for line in lines:
-        stored, size_bytes = line["lake_rows"], line["lake_bytes"]
-        unknown = "-" if size_bytes is None else "?"
+
+def _show_json(listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float) -> None:
+    from event_archive.domain.manifest import stored_rows
+    from event_archive.observability.json_lines import write_line
+
+    for day in listed:
+        write_line(
+            day.state,
+            day=day.day,
+            rows=day.rows,
+            lake_rows=stored_rows(day.file) if day.file else None,
+            lake_bytes=day.file.size_bytes if day.file else None,
+        )
+    write_line(
+        "done",
+        days=len(listed),
+        rows=left,
+        lake_rows=sum(stored_rows(day.file) or 0 for day in listed if day.file),
+        lake_bytes=sum(day.file.size_bytes for day in listed if day.file),
+        estimated_bytes=left_bytes,
+        estimated_seconds=round(left_seconds, 3),
+    )
+
+
+def _show_table(listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float) -> None:
+    from event_archive.domain.manifest import stored_rows
+    from event_archive.domain.wording import counted, duration, size
+
+    form = "{:<10}  {:>14}  {:>14}  {:>10}  {}"
+    click.echo(form.format("day", "rows in table", "rows in lake", "size", "state"))
+    for day in listed:
+        stored = stored_rows(day.file) if day.file else None
         click.echo(
             form.format(
-                str(line["day"]),
-                "-" if line["rows"] is None else f"{line['rows']:,}",
-                f"{stored:,}" if isinstance(stored, int) else unknown,
-                size(size_bytes) if isinstance(size_bytes, int) else "-",
+                str(day.day),
+                "-" if day.rows is None else f"{day.rows:,}",
+                ("?" if day.file else "-") if stored is None else f"{stored:,}",
+                size(day.file.size_bytes) if day.file else "-",
+                "failed last time" if day.state == "failed" else day.state,
             )
         )
-    click.echo(f"{table}: days up to {last_aged} are aged at {now:%Y-%m-%d %H:%M} UTC.")
+    files = [day.file for day in listed if day.file]
+    stored_in_all = sum(stored_rows(file) or 0 for file in files)
+    total_bytes = sum(file.size_bytes for file in files)
+    click.echo(
+        form.format("total", f"{left:,}", f"{stored_in_all:,}", size(total_bytes), counted(len(listed), "day", "days"))
+    )
+    if left:
+        click.echo(
+            f"To archive and purge {counted(left, 'row', 'rows')} will take about {duration(left_seconds)} and "
+            f"{size(left_bytes)} of CSV."
+        )

@@ -28,13 +28,15 @@ def doctor(*, as_json: bool) -> None:
     Changes nothing in the database; a probe file in the lake is removed again. Exit code 0: nothing is bad, though
     there may be warnings; 1: something is; 2: the settings are.
     """
+    from event_archive.config.environment import output_is_json
     from event_archive.doctor.findings import go_through
-    from event_archive.observability import logs
 
-    # Standard output is for findings, whatever LOG_FORMAT says.
-    logs.configure(as_json=False)
+    _log_warnings()
     topics = _topics()
-    found = list(go_through(topics)) if as_json else list(_shown(go_through(topics), topics))
+    findings = go_through(topics)
+    if not as_json:
+        findings = _written(findings) if output_is_json() else _shown(findings, topics)
+    found = list(findings)
     bad = [finding.name for finding in found if finding.status == "bad"]
     if as_json:
         click.echo(json.dumps({"good": not bad, "checks": [asdict(finding) for finding in found]}))
@@ -51,10 +53,31 @@ def _topics() -> "tuple[Topic, ...]":
 
 def _definitions() -> "dg.Definitions":
     from event_archive import definitions
+
+    # Which it sets as Dagster wants them.
+    _log_warnings()
+    return definitions.defs
+
+
+def _log_warnings() -> None:
+    """Standard output is for findings."""
     from event_archive.observability import logs
 
-    logs.configure(as_json=False)
-    return definitions.defs
+    logs.configure(as_json=False, verbose=False, stream=sys.stderr)
+
+
+def _written(findings: "Iterable[Finding]") -> "Iterator[Finding]":
+    """Writes a JSON line a finding, and one of how many there are of each kind."""
+    from event_archive.observability.json_lines import write_line
+
+    counts = Counter[str]()
+    for finding in findings:
+        counts[finding.status] += 1
+        error = finding.message if finding.status == "bad" else None
+        write_line(finding.status, error=error, check=finding.name, message=finding.message, remedy=finding.remedy)
+        yield finding
+    outcome = "failed" if counts["bad"] else "done"
+    write_line(outcome, checks=counts.total(), bad=counts["bad"], warnings=counts["warning"], skipped=counts["skipped"])
 
 
 def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterator[Finding]":

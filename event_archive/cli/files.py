@@ -1,13 +1,14 @@
 """``event-archive verify``, ``restore`` and ``adopt``: what is done with the files of days."""
 
-import json
 import sys
+import time
 from collections.abc import Callable
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from event_archive.cli import EXIT_FAILED
 from event_archive.cli.arguments import (
     DAY,
     check_range,
@@ -17,10 +18,13 @@ from event_archive.cli.arguments import (
     range_options,
     within,
 )
-from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnreachableError
+from event_archive.errors import EventArchiveError, IntegrityError, UnreachableError
 
 if TYPE_CHECKING:
     from event_archive.config.environment import Settings
+
+Found = dict[str, int | float | str]
+"""What is known of a day that is done, by name."""
 
 
 @click.command()
@@ -29,26 +33,25 @@ if TYPE_CHECKING:
 def verify(days: tuple[date, ...], first: date | None, last: date | None) -> None:
     """Reads files back and holds them against their manifest: all files, those of a range, or of the days named."""
     check_range(days, first, last)
-    from event_archive.config import services
+    from event_archive.config.services import lake, primary
     from event_archive.operations.verify import verify_day
-    from event_archive.table.shape import current_shape
+    from event_archive.table.shape import shape_if_any
 
     settings = load_settings()
-    with services.lake(settings) as lake:
-        in_lake = (settings.dataset.day_of(file.path) for file in lake.list(settings.dataset.folder))
+    dataset = settings.dataset
+    with lake(settings) as opened:
+        in_lake = (dataset.day_of(file.path) for file in opened.list(dataset.folder))
         wanted = days or tuple(day for day in in_lake if day and within(day, first, last))
-        table = None
-        try:
-            table = current_shape(settings.dataset, services.primary(settings), "copy")
-        except (BusyError, RefusedError, UnreachableError) as error:
-            click.echo(f"Values are not looked at, only the files as a whole: {error}", err=True)
+        table = shape_if_any(dataset, primary(settings))
 
-        def verified(day: date) -> tuple[dict[str, Any], str | None]:
-            found = verify_day(settings.dataset, day, table=table, lake=lake)
-            told: dict[str, Any] = {"rows": found.rows, "bytes": found.bytes, "seconds": round(found.seconds, 3)}
-            if found.remarks:
-                told["remarks"] = "; ".join(found.remarks)
-            return told, "; ".join(found.problems) or None
+        def verified(day: date) -> Found:
+            done = verify_day(dataset, day, table=table, lake=opened)
+            found: Found = {"rows": done.rows, "bytes": done.bytes, "seconds": done.seconds}
+            if done.remarks:
+                found["remarks"] = "; ".join(done.remarks)
+            if done.problems:
+                raise _DamagedError("; ".join(done.problems), found)
+            return found
 
         _each(settings, wanted, verified, good="good", none="There is no file to verify.")
 
@@ -63,7 +66,7 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
     first, last = day_and_last(day, last)
     if target and in_place:
         raise click.UsageError("Give --table or --in-place, not both.")
-    from event_archive.config import services
+    from event_archive.config.services import lake, primary
     from event_archive.operations.restore.day import days_with_file, restore_day
     from event_archive.operations.restore.target import target_named
     from event_archive.operations.site import Site
@@ -71,60 +74,92 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
     settings = load_settings()
     dataset = settings.dataset
     into = target_named(dataset, target, in_place=in_place)
-    with services.lake(settings) as lake:
-        wanted = tuple(days_with_file(dataset, lake, first, last))
+    with lake(settings) as opened:
+        site = Site(dataset, primary(settings), opened)
 
-        def restored(one_day: date) -> tuple[dict[str, Any], None]:
-            done = restore_day(Site(dataset, services.primary(settings), lake), one_day, into)
-            told = {"restored": done.restored, "skipped": done.skipped, "superseded": done.superseded}
-            return told | {"table": str(done.target), "seconds": round(done.seconds, 3)}, None
+        def restored(one_day: date) -> Found:
+            done = restore_day(site, one_day, into)
+            return {
+                "restored": done.restored,
+                "skipped": done.skipped,
+                "superseded": done.superseded,
+                "table": str(done.target),
+                "seconds": done.seconds,
+            }
 
-        _each(settings, wanted, restored, good="restored", none="")
+        _each(settings, tuple(days_with_file(dataset, opened, first, last)), restored, good="restored", none="")
 
 
 @click.command()
 @days_argument(required=True)
 def adopt(days: tuple[date, ...]) -> None:
     """Accepts files as they stand, though they contradict their manifest: it is made anew, the bytes stay."""
-    from event_archive.config import services
+    from event_archive.config.services import lake, primary
     from event_archive.operations.adopt import adopt_day
     from event_archive.operations.site import Site
 
     settings = load_settings()
-    with services.lake(settings) as lake:
+    with lake(settings) as opened:
+        site = Site(settings.dataset, primary(settings), opened)
 
-        def adopted(day: date) -> tuple[dict[str, Any], None]:
-            manifest = adopt_day(Site(settings.dataset, services.primary(settings), lake), day)
-            return {"rows": manifest.rows, "bytes": manifest.bytes, "sha256": manifest.sha256}, None
+        def adopted(day: date) -> Found:
+            started = time.monotonic()
+            manifest = adopt_day(site, day)
+            seconds = time.monotonic() - started
+            return {"rows": manifest.rows, "bytes": manifest.bytes, "sha256": manifest.sha256, "seconds": seconds}
 
         _each(settings, days, adopted, good="adopted", none="")
 
 
-Told = tuple[dict[str, Any], str | None]
+class _DamagedError(IntegrityError):
+    """A file is not what its manifest says; with what else is known of it."""
+
+    def __init__(self, problems: str, found: Found) -> None:
+        super().__init__(problems)
+        self.found = found
 
 
-def _each(settings: "Settings", days: tuple[date, ...], do: Callable[[date], Told], *, good: str, none: str) -> None:
-    """Does each day and says a line of it; exits with 1 where one failed, or where there was none."""
-    failed = 0
+def _each(settings: "Settings", days: tuple[date, ...], do: Callable[[date], Found], *, good: str, none: str) -> None:
+    """Does each day and says a line of it, and their totals; exits with 1 where one failed, or where there was none."""
+    totals: dict[str, int | float] = {"days": 0, "failed": 0}
     for day in days:
-        stop = False
+        error: EventArchiveError | None = None
         try:
-            told, problem = do(day)
-        except EventArchiveError as error:
-            told, problem, stop = {}, str(error), isinstance(error, UnreachableError)
-        failed += problem is not None
-        if settings.log_as_json:
-            click.echo(json.dumps({"day": day.isoformat(), "result": problem or good, "good": problem is None, **told}))
-        else:
-            counts = ", ".join(
-                f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in told.items()
-            )
-            click.secho(
-                f"{day}  {problem or good}" + (f"  ({counts})" if counts else ""), fg="red" if problem else None
-            )
-        if stop:
+            found = do(day)
+        except EventArchiveError as failure:
+            error, found = failure, failure.found if isinstance(failure, _DamagedError) else {}
+        totals["days"] += 1
+        totals["failed"] += error is not None
+        for name, value in found.items():
+            if not isinstance(value, str):
+                totals[name] = totals.get(name, 0) + value
+        _show(settings, None if error is None else str(error), good, found, day=day)
+        if isinstance(error, UnreachableError):
             break
-    if not days:
+    failed = bool(totals["failed"]) or not days
+    if days or settings.log_as_json:
+        _show(settings, None, "failed" if failed else "done", totals)
+    if none and not days:
         click.echo(none, err=True)
-    if failed or not days:
-        sys.exit(1)
+    if failed:
+        sys.exit(EXIT_FAILED)
+
+
+def _show(
+    settings: "Settings",
+    error: str | None,
+    outcome: str,
+    found: "Found | dict[str, int | float]",
+    day: date | None = None,
+) -> None:
+    from event_archive.observability.json_lines import write_line
+
+    rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in found.items()}
+    if settings.log_as_json:
+        write_line("failed" if error else outcome, error=error, **({"day": day} if day else {}), **rounded)
+        return
+    known = ", ".join(
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in rounded.items()
+    )
+    text = f"{day or 'total'}  {error or outcome}" + (f"  ({known})" if known else "")
+    click.secho(text, fg="red" if error else None, bold=day is None)

@@ -1,7 +1,7 @@
 """``event-archive hold``, ``release`` and ``holds``: days that are archived but not purged."""
 
-import json
 from datetime import date
+from typing import Any
 
 import click
 
@@ -20,15 +20,15 @@ def hold(day: date, last: date | None, reason: str) -> None:
         raise click.UsageError("--reason must say why.")
     if any("\ud800" <= sign <= "\udfff" for sign in reason):
         raise click.UsageError("--reason is no text in this locale's encoding; set LC_ALL=C.UTF-8, or write ASCII.")
-    from event_archive.config import services
+    from event_archive.config.services import primary
     from event_archive.table import holds
 
     settings = load_settings()
-    holds.hold(settings.dataset, first, last, reason.strip(), services.primary(settings))
+    holds.hold(settings.dataset, first, last, reason.strip(), primary(settings))
     if settings.log_as_json:
-        _as_json(first, last, result="held", reason=reason.strip())
+        _as_json("held", first, last, reason=reason.strip())
     else:
-        click.echo(f"{settings.dataset.table}: {_told(first, last)} held: {reason.strip()}")
+        click.echo(f"{settings.dataset.table}: {_days(first, last)} held: {reason.strip()}")
 
 
 @click.command()
@@ -37,38 +37,40 @@ def hold(day: date, last: date | None, reason: str) -> None:
 def release(day: date, last: date | None) -> None:
     """Releases held days: the next run purges them."""
     first, last = day_and_last(day, last)
-    from event_archive.config import services
+    from event_archive.config.services import primary
     from event_archive.table import holds
 
     settings = load_settings()
-    released = holds.release(settings.dataset, first, last, services.primary(settings))
+    released = holds.release(settings.dataset, first, last, primary(settings))
     if settings.log_as_json:
-        _as_json(first, last, result="released", days=released)
+        _as_json("released", first, last, days=released)
     else:
         days = counted(released, "day", "days")
-        click.echo(f"{settings.dataset.table}: {days} released of {_told(first, last)}.")
+        click.echo(f"{settings.dataset.table}: {days} released of {_days(first, last)}.")
 
 
 @click.command("holds")
 def list_holds() -> None:
     """Lists the held days."""
-    from event_archive.config import services
+    from event_archive.config.services import primary
     from event_archive.table import holds
 
     settings = load_settings()
-    found = holds.holds(settings.dataset, services.primary(settings))
+    found = holds.holds(settings.dataset, primary(settings))
     for held in found:
         if settings.log_as_json:
-            _as_json(held.first, held.last, reason=held.reason, since=held.since, by=held.by)
+            _as_json("held", held.first, held.last, reason=held.reason, since=held.since, by=held.by)
         else:
-            click.echo(f"{_told(held.first, held.last)}  since {held.since:%Y-%m-%d} by {held.by}: {held.reason}")
+            click.echo(f"{_days(held.first, held.last)}  since {held.since:%Y-%m-%d} by {held.by}: {held.reason}")
     if not found and not settings.log_as_json:
         click.echo(f"{settings.dataset.table}: no day is held.")
 
 
-def _as_json(first: date, last: date, **fields: object) -> None:
-    click.echo(json.dumps({"first": first, "last": last, **fields}, default=str))
+def _as_json(outcome: str, first: date, last: date, **fields: Any) -> None:
+    from event_archive.observability.json_lines import write_line
+
+    write_line(outcome, first=first, last=last, **fields)
 
 
-def _told(first: date, last: date) -> str:
+def _days(first: date, last: date) -> str:
     return str(first) if first == last else f"{first} to {last}"

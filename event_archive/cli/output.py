@@ -1,4 +1,7 @@
-"""Standard output and error that no reader, full disk or locale can break. Not here: what is written."""
+"""Standard output and error that no reader, full disk or locale can break, and the line of a command that could not begin.
+
+Not here: what else is written (``observability``).
+"""
 
 import errno
 import io
@@ -9,6 +12,15 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+def show_error_line(message: str) -> None:
+    """Says why a command ended early, as a JSON line, where standard output holds those."""
+    from event_archive.config.environment import output_is_json
+    from event_archive.observability.json_lines import write_line
+
+    if output_is_json():
+        write_line("failed", error=message)
 
 
 def make_unbreakable() -> None:

@@ -1,90 +1,161 @@
-"""``event-archive run``: the nightly job in this process, through the assets themselves."""
+"""``event-archive run``: the night in this process, by the operations themselves; and its plan."""
 
 import gc
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date
 from typing import TYPE_CHECKING
 
 import click
 
+from event_archive.cli import EXIT_FAILED, stop
 from event_archive.cli.arguments import check_range, days_argument, load_settings, range_options, within
 
 if TYPE_CHECKING:
     from event_archive.config.environment import Settings
     from event_archive.nightly.outcome import Totals
+    from event_archive.nightly.run import Reports
+    from event_archive.observability.console import ConsoleDisplay
+    from event_archive.observability.json_lines import JsonDisplay
+    from event_archive.operations.site import Site
 
 
 _THRESHOLDS = gc.get_threshold()
-"""Python's own: ``main`` raises them while commands import."""
+"""Python's own: ``run_command`` raises them while commands import."""
 
 
 @click.command()
 @days_argument()
 @range_options
 @click.option("--dry-run", is_flag=True, help="Archive, read back and compare, then roll back instead of committing.")
-def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_run: bool) -> None:
+@click.option("--plan", "plan_only", is_flag=True, help="Say which days a run would do and about what they take.")
+def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_run: bool, plan_only: bool) -> None:
     """Archives and purges every aged day that still holds rows, those of a range, or the days named (YYYY-MM-DD)."""
     check_range(days, first, last)
-    from event_archive.cli.announce import announced
+    from event_archive.config.services import lake, primary, replica
     from event_archive.domain.days import now_utc
+    from event_archive.observability.run_report import reported
+    from event_archive.operations.site import Site
 
-    settings = load_settings(log_is_output=True)
+    settings = load_settings(verbose=True)
     for day in [*days, *filter(None, (first, last))]:
         settings.dataset.require_aged(day, now_utc())
-    with announced(settings) as totals:
-        _run(settings, days, first, last, totals, dry_run=dry_run or settings.dry_run)
+    if plan_only:
+        with lake(settings) as opened:
+            site = Site(settings.dataset, primary(settings), opened)
+            _show_plan(settings, site, _planned(site, days, first, last))
+        return
+    with reported(settings, stop.requested) as totals, lake(settings) as opened:
+        site = Site(settings.dataset, primary(settings), opened, replica(settings))
+        planned = _planned(site, days, first, last)
+        complete = not (days or first or last)
+        _run(settings, site, planned, totals, complete=complete, dry_run=dry_run or settings.dry_run)
     if totals.failures:
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
+
+
+def _planned(site: "Site", days: tuple[date, ...], first: date | None, last: date | None) -> list[date]:
+    """The days of a run, in their order."""
+    from event_archive.domain.days import now_utc
+    from event_archive.nightly.attempts import read_attempts
+    from event_archive.nightly.backlog import days_to_do
+    from event_archive.nightly.plan import plan
+    from event_archive.table.shape import current_shape
+
+    now = now_utc()
+    if days:
+        current_shape(site.dataset, site.postgres)
+        # A lake that is out of reach is one clear error at this point, not one a day.
+        site.lake.stat(site.dataset.path(days[0]))
+        return list(days)
+    found = days_to_do(site.dataset, now, site.postgres)
+    attempts = read_attempts(site.dataset, site.lake)
+    return plan([day for day in found.days if within(day, first, last)], attempts, found.held, now=now)
 
 
 def _run(
-    settings: "Settings",
-    days: tuple[date, ...],
-    first: date | None,
-    last: date | None,
-    totals: "Totals",
-    *,
-    dry_run: bool,
+    settings: "Settings", site: "Site", planned: list[date], totals: "Totals", *, complete: bool, dry_run: bool
 ) -> None:
-    from event_archive.config import services
-    from event_archive.domain.days import now_utc
-    from event_archive.nightly.backlog import days_to_do
-    from event_archive.observability.console import Display
-    from event_archive.table.shape import current_shape
+    from event_archive.nightly.estimate import estimate
+    from event_archive.nightly.run import Night, run_days
 
-    started, dataset = time.monotonic(), settings.dataset
-    if days:
-        current_shape(settings.dataset, services.primary(settings))
-        wanted = list(days)
-    else:
-        to_do = days_to_do(dataset, now_utc(), services.primary(settings))
-        wanted = [day for day in to_do if within(day, first, last)]
-    # A lake that is out of reach is one clear error now, not one a day.
-    with services.lake(settings) as lake:
-        lake.stat(dataset.path(dataset.start))
-    display, remark = Display(as_json=settings.log_as_json), ""
-    if not wanted:
-        display.done(totals, time.monotonic() - started, remark="Nothing to do: no aged day holds rows.")
+    started, display = time.monotonic(), _display(settings)
+    if not planned:
+        remark = "Nothing to do: no aged day holds rows."
+        display.run_ends(totals, time.monotonic() - started, outcome="done", remark=remark)
         return
+    rows = estimate(site.dataset, planned, site.postgres).rows if display.counts_beforehand else {}
+    remark = outcome = ""
+    try:
+        with _reports(site) as reports, display.running(planned, rows):
+            night = Night(
+                site,
+                display,
+                dry_run=dry_run,
+                verify=settings.verify_nightly,
+                message_prefix=settings.logical_message_prefix,
+                max_bytes_per_second=settings.export_rate_limit,
+                max_replica_lag_bytes=settings.max_replica_lag,
+                reports=reports,
+                stopped=stop.requested,
+            )
+            # What is there by now stays. The days make garbage, which is to be found soon.
+            gc.freeze()
+            gc.set_threshold(*_THRESHOLDS)
+            remark = run_days(night, planned, totals, budget=settings.run_budget, complete=complete)
+        outcome = "failed" if totals.failures else "done"
+    finally:
+        if outcome or stop.requested():
+            display.run_ends(totals, time.monotonic() - started, outcome=outcome or "stopped", remark=remark)
 
-    from event_archive.definitions import build_definitions
-    from event_archive.defs.in_process import instance_of_environment, run_day
 
-    job = build_definitions(settings, progress=display).resolve_job_def("archive_job")
-    # What is there by now stays. The days make garbage, which is to be found soon.
-    gc.freeze()
-    gc.set_threshold(*_THRESHOLDS)
-    with instance_of_environment() as instance, display.running(wanted):
-        for day in wanted:
-            # The first day is always done, or a short budget would never come to an end.
-            if totals.days and settings.run_budget and time.monotonic() - started > settings.run_budget.total_seconds():
-                remark = f"The run's budget of {settings.run_budget} is used up; the next run goes on with {day}."
-                break
-            result = run_day(job, day, instance, dry_run=dry_run)
-            totals.add(result)
-            display.day(result)
-            if result.unreachable:
-                remark = "A service is out of reach; the days that are left were not tried."
-                break
-    display.done(totals, time.monotonic() - started, remark=remark)
+def _display(settings: "Settings") -> "ConsoleDisplay | JsonDisplay":
+    if settings.log_as_json:
+        from event_archive.observability.json_lines import JsonDisplay
+
+        return JsonDisplay()
+    from event_archive.observability.console import ConsoleDisplay
+
+    return ConsoleDisplay()
+
+
+def _reports(site: "Site") -> "AbstractContextManager[Reports]":
+    """Dagster's records, where DAGSTER_HOME says that there are any. Only then is Dagster imported."""
+    from event_archive.config.environment import dagster_home
+
+    if dagster_home() is None:
+        from event_archive.nightly.run import NO_REPORTS
+
+        return nullcontext(NO_REPORTS)
+    from event_archive.defs.report import reporting
+
+    return reporting(site.dataset)
+
+
+def _show_plan(settings: "Settings", site: "Site", planned: list[date]) -> None:
+    from event_archive.domain.wording import counted, duration, size
+    from event_archive.nightly.estimate import estimate
+    from event_archive.observability.json_lines import write_line
+
+    found = estimate(site.dataset, planned, site.postgres)
+    rows = sum(found.rows.values())
+    if settings.log_as_json:
+        for day in planned:
+            of_day = found.rows[day]
+            seconds = round(found.seconds_of(of_day), 3)
+            write_line("planned", day=day, rows=of_day, deleted=0, bytes=found.bytes_of(of_day), seconds=seconds)
+        seconds = round(found.seconds_of(rows), 3)
+        write_line("planned", days=len(planned), rows=rows, deleted=0, bytes=found.bytes_of(rows), seconds=seconds)
+        return
+    form = "{:<10}  {:>14}  {:>10}  {:>10}"
+    click.echo(form.format("day", "rows", "about", "takes"))
+    for day in planned:
+        of_day = found.rows[day]
+        click.echo(
+            form.format(str(day), f"{of_day:,}", size(found.bytes_of(of_day)), duration(found.seconds_of(of_day)))
+        )
+    click.echo(
+        f"{site.dataset.table}: a run would do {counted(len(planned), 'day', 'days')} in this order: {rows:,} rows, "
+        f"about {size(found.bytes_of(rows))} of CSV, in about {duration(found.seconds_of(rows))}. Nothing was touched."
+    )

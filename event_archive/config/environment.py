@@ -217,8 +217,8 @@ class PipelineSettings(_EnvironmentSettings):
 
     @property
     def log_as_json(self) -> bool:
-        """Whether log lines are JSON objects: as ``LOG_FORMAT`` says, else wherever standard output is no terminal."""
-        return self.log_format == "json" or (self.log_format is None and not sys.stdout.isatty())
+        """Whether log lines and results are JSON objects."""
+        return output_is_json(self.log_format)
 
 
 class Settings(PipelineSettings):
@@ -272,6 +272,21 @@ class InstanceSettings(_EnvironmentSettings):
             "PostgreSQL, or none to keep them as files in DAGSTER_HOME."
         )
         return [problem]
+
+
+def dagster_home() -> str | None:
+    """The folder of Dagster's instance, as DAGSTER_HOME names it; None where there is none."""
+    return os.environ.get("DAGSTER_HOME") or None
+
+
+def output_is_json(log_format: str | None = None) -> bool:
+    """Whether standard output is to hold JSON lines: as LOG_FORMAT says, else wherever it is no terminal.
+
+    Args:
+        log_format: as validated; None to look at the variable itself, which says enough where the settings are wrong.
+    """
+    chosen = log_format or os.environ.get("LOG_FORMAT", "").strip().lower()
+    return chosen == "json" or (chosen != "console" and not sys.stdout.isatty())
 
 
 def misspelt() -> list[tuple[str, str]]:

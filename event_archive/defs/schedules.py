@@ -99,7 +99,7 @@ def build_schedule(
         now = context.scheduled_execution_time.astimezone(UTC)
         url = Settings.load().alert_webhook_url
         try:
-            found = days_to_do(dataset, now, postgres.primary(), timeout_seconds=QUERY_TIMEOUT_SECONDS)
+            found = days_to_do(dataset, now, postgres.primary(), timeout_seconds=QUERY_TIMEOUT_SECONDS).days
         except EventArchiveError as error:
             # No run fails where none is launched, so nobody else would tell.
             if url:

@@ -1,4 +1,4 @@
-"""Numbers as people read them. Here: a count with its noun, a size. Not here: any message."""
+"""Numbers as people read them: a count with its noun, a size, a duration. Not here: any message."""
 
 
 def counted(number: int, one: str, many: str) -> str:
@@ -13,3 +13,13 @@ def size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     raise AssertionError("unreachable")
+
+
+def duration(seconds: float) -> str:
+    """A duration to the second, to the minute from an hour on: ``12 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    whole = max(1, round(seconds))
+    minutes, rest = divmod(whole, 60)
+    hours, of_hour = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {of_hour} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -46,8 +46,16 @@ def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
         return count_day(connection, table, day)
 
 
-def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> list[date]:
-    """The aged days that still hold rows, oldest first. Rows of no day are reported.
+@dataclass(frozen=True, slots=True)
+class DaysToDo:
+    """The aged days that still hold rows, oldest first, and the days that are held."""
+
+    days: list[date]
+    held: set[date]
+
+
+def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> DaysToDo:
+    """The aged days that still hold rows, oldest first, and the days that are held. Rows of no day are reported.
 
     Args:
         dataset: whose table it is.
@@ -65,6 +73,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
         with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
             table = reflect(connection, dataset)
             days = days_with_rows(connection, table, dataset.start, dataset.retention.last_aged_day(now))
+            held = held_days(connection, dataset)
     except BusyError as error:
         if table is None or table.time_indexed:
             raise
@@ -74,7 +83,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
         ) from error
     left_seconds = max(1.0, timeout_seconds - (time.monotonic() - started)) if timeout_seconds else 0
     _report_orphans(dataset, postgres, timeout_seconds=left_seconds)
-    return days
+    return DaysToDo(days, held)
 
 
 def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres) -> list[date]:
@@ -119,8 +128,23 @@ def orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float = 0)
         return count_orphans(connection, reflect(connection, dataset))
 
 
-def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> tuple[dict[date, int], Orphans]:
-    """How many rows each aged day holds; days without any are left out.
+@dataclass(frozen=True, slots=True)
+class AgedDays:
+    """What a table holds of aged days.
+
+    Attributes:
+        rows: of each day that holds any.
+        held: the days that are held.
+        orphans: rows that no day will ever archive.
+    """
+
+    rows: dict[date, int]
+    held: set[date]
+    orphans: Orphans
+
+
+def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> AgedDays:
+    """How many rows each aged day holds.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
@@ -128,7 +152,7 @@ def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> tu
     with postgres.transaction(str(dataset.table)) as connection:
         table = reflect(connection, dataset)
         rows = rows_by_day(connection, table, dataset.start, dataset.retention.last_aged_day(now))
-        return rows, count_orphans(connection, table)
+        return AgedDays(rows, held_days(connection, dataset), count_orphans(connection, table))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,18 @@
 from dataclasses import dataclass, field
 from datetime import date
 
+from event_archive.errors import EventArchiveError
+from event_archive.operations.archive import ArchivedDay
+from event_archive.operations.purge import PurgedDay
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class DayOutcome:
-    """How one day went.
+    """How one day went. Of a day that failed, the numbers say what was done before that.
 
     Attributes:
         day: the day.
-        seconds: the whole run.
+        seconds: the whole day.
         rows: records in the day's file; ``rows_appended`` of them were written by this run.
         bytes: of the file.
         deleted: rows deleted; 0 in a dry run.
@@ -18,12 +22,11 @@ class DayOutcome:
         left: rows of the day that stay.
         outcome: ``purged``, ``dry run``, ``held``, ``locked`` or ``failed``.
         reason: why it is held.
-        error: what went wrong, for people; None where nothing did.
-        unreachable: a service did not answer, so the next day would fare no better.
+        cause: why it failed.
     """
 
     day: date
-    seconds: float
+    seconds: float = 0.0
     rows: int = 0
     rows_appended: int = 0
     bytes: int = 0
@@ -32,25 +35,32 @@ class DayOutcome:
     left: int = 0
     outcome: str = "failed"
     reason: str = ""
-    error: str | None = None
-    unreachable: bool = False
+    cause: EventArchiveError | None = None
 
     @property
-    def line(self) -> dict[str, object]:
-        """What a JSON line of the day holds, where the assets wrote none."""
-        return {
-            "day": self.day.isoformat(),
-            "outcome": self.outcome,
-            "rows": self.rows,
-            "deleted": self.deleted,
-            "bytes": self.bytes,
-            "seconds": round(self.seconds, 3),
-        }
+    def error(self) -> str | None:
+        """What went wrong, for people; None where nothing did."""
+        return None if self.cause is None else str(self.cause)
+
+    def archived(self, archived: ArchivedDay) -> None:
+        """The day's file is up to date."""
+        self.rows, self.rows_appended = archived.rows, archived.rows_appended
+        self.bytes = archived.manifest.bytes if archived.manifest else 0
+
+    def purged(self, purged: PurgedDay) -> None:
+        """The day's rows were deleted, or left for a reason."""
+        self.deleted, self.proven, self.left = purged.deleted, purged.proven, purged.left
+        self.outcome, self.reason = purged.outcome, purged.reason or ""
 
 
-@dataclass
+@dataclass(slots=True)
 class Totals:
-    """The sums over the days of one run."""
+    """The sums over the days of one run.
+
+    Attributes:
+        outcomes: of each day, in the order in which they ended.
+        day_in_hand: a day that has begun and not ended.
+    """
 
     days: int = 0
     failed: int = 0
@@ -59,16 +69,22 @@ class Totals:
     bytes: int = 0
     deleted: int = 0
     left: int = 0
-    failures: list[DayOutcome] = field(default_factory=list)
+    outcomes: list[DayOutcome] = field(default_factory=list)
+    day_in_hand: date | None = None
 
-    def add(self, run: DayOutcome) -> None:
-        """Counts one day."""
+    def add(self, outcome: DayOutcome) -> None:
+        """Counts one day, which has ended."""
+        self.day_in_hand = None
+        self.outcomes.append(outcome)
         self.days += 1
-        if run.error is not None:
-            self.failed += 1
-            self.failures.append(run)
-        self.rows += run.rows
-        self.rows_appended += run.rows_appended
-        self.bytes += run.bytes
-        self.deleted += run.deleted
-        self.left += run.left
+        self.failed += outcome.cause is not None
+        self.rows += outcome.rows
+        self.rows_appended += outcome.rows_appended
+        self.bytes += outcome.bytes
+        self.deleted += outcome.deleted
+        self.left += outcome.left
+
+    @property
+    def failures(self) -> list[DayOutcome]:
+        """The days that failed."""
+        return [outcome for outcome in self.outcomes if outcome.cause is not None]

@@ -1,23 +1,37 @@
-"""What a person or a log collector sees of a run on the command line. Not here: exit codes, what is run."""
+"""What a person at a terminal sees of a run: a line a day, and a live line of what is under way.
 
-import logging
-from collections.abc import Iterator, Sequence
+Not here: JSON lines (``json_lines.py``), exit codes, what is run.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from event_archive.domain.progress import Phase
 from event_archive.domain.wording import counted, size
 from event_archive.nightly.outcome import DayOutcome, Totals
 
-logger = logging.getLogger(__name__)
-
 _LINE = "{:<10}  {:>12}  {:>12}  {:>10}  {:>12}  {:>8}  {:>8}  {}"
 _HEADER = _LINE.format("day", "rows", "appended", "size", "deleted", "left", "seconds", "")
+
+_PHASES: dict[Phase, tuple[float, float]] = {
+    "exporting": (0.0, 0.4),
+    "reading back": (0.4, 0.8),
+    "comparing and deleting": (0.8, 1.0),
+}
+"""Which part of a day each phase is, as measured on a million rows (docs/performance.md); a late row's read-back before
+its export only makes the bar wait."""
 
 
 def plain_console() -> Console:
@@ -25,92 +39,114 @@ def plain_console() -> Console:
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-@dataclass
-class Display:
-    """Shows a run as it goes: a line a day and a live line of what is under way; JSON lines elsewhere."""
+class ConsoleDisplay:
+    """A run's ``Observer`` for people: a table, and a live line where the console is a terminal."""
 
-    as_json: bool
-    console: Console = field(default_factory=plain_console)
-    _live: Progress | None = None
-    _task: Any = None
-    _phase: str = ""
-    _moved: dict[str, list[int]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.console = plain_console()
+        self._rows: Mapping[date, int] = {}
+        self._live: Progress | None = None
+        self._task = TaskID(0)
+        self._done_rows = 0
+        self._day: date | None = None
+        self._phase: Phase = "counting"
+        self._total_bytes: int | None = None
+        self._moved = (0, 0)
+
+    @property
+    def counts_beforehand(self) -> bool:
+        """Whether ``running`` makes use of the number of rows."""
+        return self.console.is_terminal
 
     @contextmanager
-    def running(self, days: Sequence[date]) -> Iterator[None]:
-        """While the days run."""
-        if self.as_json:
-            yield
-            return
+    def running(self, days: Sequence[date], rows: Mapping[date, int]) -> Iterator[None]:
+        """While the days run.
+
+        Args:
+            days: which.
+            rows: how many rows each holds; the percentage and the time left go by them.
+        """
+        self._rows = rows
         self.console.print(_HEADER, style="bold")
         self._live = Progress(
-            BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
-            console=self.console, transient=True, disable=not self.console.is_terminal,
+            BarColumn(20), TaskProgressColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+            TextColumn("left:"), TimeRemainingColumn(), console=self.console, transient=True,
+            disable=not self.console.is_terminal,
         )  # fmt: skip
-        self._task = self._live.add_task("", total=len(days))
+        # A day without a row takes its time, too.
+        total = sum(self._rows.get(day, 0) + 1 for day in days)
+        self._task = self._live.add_task("", total=total)
         with self._live:
             yield
 
+    def day_begins(self, day: date) -> None:
+        """A day begins."""
+        self._day = day
+        self.begin("counting")
+
     def begin(self, phase: Phase, *, total_bytes: int | None = None) -> None:
         """A phase begins."""
-        self._phase = phase
+        self._phase, self._total_bytes, self._moved = phase, total_bytes, (0, 0)
+        self._refresh()
 
     def advance(self, rows: int, size_bytes: int) -> None:
         """Takes note of rows and bytes that went by."""
-        if self._live is None:
-            return
-        what = self._phase
-        moved = self._moved.setdefault(what, [0, 0])
-        moved[0] += rows
-        moved[1] += size_bytes
-        told = f"{what} {moved[0]:,} rows, {size(moved[1])}" if moved[0] else f"{what} {size(moved[1])}"
-        elapsed = self._live.tasks[self._task].elapsed or 0
-        rate = f", {size(sum(b for _, b in self._moved.values()) / elapsed)}/s" if elapsed > 1 else ""
-        self._live.update(self._task, description=told + rate)
+        self._moved = (self._moved[0] + rows, self._moved[1] + size_bytes)
+        self._refresh()
 
-    def day(self, run: DayOutcome) -> None:
-        """Shows one day that is done. In JSON, the assets have logged what went well."""
-        if self.as_json:
-            if run.error:
-                logger.error("day %s failed: %s", run.day, run.error, extra=run.line)
-            return
+    def day_ends(self, outcome: DayOutcome) -> None:
+        """Shows one day that is done."""
+        self._done_rows += self._rows.get(outcome.day, 0) + 1
         if self._live:
-            self._live.advance(self._task)
-        if run.error:
-            self.console.print(f"{run.day}  failed: {run.error}", style="red")
+            self._live.update(self._task, completed=self._done_rows)
+        if outcome.error:
+            self.console.print(f"{outcome.day}  failed: {outcome.error}", style="red")
             return
         self.console.print(
             _LINE.format(
-                str(run.day), f"{run.rows:,}", f"{run.rows_appended:,}", size(run.bytes), f"{run.deleted:,}",
-                f"{run.left:,}", f"{run.seconds:.1f}", _remark(run),
+                str(outcome.day), f"{outcome.rows:,}", f"{outcome.rows_appended:,}", size(outcome.bytes),
+                f"{outcome.deleted:,}", f"{outcome.left:,}", f"{outcome.seconds:.1f}", _remark(outcome),
             ).rstrip()
         )  # fmt: skip
 
-    def done(self, totals: Totals, seconds: float, *, remark: str = "") -> None:
+    def run_ends(self, totals: Totals, seconds: float, *, outcome: str, remark: str = "") -> None:
         """Shows the sums."""
-        if self.as_json:
-            sums = {name: value for name, value in vars(totals).items() if isinstance(value, int)}
-            extra = sums | {"seconds": round(seconds, 3)}
-            logger.info("%s", remark or "run done", extra=extra)
-            return
         if totals.days:
+            failed = f", {totals.failed} failed" if totals.failed else ""
             self.console.print(
                 _LINE.format(
                     "total", f"{totals.rows:,}", f"{totals.rows_appended:,}", size(totals.bytes),
                     f"{totals.deleted:,}", f"{totals.left:,}", f"{seconds:.1f}",
-                    counted(totals.days, "day", "days") + (f", {totals.failed} failed" if totals.failed else ""),
+                    counted(totals.days, "day", "days") + failed + (", stopped" if outcome == "stopped" else ""),
                 ),
                 style="bold",
             )  # fmt: skip
         if remark:
             self.console.print(remark)
 
+    def _refresh(self) -> None:
+        if self._live is None or self._day is None:
+            return
+        rows, size_bytes = self._moved
+        of_day = self._rows.get(self._day, 0)
+        told = f"{self._day}  {self._phase}"
+        share = 0.0
+        if self._phase == "exporting":
+            told += f"  {rows:,} rows, {size(size_bytes)}"
+            share = rows / of_day if of_day else 0.0
+        elif self._total_bytes:
+            told += f"  {size(size_bytes)} of {size(self._total_bytes)}"
+            share = size_bytes / self._total_bytes
+        begin, end = _PHASES.get(self._phase, (0.0, 0.0))
+        completed = self._done_rows + of_day * (begin + (end - begin) * min(share, 1.0))
+        self._live.update(self._task, description=told, completed=completed)
 
-def _remark(run: DayOutcome) -> str:
-    if run.outcome == "locked":
+
+def _remark(outcome: DayOutcome) -> str:
+    if outcome.outcome == "locked":
         return "another run holds this day"
-    if run.outcome == "held":
-        return f"held, not purged: {run.reason}"
-    if run.outcome == "dry run":
-        return f"dry run: {run.proven:,} rows proven, none deleted"
-    return "" if run.rows_appended or run.deleted else "nothing new"
+    if outcome.outcome == "held":
+        return f"held, not purged: {outcome.reason}"
+    if outcome.outcome == "dry run":
+        return f"dry run: {outcome.proven:,} rows proven, none deleted"
+    return "" if outcome.rows_appended or outcome.deleted else "nothing new"

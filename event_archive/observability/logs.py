@@ -1,11 +1,10 @@
-"""How log lines look. Here: the handlers of the ``event_archive`` logger. Not here: what is logged.
+"""How log lines look. Here: the handler of the ``event_archive`` logger. Not here: what is logged, and results.
 
-One JSON object a line on standard output in containers; on a terminal, warnings on standard error, since there the
-command line's own display says the rest.
+Under Dagster they go to standard output; on the command line to standard error, since standard output is the result.
 """
 
 import logging
-import sys
+from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -15,18 +14,19 @@ _LIBRARIES = ("azure", "psycopg", "urllib3")
 _NOWHERE = logging.NullHandler()
 
 
-def configure(*, as_json: bool, as_output: bool = True) -> None:
+def configure(*, as_json: bool, verbose: bool, stream: TextIO) -> None:
     """Sets the handler of this package's logger; calling it again replaces the former one.
 
     Args:
-        as_json: a JSON object a line; else plain lines, warnings alone, on standard error.
-        as_output: JSON on standard output, else on standard error, and warnings alone: the output is something else.
+        as_json: a JSON object a line; else plain lines.
+        verbose: what is done, and not warnings alone.
+        stream: where the lines go.
     """
-    logger, is_output = logging.getLogger(_LOGGER), as_json and as_output
-    handler = logging.StreamHandler(sys.stdout if is_output else sys.stderr)
+    logger = logging.getLogger(_LOGGER)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(as_json=as_json))
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO if is_output else logging.WARNING)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
     logger.propagate = False
     for library in _LIBRARIES:
         # What they warn of on the way to an error is said in ours.

@@ -3,17 +3,16 @@
 Here: the metrics' names and meaning, and writing them. Not here: what is counted.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 from prometheus_client.parser import text_string_to_metric_families
 
 from event_archive.errors import ConfigurationError
-from event_archive.table.rows import Orphans
+from event_archive.nightly.backlog import AgedDays
 
 _LAST_SUCCESS = "event_archive_last_success_timestamp_seconds"
 _METRICS = {
@@ -54,14 +53,14 @@ class RunFigures:
     deleted_rows: int = 0
 
 
-def write(path: Path, table: str, run: RunFigures, backlog: tuple[Mapping[date, int], Orphans] | None) -> None:
+def write(path: Path, table: str, run: RunFigures, backlog: AgedDays | None) -> None:
     """Writes the metrics, all labelled with the table; the file appears whole or stays as it was.
 
     Args:
         path: of the file; its folder must exist.
         table: whose run.
         run: what it did.
-        backlog: rows by aged day that the table still holds, and those of no day; None where nobody could ask.
+        backlog: what the table still holds; None where nobody could ask.
 
     Raises:
         ConfigurationError: the file cannot be written.
@@ -77,7 +76,7 @@ def write(path: Path, table: str, run: RunFigures, backlog: tuple[Mapping[date, 
         "event_archive_run_deleted_rows": run.deleted_rows,
     }
     if backlog is not None:
-        rows, orphans = backlog
+        rows, orphans = backlog.rows, backlog.orphans
         left = sum(rows.values())
         pace = run.deleted_rows / run.seconds if run.seconds else 0
         oldest = datetime.combine(min(rows), datetime.min.time(), run.ended.tzinfo).timestamp() if rows else 0

@@ -19,6 +19,7 @@ from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Hashes, Manifest
 from event_archive.domain.progress import NO_PROGRESS, PacedExport, Progress
+from event_archive.domain.record import Record
 from event_archive.errors import FileChangedError, IntegrityError, LockedError
 from event_archive.lake.protocol import Lake, StoredFile, Upload
 from event_archive.operations.readback import Readback, load, load_verbatim, types_hash
@@ -59,6 +60,11 @@ class ArchivedDay:
     columns: tuple[Column, ...]
     head: bytes
     seconds: float
+
+    @property
+    def record(self) -> Record:
+        """What a materialization of it says, for the purge that follows."""
+        return Record(self.etag, self.rows, self.manifest.bytes if self.manifest else 0, self.seconds)
 
     @property
     def rows(self) -> int:

@@ -1,5 +1,6 @@
 """The events table as it stands: its shape, and whether it may be archived. Not here: connecting, its rows."""
 
+import logging
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -9,8 +10,10 @@ from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName, quoted
 from event_archive.domain.days import ONE_DAY
-from event_archive.errors import RefusedError
+from event_archive.errors import BusyError, RefusedError, UnreachableError
 from event_archive.postgres.session import Connection, Postgres, one
+
+logger = logging.getLogger(__name__)
 
 SOURCE = sql.Identifier("src_")
 """The table's alias in every statement; no column of a user's table is likely to be called so."""
@@ -193,6 +196,15 @@ def current_shape(dataset: Dataset, postgres: Postgres, purpose: Purpose = "arch
     """
     with postgres.transaction(str(dataset.table)) as connection:
         return reflect(connection, dataset, purpose)
+
+
+def shape_if_any(dataset: Dataset, postgres: Postgres) -> Table | None:
+    """The table's shape for whoever verifies a file; None, with a warning, where it cannot be had."""
+    try:
+        return current_shape(dataset, postgres, "copy")
+    except (BusyError, RefusedError, UnreachableError) as error:
+        logger.warning("Values are not looked at, only the files as a whole: %s", error)
+        return None
 
 
 def _require_deletable(connection: Connection, name: TableName, oid: int) -> None:

@@ -7,7 +7,6 @@ import dagster as dg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from event_archive.cli.announce import announced
 from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.definitions import build_definitions
 from event_archive.defs.gate import ARCHIVE_CSV
@@ -16,6 +15,7 @@ from event_archive.defs.resources import PostgresResource
 from event_archive.defs.upkeep import superseded_runs
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import RefusedError
+from event_archive.observability.run_report import reported
 from event_archive.table import holds
 from event_archive_tests.e2e.test_schedule import Scheduler
 from event_archive_tests.fixtures.installation import Commands, Installation, metadata
@@ -201,7 +201,7 @@ def test_what_ends_a_run_from_outside_is_no_success_either(
     path = tmp_path / "event_archive.prom"
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     clean.setenv("METRICS_TEXTFILE", str(path))
-    with pytest.raises(type(error)), announced(Settings.load()):
+    with pytest.raises(type(error)), reported(Settings.load(), bool):
         raise error
     assert figures(path)["last_success_timestamp_seconds"] == 0
     assert ("backlog_days" in figures(path)) == bool(told)

@@ -1,5 +1,6 @@
 """``event-archive`` as people and CronJobs run it: a process, two variables, standard output, an exit code."""
 
+import json
 import os
 import signal
 import subprocess
@@ -136,18 +137,28 @@ def test_days_lists_what_is_in_the_table_and_what_is_in_the_lake(azure_installat
     done = command("days")
     assert (done.code, done.stderr) == (0, "")
     size = len(azure_installation.content())
-    assert done.lines == [
-        {"day": KEYS[0], "rows": 2, "lake_rows": 3, "lake_bytes": size},
-        {"day": KEYS[1], "rows": 4, "lake_rows": None, "lake_bytes": None},
-        {"day": KEYS[2], "rows": 0, "lake_rows": None, "lake_bytes": 5},
+    *days, totals = done.lines
+    assert days == [
+        {"day": KEYS[0], "outcome": "archived", "rows": 2, "lake_rows": 3, "lake_bytes": size},
+        {"day": KEYS[1], "outcome": "aged", "rows": 4, "lake_rows": None, "lake_bytes": None},
+        {"day": KEYS[2], "outcome": "purged", "rows": 0, "lake_rows": None, "lake_bytes": 5},
     ]
-    assert [line["day"] for line in command("days", "--from", KEYS[1], "--to", KEYS[1]).lines] == [KEYS[1]]
+    assert 0.5 * size * 6 / 3 < totals.pop("estimated_bytes") < 2 * size * 6 / 3
+    assert totals.pop("estimated_seconds") >= 0
+    assert totals == {"outcome": "done", "days": 3, "rows": 6, "lake_rows": 3, "lake_bytes": size + 5}
+    assert set(command("days", "--from", KEYS[1], "--to", KEYS[1]).days) == {KEYS[1]}
     shown = command("days", LOG_FORMAT="console").stdout.splitlines()
     assert [line.split()[:3] for line in shown[1:4]] == [[KEYS[0], "2", "3"], [KEYS[1], "4", "-"], [KEYS[2], "0", "?"]]
-    assert 'public."Event": days up to' in shown[4]
+    assert [line.split()[-1] for line in shown[1:4]] == ["archived", "aged", "purged"]
+    assert shown[4].split()[:3] == ["total", "6", "3"]
+    assert shown[5].startswith("To archive and purge 6 rows will take about 1 s and ")
+    assert 'public."Event": days up to' in shown[6]
     # Of a day that is not aged only the file is known.
     younger = command("days", EVENT_RETENTION_PERIOD="30 years")
-    assert [(line["day"], line["rows"]) for line in younger.lines] == [(KEYS[0], None), (KEYS[2], None)]
+    assert [(day, line["outcome"], line["rows"]) for day, line in younger.days.items()] == [
+        (KEYS[0], "young", None),
+        (KEYS[2], "young", None),
+    ]
 
 
 def test_days_and_ranges_can_be_named(local_installation: Installation, command: Commands):
@@ -190,7 +201,8 @@ def test_wrong_usage_exits_with_2_and_does_nothing(
     local_installation.add(1)
     local_installation.add(1, day=YOUNG)
     done = command(*arguments)
-    assert (done.code, done.stdout) == (2, "")
+    assert done.code == 2
+    assert words in done.error
     assert words in done.stderr
     assert local_installation.count() == 2
     assert not files(local_installation)
@@ -364,9 +376,15 @@ def test_a_run_that_is_told_to_stop_rolls_back_and_says_so(local_installation: I
                 process.kill()
         # Nothing goes on behind its back, either.
         assert not in_the_middle_of_a_purge(local_installation)
-    assert process.returncode > 2
+    assert process.returncode == 128 + number
     assert said.strip() == "Stopped. What was not committed is as it was; the next run goes on."
-    assert shown == ""
+    (line,) = map(json.loads, shown.splitlines())
+    assert {name: line[name] for name in ("outcome", "days", "failed", "deleted")} == {
+        "outcome": "stopped",
+        "days": 0,
+        "failed": 0,
+        "deleted": 0,
+    }
     assert local_installation.count() == 4
 
 

@@ -27,17 +27,18 @@ def archived(installation: Installation, command: Commands) -> Installation:
 
 def test_files_are_verified(archived: Installation, command: Commands):
     done = command("verify")
-    assert (done.code, done.days[KEY]["result"], done.days[KEY]["rows"]) == (0, "good", 5)
+    assert (done.code, done.days[KEY]["outcome"], done.days[KEY]["rows"]) == (0, "good", 5)
     assert command("verify", KEY).code == 0
     assert command("verify", "--from", "2024-03-02").code == 1
     missing = command("verify", "2024-03-02")
-    assert (missing.code, missing.days["2024-03-02"]["result"]) == (1, "there is no file")
+    assert (missing.code, missing.days["2024-03-02"]["error"]) == (1, "there is no file")
+    assert missing.end["failed"] == 1
 
 
 def test_files_are_verified_as_a_whole_where_the_table_is_gone(archived: Installation, command: Commands):
     archived.database.execute('DROP TABLE "Event"')
     done = command("verify")
-    assert (done.code, done.days[KEY]["result"], done.days[KEY]["rows"]) == (0, "good", 5)
+    assert (done.code, done.days[KEY]["outcome"], done.days[KEY]["rows"]) == (0, "good", 5)
     assert "Values are not looked at" in done.stderr
 
 
@@ -94,7 +95,7 @@ def test_a_held_day_is_archived_and_not_purged(installation: Installation, comma
     installation.add(5)
     assert command("holds").stdout == ""
     (told,) = command("hold", KEY, "--to", "2024-03-31", "--reason", "a lawsuit").lines
-    assert told == {"first": KEY, "last": "2024-03-31", "result": "held", "reason": "a lawsuit"}
+    assert told == {"first": KEY, "last": "2024-03-31", "outcome": "held", "reason": "a lawsuit"}
     done = command("run")
     assert (done.code, done.days[KEY]["outcome"], done.days[KEY]["reason"]) == (0, "held", "a lawsuit")
     assert (done.days[KEY]["rows"], installation.count()) == (5, 5)
@@ -106,7 +107,7 @@ def test_a_held_day_is_archived_and_not_purged(installation: Installation, comma
     assert (other.code, "is held already: a lawsuit" in other.stderr) == (1, True)
     assert "1 day released" in command("release", "2024-03-31", LOG_FORMAT="console").stdout
     (told,) = command("release", KEY, "--to", "2024-03-31").lines
-    assert told == {"first": KEY, "last": "2024-03-31", "result": "released", "days": 30}
+    assert told == {"first": KEY, "last": "2024-03-31", "outcome": "released", "days": 30}
     assert command("run").end["deleted"] == 5
 
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import yaml
 
-from event_archive.cli import commands
+from event_archive.cli.commands import commands
 from event_archive.domain.days import ONE_DAY
 from event_archive.observability.metrics import _METRICS
 from event_archive_tests.fixtures.installation import CONTRACT, REPOSITORY, Commands, Installation

@@ -363,12 +363,12 @@ def test_days_are_found_alike_with_an_index_and_without(local_installation: Inst
     )
     postgres, now = local_installation.postgres, datetime.now(UTC)
     dataset = local_installation.dataset
-    indexed = days_to_do(dataset, now, postgres)
+    indexed = days_to_do(dataset, now, postgres).days
     database.execute('DROP INDEX "Event_created_at_idx"')
-    assert days_to_do(dataset, now, postgres) == indexed
-    rows, orphans = rows_of_aged_days(dataset, now, postgres)
-    assert list(rows) == indexed
+    assert days_to_do(dataset, now, postgres).days == indexed
+    found = rows_of_aged_days(dataset, now, postgres)
+    assert list(found.rows) == indexed
     youngest = dataset.retention.last_aged_day(now)
     expected = {date.fromisoformat(moment[:10]) for moment in moments}
     assert indexed == sorted(day for day in expected if first <= day <= youngest)
-    assert (orphans.before_start, orphans.not_finite) == (1, 2)
+    assert (found.orphans.before_start, found.orphans.not_finite) == (1, 2)

@@ -168,7 +168,7 @@ def main() -> None:
     put(postgres, "_PIECE_BYTES", CHUNK_BYTES)
     small = functools.partial(AzureLake.from_connection_string, block_bytes=BLOCK_BYTES)
     put(AzureLake, "from_connection_string", small)
-    logs.configure(as_json=False)
+    logs.configure(as_json=False, verbose=False, stream=sys.stderr)
     # What Dagster imports when it first runs something shall not be imported by every child.
     run({"day": "2015-01-01"})
     for line in sys.stdin:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from event_archive.cli import commands
+from event_archive.cli.commands import commands
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings
 
 ROOT = Path(__file__).parents[2]

@@ -1,11 +1,11 @@
-"""Who is told of a run on the command line, besides its caller: the webhook, and Prometheus.
+"""Who hears of a run of the command line, besides its caller: the webhook, and Prometheus.
 
-Neither changes how the run ends: what cannot be told is a warning.
+Neither changes how the run ends: what cannot be reported is a warning. Not here: the messages and metrics themselves.
 """
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from event_archive.config.environment import Settings
@@ -21,34 +21,39 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def announced(settings: Settings) -> Iterator[Totals]:
-    """Tells of a run when it has ended, well or not; the run fills in the totals."""
-    totals, started, stopped_by = Totals(), time.monotonic(), ""
-    asked = True
+def reported(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Totals]:
+    """Reports a run when it has ended, well or not; the run fills in the totals.
+
+    Args:
+        settings: say to whom.
+        stopped: whether the process was told to stop. Whoever did knows, so nobody is alerted; and there is no time to
+            count rows.
+    """
+    totals, started, failure = Totals(), time.monotonic(), ""
+    interrupted = False
     try:
         yield totals
     except EventArchiveError as error:
-        stopped_by = str(error)
+        failure, interrupted = str(error), stopped()
         raise
     except Exception as error:
         # Its words may hold anything.
-        stopped_by = f"{type(error).__name__}, which event_archive does not know: see the log"
+        failure, interrupted = f"{type(error).__name__}, which event_archive does not know: see the log", stopped()
         raise
     except BaseException:
-        # Told to stop, which whoever did knows; and there is no time to count rows.
-        stopped_by, asked = "stopped", False
+        interrupted = True
         raise
     finally:
-        if asked:
-            _alert(settings, totals, stopped_by)
-        succeeded = not stopped_by and not totals.failures
-        _measure(settings, totals, time.monotonic() - started, succeeded=succeeded, with_backlog=asked)
+        if not interrupted:
+            _alert(settings, totals, failure)
+        succeeded = not interrupted and not failure and not totals.failures
+        _measure(settings, totals, time.monotonic() - started, succeeded=succeeded, with_backlog=not interrupted)
 
 
-def _alert(settings: Settings, totals: Totals, stopped_by: str) -> None:
+def _alert(settings: Settings, totals: Totals, failure: str) -> None:
     failures = [FailedDay(run.day.isoformat(), run.error or "") for run in totals.failures]
-    if stopped_by:
-        failures.append(FailedDay("", stopped_by))
+    if failure:
+        failures.append(FailedDay("", failure))
     if not failures or settings.alert_webhook_url is None:
         return
     message = failures_told(str(settings.dataset.table), failures, "Nothing is lost; the next run goes on.")

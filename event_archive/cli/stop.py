@@ -1,0 +1,75 @@
+"""Being told to stop, by SIGINT or SIGTERM. Here: the handler, its flag, and the exit that comes in any case.
+
+Not here: what a stop means for the work in hand; that ends by the ``KeyboardInterrupt`` which the handler raises. One
+that is lost on its way, in a destructor for instance, leaves the flag; and a process that has not ended some seconds
+later, because its only thread waits in a library, is ended by a thread of this module. Nothing but the standard library
+is imported, so that the handler stands before anything slow begins.
+"""
+
+import os
+import signal
+import threading
+from types import FrameType
+
+MESSAGE = "Stopped. What was not committed is as it was; the next run goes on."
+GRACE_SECONDS = 8.0
+"""How long the work in hand may take to roll back. Kubernetes kills after 30 seconds, an impatient person sooner."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _State:
+    number: int | None = None
+    at_end = False
+
+
+_state = _State()
+
+
+def install() -> None:
+    """Handles SIGINT and SIGTERM from here on; in the main thread."""
+    _state.number, _state.at_end = None, False
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    # Written to by the signal itself, whatever the main thread waits for.
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_end_in_any_case, args=(reader,), name="stop", daemon=True).start()
+    for number in _SIGNALS:
+        signal.signal(number, _handle)
+
+
+def requested() -> bool:
+    """Whether the process was told to stop."""
+    return _state.number is not None
+
+
+def exit_code() -> int:
+    """128 and the number of the signal, as a shell has it."""
+    return 128 + (_state.number or signal.SIGINT)
+
+
+def work_is_done() -> None:
+    """Nothing is left to roll back: from here on a signal ends the process at once."""
+    _state.at_end = True
+
+
+def _handle(number: int, _frame: FrameType | None) -> None:
+    if _state.number is not None:
+        # The first is being carried out; a second one would only disturb the rollback.
+        return
+    _state.number = number
+    if _state.at_end:
+        os._exit(exit_code())
+    raise KeyboardInterrupt
+
+
+def _end_in_any_case(reader: int) -> None:
+    number = 0
+    while number not in _SIGNALS:
+        told = os.read(reader, 1)
+        if not told:
+            return
+        number = told[0]
+    threading.Event().wait(GRACE_SECONDS)
+    os.write(2, f"{MESSAGE}\n".encode())
+    os._exit(128 + number)

@@ -1,0 +1,63 @@
+"""What a run will take, before it begins: rows, bytes of the files, time. Not here: what it took."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+
+from psycopg import sql
+
+from event_archive.domain.dataset import Dataset
+from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.table.rows import rows_by_day
+from event_archive.table.shape import SOURCE, Table, reflect
+
+BYTES_PER_SECOND = 15_000_000
+"""Archived, read back, compared and deleted: what two cores do with a Blob service (docs/performance.md)."""
+
+_SAMPLE_ROWS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What some days hold, and what they will take.
+
+    Attributes:
+        rows: of each of the days.
+        bytes_per_row: of CSV, as in a sample of the last of these days.
+    """
+
+    rows: dict[date, int]
+    bytes_per_row: float
+
+    def bytes_of(self, rows: int) -> int:
+        """About how many bytes of CSV so many rows are."""
+        return round(rows * self.bytes_per_row)
+
+    def seconds_of(self, rows: int) -> float:
+        """About how many seconds so many rows take."""
+        return self.bytes_of(rows) / BYTES_PER_SECOND
+
+
+def estimate(dataset: Dataset, days: Collection[date], postgres: Postgres) -> Estimate:
+    """Counts the rows of days, and looks at a thousand of them.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    if not days:
+        return Estimate({}, 0.0)
+    with postgres.transaction(str(dataset.table)) as connection:
+        table = reflect(connection, dataset)
+        found = rows_by_day(connection, table, min(days), max(days))
+        rows = {day: found.get(day, 0) for day in days}
+        filled = [day for day in days if rows[day]]
+        return Estimate(rows, _bytes_per_row(connection, table, max(filled)) if filled else 0.0)
+
+
+def _bytes_per_row(connection: Connection, table: Table, day: date) -> float:
+    # A row as text is its CSV record in parentheses, but for the quotes.
+    query = sql.SQL(
+        "SELECT avg(octet_length({src}::text) - 1) FROM (SELECT * FROM {table} AS {src} WHERE {window} LIMIT {most}) "
+        "AS {src}"
+    ).format(src=SOURCE, table=table.identifier, window=table.within(day, day), most=sql.Literal(_SAMPLE_ROWS))
+    return float(one(connection, query)[0] or 0)

@@ -1,0 +1,88 @@
+"""Standard output where no terminal is attached: one JSON object a line, of one shape in every command.
+
+Each has its ``outcome`` and, where something went wrong, the ``error``; a line about a day has ``day``, ``rows``,
+``deleted``, ``bytes`` and ``seconds`` as far as the command knows them; the last line of a command that does several
+days holds their totals. Not here: log lines (``logs.py``), which go to standard error; what a terminal gets
+(``console.py``).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+
+import click
+
+from event_archive.domain.progress import Phase
+from event_archive.nightly.outcome import DayOutcome, Totals
+
+
+def write_line(outcome: str, *, error: str | None = None, **fields: object) -> None:
+    """Writes one line.
+
+    Args:
+        outcome: what came of it.
+        error: what went wrong, for people; None where nothing did.
+        fields: what it is about, and what else is known.
+    """
+    line = fields | {"outcome": outcome} | ({} if error is None else {"error": error})
+    click.echo(json.dumps(line, default=str))
+
+
+class JsonDisplay:
+    """A run's ``Observer`` that writes a line a day, and one of the totals."""
+
+    counts_beforehand = False
+
+    def begin(self, phase: Phase, *, total_bytes: int | None = None) -> None:
+        """Says nothing."""
+
+    def advance(self, rows: int, size_bytes: int) -> None:
+        """Says nothing."""
+
+    @contextmanager
+    def running(self, _days: Sequence[date], _rows: Mapping[date, int]) -> Iterator[None]:
+        """While the days run."""
+        yield
+
+    def day_begins(self, day: date) -> None:
+        """Says nothing."""
+
+    def day_ends(self, outcome: DayOutcome) -> None:
+        """Writes the line of a day."""
+        message = f"day {outcome.day}: {outcome.outcome}"
+        if outcome.error:
+            message = f"day {outcome.day} failed: {outcome.error}"
+        write_line(
+            outcome.outcome,
+            error=outcome.error,
+            **_as_a_log_line(message, failed=outcome.error is not None),
+            day=outcome.day,
+            **({"reason": outcome.reason} if outcome.reason else {}),
+            rows=outcome.rows,
+            deleted=outcome.deleted,
+            left=outcome.left,
+            bytes=outcome.bytes,
+            seconds=round(outcome.seconds, 3),
+        )
+
+    def run_ends(self, totals: Totals, seconds: float, *, outcome: str, remark: str = "") -> None:
+        """Writes the totals."""
+        write_line(
+            outcome,
+            **_as_a_log_line(remark or "run done", failed=outcome == "failed"),
+            days=totals.days,
+            failed=totals.failed,
+            rows=totals.rows,
+            rows_appended=totals.rows_appended,
+            deleted=totals.deleted,
+            left=totals.left,
+            bytes=totals.bytes,
+            seconds=round(seconds, 3),
+        )
+
+
+def _as_a_log_line(message: str, *, failed: bool) -> dict[str, str]:
+    """What a collector of container logs looks for."""
+    timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return {"message": message, "level": "error" if failed else "info", "timestamp": timestamp}
