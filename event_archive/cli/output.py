@@ -1,4 +1,4 @@
-"""Standard output and error that no reader, full disk or locale can break, and the line of a command that could not begin.
+"""Standard output and error that nothing can break, and the JSON line of a command that could not begin.
 
 Not here: what else is written (``observability``).
 """

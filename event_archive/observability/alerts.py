@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
 
@@ -75,6 +73,9 @@ def post(url: str, message: str) -> None:
         UnreachableError: nobody answered within some 30 seconds, or only with 429 or 5xx.
         RefusedError: the webhook answered that it will not.
     """
+    # Late: most commands have nothing to announce.
+    import requests
+
     body = _body(url, message)
     for attempt in range(1, _ATTEMPTS + 1):
         try:

@@ -3,15 +3,15 @@
 Under Dagster they go to standard output; on the command line to standard error, since standard output is the result.
 """
 
+import json
 import logging
+from datetime import UTC, datetime
 from typing import TextIO
-
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
 
 _LOGGER = "event_archive"
 _LIBRARIES = ("azure", "psycopg", "urllib3")
 _NOWHERE = logging.NullHandler()
+_OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def configure(*, as_json: bool, verbose: bool, stream: TextIO) -> None:
@@ -24,7 +24,7 @@ def configure(*, as_json: bool, verbose: bool, stream: TextIO) -> None:
     """
     logger = logging.getLogger(_LOGGER)
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(as_json=as_json))
+    handler.setFormatter(_JsonFormatter() if as_json else _PlainFormatter())
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
     logger.propagate = False
@@ -33,27 +33,21 @@ def configure(*, as_json: bool, verbose: bool, stream: TextIO) -> None:
         logging.getLogger(library).addHandler(_NOWHERE)
 
 
-def _formatter(*, as_json: bool) -> logging.Formatter:
-    shared: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper("iso"),
-    ]
-    if not as_json:
-        return structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[_plain_line],
-        )
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info,
-            structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(default=str),
-        ],
-    )
+class _PlainFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
 
 
-def _plain_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    return f"{event['level']}: {event['event']}"
+class _JsonFormatter(logging.Formatter):
+    """One object a line: the message, its level, when, and what the caller gave as ``extra``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "message": record.getMessage(),
+            "level": record.levelname.lower(),
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+        }
+        line |= {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)

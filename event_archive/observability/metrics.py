@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
-from prometheus_client.parser import text_string_to_metric_families
-
 from event_archive.errors import ConfigurationError
 from event_archive.nightly.backlog import AgedDays
 
@@ -65,6 +62,9 @@ def write(path: Path, table: str, run: RunFigures, backlog: AgedDays | None) -> 
     Raises:
         ConfigurationError: the file cannot be written.
     """
+    # Late: most runs write no metrics.
+    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
     ended = run.ended.timestamp()
     values = {
         "event_archive_last_run_timestamp_seconds": ended,
@@ -100,6 +100,8 @@ def write(path: Path, table: str, run: RunFigures, backlog: AgedDays | None) -> 
 
 def _last_success(path: Path, table: str) -> float:
     """What the former run wrote; 0 where there is nothing to be read."""
+    from prometheus_client.parser import text_string_to_metric_families
+
     with suppress(OSError, ValueError):
         for family in text_string_to_metric_families(path.read_text()):
             for sample in family.samples:
