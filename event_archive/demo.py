@@ -172,7 +172,7 @@ def _report(settings: Settings) -> None:
             click.echo(f"{day!s:<10}  {manifest.rows:>10,}  {size(manifest.bytes):>9}  {manifest.sha256}")
     with psycopg.connect(settings.pg_connection_string.get_secret_value()) as connection:
         rows, oldest = one(connection, 'SELECT count(*), min(created_at)::date FROM "Event"')
-    left = days_to_do(dataset, now_utc(), services.primary(settings))
+    left = days_to_do(dataset, now_utc(), services.primary(settings)).days
     click.echo(
         f'\nThe table "Event" holds {rows:,} rows, the oldest of {oldest}; {len(left)} aged days are left to do.'
     )

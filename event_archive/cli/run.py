@@ -58,7 +58,7 @@ def _run(
         current_shape(settings.dataset, services.primary(settings))
         wanted = list(days)
     else:
-        to_do = days_to_do(dataset, now_utc(), services.primary(settings))
+        to_do = days_to_do(dataset, now_utc(), services.primary(settings)).days
         wanted = [day for day in to_do if within(day, first, last)]
     # A lake that is out of reach is one clear error now, not one a day.
     with services.lake(settings) as lake:
@@ -68,10 +68,10 @@ def _run(
         display.done(totals, time.monotonic() - started, remark="Nothing to do: no aged day holds rows.")
         return
 
-    from event_archive.definitions import build_definitions
+    from event_archive.defs.build import build_definitions
     from event_archive.defs.in_process import instance_of_environment, run_day
 
-    job = build_definitions(settings, progress=display).resolve_job_def("archive_job")
+    job = build_definitions(settings).resolve_job_def("archive_job")
     # What is there by now stays. The days make garbage, which is to be found soon.
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

@@ -20,8 +20,8 @@ from azure.storage.blob import BlobClient
 from psycopg import sql
 
 from event_archive.config.environment import PipelineSettings
-from event_archive.definitions import build_definitions
 from event_archive.defs import assets
+from event_archive.defs.build import build_definitions
 from event_archive.defs.in_process import run_day
 from event_archive.domain.manifest import Hashes
 from event_archive.lake.azure.container import AzureLake

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from math import ceil
 
 import pytest
@@ -112,10 +113,11 @@ class Nights:
 
 
 KINDS = ("healthy", "failing", "filling", "held")
+World = tuple[Nights, dict[date, str]]
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[Nights, dict[date, str]]:
+def worlds(draw: st.DrawFn) -> World:
     kinds = dict(zip(DAYS, draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=len(DAYS))), strict=False))
 
     def of(kind: str) -> set[date]:
@@ -142,15 +144,17 @@ def worlds(draw: st.DrawFn) -> tuple[Nights, dict[date, str]]:
 def last_wait(nights: list[set[date]], day: date) -> int:
     """The most nights in a row that did not try a day."""
     tries = [-1, *(night for night, done in enumerate(nights) if day in done), len(nights)]
-    return max(later - earlier for earlier, later in zip(tries, tries[1:], strict=False)) - 1
+    return max(later - earlier for earlier, later in pairwise(tries)) - 1
 
 
 @settings(max_examples=100, deadline=None)
 @given(worlds())
-def test_every_healthy_day_is_done_and_every_failing_one_tried_again_within_a_bound(world: tuple[Nights, dict[date, str]]):
+def test_every_healthy_day_is_done_and_every_failing_one_tried_again_within_a_bound(
+    world: World,
+):
     nights, kinds = world
     count = len(kinds)
-    # A place of its own in five, for as many as can stand in a queue; new days stand in line once, three places in five.
+    # A queue of tried or failed days owns one place in five; before that, a day stands once among the new ones.
     bound = CYCLE * count + CYCLE * ceil(count / (CYCLE - 2))
     done = list(nights.run(2 * bound))
     for day, kind in kinds.items():
@@ -162,7 +166,7 @@ def test_every_healthy_day_is_done_and_every_failing_one_tried_again_within_a_bo
 
 @settings(max_examples=100, deadline=None)
 @given(worlds())
-def test_held_days_keep_nobody_waiting(world: tuple[Nights, dict[date, str]]):
+def test_held_days_keep_nobody_waiting(world: World):
     nights, _ = world
     for night in range(CYCLE):
         now = at(night)

@@ -40,7 +40,7 @@ def purge(day: date) -> None:
 def to_do() -> None:
     """What the schedule asks the table at each tick."""
     settings = Settings.load()
-    print(len(days_to_do(settings.dataset, now_utc(), services.primary(settings))))
+    print(len(days_to_do(settings.dataset, now_utc(), services.primary(settings)).days))
 
 
 if __name__ == "__main__":
