@@ -1,4 +1,4 @@
-"""What a command reports to Dagster's records without a run: the UI, the gate and the assets cannot tell it from one."""
+"""What a command reports to Dagster's records without a run: the UI, the gate and the assets see the days as run."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from event_archive.config.environment import PipelineSettings
@@ -118,7 +119,7 @@ def test_a_reported_day_is_not_out_of_date(
     archive(local_installation, reports)
     reports.purged(local_installation.purge())
     definitions = build_definitions(PipelineSettings.load())
-    resolver = CachingStaleStatusResolver(instance, definitions.resolve_asset_graph())
+    resolver = CachingStaleStatusResolver(instance, definitions.resolve_asset_graph(), LoadingContextForTest(instance))
     for key in ASSET_KEYS:
         assert resolver.get_status(key, KEY) == StaleStatus.FRESH, resolver.get_stale_causes(key, KEY)
 
@@ -197,13 +198,17 @@ def test_records_that_cannot_be_opened_are_refused(
     local_installation: Installation, home: Path, clean: pytest.MonkeyPatch, closed_port: int
 ):
     clean.setenv("DAGSTER_HOME", "/nowhere/at/all")
-    with pytest.raises(ConfigurationError, match="DAGSTER_HOME holds '/nowhere/at/all'"):
-        with reporting(local_installation.dataset):
-            pass
+    with (
+        pytest.raises(ConfigurationError, match="DAGSTER_HOME holds '/nowhere/at/all'"),
+        reporting(local_installation.dataset),
+    ):
+        pass
     database = f"{{db_name: dagster, hostname: 127.0.0.1, port: {closed_port}, username: dagster, password: s3cr3t}}"
     (home / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_db: {database}}}}}")
     clean.setenv("DAGSTER_HOME", str(home))
-    with pytest.raises(RefusedError, match="Dagster's own records are out of reach") as refused:
-        with reporting(local_installation.dataset) as reports:
-            reports.counted(DAY, aged_rows(local_installation.dataset, DAY, local_installation.postgres))
+    with (
+        pytest.raises(RefusedError, match="Dagster's own records are out of reach") as refused,
+        reporting(local_installation.dataset) as reports,
+    ):
+        reports.counted(DAY, aged_rows(local_installation.dataset, DAY, local_installation.postgres))
     assert "s3cr3t" not in str(refused.value)
