@@ -4,19 +4,22 @@ import warnings
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster_shared.utils.warnings import PreviewWarning
 
 from event_archive.config.environment import Settings
 from event_archive.defs.assets import POOL
-from event_archive.defs.failures import failures_told
+from event_archive.defs.failures import dagster_failures
 from event_archive.defs.gate import AGED_EVENTS, ARCHIVE_CSV, record_if_any
+from event_archive.defs.internals import PreviewWarning
+from event_archive.defs.metadata import check_description, check_metadata
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import now_utc, parse_day
 from event_archive.errors import BusyError, RefusedError, UnreachableError
 from event_archive.nightly.backlog import backlog, orphans, orphans_told
-from event_archive.observability.alerts import announce, check_told
+from event_archive.observability.alerts import check_message, post_or_warn
 from event_archive.table.shape import reflect
+
+ARCHIVE_IS_WHOLE = "archive_is_whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
 
         @dg.asset_check(
             asset=ARCHIVE_CSV,
+            name=ARCHIVE_IS_WHOLE,
             partitions_def=partitions,
             pool=POOL,
             description="The day's file reads back as its manifest says: bytes, SHA-256, rows, header, days, JSON.",
@@ -52,13 +56,13 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
             from event_archive.operations.verify import verify_day
 
             day = parse_day(context.partition_key)
-            with failures_told(), lake.open() as opened:
+            with dagster_failures(), lake.open() as opened:
                 if opened.stat(dataset.path(day)) is None:
                     record = record_if_any(context.instance, day)
                     if record is None or record.etag is None:
                         return dg.AssetCheckResult(passed=True, description="The day has no file.")
                     gone = f"{dataset.path(day)}, which was recorded with {record.rows} rows in it, is gone."
-                    _announce("archive_is_whole", gone)
+                    _alert(ARCHIVE_IS_WHOLE, gone)
                     return dg.AssetCheckResult(passed=False, description=gone)
                 table = None
                 try:
@@ -68,20 +72,20 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
                     context.log.warning("values are not looked at, only the file as a whole: %s", error)
                 found = verify_day(dataset, day, table=table, lake=opened)
                 if found.problems:
-                    _announce("archive_is_whole", f"{found.path}: {'; '.join(found.problems)}")
+                    _alert(ARCHIVE_IS_WHOLE, f"{found.path}: {'; '.join(found.problems)}")
             return dg.AssetCheckResult(
                 passed=not found.problems,
-                description="; ".join(found.problems or ("good", *found.remarks)),
-                metadata={"rows": found.rows, "bytes": found.bytes, "seconds": found.seconds},
+                description=check_description(found),
+                metadata=check_metadata(found),
             )
 
     return Checks(archive_is_whole, table_checks)
 
 
-def _announce(check: str, why: str) -> None:
-    """Tells of a check that failed: no run fails of it, so nobody else would."""
+def _alert(check: str, why: str) -> None:
+    """Alerts of a check that failed: no run fails with it, so no sensor would."""
     if url := Settings.load().alert_webhook_url:
-        announce(url.get_secret_value(), check_told(check, why))
+        post_or_warn(url.get_secret_value(), check_message(check, why))
 
 
 def _backlog_is_small(dataset: Dataset, alert_days: int) -> dg.AssetChecksDefinition:
@@ -91,14 +95,14 @@ def _backlog_is_small(dataset: Dataset, alert_days: int) -> dg.AssetChecksDefini
         description=f"No day that came of age more than {alert_days} days ago still holds rows, unless it is held.",
     )
     def backlog_is_small(postgres: PostgresResource) -> dg.AssetCheckResult:
-        with failures_told():
+        with dagster_failures():
             found = backlog(dataset, now_utc(), postgres.primary(), grace_days=alert_days)
             if found.days:
-                _announce("backlog_is_small", found.told(dataset))
+                _alert("backlog_is_small", found.message(dataset))
         return dg.AssetCheckResult(
             passed=not found.days,
             severity=dg.AssetCheckSeverity.WARN,
-            description=found.told(dataset) or "no backlog",
+            description=found.message(dataset) or "no backlog",
             metadata={"days": found.days, "rows": found.rows, "held_days": found.held_days},
         )
 
@@ -112,7 +116,7 @@ def _no_orphans(dataset: Dataset) -> dg.AssetChecksDefinition:
         description="No row lies before the first day that is archived, or has no finite time: none would ever go.",
     )
     def no_orphans(postgres: PostgresResource) -> dg.AssetCheckResult:
-        with failures_told():
+        with dagster_failures():
             found = orphans(dataset, postgres.primary())
         return dg.AssetCheckResult(
             passed=not found,

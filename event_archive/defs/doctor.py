@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import dagster as dg
-from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
 
-from event_archive.defs.in_process import instance_of_environment, out_of_reach, records_errors, words
+from event_archive.defs.internals import InstigatorStatus, InstigatorType
+from event_archive.defs.records import instance_of_environment, out_of_reach, records_errors, words
 from event_archive.doctor.findings import Finding, Patient, Topic
 from event_archive.errors import RefusedError
 

@@ -1,37 +1,73 @@
-"""Failures on their way through Dagster: from this package's errors to a failed step, and from there to words."""
+"""Failures on their way through Dagster: from this package's errors to a failed step, and from a failed run to words.
+
+Here: which failures Dagster tries again, and which runs were stopped and did not fail. Not here: who is alerted.
+
+A signal reaches a run in one of three places, and each leaves other records (Dagster 1.13):
+
+- inside an asset's own code: the step fails with our ``Failure`` of kind ``Interrupted``; the run fails by its step;
+- between our code and the end of the step: the step fails with the source ``INTERRUPT``;
+- between steps, or before the first: no step fails.
+
+In the last two the run ends as *canceled* where somebody asked Dagster to end it, else as a failure whose error is the
+interrupt. All of these are stopped runs.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
 
+from event_archive.defs.internals import ErrorSource
 from event_archive.errors import EventArchiveError
 
 STOPPED = "Stopped. What was not committed is as it was; the next run goes on."
 INTERRUPTED = "Interrupted"
-"""The kind of a failure where a signal ended the step."""
+"""The kind of a failure where a signal ended the run."""
+
+MAX_RETRIES = 2
+RETRY_SECONDS = 15
+"""Before the first retry of a step; twice that before the second."""
+
+_INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
+_INTERRUPT_NAMES = {kind.__name__ for kind in _INTERRUPTS}
 
 
 @contextmanager
-def failures_told() -> Iterator[None]:
-    """Turns this package's errors into Dagster's, which says whether a retry makes sense."""
+def dagster_failures(retry_number: int | None = None) -> Iterator[None]:
+    """Turns this package's errors into Dagster's; transient ones ask for a retry of the step.
+
+    The request stands here and not in a retry policy, because Dagster applies a policy to interrupts as well: a signal
+    between our code and the end of the step would be forgotten, and the run go on.
+
+    Args:
+        retry_number: how often Dagster has tried this step again; None where it shall not.
+
+    Raises:
+        dagster.Failure, dagster.RetryRequested: in place of what was raised.
+    """
     try:
         yield
-    except (KeyboardInterrupt, DagsterExecutionInterruptedError) as stop:
-        # Dagster's retry policies hold for signals, too; but whoever stops a run does not want it tried again.
-        raise dg.Failure(description=STOPPED, metadata={"error": INTERRUPTED}, allow_retries=False) from stop
+    except _INTERRUPTS as interrupt:
+        raise dg.Failure(description=STOPPED, metadata={"error": INTERRUPTED}, allow_retries=False) from interrupt
     except EventArchiveError as error:
-        raise dg.Failure(
-            description=str(error), metadata={"error": type(error).__name__}, allow_retries=error.transient
-        ) from error
+        failure = dg.Failure(description=str(error), metadata={"error": type(error).__name__}, allow_retries=False)
+        if retry_number is None or not error.transient:
+            raise failure from error
+        failure.__cause__ = error
+        raise dg.RetryRequested(MAX_RETRIES, RETRY_SECONDS * 2**retry_number) from failure
 
 
 def first_failure(events: Iterable[dg.DagsterEvent]) -> tuple[str, str]:
-    """The words and the kind of a run's first failed step. The kind is empty where the error is none of ours."""
+    """The words and the kind of a run's first failure. The kind is empty where the error is none of ours.
+
+    Args:
+        events: of the run, in order; step failures and the run's failure are looked at.
+    """
     for event in events:
         if event.is_step_failure:
             data = event.step_failure_data
+            if data.error_source == ErrorSource.INTERRUPT:
+                return STOPPED, INTERRUPTED
             if data.user_failure_data and data.user_failure_data.description:
                 kind = data.user_failure_data.metadata.get("error")
                 return data.user_failure_data.description, str(kind.value) if kind else ""
@@ -40,4 +76,15 @@ def first_failure(events: Iterable[dg.DagsterEvent]) -> tuple[str, str]:
                 error = error.cause
             if error:
                 return error.message.strip(), ""
+        elif event.event_type == dg.DagsterEventType.RUN_FAILURE:
+            error = event.job_failure_data.error
+            if error and error.cls_name in _INTERRUPT_NAMES:
+                return STOPPED, INTERRUPTED
     return "the run failed outside its steps", ""
+
+
+def failure_of_run(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str]:
+    """As ``first_failure``, of a run in Dagster's records."""
+    wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    entries = instance.all_logs(run_id, of_type=wanted)
+    return first_failure(entry.dagster_event for entry in entries if entry.dagster_event)

@@ -11,10 +11,9 @@ import json
 from collections.abc import Mapping
 
 from dagster import DagsterInstance
-from dagster._core.instance.ref import InstanceRef
-from dagster._serdes import ConfigurableClassData
 
 from event_archive.config.environment import InstanceSettings
+from event_archive.defs.internals import ConfigurableClassData, InstanceRef
 
 _POSTGRES_CLASSES = {
     "storage": "DagsterPostgresStorage",

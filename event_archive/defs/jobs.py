@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from event_archive.defs.assets import POOL
-from event_archive.defs.failures import failures_told
+from event_archive.defs.executor import one_process
+from event_archive.defs.failures import dagster_failures
+from event_archive.defs.internals import UnresolvedAssetJobDefinition
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
@@ -21,14 +22,11 @@ TABLE_TAG = "event_archive/table"
 def build_archive_job(
     dataset: Dataset, assets: list[dg.AssetsDefinition], checks: Sequence[dg.AssetChecksDefinition]
 ) -> UnresolvedAssetJobDefinition:
-    """``archive_job``: one run a day, with the checks given.
-
-    In process, because a process per step costs ten times the work it does.
-    """
+    """``archive_job``: one run a day, with the checks given."""
     return dg.define_asset_job(
         "archive_job",
         selection=dg.AssetSelection.assets(*assets).without_checks() | dg.AssetSelection.checks(*checks),
-        executor_def=dg.in_process_executor,
+        executor_def=one_process,
         description="Archives one aged day, reads it back and purges it.",
         tags={TABLE_TAG: str(dataset.table)},
     )
@@ -54,7 +52,7 @@ def build_restore_job(dataset: Dataset) -> dg.JobDefinition:
     def restore_days(
         context: dg.OpExecutionContext, config: RestoreConfig, postgres: PostgresResource, lake: LakeResource
     ) -> None:
-        with failures_told(), lake.open() as opened:
+        with dagster_failures(), lake.open() as opened:
             first = parse_day(config.first_day)
             last = parse_day(config.last_day) if config.last_day else first
             target = target_named(dataset, config.table or None, in_place=config.in_place)
@@ -69,7 +67,7 @@ def build_restore_job(dataset: Dataset) -> dg.JobDefinition:
                     done.superseded,
                 )
 
-    @dg.job(executor_def=dg.in_process_executor, description="Puts rows back from the files of days.")
+    @dg.job(executor_def=one_process, description="Puts rows back from the files of days.")
     def restore_job() -> None:
         restore_days()
 

@@ -4,11 +4,36 @@ import csv
 import io
 from itertools import islice
 
+import dagster as dg
+
+from event_archive.defs.gate import ARCHIVE_CSV, latest_materialization
+from event_archive.defs.metadata import PREVIEW
+from event_archive.lake.protocol import Lake
+from event_archive.operations.archive import ArchivedDay
+
 _ROWS = 5
 _CELL_CHARACTERS = 60
+_HEAD_BYTES = 64 * 1024
 
 
-def preview(head: bytes) -> str:
+def preview_of_day(instance: dg.DagsterInstance, archived: ArchivedDay, lake: Lake) -> str:
+    """The preview of a day's file: the one recorded last where the file is still the same, else read from the lake.
+
+    Raises:
+        FileChangedError, RefusedError, UnreachableError: as the lake says.
+    """
+    if archived.etag is None:
+        return ""
+    latest = latest_materialization(instance, ARCHIVE_CSV, archived.day.isoformat())
+    recorded = latest.asset_materialization.metadata if latest and latest.asset_materialization else {}
+    etag, preview = recorded.get("etag"), recorded.get(PREVIEW)
+    if etag and etag.value == archived.etag and preview and isinstance(preview.value, str):
+        return preview.value
+    file = lake.stat(archived.path)
+    return markdown(lake.head(file, _HEAD_BYTES)) if file else ""
+
+
+def markdown(head: bytes) -> str:
     """A Markdown table of the first rows.
 
     Args:

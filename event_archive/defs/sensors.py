@@ -1,23 +1,31 @@
-"""What looks after failed runs: one sensor announces them, one looks for days that are left failed."""
+"""What looks after failed runs: one sensor alerts of them, one looks for days that are left failed.
+
+Here: which failures are news, and to whom it is left to try them again. Not here: the words of a failure
+(``failures``), the message and the webhook (``observability.alerts``).
+"""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster._core.storage.partition_status_cache import AssetPartitionStatus
-from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from event_archive.config.environment import Settings
-from event_archive.defs.failures import first_failure
+from event_archive.defs.attempts import last_runs
+from event_archive.defs.failures import INTERRUPTED, failure_of_run
+from event_archive.defs.in_flight import days_in_flight
+from event_archive.defs.internals import (
+    PARTITION_NAME_TAG,
+    WILL_RETRY_TAG,
+    AssetPartitionStatus,
+    UnresolvedAssetJobDefinition,
+)
 from event_archive.defs.resources import PostgresResource
-from event_archive.defs.schedules import PARTITION_TAG, days_in_flight
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.nightly.backlog import days_without_rows
-from event_archive.observability.alerts import FailedDay, announce, failures_told, post
+from event_archive.observability.alerts import FailedDay, failure_message, post, post_or_warn
 
-_NOWHERE = "ALERT_WEBHOOK_URL is not set: nobody is told"
+_NO_WEBHOOK = "ALERT_WEBHOOK_URL is not set: nobody is alerted"
 _UNKNOWN = "a crash, or an error that event_archive does not know: see the run"
 _MOST_RUNS = 50
 _LEFT_FAILED_EVERY = timedelta(hours=24)
@@ -27,12 +35,15 @@ def build_sensors(
     dataset: Dataset, job: UnresolvedAssetJobDefinition, assets: list[dg.AssetsDefinition], *, max_days_per_run: int
 ) -> list[dg.SensorDefinition]:
     """The sensors of one dataset's runs; both are on by default."""
+    return [_failed_runs(dataset), _failed_days(dataset, job, assets, max_days_per_run)]
 
+
+def _failed_runs(dataset: Dataset) -> dg.SensorDefinition:
     @dg.sensor(
         name="failed_runs",
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Announces failed runs where ALERT_WEBHOOK_URL says, one message for all since the last.",
+        description="Alerts of failed runs where ALERT_WEBHOOK_URL says, one message for all since the last.",
     )
     def failed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         url = Settings.load().alert_webhook_url
@@ -44,50 +55,65 @@ def build_sensors(
         found = instance.fetch_run_status_changes(of_failure, limit=_MOST_RUNS, cursor=context.cursor, ascending=True)
         failures = list(_failures(context, [record.run_id for record in found.records]))
         if failures and url:
-            # The cursor moves only where this succeeds: rather told twice than never.
-            post(
-                url.get_secret_value(),
-                failures_told(str(dataset.table), failures, "Nothing is lost; see the runs in Dagster."),
-            )
+            message = failure_message(str(dataset.table), failures, "Nothing is lost; see the runs in Dagster.")
+            # The cursor moves only where this succeeds: rather two messages than none.
+            post(url.get_secret_value(), message)
         context.update_cursor(found.cursor)
-        return dg.SkipReason(f"{len(failures)} failed runs. {'' if url else _NOWHERE}".strip())
+        return dg.SkipReason(f"{len(failures)} failed runs. {'' if url else _NO_WEBHOOK}".strip())
 
+    return failed_runs
+
+
+def _failed_days(
+    dataset: Dataset, job: UnresolvedAssetJobDefinition, assets: list[dg.AssetsDefinition], most: int
+) -> dg.SensorDefinition:
     @dg.sensor(
         name="failed_days",
         job=job,
         minimum_interval_seconds=3600,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Once a day: announces days that are left failed, and runs those again that hold no rows any more, which "
+            "Once a day: alerts of days that are left failed, and runs those again that hold no rows any more, which "
             "the schedule never would."
         ),
     )
     def failed_days(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult | dg.SkipReason:
-        now = datetime.now(UTC)
+        now, instance = datetime.now(UTC), context.instance
         if context.cursor and now - datetime.fromisoformat(context.cursor) < _LEFT_FAILED_EVERY:
             return dg.SkipReason("looked within a day")
-        busy = days_in_flight(context.instance, now)
-        failed = [day for day in days_left_failed(context.instance, assets) if day not in busy]
+        busy = days_in_flight(instance, dataset, [asset.key for asset in assets], now)
+        failed = [day for day in days_left_failed(instance, assets) if day.isoformat() not in busy]
         if not failed:
             return dg.SkipReason("no day is left failed")
-        settings = Settings.load()
-        empty = days_without_rows(dataset, map(parse_day, failed), postgres.primary())
-        if settings.alert_webhook_url:
-            left = [FailedDay(day, "left failed") for day in failed]
-            message = failures_told(str(dataset.table), left, "They are tried again every night while they hold rows.")
-            # A webhook that takes nothing keeps no day from being run again.
-            announce(settings.alert_webhook_url.get_secret_value(), message)
+        empty = days_without_rows(dataset, failed, postgres.primary())
+        _alert(dataset, [day for day in failed if day not in _stopped_days(instance, dataset, failed)])
         stamp = now.isoformat(timespec="seconds")
-        again = [day.isoformat() for day in empty][:max_days_per_run]
-        return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_key=f"{day} {stamp}", partition_key=day) for day in again], cursor=stamp
-        )
+        again = [dg.RunRequest(run_key=f"{day} {stamp}", partition_key=day.isoformat()) for day in empty[:most]]
+        return dg.SensorResult(run_requests=again, cursor=stamp)
 
-    return [failed_runs, failed_days]
+    return failed_days
 
 
-def days_left_failed(instance: dg.DagsterInstance, assets: list[dg.AssetsDefinition]) -> list[str]:
-    """The days of which the latest try of some asset failed, ``YYYY-MM-DD``, oldest first."""
+def _alert(dataset: Dataset, days: list[date]) -> None:
+    """Alerts of days that are left failed. A webhook that takes nothing keeps no day from being run again."""
+    url = Settings.load().alert_webhook_url
+    if days and url:
+        left = [FailedDay(day.isoformat(), "left failed") for day in days]
+        message = failure_message(str(dataset.table), left, "They are tried again every night while they hold rows.")
+        post_or_warn(url.get_secret_value(), message)
+
+
+def _stopped_days(instance: dg.DagsterInstance, dataset: Dataset, days: list[date]) -> set[date]:
+    """Those of some days whose latest run was stopped: whoever stopped it knows."""
+    return {
+        parse_day(record.dagster_run.tags[PARTITION_NAME_TAG])
+        for record in last_runs(instance, dataset, days)
+        if failure_of_run(instance, record.dagster_run.run_id)[1] == INTERRUPTED
+    }
+
+
+def days_left_failed(instance: dg.DagsterInstance, assets: list[dg.AssetsDefinition]) -> list[date]:
+    """The days of which the latest try of some asset failed, oldest first."""
     failed: set[str] = set()
     for asset in assets:
         partitions = asset.partitions_def
@@ -96,11 +122,11 @@ def days_left_failed(instance: dg.DagsterInstance, assets: list[dg.AssetsDefinit
         keys = partitions.get_partition_keys()
         status = instance.get_status_by_partition(asset.key, keys, partitions) or {}
         failed.update(day for day in keys if status.get(day) == AssetPartitionStatus.FAILED)
-    return sorted(failed)
+    return sorted(map(parse_day, failed))
 
 
 def _failures(context: dg.SensorEvaluationContext, run_ids: list[str]) -> Iterator[FailedDay]:
-    """What failed in runs of this code location which nobody will try again by himself."""
+    """What failed in runs of this code location, without those that Dagster tries again and those that were stopped."""
     if not run_ids:
         return
     here = context.code_location_origin.location_name if context.code_location_origin else None
@@ -110,7 +136,7 @@ def _failures(context: dg.SensorEvaluationContext, run_ids: list[str]) -> Iterat
         there = origin.repository_origin.code_location_origin.location_name if origin else None
         if there != here or run.tags.get(WILL_RETRY_TAG) == "true":
             continue
-        logs = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-        words, kind = first_failure(entry.dagster_event for entry in logs if entry.dagster_event)
-        # The words of errors that are not ours may hold anything.
-        yield FailedDay(run.tags.get(PARTITION_TAG, ""), words if kind else _UNKNOWN)
+        words, kind = failure_of_run(context.instance, run.run_id)
+        if kind != INTERRUPTED:
+            # The words of errors that are not ours may hold anything.
+            yield FailedDay(run.tags.get(PARTITION_NAME_TAG, ""), words if kind else _UNKNOWN)

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from event_archive.defs.executor import one_process
 from event_archive.defs.gate import ASSET_KEYS, latest_materialization
+from event_archive.defs.internals import PARTITION_NAME_TAG, UnresolvedAssetJobDefinition
 from event_archive.defs.jobs import TABLE_TAG
-from event_archive.defs.schedules import PARTITION_TAG
 from event_archive.domain.dataset import Dataset
 
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -28,7 +28,7 @@ def build_upkeep(dataset: Dataset, table_checks: Sequence[dg.AssetChecksDefiniti
     check_job = dg.define_asset_job(
         "check_job",
         selection=dg.AssetSelection.checks(*table_checks),
-        executor_def=dg.in_process_executor,
+        executor_def=one_process,
         description="Looks for a backlog, and for rows that no day will ever archive.",
         tags=tags,
     )
@@ -42,7 +42,7 @@ def build_upkeep(dataset: Dataset, table_checks: Sequence[dg.AssetChecksDefiniti
         context.log.info("%d runs pruned that ended before %s", len(run_ids), f"{before:%Y-%m-%d %H:%M} UTC")
 
     @dg.job(
-        executor_def=dg.in_process_executor,
+        executor_def=one_process,
         description="Prunes Dagster's own records; a run that holds a day's latest materialization stays.",
         tags=tags,
     )
@@ -73,7 +73,7 @@ def superseded_runs(instance: dg.DagsterInstance, dataset: Dataset, before: date
         cursor = records[-1].dagster_run.run_id
         for record in records:
             run = record.dagster_run
-            day = run.tags.get(PARTITION_TAG)
+            day = run.tags.get(PARTITION_NAME_TAG)
             if day is None or run.run_id not in _latest_runs(instance, day):
                 yield run.run_id
 

@@ -14,6 +14,7 @@ from dateutil.relativedelta import relativedelta
 from event_archive.errors import ConfigurationError
 
 ONE_DAY = timedelta(days=1)
+ONE_HOUR = timedelta(hours=1)
 
 _UNIT_DAYS = {"day": 1, "week": 7}
 _UNIT_MONTHS = {"month": 1, "year": 12}

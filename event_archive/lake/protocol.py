@@ -85,6 +85,14 @@ class Lake(Protocol):
         """
         ...
 
+    def head(self, file: StoredFile, size_bytes: int) -> bytes:
+        """The first bytes of exactly this version, at most ``size_bytes``, in one request.
+
+        Raises:
+            FileChangedError: the file was replaced, appended to or deleted since ``file`` was stat'ed.
+        """
+        ...
+
     def write(self, path: str, *, replaces: StoredFile | None, append: bool = False) -> AbstractContextManager[Upload]:
         """Stages content. Leaving the context without a commit leaves the lake as it was.
 

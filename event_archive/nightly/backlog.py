@@ -48,14 +48,19 @@ def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
 
 @dataclass(frozen=True, slots=True)
 class DaysToDo:
-    """The aged days that still hold rows, oldest first, and the days that are held."""
+    """What is left to do.
+
+    Attributes:
+        days: aged days that hold rows, oldest first.
+        held: days that are held, whether they hold rows or not.
+    """
 
     days: list[date]
     held: set[date]
 
 
 def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> DaysToDo:
-    """The aged days that still hold rows, oldest first, and the days that are held. Rows of no day are reported.
+    """The aged days that still hold rows, and the held ones, as of one transaction. Rows of no day are reported.
 
     Args:
         dataset: whose table it is.
@@ -171,7 +176,7 @@ class Backlog:
     oldest: date | None
     held_days: int
 
-    def told(self, dataset: Dataset) -> str:
+    def message(self, dataset: Dataset) -> str:
         """A sentence for people; empty where there is no backlog."""
         if not self.days:
             return ""
@@ -200,15 +205,15 @@ def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: 
 
 def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
     """A sentence about rows that no day will ever archive, and what to do about them."""
-    told = []
+    parts = []
     if orphans.before_start + orphans.not_finite >= MOST_ORPHANS:
-        told.append("there are more than these")
+        parts.append("there are more than these")
     if orphans.before_start:
-        told.append(
+        parts.append(
             f"{counted(orphans.before_start, 'row lies', 'rows lie')} before the first day that is archived, "
             f"{dataset.start}: set ARCHIVE_START_DATE earlier to archive them"
         )
     if orphans.not_finite:
         have = counted(orphans.not_finite, "row has", "rows have")
-        told.append(f"{have} NULL or infinity as {dataset.time_column}: give them a time")
-    return f"{dataset.table}: {'; '.join(told)}. They stay in the table."
+        parts.append(f"{have} NULL or infinity as {dataset.time_column}: give them a time")
+    return f"{dataset.table}: {'; '.join(parts)}. They stay in the table."

@@ -33,7 +33,7 @@ class FailedDay:
     why: str
 
 
-def failures_told(table: str, failures: Iterable[FailedDay], what_to_do: str) -> str:
+def failure_message(table: str, failures: Iterable[FailedDay], what_to_do: str) -> str:
     """A message about days that failed, those of one cause together.
 
     Args:
@@ -50,14 +50,14 @@ def failures_told(table: str, failures: Iterable[FailedDay], what_to_do: str) ->
     what = f"{counted(len(days), 'day', 'days')} of {table} failed" if days else f"{table}: failed"
     lines = [f"event_archive: {what}."]
     for cause, of_cause in list(causes.items())[:_MOST_CAUSES]:
-        told = _listed(sorted(filter(None, of_cause)))
-        lines.append(f"{told}{': ' if told else ''}{cause[:_MOST_CHARACTERS]}")
+        listed = _listed(sorted(filter(None, of_cause)))
+        lines.append(f"{listed}{': ' if listed else ''}{cause[:_MOST_CHARACTERS]}")
     if len(causes) > _MOST_CAUSES:
         lines.append(f"And {len(causes) - _MOST_CAUSES} other causes.")
     return "\n".join([*lines, what_to_do])
 
 
-def check_told(check: str, why: str) -> str:
+def check_message(check: str, why: str) -> str:
     """A message about a check that failed."""
     return f"event_archive: the check {check} failed.\n{why[:_MOST_CHARACTERS]}"
 
@@ -84,17 +84,19 @@ def post(url: str, message: str) -> None:
                     url, json=body, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False
                 )
         except requests.RequestException as error:
-            told = f"cannot be reached ({type(error).__name__})"
+            problem = f"cannot be reached ({type(error).__name__})"
         else:
             if answer.status_code < _MULTIPLE_CHOICES:
                 return
-            told = f"answers {answer.status_code}"
+            problem = f"answers {answer.status_code}"
             if answer.status_code not in _PASSING:
-                raise RefusedError(f"ALERT_WEBHOOK_URL {told}: it does not take the message. Check it.")
+                raise RefusedError(f"ALERT_WEBHOOK_URL {problem}: it does not take the message. Check it.")
         if attempt < _ATTEMPTS:
             time.sleep(attempt)
     # Neither chained nor with the library's words: they hold the URL.
-    raise UnreachableError(f"ALERT_WEBHOOK_URL {told}, {_ATTEMPTS} times. Check it, and that this machine may connect.")
+    raise UnreachableError(
+        f"ALERT_WEBHOOK_URL {problem}, {_ATTEMPTS} times. Check it, and that this machine may connect."
+    )
 
 
 class _WithoutRequests(logging.Filter):
@@ -118,8 +120,8 @@ def _unlogged() -> Iterator[None]:
         logger.removeFilter(dropped)
 
 
-def announce(url: str, message: str) -> None:
-    """As ``post``, for whoever has a failure of his own to raise: a webhook that takes nothing is a warning."""
+def post_or_warn(url: str, message: str) -> None:
+    """As ``post``, for callers with a failure of their own to raise: a message that is not taken is a warning."""
     try:
         post(url, message)
     except EventArchiveError as error:

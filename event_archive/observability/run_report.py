@@ -14,7 +14,7 @@ from event_archive.domain.days import now_utc
 from event_archive.errors import EventArchiveError
 from event_archive.nightly.backlog import rows_of_aged_days
 from event_archive.nightly.outcome import Totals
-from event_archive.observability.alerts import FailedDay, announce, failures_told
+from event_archive.observability.alerts import FailedDay, failure_message, post_or_warn
 from event_archive.observability.metrics import RunFigures, write
 
 logger = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ def _alert(settings: Settings, totals: Totals, failure: str) -> None:
         failures.append(FailedDay("", failure))
     if not failures or settings.alert_webhook_url is None:
         return
-    message = failures_told(str(settings.dataset.table), failures, "Nothing is lost; the next run goes on.")
-    announce(settings.alert_webhook_url.get_secret_value(), message)
+    message = failure_message(str(settings.dataset.table), failures, "Nothing is lost; the next run goes on.")
+    post_or_warn(settings.alert_webhook_url.get_secret_value(), message)
 
 
 def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: bool, with_backlog: bool) -> None:

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from event_archive.config.environment import PipelineSettings, Settings
-from event_archive.definitions import build_definitions
+from event_archive.defs.build import build_definitions
 from event_archive.defs.gate import ARCHIVE_CSV
 from event_archive.defs.jobs import TABLE_TAG
 from event_archive.defs.resources import PostgresResource
@@ -145,7 +145,7 @@ def test_a_day_left_failed_without_rows_is_run_again_and_one_with_rows_is_left_t
 def test_without_a_webhook_the_sensors_say_so(definitions: dg.Definitions, instance: dg.DagsterInstance):
     cursor = cursor_after(definitions, instance, "failed_runs", None)
     found = evaluate(definitions, instance, "failed_runs", cursor)
-    assert found.skip_message == "0 failed runs. ALERT_WEBHOOK_URL is not set: nobody is told"  # type: ignore[attr-defined]
+    assert found.skip_message == "0 failed runs. ALERT_WEBHOOK_URL is not set: nobody is alerted"  # type: ignore[attr-defined]
 
 
 def test_the_command_line_announces_its_own_failures(command: Commands, local_installation: Installation,

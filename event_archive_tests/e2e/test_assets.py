@@ -12,11 +12,13 @@ import psycopg
 import pytest
 
 from event_archive.config.environment import PipelineSettings
-from event_archive.definitions import build_definitions
+from event_archive.defs import failures
 from event_archive.defs.assets import OUTCOME_TAG
-from event_archive.defs.failures import failures_told
+from event_archive.defs.build import build_definitions
+from event_archive.defs.failures import RETRY_SECONDS, dagster_failures
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, IntegrityError
+from event_archive.postgres import session
 from event_archive_tests.fixtures.installation import (
     ASSETS,
     Installation,
@@ -288,14 +290,29 @@ def test_a_run_that_fails_between_archive_and_purge_keeps_the_archive(
 
 
 def test_what_passes_is_tried_again_and_what_does_not_is_not():
-    def raised(error: Exception) -> dg.Failure:
-        with pytest.raises(dg.Failure) as failed, failures_told():
+    def raised(error: Exception, retry_number: int | None) -> Exception:
+        with pytest.raises((dg.Failure, dg.RetryRequested)) as failed, dagster_failures(retry_number):
             raise error
         return failed.value
 
-    assert raised(BusyError("wait")).allow_retries
-    refused = raised(IntegrityError("no"))
-    assert (refused.allow_retries, refused.description) == (False, "no")
+    for retry_number, seconds in ((0, RETRY_SECONDS), (1, 2 * RETRY_SECONDS)):
+        retry = raised(BusyError("wait"), retry_number)
+        assert isinstance(retry, dg.RetryRequested)
+        assert (retry.max_retries, retry.seconds_to_wait) == (2, seconds)
+    for refused in (raised(IntegrityError("no"), 0), raised(BusyError("no"), None)):
+        assert isinstance(refused, dg.Failure)
+        assert (refused.allow_retries, refused.description) == (False, "no")
+
+
+def test_a_step_that_meets_what_passes_is_tried_three_times_and_says_why_it_failed(
+    local_installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
+):
+    clean.setattr(failures, "RETRY_SECONDS", 0)
+    clean.setattr(session, "_CONNECT_ATTEMPTS", 1)
+    clean.setenv("PG_CONNECTION_STRING", "postgresql://archiver@127.0.0.1:9/events")
+    result = local_installation.materialize(instance, KEY, only=["aged_events"])
+    assert "PostgreSQL cannot be reached" in failure(result)
+    assert retries(result) == 4
 
 
 def test_what_one_process_recorded_opens_the_gate_in_another(

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from event_archive.config.environment import PipelineSettings
-from event_archive.definitions import build_definitions
+from event_archive.defs.build import build_definitions
 from event_archive.defs.gate import ARCHIVE_CSV
 from event_archive.errors import UnreachableError
 from event_archive.operations.archive import ArchivedDay, archive_day

@@ -12,7 +12,8 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 
 from event_archive.config.environment import PipelineSettings
-from event_archive.definitions import build_definitions
+from event_archive.defs.build import build_definitions
+from event_archive.defs.executor import one_process
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
 from event_archive_tests.fixtures.installation import ASSETS, REPOSITORY, clean_environment
@@ -77,13 +78,13 @@ def test_the_assets_are_those_of_the_contract(definitions: dg.Definitions):
     assert found["aged_events"].kinds == found["purged_events"].kinds == {"postgres"}
 
 
-def test_steps_share_a_pool_and_try_again_with_growing_delays(definitions: dg.Definitions):
+def test_steps_share_a_pool_and_leave_retries_to_the_assets_since_a_policy_holds_for_signals_too(
+    definitions: dg.Definitions,
+):
     for asset in definitions.assets or []:
         assert isinstance(asset, dg.AssetsDefinition)
         assert asset.op.pool == "postgres"
-        assert asset.op.retry_policy is not None
-        assert asset.op.retry_policy.max_retries == 2
-        assert asset.op.retry_policy.backoff == dg.Backoff.EXPONENTIAL
+        assert asset.op.retry_policy is None
 
 
 @pytest.mark.parametrize(
@@ -111,11 +112,11 @@ def test_the_partitions_are_the_aged_utc_days(
 
 
 def test_the_job_and_runs_from_the_asset_pages_are_of_one_process(definitions: dg.Definitions):
-    assert definitions.executor is dg.in_process_executor
+    assert definitions.executor is one_process
     job = definitions.resolve_job_def("archive_job")
-    assert job.executor_def is dg.in_process_executor
+    assert job.executor_def is one_process
     assert {node.name for node in job.nodes} == set(ASSETS)
-    assert definitions.resolve_implicit_global_asset_job_def().executor_def is dg.in_process_executor
+    assert definitions.resolve_implicit_global_asset_job_def().executor_def is one_process
 
 
 def test_the_schedule_runs_by_itself_at_two_utc(definitions: dg.Definitions):

@@ -1,11 +1,12 @@
-"""Which days a night runs: the choice by itself, then the schedule evaluated on a real table and real runs."""
+"""Which days a night runs: the schedule evaluated on a real table and real runs."""
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import dagster as dg
 import psycopg
@@ -15,13 +16,17 @@ from dagster._core.errors import DagsterUserCodeExecutionError
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from event_archive.config.environment import PipelineSettings
-from event_archive.definitions import build_definitions
 from event_archive.defs import schedules
+from event_archive.defs.attempts import TICK_TAG, last_attempts
+from event_archive.defs.build import build_definitions
+from event_archive.defs.gate import ASSET_KEYS
+from event_archive.defs.in_flight import DaysInFlight, days_in_flight
 from event_archive.defs.resources import PostgresResource
-from event_archive.defs.schedules import TICK_TAG, LastRun, choose_days
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError
 from event_archive.nightly.backlog import days_to_do, rows_of_aged_days
+from event_archive.nightly.plan import Attempt
+from event_archive.table import holds
 from event_archive_tests.fixtures.installation import Installation, metadata
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database
@@ -29,61 +34,7 @@ from event_archive_tests.fixtures.webhook import Webhook
 
 DAYS = [DAY + n * ONE_DAY for n in range(4)]
 KEYS = [day.isoformat() for day in DAYS]
-
-
-def tick(n: int) -> str:
-    return (datetime(2026, 1, 1, 2, tzinfo=UTC) + n * ONE_DAY).isoformat(timespec="seconds")
-
-
-def test_the_oldest_days_are_chosen():
-    assert choose_days(["d3", "d1", "d2"], {}, most=2) == ["d1", "d2"]
-
-
-def test_days_not_tried_at_the_last_tick_come_first_then_the_oldest():
-    last = {"d1": LastRun(tick(2)), "d2": LastRun(tick(1)), "d3": LastRun(tick(2))}
-    assert choose_days(["d1", "d2", "d3", "d4"], last, most=4) == ["d2", "d4", "d1", "d3"]
-
-
-def test_stuck_days_get_the_slots_that_are_left_the_one_that_waited_longest_first():
-    last = {"d1": LastRun(tick(3), stuck=True), "d2": LastRun(tick(1), stuck=True), "d3": LastRun(stuck=True)}
-    assert choose_days(["d1", "d2", "d3", "d4"], last, most=3) == ["d4", "d3", "d2"]
-
-
-@dataclass
-class Nights:
-    """Night after night: a day that runs is emptied, unless it is one of those that fail, or fill up again."""
-
-    holding: set[str]
-    failing: set[str]
-    filling: set[str]
-    most: int
-
-    def __iter__(self) -> Iterator[list[str]]:
-        last: dict[str, LastRun] = {}
-        for night in range(200):
-            chosen = choose_days(self.holding, last, most=self.most)
-            last |= {day: LastRun(tick(night), stuck=day in self.failing) for day in chosen}
-            yield chosen
-            self.holding -= set(chosen) - self.failing - self.filling
-
-
-def test_days_that_fail_for_ever_delay_nobody():
-    failing, healthy = {f"2024-{n:02}" for n in range(40)}, {f"2025-{n:02}" for n in range(60)}
-    nights = list(Nights(failing | healthy, failing, set(), most=10))
-    assert healthy <= {day for chosen in nights[:10] for day in chosen}
-    # And among themselves they take turns.
-    for first in range(20, 190, 4):
-        assert {day for chosen in nights[first : first + 4] for day in chosen} == failing
-
-
-def test_a_day_that_fills_up_every_night_leaves_room_for_the_others():
-    nights = list(Nights({f"2025-{n:02}" for n in range(30)}, set(), {"2025-00"}, most=1))
-    assert {day for chosen in nights[:60] for day in chosen} == {f"2025-{n:02}" for n in range(30)}
-
-
-def test_days_that_fill_up_every_night_starve_nobody():
-    nights = list(Nights({"2025-01", "2025-02", "2025-03"}, set(), {"2025-01", "2025-02"}, most=1))
-    assert "2025-03" in {day for chosen in nights for day in chosen}
+NO_CSV = b"not a CSV file of this table\n"
 
 
 @dataclass
@@ -130,20 +81,26 @@ class Scheduler:
         status: dg.DagsterRunStatus,
         *,
         started_ago: timedelta | None = None,
-        job: str = "archive_job",
+        job: dg.JobDefinition | str = "archive_job",
+        assets: Sequence[str] = (),
         **tags: str,
     ) -> None:
         """A run that some process has in hand, or that waits in the queue."""
         location = RegisteredCodeLocationOrigin("event_archive")
+        found = self.definitions.resolve_job_def(job) if isinstance(job, str) else job
         run = self.instance.create_run_for_job(
-            self.definitions.resolve_job_def(job),
+            found,
             status=status,
-            tags={f"dagster/{name}": value for name, value in tags.items()},
-            remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job),
+            tags={**found.tags, **{f"dagster/{name}": value for name, value in tags.items()}},
+            asset_selection={dg.AssetKey(asset) for asset in assets} or None,
+            remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), found.name),
         )
         if started_ago is not None:
-            event = DagsterEvent(DagsterEventType.RUN_START.value, job)
+            event = DagsterEvent(DagsterEventType.RUN_START.value, found.name)
             self.instance.report_dagster_event(event, run.run_id, timestamp=time.time() - started_ago.total_seconds())
+
+    def busy(self, now: datetime) -> DaysInFlight:
+        return days_in_flight(self.instance, PipelineSettings.load().dataset, ASSET_KEYS, now)
 
 
 def night(n: int) -> datetime:
@@ -212,9 +169,9 @@ def test_a_day_with_a_run_in_flight_is_left_alone(scheduler: Scheduler, local_in
     scheduler.in_flight(dg.DagsterRunStatus.STARTED, started_ago=timedelta(hours=5.9), partition=KEYS[0])
     scheduler.in_flight(dg.DagsterRunStatus.STARTED, started_ago=timedelta(hours=7), partition=KEYS[1])
     scheduler.in_flight(dg.DagsterRunStatus.QUEUED, partition=KEYS[2])
-    assert scheduler.days() == [KEYS[1], KEYS[3]]
+    assert sorted(scheduler.days()) == [KEYS[1], KEYS[3]]
     # A run that waits in the queue will come, however long it has waited; one that began a day ago will not end.
-    later = schedules.days_in_flight(scheduler.instance, datetime.now(UTC) + timedelta(days=3))
+    later = scheduler.busy(datetime.now(UTC) + timedelta(days=3))
     assert [key for key in KEYS if key in later] == [KEYS[2]]
 
 
@@ -227,8 +184,8 @@ def test_a_run_that_never_began_counts_from_its_creation(
     try:
         scheduler.in_flight(status, partition=KEYS[0])
         now = datetime.now(UTC)
-        assert KEYS[0] in schedules.days_in_flight(scheduler.instance, now + timedelta(hours=5))
-        assert KEYS[0] not in schedules.days_in_flight(scheduler.instance, now + timedelta(hours=7))
+        assert KEYS[0] in scheduler.busy(now + timedelta(hours=5))
+        assert KEYS[0] not in scheduler.busy(now + timedelta(hours=7))
     finally:
         clean.delenv("TZ")
         time.tzset()
@@ -237,16 +194,42 @@ def test_a_run_that_never_began_counts_from_its_creation(
 def test_runs_of_backfills_and_of_the_asset_pages_count_too(scheduler: Scheduler, local_installation: Installation):
     for day in DAYS:
         local_installation.add(1, day=day)
-    scheduler.in_flight(dg.DagsterRunStatus.QUEUED, job="__ASSET_JOB", partition=KEYS[3])
+    scheduler.in_flight(dg.DagsterRunStatus.QUEUED, job="__ASSET_JOB", assets=["archive_csv"], partition=KEYS[3])
     scheduler.in_flight(
         dg.DagsterRunStatus.QUEUED,
         job="__ASSET_JOB",
+        assets=["purged_events"],
         asset_partition_range_start=KEYS[0],
         asset_partition_range_end=KEYS[1],
     )
     assert scheduler.days() == [KEYS[2]]
     scheduler.in_flight(dg.DagsterRunStatus.QUEUED, partition=KEYS[2])
     assert scheduler.evaluate(night(0)) == "4 aged days hold rows, all with a run in flight"
+
+
+def test_runs_of_other_pipelines_block_no_day(scheduler: Scheduler, local_installation: Installation):
+    """Their partitions bear the same names: every daily pipeline has them."""
+    for day in DAYS[:3]:
+        local_installation.add(1, day=day)
+
+    @dg.asset
+    def others() -> None:
+        """Of another pipeline."""
+
+    elsewhere = dg.Definitions(assets=[others], jobs=[dg.define_asset_job("other_job", [others])])
+    job, pages = elsewhere.resolve_job_def("other_job"), elsewhere.resolve_implicit_global_asset_job_def()
+    scheduler.in_flight(dg.DagsterRunStatus.STARTED, started_ago=timedelta(hours=1), job=job, partition=KEYS[0])
+    scheduler.in_flight(dg.DagsterRunStatus.QUEUED, job=pages, assets=["others"], partition=KEYS[1])
+    scheduler.in_flight(dg.DagsterRunStatus.NOT_STARTED, job=job, partition=KEYS[2])
+    assert scheduler.days() == KEYS[:3]
+
+
+def test_a_run_that_was_never_started_blocks_its_day_for_six_hours(scheduler: Scheduler):
+    scheduler.in_flight(dg.DagsterRunStatus.NOT_STARTED, partition=KEYS[0])
+    scheduler.in_flight(dg.DagsterRunStatus.QUEUED, partition=KEYS[1])
+    now = datetime.now(UTC)
+    assert [key for key in KEYS if key in scheduler.busy(now + timedelta(hours=5))] == KEYS[:2]
+    assert [key for key in KEYS if key in scheduler.busy(now + timedelta(days=365))] == KEYS[1:2]
 
 
 def test_a_run_that_has_ended_is_not_in_flight(scheduler: Scheduler, local_installation: Installation):
@@ -256,31 +239,55 @@ def test_a_run_that_has_ended_is_not_in_flight(scheduler: Scheduler, local_insta
     assert scheduler.days() == [KEYS[0]]
 
 
-def test_failed_held_and_dry_run_days_go_last_but_are_tried(
+def test_with_as_many_new_days_as_slots_a_failed_day_is_tried_again(
     local_installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
+):
+    days = [DAY + n * ONE_DAY for n in range(13)]
+    for day in days:
+        local_installation.add(1, day=day)
+    local_installation.put(NO_CSV)
+    clean.setenv("MAX_DAYS_PER_RUN", "1")
+    scheduler = Scheduler(instance, build_definitions(PipelineSettings.load()))
+    tried = []
+    for n in range(12):
+        (request,) = scheduler.requests(night(n))
+        tried.append(request.partition_key)
+        assert scheduler.launch(request).success == (request.partition_key != KEYS[0])
+    # Once at first, then every fifth night, although a new day waits in each of them.
+    again = [n for n, key in enumerate(tried) if key == KEYS[0]]
+    assert again[0] == 0
+    assert {later - earlier for earlier, later in pairwise(again[1:])} == {5}
+
+
+def test_held_days_come_last_and_a_dry_run_is_no_failure(
+    local_installation: Installation, instance: dg.DagsterInstance
 ):
     for day in DAYS:
         local_installation.add(1, day=day)
-    local_installation.put(b"not a CSV file of this table\n", day=DAYS[0])
-    clean.setenv("MAX_DAYS_PER_RUN", "2")
+    dataset = local_installation.dataset
+    holds.hold(dataset, DAYS[0], DAYS[0], "a lawsuit", local_installation.postgres)
     scheduler = Scheduler(instance, build_definitions(PipelineSettings.load()))
-    requests = scheduler.requests(night(0))
-    failed, dry = (scheduler.launch(r, dry_run=r.partition_key == KEYS[1]) for r in requests)
-    assert (failed.success, dry.success) == (False, True)
-    # Both still hold rows, and both are older than those that follow.
-    requests = scheduler.requests(night(1))
-    assert [r.partition_key for r in requests] == KEYS[2:]
-    assert all(scheduler.launch(r).success for r in requests)
-    assert scheduler.days(night(2)) == KEYS[:2]
+    assert scheduler.days() == [*KEYS[1:], KEYS[0]]
+    requests = {request.partition_key: request for request in scheduler.requests(night(0))}
+    assert scheduler.launch(requests[KEYS[1]], dry_run=True).success
+    assert scheduler.launch(requests[KEYS[0]]).success
+    tick = Attempt(night(0).isoformat(timespec="seconds"))
+    assert last_attempts(instance, dataset, DAYS) == {DAYS[0]: tick, DAYS[1]: tick}
+    # Released in the database, it is a day like any other at the next tick, whatever its last run said.
+    holds.release(dataset, DAYS[0], DAYS[0], local_installation.postgres)
+    order = scheduler.days(night(1))
+    assert order.index(KEYS[0]) < order.index(KEYS[1])
 
 
 def test_a_day_that_failed_by_a_persons_hand_counts_too(scheduler: Scheduler, local_installation: Installation):
     for day in DAYS[:2]:
         local_installation.add(1, day=day)
-    local_installation.put(b"not a CSV file of this table\n")
+    local_installation.put(NO_CSV)
     job = scheduler.definitions.resolve_job_def("archive_job")
     job.execute_in_process(partition_key=KEYS[0], instance=scheduler.instance, raise_on_error=False)
-    assert scheduler.days() == [KEYS[1], KEYS[0]]
+    assert last_attempts(scheduler.instance, local_installation.dataset, DAYS)[DAYS[0]].failed
+    # In four nights of five the day that never failed comes first.
+    assert [scheduler.days(night(n))[0] for n in range(5)].count(KEYS[0]) == 1
 
 
 def test_runs_of_another_table_say_nothing_of_this_one(

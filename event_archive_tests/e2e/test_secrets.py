@@ -10,7 +10,8 @@ import dagster as dg
 import pytest
 
 from event_archive.config.environment import PipelineSettings
-from event_archive.definitions import build_definitions
+from event_archive.defs import failures
+from event_archive.defs.build import build_definitions
 from event_archive.postgres import session as postgres
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.fixtures.installation import Installation
@@ -100,7 +101,7 @@ def test_no_secret_is_in_dagsters_records_however_a_run_ends(
     for name, value in failing.variables(kind).items():
         clean.setenv(name, value)
     # Retries of steps would only repeat it, a quarter of a minute each.
-    clean.setattr(dg.RetryPolicy, "calculate_delay", lambda _self, _attempt: 0)
+    clean.setattr(failures, "RETRY_SECONDS", 0)
     clean.setattr(postgres, "_CONNECT_ATTEMPTS", 1)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         result = (

@@ -365,6 +365,9 @@ class Meddled:
     def appendable(self, file: StoredFile) -> bool:
         return self.lake.appendable(file)
 
+    def head(self, file: StoredFile, size_bytes: int) -> bytes:
+        return self.lake.head(file, size_bytes)
+
     @contextmanager
     def read(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
         def blocks() -> Iterator[bytes]:

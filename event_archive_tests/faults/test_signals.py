@@ -33,7 +33,7 @@ Row = tuple[Any, ...]
 
 FILL = """
 INSERT INTO "Event" (event_id, event_type, created_at, payload)
-SELECT day::text || n, 'order.created', day + n * interval '1 second', jsonb_build_object('text', 'comma, "quote"', 'n', n)
+SELECT day::text || n, 'order.created', day + n * interval '1 second', jsonb_build_object('n', n, 'text', 'a, "b"')
 FROM unnest(%s::date[]) AS day, generate_series(1, %s) AS n
 """
 EVERYTHING = """

@@ -11,7 +11,6 @@ import select
 import signal
 import sys
 from collections.abc import Callable
-from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -20,9 +19,9 @@ from azure.storage.blob import BlobClient
 from psycopg import sql
 
 from event_archive.config.environment import PipelineSettings
-from event_archive.definitions import build_definitions
 from event_archive.defs import assets
-from event_archive.defs.in_process import run_day
+from event_archive.defs.build import build_definitions
+from event_archive.defs.failures import first_failure
 from event_archive.domain.manifest import Hashes
 from event_archive.lake.azure.container import AzureLake
 from event_archive.observability import logs
@@ -134,15 +133,18 @@ def die_at(point: str, nth: int) -> None:
 
 
 def run(order: dict[str, Any]) -> int:
-    """Runs one day as the command line does; 0 where it went well."""
+    """Runs one day as Dagster does; 0 where it went well."""
     if order.get("point"):
         die_at(order["point"], order["nth"])
     job = build_definitions(PipelineSettings.load()).resolve_job_def("archive_job")
     with dg.DagsterInstance.get() as instance:
-        done = run_day(job, date.fromisoformat(order["day"]), instance, dry_run=False)
-    if done.error:
-        print(done.error, file=sys.stderr)
-    return 1 if done.error else 0
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        done = job.execute_in_process(
+            run_config=quiet, instance=instance, partition_key=order["day"], raise_on_error=False
+        )
+    if not done.success:
+        print(*first_failure(done.all_events), file=sys.stderr)
+    return 0 if done.success else 1
 
 
 def carry_out(order: dict[str, Any]) -> int:

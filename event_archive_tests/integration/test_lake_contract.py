@@ -163,6 +163,24 @@ def test_a_reader_of_an_older_version_is_told(lake: Lake, content: bytes):
         read(lake, old)
 
 
+@pytest.mark.parametrize("size_bytes", [1, 5, SMALL_BLOCK_BYTES + 1, 10 * SMALL_BLOCK_BYTES])
+def test_the_head_of_a_file_is_its_first_bytes(lake: Lake, size_bytes: int):
+    content = bytes(n % 251 for n in range(3 * SMALL_BLOCK_BYTES))
+    assert lake.head(put(lake, content), size_bytes) == content[:size_bytes]
+
+
+def test_the_head_of_an_empty_file_is_empty(lake: Lake):
+    assert lake.head(put(lake, b""), 5) == b""
+
+
+@pytest.mark.parametrize("content", [b"old content", b""], ids=["some", "empty"])
+def test_the_head_of_an_older_version_is_refused(lake: Lake, content: bytes):
+    old = put(lake, content)
+    put(lake, b"new", replaces=old)
+    with pytest.raises(FileChangedError, match=PATH):
+        lake.head(old, 5)
+
+
 def test_a_reader_of_a_file_that_never_was_is_told(lake: Lake):
     file = put(lake, b"x")
     gone = StoredFile("events/other.csv", 1, file.etag, {}, file.modified)

@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 from event_archive.errors import RefusedError, UnreachableError
-from event_archive.observability.alerts import FailedDay, _body, failures_told, post
+from event_archive.observability.alerts import FailedDay, _body, failure_message, post
 from event_archive_tests.fixtures.webhook import Webhook
 
 TABLE = 'public."Event"'
@@ -14,7 +14,7 @@ TABLE = 'public."Event"'
 
 def test_days_of_one_cause_are_told_together():
     outage = [FailedDay(day, f"{TABLE}, {day}: PostgreSQL says: no") for day in ("2024-03-02", "2024-03-01")]
-    told = failures_told(TABLE, [*outage, FailedDay("2024-03-03", "edited")], "Look.")
+    told = failure_message(TABLE, [*outage, FailedDay("2024-03-03", "edited")], "Look.")
     assert told.splitlines() == [
         'event_archive: 3 days of public."Event" failed.',
         '2024-03-01, 2024-03-02: public."Event", DAY: PostgreSQL says: no',
@@ -25,16 +25,16 @@ def test_days_of_one_cause_are_told_together():
 
 def test_many_days_and_many_causes_stay_one_message_of_bounded_length():
     days = [FailedDay(f"2024-03-{n:02}", "out of reach") for n in range(1, 32)]
-    told = failures_told(TABLE, days, "Look.")
+    told = failure_message(TABLE, days, "Look.")
     assert "31 days" in told
     assert "2024-03-10 and 21 more: out of reach" in told
     causes = [FailedDay(f"2024-03-{n:02}", f"cause {n}" * 1000) for n in range(1, 32)]
-    assert "And 26 other causes." in failures_told(TABLE, causes, "Look.")
-    assert len(failures_told(TABLE, causes, "Look.")) < 6000
+    assert "And 26 other causes." in failure_message(TABLE, causes, "Look.")
+    assert len(failure_message(TABLE, causes, "Look.")) < 6000
 
 
 def test_a_failure_of_no_day_is_told_as_it_is():
-    told = failures_told(TABLE, [FailedDay("", "PostgreSQL cannot be reached")], "Look.")
+    told = failure_message(TABLE, [FailedDay("", "PostgreSQL cannot be reached")], "Look.")
     assert told.splitlines() == [
         'event_archive: public."Event": failed.',
         "PostgreSQL cannot be reached",

@@ -1,27 +1,27 @@
-from event_archive.defs.preview import preview
+from event_archive.defs.preview import markdown
 
 
 def test_the_first_five_rows_become_a_table():
-    lines = preview(b"id,note\n" + b"".join(b'%d,"x, y"\n' % n for n in range(9))).splitlines()
+    lines = markdown(b"id,note\n" + b"".join(b'%d,"x, y"\n' % n for n in range(9))).splitlines()
     assert lines[:3] == ["| id | note |", "| --- | --- |", "| 0 | x, y |"]
     assert len(lines) == 2 + 5
 
 
 def test_long_values_are_cut():
-    assert preview(b"a\n" + b"x" * 1000 + b"\n").splitlines()[2] == f"| {'x' * 59}… |"
+    assert markdown(b"a\n" + b"x" * 1000 + b"\n").splitlines()[2] == f"| {'x' * 59}… |"
 
 
 def test_markup_in_a_value_stays_text():
-    assert preview(b'a\n"<b>|\n&"\n').splitlines()[2] == "| &lt;b>\\| &amp; |"
+    assert markdown(b'a\n"<b>|\n&"\n').splitlines()[2] == "| &lt;b>\\| &amp; |"
 
 
 def test_a_record_cut_in_the_middle_is_left_out():
-    assert preview(b"a,b\n1,2\n3").splitlines()[2:] == ["| 1 | 2 |"]
+    assert markdown(b"a,b\n1,2\n3").splitlines()[2:] == ["| 1 | 2 |"]
 
 
 def test_a_letter_cut_in_the_middle_does_no_harm():
-    assert preview("a\nü".encode()[:-1]).splitlines()[0] == "| a |"
+    assert markdown("a\nü".encode()[:-1]).splitlines()[0] == "| a |"
 
 
-def test_no_file_has_no_preview():
-    assert preview(b"") == ""
+def test_no_file_has_no_markdown():
+    assert markdown(b"") == ""

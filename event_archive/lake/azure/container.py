@@ -20,7 +20,7 @@ from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, ContainerC
 
 from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.identity import azure_credential
-from event_archive.lake.azure.download import streamed
+from event_archive.lake.azure.download import Ranges, streamed
 from event_archive.lake.azure.errors import ask, changed, code_of, keep_signatures_out_of_logs, or_none
 from event_archive.lake.azure.retry import BoundedRetry
 from event_archive.lake.azure.upload import BlockUpload, are_ours, committed_blocks, quoted
@@ -197,13 +197,15 @@ class AzureLake:
     def read(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
         """Streams this version by ranges, the next ones on their way while the consumer has one in hand."""
         with streamed(
-            self._blob(file.path),
-            file,
-            self._subject(file.path),
+            Ranges(self._blob(file.path), file, self._subject(file.path), retry_seconds=self._retry_seconds),
             range_bytes=min(self._block_bytes, RANGE_BYTES),
-            retry_seconds=self._retry_seconds,
         ) as blocks:
             yield blocks
+
+    def head(self, file: StoredFile, size_bytes: int) -> bytes:
+        """The first bytes of this version, in one request."""
+        ranges = Ranges(self._blob(file.path), file, self._subject(file.path), retry_seconds=self._retry_seconds)
+        return ranges.fetch(0, min(size_bytes, file.size_bytes))
 
     @contextmanager
     def write(self, path: str, *, replaces: StoredFile | None, append: bool = False) -> Iterator[BlockUpload]:

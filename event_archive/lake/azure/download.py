@@ -20,56 +20,95 @@ from event_archive.lake.protocol import StoredFile
 _IN_FLIGHT = 2
 
 
-@contextmanager
-def streamed(
-    blob: BlobClient, file: StoredFile, subject: str, *, range_bytes: int, retry_seconds: float
-) -> Iterator[Iterator[bytes]]:
-    """The blocks of one version. At most four are in memory: two on their way, one of them joined, one in hand.
+class Ranges:
+    """Ranges of one version of a blob. ``abandoned`` ends the waits of whatever is still asked for.
 
     Args:
         blob: where from.
         file: the version.
         subject: path and container, for messages.
-        range_bytes: size of a range.
         retry_seconds: how long a range is asked for in all.
-
-    Raises:
-        FileChangedError, RefusedError, UnreachableError: from the iterator.
     """
-    abandoned = threading.Event()
 
-    def fetch(start: int) -> bytes:
-        length = min(range_bytes, file.size_bytes - start)
+    def __init__(self, blob: BlobClient, file: StoredFile, subject: str, *, retry_seconds: float) -> None:
+        self.file = file
+        self.abandoned = threading.Event()
+        self._blob = blob
+        self._subject = subject
+        self._retry_seconds = retry_seconds
+
+    def fetch(self, start: int, length: int) -> bytes:
+        """The bytes of one range, which lies within the file.
+
+        Raises:
+            FileChangedError, RefusedError, UnreachableError: as for ``Lake``.
+        """
+        if not length:
+            self.require_present()
+            return b""
         # The SDK repeats a range that breaks off half-way; all its attempts share one wait.
-        until = time.monotonic() + retry_seconds
+        until = time.monotonic() + self._retry_seconds
 
         def download() -> bytes:
-            return blob.download_blob(
+            return self._blob.download_blob(
                 start,
                 length,
-                etag=file.etag,
+                etag=self.file.etag,
                 match_condition=MatchConditions.IfNotModified,
                 # As it is stored, whatever its Content-Encoding says: the sizes would not add up otherwise.
                 decompress=False,
                 retry_until=until,
-                retry_abandoned=abandoned,
+                retry_abandoned=self.abandoned,
             ).readall()
 
-        block = ask(subject, or_none(download))
+        block = ask(self._subject, or_none(download))
         if block is None:
-            raise changed(subject, "BlobNotFound")
+            raise changed(self._subject, "BlobNotFound")
         if len(block) != length:
-            raise UnreachableError(f"{subject}: {len(block)} of {length} bytes came from byte {start} on. Try again.")
+            raise UnreachableError(
+                f"{self._subject}: {len(block)} of {length} bytes came from byte {start} on. Try again."
+            )
         return block
 
+    def require_present(self) -> None:
+        """Of an empty blob no range can be asked for.
+
+        Raises:
+            FileChangedError, RefusedError, UnreachableError: as for ``Lake``.
+        """
+        present = ask(
+            self._subject,
+            or_none(
+                lambda: self._blob.get_blob_properties(
+                    etag=self.file.etag, match_condition=MatchConditions.IfNotModified
+                ),
+            ),
+        )
+        if present is None:
+            raise changed(self._subject, "BlobNotFound")
+
+
+@contextmanager
+def streamed(ranges: Ranges, *, range_bytes: int) -> Iterator[Iterator[bytes]]:
+    """The blocks of one version. At most four are in memory: two on their way, one of them joined, one in hand.
+
+    Args:
+        ranges: of the version.
+        range_bytes: size of a range.
+
+    Raises:
+        FileChangedError, RefusedError, UnreachableError: from the iterator.
+    """
+    size_bytes = ranges.file.size_bytes
+
     def blocks() -> Generator[bytes, None, None]:
-        if not file.size_bytes:
-            _require_present(blob, file, subject)
+        if not size_bytes:
+            ranges.require_present()
         in_flight: deque[Future[bytes]] = deque()
-        starts = iter(range(0, file.size_bytes, range_bytes))
+        starts = iter(range(0, size_bytes, range_bytes))
         while True:
             while len(in_flight) < _IN_FLIGHT and (start := next(starts, None)) is not None:
-                in_flight.append(pool.submit(fetch, start))
+                in_flight.append(pool.submit(ranges.fetch, start, min(range_bytes, size_bytes - start)))
             if not in_flight:
                 return
             yield in_flight.popleft().result()
@@ -79,17 +118,5 @@ def streamed(
             with closing(blocks()) as content:
                 yield content
         finally:
-            abandoned.set()
+            ranges.abandoned.set()
             pool.shutdown(cancel_futures=True)
-
-
-def _require_present(blob: BlobClient, file: StoredFile, subject: str) -> None:
-    """Of an empty blob no range can be asked for."""
-    present = ask(
-        subject,
-        or_none(
-            lambda: blob.get_blob_properties(etag=file.etag, match_condition=MatchConditions.IfNotModified),
-        ),
-    )
-    if present is None:
-        raise changed(subject, "BlobNotFound")

@@ -65,6 +65,11 @@ class LocalLake:
         with content:
             yield _blocks(content, file)
 
+    def head(self, file: StoredFile, size_bytes: int) -> bytes:
+        """The first bytes of this version."""
+        with _translated(file.path), _open_version(self._target(file.path), file) as content:
+            return content.read(size_bytes)
+
     @contextmanager
     def write(self, path: str, *, replaces: StoredFile | None, append: bool = False) -> Iterator["_LocalUpload"]:
         """Stages content in a hidden file beside the place where it is to appear."""

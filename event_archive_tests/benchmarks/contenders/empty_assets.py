@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from event_archive.defs.in_process import instance_of_environment
+from event_archive.defs.records import instance_of_environment
 
 _POOL = "postgres"
 _RETRY = dg.RetryPolicy(max_retries=2, delay=15, backoff=dg.Backoff.EXPONENTIAL)

@@ -1,0 +1,42 @@
+"""How each day was last tried, by the runs of the archive job. Not here: what follows from it (``nightly.plan``)."""
+
+from collections.abc import Collection
+from datetime import UTC, date
+
+import dagster as dg
+
+from event_archive.defs.internals import PARTITION_NAME_TAG, TagBucket
+from event_archive.defs.jobs import TABLE_TAG
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.days import parse_day
+from event_archive.nightly.plan import Attempt
+
+TICK_TAG = "event_archive/tick"
+"""On every run that the schedule launched: the tick's time."""
+
+
+def last_runs(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[date]) -> list[dg.RunRecord]:
+    """The latest run of the archive job for each of some days that ever had one."""
+    if not days:
+        return []
+    return list(
+        instance.get_run_records(
+            dg.RunsFilter(tags={TABLE_TAG: str(dataset.table)}),
+            bucket_by=TagBucket(PARTITION_NAME_TAG, [day.isoformat() for day in days], bucket_limit=1),
+        )
+    )
+
+
+def last_attempts(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[date]) -> dict[date, Attempt]:
+    """How each of some days was last tried; days that never were are left out.
+
+    A run that did nothing because the day is held, or that was a dry run, is a try that did not fail.
+    """
+    return {
+        parse_day(record.dagster_run.tags[PARTITION_NAME_TAG]): Attempt(
+            at=record.dagster_run.tags.get(TICK_TAG)
+            or record.create_timestamp.astimezone(UTC).isoformat(timespec="seconds"),
+            failed=not record.dagster_run.is_success,
+        )
+        for record in last_runs(instance, dataset, days)
+    }

@@ -1,0 +1,66 @@
+"""Which days Dagster has in hand at this moment, so that the schedule launches none of them twice.
+
+Here: runs that wait, or began a short time ago. Not here: how runs ended (``attempts``).
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from event_archive.defs.internals import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+from event_archive.defs.jobs import TABLE_TAG
+from event_archive.domain.dataset import Dataset
+
+_IN_FLIGHT = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_STALE = timedelta(hours=6)
+"""As ``max_runtime_seconds`` in dagster.yaml. A run that waits in the queue will come, however long it has waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaysInFlight:
+    """Days, and ranges of days both ends included, that some run is about; ``YYYY-MM-DD``."""
+
+    days: set[str]
+    ranges: list[tuple[str, str]]
+
+    def __contains__(self, day: str) -> bool:
+        return day in self.days or any(first <= day <= last for first, last in self.ranges)
+
+
+def days_in_flight(
+    instance: dg.DagsterInstance, dataset: Dataset, keys: Collection[dg.AssetKey], now: datetime
+) -> DaysInFlight:
+    """The days that a run of a dataset's assets waits for, or began within six hours.
+
+    Args:
+        instance: Dagster's records.
+        dataset: whose job's runs count.
+        keys: of its assets: runs that select one of them count too, which is how backfills from the UI show.
+        now: decides what is stale; aware.
+    """
+    days, ranges = set[str](), list[tuple[str, str]]()
+    for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT)):
+        run = record.dagster_run
+        of_job = run.tags.get(TABLE_TAG) == str(dataset.table)
+        if not of_job and not (run.asset_selection or frozenset()) & set(keys):
+            continue
+        since = record.start_time if record.start_time is not None else record.create_timestamp.timestamp()
+        if run.status != dg.DagsterRunStatus.QUEUED and now.timestamp() - since > _STALE.total_seconds():
+            continue
+        if day := run.tags.get(PARTITION_NAME_TAG):
+            days.add(day)
+        elif ASSET_PARTITION_RANGE_START_TAG in run.tags and ASSET_PARTITION_RANGE_END_TAG in run.tags:
+            ranges.append((run.tags[ASSET_PARTITION_RANGE_START_TAG], run.tags[ASSET_PARTITION_RANGE_END_TAG]))
+    return DaysInFlight(days, ranges)

@@ -1,0 +1,77 @@
+"""What a materialization records of a day, the same for the assets and for what the command line reports.
+
+Here: names and types of the metadata, which are part of the contract (DESIGN, section 6). Not here: recording it; what
+the gate makes of it (``domain.record``).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from event_archive.operations.archive import ArchivedDay
+from event_archive.operations.purge import PurgedDay
+from event_archive.table.rows import RowsOfDay
+
+if TYPE_CHECKING:
+    # pyarrow is a fifth of the memory that a run needs, and only a check needs it.
+    from event_archive.operations.verify import VerifiedDay
+
+PREVIEW = "preview"
+
+Metadata = dict[str, Any]
+
+
+def aged_metadata(rows: RowsOfDay) -> Metadata:
+    """Of ``aged_events``."""
+    return {"dagster/row_count": rows.rows, "first": rows.first or "", "last": rows.last or ""}
+
+
+def archive_metadata(archived: ArchivedDay, preview: str) -> Metadata:
+    """Of ``archive_csv``; the gate of the purge reads ``etag`` and ``dagster/row_count``.
+
+    Args:
+        archived: the day's file.
+        preview: its first rows, Markdown.
+    """
+    manifest = archived.manifest
+    columns = [
+        dg.TableColumn(column.name, column.type, constraints=dg.TableColumnConstraints(nullable=column.nullable))
+        for column in archived.columns
+    ]
+    return {
+        "path": archived.path,
+        "url": dg.MetadataValue.url(archived.url),
+        "dagster/row_count": archived.rows,
+        "rows_appended": archived.rows_appended,
+        "bytes": manifest.bytes if manifest else 0,
+        "sha256": manifest.sha256 if manifest else dg.MetadataValue.null(),
+        "etag": archived.etag or dg.MetadataValue.null(),
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        PREVIEW: dg.MetadataValue.md(preview),
+        "seconds": archived.seconds,
+        "rows_per_second": archived.rows_appended / archived.seconds,
+        "manifest": dg.MetadataValue.json(manifest.to_json()) if manifest else dg.MetadataValue.null(),
+    }
+
+
+def purge_metadata(purged: PurgedDay) -> Metadata:
+    """Of ``purged_events``."""
+    return {
+        "deleted": purged.deleted,
+        "proven": purged.proven,
+        "left": purged.left,
+        "dry_run": purged.outcome == "dry run",
+        "outcome": purged.outcome,
+        "reason": purged.reason or "",
+        "seconds": purged.seconds,
+    }
+
+
+def check_metadata(verified: "VerifiedDay") -> Metadata:
+    """Of an evaluation of ``archive_is_whole``."""
+    return {"rows": verified.rows, "bytes": verified.bytes, "seconds": verified.seconds}
+
+
+def check_description(verified: "VerifiedDay") -> str:
+    """What an evaluation of ``archive_is_whole`` says to people."""
+    return "; ".join(verified.problems or ("good", *verified.remarks))

@@ -1,0 +1,79 @@
+"""Dagster's own records, opened for a command: the instance of DAGSTER_HOME, and what to say where it fails.
+
+Here: opening them, and the words of their errors. Not here: what is read from them or written to them.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from yaml import YAMLError
+
+from event_archive.errors import ConfigurationError, RecordsError
+
+
+@contextmanager
+def instance_of_environment() -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of DAGSTER_HOME, or one that is forgotten afterwards.
+
+    Raises:
+        ConfigurationError: DAGSTER_HOME is no folder.
+        RecordsError: the records cannot be opened.
+    """
+    home = os.environ.get("DAGSTER_HOME")
+    if home and not (Path(home).is_absolute() and Path(home).is_dir()):
+        raise ConfigurationError(
+            f"DAGSTER_HOME holds {home!r}, which is not the absolute path of a folder. Create it, with a dagster.yaml "
+            "in it, or unset the variable: then runs of the command line leave no records in Dagster."
+        )
+    try:
+        instance = dg.DagsterInstance.get() if home else dg.DagsterInstance.ephemeral()
+    except records_errors() as error:
+        raise out_of_reach(error) from None
+    with instance:
+        yield instance
+
+
+def records_errors() -> tuple[type[Exception], ...]:
+    """What Dagster's records may raise where they are opened, read or written."""
+    # Late: half a second, which nobody needs whose records lie elsewhere, or are in order.
+    from dagster_postgres.utils import DagsterPostgresException
+
+    return (dg.DagsterError, DagsterPostgresException, SQLAlchemyError, YAMLError, ImportError, OSError)
+
+
+def out_of_reach(error: BaseException) -> RecordsError:
+    """The error that people see for one of ``records_errors()``."""
+    return RecordsError(
+        f"Dagster's own records are out of reach: {words(error)}. See to DAGSTER_HOME, the dagster.yaml in it, and "
+        "the DAGSTER_PG_ variables."
+    )
+
+
+def unwritable(error: BaseException, subject: str) -> RecordsError:
+    """The error that people see where what was done to a day cannot be recorded.
+
+    Args:
+        error: one of ``records_errors()``.
+        subject: table and day.
+    """
+    return RecordsError(
+        f"{subject}: what was done to this day could not be written to Dagster's records: {words(error)}. No row was "
+        "deleted that is not in the day's file. See to DAGSTER_HOME, then run the day again, which records it."
+    )
+
+
+def words(error: BaseException) -> str:
+    """The text of an error, without what may hold a secret: of a database's error only what its driver says."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DBAPIError):
+            return " ".join(str(cause.orig).split())
+        cause = cause.__cause__ or cause.__context__
+    # The first would repeat what stands in dagster.yaml, a password perhaps.
+    if isinstance(error, dg.DagsterInvalidConfigError | YAMLError | SQLAlchemyError):
+        return type(error).__name__
+    return " ".join(str(error).split()).rstrip(".")

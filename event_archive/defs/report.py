@@ -1,0 +1,113 @@
+"""What a command tells Dagster of the days it did: the one way from the command line to an instance's records.
+
+Here: materializations and check evaluations that belong to no run, with the metadata that the assets record. The UI
+shows the days, and the purge's gate sees them, as if a run had done them. Not here: doing the days.
+
+No ``dagster/code_version`` is recorded with them: Dagster would then want to know of each input's version too, and take
+the day for outdated without. As it is, it goes by the time of the materializations.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from event_archive.defs.checks import ARCHIVE_IS_WHOLE
+from event_archive.defs.gate import AGED_EVENTS, ARCHIVE_CSV, PURGED_EVENTS
+from event_archive.defs.metadata import (
+    Metadata,
+    aged_metadata,
+    archive_metadata,
+    check_description,
+    check_metadata,
+    purge_metadata,
+)
+from event_archive.defs.preview import preview_of_day
+from event_archive.defs.records import instance_of_environment, records_errors, unwritable
+from event_archive.domain.dataset import Dataset
+from event_archive.lake.protocol import Lake
+from event_archive.operations.archive import ArchivedDay
+from event_archive.operations.purge import PurgedDay
+from event_archive.table.rows import RowsOfDay
+
+if TYPE_CHECKING:
+    # pyarrow is slow to import, and only a command that verifies needs it.
+    from event_archive.operations.verify import VerifiedDay
+
+
+@contextmanager
+def reporting(dataset: Dataset) -> Iterator["DayReports"]:
+    """Reports of one dataset's days to the instance of DAGSTER_HOME.
+
+    Raises:
+        ConfigurationError: DAGSTER_HOME is no folder.
+        RecordsError: the records cannot be opened.
+    """
+    with instance_of_environment() as instance:
+        yield DayReports(dataset, instance)
+
+
+class DayReports:
+    """Reports what was done to days, each at once.
+
+    Every method raises ``RecordsError`` where the records cannot be written. What was done to the day stands.
+
+    Args:
+        dataset: whose days.
+        instance: Dagster's records.
+    """
+
+    def __init__(self, dataset: Dataset, instance: dg.DagsterInstance) -> None:
+        self._dataset = dataset
+        self._instance = instance
+
+    def counted(self, day: date, rows: RowsOfDay) -> None:
+        """As ``aged_events``."""
+        with self._writing(day):
+            self._materialized(AGED_EVENTS, day, aged_metadata(rows))
+
+    def archived(self, archived: ArchivedDay, lake: Lake) -> None:
+        """As ``archive_csv``, which opens the gate of the day's purge.
+
+        Args:
+            archived: the day.
+            lake: where its file lies, for the preview.
+
+        Raises:
+            FileChangedError, RefusedError, UnreachableError: as the lake says.
+        """
+        with self._writing(archived.day):
+            preview = preview_of_day(self._instance, archived, lake)
+            self._materialized(ARCHIVE_CSV, archived.day, archive_metadata(archived, preview))
+
+    def purged(self, purged: PurgedDay) -> None:
+        """As ``purged_events``."""
+        with self._writing(purged.day):
+            self._materialized(PURGED_EVENTS, purged.day, purge_metadata(purged))
+
+    def verified(self, verified: "VerifiedDay") -> None:
+        """As the check ``archive_is_whole``."""
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=ARCHIVE_CSV,
+            check_name=ARCHIVE_IS_WHOLE,
+            passed=not verified.problems,
+            description=check_description(verified),
+            metadata=check_metadata(verified),
+            partition=verified.day.isoformat(),
+        )
+        with self._writing(verified.day):
+            self._instance.report_runless_asset_event(evaluation)
+
+    def _materialized(self, key: dg.AssetKey, day: date, metadata: Metadata) -> None:
+        self._instance.report_runless_asset_event(
+            dg.AssetMaterialization(key, partition=day.isoformat(), metadata=metadata)
+        )
+
+    @contextmanager
+    def _writing(self, day: date) -> Iterator[None]:
+        try:
+            yield
+        except records_errors() as error:
+            raise unwritable(error, f"{self._dataset.table}, {day}") from None

@@ -1,0 +1,143 @@
+"""A run that is told to stop, by SIGTERM or SIGINT at any point, was stopped: it did not fail, and is not retried."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import dagster as dg
+import pytest
+
+from event_archive.config.environment import PipelineSettings
+from event_archive.defs import assets
+from event_archive.defs.build import build_definitions
+from event_archive.defs.failures import INTERRUPTED, STOPPED, failure_of_run
+from event_archive.domain.days import ONE_DAY
+from event_archive_tests.e2e.test_alerts import cursor_after, evaluate
+from event_archive_tests.fixtures.installation import Installation, clean_environment
+from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.webhook import Webhook
+
+KEY = DAY.isoformat()
+INSTANTS = 6
+RETRIES = "run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}\n"
+
+
+@pytest.fixture
+def definitions(local_installation: Installation) -> dg.Definitions:
+    return build_definitions(PipelineSettings.load())
+
+
+@pytest.fixture
+def retrying_home(home: Path) -> Path:
+    """An instance that runs workers again which crashed, as dagster.yaml and the Helm values have it."""
+    with (home / "dagster.yaml").open("a") as settings:
+        settings.write(RETRIES)
+    return home
+
+
+def interrupting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, during which a signal comes."""
+
+    def interrupted(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return function(*args)
+
+    return interrupted
+
+
+@pytest.mark.parametrize("place", ["aged_rows", "aged_metadata"], ids=["inside the operation", "after it"])
+def test_a_step_that_is_interrupted_is_stopped_and_not_tried_again(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    clean: pytest.MonkeyPatch, webhook: Webhook, place: str,
+):  # fmt: skip
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(definitions, instance, "failed_runs", None)
+    local_installation.add(1)
+    clean.setattr(assets, place, interrupting(getattr(assets, place)))
+    result = definitions.resolve_job_def("archive_job").execute_in_process(
+        partition_key=KEY, instance=instance, raise_on_error=False
+    )
+    assert not result.success
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    assert failure_of_run(instance, result.run_id) == (STOPPED, INTERRUPTED)
+    cursor_after(definitions, instance, "failed_runs", cursor)
+    evaluate(definitions, instance, "failed_days", None)
+    assert webhook.texts == []
+    assert local_installation.count() == 1
+
+
+def test_a_stopped_day_without_rows_is_run_again_but_nobody_is_alerted(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch, webhook: Webhook
+):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    clean.setattr(assets, "aged_rows", interrupting(assets.aged_rows))
+    job = definitions.resolve_job_def("archive_job")
+    assert not job.execute_in_process(partition_key=KEY, instance=instance, raise_on_error=False).success
+    found = evaluate(definitions, instance, "failed_days", None)
+    assert [request.partition_key for request in found.run_requests] == [KEY]  # type: ignore[attr-defined]
+    assert webhook.texts == []
+
+
+@contextmanager
+def run_workers(installation: Installation, home: Path) -> Iterator[Callable[..., str]]:
+    """Run workers that get a signal after some seconds; each call returns the run's id."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "event_archive_tests.fixtures.run_workers"],
+        env=clean_environment(**installation.variables, DAGSTER_HOME=str(home)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin: IO[str] = process.stdin
+        stdout: IO[str] = process.stdout
+
+        def work(**order: Any) -> str:
+            stdin.write(json.dumps(order) + "\n")
+            stdin.flush()
+            return stdout.readline().strip()
+
+        yield work
+        process.communicate()
+
+
+def test_a_run_worker_that_gets_a_signal_at_any_instant_is_stopped_or_has_done_its_day(
+    retrying_home: Path, definitions: dg.Definitions, local_installation: Installation,
+    clean: pytest.MonkeyPatch, webhook: Webhook,
+):  # fmt: skip
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    days = [DAY + n * ONE_DAY for n in range(INSTANTS + 1)]
+    for day in days:
+        local_installation.add(50, day=day)
+    with (
+        dg.DagsterInstance.from_config(str(retrying_home)) as instance,
+        run_workers(local_installation, retrying_home) as work,
+    ):
+        cursor = cursor_after(definitions, instance, "failed_runs", None)
+        undisturbed = work(day=days[0].isoformat(), seconds=60, signal="SIGKILL")
+        stats = instance.get_run_stats(undisturbed)
+        assert stats.start_time is not None
+        assert stats.end_time is not None
+        duration = stats.end_time - stats.start_time
+        stopped = 0
+        for n, day in enumerate(days[1:]):
+            name = ("SIGTERM", "SIGINT")[n % 2]
+            run_id = work(day=day.isoformat(), seconds=duration * (n + 0.5) / INSTANTS, signal=name)
+            run = instance.get_run_by_id(run_id)
+            assert run is not None
+            if run.status == dg.DagsterRunStatus.SUCCESS:
+                continue
+            stopped += 1
+            assert failure_of_run(instance, run_id) == (STOPPED, INTERRUPTED)
+            assert run.tags["dagster/will_retry"] == "false"
+        cursor_after(definitions, instance, "failed_runs", cursor)
+    assert stopped
+    assert webhook.texts == []

@@ -1,0 +1,214 @@
+"""What a command reports to Dagster's records without a run: the UI, the gate and the assets see the days as run."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+
+from event_archive.config.environment import PipelineSettings
+from event_archive.defs.build import build_definitions
+from event_archive.defs.checks import ARCHIVE_IS_WHOLE
+from event_archive.defs.gate import ARCHIVE_CSV, ASSET_KEYS, latest_materialization, latest_record
+from event_archive.defs.partitions import aged_days
+from event_archive.defs.report import DayReports, reporting
+from event_archive.domain.days import ONE_DAY
+from event_archive.errors import ConfigurationError, RefusedError
+from event_archive.nightly.backlog import aged_rows
+from event_archive.operations.verify import verify_day
+from event_archive_tests.fixtures.installation import Installation, metadata
+from event_archive_tests.fixtures.pipeline import DAY
+
+NEXT = DAY + ONE_DAY
+KEY, NEXT_KEY = DAY.isoformat(), NEXT.isoformat()
+
+
+@pytest.fixture
+def reports(
+    local_installation: Installation, instance: dg.DagsterInstance, home: Path, clean: pytest.MonkeyPatch
+) -> Iterator[DayReports]:
+    """Reports to the instance of DAGSTER_HOME, which the test reads by ``instance``."""
+    clean.setenv("DAGSTER_HOME", str(home))
+    with reporting(local_installation.dataset) as found:
+        yield found
+
+
+def archive(installation: Installation, reports: DayReports, day: date = DAY) -> None:
+    """What a command does first, reported."""
+    reports.counted(day, aged_rows(installation.dataset, day, installation.postgres))
+    reports.archived(installation.archive(day), installation.lake)
+
+
+def of_day(instance: dg.DagsterInstance, key: dg.AssetKey, day: str) -> dict[str, dg.MetadataValue]:
+    latest = latest_materialization(instance, key, day)
+    assert latest is not None
+    assert latest.asset_materialization is not None
+    return dict(latest.asset_materialization.metadata)
+
+
+def test_a_reported_day_counts_as_materialized(
+    local_installation: Installation, instance: dg.DagsterInstance, reports: DayReports
+):
+    local_installation.add(3)
+    archive(local_installation, reports)
+    reports.purged(local_installation.purge())
+    partitions = aged_days(local_installation.dataset)
+    for key in ASSET_KEYS:
+        assert instance.get_materialized_partitions(key) == {KEY}
+        statuses = instance.get_status_by_partition(key, [KEY, NEXT_KEY], partitions)
+        assert statuses == {KEY: AssetPartitionStatus.MATERIALIZED, NEXT_KEY: None}
+
+
+def test_a_reported_day_has_the_metadata_that_a_run_records(
+    local_installation: Installation, instance: dg.DagsterInstance, reports: DayReports
+):
+    local_installation.add(3)
+    local_installation.add(3, day=NEXT)
+    archive(local_installation, reports)
+    reports.purged(local_installation.purge())
+    assert local_installation.materialize(instance, NEXT_KEY).success
+    for key in ASSET_KEYS:
+        reported, recorded = of_day(instance, key, KEY), of_day(instance, key, NEXT_KEY)
+        assert {name: type(value) for name, value in reported.items()} == {
+            name: type(value) for name, value in recorded.items()
+        }
+        same = [name for name in recorded if name in ("dagster/row_count", "rows_appended", "deleted", "outcome")]
+        assert [reported[name] for name in same] == [recorded[name] for name in same]
+    preview = of_day(instance, ARCHIVE_CSV, KEY)["preview"].value
+    assert isinstance(preview, str)
+    assert preview.startswith("| id | event_id |")
+
+
+def test_the_gate_opens_for_a_reported_archive(
+    local_installation: Installation, instance: dg.DagsterInstance, reports: DayReports
+):
+    local_installation.add(3)
+    archive(local_installation, reports)
+    file = local_installation.lake.stat(local_installation.dataset.path(DAY))
+    record = latest_record(instance, DAY)
+    assert file is not None
+    assert (record.etag, record.rows, record.bytes) == (file.etag, 3, file.size_bytes)
+    result = local_installation.materialize(instance, KEY, only=["purged_events"])
+    assert metadata(result, "purged_events")["deleted"] == 3
+    assert local_installation.count() == 0
+
+
+def test_the_gate_stays_closed_where_a_run_before_the_report_recorded_another_file(
+    local_installation: Installation, instance: dg.DagsterInstance, reports: DayReports
+):
+    local_installation.add(3)
+    assert local_installation.materialize(instance, KEY, only=["archive_csv"]).success
+    local_installation.add(1, prefix="late")
+    local_installation.archive()  # of which nobody was told
+    assert not local_installation.materialize(instance, KEY, only=["purged_events"]).success
+    archive(local_installation, reports)
+    result = local_installation.materialize(instance, KEY, only=["purged_events"])
+    assert metadata(result, "purged_events")["deleted"] == 4
+
+
+def test_a_reported_day_is_not_out_of_date(
+    local_installation: Installation, instance: dg.DagsterInstance, reports: DayReports
+):
+    local_installation.add(3)
+    archive(local_installation, reports)
+    reports.purged(local_installation.purge())
+    definitions = build_definitions(PipelineSettings.load())
+    resolver = CachingStaleStatusResolver(instance, definitions.resolve_asset_graph(), LoadingContextForTest(instance))
+    for key in ASSET_KEYS:
+        assert resolver.get_status(key, KEY) == StaleStatus.FRESH, resolver.get_stale_causes(key, KEY)
+
+
+def test_an_unchanged_day_keeps_its_preview_and_reads_nothing_for_it(
+    local_installation: Installation, instance: dg.DagsterInstance, reports: DayReports, clean: pytest.MonkeyPatch
+):
+    local_installation.add(3)
+    archive(local_installation, reports)
+    before = of_day(instance, ARCHIVE_CSV, KEY)["preview"]
+    with clean.context() as patch:
+        patch.setattr(type(local_installation.lake), "head", None)
+        archive(local_installation, reports)
+    assert of_day(instance, ARCHIVE_CSV, KEY)["preview"] == before
+    local_installation.add(1, prefix="late")
+    archive(local_installation, reports)
+    preview = of_day(instance, ARCHIVE_CSV, KEY)["preview"].value
+    assert "late-2024-03-01-0" in str(preview)
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_a_verified_day_is_an_evaluation_of_its_check(
+    local_installation: Installation, instance: dg.DagsterInstance, reports: DayReports, damaged: bool
+):
+    local_installation.add(3)
+    archive(local_installation, reports)
+    if damaged:
+        file = local_installation.lake.stat(local_installation.dataset.path(DAY))
+        assert file is not None
+        local_installation.put(local_installation.content()[:-4], metadata=dict(file.metadata))
+    verified = verify_day(local_installation.dataset, DAY, table=None, lake=local_installation.lake)
+    reports.verified(verified)
+    key = dg.AssetCheckKey(ARCHIVE_CSV, ARCHIVE_IS_WHOLE)
+    (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=5)
+    assert record.event is not None
+    evaluation = record.event.asset_check_evaluation
+    assert evaluation is not None
+    assert (evaluation.passed, evaluation.partition) == (not damaged, KEY)
+    assert set(evaluation.metadata) == {"rows", "bytes", "seconds"}
+    assert evaluation.description == ("; ".join(verified.problems) if damaged else "good")
+
+
+def databases(home: Path) -> list[Path]:
+    found = [path for path in home.rglob("*.db") if path.is_file()]
+    assert found
+    return found
+
+
+def test_torn_records_are_one_clear_message(local_installation: Installation, reports: DayReports, home: Path):
+    local_installation.add(3)
+    archived = local_installation.archive()
+    for path in databases(home):
+        path.write_bytes(b"torn" * 2000)
+    with pytest.raises(RefusedError) as refused:
+        reports.archived(archived, local_installation.lake)
+    message = str(refused.value)
+    assert message.startswith(f'public."Event", {KEY}: what was done to this day could not be written')
+    assert "file is not a database" in message
+    assert "No row was deleted that is not in the day's file." in message
+    assert refused.value.__cause__ is None
+    assert local_installation.count() == 3
+
+
+def test_locked_records_are_one_clear_message(local_installation: Installation, reports: DayReports, home: Path):
+    local_installation.add(3)
+    archived = local_installation.archive()
+    (index,) = [path for path in databases(home) if path.name == "index.db"]
+    with closing(sqlite3.connect(index)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(RefusedError, match="database is locked"):
+            reports.archived(archived, local_installation.lake)
+    reports.archived(archived, local_installation.lake)
+
+
+def test_records_that_cannot_be_opened_are_refused(
+    local_installation: Installation, home: Path, clean: pytest.MonkeyPatch, closed_port: int
+):
+    clean.setenv("DAGSTER_HOME", "/nowhere/at/all")
+    with (
+        pytest.raises(ConfigurationError, match="DAGSTER_HOME holds '/nowhere/at/all'"),
+        reporting(local_installation.dataset),
+    ):
+        pass
+    database = f"{{db_name: dagster, hostname: 127.0.0.1, port: {closed_port}, username: dagster, password: s3cr3t}}"
+    (home / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_db: {database}}}}}")
+    clean.setenv("DAGSTER_HOME", str(home))
+    with (
+        pytest.raises(RefusedError, match="Dagster's own records are out of reach") as refused,
+        reporting(local_installation.dataset) as reports,
+    ):
+        reports.counted(DAY, aged_rows(local_installation.dataset, DAY, local_installation.postgres))
+    assert "s3cr3t" not in str(refused.value)
