@@ -11,7 +11,17 @@ from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError
 from event_archive.nightly.backlog import orphans_told
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.catalogue.dependents import (
+    delete_triggers,
+    publications_of_deletes,
+    references,
+    without_autovacuum,
+    without_replica_identity,
+)
+from event_archive.postgres.catalogue.privileges import row_security
+from event_archive.postgres.catalogue.relations import default_of, relation
+from event_archive.postgres.catalogue.server import is_on, setting_of_new_sessions
+from event_archive.postgres.session import Connection
 from event_archive.table.holds import holds
 from event_archive.table.rows import count_orphans
 from event_archive.table.shape import Table, reflect
@@ -23,49 +33,6 @@ ROWS = ("orphans", "holds")
 
 _UTC = {"UTC", "Etc/UTC", "UCT", "Etc/UCT", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal"}
 
-# The table and its partitions.
-_TREE = """
-WITH tree AS (SELECT %(oid)s::oid AS oid UNION SELECT relid FROM pg_partition_tree(%(oid)s::oid))
-"""
-_OID = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %s AND relname = %s"
-_TIME_DEFAULT = """
-SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
-WHERE adrelid = %(oid)s AND attname = %(column)s
-"""
-# 8 is TRIGGER_TYPE_DELETE; a partition's copy of its parent's trigger is left out.
-_TRIGGERS = """
-SELECT tgname, tgfoid::regproc::text FROM pg_trigger
-WHERE tgrelid IN (SELECT oid FROM tree) AND NOT tgisinternal AND tgparentid = 0 AND tgtype & 8 <> 0
-  AND tgenabled IN ('O', 'A') ORDER BY 1
-"""
-_REFERENCES = """
-SELECT conname, nspname, relname, ARRAY(SELECT attname::text FROM unnest(conkey) WITH ORDINALITY k(attnum, place)
-                                        JOIN pg_attribute a ON a.attrelid = conrelid AND a.attnum = k.attnum
-                                        ORDER BY place),
-       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = conrelid AND i.indisvalid AND i.indpred IS NULL
-               AND i.indkey[0] = ANY (conkey))
-FROM pg_constraint JOIN pg_class c ON c.oid = conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE contype = 'f' AND conparentid = 0 AND confrelid IN (SELECT oid FROM tree) ORDER BY 1
-"""
-_PUBLICATIONS = """
-SELECT DISTINCT p.pubname FROM pg_publication p JOIN pg_publication_tables t USING (pubname)
-JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-WHERE p.pubdelete AND c.oid IN (SELECT oid FROM tree) ORDER BY 1
-"""
-_WITHOUT_IDENTITY = """
-SELECT format('%%I.%%I', nspname, relname) FROM pg_class c JOIN tree USING (oid)
-JOIN pg_namespace n ON n.oid = relnamespace
-WHERE relkind = 'r' AND relreplident <> 'f' AND NOT EXISTS (
-  SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
-  AND CASE relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END) ORDER BY 1
-"""
-_NOT_VACUUMED = """
-SELECT format('%%I.%%I', nspname, relname) FROM pg_class c JOIN tree USING (oid)
-JOIN pg_namespace n ON n.oid = relnamespace
-WHERE relkind = 'r' AND EXISTS (SELECT FROM pg_options_to_table(reloptions)
-                                WHERE option_name = 'autovacuum_enabled' AND NOT option_value::boolean) ORDER BY 1
-"""
-
 
 def table(patient: Patient) -> Iterator[Finding]:
     """The table's shape and surroundings."""
@@ -73,7 +40,9 @@ def table(patient: Patient) -> Iterator[Finding]:
     name = settings.dataset.table
     with reading(services.primary(settings), str(name)) as connection:
         shape = reflect(connection, settings.dataset)
-        (oid,) = one(connection, _OID, name.schema, name.name)
+        found = relation(connection, name.schema, name.name)
+        # It is locked and cannot have gone.
+        oid = found.oid if found else 0
         yield _shape(shape)
         yield _time_index(shape)
         yield _time_zone(connection, shape, oid)
@@ -102,10 +71,6 @@ def rows(patient: Patient) -> Iterator[Finding]:
     yield Finding("holds", "good", counted(days, "day is held", "days are held") if days else "no day is held")
 
 
-def _tree(connection: Connection, query: str, oid: int) -> list[tuple[str, ...]]:
-    return connection.execute(sql.SQL(_TREE + query), {"oid": oid}).fetchall()
-
-
 def _shape(shape: Table) -> Finding:
     dataset = shape.dataset
     key = ", ".join(map(quoted, shape.key))
@@ -126,22 +91,21 @@ def _time_index(shape: Table) -> Finding:
 
 def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
     """A default of the column is evaluated in the writer's time zone; the pipeline's own is pinned."""
-    (zone,) = one(connection, "SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'")
-    values = {"oid": oid, "column": shape.dataset.time_column}
-    default = connection.execute(_TIME_DEFAULT, values).fetchone()
+    zone = setting_of_new_sessions(connection, "TimeZone")
+    default = default_of(connection, oid, shape.dataset.time_column)
     if zone in _UTC or default is None or shape.time_type == "timestamp with time zone":
         return Finding("time_zone", "good", f"{zone} by default; the pipeline itself always uses UTC")
     return Finding(
         "time_zone",
         "warning",
-        f"sessions begin in {zone}, so that the default of {quoted(shape.dataset.time_column)}, {default[0]}, is local "
+        f"sessions begin in {zone}, so that the default of {quoted(shape.dataset.time_column)}, {default}, is local "
         "time where the writer does not say otherwise; it is archived as if it were UTC",
         "See that writers set the time in UTC, or make the column timestamptz.",
     )
 
 
 def _triggers(connection: Connection, oid: int) -> Finding:
-    found = _tree(connection, _TRIGGERS, oid)
+    found = delete_triggers(connection, oid)
     if not found:
         return Finding("triggers", "good", "none fires on DELETE")
     named = ", ".join(f"{quoted(name)} ({function})" for name, function in found)
@@ -154,16 +118,18 @@ def _triggers(connection: Connection, oid: int) -> Finding:
 
 
 def _foreign_keys(connection: Connection, oid: int) -> Finding:
-    found = _tree(connection, _REFERENCES, oid)
+    found = references(connection, oid)
     if not found:
         return Finding("foreign_keys", "good", "none refers to the table")
     named, remedies = [], ["Remove or archive referring rows before their events' day is aged."]
-    for constraint, schema, name, columns, indexed in found:
-        referring = TableName(schema, name)
-        named.append(f"{quoted(constraint)} of {referring}" + ("" if indexed else ", which no index serves"))
-        if not indexed:
+    for reference in found:
+        referring = TableName(reference.schema, reference.table)
+        unserved = "" if reference.indexed else ", which no index serves"
+        named.append(f"{quoted(reference.constraint)} of {referring}{unserved}")
+        if not reference.indexed:
             index = sql.SQL("CREATE INDEX CONCURRENTLY ON {} ({});").format(
-                sql.Identifier(schema, name), sql.SQL(", ").join(map(sql.Identifier, columns))
+                sql.Identifier(referring.schema, referring.name),
+                sql.SQL(", ").join(map(sql.Identifier, reference.columns)),
             )
             remedies.append(index.as_string(None))
     return Finding(
@@ -176,24 +142,22 @@ def _foreign_keys(connection: Connection, oid: int) -> Finding:
 
 
 def _row_security(connection: Connection, oid: int, name: TableName) -> Finding:
-    enabled, active = one(
-        connection, "SELECT relrowsecurity, row_security_active(oid) FROM pg_class WHERE oid = %s", oid
-    )
-    if active:
+    security = row_security(connection, oid)
+    if security.applies:
         return Finding(
             "row_security",
             "bad",
             f"policies of {name} may hide rows from {quoted(connection.info.user)}: their days would look done",
             "Connect as a role with BYPASSRLS, or as the table's owner.",
         )
-    return Finding("row_security", "good", "does not apply to this role" if enabled else "not enabled")
+    return Finding("row_security", "good", "does not apply to this role" if security.enabled else "not enabled")
 
 
 def _replication(connection: Connection, oid: int, prefix: str | None) -> Finding:
-    published = ", ".join(quoted(name) for (name,) in _tree(connection, _PUBLICATIONS, oid))
+    published = ", ".join(map(quoted, publications_of_deletes(connection, oid)))
     if not published:
         return Finding("replication", "good", "no publication carries deletes of the table")
-    if without := ", ".join(name for (name,) in _tree(connection, _WITHOUT_IDENTITY, oid)):
+    if without := ", ".join(without_replica_identity(connection, oid)):
         return Finding(
             "replication",
             "bad",
@@ -212,17 +176,14 @@ def _replication(connection: Connection, oid: int, prefix: str | None) -> Findin
 
 
 def _autovacuum(connection: Connection, oid: int) -> Finding:
-    (on,) = one(
-        connection, "SELECT current_setting('autovacuum')::boolean AND current_setting('track_counts')::boolean"
-    )
-    if not on:
+    if not (is_on(connection, "autovacuum") and is_on(connection, "track_counts")):
         return Finding(
             "autovacuum",
             "warning",
             "off on this server: the space of deleted rows is never used again",
-            "ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf();",
+            "ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_catalog.pg_reload_conf();",
         )
-    if without := [name for (name,) in _tree(connection, _NOT_VACUUMED, oid)]:
+    if without := without_autovacuum(connection, oid):
         return Finding(
             "autovacuum",
             "warning",

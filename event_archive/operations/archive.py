@@ -23,10 +23,11 @@ from event_archive.errors import FileChangedError, IntegrityError, LockedError
 from event_archive.lake.protocol import Lake, StoredFile, Upload
 from event_archive.operations.readback import Readback, load, load_verbatim, types_hash
 from event_archive.operations.site import Site
+from event_archive.postgres.catalogue.relations import Column
 from event_archive.postgres.session import Connection, Isolation, copy_out
 from event_archive.table.locks import lock_day
 from event_archive.table.rows import has_rows
-from event_archive.table.shape import SOURCE, Column, Table, reflect
+from event_archive.table.shape import SOURCE, Table, reflect
 
 logger = logging.getLogger(__name__)
 

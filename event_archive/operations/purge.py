@@ -93,7 +93,7 @@ def purge_day(
     reason: str | None = None
     try:
         with site.postgres.transaction(f"{dataset.table}, {day}") as connection:
-            dataset.require_aged(day, one(connection, "SELECT now()")[0])
+            dataset.require_aged(day, one(connection, "SELECT pg_catalog.now()")[0])
             if not lock_day(connection, dataset, day):
                 outcome = "locked"
             elif (reason := hold_on(connection, dataset, day)) is not None:
@@ -115,7 +115,7 @@ def purge_day(
 
 def _announce(connection: Connection, dataset: Dataset, day: date, prefix: str) -> None:
     message = json.dumps({"table": str(dataset.table), "day": day.isoformat()})
-    connection.execute("SELECT pg_logical_emit_message(true, %s, %s)", (prefix, message))
+    connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, %s, %s)", (prefix, message))
 
 
 def _delete(connection: Connection, site: Site, day: date, record: Record, progress: Progress) -> tuple[int, int]:

@@ -13,10 +13,11 @@ from psycopg import sql
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import day_range
 from event_archive.errors import BusyError, EventArchiveError, RefusedError
+from event_archive.postgres.catalogue.privileges import grantees
+from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.locks import lock_day, lock_table
-from event_archive.table.shape import exists
 
 HOLD_TABLE = "event_archive_hold"
 
@@ -33,12 +34,6 @@ CREATE TABLE {} (
 _HOLD = "INSERT INTO {} (table_name, day, reason) VALUES ({}, {}, {}) ON CONFLICT DO NOTHING"
 _OTHER_HOLD = """
 SELECT day, reason FROM {} WHERE table_name = {} AND day BETWEEN {} AND {} AND reason <> {} ORDER BY day LIMIT 1
-"""
-# Whoever purges has to see the holds.
-_PURGING_ROLES = """
-SELECT DISTINCT rolname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
-CROSS JOIN aclexplode(coalesce(relacl, acldefault('r', relowner))) AS granted LEFT JOIN pg_roles AS r ON r.oid = grantee
-WHERE nspname = %s AND relname = %s AND privilege_type = 'DELETE' AND (grantee = 0 OR rolname IS NOT NULL)
 """
 # Days of one reason that follow one another are one hold to a person.
 _HOLDS = """
@@ -122,7 +117,9 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
 
 def _create(connection: Connection, dataset: Dataset) -> None:
     connection.execute(sql.SQL(_CREATE).format(_table(dataset)))
-    for (role,) in connection.execute(_PURGING_ROLES, (dataset.table.schema, dataset.table.name)).fetchall():
+    events = relation(connection, dataset.table.schema, dataset.table.name)
+    # Whoever purges has to see the holds.
+    for role in grantees(connection, events.oid, "DELETE") if events else ():
         grantee = sql.Identifier(role) if role else sql.SQL("PUBLIC")
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(_table(dataset), grantee))
 
@@ -176,4 +173,4 @@ def _table(dataset: Dataset) -> sql.Composable:
 
 
 def _exist(connection: Connection, dataset: Dataset) -> bool:
-    return exists(connection, TableName(dataset.table.schema, HOLD_TABLE))
+    return relation(connection, dataset.table.schema, HOLD_TABLE) is not None

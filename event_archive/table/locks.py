@@ -8,6 +8,10 @@ from datetime import date
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.postgres.session import Connection, one
 
+_LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
+_TRY_LOCK = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
+_TRY_LOCK_SHARED = "SELECT pg_catalog.pg_try_advisory_xact_lock_shared(pg_catalog.hashtextextended(%s, 0))"
+
 
 def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool = False, shared: bool = False) -> bool:
     """Takes the lock on the table and the day, until the transaction ends.
@@ -24,13 +28,11 @@ def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool 
     """
     name = f"event_archive {dataset.table} {day}"
     if wait:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+        connection.execute(_LOCK, (name,))
         return True
-    if shared:
-        return bool(one(connection, "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", name)[0])
-    return bool(one(connection, "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", name)[0])
+    return bool(one(connection, _TRY_LOCK_SHARED if shared else _TRY_LOCK, name)[0])
 
 
 def lock_table(connection: Connection, name: TableName) -> None:
     """Waits until nobody else makes this table or adds columns to it; in this transaction, nobody else does."""
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"event_archive {name}",))
+    connection.execute(_LOCK, (f"event_archive {name}",))

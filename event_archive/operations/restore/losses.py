@@ -4,8 +4,6 @@ A value that was written as ``1.23456`` still parses where its column has become
 PostgreSQL prints of it has then lost digits; what another tool wrote as ``2024-03-01T01:02:03Z`` has lost nothing.
 """
 
-import re
-
 from psycopg import sql
 
 from event_archive.domain.progress import Progress
@@ -55,7 +53,7 @@ def losses(
             name=sql.Identifier(column.name),
             value=_value(column.name),
             file=_text(column.name),
-            same=sql.SQL(_same(column.type, connection.info.server_version)).format(
+            same=sql.SQL(_same(column.plain_type, connection.info.server_version)).format(
                 file=_text(column.name), value=_value(column.name)
             ),
         )
@@ -71,9 +69,9 @@ def losses(
     return {column.name: count for column, count in zip(columns, found, strict=True) if count}
 
 
-def _same(column_type: str, server_version: int) -> str:
+def _same(plain_type: str, server_version: int) -> str:
     """The condition that two texts are one value of a type, where it has a rule of its own."""
-    rule = _SAME.get(re.sub(r"\(.*?\)", "", column_type), "false")
+    rule = _SAME.get(plain_type, "false")
     return "false" if rule == _JSONB and server_version < _IS_JSON_SINCE else rule
 
 

@@ -13,10 +13,12 @@ from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.readback import READBACK, Readback
+from event_archive.postgres.catalogue.dependents import shares_rows
+from event_archive.postgres.catalogue.relations import Column, comment_on, relation
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, one
 from event_archive.table.locks import lock_table
-from event_archive.table.shape import Column, Table, exists, key_of, reflect
+from event_archive.table.shape import Table, key_of, reflect
 
 logger = logging.getLogger(__name__)
 
@@ -38,24 +40,6 @@ ADVICE = Advice(
         "3F000": "Create that schema, or name another table with --table.",
     },
 )
-_ONE_TREE = """
-WITH RECURSIVE
-  named_(oid, place) AS (
-    SELECT c.oid, place FROM (VALUES (%s, %s, 'source'), (%s, %s, 'target')) AS names_(schema, name, place)
-    JOIN pg_namespace AS n ON nspname = schema JOIN pg_class AS c ON relnamespace = n.oid AND relname = name),
-  below_(oid) AS (
-    SELECT oid FROM named_ WHERE place = 'source'
-    UNION SELECT inhrelid FROM pg_inherits JOIN below_ ON inhparent = below_.oid),
-  above_(oid) AS (
-    SELECT oid FROM named_ WHERE place = 'source'
-    UNION SELECT inhparent FROM pg_inherits JOIN above_ ON inhrelid = above_.oid)
-SELECT EXISTS (SELECT FROM named_ WHERE place = 'target'
-               AND oid IN (SELECT oid FROM below_ UNION SELECT oid FROM above_))
-"""
-_COMMENT = """
-SELECT obj_description(c.oid, 'pg_class') FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
-WHERE nspname = %s AND relname = %s
-"""
 
 
 def target_named(dataset: Dataset, name: str | None = None, *, in_place: bool = False) -> TableName:
@@ -93,13 +77,15 @@ def open_target(connection: Connection, dataset: Dataset, target: TableName) -> 
         RefusedError: it cannot be filled, or holds rows of the source.
     """
     if target != dataset.table:
-        if one(connection, _ONE_TREE, dataset.table.schema, dataset.table.name, target.schema, target.name)[0]:
+        source = relation(connection, dataset.table.schema, dataset.table.name)
+        present = relation(connection, target.schema, target.name)
+        if source and present and shares_rows(connection, source.oid, present.oid):
             raise RefusedError(
                 f"{target} is a partition, a child or a parent of {dataset.table}: its rows are the source's. Restore "
                 "into another table with --table, or into the source with --in-place."
             )
         lock_table(connection, target)
-        if not exists(connection, target):
+        if relation(connection, target.schema, target.name) is None:
             _create(connection, reflect(connection, dataset, "copy"), target)
     return reflect(connection, replace(dataset, table=target), "fill")
 
@@ -132,7 +118,8 @@ def widened(connection: Connection, dataset: Dataset, readback: Readback, file: 
     if extra and target == dataset.table:
         logger.warning("%s: the table has no column %s any more; it is not restored", target, named)
     elif extra:
-        if one(connection, _COMMENT, target.schema, target.name)[0] != _comment(dataset):
+        present = relation(connection, target.schema, target.name)
+        if present is None or comment_on(connection, present.oid) != _comment(dataset):
             raise RefusedError(
                 f"{file.path}: {target} lacks columns of it: {named}. Nothing was restored. Add them to that table (as "
                 "text, if nothing else), or restore into a new one: --table NAME."
@@ -142,7 +129,9 @@ def widened(connection: Connection, dataset: Dataset, readback: Readback, file: 
             connection.execute(
                 sql.SQL("ALTER TABLE {} ADD COLUMN {} text").format(table.identifier, sql.Identifier(name))
             )
-        table = replace(table, columns=table.columns + tuple(Column(name, "text", nullable=True) for name in extra))
+        table = replace(
+            table, columns=table.columns + tuple(Column(name, "text", "text", nullable=True) for name in extra)
+        )
     held = tuple(column for column in table.columns if column.name in readback.columns)
     return replace(readback, table=replace(table, columns=held))
 
