@@ -152,7 +152,7 @@ def _archive_metadata(archived: ArchivedDay) -> dict[str, Any]:
         "sha256": manifest.sha256 if manifest else dg.MetadataValue.null(),
         "etag": archived.etag or dg.MetadataValue.null(),
         "dagster/column_schema": dg.TableSchema(columns=columns),
-        "preview": dg.MetadataValue.md(preview(archived.head)),
+        "preview": dg.MetadataValue.md(preview(b"")),
         "seconds": archived.seconds,
         "rows_per_second": archived.rows_appended / archived.seconds,
         "manifest": dg.MetadataValue.json(manifest.to_json()) if manifest else dg.MetadataValue.null(),

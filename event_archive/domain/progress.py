@@ -3,7 +3,10 @@
 import time
 from typing import Literal, Protocol
 
-Phase = Literal["counting", "exporting", "reading back", "comparing and deleting", "restoring", "verifying", "adopting"]
+Phase = Literal[
+    "counting", "exporting", "reading back", "reading as text", "comparing and deleting", "restoring", "verifying",
+    "adopting",
+]  # fmt: skip
 
 
 class Progress(Protocol):

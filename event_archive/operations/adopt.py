@@ -7,7 +7,7 @@ from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
-from event_archive.operations.readback import load
+from event_archive.operations.loading import load
 from event_archive.operations.site import Site
 from event_archive.table.shape import reflect
 

@@ -13,26 +13,27 @@ import time
 from dataclasses import dataclass
 from datetime import date
 
-from psycopg import sql
-
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import now_utc
-from event_archive.domain.manifest import Hashes, Manifest
+from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, PacedExport, Progress
+from event_archive.domain.record import Record
 from event_archive.errors import FileChangedError, IntegrityError, LockedError
-from event_archive.lake.protocol import Lake, StoredFile, Upload
-from event_archive.operations.readback import Readback, load, load_verbatim, types_hash
+from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.export import Export, has_any, rows_of_day
+from event_archive.operations.loading import load
+from event_archive.operations.readback import Readback, types_hash
 from event_archive.operations.site import Site
+from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
-from event_archive.postgres.session import Connection, Isolation, copy_out
+from event_archive.postgres.session import Connection, Isolation
 from event_archive.table.locks import lock_day
 from event_archive.table.rows import has_rows
-from event_archive.table.shape import SOURCE, Table, reflect
+from event_archive.table.shape import Table, reflect
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-_HEAD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,6 @@ class ArchivedDay:
         manifest: None where there is no file.
         rows_appended: rows that this call wrote, of ``manifest.rows``.
         columns: the table's.
-        head: the first bytes of the file.
         seconds: how long the call took.
     """
 
@@ -58,13 +58,17 @@ class ArchivedDay:
     manifest: Manifest | None
     rows_appended: int
     columns: tuple[Column, ...]
-    head: bytes
     seconds: float
 
     @property
     def rows(self) -> int:
         """Records in the file."""
         return self.manifest.rows if self.manifest else 0
+
+    @property
+    def record(self) -> Record:
+        """The gate of a purge that follows in the same process; a materialization's metadata say the same."""
+        return Record(self.etag, self.rows, self.manifest.bytes if self.manifest else 0, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,6 @@ class _Written:
     manifest: Manifest | None
     rows_appended: int
     columns: tuple[Column, ...]
-    head: bytes
 
 
 def archive_day(
@@ -120,7 +123,6 @@ def archive_day(
         manifest=written.manifest,
         rows_appended=written.rows_appended,
         columns=written.columns,
-        head=written.head,
         seconds=time.monotonic() - started,
     )
 
@@ -139,7 +141,7 @@ def _write(
         logger.info("%s, %s: another run purges this day; its file is left as it stands", dataset.table, day)
     late = free and has_rows(connection, table, day)
     if manifest and not late:
-        return _Written(file, manifest, 0, table.columns, _peek(lake, file))
+        return _Written(file, manifest, 0, table.columns)
     readback = load(connection, table, lake, file, progress)
     if manifest:
         manifest.require(file, readback.manifest)
@@ -150,19 +152,19 @@ def _write(
             "it, or move it elsewhere."
         )
     if not late:
-        return _Written(file, readback.manifest, 0, table.columns, readback.head)
+        return _Written(file, readback.manifest, 0, table.columns)
     return _write_late(connection, table, day, lake, file, manifest, readback, progress)
 
 
 def _write_first(connection: Connection, table: Table, day: date, lake: Lake, progress: Progress) -> _Written:
     """A new file with a header and all rows of the day; none where there are no rows."""
     with lake.write(table.dataset.path(day), replaces=None) as upload:
-        export = _Export(upload, progress, Hashes())
-        rows = export.copy(connection, _rows_of_day(table, day, table.names), with_header=True)
+        export = Export(upload, progress)
+        rows = export.copy(connection, rows_of_day(table, day, table.names), with_header=True)
         if not rows:
-            return _Written(None, None, 0, table.columns, b"")
+            return _Written(None, None, 0, table.columns)
         file, manifest = export.commit(table, table.names, rows, types=types_hash(table, table.names))
-        return _Written(file, manifest, rows, table.columns, bytes(export.head))
+        return _Written(file, manifest, rows, table.columns)
 
 
 def _write_late(
@@ -182,82 +184,23 @@ def _write_late(
     """
     columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
     append = bool(manifest) and readback.takes_more_rows and columns == readback.columns and lake.appendable(file)
-    missing = _rows_of_day(table, day, columns, unless=readback)
-    if manifest and not append and not _any(connection, missing):
-        return _Written(file, manifest, 0, table.columns, readback.head)
+    missing = rows_of_day(table, day, columns, unless=readback)
+    if manifest and not append and not has_any(connection, missing):
+        return _Written(file, manifest, 0, table.columns)
     with lake.write(file.path, replaces=file, append=append) as upload:
-        export = _Export(upload, progress, readback.hashes.copy() if append else Hashes())
-        rows_kept = readback.rows
         if not append:
             load_verbatim(connection, readback, lake, file, progress)
-            rows_kept = export.copy(connection, readback.everything(columns), with_header=True)
+        export = Export(upload, progress, readback.hashes.copy() if append else None)
+        rows_kept = readback.rows
+        if not append:
+            rows_kept = export.copy(connection, verbatim_rows(readback, columns), with_header=True)
         rows_appended = export.copy(connection, missing)
         if append and not rows_appended:
-            return _Written(file, manifest, 0, table.columns, readback.head)
-        head = readback.head if append else bytes(export.head)
+            return _Written(file, manifest, 0, table.columns)
         # What was rewritten, or written before a column changed its type, is of several kinds.
         types = types_hash(table, columns)
         of_one_kind = append and manifest is not None and manifest.types == types
         new_file, new_manifest = export.commit(
             table, columns, rows_kept + rows_appended, types=types if of_one_kind else ""
         )
-        return _Written(new_file, new_manifest, rows_appended, table.columns, head)
-
-
-class _Export:
-    """Rows on their way from PostgreSQL into an upload, hashed as they pass."""
-
-    def __init__(self, upload: Upload, progress: Progress, hashes: Hashes) -> None:
-        self.upload = upload
-        self.progress = progress
-        self.hashes = hashes
-        self.head = bytearray()
-
-    def copy(self, connection: Connection, query: sql.Composable, *, with_header: bool = False) -> int:
-        """Copies what a query returns, as CSV, and returns how many rows that were."""
-        self.progress.begin("exporting")
-        statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER {}, ENCODING 'UTF8')").format(
-            query, sql.SQL("true" if with_header else "false")
-        )
-        return copy_out(connection, statement, self._take)
-
-    def _take(self, piece: bytearray, rows: int) -> None:
-        self.hashes.update(piece)
-        self.upload.write(piece)
-        if len(self.head) < _HEAD_BYTES:
-            self.head += piece[:_HEAD_BYTES]
-        self.progress.advance(rows, len(piece))
-
-    def commit(self, table: Table, columns: tuple[str, ...], rows: int, *, types: str) -> tuple[StoredFile, Manifest]:
-        """Makes the file appear, with its manifest."""
-        manifest = self.hashes.manifest(str(table.dataset.table), columns, rows, types=types)
-        return self.upload.commit(manifest.to_metadata()), manifest
-
-
-def _rows_of_day(
-    table: Table, day: date, columns: tuple[str, ...], *, unless: Readback | None = None
-) -> sql.Composable:
-    """The day's rows by time and key, in the order of ``columns``; without those that stand in the file already."""
-    names = [
-        sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) if name in table.names else sql.SQL("NULL")
-        for name in columns
-    ]
-    order = [table.time, *(sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in table.key)]
-    condition = table.within(day, day)
-    if unless:
-        condition = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} WHERE {})").format(
-            condition, unless.current, unless.identical
-        )
-    return sql.SQL("SELECT {} FROM {} AS {} WHERE {} ORDER BY {}").format(
-        sql.SQL(", ").join(names), table.identifier, SOURCE, condition, sql.SQL(", ").join(order)
-    )
-
-
-def _any(connection: Connection, query: sql.Composable) -> bool:
-    return connection.execute(sql.SQL("{} LIMIT 1").format(query)).fetchone() is not None
-
-
-def _peek(lake: Lake, file: StoredFile) -> bytes:
-    """The first bytes of a file."""
-    with lake.read(file) as blocks:
-        return next(blocks, b"")[:_HEAD_BYTES]
+        return _Written(new_file, new_manifest, rows_appended, table.columns)

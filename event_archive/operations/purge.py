@@ -21,7 +21,8 @@ from event_archive.domain.record import Record
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
-from event_archive.operations.readback import Readback, load
+from event_archive.operations.loading import load
+from event_archive.operations.readback import Readback
 from event_archive.operations.site import Site
 from event_archive.postgres.session import Connection, one
 from event_archive.table.holds import hold_on

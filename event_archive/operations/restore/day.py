@@ -18,7 +18,8 @@ from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.readback import ARCHIVED, READBACK, Readback, load, types_hash
+from event_archive.operations.loading import load
+from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hash
 from event_archive.operations.restore.losses import losses
 from event_archive.operations.restore.target import (
     ADVICE,

@@ -8,7 +8,8 @@ from psycopg import sql
 
 from event_archive.domain.progress import Progress
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.readback import READBACK, VERBATIM, Readback, load_verbatim
+from event_archive.operations.readback import READBACK, Readback
+from event_archive.operations.verbatim import VERBATIM, load_verbatim
 from event_archive.postgres.session import Connection, one
 
 _IS_JSON_SINCE = 160000
