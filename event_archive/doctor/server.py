@@ -1,4 +1,4 @@
-"""PostgreSQL apart from the table. Here: the server, the role's privileges, the replica. Changes nothing."""
+"""The PostgreSQL server, the role's privileges, the replica. Not here: the table. Changes nothing."""
 
 import time
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from event_archive.domain.dataset import TableName, quoted
 from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema
 from event_archive.postgres.catalogue.server import is_standby, lag_behind, setting_of_new_sessions, written_wal
 from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import HOLD_TABLE
 from event_archive.table.shape import reflect
 
@@ -21,8 +22,11 @@ SERVER = ("postgres", "postgres_tls", "postgres_primary", "privileges")
 REPLICA = ("replica",)
 
 OLDEST_SUPPORTED = 140000
+"""As ``server_version_num`` says it."""
 MOST_LAG_SECONDS = 60
+"""A standby that is further behind serves exports that lack rows, which the next run then appends."""
 
+# A person waits for the doctor: a busy server is a finding soon.
 _LOCK_TIMEOUT_SECONDS = 5
 _STATEMENT_TIMEOUT_SECONDS = 20
 
@@ -35,7 +39,9 @@ def reading(database: Postgres, subject: str) -> Iterator[Connection]:
         UnreachableError, RefusedError, BusyError: as PostgreSQL says.
     """
     patient = replace(database, lock_timeout_seconds=_LOCK_TIMEOUT_SECONDS)
-    with patient.transaction(subject, statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS) as connection:
+    with patient.transaction(
+        subject, statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS, advice=ARCHIVE_ADVICE
+    ) as connection:
         connection.execute("SET TRANSACTION READ ONLY")
         yield connection
 
@@ -57,12 +63,12 @@ def server(patient: Patient) -> Iterator[Finding]:
 def _version(connection: Connection) -> Finding:
     info = connection.info
     (version,) = one(connection, "SHOW server_version")
-    told = f"PostgreSQL {version}, database {quoted(info.dbname)} as {quoted(info.user)}"
+    server = f"PostgreSQL {version}, database {quoted(info.dbname)} as {quoted(info.user)}"
     if info.server_version < OLDEST_SUPPORTED:
         return Finding(
-            "postgres", "warning", f"{told}: older than what is supported", "Upgrade to PostgreSQL 14 or newer."
+            "postgres", "warning", f"{server}: older than what is supported", "Upgrade to PostgreSQL 14 or newer."
         )
-    return Finding("postgres", "good", told)
+    return Finding("postgres", "good", server)
 
 
 def _tls(connection: Connection) -> Finding:

@@ -1,4 +1,4 @@
-"""The events table. Here: what about it makes a purge fail, slow or far-reaching. Only reads."""
+"""What about the archived table makes a purge fail, or slow, or change more than its rows. Only reads."""
 
 from collections.abc import Iterator
 
@@ -41,7 +41,7 @@ def table(patient: Patient) -> Iterator[Finding]:
     with reading(services.primary(settings), str(name)) as connection:
         shape = reflect(connection, settings.dataset)
         found = relation(connection, name.schema, name.name)
-        # It is locked and cannot have gone.
+        # It is locked, so that it is still there.
         oid = found.oid if found else 0
         yield _shape(shape)
         yield _time_index(shape)
@@ -54,7 +54,7 @@ def table(patient: Patient) -> Iterator[Finding]:
 
 
 def rows(patient: Patient) -> Iterator[Finding]:
-    """Rows that no night will purge: those of no day, those of held days."""
+    """Rows that no night purges: those of no day, and those of held days."""
     dataset, primary = patient.settings.dataset, services.primary(patient.settings)
     try:
         with reading(primary, str(dataset.table)) as connection:
@@ -90,7 +90,7 @@ def _time_index(shape: Table) -> Finding:
 
 
 def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
-    """A default of the column is evaluated in the writer's time zone; the pipeline's own is pinned."""
+    """A default such as ``now()`` depends on the writer's time zone, where the column has none."""
     zone = setting_of_new_sessions(connection, "TimeZone")
     default = default_of(connection, oid, shape.dataset.time_column)
     if zone in _UTC or default is None or shape.time_type == "timestamp with time zone":

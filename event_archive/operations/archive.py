@@ -1,11 +1,11 @@
 """Writes the rows of one aged day into the day's file. Deletes nothing.
 
-The order is what makes it safe: the file is stat'ed first, the rows are read after that, and the file is committed on
-the condition that it is still the one that was stat'ed. So no older view of the table can ever write over a newer file.
-A run that loses the race starts again with a new stat and a new look at the table.
+The order makes it safe: first the file is stat'ed, then the rows are read, then the file is committed on condition that
+it is still the one that was stat'ed. So an older view of the table can never replace a newer file. A run that loses the
+race starts again with a new stat and a new look at the table.
 
-An append keeps purges of its day away by the day's lock, taken before the rows are read: else a row that changed there
-and back could be purged by the file's last form while an append of the form between is on its way, and end as that.
+An append takes the day's lock before it reads the rows, which keeps purges of the day away. Otherwise a row that went
+from A to B and back to A could be purged as A while B is being appended, and B would be the last form in the file.
 """
 
 import logging
@@ -27,6 +27,7 @@ from event_archive.operations.site import Site
 from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
 from event_archive.postgres.session import Connection, Isolation
+from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.locks import lock_day
 from event_archive.table.rows import has_rows
 from event_archive.table.shape import Table, reflect
@@ -82,19 +83,19 @@ class _Written:
 def archive_day(
     site: Site, day: date, *, max_bytes_per_second: int | None = None, progress: Progress = NO_PROGRESS
 ) -> ArchivedDay:
-    """Brings the day's file up to date with the table: a new file, an append, or nothing at all.
+    """Brings the day's file up to date with the table: writes a new file, appends to it, or leaves it unread.
 
     Args:
         site: the dataset in its place. What a lagging replica lacks, the next run appends.
         day: must be aged by this machine's clock.
-        max_bytes_per_second: read rows no faster than that; a read that takes longer holds its snapshot longer.
-        progress: told of every piece.
+        max_bytes_per_second: read rows no faster than that. A slower read keeps its snapshot for longer.
+        progress: is told of every piece.
 
     Raises:
         NotAgedError: the day is too young, or before the first that is archived.
         IntegrityError: the file contradicts its manifest.
         FileChangedError: three races for the file were lost.
-        LockedError: another run holds the day, whose file is another tool's.
+        LockedError: the day's file is another tool's, and another run holds the day.
         RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says.
     """
     started = time.monotonic()
@@ -108,13 +109,15 @@ def archive_day(
         try:
             # An append reads its rows in one statement, whose snapshot must be younger than the day's lock.
             isolation: Isolation = "READ COMMITTED" if file else "REPEATABLE READ"
-            with source.transaction(f"{dataset.table}, {day}", isolation=isolation) as connection:
+            with source.transaction(
+                f"{dataset.table}, {day}", isolation=isolation, advice=ARCHIVE_ADVICE
+            ) as connection:
                 written = _write(connection, dataset, day, lake, file, progress)
             break
         except FileChangedError:
             if attempt == _ATTEMPTS:
                 raise
-            logger.info("%s: %s was written by somebody else meanwhile; starting again", dataset.table, path)
+            logger.info("%s: %s was written by another run meanwhile; starting again", dataset.table, path)
     return ArchivedDay(
         day=day,
         path=path,
@@ -138,7 +141,7 @@ def _write(
     if not free:
         if manifest is None:
             raise LockedError(f"{dataset.table}, {day}: another run holds this day; the next run goes on.")
-        logger.info("%s, %s: another run purges this day; its file is left as it stands", dataset.table, day)
+        logger.info("%s, %s: another run purges this day; its file stays as it is", dataset.table, day)
     late = free and has_rows(connection, table, day)
     if manifest and not late:
         return _Written(file, manifest, 0, table.columns)
@@ -147,9 +150,9 @@ def _write(
         manifest.require(file, readback.manifest)
     elif missing_key := [name for name in table.key if name not in readback.columns]:
         raise IntegrityError(
-            f"{file.path}: it has no manifest, being another tool's, and its header lacks the key: "
-            f"{', '.join(missing_key)}. Nothing was written or deleted. Its rows cannot be told apart: add the key to "
-            "it, or move it elsewhere."
+            f"{file.path}: another tool wrote it, for it has no manifest, and its header lacks the key: "
+            f"{', '.join(missing_key)}. Nothing was written or deleted. Without the key its rows cannot be compared: "
+            "add the key to the file, or move it elsewhere."
         )
     if not late:
         return _Written(file, readback.manifest, 0, table.columns)
@@ -177,10 +180,10 @@ def _write_late(
     readback: Readback,
     progress: Progress,
 ) -> _Written:
-    """The rows that the file lacks, behind those it has: as an append where that is possible, else as a whole.
+    """Writes the rows that the file lacks behind those it has: as an append where possible, else the whole file anew.
 
-    The whole file is written anew where the table has columns that the header lacks, and where the file's blocks or its
-    line ends are not ours. Every row that was in it stays, in its place, every value as it was.
+    The whole file is written where the table has columns that the header lacks, and where the file's blocks or its
+    line ends are not ours. Every row keeps its place in the file, and every value its text.
     """
     columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
     append = bool(manifest) and readback.takes_more_rows and columns == readback.columns and lake.appendable(file)
@@ -197,7 +200,7 @@ def _write_late(
         rows_appended = export.copy(connection, missing)
         if append and not rows_appended:
             return _Written(file, manifest, 0, table.columns)
-        # What was rewritten, or written before a column changed its type, is of several kinds.
+        # Rows of a rewrite, or from before a column changed its type, were not all written as these types.
         types = types_hash(table, columns)
         of_one_kind = append and manifest is not None and manifest.types == types
         new_file, new_manifest = export.commit(

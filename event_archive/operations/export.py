@@ -1,4 +1,4 @@
-"""Rows of a day out of PostgreSQL into an upload. Here: which rows, in which order, as CSV. Not here: when, and why."""
+"""A day's rows from PostgreSQL into an upload, as CSV: which rows, in which order. Not here: what for."""
 
 from datetime import date
 

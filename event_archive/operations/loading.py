@@ -36,7 +36,7 @@ def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, pro
         progress: is told of every block; each attempt is a phase of its own.
 
     Raises:
-        IntegrityError: not a CSV file with a header.
+        IntegrityError: it is no CSV file with a header.
         FileChangedError, UnreachableError, RefusedError: as the lake says.
     """
     values = frozenset(name for name in table.names if name not in table.key)
@@ -113,7 +113,7 @@ def copy_file(
 def _create(
     connection: Connection, table: Table, columns: Sequence[str], line: sql.Identifier, as_text: frozenset[str]
 ) -> None:
-    """Creates the temporary table: the table's columns without its constraints, then those that only the file has."""
+    """Creates the temporary table: the table's columns without constraints, then those that only the file has."""
     names = [
         sql.SQL("NULL::text AS {}" if name in as_text else "{}").format(sql.Identifier(name)) for name in table.names
     ]
@@ -125,7 +125,7 @@ def _create(
     )
     for name in table.names:
         if name not in columns:
-            # What the file lacks is NULL, whatever default a domain has.
+            # A column that the file lacks reads as NULL, whatever default its domain has.
             connection.execute(
                 sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT NULL").format(READBACK, sql.Identifier(name))
             )
@@ -141,7 +141,10 @@ def number_rows(connection: Connection, table: sql.Identifier, line: sql.Identif
 
 
 def _index(connection: Connection, table: Table, line: sql.Composable) -> int:
-    """Indexes the current rows by key and says how many rows are superseded: mostly none, which the index proves."""
+    """Indexes the current rows by key and returns how many rows are superseded.
+
+    Mostly none are, and the unique index proves it. Where it cannot be made, superseded rows are numbered negatively.
+    """
     key = sql.SQL(", ").join(map(sql.Identifier, table.key))
     index = sql.SQL("CREATE UNIQUE INDEX ON {} ({}) WHERE {} > 0").format(READBACK, key, line)
     superseded = 0

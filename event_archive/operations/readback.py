@@ -1,10 +1,10 @@
-"""A file that was read back, and the conditions by which a row of the table is compared with it.
+"""A file that was read back, and the conditions by which the table's rows are compared with it.
 
-Append, purge, restore and adopt compare by these and by nothing else. Not here: how the file comes into the temporary
-table (``loading``); what is done about a difference.
+Append, purge and restore compare by these conditions alone. Not here: how the file gets into the temporary table
+(``loading``), what is done about a difference.
 
-The file's rows are numbered in file order by ``line``. Of several rows with one key only the last counts: the others
-get a negative number, which takes them out of every comparison and keeps them in place for a rewrite.
+The column ``line`` numbers the rows in file order. Of several rows with one key only the last is current. The numbers
+of the others are negative: that takes them out of every comparison.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ ARCHIVED = sql.Identifier("archived_")
 
 @dataclass(frozen=True, slots=True)
 class Readback:
-    """A file as it was read, and how to hold the table against it.
+    """A file as it was read, and how the table is compared with it.
 
     Attributes:
-        table: the table it is held against.
+        table: the table that is compared.
         columns: the file's header.
         rows: records in the file, superseded ones included.
-        superseded: records that a later one of the same key replaces.
-        as_text: the columns loaded as text, because not all values parse as the table's types any more.
+        superseded: records that a later record of the same key replaces.
+        as_text: the columns that were loaded as text, because not all values parse as the table's types.
         takes_more_rows: whether rows may be appended to the file's bytes as they are.
         hashes: of the bytes read; who appends goes on from a copy.
         line: the column that numbers the rows.
@@ -69,8 +69,8 @@ class Readback:
     def identical(self) -> sql.Composable:
         """The condition that ``SOURCE`` and a row of ``current`` have one key and agree in every column.
 
-        ``*=`` compares the values' bytes and says "differs" of some that a round trip through text has repacked; the
-        comparison of the text settles those.
+        ``*=`` compares the bytes of the values. Equal values may differ in them after a round trip through text; the
+        comparison as text finds those.
         """
         return sql.SQL(
             "{same_key} AND (ROW({row}) OPERATOR(pg_catalog.*=) {archived}.image "
@@ -97,9 +97,9 @@ class Readback:
 
 
 def types_hash(table: Table, columns: Sequence[str]) -> str:
-    """What ``Manifest.types`` says of columns as they are in a table today.
+    """What ``Manifest.types`` is for these columns of a table, as it is today.
 
-    Empty where it lacks one of them, or where a type's name says too little, being that of a domain or the like.
+    Empty where the table lacks one of them, or where a type's name does not say what it means, as a domain's.
     """
     types = {column.name: column.type for column in table.columns if column.built_in}
     return columns_hash([types[name] for name in columns]) if types.keys() >= set(columns) else ""

@@ -1,4 +1,4 @@
-"""How a connection is made. Here: defaults, the access token, attempts, what failures mean. Not here: pinned settings."""
+"""How a connection is made: defaults, the access token, attempts, what failures mean. Not here: what is pinned."""
 
 import time
 from collections.abc import Mapping

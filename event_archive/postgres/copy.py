@@ -1,4 +1,4 @@
-"""COPY out of PostgreSQL and into it, as fast as libpq goes. Not here: what is copied, and in which format."""
+"""COPY out of PostgreSQL and into it, at the speed of libpq. Not here: what is copied, and in which format."""
 
 from collections.abc import Callable, Iterable
 from itertools import chain, repeat

@@ -1,4 +1,4 @@
-"""Waiting until streaming replicas have caught up, since a large DELETE gives them much to replay. Only reads."""
+"""Waiting until streaming replicas have caught up: a large DELETE gives them much to replay. Only reads."""
 
 import logging
 import time
@@ -10,12 +10,13 @@ from event_archive.postgres.session import Postgres
 logger = logging.getLogger(__name__)
 
 _SUBJECT = "streaming replicas"
+# The next day has nothing to wait for if a replica needs more than this for one.
 _WAIT_SECONDS = 600.0
 _LOOK_EVERY_SECONDS = 2.0
 
 
 def await_replicas(postgres: Postgres, max_lag_bytes: int, *, wait_seconds: float = _WAIT_SECONDS) -> None:
-    """Returns when no streaming replica has more than so many bytes of WAL to replay.
+    """Returns as soon as no streaming replica has more than so many bytes of WAL to replay.
 
     Args:
         postgres: the primary.

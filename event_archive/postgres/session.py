@@ -17,13 +17,13 @@ from sqlalchemy import Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from event_archive.postgres.connecting import Auth, connect, without_secrets
-from event_archive.postgres.errors import ARCHIVE_ADVICE, Advice, refusal
+from event_archive.postgres.errors import NO_ADVICE, Advice, refusal
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
 
-# Whatever the server, the database or the role says: the same value has the same text, and the same text the same
-# value. SET LOCAL, because a pooler may hand the session to somebody else after the transaction.
+# With these, a value has the same text everywhere, whatever is set for the server, the database or the role. SET LOCAL,
+# because a pooler may give the session to another client after the transaction.
 _PINS: dict[str, str] = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
@@ -36,11 +36,12 @@ _PINS: dict[str, str] = {
     "array_nulls": "on",
     "quote_all_identifiers": "off",
     "jit": "off",
-    # A policy that hides rows from this role is an error then; with "on" their days would look done.
+    # Makes a policy that hides rows from this role an error; with "on" their days would look done.
     "row_security": "off",
     "idle_in_transaction_session_timeout": "0",
 }
 _TRANSACTION_TIMEOUT_SINCE = 170000
+# A cancel is a connection of its own; where that takes longer, the server is out of reach and gives up by itself.
 _CANCEL_TIMEOUT_SECONDS = 5
 
 
@@ -67,7 +68,7 @@ class Postgres:
         *,
         isolation: Isolation = "READ COMMITTED",
         statement_timeout_seconds: float = 0,
-        advice: Advice = ARCHIVE_ADVICE,
+        advice: Advice = NO_ADVICE,
     ) -> Iterator[Connection]:
         """A transaction on a connection of its own, every setting pinned; commits unless the block raises.
 
@@ -99,7 +100,7 @@ class Postgres:
         except psycopg.Error as error:
             raise refusal(error, subject, advice, hide=self._hide) from error
         except DBAPIError as error:
-            # At the begin and at the commit, which SQLAlchemy sends itself.
+            # From the statements that SQLAlchemy sends itself: at the beginning and the commit.
             if not isinstance(error.orig, psycopg.Error):
                 raise
             raise refusal(error.orig, subject, advice, hide=self._hide) from error.orig
@@ -113,7 +114,7 @@ class Postgres:
 
 @cache
 def _engine(postgres: Postgres) -> Engine:
-    """One a database and process: an engine's first connection asks the server many things."""
+    """One for each database in a process, since an engine's first connection asks the server many things."""
     engine = create_engine("postgresql+psycopg://", creator=postgres._connect, poolclass=NullPool)  # noqa: SLF001
     event.listen(engine, "begin", _pin)
     return engine
@@ -124,14 +125,14 @@ def _pin(connection: EngineConnection) -> None:
     raw = cast(Connection, connection.connection.driver_connection)
     if raw.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
         pins = pins | {"transaction_timeout": "0"}
-    # Utility statements take no snapshot: that of a REPEATABLE READ transaction begins with its first query.
+    # SET takes no snapshot: that of a REPEATABLE READ transaction is taken by its first query.
     connection.exec_driver_sql("; ".join(f"SET LOCAL {name} TO '{value}'" for name, value in pins.items()))
 
 
 def _abandon(connection: EngineConnection, raw: Connection) -> None:
-    """Gives up a session that takes no ROLLBACK any more: it broke, or a signal came in the middle of a statement."""
+    """Closes a session that cannot take a ROLLBACK: it broke, or a signal came in the middle of a statement."""
     if raw.info.transaction_status == TransactionStatus.ACTIVE:
-        # Else the server would go on, and hold its locks, until it has something to say.
+        # Without a cancel the server would go on, and keep its locks, until it next sends something.
         with suppress(psycopg.Error):
             raw.cancel_safe(timeout=_CANCEL_TIMEOUT_SECONDS)
     if raw.info.transaction_status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):

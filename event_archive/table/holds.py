@@ -1,7 +1,7 @@
-"""What keeps a purge off a day: the lock of another transaction, and a hold that somebody put on the day.
+"""Holds, by which people keep a day from being purged: putting, releasing and reading them.
 
-Here: the lock; putting, releasing and reading holds. Not here: what a purge does about them. Holds lie in a
-table beside the events, one row a day, so that the purge's own transaction can see them.
+Not here: the lock on a day, what a purge does about a hold. Holds stand in a table beside the archived one, one row a
+day, so that the purge reads them in its own transaction.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _HOLD = "INSERT INTO {} (table_name, day, reason) VALUES ({}, {}, {}) ON CONFLIC
 _OTHER_HOLD = """
 SELECT day, reason FROM {} WHERE table_name = {} AND day BETWEEN {} AND {} AND reason <> {} ORDER BY day LIMIT 1
 """
-# Days of one reason that follow one another are one hold to a person.
+# Consecutive days with one reason are shown as one hold.
 _HOLDS = """
 SELECT min(day), max(day), reason, min(held_since), held_by
 FROM (SELECT *, day - row_number() OVER (PARTITION BY reason, held_by ORDER BY day)::int AS island
@@ -64,7 +64,7 @@ class Hold:
 
 
 def hold_on(connection: Connection, dataset: Dataset, day: date) -> str | None:
-    """The reason why a day is held; None where it is not. To be asked under the day's lock."""
+    """The reason why a day is held; None where it is not. Ask under the day's lock, or a hold may come too late."""
     if not _exist(connection, dataset):
         return None
     query = _about(dataset, "SELECT reason FROM {} WHERE table_name = {} AND day = {}", day)
@@ -83,7 +83,7 @@ def held_days(connection: Connection, dataset: Dataset) -> set[date]:
 def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postgres) -> None:
     """Holds each day from ``first`` to ``last``; creates the table for holds where there is none.
 
-    A day that is being purged is waited for, so a hold never comes too late unnoticed.
+    It waits for a purge of the day that is under way, so that a day is never held and purged at once.
 
     Raises:
         BusyError: the purge of a day took longer than the lock timeout. The days before it are held.
@@ -107,11 +107,13 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
                 lock_day(connection, dataset, day, wait=True)
                 connection.execute(_about(dataset, _HOLD, day, reason))
         except EventArchiveError as error:
-            told = str(error)
+            problem = str(error)
             if isinstance(error, BusyError):
-                told = f"{dataset.table}: {day} is being purged, for longer than {postgres.lock_timeout_seconds:g} s."
+                problem = (
+                    f"{dataset.table}: {day} is being purged, for longer than {postgres.lock_timeout_seconds:g} s."
+                )
             raise type(error)(
-                f"{told} Neither {day} nor a later day is held by this command. Give it again for {day} to {last}."
+                f"{problem} Neither {day} nor a later day is held by this command. Give it again for {day} to {last}."
             ) from error
 
 
@@ -164,7 +166,7 @@ def _advice(dataset: Dataset) -> Advice:
 
 
 def _about(dataset: Dataset, query: LiteralString, *values: object) -> sql.Composed:
-    """A query about this table's holds. Values as literals: beside parameters, a name that holds % would be misread."""
+    """A query about this table's holds, with literals: beside parameters psycopg takes a ``%`` in a name for one."""
     return sql.SQL(query).format(_table(dataset), *map(sql.Literal, (str(dataset.table), *values)))
 
 

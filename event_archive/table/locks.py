@@ -1,6 +1,6 @@
-"""The advisory locks: on a day of a table, and on a table that is made or widened. Not here: holds, which people put.
+"""The advisory locks: on a day of a table, and on a table that is made or widened. Not here: holds.
 
-They last until the transaction ends.
+Each lasts until its transaction ends.
 """
 
 from datetime import date
@@ -20,11 +20,11 @@ def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool 
         connection: in a transaction.
         dataset: whose table.
         day: the day.
-        wait: for whoever has it, as long as the lock timeout allows.
-        shared: with others that ask for it so, but with no purge.
+        wait: until it is free, as long as the lock timeout allows.
+        shared: several may have it at once, but none beside a purge.
 
     Returns:
-        False where somebody else has it.
+        False where another transaction has it.
     """
     name = f"event_archive {dataset.table} {day}"
     if wait:
@@ -34,5 +34,5 @@ def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool 
 
 
 def lock_table(connection: Connection, name: TableName) -> None:
-    """Waits until nobody else makes this table or adds columns to it; in this transaction, nobody else does."""
+    """Waits until no other run makes this table or adds columns to it, and keeps others from it."""
     connection.execute(_LOCK, (f"event_archive {name}",))

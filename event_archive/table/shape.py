@@ -1,4 +1,4 @@
-"""The events table as it stands: its shape, and whether it may be archived. Not here: connecting, its rows."""
+"""The archived table's shape, and whether it may be archived. Not here: the catalogue's SQL, the table's rows."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -13,12 +13,13 @@ from event_archive.errors import RefusedError
 from event_archive.postgres.catalogue import dependents, relations
 from event_archive.postgres.catalogue.relations import Column
 from event_archive.postgres.session import Connection, Postgres
+from event_archive.table.advice import ARCHIVE_ADVICE
 
 SOURCE = sql.Identifier("src_")
-"""The table's alias in every statement; no column of a user's table is likely to be called so."""
+"""The table's alias in every statement: a name that no column is likely to have, which would make it ambiguous."""
 
 Purpose = Literal["archive", "delete", "copy", "fill"]
-"""What a table is looked at for: to archive its rows, to delete them; to copy its shape, to restore into it."""
+"""Why a table's shape is read: to archive its rows, to delete them, to copy the shape, to fill it by a restore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ class Table:
     Attributes:
         dataset: whose table it is.
         columns: in the table's order.
-        key: columns that identify a row: of the primary key, else of a unique index without holes.
-        time_type: ``timestamp``, ``timestamptz`` or ``date``, as PostgreSQL names them in full; of a table to fill,
-            any type or none.
+        key: the columns that identify a row: of the primary key, else of a unique index.
+        time_type: ``timestamp``, ``timestamptz`` or ``date``, by PostgreSQL's full names; of a table to copy or fill
+            any type, or an empty string.
         time_indexed: whether a B-tree index begins with the time column.
     """
 
@@ -81,13 +82,13 @@ _DELETE_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
 def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archive") -> Table:
-    """Reads the table's shape and holds it: until the transaction ends, nobody can change it.
+    """Reads the table's shape and locks it against changes until the transaction ends.
 
     Args:
         connection: in a transaction.
         dataset: names the table and its time column.
         purpose: ``delete`` and ``fill`` take the lock of a DELETE or INSERT, which needs that privilege, instead of a
-            SELECT's. What only a delete has to fear keeps nobody from copying or filling a table.
+            SELECT's. What makes deleting unsafe does not matter for copying or filling a table.
 
     Raises:
         RefusedError: no such table or time column, or a table that may not be archived (DESIGN, "What may be
@@ -130,12 +131,12 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
 
 
 def current_shape(dataset: Dataset, postgres: Postgres, purpose: Purpose = "archive") -> Table:
-    """The table's shape at this moment, in a transaction of its own: as ``reflect``, but nothing holds it.
+    """The table's shape at this moment: as ``reflect``, but in a transaction of its own, without a lock afterwards.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table)) as connection:
+    with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
         return reflect(connection, dataset, purpose)
 
 
@@ -149,7 +150,7 @@ def _require_deletable(connection: Connection, name: TableName, oid: int) -> Non
             )
     for rule in dependents.delete_rules(connection, oid):
         raise RefusedError(
-            f"{name} has a rule on DELETE, {quoted(rule)}: it would do something else than delete, or more. Drop the "
+            f"{name} has a rule on DELETE, {quoted(rule)}: it would do something other than delete. Drop the "
             "rule; a trigger may do what it did."
         )
 

@@ -257,7 +257,7 @@ def test_a_manifest_that_lies_about_its_rows_is_refused(pipeline: Pipeline):
     file = pipeline.lake.stat(archived.path)
     assert file is not None
     pipeline.records[DAY] = Record(file.etag, 4)
-    with pytest.raises(IntegrityError, match="says rows 4; it reads as rows 3"):
+    with pytest.raises(IntegrityError, match="says rows 4; it holds rows 3"):
         pipeline.purge()
 
 
@@ -265,7 +265,7 @@ def test_a_record_that_lies_about_its_rows_is_refused(pipeline: Pipeline):
     pipeline.add(3)
     archived = pipeline.archive()
     pipeline.records[DAY] = Record(archived.etag, 2)
-    with pytest.raises(IntegrityError, match="reads as 3 rows, the materialization of archive_csv says 2"):
+    with pytest.raises(IntegrityError, match="it holds 3 rows, the materialization of archive_csv says 2"):
         pipeline.purge()
     assert pipeline.count() == 3
 

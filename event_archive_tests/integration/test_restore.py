@@ -389,7 +389,7 @@ def test_a_trigger_that_changes_what_is_restored_rolls_the_day_back(
         $$ BEGIN NEW.event_type := 'x'; RETURN NEW; END $$;
         CREATE TRIGGER meddle BEFORE INSERT ON "Event" FOR EACH ROW EXECUTE FUNCTION meddle()"""
     )
-    with pytest.raises(IntegrityError, match="2 rows were to stand .* 0 do"):
+    with pytest.raises(IntegrityError, match="2 rows should stand .* 0 do"):
         restore(in_place=True)
     assert pipeline.count() == 0
 

@@ -1,7 +1,7 @@
-"""What today's types make of a file's values. Here: telling a value that lost something from one spelled otherwise.
+"""Values of a file that would lose something as today's types. Not here: what is done about it.
 
-A value that was written as ``1.23456`` still parses where its column has become ``numeric(10,2)``, as ``1.23``. What
-PostgreSQL prints of it has then lost digits; what another tool wrote as ``2024-03-01T01:02:03Z`` has lost nothing.
+A value that was written as ``1.23456`` still parses where its column has become ``numeric(10,2)``, but as ``1.23``: it
+has lost digits. One that another tool wrote as ``2024-03-01T01:02:03Z`` is only spelled differently.
 """
 
 from psycopg import sql
@@ -15,7 +15,7 @@ from event_archive.postgres.session import Connection, one
 _IS_JSON_SINCE = 160000
 _NUMBER = "{file}::numeric = {value}::numeric"
 _INSTANT = "{file}::timestamptz = {value}::timestamptz"
-# A text that parses as one of these is kept in full, however it is spelled.
+# Whatever parses as one of these types is kept in full, however it is spelled.
 _ANY = "true"
 _JSONB = "{file} IS JSON WITH UNIQUE KEYS"
 _SAME = {
@@ -32,17 +32,17 @@ _LOST = (
 def losses(
     connection: Connection, readback: Readback, lake: Lake, file: StoredFile, progress: Progress
 ) -> dict[str, int]:
-    """The columns in which current rows read as less than the file's text says, and in how many rows each.
+    """The columns whose values lose something as today's types, and in how many current rows.
 
-    A value is whole where its text, as PostgreSQL prints it today, begins with the file's, or is another spelling of
+    A value loses nothing where PostgreSQL prints it as a text that begins with the file's, or as another spelling of
     the same value.
 
     Args:
         connection: in the transaction of the read-back.
         readback: of the file; its table's columns are those to look at.
-        lake: where the file lies, which is read once more.
-        file: the same.
-        progress: told of every block.
+        lake: where the file lies; it is read once more.
+        file: the file.
+        progress: is told of every block.
 
     Raises:
         IntegrityError, FileChangedError, UnreachableError, RefusedError: as ``load_verbatim``.
@@ -60,7 +60,7 @@ def losses(
         )
         for column in columns
     ]
-    # Superseded rows have another sign there.
+    # The join leaves superseded rows out: their numbers are negative in the read-back alone.
     found = one(
         connection,
         sql.SQL("SELECT {counts} FROM {readback} AS value_ JOIN {verbatim} AS file_ USING ({line})").format(

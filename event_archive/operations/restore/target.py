@@ -1,7 +1,4 @@
-"""The table that a restore fills. Here: naming, making and widening it, and refusing one that is somebody else's.
-
-Not here: the rows.
-"""
+"""The table that a restore fills: its name, making it, adding columns to it. Not here: its rows."""
 
 import logging
 from dataclasses import replace
@@ -9,20 +6,18 @@ from dataclasses import replace
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName, quoted
-from event_archive.domain.wording import counted
-from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
+from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.lake.protocol import StoredFile
-from event_archive.operations.readback import READBACK, Readback
+from event_archive.operations.readback import Readback
 from event_archive.postgres.catalogue.dependents import shares_rows
 from event_archive.postgres.catalogue.relations import Column, comment_on, relation
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection
 from event_archive.table.locks import lock_table
-from event_archive.table.shape import Table, key_of, reflect
+from event_archive.table.shape import Table, reflect
 
 logger = logging.getLogger(__name__)
 
-TABLE_OF_YOUR_OWN = "Restore it into a table of your own making, with text for the columns in question: --table NAME."
 ADVICE = Advice(
     outcome="Nothing was restored.",
     again="restore the day again",
@@ -69,9 +64,9 @@ def target_named(dataset: Dataset, name: str | None = None, *, in_place: bool = 
 
 
 def open_target(connection: Connection, dataset: Dataset, target: TableName) -> Table:
-    """The target's shape, held against changes; where it does not exist, it is made like the source.
+    """The target's shape, locked against changes; where it does not exist, it is made like the source.
 
-    A table made here has the source's columns and key and nothing else, and a comment that tells it from others.
+    A table that is made here has the source's columns and key and nothing else, and a comment by which it is known.
 
     Raises:
         RefusedError: it cannot be filled, or holds rows of the source.
@@ -106,10 +101,12 @@ def _comment(dataset: Dataset) -> str:
 
 
 def widened(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> Readback:
-    """Adds what only the file has to a target made here, as text; what only the target has is left to its defaults.
+    """Adds the columns that only the file has to a target that a restore made, as text.
+
+    Columns that only the target has get their defaults.
 
     Raises:
-        RefusedError: the target is somebody else's, and lacks columns of the file.
+        RefusedError: the target lacks columns of the file, and no restore made it.
     """
     table = readback.table
     target = table.dataset.table
@@ -134,30 +131,3 @@ def widened(connection: Connection, dataset: Dataset, readback: Readback, file: 
         )
     held = tuple(column for column in table.columns if column.name in readback.columns)
     return replace(readback, table=replace(table, columns=held))
-
-
-def require_one_row_a_key(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> None:
-    """Refuses a target whose key takes rows for one another that the source's key tells apart.
-
-    Raises:
-        IntegrityError: there are such rows in the file.
-    """
-    names = [name for name in key_of(connection, dataset.table) if name in readback.columns]
-    if not readback.superseded or not names:
-        return
-    key = sql.SQL(", ").join(map(sql.Identifier, names))
-    same = sql.SQL(" AND ").join(sql.SQL("later_.{0} = earlier_.{0}").format(sql.Identifier(name)) for name in names)
-    lost = one(
-        connection,
-        sql.SQL(
-            "SELECT count(*) FROM {readback} AS earlier_ WHERE {line} < 0 AND pg_catalog.num_nulls({key}) = 0 "
-            "AND NOT EXISTS (SELECT FROM {readback} AS later_ WHERE later_.{line} > 0 AND {same})"
-        ).format(readback=READBACK, line=readback.line, key=key, same=same),
-    )[0]
-    if lost:
-        table = readback.table
-        raise IntegrityError(
-            f"{file.path}: {counted(lost, 'row', 'rows')} of it would be lost in {table.dataset.table}, whose key is "
-            f"({', '.join(map(quoted, table.key))}): {dataset.table} tells them apart by "
-            f"({', '.join(map(quoted, names))}). Restore into a table with that key: --table NAME."
-        )
