@@ -35,8 +35,8 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
 
-# Of two names' letters, the share that is the same in the same order (difflib's ratio). Letters that are left out or
-# doubled pass in every name, a letter that is replaced in names of nine or more; names that mean something else do not.
+# Of two names' letters, the share that is the same in the same order (difflib's ratio). It finds a name of ours
+# with a letter left out or doubled, and one of nine letters or more with a letter replaced.
 _SIMILARITY = 0.88
 _LAKES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "ARCHIVE_LOCAL_PATH")
 

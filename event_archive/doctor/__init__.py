@@ -4,14 +4,14 @@ The doctor changes nothing in the database. In the lake it leaves nothing, unles
 the container or folder where that is missing, as the first run would. Every wait is bounded.
 """
 
-from event_archive.doctor import clocks, environment, lakes, server, table
+from event_archive.doctor import clocks, environment, lakes, rows, server, table
 from event_archive.doctor.findings import Topic
 
 TOPICS = (
     Topic(environment.SETTINGS, None, environment.settings),
     Topic(server.SERVER, "settings", server.server),
     Topic(table.TABLE, "postgres", table.table),
-    Topic(table.ROWS, "table", table.rows),
+    Topic(rows.ROWS, "table", rows.rows),
     Topic(server.REPLICA, "table", server.replica),
     Topic(lakes.LAKE, "settings", lakes.lake),
     Topic(clocks.CLOCK, "settings", clocks.clock),

@@ -111,10 +111,11 @@ def _primary(connection: Connection) -> Finding:
 
 
 def _privileges(connection: Connection, name: TableName) -> Finding:
-    user, hold = connection.info.user, TableName(name.schema, HOLD_TABLE)
+    user, database = one(connection, "SELECT current_user, pg_catalog.current_database()")
+    hold = TableName(name.schema, HOLD_TABLE)
     wanted = {
         f"USAGE ON SCHEMA {quoted(name.schema)}": may_use_schema(connection, name.schema),
-        f"TEMPORARY ON DATABASE {quoted(connection.info.dbname)}": may_make_temporary_tables(connection),
+        f"TEMPORARY ON DATABASE {quoted(database)}": may_make_temporary_tables(connection),
         f"SELECT ON {name}": may(connection, "SELECT", name.schema, name.name),
         f"DELETE ON {name}": may(connection, "DELETE", name.schema, name.name),
         f"SELECT ON {hold}": may(connection, "SELECT", hold.schema, hold.name),

@@ -10,7 +10,7 @@ from event_archive.domain.dataset import check_identifier
 from event_archive.lake.protocol import StoredFile
 
 BOM = b"\xef\xbb\xbf"
-# PostgreSQL's 1,600 columns with the longest names take 110 kB; what goes on for longer is no header.
+# The longest names of 1,600 columns, PostgreSQL's limit, take 100 kB; what goes on for so much longer is no header.
 _MAX_HEADER_BYTES = 1024 * 1024
 _END_MARKER = re.compile(rb"(?<=\n)\\\.\r?\n")
 

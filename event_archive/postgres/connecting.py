@@ -19,7 +19,7 @@ _STARTING_OR_FULL = (
     "starting up", "shutting down", "recovery mode", "accepting connections", "too many", "connection slots are",
     "no more connections", "cannot connect to server", "login has been failing",
 )  # fmt: skip
-# A host that is gone is noticed within a minute while we wait (30 s, then 3 times 10 s), within two while we send.
+# A host that is gone is noticed within two minutes: tcp_user_timeout is in milliseconds, the others in seconds.
 _DEFAULTS = {
     "connect_timeout": 10,
     "application_name": "event_archive",

@@ -10,7 +10,7 @@ from event_archive.postgres.session import Postgres
 logger = logging.getLogger(__name__)
 
 _SUBJECT = "streaming replicas"
-# The next day has nothing to wait for if a replica needs more than this for one.
+# After this, the day is left to the next run.
 _WAIT_SECONDS = 600.0
 _LOOK_EVERY_SECONDS = 2.0
 

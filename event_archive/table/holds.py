@@ -26,7 +26,7 @@ CREATE TABLE {} (
   table_name text NOT NULL,
   day date NOT NULL,
   reason text NOT NULL,
-  held_since timestamptz NOT NULL DEFAULT now(),
+  held_since timestamptz NOT NULL DEFAULT pg_catalog.now(),
   held_by text NOT NULL DEFAULT current_user,
   PRIMARY KEY (table_name, day)
 )

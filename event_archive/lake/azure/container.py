@@ -33,7 +33,7 @@ BLOCK_BYTES = 8 * 1024 * 1024
 RANGE_BYTES = 4 * 1024 * 1024
 """What is read in one request. The SDK has an answer in memory twice while it joins it, so this is half a block."""
 RETRY_SECONDS = 60.0
-"""How long a request is repeated: longer than a failover of the service mostly takes, shorter than a night's budget."""
+"""How long a request is repeated in all, before the day is left to the next run."""
 
 _FOLDER_MARK = "hdi_isfolder"
 

@@ -30,7 +30,7 @@ MAX_APPENDABLE_BLOCKS = 45_000
 
 # Two keep the service and the producer busy at once; more would only take memory.
 _IN_FLIGHT = 2
-# A block of 8 MiB then takes a line of at least 1.1 Mbit/s.
+# Two blocks of 8 MiB at a time then need a line of 2.3 Mbit/s.
 _SEND_TIMEOUT_SECONDS = 60.0
 _OUR_ID = re.compile(r"event-archive-[0-9a-f]{32}-[0-9]{5}")
 
