@@ -16,7 +16,7 @@ class EventArchiveError(Exception):
 
 
 class ConfigurationError(EventArchiveError):
-    """A setting, an argument or the environment is wrong; somebody has to change it."""
+    """A setting, an argument or the environment is wrong, and has to be changed."""
 
 
 class NotAgedError(ConfigurationError):

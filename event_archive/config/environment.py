@@ -183,7 +183,7 @@ class InstanceSettings(_EnvironmentSettings):
 
 
 def misspelt() -> list[tuple[str, str]]:
-    """Variables that nobody reads but whose names, but for their case, are close to one that somebody does."""
+    """Variables that are set but not read, and whose names are, in upper case, close to one that is: both names."""
     known = {name.upper() for kind in (Settings, InstanceSettings) for name in kind.model_fields}
     near = {name: get_close_matches(name.upper(), known, 1, _SIMILARITY) for name in os.environ if name not in known}
     return sorted((name, found[0]) for name, found in near.items() if found)

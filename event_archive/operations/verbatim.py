@@ -24,7 +24,7 @@ def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: 
     What is rewritten must come out as it was: a value that went through today's types may lose digits, keys or order.
 
     Raises:
-        IntegrityError: it reads otherwise than before.
+        IntegrityError: it holds something else than when it was read back.
     """
     create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(
         VERBATIM,
@@ -37,7 +37,7 @@ def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: 
             connection, VERBATIM, readback.columns, blocks, file, progress, phase="reading as text"
         )
     if (rows, hashes.sha256.digest()) != (readback.rows, readback.hashes.sha256.digest()):
-        raise contradiction(file, "it read differently the second time")
+        raise contradiction(file, "it changed between two readings")
 
 
 def verbatim_rows(readback: Readback, columns: Sequence[str]) -> sql.Composable:

@@ -102,7 +102,7 @@ def _differences(dataset: Dataset, file: StoredFile, reading: Reading) -> Iterat
         yield str(error).removeprefix(f"{file.path}: ").partition(". ")[0]
         return
     if manifest is None:
-        yield "it has no manifest, being another tool's"
+        yield "it has no manifest: another tool wrote it"
         return
     if reading.bytes != manifest.bytes:
         yield f"{reading.bytes} bytes were read, its manifest says {manifest.bytes}"

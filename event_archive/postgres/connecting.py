@@ -48,7 +48,7 @@ def connect(conninfo: str, auth: Auth, *, variable: str) -> psycopg.Connection[t
     if auth == "azure":
         options["password"] = _azure_token()
         if not tls_is_chosen(given):
-            # Whoever reads the token on the way is us until it expires.
+            # A token that is read on the way lets its reader in until it expires.
             options["sslmode"] = "require"
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -100,7 +100,7 @@ def _azure_token() -> str:
         return azure_credential().get_token(_AZURE_TOKEN_SCOPE).token
     except AzureError as error:
         codes = entra_codes(error)
-        # Entra ID's own codes are a refusal; without one, nobody was reached who could refuse.
+        # A code of Entra ID's is a refusal; without one, Entra ID may not have been reached.
         kind = RefusedError if codes else UnreachableError
         # Not chained: what the endpoints answered may be repeated in it.
         raise kind(

@@ -13,7 +13,7 @@ from event_archive.errors import BusyError, EventArchiveError, RefusedError, Unr
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """How the message of an error ends: whoever opens a transaction knows what was not done, and what to do about it.
+    """How the message of an error ends: the caller knows what was not done, and what to do about it.
 
     Attributes:
         outcome: what was not done.

@@ -52,7 +52,7 @@ class Postgres:
     Attributes:
         conninfo: libpq URL or key=value DSN. A secret.
         auth: ``azure`` takes an Entra ID access token as the password, for Azure Database for PostgreSQL.
-        lock_timeout_seconds: how long a statement waits for somebody else's lock.
+        lock_timeout_seconds: how long a statement waits for a lock that another transaction has.
         variable: the setting that holds ``conninfo``, for messages.
     """
 

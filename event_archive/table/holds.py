@@ -120,7 +120,7 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
 def _create(connection: Connection, dataset: Dataset) -> None:
     connection.execute(sql.SQL(_CREATE).format(_table(dataset)))
     events = relation(connection, dataset.table.schema, dataset.table.name)
-    # Whoever purges has to see the holds.
+    # A role that purges has to see the holds.
     for role in grantees(connection, events.oid, "DELETE") if events else ():
         grantee = sql.Identifier(role) if role else sql.SQL("PUBLIC")
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(_table(dataset), grantee))

@@ -122,7 +122,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     if not key:
         raise RefusedError(
             f"{name} has no key: neither a primary key nor a valid, immediate, complete unique index on NOT NULL "
-            "columns. Without one a row cannot be told from its twin; add a primary key."
+            "columns. Without one, rows cannot be told apart: add a primary key."
         )
     if to_purge:
         _require_deletable(connection, name, found.oid)

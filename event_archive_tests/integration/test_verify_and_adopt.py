@@ -194,7 +194,7 @@ def test_a_manifest_of_another_table_is_said(simple: Pipeline):
 
 def test_a_file_of_another_tool_is_said(simple: Pipeline):
     simple.put(simple.content())
-    assert verified(simple).problems == ("it has no manifest, being another tool's",)
+    assert verified(simple).problems == ("it has no manifest: another tool wrote it",)
 
 
 def test_a_missing_file_is_said(pipeline: Pipeline):

@@ -70,6 +70,6 @@ def client_from_account_url(
 
 
 def _has_credential(connection_string: str) -> bool:
-    """Whether it would sign requests at all: the SDK takes one without, and asks as nobody."""
+    """Whether it holds what signs requests: the SDK also takes one that does not, and then asks without a name."""
     names = {part.split("=", 1)[0].strip().upper() for part in connection_string.split(";")}
     return bool(names & {"ACCOUNTKEY", "SHAREDACCESSSIGNATURE", "USEDEVELOPMENTSTORAGE"}) or "sig=" in connection_string

@@ -119,7 +119,7 @@ def lake_error(failure: AzureError, subject: str) -> EventArchiveError:
 def changed(subject: str, code: str) -> FileChangedError:
     """Somebody else was faster."""
     return FileChangedError(
-        f"{subject} is not the file that it was: somebody else wrote or removed it ({code}). Stat it again."
+        f"{subject} is not the file that it was: somebody else wrote or removed it ({code}). Run it again."
     )
 
 

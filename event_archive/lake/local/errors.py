@@ -11,7 +11,7 @@ _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.E
 
 def changed(path: str) -> FileChangedError:
     """Somebody else was faster."""
-    return FileChangedError(f"{path} is not the file that it was: somebody else wrote or removed it. Stat it again.")
+    return FileChangedError(f"{path} is not the file that it was: somebody else wrote or removed it. Run it again.")
 
 
 @contextmanager

@@ -33,7 +33,8 @@ def require_restorable(connection: Connection, readback: Readback, file: StoredF
     lacking = [quoted(name) for name in readback.table.key if name not in readback.columns]
     if lacking:
         raise RefusedError(
-            f"{file.path}: it lacks {', '.join(lacking)}, of the key of {target}. Restore into another table."
+            f"{file.path}: it lacks {', '.join(lacking)}, which the key of {target} needs. Nothing was restored. "
+            "Restore it into another table: --table NAME."
         )
     keyless = one(
         connection,
@@ -112,7 +113,7 @@ def report_losses(target: TableName, lost: Mapping[str, int], file: StoredFile, 
     if not lost:
         return
     columns = ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in lost.items())
-    found = f"{file.path}: as the types of {target} it reads otherwise than it stands in the file: {columns}"
+    found = f"{file.path}: values of it would lose something as the types of {target}: {columns}"
     if by_us:
         raise RefusedError(f"{found}. Nothing of this day was restored. {_TABLE_OF_YOUR_OWN}")
-    logger.warning("%s. It is restored as it reads", found)
+    logger.warning("%s. They are restored as they read", found)

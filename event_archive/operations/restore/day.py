@@ -94,7 +94,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         raise RefusedError(f"{path}: there is no file for {day}, so there is nothing to restore.")
     manifest = Manifest.from_file(file, table=str(dataset.table))
     if manifest is None:
-        logger.warning("%s has no manifest, being another tool's: it is restored as it reads", path)
+        logger.warning("%s has no manifest: another tool wrote it. Its rows are restored as they read", path)
     with site.postgres.transaction(f"{target}, {day}", advice=ADVICE) as connection:
         lock_day(connection, dataset, day, wait=True)
         table = open_target(connection, dataset, target)

@@ -18,8 +18,8 @@ _WITH_PARTITIONS = """
 WITH tree_ AS (SELECT %(oid)s::pg_catalog.oid AS oid
                UNION SELECT relid FROM pg_catalog.pg_partition_tree(%(oid)s::pg_catalog.oid))
 """
-# A reference or trigger of a partitioned table stands in the catalogue once more for each partition: those copies are
-# left out where what they are copies of is found too. It is not found where the table itself is somebody's partition.
+# PostgreSQL copies a partitioned table's references and triggers for each partition. A copy is left out only where its
+# original is found too: it is not where the table itself is a partition of another.
 _REFERENCES = """
 SELECT f.conname, n.nspname, c.relname, f.confdeltype,
        ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(f.conkey) WITH ORDINALITY AS k(attnum, place)

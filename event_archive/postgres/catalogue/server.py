@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from event_archive.postgres.session import Connection, one
 
-# Whoever may not see other sessions' statistics sees that there are senders, and nothing of them.
+# A role that may not see other sessions' statistics sees a row for each replica, with NULL in its columns.
 _REPLICATION = """
 SELECT pg_catalog.count(*) FILTER (WHERE state IS NULL),
        coalesce(pg_catalog.max(pg_catalog.pg_wal_lsn_diff(
@@ -56,7 +56,7 @@ def written_wal(connection: Connection) -> str | None:
 
 
 def lag_behind(connection: Connection, position: str | None) -> Lag:
-    """How far this standby is behind a position of its primary's WAL; by 0 where nobody knows."""
+    """How far this standby is behind a position of its primary's WAL; by 0 where that is not known."""
     size_bytes, seconds = one(connection, _REPLAY, position)
     return Lag(size_bytes or 0.0, seconds or 0.0)
 
