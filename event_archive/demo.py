@@ -143,7 +143,7 @@ def _database() -> Iterator[Settings]:
 def _fill(settings: Settings) -> None:
     """Makes the table and its events, unless it is there."""
     with psycopg.connect(settings.pg_connection_string.get_secret_value()) as connection:
-        if connection.execute("SELECT to_regclass('public.\"Event\"')").fetchone() != (None,):
+        if connection.execute("SELECT pg_catalog.to_regclass('public.\"Event\"')").fetchone() != (None,):
             return
         connection.execute(_TABLE)
         last_aged = settings.dataset.retention.last_aged_day(now_utc())

@@ -1,4 +1,4 @@
-"""The errors that people see. Here: one small hierarchy. Not here: how a front end shows them.
+"""The errors that people see, in one small hierarchy. Not here: how a front end shows them.
 
 A message says what happened, to which day and table, what was expected and found, and what to do. It never holds a
 secret: a connection string, a key, a token or a signed URL.
@@ -16,7 +16,7 @@ class EventArchiveError(Exception):
 
 
 class ConfigurationError(EventArchiveError):
-    """A setting, an argument or the environment is wrong; somebody has to change it."""
+    """A setting, an argument or the environment is wrong, and has to be changed."""
 
 
 class NotAgedError(ConfigurationError):
@@ -24,7 +24,7 @@ class NotAgedError(ConfigurationError):
 
 
 class IntegrityError(EventArchiveError):
-    """What was read contradicts what was recorded. Nothing was deleted; never retried."""
+    """What was read contradicts what was recorded. Nothing was deleted, and it is never retried."""
 
 
 class RefusedError(EventArchiveError):
@@ -42,18 +42,18 @@ class UnreachableError(EventArchiveError):
 
 
 class BusyError(EventArchiveError):
-    """Somebody else holds a lock for longer than we wait, or a statement took longer than it may."""
+    """Another transaction kept a lock for longer than we wait, or a statement took longer than it may."""
 
     transient = True
 
 
 class LockedError(BusyError):
-    """Another run holds the day, for as long as a purge takes: the next night does what is left."""
+    """Another run holds the day for as long as its purge takes. The next night does what is left."""
 
     transient = False
 
 
 class FileChangedError(EventArchiveError):
-    """The file is not (any more) the one that this call was conditional on: somebody else was faster."""
+    """The file is not, or no longer, the one that this call was conditional on: somebody else was faster."""
 
     transient = True

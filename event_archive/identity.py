@@ -1,7 +1,7 @@
 """Who we are to Azure: one ``DefaultAzureCredential`` a process, for the lake and for PostgreSQL.
 
-One, because it keeps its tokens and asks for the next some minutes before one expires; a credential a connection would
-ask Entra ID for every transaction.
+A credential keeps its tokens and renews each some minutes before it expires. One for each connection would ask Entra ID
+in every transaction.
 """
 
 import logging
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 @cache
 def azure_credential() -> "DefaultAzureCredential":
     """Workload identity, managed identity or ``az login``, whichever the machine has. Asks for no token yet."""
-    # Late: a second of imports that nobody needs who has a key and a password.
+    # Late: its imports take a second, and with a key and a password they are not needed.
     from azure.identity import DefaultAzureCredential
 
-    # A dozen lines of what was tried; whoever asks for a token says what to do instead.
+    # It logs a dozen lines about what it tried; whoever asks for a token says what to do instead.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     return DefaultAzureCredential()
 
 
 def entra_codes(error: Exception) -> str:
-    """Entra ID's own codes in what an error says, in order and apart by blanks: all of its words that may be shown."""
+    """Entra ID's codes in an error's words, in order, joined by spaces. The other words may not be shown."""
     return " ".join(sorted(set(re.findall(r"AADSTS\d+", str(error)))))

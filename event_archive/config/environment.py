@@ -1,12 +1,11 @@
 """Every environment variable, read and validated here and nowhere else. An empty or blank variable counts as absent.
 
-Three classes. ``PipelineSettings`` shapes the pipeline and holds no secret, so that definitions load where none is;
-``Settings`` adds what reaches PostgreSQL and the lake; ``InstanceSettings`` is of Dagster's own records. Not here:
-connecting to anything.
+Three classes. ``PipelineSettings`` shapes the pipeline and holds no secret, so that definitions load where none is set;
+``Settings`` adds what reaches PostgreSQL and the lake; ``InstanceSettings`` says where Dagster keeps its records. Not
+here: how a value is parsed (``values``), connecting to anything.
 """
 
 import os
-import re
 import sys
 from datetime import date, timedelta
 from difflib import get_close_matches
@@ -14,127 +13,36 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from event_archive.domain.dataset import Dataset, TableName, check_identifier
-from event_archive.domain.days import Retention, parse_day
+from event_archive.config.values import (
+    check_azure_connection_string,
+    check_conninfo,
+    check_http_url,
+    lower_case,
+    parse_account_url,
+    parse_budget,
+    parse_container,
+    parse_cron,
+    parse_file_prefix,
+    parse_folder,
+    parse_identifier,
+    parse_size,
+    parse_start,
+    parse_storage_account,
+)
+from event_archive.domain.dataset import Dataset, TableName
+from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
-from event_archive.lake.names import check_path
 
-_CLOSE = 0.88
+# Of two names' letters, the share that is the same in the same order (difflib's ratio). It finds a name of ours
+# with a letter left out or doubled, and one of nine letters or more with a letter replaced.
+_SIMILARITY = 0.88
 _LAKES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "ARCHIVE_LOCAL_PATH")
 
 
-def _identifier(name: str) -> str:
-    check_identifier(name)
-    return name
-
-
-def _file_prefix(prefix: str) -> str:
-    if "/" in prefix or len(prefix) > 200:
-        raise ValueError("must be at most 200 characters without a slash")
-    check_path(prefix)
-    return prefix
-
-
-def _folder(folder: str) -> str:
-    stripped = folder.strip("/")
-    check_path(stripped)
-    return stripped
-
-
-def _container(name: str) -> str:
-    if not re.fullmatch(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", name):
-        raise ValueError("must be 3 to 63 lower-case letters, digits and single hyphens, as Azure demands")
-    return name
-
-
-def _storage_account(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]{3,24}", name):
-        raise ValueError("must be a storage account's name: 3 to 24 lower-case letters and digits")
-    return name
-
-
-def _day(text: str) -> date:
-    try:
-        return parse_day(text)
-    except ConfigurationError:
-        raise ValueError("is not a day like 2015-01-01") from None
-
-
-def _cron(text: str) -> str:
-    if len(text.split()) != 5:
-        raise ValueError("must be five fields, minute, hour, day of month, month and day of week, like '0 2 * * *'")
-    return text
-
-
-def _budget(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d+)\s*(second|minute|hour)s?", text.strip(), re.IGNORECASE)
-    if not match or not int(match[1]):
-        raise ValueError("is not a duration like '2 hours', '90 minutes' or '600 seconds'")
-    return int(match[1]) * timedelta(**{match[2].lower() + "s": 1})
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d+)\s*(B|kB|MB|GB)", text.strip(), re.IGNORECASE)
-    if not match or not int(match[1]):
-        raise ValueError("is not a size like '20 MB', '500 kB' or '1 GB'")
-    return int(match[1]) * {"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}[match[2].lower()]
-
-
-def _conninfo(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value()
-    try:
-        given = conninfo_to_dict(text)
-    except ProgrammingError:
-        given = {"port": "?"}
-    # An unescaped password falls apart into host, port and database, which messages would repeat.
-    authority, _, path = re.sub(r"^postgres(ql)?://|\?.*", "", text, flags=re.DOTALL).partition("/")
-    torn = text.startswith("postgres") and "://" in text and ("@" in path or authority.count("@") > 1)
-    if torn or "@" in str(given.get("host", "")) or not re.fullmatch(r"[\d,]*", str(given.get("port", ""))):
-        raise ValueError(
-            "must be a libpq URL (postgresql://USER:PASSWORD@HOST:5432/DATABASE) or key=value DSN; in a URL, the "
-            "password's special characters are percent-encoded"
-        )
-    return secret
-
-
-def _http_url(secret: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", secret.get_secret_value()):
-        raise ValueError("must be an http or https URL")
-    return secret
-
-
-def _azure_connection_string(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value()
-    pairs = dict(part.split("=", 1) for part in text.strip().strip(";").split(";") if "=" in part)
-    names = {name.strip().lower() for name, value in pairs.items() if value}
-    emulator = "usedevelopmentstorage" in names
-    account = "accountname" in names or "blobendpoint" in names
-    if not emulator and not (account and names & {"accountkey", "sharedaccesssignature"}):
-        raise ValueError(
-            "must hold AccountName (or BlobEndpoint) and AccountKey (or SharedAccessSignature), joined by ';', "
-            "as the Azure portal shows it under 'Access keys'"
-        )
-    return secret
-
-
-def _account_url(url: str) -> str:
-    if "?" in url:
-        raise ValueError("must not carry a query: put a SAS into AZURE_STORAGE_CONNECTION_STRING, which is a secret")
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[A-Za-z0-9]+)?/?", url):
-        raise ValueError("must be like https://ACCOUNT.blob.core.windows.net")
-    return url.rstrip("/")
-
-
-def _lower(value: Any) -> Any:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
 class _EnvironmentSettings(BaseModel):
-    # A default is as good as it stands.
+    # Defaults are given as the values they mean, which the parsers of text would refuse.
     model_config = ConfigDict(hide_input_in_errors=True, frozen=True, validate_default=False)
 
     @classmethod
@@ -188,19 +96,19 @@ class PipelineSettings(_EnvironmentSettings):
     """
 
     event_table: Annotated[str, AfterValidator(lambda text: str(TableName.parse(text)))] = "public.Event"
-    event_time_column: Annotated[str, AfterValidator(_identifier)] = "created_at"
-    event_file_prefix: Annotated[str, AfterValidator(_file_prefix)] = "events"
+    event_time_column: Annotated[str, AfterValidator(parse_identifier)] = "created_at"
+    event_file_prefix: Annotated[str, AfterValidator(parse_file_prefix)] = "events"
     event_retention_period: Annotated[Retention, BeforeValidator(Retention.parse)] = Retention(months=12, days=0)
-    archive_start_date: Annotated[date, BeforeValidator(_day)] = date(2015, 1, 1)
-    archive_folder: Annotated[str, AfterValidator(_folder)] = "titan-pulse-event-archive"
-    archive_cron: Annotated[str, AfterValidator(_cron)] = "0 2 * * *"
+    archive_start_date: Annotated[date, BeforeValidator(parse_start)] = date(2015, 1, 1)
+    archive_folder: Annotated[str, AfterValidator(parse_folder)] = "titan-pulse-event-archive"
+    archive_cron: Annotated[str, AfterValidator(parse_cron)] = "0 2 * * *"
     max_days_per_run: Annotated[int, Field(ge=1, le=10_000)] = 31
     backlog_alert_days: Annotated[int, Field(ge=0, le=36_500)] = 3
-    log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_lower)] = None
-    dry_run: Annotated[bool, BeforeValidator(_lower)] = False
-    export_rate_limit: Annotated[int | None, BeforeValidator(_size)] = None
-    max_replica_lag: Annotated[int | None, BeforeValidator(_size)] = None
-    verify_nightly: Annotated[bool, BeforeValidator(_lower)] = False
+    log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(lower_case)] = None
+    dry_run: Annotated[bool, BeforeValidator(lower_case)] = False
+    export_rate_limit: Annotated[int | None, BeforeValidator(parse_size)] = None
+    max_replica_lag: Annotated[int | None, BeforeValidator(parse_size)] = None
+    verify_nightly: Annotated[bool, BeforeValidator(lower_case)] = False
     logical_message_prefix: str | None = None
 
     @property
@@ -224,18 +132,18 @@ class PipelineSettings(_EnvironmentSettings):
 class Settings(PipelineSettings):
     """All that the environment says, secrets included."""
 
-    pg_connection_string: Annotated[SecretStr, AfterValidator(_conninfo)] = Field(
+    pg_connection_string: Annotated[SecretStr, AfterValidator(check_conninfo)] = Field(
         description="says how to reach the events database: postgresql://USER:PASSWORD@HOST:5432/DATABASE"
     )
-    export_pg_connection_string: Annotated[SecretStr, AfterValidator(_conninfo)] | None = None
-    pg_auth: Annotated[Literal["password", "azure"], BeforeValidator(_lower)] = "password"
-    azure_storage_connection_string: Annotated[SecretStr, AfterValidator(_azure_connection_string)] | None = None
-    azure_storage_account_url: Annotated[str, AfterValidator(_account_url)] | None = None
+    export_pg_connection_string: Annotated[SecretStr, AfterValidator(check_conninfo)] | None = None
+    pg_auth: Annotated[Literal["password", "azure"], BeforeValidator(lower_case)] = "password"
+    azure_storage_connection_string: Annotated[SecretStr, AfterValidator(check_azure_connection_string)] | None = None
+    azure_storage_account_url: Annotated[str, AfterValidator(parse_account_url)] | None = None
     archive_local_path: Path | None = None
-    azure_storage_container: Annotated[str, AfterValidator(_container)] = "archive"
-    run_budget: Annotated[timedelta | None, BeforeValidator(_budget)] = None
+    azure_storage_container: Annotated[str, AfterValidator(parse_container)] = "archive"
+    run_budget: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
     metrics_textfile: Path | None = None
-    alert_webhook_url: Annotated[SecretStr, AfterValidator(_http_url)] | None = None
+    alert_webhook_url: Annotated[SecretStr, AfterValidator(check_http_url)] | None = None
 
     @classmethod
     def _contradictions(cls, present: set[str]) -> list[str]:
@@ -257,8 +165,8 @@ class InstanceSettings(_EnvironmentSettings):
     dagster_pg_db: str | None = None
     dagster_pg_username: str | None = None
     dagster_pg_password: SecretStr | None = None
-    dagster_logs_account: Annotated[str | None, AfterValidator(_storage_account)] = None
-    dagster_logs_container: Annotated[str, AfterValidator(_container)] = "dagster-logs"
+    dagster_logs_account: Annotated[str | None, AfterValidator(parse_storage_account)] = None
+    dagster_logs_container: Annotated[str, AfterValidator(parse_container)] = "dagster-logs"
 
     @classmethod
     def _contradictions(cls, present: set[str]) -> list[str]:
@@ -290,7 +198,7 @@ def output_is_json(log_format: str | None = None) -> bool:
 
 
 def misspelt() -> list[tuple[str, str]]:
-    """Variables that nobody reads but whose names, but for their case, are close to one that somebody does."""
+    """Variables that are set but not read, and whose names are, in upper case, close to one that is: both names."""
     known = {name.upper() for kind in (Settings, InstanceSettings) for name in kind.model_fields}
-    near = {name: get_close_matches(name.upper(), known, 1, _CLOSE) for name in os.environ if name not in known}
+    near = {name: get_close_matches(name.upper(), known, 1, _SIMILARITY) for name in os.environ if name not in known}
     return sorted((name, found[0]) for name, found in near.items() if found)

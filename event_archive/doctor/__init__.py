@@ -1,17 +1,17 @@
-"""What ``event-archive doctor`` looks at, in which order. Not here: the checks, how findings are shown.
+"""What ``event-archive doctor`` looks at, and in which order. How findings are shown does not belong here.
 
-The doctor changes nothing in the database. In the lake it leaves nothing, unless deletion is refused there; the
-container or folder is made if it is missing, as the first run would make it. Every wait is bounded.
+The doctor changes nothing in the database. In the lake it leaves nothing, unless deleting is forbidden there; it makes
+the container or folder where that is missing, as the first run would. Every wait is bounded.
 """
 
-from event_archive.doctor import clocks, environment, lakes, server, table
+from event_archive.doctor import clocks, environment, lakes, rows, server, table
 from event_archive.doctor.findings import Topic
 
 TOPICS = (
     Topic(environment.SETTINGS, None, environment.settings),
     Topic(server.SERVER, "settings", server.server),
     Topic(table.TABLE, "postgres", table.table),
-    Topic(table.ROWS, "table", table.rows),
+    Topic(rows.ROWS, "table", rows.rows),
     Topic(server.REPLICA, "table", server.replica),
     Topic(lakes.LAKE, "settings", lakes.lake),
     Topic(clocks.CLOCK, "settings", clocks.clock),

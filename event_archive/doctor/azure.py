@@ -1,4 +1,4 @@
-"""What the doctor alone asks of Azure Blob Storage. Not here: what every lake does, what refusals mean."""
+"""Requests to Azure Blob Storage that only the doctor makes. Not here: what every lake does, what refusals mean."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def lacks_container(
         container: the lake's.
         path: of the file.
         patience_seconds: how long the answer is waited for.
-        dated: told the answer's ``Date``, also where it is a refusal.
+        dated: is called with the answer's ``Date``, also where the answer is a refusal.
 
     Raises:
         UnreachableError, RefusedError: as the Blob service says.

@@ -1,4 +1,4 @@
-"""Clocks. Here: which one is off. Not here: how the others were read."""
+"""Which clock is off. Not here: how the others are read."""
 
 from collections.abc import Iterator, Mapping
 from statistics import median
@@ -8,8 +8,9 @@ from event_archive.doctor.findings import Finding, Patient
 CLOCK = ("clock",)
 
 SUSPICIOUS_SECONDS = 5
+"""Clocks that NTP sets differ by far less."""
 BAD_SECONDS = 5 * 60
-"""From here on signatures and tokens are refused, and days at the edge are aged here and not there."""
+"""From here on services refuse signatures and tokens, and a day at the edge may be aged by one clock alone."""
 
 
 def clock(patient: Patient) -> Iterator[Finding]:
@@ -21,7 +22,7 @@ def clock(patient: Patient) -> Iterator[Finding]:
 
 
 def compare(ahead_seconds: Mapping[str, float]) -> Finding:
-    """Says which clock is off: of three the one that the others contradict; of two nobody knows.
+    """Says which clock is off: of three, the one that the others contradict; of two, nobody knows.
 
     Args:
         ahead_seconds: of this machine's clock, by whose clock it is; at least one.

@@ -1,4 +1,4 @@
-"""The environment variables. Here: whether they are right and complete. Not here: whether what they name answers."""
+"""Whether the environment variables are right and complete. Not here: whether what they name answers."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,7 @@
-"""What the doctor finds, and in which order. Here: findings, topics, going through them. Not here: any check.
+"""Findings, the topics that yield them, and going through the topics in order. Not here: any check.
 
-A topic is a generator that yields a finding for each of its checks, in their order. It need not catch what the product
-raises: an error is the finding of the check whose turn it was.
+A topic is a generator that yields a finding for each of its checks, in order. It need not catch errors: one becomes the
+finding of the check that was being made.
 """
 
 import traceback
@@ -22,7 +22,7 @@ class Finding:
         name: of the check; scripts rely on it.
         status: ``bad`` where days will fail; ``warning`` where they may, or somebody should look; ``skipped`` where the
             check could not be made, because of another finding.
-        message: what was found, and of an error what to do as well. No secrets.
+        message: what was found; an error's says what to do as well. No secrets.
         remedy: what to do.
     """
 
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass
 class Patient:
-    """What one check learns for the next.
+    """What checks learn for later ones.
 
     Attributes:
         settings: set by the check ``settings``, which every topic that reads them needs.
@@ -90,7 +90,7 @@ def _of(topic: Topic, patient: Patient, failed: set[str]) -> Iterator[Finding]:
 
 
 def _unexpected(name: str, error: Exception) -> Finding:
-    """Without the error's own words: nobody knows which secret they hold."""
+    """Without the error's own words, which may hold a secret."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}, line {frame.lineno}"
     return Finding(name, "bad", f"the check itself failed: {type(error).__name__} in {where}", "Report it as a bug.")

@@ -1,4 +1,4 @@
-"""The lake. Here: whether it answers, and takes, gives back and appends a file as the pipeline does. Leaves nothing."""
+"""Whether the lake answers, and writes, reads and appends to a file as the pipeline does. Leaves nothing there."""
 
 import secrets
 import shutil
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 LAKE = ("lake", "lake_write", "lake_delete", "lake_store")
 
 LEAST_FREE_BYTES = 1_000_000_000
+"""Room for some large days."""
 
+# A doctor's answer is waited for by a person; the pipeline itself waits for a minute.
 _PATIENCE_SECONDS = 15.0
 _FIRST, _SECOND = b"written by the doctor\n", b"appended by the doctor\n"
 _METADATA = {"doctor": "probe"}
@@ -51,7 +53,7 @@ def _folder(opened: LocalLake, dataset: Dataset, probe: str, root: Path) -> Iter
 
 
 def _azure(opened: "AzureLake", dataset: Dataset, probe: str, patient: Patient) -> Iterator[Finding]:
-    # As late as the lake's own module: Azure's client takes its time to import.
+    # Late, since Azure's client takes long to import.
     from event_archive.doctor import azure
 
     container = opened.container
@@ -133,7 +135,7 @@ def _removed(opened: Lake, probe: str, remove: Callable[[], None]) -> Finding:
             "lake_delete",
             "warning",
             f"the probe could not be deleted again: {error}",
-            f"The pipeline never deletes files, so that this is as good. Delete {opened.url(probe)} by hand.",
+            f"The pipeline works without it, since it never deletes a file. Delete {opened.url(probe)} by hand.",
         )
     return Finding("lake_delete", "good", "the probe is deleted again")
 
@@ -155,7 +157,7 @@ def _free_space(root: Path) -> Finding:
 
 
 def _read_clock(patient: Patient, asked: float, date: str) -> None:
-    # The date is cut off to the second.
+    # The date has no fraction of a second: half a second is the mean of what was cut off.
     there = parsedate_to_datetime(date).timestamp() + 0.5
     patient.clocks["the Blob service"] = there - (asked + time.time()) / 2
 

@@ -1,4 +1,4 @@
-"""PostgreSQL apart from the table. Here: the server, the role's privileges, the replica. Changes nothing."""
+"""The PostgreSQL server, the role's privileges, the replica. Not here: the table. Changes nothing."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,10 @@ from psycopg import sql
 from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
+from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema
+from event_archive.postgres.catalogue.server import is_standby, lag_behind, setting_of_new_sessions, written_wal
 from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import HOLD_TABLE
 from event_archive.table.shape import reflect
 
@@ -19,24 +22,13 @@ SERVER = ("postgres", "postgres_tls", "postgres_primary", "privileges")
 REPLICA = ("replica",)
 
 OLDEST_SUPPORTED = 140000
+"""As ``server_version_num`` says it."""
 MOST_LAG_SECONDS = 60
+"""A standby that is further behind serves exports that lack rows, which the next run then appends."""
 
+# A person waits for the doctor: a busy server is a finding soon.
 _LOCK_TIMEOUT_SECONDS = 5
 _STATEMENT_TIMEOUT_SECONDS = 20
-
-# By oid, since names need USAGE on the schema; the table that does not exist has no privileges to lack.
-_PRIVILEGES = """
-SELECT current_user, current_database(),
-       coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %(schema)s), true),
-       has_database_privilege(current_database(), 'TEMPORARY'),
-       coalesce((SELECT has_table_privilege(oid, 'SELECT') FROM table_), true),
-       coalesce((SELECT has_table_privilege(oid, 'DELETE') FROM table_), true),
-       coalesce((SELECT has_table_privilege(oid, 'SELECT') FROM hold_), true)
-"""
-_NAMED = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %(schema)s"
-_PRIVILEGES = (
-    f"WITH table_ AS ({_NAMED} AND relname = %(table)s), hold_ AS ({_NAMED} AND relname = %(hold)s) {_PRIVILEGES}"
-)
 
 
 @contextmanager
@@ -47,7 +39,9 @@ def reading(database: Postgres, subject: str) -> Iterator[Connection]:
         UnreachableError, RefusedError, BusyError: as PostgreSQL says.
     """
     patient = replace(database, lock_timeout_seconds=_LOCK_TIMEOUT_SECONDS)
-    with patient.transaction(subject, statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS) as connection:
+    with patient.transaction(
+        subject, statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS, advice=ARCHIVE_ADVICE
+    ) as connection:
         connection.execute("SET TRANSACTION READ ONLY")
         yield connection
 
@@ -57,7 +51,7 @@ def server(patient: Patient) -> Iterator[Finding]:
     dataset = patient.settings.dataset
     with reading(services.primary(patient.settings), "doctor") as connection:
         before = time.time()
-        # Not pg_catalog.clock_timestamp: every statement of this package finds its functions by the search path.
+        # Without pg_catalog: this finding alone depends on it, and a test puts a wrong clock in its place.
         (there,) = one(connection, "SELECT extract(epoch FROM clock_timestamp())::float8")
         patient.clocks["PostgreSQL"] = there - (before + time.time()) / 2
         yield _version(connection)
@@ -69,12 +63,12 @@ def server(patient: Patient) -> Iterator[Finding]:
 def _version(connection: Connection) -> Finding:
     info = connection.info
     (version,) = one(connection, "SHOW server_version")
-    told = f"PostgreSQL {version}, database {quoted(info.dbname)} as {quoted(info.user)}"
+    server = f"PostgreSQL {version}, database {quoted(info.dbname)} as {quoted(info.user)}"
     if info.server_version < OLDEST_SUPPORTED:
         return Finding(
-            "postgres", "warning", f"{told}: older than what is supported", "Upgrade to PostgreSQL 14 or newer."
+            "postgres", "warning", f"{server}: older than what is supported", "Upgrade to PostgreSQL 14 or newer."
         )
-    return Finding("postgres", "good", told)
+    return Finding("postgres", "good", server)
 
 
 def _tls(connection: Connection) -> Finding:
@@ -97,16 +91,14 @@ def _is_local(connection: Connection) -> bool:
 
 
 def _primary(connection: Connection) -> Finding:
-    in_recovery, read_only = one(connection, "SELECT pg_is_in_recovery(), reset_val FROM pg_settings WHERE name = %s",
-                                 "default_transaction_read_only")  # fmt: skip
-    if in_recovery:
+    if is_standby(connection):
         return Finding(
             "postgres_primary",
             "bad",
             "the server is a standby: nothing can be deleted there, and no day read back",
             "Let PG_CONNECTION_STRING name the primary; a standby goes into EXPORT_PG_CONNECTION_STRING.",
         )
-    if read_only == "on":
+    if setting_of_new_sessions(connection, "default_transaction_read_only") == "on":
         return Finding(
             "postgres_primary",
             "bad",
@@ -119,16 +111,14 @@ def _primary(connection: Connection) -> Finding:
 
 
 def _privileges(connection: Connection, name: TableName) -> Finding:
-    values = {"schema": name.schema, "table": name.name, "hold": HOLD_TABLE}
-    row = connection.execute(_PRIVILEGES, values).fetchone() or ()
-    user, database, usage, temporary, select, delete, select_holds = row
+    user, database = one(connection, "SELECT current_user, pg_catalog.current_database()")
     hold = TableName(name.schema, HOLD_TABLE)
     wanted = {
-        f"USAGE ON SCHEMA {quoted(name.schema)}": usage,
-        f"TEMPORARY ON DATABASE {quoted(database)}": temporary,
-        f"SELECT ON {name}": select,
-        f"DELETE ON {name}": delete,
-        f"SELECT ON {hold}": select_holds,
+        f"USAGE ON SCHEMA {quoted(name.schema)}": may_use_schema(connection, name.schema),
+        f"TEMPORARY ON DATABASE {quoted(database)}": may_make_temporary_tables(connection),
+        f"SELECT ON {name}": may(connection, "SELECT", name.schema, name.name),
+        f"DELETE ON {name}": may(connection, "DELETE", name.schema, name.name),
+        f"SELECT ON {hold}": may(connection, "SELECT", hold.schema, hold.name),
     }
     missing = [what for what, granted in wanted.items() if not granted]
     if missing:
@@ -146,7 +136,7 @@ def replica(patient: Patient) -> Iterator[Finding]:
         return
     with reading(services.primary(settings), "doctor") as connection:
         shape = reflect(connection, settings.dataset)
-        (written,) = one(connection, "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_lsn() END")
+        written = written_wal(connection)
     with reading(database, "EXPORT_PG_CONNECTION_STRING") as connection:
         yield _replica(connection, shape.columns == reflect(connection, settings.dataset).columns, written)
 
@@ -159,25 +149,19 @@ def _replica(connection: Connection, same_shape: bool, written: str | None) -> F
             "the table has other columns than on the primary: what is exported will match no row",
             "Let EXPORT_PG_CONNECTION_STRING name a standby of this primary.",
         )
-    (in_recovery,) = one(connection, "SELECT pg_is_in_recovery()")
-    if not in_recovery:
+    if not is_standby(connection):
         return Finding(
             "replica",
             "warning",
             "EXPORT_PG_CONNECTION_STRING names a server that is no standby",
             "Let it name a standby, or unset it: the primary serves exports then.",
         )
-    behind_bytes, seconds = one(
-        connection,
-        "SELECT pg_wal_lsn_diff(%s, pg_last_wal_replay_lsn())::float8, "
-        "extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8",
-        written,
-    )
-    if (behind_bytes or 0) > 0 and (seconds or 0) > MOST_LAG_SECONDS:
+    lag = lag_behind(connection, written)
+    if lag.bytes > 0 and lag.seconds > MOST_LAG_SECONDS:
         return Finding(
             "replica",
             "warning",
-            f"the standby is {behind_bytes:,.0f} bytes and {seconds:,.0f} s behind",
+            f"the standby is {lag.bytes:,.0f} bytes and {lag.seconds:,.0f} s behind",
             "See whether it still streams (pg_stat_wal_receiver). What it lacks, the next run appends.",
         )
-    return Finding("replica", "good", f"a standby, {max(behind_bytes or 0, 0):,.0f} bytes behind")
+    return Finding("replica", "good", f"a standby, {max(lag.bytes, 0):,.0f} bytes behind")

@@ -1,70 +1,22 @@
-"""The events table. Here: what about it makes a purge fail, slow or far-reaching. Only reads."""
+"""The archived table by itself: its shape, its index, its time zone. Not here: what depends on it. Only reads."""
 
 from collections.abc import Iterator
 
-from psycopg import sql
-
 from event_archive.config import services
+from event_archive.doctor import dependents
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.doctor.server import reading
-from event_archive.domain.dataset import TableName, quoted
-from event_archive.domain.wording import counted
-from event_archive.errors import BusyError
-from event_archive.nightly.backlog import orphans_told
-from event_archive.postgres.session import Connection, one
-from event_archive.table.holds import holds
-from event_archive.table.rows import count_orphans
+from event_archive.domain.dataset import quoted
+from event_archive.postgres.catalogue.relations import default_of, relation
+from event_archive.postgres.catalogue.server import setting_of_new_sessions
+from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table, reflect
 
 TABLE = (
     "table", "time_index", "time_zone", "triggers", "foreign_keys", "row_security", "replication", "autovacuum",
 )  # fmt: skip
-ROWS = ("orphans", "holds")
 
 _UTC = {"UTC", "Etc/UTC", "UCT", "Etc/UCT", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal"}
-
-# The table and its partitions.
-_TREE = """
-WITH tree AS (SELECT %(oid)s::oid AS oid UNION SELECT relid FROM pg_partition_tree(%(oid)s::oid))
-"""
-_OID = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %s AND relname = %s"
-_TIME_DEFAULT = """
-SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
-WHERE adrelid = %(oid)s AND attname = %(column)s
-"""
-# 8 is TRIGGER_TYPE_DELETE; a partition's copy of its parent's trigger is left out.
-_TRIGGERS = """
-SELECT tgname, tgfoid::regproc::text FROM pg_trigger
-WHERE tgrelid IN (SELECT oid FROM tree) AND NOT tgisinternal AND tgparentid = 0 AND tgtype & 8 <> 0
-  AND tgenabled IN ('O', 'A') ORDER BY 1
-"""
-_REFERENCES = """
-SELECT conname, nspname, relname, ARRAY(SELECT attname::text FROM unnest(conkey) WITH ORDINALITY k(attnum, place)
-                                        JOIN pg_attribute a ON a.attrelid = conrelid AND a.attnum = k.attnum
-                                        ORDER BY place),
-       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = conrelid AND i.indisvalid AND i.indpred IS NULL
-               AND i.indkey[0] = ANY (conkey))
-FROM pg_constraint JOIN pg_class c ON c.oid = conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE contype = 'f' AND conparentid = 0 AND confrelid IN (SELECT oid FROM tree) ORDER BY 1
-"""
-_PUBLICATIONS = """
-SELECT DISTINCT p.pubname FROM pg_publication p JOIN pg_publication_tables t USING (pubname)
-JOIN pg_namespace n ON n.nspname = t.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-WHERE p.pubdelete AND c.oid IN (SELECT oid FROM tree) ORDER BY 1
-"""
-_WITHOUT_IDENTITY = """
-SELECT format('%%I.%%I', nspname, relname) FROM pg_class c JOIN tree USING (oid)
-JOIN pg_namespace n ON n.oid = relnamespace
-WHERE relkind = 'r' AND relreplident <> 'f' AND NOT EXISTS (
-  SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
-  AND CASE relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END) ORDER BY 1
-"""
-_NOT_VACUUMED = """
-SELECT format('%%I.%%I', nspname, relname) FROM pg_class c JOIN tree USING (oid)
-JOIN pg_namespace n ON n.oid = relnamespace
-WHERE relkind = 'r' AND EXISTS (SELECT FROM pg_options_to_table(reloptions)
-                                WHERE option_name = 'autovacuum_enabled' AND NOT option_value::boolean) ORDER BY 1
-"""
 
 
 def table(patient: Patient) -> Iterator[Finding]:
@@ -73,37 +25,17 @@ def table(patient: Patient) -> Iterator[Finding]:
     name = settings.dataset.table
     with reading(services.primary(settings), str(name)) as connection:
         shape = reflect(connection, settings.dataset)
-        (oid,) = one(connection, _OID, name.schema, name.name)
+        found = relation(connection, name.schema, name.name)
+        # It is locked, so that it is still there.
+        oid = found.oid if found else 0
         yield _shape(shape)
         yield _time_index(shape)
         yield _time_zone(connection, shape, oid)
-        yield _triggers(connection, oid)
-        yield _foreign_keys(connection, oid)
-        yield _row_security(connection, oid, name)
-        yield _replication(connection, oid, settings.logical_message_prefix)
-        yield _autovacuum(connection, oid)
-
-
-def rows(patient: Patient) -> Iterator[Finding]:
-    """Rows that no night will purge: those of no day, those of held days."""
-    dataset, primary = patient.settings.dataset, services.primary(patient.settings)
-    try:
-        with reading(primary, str(dataset.table)) as connection:
-            orphans = count_orphans(connection, reflect(connection, dataset))
-    except BusyError as error:
-        yield Finding("orphans", "warning", f"rows of no day could not be counted in time: {error}")
-    else:
-        if orphans:
-            yield Finding("orphans", "warning", orphans_told(dataset, orphans))
-        else:
-            yield Finding("orphans", "good", "every row is of a day")
-    held = holds(dataset, primary)
-    days = sum((hold.last - hold.first).days + 1 for hold in held)
-    yield Finding("holds", "good", counted(days, "day is held", "days are held") if days else "no day is held")
-
-
-def _tree(connection: Connection, query: str, oid: int) -> list[tuple[str, ...]]:
-    return connection.execute(sql.SQL(_TREE + query), {"oid": oid}).fetchall()
+        yield dependents.triggers(connection, oid)
+        yield dependents.foreign_keys(connection, oid)
+        yield dependents.row_security(connection, oid, name)
+        yield dependents.replication(connection, oid, settings.logical_message_prefix)
+        yield dependents.autovacuum(connection, oid)
 
 
 def _shape(shape: Table) -> Finding:
@@ -125,108 +57,15 @@ def _time_index(shape: Table) -> Finding:
 
 
 def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
-    """A default of the column is evaluated in the writer's time zone; the pipeline's own is pinned."""
-    (zone,) = one(connection, "SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'")
-    values = {"oid": oid, "column": shape.dataset.time_column}
-    default = connection.execute(_TIME_DEFAULT, values).fetchone()
+    """A default such as ``now()`` depends on the writer's time zone, where the column has none."""
+    zone = setting_of_new_sessions(connection, "TimeZone")
+    default = default_of(connection, oid, shape.dataset.time_column)
     if zone in _UTC or default is None or shape.time_type == "timestamp with time zone":
         return Finding("time_zone", "good", f"{zone} by default; the pipeline itself always uses UTC")
     return Finding(
         "time_zone",
         "warning",
-        f"sessions begin in {zone}, so that the default of {quoted(shape.dataset.time_column)}, {default[0]}, is local "
+        f"sessions begin in {zone}, so that the default of {quoted(shape.dataset.time_column)}, {default}, is local "
         "time where the writer does not say otherwise; it is archived as if it were UTC",
         "See that writers set the time in UTC, or make the column timestamptz.",
     )
-
-
-def _triggers(connection: Connection, oid: int) -> Finding:
-    found = _tree(connection, _TRIGGERS, oid)
-    if not found:
-        return Finding("triggers", "good", "none fires on DELETE")
-    named = ", ".join(f"{quoted(name)} ({function})" for name, function in found)
-    return Finding(
-        "triggers",
-        "warning",
-        f"fires on DELETE: {named}. It may change other rows, which no file holds",
-        "See what it does. Let it do nothing where application_name is event_archive, or disable it.",
-    )
-
-
-def _foreign_keys(connection: Connection, oid: int) -> Finding:
-    found = _tree(connection, _REFERENCES, oid)
-    if not found:
-        return Finding("foreign_keys", "good", "none refers to the table")
-    named, remedies = [], ["Remove or archive referring rows before their events' day is aged."]
-    for constraint, schema, name, columns, indexed in found:
-        referring = TableName(schema, name)
-        named.append(f"{quoted(constraint)} of {referring}" + ("" if indexed else ", which no index serves"))
-        if not indexed:
-            index = sql.SQL("CREATE INDEX CONCURRENTLY ON {} ({});").format(
-                sql.Identifier(schema, name), sql.SQL(", ").join(map(sql.Identifier, columns))
-            )
-            remedies.append(index.as_string(None))
-    return Finding(
-        "foreign_keys",
-        "warning",
-        f"refers to the table: {'; '.join(named)}. A day with a row still referred to is not purged"
-        + (", and without an index each deleted row costs a scan" if len(remedies) > 1 else ""),
-        " ".join(remedies),
-    )
-
-
-def _row_security(connection: Connection, oid: int, name: TableName) -> Finding:
-    enabled, active = one(
-        connection, "SELECT relrowsecurity, row_security_active(oid) FROM pg_class WHERE oid = %s", oid
-    )
-    if active:
-        return Finding(
-            "row_security",
-            "bad",
-            f"policies of {name} may hide rows from {quoted(connection.info.user)}: their days would look done",
-            "Connect as a role with BYPASSRLS, or as the table's owner.",
-        )
-    return Finding("row_security", "good", "does not apply to this role" if enabled else "not enabled")
-
-
-def _replication(connection: Connection, oid: int, prefix: str | None) -> Finding:
-    published = ", ".join(quoted(name) for (name,) in _tree(connection, _PUBLICATIONS, oid))
-    if not published:
-        return Finding("replication", "good", "no publication carries deletes of the table")
-    if without := ", ".join(name for (name,) in _tree(connection, _WITHOUT_IDENTITY, oid)):
-        return Finding(
-            "replication",
-            "bad",
-            f"{published} publishes deletes, and {without} has no replica identity: PostgreSQL refuses every delete",
-            f"ALTER TABLE {without} REPLICA IDENTITY FULL; or USING INDEX with a unique one.",
-        )
-    if prefix is not None:
-        return Finding("replication", "good", f"{published} publishes deletes, announced by LOGICAL_MESSAGE_PREFIX")
-    return Finding(
-        "replication",
-        "warning",
-        f"{published} publishes deletes: subscribers delete what is purged",
-        "Set LOGICAL_MESSAGE_PREFIX for consumers to tell purges from other deletes, or publish no deletes "
-        "(ALTER PUBLICATION … SET (publish = 'insert, update')).",
-    )
-
-
-def _autovacuum(connection: Connection, oid: int) -> Finding:
-    (on,) = one(
-        connection, "SELECT current_setting('autovacuum')::boolean AND current_setting('track_counts')::boolean"
-    )
-    if not on:
-        return Finding(
-            "autovacuum",
-            "warning",
-            "off on this server: the space of deleted rows is never used again",
-            "ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf();",
-        )
-    if without := [name for (name,) in _tree(connection, _NOT_VACUUMED, oid)]:
-        return Finding(
-            "autovacuum",
-            "warning",
-            f"off for {', '.join(without)}: the space of deleted rows is never used again",
-            " ".join(f"ALTER TABLE {name} RESET (autovacuum_enabled);" for name in without),
-        )
-    return Finding("autovacuum", "good", "on")

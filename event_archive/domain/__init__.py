@@ -1,4 +1,4 @@
-"""The values and rules that every other room speaks of: datasets, days, manifests, records. No I/O belongs here.
+"""Values and rules that other rooms share: datasets, days, manifests, records, progress.
 
-Nothing that needs a connection, an environment variable or a front end: those rooms lie above.
+No I/O belongs here, and nothing that needs a connection, an environment variable or a front end.
 """

@@ -1,11 +1,11 @@
-"""The error for a file that is not what it is said to be. Here: its words. Not here: finding out."""
+"""The error for a file that is not what its manifest says, or no CSV file of ours at all. Not here: finding out."""
 
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 
 
 def contradiction(file: StoredFile, found: str) -> IntegrityError:
-    """The error for a file that is not what its manifest says."""
+    """The error, with what was found and what to do."""
     return IntegrityError(
         f"{file.path}: {found}. Nothing was written or deleted. Somebody changed the file: put the right one back, or "
         f"accept it as it stands with 'event-archive adopt {file.path.removesuffix('.csv')[-10:]}'."

@@ -1,4 +1,4 @@
-"""What is archived. Here: the table, its time column, where its files lie. Not here: the table's shape, the days."""
+"""What is archived: a table, its time column, its retention, where its files lie. Not here: the table's shape."""
 
 import re
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class TableName:
 
 
 def quoted(name: str) -> str:
-    """A name as PostgreSQL shows it, in double quotes where it needs them. For messages; SQL uses ``psycopg.sql``."""
+    """An identifier in double quotes where it needs them. For messages; SQL uses ``psycopg.sql``."""
     return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
 
 
@@ -50,7 +50,7 @@ def check_identifier(name: str) -> None:
     """Refuses what cannot be the name of a table or column.
 
     Raises:
-        ValueError: empty, with a NUL, or over 63 bytes, which PostgreSQL would silently cut off.
+        ValueError: it is empty, holds a NUL, or is longer than 63 bytes, where PostgreSQL silently cuts names off.
     """
     if not name or "\0" in name:
         raise ValueError("holds an empty name or a NUL character")
@@ -64,7 +64,7 @@ class Dataset:
 
     Attributes:
         table: the events.
-        time_column: ``timestamp`` (taken as UTC), ``timestamptz`` or ``date``; says which day a row is of.
+        time_column: ``timestamp`` (taken as UTC), ``timestamptz`` or ``date``; says which day a row belongs to.
         folder: where the files lie, from the lake's root, without slashes at the ends.
         file_prefix: files are ``PREFIX_YYYY-MM-DD.csv``.
         retention: how long a row stays in the table.

@@ -1,4 +1,4 @@
-"""UTC days and retention. Here: which days are aged, and when a day comes of age. Not here: what a day holds.
+"""UTC days and retention: which days are aged, and when a day comes of age. Not here: which days have rows.
 
 A day is a ``datetime.date`` and means the half-open window ``[D 00:00, D+1 00:00)`` in UTC. Day D is aged when all of
 it lies before *now - retention*.
@@ -20,7 +20,9 @@ _UNIT_DAYS = {"day": 1, "week": 7}
 _UNIT_MONTHS = {"month": 1, "year": 12}
 _WORDS = re.compile(r"(\d+)\s*(year|month|week|day)s?", re.IGNORECASE)
 _ISO = re.compile(r"P(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?", re.IGNORECASE)
+# More is a mistake, and dates would leave the years that Python knows.
 _MAX_YEARS = 100
+# After so many years the lengths of months repeat.
 _GREGORIAN_CYCLE_YEARS = 400
 
 

@@ -1,4 +1,4 @@
-"""What is known of one archived day: to and from a file's metadata, and a materialization's. Not here: proving it."""
+"""A file's manifest, to and from its metadata, and the hashes that it is made of. Not here: reading a file."""
 
 import hashlib
 import json
@@ -27,8 +27,8 @@ class Manifest:
         sha256: of the whole file, hex.
         columns: ``columns_hash`` of the header.
         version: of this record's form.
-        types: ``columns_hash`` of the columns' types, as all the rows were written; empty where they are not known, or
-            not of one kind. What was written as today's types reads as today's types, whole.
+        types: ``columns_hash`` of the types that the columns had when the rows were written; empty where they are not
+            known, or were not the same for all rows. Rows that were written as today's types lose nothing as such.
     """
 
     table: str
@@ -52,10 +52,10 @@ class Manifest:
 
     @classmethod
     def from_file(cls, file: StoredFile, *, table: str) -> "Manifest | None":
-        """Reads it back; None where the file has none, being somebody else's.
+        """Reads a file's manifest; None where it has none, since another tool wrote it.
 
         Raises:
-            IntegrityError: unreadable, of a later version, of another table, or of a file of another length.
+            IntegrityError: it is unreadable, of a later version, of another table, or says another length.
         """
         manifest = cls.claimed_by(file, table=table)
         if manifest and manifest.bytes != file.size_bytes:
@@ -64,7 +64,7 @@ class Manifest:
 
     @classmethod
     def claimed_by(cls, file: StoredFile, *, table: str) -> "Manifest | None":
-        """As ``from_file``, but of a file of any length: for whoever says himself what is wrong with it."""
+        """As ``from_file``, but whatever length it says, for a caller that reports differences itself."""
         fields = {
             name.removeprefix(_PREFIX): unquote(value)
             for name, value in file.metadata.items()
@@ -81,8 +81,8 @@ class Manifest:
             raise contradiction(file, f"its manifest is unreadable ({type(error).__name__} {error})") from None
         if manifest.version != VERSION:
             raise IntegrityError(
-                f"{file.path}: its manifest is of version {manifest.version}, this program knows version {VERSION}: it "
-                "is older than what wrote the file. Update it."
+                f"{file.path}: its manifest is of version {manifest.version}, this program knows version {VERSION}. "
+                "Nothing was written or deleted. A newer program wrote the file: update this one."
             )
         if manifest.table != table:
             raise contradiction(file, f"its manifest says it holds {manifest.table}, expected {table}")
@@ -93,7 +93,11 @@ class Manifest:
         return asdict(self)
 
     def require(self, file: StoredFile, found: "Manifest") -> None:
-        """Holds what was read of the file against the manifest; of the types a file's bytes say nothing.
+        """Compares the manifest with what was read of the file, in all but the types, of which bytes say nothing.
+
+        Args:
+            file: for the message.
+            found: the manifest of the bytes that were read.
 
         Raises:
             IntegrityError: they differ.
@@ -104,7 +108,7 @@ class Manifest:
             ]
             expected = ", ".join(f"{name} {getattr(self, name)}" for name in differing)
             read = ", ".join(f"{name} {getattr(found, name)}" for name in differing)
-            raise contradiction(file, f"its manifest says {expected}; it reads as {read}")
+            raise contradiction(file, f"its manifest says {expected}; it holds {read}")
 
 
 def columns_hash(names: Sequence[str]) -> str:
@@ -113,7 +117,7 @@ def columns_hash(names: Sequence[str]) -> str:
 
 
 class Hashes:
-    """A running SHA-256, and what else is known of bytes that have gone by."""
+    """A running SHA-256 of bytes, their number, and the last of them."""
 
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256()
@@ -131,7 +135,7 @@ class Hashes:
         return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), columns_hash(columns), types=types)
 
     def copy(self) -> "Hashes":
-        """The same state, to go on from without disturbing this one."""
+        """A copy, which goes on from here by itself."""
         twin = Hashes()
         twin.sha256 = self.sha256.copy()
         twin.bytes, twin.last_byte = self.bytes, self.last_byte
@@ -139,6 +143,6 @@ class Hashes:
 
 
 def stored_rows(file: StoredFile) -> int | None:
-    """How many rows a file's manifest says it holds; None where it has none that can be read."""
+    """How many rows a file's manifest says it holds; None where it has no manifest that can be read."""
     rows = file.metadata.get(_PREFIX + "rows", "")
     return int(rows) if rows.isdecimal() else None

@@ -1,36 +1,39 @@
-"""How far an operation has come. Here: the protocol that tells of it, and its phases. Not here: how it is shown."""
+"""The progress of an operation: its phases, and who is told of them. Not here: how it is shown."""
 
 import time
 from typing import Literal, Protocol
 
-Phase = Literal["counting", "exporting", "reading back", "comparing and deleting", "restoring", "verifying", "adopting"]
+Phase = Literal[
+    "counting", "exporting", "reading back", "reading as text", "comparing and deleting", "restoring", "verifying",
+    "adopting",
+]  # fmt: skip
 
 
 class Progress(Protocol):
-    """Told of an operation's phases, and of what has gone by in each."""
+    """Is told of an operation's phases, and of what has gone by in each."""
 
     def begin(self, phase: Phase, *, total_bytes: int | None = None) -> None:
-        """A phase begins; what went by before does not count for it.
+        """A phase begins, and counts from nothing, also where one of the same name was before it.
 
         Args:
             phase: its name.
-            total_bytes: how many bytes will go by; None where nobody knows.
+            total_bytes: how many bytes will go by in it; None where nobody knows.
         """
         ...
 
     def advance(self, rows: int, size_bytes: int) -> None:
-        """So many more rows (0 where they are not counted) and bytes have gone by."""
+        """So many more rows (0 where they are not counted) and bytes have gone by in this phase."""
         ...
 
 
 class NoProgress:
-    """A ``Progress`` that tells nobody."""
+    """A ``Progress`` for operations that nobody watches."""
 
     def begin(self, phase: Phase, *, total_bytes: int | None = None) -> None:
-        """Tells nobody."""
+        """Does nothing."""
 
     def advance(self, rows: int, size_bytes: int) -> None:
-        """Tells nobody."""
+        """Does nothing."""
 
 
 NO_PROGRESS = NoProgress()
@@ -40,7 +43,7 @@ class PacedExport:
     """A ``Progress`` that slows an export down: rows are exported no faster than so many bytes a second.
 
     Args:
-        progress: is told of everything.
+        progress: is told the same.
         bytes_per_second: the pace.
     """
 

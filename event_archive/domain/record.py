@@ -1,7 +1,4 @@
-"""What a materialization of a day's archive says of its file: the gate of a purge.
-
-Not here: holding it against the file.
-"""
+"""What was recorded of a day's file when it was archived: the gate of a purge. Not here: comparing it with the file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from event_archive.errors import IntegrityError
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the latest materialization of a day says of its file: the gate of a purge.
+    """What the latest archive of a day recorded of its file.
 
     Attributes:
         etag: of the file; None where the day had neither rows nor a file.

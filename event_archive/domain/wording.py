@@ -2,7 +2,7 @@
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """A number and what there is of it: ``counted(1, "row is", "rows are")``."""
+    """A number with its noun: ``counted(1, "row is", "rows are")``."""
     return f"{number} {one if number == 1 else many}"
 
 

@@ -1,4 +1,4 @@
-"""Where files lie: the protocol that every lake keeps, and the lakes themselves, a package each.
+"""Where files lie: the protocol that every lake keeps, and a package for each kind of lake.
 
-What a file holds and which day it is of is unknown here: ``domain`` and ``operations`` know it.
+What a file holds, and which day it belongs to, is not known here, but in ``domain`` and ``operations``.
 """

@@ -1,4 +1,4 @@
-"""Paths and metadata that every lake takes. Here: the rules both must keep. Not here: what they mean."""
+"""The rules for paths and metadata that every lake can take. Not here: what they mean."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def check_path(path: str) -> None:
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Refuses metadata that a lake would change or not take: they travel as HTTP headers.
+    """Refuses metadata that a lake would change or refuse, since they travel as HTTP headers.
 
     Raises:
         ValueError: a name that is no lower-case identifier, a value that is not printable ASCII or that begins or ends

@@ -1,7 +1,7 @@
-"""Where files lie. Here: the protocol that a lake keeps. Not here: days, files' names, what a file holds.
+"""The protocol that a lake keeps. Not here: days, files' names, what a file holds.
 
-A file is written in one of two ways, both atomic and conditional: whole (a new file, or in place of the one that was
-stat'ed) or as an append to the one that was stat'ed. Readers see the file before or the file after, never a torn one.
+A write is atomic and conditional: it makes a new file, replaces the file that was stat'ed, or appends to it. Readers
+see the file before or the file after, never a torn one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ class Upload(Protocol):
     """Content on its way into a lake; nobody sees it before ``commit``."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Takes the next bytes, which nobody changes any more.
+        """Takes the next bytes, which the caller must not change afterwards.
 
         Raises:
             UnreachableError, RefusedError: as for ``Lake``; the upload is then lost.

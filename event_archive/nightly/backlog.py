@@ -15,6 +15,7 @@ from event_archive.domain.days import now_utc
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError
 from event_archive.postgres.session import Postgres
+from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.rows import (
     MOST_ORPHANS,
@@ -41,7 +42,7 @@ def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
     dataset.require_aged(day, now_utc())
-    with postgres.transaction(f"{dataset.table}, {day}") as connection:
+    with postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
         table = reflect(connection, dataset)
         return count_day(connection, table, day)
 
@@ -75,7 +76,9 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
     table: Table | None = None
     started = time.monotonic()
     try:
-        with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
+        with postgres.transaction(
+            str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
+        ) as connection:
             table = reflect(connection, dataset)
             days = days_with_rows(connection, table, dataset.start, dataset.retention.last_aged_day(now))
             held = held_days(connection, dataset)
@@ -101,7 +104,9 @@ def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres
     """
     until, empty = time.monotonic() + _PROBES_SECONDS, list[date]()
     try:
-        with postgres.transaction(str(dataset.table), statement_timeout_seconds=_PROBE_SECONDS) as connection:
+        with postgres.transaction(
+            str(dataset.table), statement_timeout_seconds=_PROBE_SECONDS, advice=ARCHIVE_ADVICE
+        ) as connection:
             table = reflect(connection, dataset)
             for day in takewhile(lambda _: time.monotonic() < until, days):
                 if not has_rows(connection, table, day):
@@ -129,7 +134,9 @@ def orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float = 0)
         BusyError: it took longer than ``timeout_seconds``, where that is not 0.
         RefusedError, UnreachableError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table), statement_timeout_seconds=timeout_seconds) as connection:
+    with postgres.transaction(
+        str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
+    ) as connection:
         return count_orphans(connection, reflect(connection, dataset))
 
 
@@ -154,7 +161,7 @@ def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> Ag
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table)) as connection:
+    with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
         table = reflect(connection, dataset)
         rows = rows_by_day(connection, table, dataset.start, dataset.retention.last_aged_day(now))
         return AgedDays(rows, held_days(connection, dataset), count_orphans(connection, table))
@@ -196,7 +203,7 @@ def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: 
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
     last = dataset.retention.last_aged_day(now) - timedelta(days=grace_days)
-    with postgres.transaction(str(dataset.table)) as connection:
+    with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
         rows = rows_by_day(connection, reflect(connection, dataset), dataset.start, last)
         held = held_days(connection, dataset)
     late = sorted(rows.keys() - held)

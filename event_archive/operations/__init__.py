@@ -1,4 +1,4 @@
-"""What is done to one day: archive, purge, verify, adopt, restore; and the read-back and CSV format that they share.
+"""What is done to one day: archive, purge, verify, adopt, restore; and what they share, the read-back above all.
 
-Operations do not import one another; which days they are done to, and in which order, is decided in ``nightly``.
+Operations do not import one another. Which days are done, and in which order, is decided in ``nightly``.
 """

@@ -1,4 +1,4 @@
-"""Accepts a file as it stands: its bytes stay, its manifest is made anew. For a person who has looked at it."""
+"""Accepts a file as it is, once a person has looked at it: gives it a new manifest and keeps its bytes."""
 
 import logging
 from datetime import date
@@ -7,24 +7,23 @@ from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
-from event_archive.operations.readback import load
+from event_archive.operations.loading import load
 from event_archive.operations.site import Site
+from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.shape import reflect
 
 logger = logging.getLogger(__name__)
 
 
 def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Manifest:
-    """Gives the day's file the manifest of the bytes it has, staged anew so that it can be appended to.
+    """Gives the day's file a manifest of the bytes it has, and writes it in blocks that can be appended to.
 
-    Nothing is deleted by this. A purge still compares every row, and needs ``archive_csv`` of the day to be
-    materialized again first.
+    This deletes nothing. A purge still compares every row, and first needs a new materialization of ``archive_csv``.
 
     Args:
-        site: the dataset in its place; its database loads the file, to see that it is a CSV file and how many rows it
-            has.
+        site: the dataset in its place; its database loads the file to find out whether it is CSV, and of how many rows.
         day: whose file.
-        progress: told of every block.
+        progress: is told of every block.
 
     Raises:
         RefusedError: there is no file.
@@ -37,7 +36,7 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
     file = lake.stat(path)
     if file is None:
         raise RefusedError(f"{path}: there is no file to adopt.")
-    with site.postgres.transaction(f"{dataset.table}, {day}") as connection:
+    with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
         table = reflect(connection, dataset)
         try:
             readback = load(connection, table, lake, file, progress)
@@ -53,5 +52,5 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
             upload.write(block)
             progress.advance(0, len(block))
         upload.commit(manifest.to_metadata())
-    logger.info("%s: adopted as it stands, %s, sha256 %s", path, counted(manifest.rows, "row", "rows"), manifest.sha256)
+    logger.info("%s: adopted as it is, %s, sha256 %s", path, counted(manifest.rows, "row", "rows"), manifest.sha256)
     return manifest

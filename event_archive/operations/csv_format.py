@@ -1,4 +1,4 @@
-"""What a CSV file's bytes say before PostgreSQL parses them: the header, how lines end. Not here: rows and values."""
+"""What a CSV file's bytes show before PostgreSQL parses them: the header, how lines end. Not here: rows and values."""
 
 import csv
 import io
@@ -10,6 +10,7 @@ from event_archive.domain.dataset import check_identifier
 from event_archive.lake.protocol import StoredFile
 
 BOM = b"\xef\xbb\xbf"
+# The longest names of 1,600 columns, PostgreSQL's limit, take 100 kB; what goes on for so much longer is no header.
 _MAX_HEADER_BYTES = 1024 * 1024
 _END_MARKER = re.compile(rb"(?<=\n)\\\.\r?\n")
 
@@ -31,7 +32,7 @@ def read_head(blocks: Iterator[bytes], file: StoredFile) -> bytes:
 
 
 def header_end(head: bytes) -> int:
-    """Where the first record ends: after the first line end outside quotes; 0 where it does not."""
+    """Where the first record ends: after the first line end outside quotes; 0 where there is none."""
     end = head.find(b"\n")
     while end >= 0:
         if head.count(b'"', 0, end) % 2 == 0:
@@ -64,15 +65,15 @@ def header(head: bytes, file: StoredFile) -> tuple[str, ...]:
 
 
 def takes_more_rows(head: bytes, last_byte: bytes) -> bool:
-    r"""Whether rows of PostgreSQL's dialect may follow as they are: no byte order mark, lines end in ``\n`` alone."""
+    r"""Whether PostgreSQL's rows may be appended: there is no byte order mark, and lines end in ``\n`` alone."""
     end = header_end(head)
     return not head.startswith(BOM) and end > 0 and head[end - 2 : end] != b"\r\n" and last_byte == b"\n"
 
 
 def without_end_marker(blocks: Iterator[bytes], file: StoredFile) -> Iterator[bytes]:
-    r"""The same blocks, refused where a line is ``\.`` alone, outside quotes.
+    r"""The same blocks; refuses them where a line outside quotes is ``\.`` alone.
 
-    PostgreSQL before 18 takes that line for the end of the data, and would silently drop what follows.
+    PostgreSQL before 18 takes that line for the end of the data and silently drops what follows.
 
     Raises:
         IntegrityError: there is such a line.

@@ -1,8 +1,9 @@
 """Deletes the rows of one aged day from PostgreSQL. The stakes: what this module deletes is gone.
 
-One transaction: the database's own clock says that the day is aged; a lock on the table and the day; no hold on it; the
-file read back into a temporary table; a DELETE joined to it on key and every column; the counts compared; commit.
-READ COMMITTED, so that a row updated meanwhile is compared again in its new form, and then stays.
+All in one transaction: see by the database's clock that the day is aged, lock the table's day, see that it is not held,
+read the file back into a temporary table, DELETE what is identical to it in key and every column, compare the counts,
+see that the file is still there, commit. It is READ COMMITTED, so that PostgreSQL compares a row that was updated
+meanwhile again in its new form, and leaves it.
 """
 
 import json
@@ -21,9 +22,11 @@ from event_archive.domain.record import Record
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
-from event_archive.operations.readback import Readback, load
+from event_archive.operations.loading import load
+from event_archive.operations.readback import Readback
 from event_archive.operations.site import Site
 from event_archive.postgres.session import Connection, one
+from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
 from event_archive.table.rows import count_day, has_rows
@@ -41,9 +44,9 @@ class PurgedDay:
     Attributes:
         day: the day.
         deleted: rows deleted; 0 in a dry run.
-        proven: rows found in the file, identical in every column: what a run that is not dry deletes.
-        left: rows of the day that the file does not hold in their present form, and that stay.
-        outcome: ``locked`` where another run holds the day, which does the work instead; ``held`` where a person does.
+        proven: rows that were found in the file, identical in every column. A run that is not dry deletes them.
+        left: rows of the day that stay, because the file does not hold them in their present form.
+        outcome: ``locked`` where another run holds the day and does the work; ``held`` where a person put a hold on it.
         reason: why it is held.
         seconds: how long the call took.
     """
@@ -70,7 +73,7 @@ def purge_day(
     message_prefix: str | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> PurgedDay:
-    """Deletes the day's rows that stand, identical in every column, in the day's file.
+    """Deletes those of the day's rows that the day's file holds, identical in every column.
 
     Args:
         site: the dataset in its place.
@@ -78,8 +81,8 @@ def purge_day(
         record: what the latest materialization of the day's archive says of its file.
         dry_run: do everything, then roll back instead of committing.
         message_prefix: begin with a logical decoding message of this prefix, so that consumers of a replication slot
-            can tell these deletes from others.
-        progress: told of every block read.
+            know these deletes from others.
+        progress: is told of every block that is read.
 
     Raises:
         NotAgedError: the day is too young, or before the first that is archived.
@@ -92,8 +95,8 @@ def purge_day(
     outcome: Outcome = "purged"
     reason: str | None = None
     try:
-        with site.postgres.transaction(f"{dataset.table}, {day}") as connection:
-            dataset.require_aged(day, one(connection, "SELECT now()")[0])
+        with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
+            dataset.require_aged(day, one(connection, "SELECT pg_catalog.now()")[0])
             if not lock_day(connection, dataset, day):
                 outcome = "locked"
             elif (reason := hold_on(connection, dataset, day)) is not None:
@@ -115,12 +118,12 @@ def purge_day(
 
 def _announce(connection: Connection, dataset: Dataset, day: date, prefix: str) -> None:
     message = json.dumps({"table": str(dataset.table), "day": day.isoformat()})
-    connection.execute("SELECT pg_logical_emit_message(true, %s, %s)", (prefix, message))
+    connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, %s, %s)", (prefix, message))
 
 
 def _delete(connection: Connection, site: Site, day: date, record: Record, progress: Progress) -> tuple[int, int]:
     dataset, lake = site.dataset, site.lake
-    # The lock on the shape comes first: a column added later could not be compared.
+    # First the lock on the shape: a column that is added after the read-back could not be compared.
     table = reflect(connection, dataset, "delete")
     path = dataset.path(day)
     file = lake.stat(path)
@@ -132,13 +135,14 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     manifest = Manifest.from_file(file, table=str(dataset.table))
     if manifest is None:
         raise IntegrityError(
-            f"{path}: it has no manifest, being another tool's. Materialize archive_csv of {day}: that takes it over."
+            f"{path}: another tool wrote it, for it has no manifest. Nothing was deleted. Materialize archive_csv of "
+            f"{day}: that takes it over."
         )
     readback = load(connection, table, lake, file, progress)
     manifest.require(file, readback.manifest)
     if readback.rows != record.rows:
         raise IntegrityError(
-            f"{path}: it reads as {readback.rows} rows, the materialization of archive_csv says {record.rows}. Nothing "
+            f"{path}: it holds {readback.rows} rows, the materialization of archive_csv says {record.rows}. Nothing "
             f"was deleted. Materialize archive_csv of {day} again."
         )
     progress.begin("comparing and deleting")
@@ -149,9 +153,12 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     ).rowcount
     current = readback.rows - readback.superseded
     if deleted > current:
-        raise IntegrityError(f"{dataset.table}, {day}: {deleted} rows match {current} rows of {path}. Rolled back.")
+        raise IntegrityError(
+            f"{dataset.table}, {day}: {deleted} rows are identical to {current} current rows of {path}. Rolled back: "
+            "nothing was deleted. Report it as a bug."
+        )
     left = _left(connection, table, day, readback)
-    # A long DELETE gives somebody time to take the file away; this narrows that to the commit.
+    # Somebody may have taken the file away during a long DELETE. After this look, only the commit is left.
     _require_recorded(f"{dataset.table}, {day}", path, lake.stat(path), record)
     return deleted, left
 

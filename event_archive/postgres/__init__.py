@@ -1,4 +1,4 @@
-"""PostgreSQL as such: sessions, COPY, the catalogue, what its errors mean, replicas.
+"""PostgreSQL as such: connecting, sessions, COPY, the catalogue, what errors mean, replicas.
 
-Days, datasets and the table that is archived are unknown here: ``table`` and ``operations`` know them.
+Days, datasets and the archived table are not known here, but in ``table`` and ``operations``.
 """

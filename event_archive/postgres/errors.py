@@ -1,6 +1,6 @@
-"""What PostgreSQL's refusals mean to people. Here: from an error's code to what happened and what to do.
+"""What PostgreSQL's errors mean to people: from an SQLSTATE to what happened and what to do.
 
-Not here: errors of connecting, which have no code.
+Not here: errors of connecting, which have none; the advice for a certain operation.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from event_archive.errors import BusyError, EventArchiveError, RefusedError, Unr
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """How the message of an error ends: for archive and purge, unless a verb says otherwise.
+    """How the message of an error ends: the caller knows what was not done, and what to do about it.
 
     Attributes:
         outcome: what was not done.
@@ -23,26 +23,15 @@ class Advice:
         by_code: what to do, by SQLSTATE.
     """
 
-    outcome: str = "Nothing was deleted."
-    again: str = "the next run tries again"
-    lost: str = "Nothing was deleted that is not archived; the next run goes on."
-    privileges: str = (
-        "The role needs USAGE on the schema, SELECT and DELETE on the table, SELECT on event_archive_hold where that "
-        "exists, and TEMPORARY on the database: GRANT them, or connect as another role. A role that row-level security "
-        "hides rows from may not archive."
-    )
-    by_code: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "23503": (
-                "Rows of another table still refer to rows of this day: remove or archive those first, or drop the "
-                "foreign key."
-            )
-        }
-    )
+    outcome: str = "Nothing was changed."
+    again: str = "try again"
+    lost: str = "Try again."
+    privileges: str = "GRANT the role what it lacks, or connect as another role."
+    by_code: Mapping[str, str] = field(default_factory=dict)
 
 
-ARCHIVE_ADVICE = Advice()
-# PostgreSQL's own words of other violations repeat the whole row.
+NO_ADVICE = Advice()
+# The detail of these errors names a key, which helps; that of any other may repeat a whole row.
 _DETAIL_IS_A_KEY = ("23503", "23505", "23P01")
 _READ_ONLY = (
     "PG_CONNECTION_STRING must name the primary, not a replica, and a role without default_transaction_read_only."
@@ -71,11 +60,11 @@ def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callabl
     words = hide(error.diag.message_primary or " ".join(str(error).split()))
     code = error.sqlstate or ""
     detail = f" ({error.diag.message_detail})" if code in _DETAIL_IS_A_KEY and error.diag.message_detail else ""
-    told = f"{subject}: PostgreSQL says: {words}{detail}" + (f" [SQLSTATE {code}]" if code else "")
+    message = f"{subject}: PostgreSQL says: {words}{detail}" + (f" [SQLSTATE {code}]" if code else "")
     if code in _BUSY:
-        return BusyError(f"{told}. {advice.outcome} {_BUSY[code]}; {advice.again}.")
+        return BusyError(f"{message}. {advice.outcome} {_BUSY[code]}; {advice.again}.")
     lost = code[:2] in ("", "08") or code.startswith("57P") or code in ("53200", "53300")
     if isinstance(error, psycopg.OperationalError) and lost:
-        return UnreachableError(f"{told}. {advice.lost}")
+        return UnreachableError(f"{message}. {advice.lost}")
     what_to_do = {"42501": advice.privileges, "25006": _READ_ONLY, **advice.by_code}.get(code, "")
-    return RefusedError(f"{told}. {advice.outcome} {what_to_do}".rstrip())
+    return RefusedError(f"{message}. {advice.outcome} {what_to_do}".rstrip())

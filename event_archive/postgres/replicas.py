@@ -1,26 +1,22 @@
-"""Waiting until streaming replicas have caught up, since a large DELETE gives them much to replay. Only reads."""
+"""Waiting until streaming replicas have caught up: a large DELETE gives them much to replay. Only reads."""
 
 import logging
 import time
 
 from event_archive.errors import BusyError, RefusedError
-from event_archive.postgres.session import Postgres, one
+from event_archive.postgres.catalogue.server import largest_replica_lag_bytes
+from event_archive.postgres.session import Postgres
 
 logger = logging.getLogger(__name__)
 
 _SUBJECT = "streaming replicas"
+# After this, the day is left to the next run.
 _WAIT_SECONDS = 600.0
 _LOOK_EVERY_SECONDS = 2.0
-# Whoever may not see other sessions' statistics sees that there are senders, and nothing of them.
-_LAG = """
-SELECT count(*) FILTER (WHERE state IS NULL),
-       coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn, write_lsn, sent_lsn))), 0)
-FROM pg_stat_replication WHERE state IS NULL OR state = 'streaming'
-"""
 
 
 def await_replicas(postgres: Postgres, max_lag_bytes: int, *, wait_seconds: float = _WAIT_SECONDS) -> None:
-    """Returns when no streaming replica has more than so many bytes of WAL to replay.
+    """Returns as soon as no streaming replica has more than so many bytes of WAL to replay.
 
     Args:
         postgres: the primary.
@@ -48,10 +44,10 @@ def await_replicas(postgres: Postgres, max_lag_bytes: int, *, wait_seconds: floa
 
 def _lag_bytes(postgres: Postgres) -> int:
     with postgres.transaction(_SUBJECT) as connection:
-        hidden, behind = one(connection, _LAG)
-    if hidden:
+        lag_bytes = largest_replica_lag_bytes(connection)
+    if lag_bytes is None:
         raise RefusedError(
             "MAX_REPLICA_LAG is set, but the role may not see how far replicas are. Nothing was deleted. "
             "GRANT pg_read_all_stats to it, or unset the variable."
         )
-    return int(behind)
+    return lag_bytes

@@ -1,4 +1,4 @@
-"""The table that is archived, as it stands: its shape, its rows by day, its locks, the holds on its days.
+"""The archived table: its shape, its rows by day, its locks, the holds on its days.
 
 What is done to a day is not here, but in ``operations``.
 """

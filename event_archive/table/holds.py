@@ -1,7 +1,7 @@
-"""What keeps a purge off a day: the lock of another transaction, and a hold that somebody put on the day.
+"""Holds, by which people keep a day from being purged: putting, releasing and reading them.
 
-Here: the lock; putting, releasing and reading holds. Not here: what a purge does about them. Holds lie in a
-table beside the events, one row a day, so that the purge's own transaction can see them.
+Not here: the lock on a day, what a purge does about a hold. Holds stand in a table beside the archived one, one row a
+day, so that the purge reads them in its own transaction.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,11 @@ from psycopg import sql
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import day_range
 from event_archive.errors import BusyError, EventArchiveError, RefusedError
+from event_archive.postgres.catalogue.privileges import grantees
+from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.locks import lock_day, lock_table
-from event_archive.table.shape import exists
 
 HOLD_TABLE = "event_archive_hold"
 
@@ -25,7 +26,7 @@ CREATE TABLE {} (
   table_name text NOT NULL,
   day date NOT NULL,
   reason text NOT NULL,
-  held_since timestamptz NOT NULL DEFAULT now(),
+  held_since timestamptz NOT NULL DEFAULT pg_catalog.now(),
   held_by text NOT NULL DEFAULT current_user,
   PRIMARY KEY (table_name, day)
 )
@@ -34,13 +35,7 @@ _HOLD = "INSERT INTO {} (table_name, day, reason) VALUES ({}, {}, {}) ON CONFLIC
 _OTHER_HOLD = """
 SELECT day, reason FROM {} WHERE table_name = {} AND day BETWEEN {} AND {} AND reason <> {} ORDER BY day LIMIT 1
 """
-# Whoever purges has to see the holds.
-_PURGING_ROLES = """
-SELECT DISTINCT rolname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
-CROSS JOIN aclexplode(coalesce(relacl, acldefault('r', relowner))) AS granted LEFT JOIN pg_roles AS r ON r.oid = grantee
-WHERE nspname = %s AND relname = %s AND privilege_type = 'DELETE' AND (grantee = 0 OR rolname IS NOT NULL)
-"""
-# Days of one reason that follow one another are one hold to a person.
+# Consecutive days with one reason are shown as one hold.
 _HOLDS = """
 SELECT min(day), max(day), reason, min(held_since), held_by
 FROM (SELECT *, day - row_number() OVER (PARTITION BY reason, held_by ORDER BY day)::int AS island
@@ -69,7 +64,7 @@ class Hold:
 
 
 def hold_on(connection: Connection, dataset: Dataset, day: date) -> str | None:
-    """The reason why a day is held; None where it is not. To be asked under the day's lock."""
+    """The reason why a day is held; None where it is not. Ask under the day's lock, or a hold may come too late."""
     if not _exist(connection, dataset):
         return None
     query = _about(dataset, "SELECT reason FROM {} WHERE table_name = {} AND day = {}", day)
@@ -88,7 +83,7 @@ def held_days(connection: Connection, dataset: Dataset) -> set[date]:
 def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postgres) -> None:
     """Holds each day from ``first`` to ``last``; creates the table for holds where there is none.
 
-    A day that is being purged is waited for, so a hold never comes too late unnoticed.
+    It waits for a purge of the day that is under way, so that a day is never held and purged at once.
 
     Raises:
         BusyError: the purge of a day took longer than the lock timeout. The days before it are held.
@@ -112,17 +107,21 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
                 lock_day(connection, dataset, day, wait=True)
                 connection.execute(_about(dataset, _HOLD, day, reason))
         except EventArchiveError as error:
-            told = str(error)
+            problem = str(error)
             if isinstance(error, BusyError):
-                told = f"{dataset.table}: {day} is being purged, for longer than {postgres.lock_timeout_seconds:g} s."
+                problem = (
+                    f"{dataset.table}: {day} is being purged, for longer than {postgres.lock_timeout_seconds:g} s."
+                )
             raise type(error)(
-                f"{told} Neither {day} nor a later day is held by this command. Give it again for {day} to {last}."
+                f"{problem} Neither {day} nor a later day is held by this command. Give it again for {day} to {last}."
             ) from error
 
 
 def _create(connection: Connection, dataset: Dataset) -> None:
     connection.execute(sql.SQL(_CREATE).format(_table(dataset)))
-    for (role,) in connection.execute(_PURGING_ROLES, (dataset.table.schema, dataset.table.name)).fetchall():
+    events = relation(connection, dataset.table.schema, dataset.table.name)
+    # A role that purges has to see the holds.
+    for role in grantees(connection, events.oid, "DELETE") if events else ():
         grantee = sql.Identifier(role) if role else sql.SQL("PUBLIC")
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(_table(dataset), grantee))
 
@@ -167,7 +166,7 @@ def _advice(dataset: Dataset) -> Advice:
 
 
 def _about(dataset: Dataset, query: LiteralString, *values: object) -> sql.Composed:
-    """A query about this table's holds. Values as literals: beside parameters, a name that holds % would be misread."""
+    """A query about this table's holds, with literals: beside parameters psycopg takes a ``%`` in a name for one."""
     return sql.SQL(query).format(_table(dataset), *map(sql.Literal, (str(dataset.table), *values)))
 
 
@@ -176,4 +175,4 @@ def _table(dataset: Dataset) -> sql.Composable:
 
 
 def _exist(connection: Connection, dataset: Dataset) -> bool:
-    return exists(connection, TableName(dataset.table.schema, HOLD_TABLE))
+    return relation(connection, dataset.table.schema, HOLD_TABLE) is not None

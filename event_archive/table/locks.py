@@ -1,12 +1,16 @@
-"""The advisory locks: on a day of a table, and on a table that is made or widened. Not here: holds, which people put.
+"""The advisory locks: on a day of a table, and on a table that is made or widened. Not here: holds.
 
-They last until the transaction ends.
+Each lasts until its transaction ends.
 """
 
 from datetime import date
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.postgres.session import Connection, one
+
+_LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
+_TRY_LOCK = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
+_TRY_LOCK_SHARED = "SELECT pg_catalog.pg_try_advisory_xact_lock_shared(pg_catalog.hashtextextended(%s, 0))"
 
 
 def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool = False, shared: bool = False) -> bool:
@@ -16,21 +20,19 @@ def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool 
         connection: in a transaction.
         dataset: whose table.
         day: the day.
-        wait: for whoever has it, as long as the lock timeout allows.
-        shared: with others that ask for it so, but with no purge.
+        wait: until it is free, as long as the lock timeout allows.
+        shared: several may have it at once, but none beside a purge.
 
     Returns:
-        False where somebody else has it.
+        False where another transaction has it.
     """
     name = f"event_archive {dataset.table} {day}"
     if wait:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+        connection.execute(_LOCK, (name,))
         return True
-    if shared:
-        return bool(one(connection, "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", name)[0])
-    return bool(one(connection, "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", name)[0])
+    return bool(one(connection, _TRY_LOCK_SHARED if shared else _TRY_LOCK, name)[0])
 
 
 def lock_table(connection: Connection, name: TableName) -> None:
-    """Waits until nobody else makes this table or adds columns to it; in this transaction, nobody else does."""
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"event_archive {name}",))
+    """Waits until no other run makes this table or adds columns to it, and keeps others from it."""
+    connection.execute(_LOCK, (f"event_archive {name}",))

@@ -1,4 +1,4 @@
-"""Which rows of the table are of which day, and which of none. Only counts and finds. Not here: the table's shape."""
+"""Which rows of the table belong to which day, and which to none: counting and finding. Not here: the table's shape."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -30,13 +30,13 @@ def count_day(connection: Connection, table: Table, day: date) -> RowsOfDay:
 
 
 def has_rows(connection: Connection, table: Table, day: date) -> bool:
-    """Whether the day holds a row: one probe of the index, where there is one."""
+    """Whether the table has a row of the day: one probe of the index, where there is one."""
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} AS {} WHERE {})")
     return bool(one(connection, query.format(table.identifier, SOURCE, table.within(day, day)))[0])
 
 
 def days_with_rows(connection: Connection, table: Table, first: date, last: date) -> list[date]:
-    """The days from ``first`` to ``last`` that hold rows, oldest first.
+    """The days from ``first`` to ``last`` of which the table has rows, oldest first.
 
     With an index on the time column this is a loose index scan, one probe a day that holds rows; without one, a single
     pass over the table.
@@ -84,9 +84,9 @@ MOST_ORPHANS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """Rows that no day will ever archive: before the first partition, or with no finite time.
+    """Rows that are never archived: before the first partition, or without a finite time.
 
-    Of many, no more than ``MOST_ORPHANS`` are counted: what is wrong is known long before.
+    At most ``MOST_ORPHANS`` are counted: by then it is clear that something is wrong, and a count may take long.
     """
 
     before_start: int
@@ -97,7 +97,7 @@ class Orphans:
 
 
 def count_orphans(connection: Connection, table: Table) -> Orphans:
-    """Counts the rows of no day."""
+    """Counts the rows that belong to no day."""
     query = sql.SQL(
         "SELECT count(*) FILTER (WHERE finite_), count(*) FILTER (WHERE finite_ IS NOT TRUE) "
         "FROM (SELECT pg_catalog.isfinite({time}) AS finite_ FROM {table} AS {src} "

@@ -1,4 +1,4 @@
-"""The events table as it stands: its shape, and whether it may be archived. Not here: connecting, its rows."""
+"""The archived table's shape, and whether it may be archived. Not here: the catalogue's SQL, the table's rows."""
 
 import logging
 from dataclasses import dataclass
@@ -11,34 +11,18 @@ from psycopg import sql
 from event_archive.domain.dataset import Dataset, TableName, quoted
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, RefusedError, UnreachableError
-from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.postgres.catalogue import dependents, relations
+from event_archive.postgres.catalogue.relations import Column
+from event_archive.postgres.session import Connection, Postgres
+from event_archive.table.advice import ARCHIVE_ADVICE
 
 logger = logging.getLogger(__name__)
 
 SOURCE = sql.Identifier("src_")
-"""The table's alias in every statement; no column of a user's table is likely to be called so."""
+"""The table's alias in every statement: a name that no column is likely to have, which would make it ambiguous."""
 
 Purpose = Literal["archive", "delete", "copy", "fill"]
-"""What a table is looked at for: to archive its rows, to delete them; to copy its shape, to restore into it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column, as ``pg_attribute`` and ``format_type`` give it.
-
-    Attributes:
-        name: as it is, unquoted.
-        type: with its modifiers.
-        nullable: whether it may hold NULL.
-        generated: whether PostgreSQL computes it.
-        built_in: whether the type is PostgreSQL's own, so that its name says all; a domain's or an enum's does not.
-    """
-
-    name: str
-    type: str
-    nullable: bool
-    generated: bool = False
-    built_in: bool = False
+"""Why a table's shape is read: to archive its rows, to delete them, to copy the shape, to fill it by a restore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +32,9 @@ class Table:
     Attributes:
         dataset: whose table it is.
         columns: in the table's order.
-        key: columns that identify a row: of the primary key, else of a unique index without holes.
-        time_type: ``timestamp``, ``timestamptz`` or ``date``, as PostgreSQL names them in full; of a table to fill,
-            any type or none.
+        key: the columns that identify a row: of the primary key, else of a unique index.
+        time_type: ``timestamp``, ``timestamptz`` or ``date``, by PostgreSQL's full names; of a table to copy or fill
+            any type, or an empty string.
         time_indexed: whether a B-tree index begins with the time column.
     """
 
@@ -97,55 +81,17 @@ TIME_TYPES = {
     "date": "date",
 }
 
-_RELATION = """
-SELECT c.oid, c.relkind, c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relname = %s
-"""
-_COLUMNS = """
-SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull, attgenerated <> '',
-       t.typtype = 'b' AND t.typnamespace = 'pg_catalog'::regnamespace, format_type(atttypid, NULL)
-FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
-WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
-"""
-_KEYS = """
-SELECT ARRAY(SELECT a.attname::text
-             FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, place)
-             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place)
-FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND NOT i.indisexclusion
-  AND i.indpred IS NULL AND i.indexprs IS NULL
-  AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND NOT a.attnotnull
-                  AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
-  AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conrelid = i.indrelid AND n.contype = 'n' AND NOT n.convalidated
-                  AND n.conkey[1] = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
-ORDER BY i.indisprimary DESC, i.indnkeyatts, c.relname LIMIT 1
-"""
-_TIME_INDEXED = """
-SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
-               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-               WHERE i.indrelid = %s AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree' AND a.attname = %s)
-"""
-_DESTRUCTIVE_REFERENCES = """
-SELECT conname, conrelid::regclass::text, confdeltype FROM pg_constraint
-WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd')
-  AND (confrelid = %s OR confrelid IN (SELECT relid FROM pg_partition_tree(%s))) ORDER BY 2, 1
-"""
-_DELETE_RULES = """
-SELECT rulename FROM pg_rewrite
-WHERE ev_type = '4' AND (ev_class = %s OR ev_class IN (SELECT relid FROM pg_partition_tree(%s))) ORDER BY 1
-"""
 _DELETE_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
 def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archive") -> Table:
-    """Reads the table's shape and holds it: until the transaction ends, nobody can change it.
+    """Reads the table's shape and locks it against changes until the transaction ends.
 
     Args:
         connection: in a transaction.
         dataset: names the table and its time column.
         purpose: ``delete`` and ``fill`` take the lock of a DELETE or INSERT, which needs that privilege, instead of a
-            SELECT's. What only a delete has to fear keeps nobody from copying or filling a table.
+            SELECT's. What makes deleting unsafe does not matter for copying or filling a table.
 
     Raises:
         RefusedError: no such table or time column, or a table that may not be archived (DESIGN, "What may be
@@ -163,38 +109,37 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         ) from None
     except psycopg.errors.WrongObjectType:
         raise RefusedError(f"{name} is not a table. {setting} must name an ordinary or a partitioned one.") from None
-    oid, kind, has_children = one(connection, _RELATION, name.schema, name.name)
-    if kind not in ("r", "p"):
+    found = relations.relation(connection, name.schema, name.name)
+    if found is None or found.kind not in ("r", "p"):
         raise RefusedError(f"{name} is not a table but a view or the like. {setting} must name a table.")
-    if has_children:
+    if found.has_children:
         raise RefusedError(
             f"{name} has inheritance children, whose rows would be archived and deleted with it. Archive the children "
             "one by one, or make it a partitioned table."
         )
-    rows = connection.execute(_COLUMNS, (oid,)).fetchall()
-    columns = tuple(Column(*column) for *column, _ in rows)
+    columns = relations.columns(connection, found.oid)
     to_purge = purpose in ("archive", "delete")
-    types = {name: bare for name, *_, bare in rows}
+    types = {column.name: column.plain_type for column in columns}
     time_type = _time_type(dataset, types) if to_purge else types.get(dataset.time_column, "")
-    key = connection.execute(_KEYS, (oid,)).fetchone()
-    if key is None:
+    key = relations.key(connection, found.oid)
+    if not key:
         raise RefusedError(
             f"{name} has no key: neither a primary key nor a valid, immediate, complete unique index on NOT NULL "
-            "columns. Without one a row cannot be told from its twin; add a primary key."
+            "columns. Without one, rows cannot be told apart: add a primary key."
         )
     if to_purge:
-        _require_deletable(connection, name, oid)
-    indexed = one(connection, _TIME_INDEXED, oid, dataset.time_column)[0]
-    return Table(dataset, columns, tuple(key[0]), time_type, indexed)
+        _require_deletable(connection, name, found.oid)
+    indexed = relations.index_begins_with(connection, found.oid, dataset.time_column)
+    return Table(dataset, columns, key, time_type, indexed)
 
 
 def current_shape(dataset: Dataset, postgres: Postgres, purpose: Purpose = "archive") -> Table:
-    """The table's shape at this moment, in a transaction of its own: as ``reflect``, but nothing holds it.
+    """The table's shape at this moment: as ``reflect``, but in a transaction of its own, without a lock afterwards.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table)) as connection:
+    with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
         return reflect(connection, dataset, purpose)
 
 
@@ -208,14 +153,16 @@ def shape_if_any(dataset: Dataset, postgres: Postgres) -> Table | None:
 
 
 def _require_deletable(connection: Connection, name: TableName, oid: int) -> None:
-    for constraint, referencing, action in connection.execute(_DESTRUCTIVE_REFERENCES, (oid, oid)).fetchall():
+    for reference in dependents.references(connection, oid):
+        if reference.on_delete in _DELETE_ACTIONS:
+            raise RefusedError(
+                f"{name} is referenced by foreign key {quoted(reference.constraint)} of "
+                f"{TableName(reference.schema, reference.table)} ON DELETE {_DELETE_ACTIONS[reference.on_delete]}: "
+                "deleting events would change rows that no file holds. Make it NO ACTION."
+            )
+    for rule in dependents.delete_rules(connection, oid):
         raise RefusedError(
-            f"{name} is referenced by foreign key {quoted(constraint)} of {referencing} ON DELETE "
-            f"{_DELETE_ACTIONS[action]}: deleting events would change rows that no file holds. Make it NO ACTION."
-        )
-    for (rule,) in connection.execute(_DELETE_RULES, (oid, oid)).fetchall():
-        raise RefusedError(
-            f"{name} has a rule on DELETE, {quoted(rule)}: it would do something else than delete, or more. Drop the "
+            f"{name} has a rule on DELETE, {quoted(rule)}: it would do something other than delete. Drop the "
             "rule; a trigger may do what it did."
         )
 
@@ -235,17 +182,7 @@ def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
     return found
 
 
-def exists(connection: Connection, name: TableName) -> bool:
-    """Whether there is a table, or anything else, of this name."""
-    query = (
-        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
-        "WHERE nspname = %s AND relname = %s)"
-    )
-    return bool(one(connection, query, name.schema, name.name)[0])
-
-
 def key_of(connection: Connection, name: TableName) -> tuple[str, ...]:
     """The columns of a table's key; none where there is no such table, or no key. Takes no lock."""
-    relation = connection.execute(_RELATION, (name.schema, name.name)).fetchone()
-    key = connection.execute(_KEYS, (relation[0],)).fetchone() if relation else None
-    return tuple(key[0]) if key else ()
+    found = relations.relation(connection, name.schema, name.name)
+    return relations.key(connection, found.oid) if found else ()

@@ -12,7 +12,8 @@ from azure.storage.blob import ContainerClient
 
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.identity import azure_credential
-from event_archive.postgres.session import Postgres, _tls_is_chosen
+from event_archive.postgres.connecting import tls_is_chosen
+from event_archive.postgres.session import Postgres
 from event_archive_tests import azurite
 from event_archive_tests.fixtures.entra import POSTGRES, STORAGE, TokenEndpoint, make_certificate, token_endpoint
 from event_archive_tests.fixtures.installation import Installation, run_cli
@@ -83,11 +84,11 @@ def test_a_token_that_cannot_be_renewed_is_out_of_reach_and_not_a_bug(database: 
 
 
 def test_tls_as_the_environment_wants_it_is_left_alone(clean: pytest.MonkeyPatch):
-    assert not _tls_is_chosen({"host": "db"})
-    assert _tls_is_chosen({"host": "/run/postgresql"})
-    assert _tls_is_chosen({"host": "db", "sslmode": "disable"})
+    assert not tls_is_chosen({"host": "db"})
+    assert tls_is_chosen({"host": "/run/postgresql"})
+    assert tls_is_chosen({"host": "db", "sslmode": "disable"})
     clean.setenv("PGSSLMODE", "verify-full")
-    assert _tls_is_chosen({"host": "db"})
+    assert tls_is_chosen({"host": "db"})
 
 
 def test_a_token_is_sent_over_tls_alone(endpoint: TokenEndpoint, tls_refusing_port: int):

@@ -27,7 +27,7 @@ from event_archive.lake.azure.container import AzureLake
 from event_archive.observability import logs
 from event_archive.operations.archive import archive_day
 from event_archive.operations.purge import purge_day
-from event_archive.postgres import session as postgres
+from event_archive.postgres import copy
 
 BLOCK_BYTES = 32 * 1024
 CHUNK_BYTES = 8 * 1024
@@ -167,7 +167,7 @@ def carry_out(order: dict[str, Any]) -> int:
 
 def main() -> None:
     """Carries out orders until standard input ends."""
-    put(postgres, "_PIECE_BYTES", CHUNK_BYTES)
+    put(copy, "_PIECE_OUT_BYTES", CHUNK_BYTES)
     small = functools.partial(AzureLake.from_connection_string, block_bytes=BLOCK_BYTES)
     put(AzureLake, "from_connection_string", small)
     logs.configure(as_json=False, verbose=False, stream=sys.stderr)

@@ -5,7 +5,8 @@ import pytest
 from psycopg import sql
 
 from event_archive.errors import RefusedError, UnreachableError
-from event_archive.postgres.session import Postgres, copy_out
+from event_archive.postgres.copy import copy_out
+from event_archive.postgres.session import Postgres
 from event_archive_tests.fixtures.postgres import Database
 
 

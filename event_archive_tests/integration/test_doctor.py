@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from event_archive.config.environment import Settings
-from event_archive.doctor import server, table
+from event_archive.doctor import rows, server
 from event_archive.doctor.findings import Finding, Patient, Topic, go_through
 from event_archive.lake.local.folder import LocalLake
 from event_archive_tests.fixtures.doctor import ACCOUNT_KEY, CHECKS, PASSWORD, files, findings, wrong
@@ -360,7 +360,7 @@ def test_rows_that_cannot_be_counted_in_time_are_a_warning(healthy_locally: Inst
     patient.settings = Settings.load()
     with psycopg.connect(healthy_locally.database.dsn) as other:
         other.execute('LOCK TABLE "Event"')
-        orphans, held = table.rows(patient)
+        orphans, held = rows.rows(patient)
     assert (orphans.status, held.status) == ("warning", "good")
     assert "rows of no day could not be counted in time" in orphans.message
 

@@ -9,7 +9,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.progress import NO_PROGRESS
 from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
-from event_archive.operations import readback
+from event_archive.operations import loading
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
@@ -220,7 +220,7 @@ def test_the_shape_cannot_change_between_the_comparison_and_the_delete(
     """A column added there could not be compared, and its values would be lost."""
     pipeline.add(3)
     pipeline.archive()
-    original = readback.load
+    original = loading.load
     blocked: list[bool] = []
 
     def load_while_somebody_alters(*arguments: object):
@@ -331,7 +331,7 @@ def test_rows_archived_before_the_key_was_renamed_are_not_versions_of_one_row(pi
     assert file is not None
     with pipeline.postgres.transaction("test") as connection:
         table = reflect(connection, pipeline.dataset)
-        loaded = readback.load(connection, table, pipeline.lake, file, NO_PROGRESS)
+        loaded = loading.load(connection, table, pipeline.lake, file, NO_PROGRESS)
     assert (loaded.rows, loaded.superseded) == (4, 1)
     target = target_named(pipeline.dataset)
     with pytest.raises(RefusedError, match="2 rows of it have no pk"):

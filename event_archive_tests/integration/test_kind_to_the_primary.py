@@ -15,7 +15,7 @@ from event_archive.postgres.session import Postgres
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server
-from event_archive_tests.fixtures.progress import Seen
+from event_archive_tests.fixtures.progress import Seen, SeenPhase
 
 
 def test_a_paced_progress_sleeps_as_long_as_the_bytes_would_take(monkeypatch: pytest.MonkeyPatch):
@@ -29,7 +29,10 @@ def test_a_paced_progress_sleeps_as_long_as_the_bytes_would_take(monkeypatch: py
     paced.begin("reading back", total_bytes=50_000_000)
     paced.advance(0, 50_000_000)
     assert [round(seconds) for seconds in slept] == [2, 3]  # since the start; nobody really slept
-    assert seen.told == ["exporting", (10, 2_000_000), (10, 1_000_000), "reading back", (0, 50_000_000)]
+    assert seen.phases == [
+        SeenPhase("exporting", None, 20, 3_000_000),
+        SeenPhase("reading back", 50_000_000, 0, 50_000_000),
+    ]
 
 
 def test_a_limited_export_takes_its_time_and_is_whole(database: Database, local_lake: LocalLake):

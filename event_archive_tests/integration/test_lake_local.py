@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from event_archive.errors import FileChangedError, RefusedError, UnreachableError
-from event_archive.lake.local import folder as local
+from event_archive.lake.local import upload
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.protocol import StoredFile
 
@@ -71,7 +71,7 @@ def test_a_crash_after_the_rename_leaves_the_new_version_with_its_metadata(
 ):
     old = put(lake, b"old", version="old")
     with monkeypatch.context() as patched, suppress(PowerFailureError):
-        patched.setattr(local, "sync_folder", _power_failure)
+        patched.setattr(upload, "sync_folder", _power_failure)
         put(lake, b"new", old, version="new")
     new = stat(lake)
     assert (read(lake, new), new.metadata) == (b"new", {"version": "new"})

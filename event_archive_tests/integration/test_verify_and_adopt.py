@@ -181,8 +181,8 @@ def test_a_stop_does_not_wait_for_the_rest_of_the_file(pipeline: Pipeline):
     seen = Stopped()
     with pytest.raises(KeyboardInterrupt):
         verify_day(pipeline.dataset, DAY, table=None, lake=pipeline.lake, progress=seen)
-    assert len(seen.told) == 2
-    assert 0 < seen.bytes_of("verifying") < len(pipeline.content())
+    assert seen.names() == ["verifying"]
+    assert 0 < seen.phases[0].bytes < len(pipeline.content())
 
 
 def test_a_manifest_of_another_table_is_said(simple: Pipeline):
@@ -194,7 +194,7 @@ def test_a_manifest_of_another_table_is_said(simple: Pipeline):
 
 def test_a_file_of_another_tool_is_said(simple: Pipeline):
     simple.put(simple.content())
-    assert verified(simple).problems == ("it has no manifest, being another tool's",)
+    assert verified(simple).problems == ("it has no manifest: another tool wrote it",)
 
 
 def test_a_missing_file_is_said(pipeline: Pipeline):

@@ -81,7 +81,7 @@ def test_an_incomplete_manifest_is_refused():
 @pytest.mark.parametrize("change", [{"rows": 4}, {"bytes": 1}, {"sha256": "cd" * 32}, {"columns": "x"}])
 def test_what_was_read_is_held_against_the_manifest(change: dict[str, int | str]):
     MANIFEST.require(file({}), MANIFEST)
-    with pytest.raises(IntegrityError, match=f"says {next(iter(change))} .*; it reads as {next(iter(change))} "):
+    with pytest.raises(IntegrityError, match=f"says {next(iter(change))} .*; it holds {next(iter(change))} "):
         MANIFEST.require(file({}), replace(MANIFEST, **change))  # type: ignore[arg-type]
 
 

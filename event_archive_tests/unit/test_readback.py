@@ -6,7 +6,7 @@ from event_archive.domain.manifest import Hashes
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.csv_format import header, takes_more_rows, without_end_marker
-from event_archive.operations.readback import line_column
+from event_archive.operations.loading import line_column
 
 FILE = StoredFile("f/events_2024-03-01.csv", 1, '"e"', {}, datetime.now(UTC))
 

@@ -1,4 +1,4 @@
 """Azure Blob Storage and Data Lake Storage Gen2 as a lake, by the Blob API alone.
 
-Everything that imports Azure's client library is here, except what the doctor alone asks of it.
+Whatever imports Azure's client library belongs here, except what the doctor alone asks of it.
 """

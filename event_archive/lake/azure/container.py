@@ -1,14 +1,13 @@
-"""Azure Blob Storage and Data Lake Storage Gen2 as the lake. Here: the container, and what stands in it.
+"""A container as a lake: the protocol's methods, by the Blob API and block blobs alone.
 
-Not here: how content travels (azure_download, azure_upload), what is retried (azure_retry), what refusals mean
-(azure_errors). Only the Blob API and block blobs are used: what the DFS API wrote cannot be appended to by blocks.
+Not here: making a client (``client``), how content travels (``download``, ``upload``), what is retried (``retry``),
+what refusals mean (``errors``). The DFS API is not used, since blocks cannot be appended to what it wrote.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
 
 from azure.core.exceptions import (
     ClientAuthenticationError,
@@ -18,12 +17,11 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, ContainerClient, StorageErrorCode
 
-from event_archive.errors import ConfigurationError, RefusedError
-from event_archive.identity import azure_credential
+from event_archive.errors import RefusedError
+from event_archive.lake.azure.client import client_from_account_url, client_from_connection_string
 from event_archive.lake.azure.download import Ranges, streamed
-from event_archive.lake.azure.errors import ask, changed, code_of, keep_signatures_out_of_logs, or_none
-from event_archive.lake.azure.retry import BoundedRetry
-from event_archive.lake.azure.upload import BlockUpload, are_ours, committed_blocks, quoted
+from event_archive.lake.azure.errors import ask, changed, code_of, or_none
+from event_archive.lake.azure.upload import BlockUpload, are_ours, committed_blocks, quoted_etag
 from event_archive.lake.names import check_path
 from event_archive.lake.protocol import StoredFile
 
@@ -31,9 +29,11 @@ if TYPE_CHECKING:
     from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 
 BLOCK_BYTES = 8 * 1024 * 1024
+"""What is sent in one request. Azure takes 50,000 blocks a file, which makes 400 GB; three of them are in memory."""
 RANGE_BYTES = 4 * 1024 * 1024
-"""What is read in one request: the SDK holds an answer twice while it joins it, which a block would double."""
+"""What is read in one request. The SDK has an answer in memory twice while it joins it, so this is half a block."""
 RETRY_SECONDS = 60.0
+"""How long a request is repeated in all, before the day is left to the next run."""
 
 _FOLDER_MARK = "hdi_isfolder"
 
@@ -49,7 +49,7 @@ class AzureLake:
 
     Args:
         container: client of the container, with a ``BoundedRetry`` of the same wait.
-        block_bytes: a block is sent when so much is written; ranges read are of this size, and of 4 MiB at most.
+        block_bytes: a block is sent when so much is written; ranges are read in this size, 4 MiB at most.
         retry_seconds: how long a request is repeated in all.
     """
 
@@ -80,21 +80,7 @@ class AzureLake:
         Raises:
             ConfigurationError: the connection string is malformed or holds neither. It is not repeated.
         """
-        client = None
-        if _has_credential(connection_string):
-            try:
-                client = ContainerClient.from_connection_string(
-                    connection_string, container, retry_policy=BoundedRetry(retry_seconds)
-                )
-            except (ValueError, AttributeError, TypeError):
-                client = None
-        # Raised outside of the handler, whose exception may show the string.
-        if client is None:
-            raise ConfigurationError(
-                "The Azure storage connection string is malformed. Expected AccountName and AccountKey, or "
-                "BlobEndpoint and SharedAccessSignature, as NAME=VALUE joined by semicolons. Copy it from the portal."
-            )
-        keep_signatures_out_of_logs()
+        client = client_from_connection_string(connection_string, container, retry_seconds=retry_seconds)
         return cls(client, block_bytes=block_bytes, retry_seconds=retry_seconds)
 
     @classmethod
@@ -119,23 +105,7 @@ class AzureLake:
         Raises:
             ConfigurationError: not such an address.
         """
-        parts = urlsplit(account_url)
-        if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.username:
-            raise ConfigurationError(
-                "The Azure storage account URL must be like https://ACCOUNT.blob.core.windows.net, without a "
-                "signature; a shared access signature goes into the connection string."
-            )
-        try:
-            client = ContainerClient(
-                account_url,
-                container,
-                credential=credential or azure_credential(),
-                retry_policy=BoundedRetry(retry_seconds),
-            )
-        except ValueError as error:
-            # Of an address without a signature, so that the text may be shown.
-            raise ConfigurationError(f"{account_url} cannot be used with this credential: {error}") from error
-        keep_signatures_out_of_logs()
+        client = client_from_account_url(account_url, container, credential, retry_seconds=retry_seconds)
         return cls(client, block_bytes=block_bytes, retry_seconds=retry_seconds)
 
     def __enter__(self) -> Self:
@@ -175,7 +145,7 @@ class AzureLake:
     def appendable(self, file: StoredFile) -> bool:
         """Whether the file consists of blocks of ours, and of few enough.
 
-        Of another version if somebody commits meanwhile; then the commit that relies on it fails by its ETag.
+        Where somebody commits meanwhile, the answer is about another version; a commit that relies on it then fails.
         """
         return self._blocks_of_ours(file) is not None
 
@@ -253,12 +223,6 @@ class AzureLake:
         return f"{path or 'the root'} in {self._where}"
 
 
-def _has_credential(connection_string: str) -> bool:
-    """Whether it would sign requests at all: the SDK takes one without, and asks as nobody."""
-    names = {part.split("=", 1)[0].strip().upper() for part in connection_string.split(";")}
-    return bool(names & {"ACCOUNTKEY", "SHAREDACCESSSIGNATURE", "USEDEVELOPMENTSTORAGE"}) or "sig=" in connection_string
-
-
 def _is_folder(properties: BlobProperties) -> bool:
     """With a hierarchical namespace, folders show as empty blobs that are marked so."""
     return str((properties.metadata or {}).get(_FOLDER_MARK, "")).lower() == "true"
@@ -268,7 +232,7 @@ def _stored(path: str, properties: BlobProperties) -> StoredFile:
     return StoredFile(
         path=path,
         size_bytes=properties.size,
-        etag=quoted(properties.etag),
+        etag=quoted_etag(properties.etag),
         metadata=MappingProxyType({name.lower(): value for name, value in (properties.metadata or {}).items()}),
         modified=properties.last_modified,
     )

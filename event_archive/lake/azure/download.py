@@ -1,6 +1,6 @@
-"""A block blob's content as a stream. Here: its ranges, fetched while the consumer works. Not here: writing.
+"""A blob's content as a stream of ranges that are fetched while the consumer works. Not here: writing.
 
-Each range is asked for under the file's ETag, so that no stream mixes two versions.
+Each range is asked for under the file's ETag, so that a stream never mixes two versions.
 """
 
 import threading
@@ -17,6 +17,7 @@ from event_archive.errors import UnreachableError
 from event_archive.lake.azure.errors import ask, changed, or_none
 from event_archive.lake.protocol import StoredFile
 
+# Two keep the service and the consumer busy at once; more would only take memory.
 _IN_FLIGHT = 2
 
 

@@ -1,7 +1,7 @@
-"""What Azure's refusals mean. Here: the lake's errors made of the SDK's, without anything secret. Not here: retries.
+"""What Azure's refusals mean: the lake's errors in place of the SDK's, without anything secret. Not here: retries.
 
-The SDK's exceptions, and those of the HTTP library inside them, may show a request's address with the signature in it.
-None of their text is used, and none is left as the cause or context of an error that people see.
+The SDK's exceptions, and those of the HTTP library inside them, may hold a request's address with its signature. So
+their text is never used, and they are never the cause or context of an error that people see.
 """
 
 import logging
@@ -119,7 +119,7 @@ def lake_error(failure: AzureError, subject: str) -> EventArchiveError:
 def changed(subject: str, code: str) -> FileChangedError:
     """Somebody else was faster."""
     return FileChangedError(
-        f"{subject} is not the file that it was: somebody else wrote or removed it ({code}). Stat it again."
+        f"{subject} is not the file that it was: somebody else wrote or removed it ({code}). Run it again."
     )
 
 

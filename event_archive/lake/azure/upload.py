@@ -1,4 +1,4 @@
-"""Content on its way into a block blob. Here: blocks, staged while the producer goes on, and their commit.
+"""Content on its way into a blob: blocks, staged while the producer goes on, and their commit. Not here: reading.
 
 Azure's rules (Put Block, Put Block List): block ids of one length and at most 64 bytes, no empty block, at most 50,000
 blocks. A commit drops every uncommitted block that it does not list, whoever staged it, and wipes metadata and content
@@ -26,9 +26,11 @@ from event_archive.lake.protocol import CONTENT_TYPE, StoredFile
 
 MAX_BLOCKS = 50_000
 MAX_APPENDABLE_BLOCKS = 45_000
-"""Leaves an append 40 GB at 8 MiB a block; beyond it the file is to be rewritten, which packs its blocks anew."""
+"""Leaves room for an append of 40 GB in blocks of 8 MiB. A file of more blocks is rewritten, in full blocks again."""
 
+# Two keep the service and the producer busy at once; more would only take memory.
 _IN_FLIGHT = 2
+# Two blocks of 8 MiB at a time then need a line of 2.3 Mbit/s.
 _SEND_TIMEOUT_SECONDS = 60.0
 _OUR_ID = re.compile(r"event-archive-[0-9a-f]{32}-[0-9]{5}")
 
@@ -86,7 +88,7 @@ class BlockUpload:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Takes the next bytes, which nobody changes any more."""
+        """Takes the next bytes, which the caller must not change afterwards."""
         self._pieces.append(data)
         self._pieces_bytes += len(data)
         if self._pieces_bytes >= self._stage_at_bytes:
@@ -115,16 +117,16 @@ class BlockUpload:
         else:
             self._done = True
             return self._stored(etag, modified, metadata)
-        # The commit may have succeeded and its answer been lost: then the SDK's second attempt met our own blob.
+        # Where the commit succeeded and only its answer was lost, the SDK's second attempt met our own blob.
         ours = self._if_ours(metadata) if isinstance(error, FileChangedError) else None
         if ours is None:
             raise error
         self._done = True
-        return self._stored(quoted(ours.etag), ours.last_modified, metadata)
+        return self._stored(quoted_etag(ours.etag), ours.last_modified, metadata)
 
     def _stage_pieces(self) -> None:
         """Stages all that was written, as one block, or as several where it is twice as long as one."""
-        # Before the copy, not after it: that is one block less in memory.
+        # Before the pieces are joined, so that one block less is in memory.
         self._await_blocks(at_most=_IN_FLIGHT - 1)
         content = b"".join(self._pieces)
         self._pieces.clear()
@@ -156,7 +158,6 @@ class BlockUpload:
                 block_id,
                 content,
                 length=len(content),
-                # The socket's limit for sending the whole block: enough for a line of 3 Mbit/s.
                 connection_timeout=_SEND_TIMEOUT_SECONDS,
                 retry_abandoned=self._abandoned,
             ),
@@ -177,7 +178,7 @@ class BlockUpload:
         return {"match_condition": MatchConditions.IfNotModified, "etag": self._replaces.etag}
 
     def _if_ours(self, metadata: Mapping[str, str]) -> BlobProperties | None:
-        """The blob's properties if what stands there is what this upload sent."""
+        """The blob's properties, where it is what this upload sent; else None."""
         properties: BlobProperties | None = ask(self._subject, or_none(self._blob.get_blob_properties))
         if properties is None or dict(properties.metadata) != dict(metadata):
             return None
@@ -213,6 +214,6 @@ def are_ours(blocks: Sequence[BlobBlock], size_bytes: int) -> bool:
     )
 
 
-def quoted(etag: str) -> str:
-    """An ETag as HTTP writes it; in Azure's listings the quotes are missing."""
+def quoted_etag(etag: str) -> str:
+    """An ETag in the quotes that HTTP demands and Azure's listings leave out."""
     return '"' + etag.strip('"') + '"'

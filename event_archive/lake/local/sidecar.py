@@ -1,6 +1,6 @@
-"""Metadata beside the files of a folder. Here: the hidden sidecars. Not here: the files, and when a sidecar is written.
+"""The hidden sidecars that hold the metadata of a folder's files. Not here: the files, when a sidecar is written.
 
-A sidecar holds an entry for each version (ETag) that it speaks for, the newest last.
+A sidecar holds an entry for each version (ETag) that it describes, the newest last.
 """
 
 import json
@@ -37,7 +37,7 @@ def write_sidecar(target: Path, versions: Mapping[str, Mapping[str, str]]) -> No
         sidecar.unlink(missing_ok=True)
         return
     document = {"versions": [{"etag": etag, "metadata": dict(metadata)} for etag, metadata in versions.items()]}
-    # A fixed name: only the lock's holder writes it, and the next one overwrites what a dead one left.
+    # A fixed name will do: only the lock's holder writes it, and overwrites what one that died has left.
     staged = sidecar.with_name(f"{sidecar.name}.tmp")
     with staged.open("w", encoding="utf-8") as file:
         json.dump(document, file, indent=1)

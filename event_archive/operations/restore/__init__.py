@@ -1,4 +1,4 @@
-"""Puts the rows of a day's file back into a table: the day, the table that is filled, and what its types would lose.
+"""The restore of a day: putting its rows back, the table that is filled, what must be seen before.
 
-The read-back is not here: every operation shares it.
+The read-back is not here, since all operations share it.
 """

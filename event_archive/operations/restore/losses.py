@@ -1,22 +1,21 @@
-"""What today's types make of a file's values. Here: telling a value that lost something from one spelled otherwise.
+"""Values of a file that would lose something as today's types. Not here: what is done about it.
 
-A value that was written as ``1.23456`` still parses where its column has become ``numeric(10,2)``, as ``1.23``. What
-PostgreSQL prints of it has then lost digits; what another tool wrote as ``2024-03-01T01:02:03Z`` has lost nothing.
+A value that was written as ``1.23456`` still parses where its column has become ``numeric(10,2)``, but as ``1.23``: it
+has lost digits. One that another tool wrote as ``2024-03-01T01:02:03Z`` is only spelled differently.
 """
-
-import re
 
 from psycopg import sql
 
 from event_archive.domain.progress import Progress
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.readback import READBACK, VERBATIM, Readback, load_verbatim
+from event_archive.operations.readback import READBACK, Readback
+from event_archive.operations.verbatim import VERBATIM, load_verbatim
 from event_archive.postgres.session import Connection, one
 
 _IS_JSON_SINCE = 160000
 _NUMBER = "{file}::numeric = {value}::numeric"
 _INSTANT = "{file}::timestamptz = {value}::timestamptz"
-# A text that parses as one of these is kept in full, however it is spelled.
+# Whatever parses as one of these types is kept in full, however it is spelled.
 _ANY = "true"
 _JSONB = "{file} IS JSON WITH UNIQUE KEYS"
 _SAME = {
@@ -33,17 +32,17 @@ _LOST = (
 def losses(
     connection: Connection, readback: Readback, lake: Lake, file: StoredFile, progress: Progress
 ) -> dict[str, int]:
-    """The columns in which current rows read as less than the file's text says, and in how many rows each.
+    """The columns whose values lose something as today's types, and in how many current rows.
 
-    A value is whole where its text, as PostgreSQL prints it today, begins with the file's, or is another spelling of
+    A value loses nothing where PostgreSQL prints it as a text that begins with the file's, or as another spelling of
     the same value.
 
     Args:
         connection: in the transaction of the read-back.
         readback: of the file; its table's columns are those to look at.
-        lake: where the file lies, which is read once more.
-        file: the same.
-        progress: told of every block.
+        lake: where the file lies; it is read once more.
+        file: the file.
+        progress: is told of every block.
 
     Raises:
         IntegrityError, FileChangedError, UnreachableError, RefusedError: as ``load_verbatim``.
@@ -55,13 +54,13 @@ def losses(
             name=sql.Identifier(column.name),
             value=_value(column.name),
             file=_text(column.name),
-            same=sql.SQL(_same(column.type, connection.info.server_version)).format(
+            same=sql.SQL(_same(column.plain_type, connection.info.server_version)).format(
                 file=_text(column.name), value=_value(column.name)
             ),
         )
         for column in columns
     ]
-    # Superseded rows have another sign there.
+    # The join leaves superseded rows out: their numbers are negative in the read-back alone.
     found = one(
         connection,
         sql.SQL("SELECT {counts} FROM {readback} AS value_ JOIN {verbatim} AS file_ USING ({line})").format(
@@ -71,9 +70,9 @@ def losses(
     return {column.name: count for column, count in zip(columns, found, strict=True) if count}
 
 
-def _same(column_type: str, server_version: int) -> str:
+def _same(plain_type: str, server_version: int) -> str:
     """The condition that two texts are one value of a type, where it has a rule of its own."""
-    rule = _SAME.get(re.sub(r"\(.*?\)", "", column_type), "false")
+    rule = _SAME.get(plain_type, "false")
     return "false" if rule == _JSONB and server_version < _IS_JSON_SINCE else rule
 
 

@@ -1,7 +1,4 @@
-"""The table that a restore fills. Here: naming, making and widening it, and refusing one that is somebody else's.
-
-Not here: the rows.
-"""
+"""The table that a restore fills: its name, making it, adding columns to it. Not here: its rows."""
 
 import logging
 from dataclasses import replace
@@ -9,18 +6,18 @@ from dataclasses import replace
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName, quoted
-from event_archive.domain.wording import counted
-from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
+from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.lake.protocol import StoredFile
-from event_archive.operations.readback import READBACK, Readback
+from event_archive.operations.readback import Readback
+from event_archive.postgres.catalogue.dependents import shares_rows
+from event_archive.postgres.catalogue.relations import Column, comment_on, relation
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection
 from event_archive.table.locks import lock_table
-from event_archive.table.shape import Column, Table, exists, key_of, reflect
+from event_archive.table.shape import Table, reflect
 
 logger = logging.getLogger(__name__)
 
-TABLE_OF_YOUR_OWN = "Restore it into a table of your own making, with text for the columns in question: --table NAME."
 ADVICE = Advice(
     outcome="Nothing was restored.",
     again="restore the day again",
@@ -38,24 +35,6 @@ ADVICE = Advice(
         "3F000": "Create that schema, or name another table with --table.",
     },
 )
-_ONE_TREE = """
-WITH RECURSIVE
-  named_(oid, place) AS (
-    SELECT c.oid, place FROM (VALUES (%s, %s, 'source'), (%s, %s, 'target')) AS names_(schema, name, place)
-    JOIN pg_namespace AS n ON nspname = schema JOIN pg_class AS c ON relnamespace = n.oid AND relname = name),
-  below_(oid) AS (
-    SELECT oid FROM named_ WHERE place = 'source'
-    UNION SELECT inhrelid FROM pg_inherits JOIN below_ ON inhparent = below_.oid),
-  above_(oid) AS (
-    SELECT oid FROM named_ WHERE place = 'source'
-    UNION SELECT inhparent FROM pg_inherits JOIN above_ ON inhrelid = above_.oid)
-SELECT EXISTS (SELECT FROM named_ WHERE place = 'target'
-               AND oid IN (SELECT oid FROM below_ UNION SELECT oid FROM above_))
-"""
-_COMMENT = """
-SELECT obj_description(c.oid, 'pg_class') FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
-WHERE nspname = %s AND relname = %s
-"""
 
 
 def target_named(dataset: Dataset, name: str | None = None, *, in_place: bool = False) -> TableName:
@@ -85,21 +64,23 @@ def target_named(dataset: Dataset, name: str | None = None, *, in_place: bool = 
 
 
 def open_target(connection: Connection, dataset: Dataset, target: TableName) -> Table:
-    """The target's shape, held against changes; where it does not exist, it is made like the source.
+    """The target's shape, locked against changes; where it does not exist, it is made like the source.
 
-    A table made here has the source's columns and key and nothing else, and a comment that tells it from others.
+    A table that is made here has the source's columns and key and nothing else, and a comment by which it is known.
 
     Raises:
         RefusedError: it cannot be filled, or holds rows of the source.
     """
     if target != dataset.table:
-        if one(connection, _ONE_TREE, dataset.table.schema, dataset.table.name, target.schema, target.name)[0]:
+        source = relation(connection, dataset.table.schema, dataset.table.name)
+        present = relation(connection, target.schema, target.name)
+        if source and present and shares_rows(connection, source.oid, present.oid):
             raise RefusedError(
                 f"{target} is a partition, a child or a parent of {dataset.table}: its rows are the source's. Restore "
                 "into another table with --table, or into the source with --in-place."
             )
         lock_table(connection, target)
-        if not exists(connection, target):
+        if relation(connection, target.schema, target.name) is None:
             _create(connection, reflect(connection, dataset, "copy"), target)
     return reflect(connection, replace(dataset, table=target), "fill")
 
@@ -120,10 +101,12 @@ def _comment(dataset: Dataset) -> str:
 
 
 def widened(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> Readback:
-    """Adds what only the file has to a target made here, as text; what only the target has is left to its defaults.
+    """Adds the columns that only the file has to a target that a restore made, as text.
+
+    Columns that only the target has get their defaults.
 
     Raises:
-        RefusedError: the target is somebody else's, and lacks columns of the file.
+        RefusedError: the target lacks columns of the file, and no restore made it.
     """
     table = readback.table
     target = table.dataset.table
@@ -132,7 +115,8 @@ def widened(connection: Connection, dataset: Dataset, readback: Readback, file: 
     if extra and target == dataset.table:
         logger.warning("%s: the table has no column %s any more; it is not restored", target, named)
     elif extra:
-        if one(connection, _COMMENT, target.schema, target.name)[0] != _comment(dataset):
+        present = relation(connection, target.schema, target.name)
+        if present is None or comment_on(connection, present.oid) != _comment(dataset):
             raise RefusedError(
                 f"{file.path}: {target} lacks columns of it: {named}. Nothing was restored. Add them to that table (as "
                 "text, if nothing else), or restore into a new one: --table NAME."
@@ -142,33 +126,8 @@ def widened(connection: Connection, dataset: Dataset, readback: Readback, file: 
             connection.execute(
                 sql.SQL("ALTER TABLE {} ADD COLUMN {} text").format(table.identifier, sql.Identifier(name))
             )
-        table = replace(table, columns=table.columns + tuple(Column(name, "text", nullable=True) for name in extra))
+        table = replace(
+            table, columns=table.columns + tuple(Column(name, "text", "text", nullable=True) for name in extra)
+        )
     held = tuple(column for column in table.columns if column.name in readback.columns)
     return replace(readback, table=replace(table, columns=held))
-
-
-def require_one_row_a_key(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> None:
-    """Refuses a target whose key takes rows for one another that the source's key tells apart.
-
-    Raises:
-        IntegrityError: there are such rows in the file.
-    """
-    names = [name for name in key_of(connection, dataset.table) if name in readback.columns]
-    if not readback.superseded or not names:
-        return
-    key = sql.SQL(", ").join(map(sql.Identifier, names))
-    same = sql.SQL(" AND ").join(sql.SQL("later_.{0} = earlier_.{0}").format(sql.Identifier(name)) for name in names)
-    lost = one(
-        connection,
-        sql.SQL(
-            "SELECT count(*) FROM {readback} AS earlier_ WHERE {line} < 0 AND pg_catalog.num_nulls({key}) = 0 "
-            "AND NOT EXISTS (SELECT FROM {readback} AS later_ WHERE later_.{line} > 0 AND {same})"
-        ).format(readback=READBACK, line=readback.line, key=key, same=same),
-    )[0]
-    if lost:
-        table = readback.table
-        raise IntegrityError(
-            f"{file.path}: {counted(lost, 'row', 'rows')} of it would be lost in {table.dataset.table}, whose key is "
-            f"({', '.join(map(quoted, table.key))}): {dataset.table} tells them apart by "
-            f"({', '.join(map(quoted, names))}). Restore into a table with that key: --table NAME."
-        )

@@ -1,0 +1,31 @@
+"""What the file system's refusals mean: the lake's errors made of the operating system's. Not here: files."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from event_archive.errors import FileChangedError, RefusedError, UnreachableError
+
+_TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN}
+
+
+def changed(path: str) -> FileChangedError:
+    """Somebody else was faster."""
+    return FileChangedError(f"{path} is not the file that it was: somebody else wrote or removed it. Run it again.")
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Turns what the file system says into the lake's errors."""
+    try:
+        yield
+    except OSError as error:
+        raise lake_error(error, path) from error
+
+
+def lake_error(error: OSError, path: str) -> RefusedError | UnreachableError:
+    """The lake's error for one of the file system's."""
+    what = f"{path}: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+    if error.errno in _TRANSIENT:
+        return UnreachableError(f"{what}. See whether the file system is mounted.")
+    return RefusedError(f"{what}. See to the folder's permissions and free space.")

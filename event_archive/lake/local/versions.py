@@ -1,0 +1,100 @@
+"""Versions of a file in a folder: which one stands there, and its content. Not here: writing.
+
+A version is known by its ETag, which is made of what the file system knows of it.
+"""
+
+import io
+import os
+import stat as stat_modes
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+
+from event_archive.errors import RefusedError
+from event_archive.lake.local.errors import changed, translated
+from event_archive.lake.local.sidecar import read_sidecar
+from event_archive.lake.protocol import StoredFile
+
+READ_BYTES = 4 * 1024 * 1024
+"""What is read at a time: as much as a range of Azure's lake, so that both take the same memory."""
+
+
+def stored(path: str, status: os.stat_result, metadata: Mapping[str, str]) -> StoredFile:
+    """A version as a lake describes it."""
+    return StoredFile(
+        path=path,
+        size_bytes=status.st_size,
+        etag=etag_of(status),
+        metadata=MappingProxyType(dict(metadata)),
+        modified=datetime.fromtimestamp(status.st_mtime, UTC),
+    )
+
+
+def etag_of(status: os.stat_result) -> str:
+    """A version's ETag."""
+    # All three survive link and rename, and an edit in place changes the first.
+    return f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"'
+
+
+def etag_at(target: Path) -> str | None:
+    """The ETag of what stands at a place; None where nothing does."""
+    try:
+        return etag_of(target.stat())
+    except FileNotFoundError:
+        return None
+
+
+def stat_version(target: Path, path: str) -> StoredFile | None:
+    """The version that stands at a place, with its metadata; None where there is no file.
+
+    Raises:
+        RefusedError: something else stands there.
+    """
+    while True:
+        try:
+            status = target.stat()
+        except FileNotFoundError:
+            return None
+        if not stat_modes.S_ISREG(status.st_mode):
+            raise RefusedError(f"{path}: {target} is not a regular file. Move it away.")
+        versions = read_sidecar(target)
+        # A commit between the two reads would give one version the other's metadata.
+        if etag_at(target) == etag_of(status):
+            newest = next(reversed(versions.values()), {})
+            metadata = versions.get(etag_of(status), newest)
+            return stored(path, status, metadata)
+
+
+def open_version(target: Path, file: StoredFile) -> io.FileIO:
+    """Opens exactly this version.
+
+    Raises:
+        FileChangedError: another one stands there, or none.
+    """
+    try:
+        content = io.FileIO(target)
+    except FileNotFoundError:
+        raise changed(file.path) from None
+    if etag_of(os.fstat(content.fileno())) != file.etag:
+        content.close()
+        raise changed(file.path)
+    return content
+
+
+def blocks_of(content: io.FileIO, file: StoredFile) -> Iterator[bytes]:
+    """The content of an open version, in blocks.
+
+    Raises:
+        FileChangedError: at the end, where it was edited in place meanwhile.
+    """
+    read_bytes = 0
+    while True:
+        with translated(file.path):
+            block = content.read(READ_BYTES)
+        if not block:
+            break
+        read_bytes += len(block)
+        yield block
+    if read_bytes != file.size_bytes or etag_of(os.fstat(content.fileno())) != file.etag:
+        raise changed(file.path)

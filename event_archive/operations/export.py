@@ -1,0 +1,68 @@
+"""A day's rows from PostgreSQL into an upload, as CSV: which rows, in which order. Not here: what for."""
+
+from datetime import date
+
+from psycopg import sql
+
+from event_archive.domain.manifest import Hashes, Manifest
+from event_archive.domain.progress import Progress
+from event_archive.lake.protocol import StoredFile, Upload
+from event_archive.operations.readback import Readback
+from event_archive.postgres.copy import copy_out
+from event_archive.postgres.session import Connection
+from event_archive.table.shape import SOURCE, Table
+
+
+class Export:
+    """Rows on their way from PostgreSQL into an upload, hashed as they pass: one phase of an operation.
+
+    Args:
+        upload: where they go.
+        progress: is told of every piece.
+        hashes: of what the file holds already, where this is an append.
+    """
+
+    def __init__(self, upload: Upload, progress: Progress, hashes: Hashes | None = None) -> None:
+        self._upload = upload
+        self._progress = progress
+        self._hashes = hashes or Hashes()
+        progress.begin("exporting")
+
+    def copy(self, connection: Connection, query: sql.Composable, *, with_header: bool = False) -> int:
+        """Copies what a query returns, as CSV, and returns how many rows that were."""
+        statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER {}, ENCODING 'UTF8')").format(
+            query, sql.SQL("true" if with_header else "false")
+        )
+        return copy_out(connection, statement, self._take)
+
+    def _take(self, piece: bytearray, rows: int) -> None:
+        self._hashes.update(piece)
+        self._upload.write(piece)
+        self._progress.advance(rows, len(piece))
+
+    def commit(self, table: Table, columns: tuple[str, ...], rows: int, *, types: str) -> tuple[StoredFile, Manifest]:
+        """Makes the file appear, with its manifest."""
+        manifest = self._hashes.manifest(str(table.dataset.table), columns, rows, types=types)
+        return self._upload.commit(manifest.to_metadata()), manifest
+
+
+def rows_of_day(table: Table, day: date, columns: tuple[str, ...], *, unless: Readback | None = None) -> sql.Composable:
+    """The day's rows by time and key, in the order of ``columns``; without those that stand in the file already."""
+    names = [
+        sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) if name in table.names else sql.SQL("NULL")
+        for name in columns
+    ]
+    order = [table.time, *(sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in table.key)]
+    condition = table.within(day, day)
+    if unless:
+        condition = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} WHERE {})").format(
+            condition, unless.current, unless.identical
+        )
+    return sql.SQL("SELECT {} FROM {} AS {} WHERE {} ORDER BY {}").format(
+        sql.SQL(", ").join(names), table.identifier, SOURCE, condition, sql.SQL(", ").join(order)
+    )
+
+
+def has_any(connection: Connection, query: sql.Composable) -> bool:
+    """Whether a query returns a row."""
+    return connection.execute(sql.SQL("{} LIMIT 1").format(query)).fetchone() is not None

@@ -1,0 +1,172 @@
+"""A day's CSV into a temporary table, inside the caller's transaction: read, numbered, indexed by key.
+
+Not here: how rows are compared with it (``readback``), a file's values as they are spelled (``verbatim``).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import psycopg
+from psycopg import sql
+
+from event_archive.domain.contradiction import contradiction
+from event_archive.domain.manifest import Hashes
+from event_archive.domain.progress import Phase, Progress
+from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.csv_format import BOM, header, read_head, takes_more_rows, without_end_marker
+from event_archive.operations.readback import READBACK, Readback
+from event_archive.postgres.copy import copy_in
+from event_archive.postgres.session import Connection
+from event_archive.table.shape import Table
+
+_END_MARKER_ENDS_BEFORE = 180000
+_CONNECTION_LOST = "08"
+_NOT_THE_FILES_FAULT = (_CONNECTION_LOST, "25", "40", "42501", "53", "55", "57", "58", "XX")
+"""How the SQLSTATE of an error begins that says nothing against the file: of the server, the session or the role."""
+
+
+def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, progress: Progress) -> Readback:
+    """Reads a file into the temporary table ``READBACK``, which lasts until the transaction ends.
+
+    Args:
+        connection: in a transaction in which nothing was loaded yet.
+        table: whose rows the file is to hold.
+        lake: where the file lies.
+        file: as stat'ed; any other version is refused.
+        progress: is told of every block; each attempt is a phase of its own.
+
+    Raises:
+        IntegrityError: it is no CSV file with a header.
+        FileChangedError, UnreachableError, RefusedError: as the lake says.
+    """
+    values = frozenset(name for name in table.names if name not in table.key)
+    words = ""
+    # The table's types may have changed since. Then all columns but the key are read as text; if that fails too, all.
+    for as_text in (frozenset[str](), values, frozenset(table.names)):
+        try:
+            with connection.transaction():
+                return _load(connection, table, lake, file, progress, as_text=as_text)
+        except psycopg.Error as error:
+            if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
+                raise
+            where = (error.diag.context or "").partition("\n")[0]
+            words = words or f"{error.diag.message_primary} ({where})"
+    raise contradiction(file, f"it is not a CSV file of {table.dataset.table}: {words}")
+
+
+def _load(
+    connection: Connection, table: Table, lake: Lake, file: StoredFile, progress: Progress, *, as_text: frozenset[str]
+) -> Readback:
+    with lake.read(file) as blocks:
+        first = read_head(blocks, file)
+        columns = header(first, file)
+        line = sql.Identifier(line_column([*table.names, *columns]))
+        _create(connection, table, columns, line, as_text)
+        rows, hashes = copy_file(
+            connection, READBACK, columns, chain([first], blocks), file, progress, phase="reading back"
+        )
+    superseded = _index(connection, table, line)
+    return Readback(
+        table=table,
+        columns=columns,
+        rows=rows,
+        superseded=superseded,
+        as_text=as_text,
+        takes_more_rows=takes_more_rows(first, hashes.last_byte),
+        hashes=hashes,
+        line=line,
+    )
+
+
+def copy_file(
+    connection: Connection,
+    into: sql.Identifier,
+    columns: Sequence[str],
+    blocks: Iterable[bytes],
+    file: StoredFile,
+    progress: Progress,
+    *,
+    phase: Phase,
+) -> tuple[int, Hashes]:
+    """Copies a file's blocks into a temporary table, as a phase of its own.
+
+    Returns:
+        The number of rows, and the hashes of the file.
+    """
+    hashes = Hashes()
+    progress.begin(phase, total_bytes=file.size_bytes)
+
+    def passing() -> Iterator[bytes]:
+        for block in blocks:
+            yield block if hashes.bytes else block.removeprefix(BOM)
+            hashes.update(block)
+            progress.advance(0, len(block))
+
+    content = passing()
+    if connection.info.server_version < _END_MARKER_ENDS_BEFORE:
+        content = without_end_marker(content, file)
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true, ENCODING 'UTF8')").format(into, names)
+    return copy_in(connection, statement, content), hashes
+
+
+def _create(
+    connection: Connection, table: Table, columns: Sequence[str], line: sql.Identifier, as_text: frozenset[str]
+) -> None:
+    """Creates the temporary table: the table's columns without constraints, then those that only the file has."""
+    names = [
+        sql.SQL("NULL::text AS {}" if name in as_text else "{}").format(sql.Identifier(name)) for name in table.names
+    ]
+    names += [sql.SQL("NULL::text AS {}").format(sql.Identifier(name)) for name in columns if name not in table.names]
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
+            READBACK, sql.SQL(", ").join(names), table.identifier
+        )
+    )
+    for name in table.names:
+        if name not in columns:
+            # A column that the file lacks reads as NULL, whatever default its domain has.
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT NULL").format(READBACK, sql.Identifier(name))
+            )
+    number_rows(connection, READBACK, line)
+
+
+def number_rows(connection: Connection, table: sql.Identifier, line: sql.Identifier) -> None:
+    """Adds the column that numbers the rows of a temporary table as they are loaded."""
+    connection.execute(
+        # A thousand numbers are taken from the sequence at a time, which costs less than one by one.
+        sql.SQL("ALTER TABLE {} ADD COLUMN {} bigint GENERATED BY DEFAULT AS IDENTITY (CACHE 1000)").format(table, line)
+    )
+
+
+def _index(connection: Connection, table: Table, line: sql.Composable) -> int:
+    """Indexes the current rows by key and returns how many rows are superseded.
+
+    Mostly none are, and the unique index proves it. Where it cannot be made, superseded rows are numbered negatively.
+    """
+    key = sql.SQL(", ").join(map(sql.Identifier, table.key))
+    index = sql.SQL("CREATE UNIQUE INDEX ON {} ({}) WHERE {} > 0").format(READBACK, key, line)
+    superseded = 0
+    try:
+        with connection.transaction():
+            connection.execute(index)
+    except psycopg.errors.UniqueViolation:
+        superseded = connection.execute(
+            sql.SQL(
+                "UPDATE {readback} SET {line} = -{line} WHERE {line} IN (SELECT {line} FROM (SELECT {line}, "
+                "lead({line}) OVER (PARTITION BY {key} ORDER BY {line}) AS later_ FROM {readback} "
+                "WHERE pg_catalog.num_nulls({key}) = 0) AS numbered_ WHERE later_ IS NOT NULL)"
+            ).format(readback=READBACK, line=line, key=key)
+        ).rowcount
+        connection.execute(index)
+    connection.execute(sql.SQL("ANALYZE {}").format(READBACK))
+    return superseded
+
+
+def line_column(names: Sequence[str]) -> str:
+    """A name for the numbering column that is none of ``names``."""
+    line = "line_"
+    while line in names:
+        line += "_"
+    return line

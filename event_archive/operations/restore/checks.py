@@ -1,0 +1,119 @@
+"""What a file and a target must be for a restore to lose nothing. Not here: the restore, what types would lose."""
+
+import logging
+from collections.abc import Mapping
+
+from psycopg import sql
+
+from event_archive.domain.dataset import Dataset, TableName, quoted
+from event_archive.domain.wording import counted
+from event_archive.errors import IntegrityError, RefusedError
+from event_archive.lake.protocol import StoredFile
+from event_archive.operations.readback import READBACK, Readback
+from event_archive.postgres.session import Connection, one
+from event_archive.table.shape import SOURCE, key_of
+
+logger = logging.getLogger(__name__)
+
+_TABLE_OF_YOUR_OWN = "Restore it into a table of your own making, with text for the columns in question: --table NAME."
+# Enough to see which rows they are; more would not fit a message.
+_KEYS_NAMED = 10
+
+
+def require_restorable(connection: Connection, readback: Readback, file: StoredFile) -> None:
+    """Refuses a file that does not fit the target: by its values, by its key, or by other rows that stand there.
+
+    Raises:
+        RefusedError: values do not parse as the target's types, or rows have no key.
+        IntegrityError: a row of the same key but with other values stands in the target.
+    """
+    target = readback.table.dataset.table
+    if readback.as_text:
+        raise RefusedError(f"{file.path}: its values do not all parse as the types of {target}. {_TABLE_OF_YOUR_OWN}")
+    lacking = [quoted(name) for name in readback.table.key if name not in readback.columns]
+    if lacking:
+        raise RefusedError(
+            f"{file.path}: it lacks {', '.join(lacking)}, which the key of {target} needs. Nothing was restored. "
+            "Restore it into another table: --table NAME."
+        )
+    keyless = one(
+        connection,
+        sql.SQL("SELECT count(*) FROM {} WHERE pg_catalog.num_nulls({}) > 0").format(
+            READBACK, sql.SQL(", ").join(map(sql.Identifier, readback.table.key))
+        ),
+    )[0]
+    if keyless:
+        named = ", ".join(map(quoted, readback.table.key))
+        raise RefusedError(
+            f"{file.path}: {counted(keyless, 'row of it has', 'rows of it have')} no {named}, the key of {target}. "
+            "Restore it into a table of your own making, with a key that all rows have: --table NAME."
+        )
+    keys = [sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in readback.table.key]
+    differing = connection.execute(
+        sql.SQL("SELECT {}::text FROM {} AS {}, {} WHERE {} AND NOT ({}) LIMIT {}").format(
+            sql.SQL("ROW({})").format(sql.SQL(", ").join(keys)),
+            readback.table.identifier,
+            SOURCE,
+            readback.current,
+            readback.same_key,
+            readback.identical,
+            sql.Literal(_KEYS_NAMED + 1),
+        )
+    ).fetchall()
+    if differing:
+        named = ", ".join(str(key) for (key,) in differing[:_KEYS_NAMED])
+        more = " and more" if len(differing) > _KEYS_NAMED else ""
+        raise IntegrityError(
+            f"{file.path}: rows with other values stand in {target} under the keys ({', '.join(readback.table.key)}) = "
+            f"{named}{more}. Nothing of this day was restored; a row that stands is never changed. Where a row was "
+            "moved to another day after it was archived, both days' files hold it. Restore this day into another table "
+            "with --table, or remove those rows."
+        )
+
+
+def require_one_row_a_key(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> None:
+    """Refuses a target whose key makes one row of several that are different rows by the source's key.
+
+    Raises:
+        IntegrityError: there are such rows in the file.
+    """
+    names = [name for name in key_of(connection, dataset.table) if name in readback.columns]
+    if not readback.superseded or not names:
+        return
+    key = sql.SQL(", ").join(map(sql.Identifier, names))
+    same = sql.SQL(" AND ").join(sql.SQL("later_.{0} = earlier_.{0}").format(sql.Identifier(name)) for name in names)
+    lost = one(
+        connection,
+        sql.SQL(
+            "SELECT count(*) FROM {readback} AS earlier_ WHERE {line} < 0 AND pg_catalog.num_nulls({key}) = 0 "
+            "AND NOT EXISTS (SELECT FROM {readback} AS later_ WHERE later_.{line} > 0 AND {same})"
+        ).format(readback=READBACK, line=readback.line, key=key, same=same),
+    )[0]
+    if lost:
+        table = readback.table
+        raise IntegrityError(
+            f"{file.path}: {counted(lost, 'row', 'rows')} of it would be lost in {table.dataset.table}, whose key is "
+            f"({', '.join(map(quoted, table.key))}): {dataset.table} tells them apart by "
+            f"({', '.join(map(quoted, names))}). Restore into a table with that key: --table NAME."
+        )
+
+
+def report_losses(target: TableName, lost: Mapping[str, int], file: StoredFile, *, by_us: bool) -> None:
+    """Refuses a file whose values today's types would cut short; of another tool's file it only warns.
+
+    Args:
+        target: the table that is filled.
+        lost: in how many rows each column would lose something; empty where nothing is lost.
+        file: the file.
+        by_us: whether this pipeline wrote it.
+
+    Raises:
+        RefusedError: values that this pipeline archived would lose something.
+    """
+    if not lost:
+        return
+    columns = ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in lost.items())
+    found = f"{file.path}: values of it would lose something as the types of {target}: {columns}"
+    if by_us:
+        raise RefusedError(f"{found}. Nothing of this day was restored. {_TABLE_OF_YOUR_OWN}")
+    logger.warning("%s. They are restored as they read", found)

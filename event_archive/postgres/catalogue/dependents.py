@@ -1,0 +1,129 @@
+"""What hangs on a table and its partitions: references, rules, triggers, publications. Not here: the table itself."""
+
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from event_archive.postgres.session import Connection
+
+_TREE = """
+WITH RECURSIVE
+  below_(oid) AS (SELECT %(oid)s::pg_catalog.oid
+                  UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN below_ ON inhparent = below_.oid),
+  above_(oid) AS (SELECT %(oid)s::pg_catalog.oid
+                  UNION SELECT inhparent FROM pg_catalog.pg_inherits JOIN above_ ON inhrelid = above_.oid)
+"""
+_SHARES_ROWS = "SELECT %(other)s IN (SELECT oid FROM below_ UNION SELECT oid FROM above_)"
+
+_WITH_PARTITIONS = """
+WITH tree_ AS (SELECT %(oid)s::pg_catalog.oid AS oid
+               UNION SELECT relid FROM pg_catalog.pg_partition_tree(%(oid)s::pg_catalog.oid))
+"""
+# PostgreSQL copies a partitioned table's references and triggers for each partition. A copy is left out only where its
+# original is found too: it is not where the table itself is a partition of another.
+_REFERENCES = """
+SELECT f.conname, n.nspname, c.relname, f.confdeltype,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(f.conkey) WITH ORDINALITY AS k(attnum, place)
+             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.place),
+       EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = f.conrelid AND i.indisvalid
+               AND i.indpred IS NULL AND i.indkey[0] = ANY (f.conkey))
+FROM pg_catalog.pg_constraint AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.conrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS p
+                  WHERE p.oid = f.conparentid AND p.confrelid IN (SELECT oid FROM tree_))
+ORDER BY f.conname, n.nspname, c.relname
+"""
+_DELETE_RULES = """
+SELECT rulename FROM pg_catalog.pg_rewrite
+WHERE ev_type = '4' AND ev_class IN (SELECT oid FROM tree_) ORDER BY rulename
+"""
+# 8 is TRIGGER_TYPE_DELETE.
+_DELETE_TRIGGERS = """
+SELECT t.tgname, t.tgfoid::pg_catalog.regproc::text FROM pg_catalog.pg_trigger AS t
+WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal AND t.tgtype & 8 <> 0 AND t.tgenabled IN ('O', 'A')
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS p
+                  WHERE p.oid = t.tgparentid AND p.tgrelid IN (SELECT oid FROM tree_))
+ORDER BY t.tgname
+"""
+_PUBLICATIONS = """
+SELECT DISTINCT p.pubname
+FROM pg_catalog.pg_publication AS p JOIN pg_catalog.pg_publication_tables AS t USING (pubname)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = t.schemaname
+JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.tablename
+WHERE p.pubdelete AND c.oid IN (SELECT oid FROM tree_) ORDER BY p.pubname
+"""
+_WITHOUT_IDENTITY = """
+SELECT pg_catalog.format('%%I.%%I', nspname, relname)
+FROM pg_catalog.pg_class AS c JOIN tree_ USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+WHERE relkind = 'r' AND relreplident <> 'f' AND NOT EXISTS (
+  SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid
+  AND CASE relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END) ORDER BY 1
+"""
+_NOT_VACUUMED = """
+SELECT pg_catalog.format('%%I.%%I', nspname, relname)
+FROM pg_catalog.pg_class JOIN tree_ USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+WHERE relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_options_to_table(reloptions)
+                                WHERE option_name = 'autovacuum_enabled' AND NOT option_value::boolean) ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A foreign key of another table that refers to this one.
+
+    Attributes:
+        constraint: its name.
+        schema: of the referring table.
+        table: the referring table.
+        on_delete: ``pg_constraint.confdeltype``: ``a`` NO ACTION, ``r`` RESTRICT, ``c`` CASCADE, ``n`` SET NULL,
+            ``d`` SET DEFAULT.
+        columns: the referring ones.
+        indexed: whether an index of the referring table begins with one of them.
+    """
+
+    constraint: str
+    schema: str
+    table: str
+    on_delete: str
+    columns: list[str]
+    indexed: bool
+
+
+def shares_rows(connection: Connection, oid: int, other: int) -> bool:
+    """Whether two tables are one, or one is a partition, a child or a parent of the other, at any distance."""
+    row = connection.execute(_TREE + _SHARES_ROWS, {"oid": oid, "other": other}).fetchone()
+    return bool(row and row[0])
+
+
+def references(connection: Connection, oid: int) -> list[Reference]:
+    """The foreign keys that refer to a table or a partition of it, by name."""
+    return [Reference(*row) for row in _of_tree(connection, _REFERENCES, oid)]
+
+
+def delete_rules(connection: Connection, oid: int) -> list[str]:
+    """The rules on DELETE of a table and its partitions, by name."""
+    return [name for (name,) in _of_tree(connection, _DELETE_RULES, oid)]
+
+
+def delete_triggers(connection: Connection, oid: int) -> list[tuple[str, str]]:
+    """The triggers that fire on DELETE from a table or a partition of it: name and function."""
+    return [(name, function) for name, function in _of_tree(connection, _DELETE_TRIGGERS, oid)]
+
+
+def publications_of_deletes(connection: Connection, oid: int) -> list[str]:
+    """The publications that carry deletes of a table or a partition of it."""
+    return [name for (name,) in _of_tree(connection, _PUBLICATIONS, oid)]
+
+
+def without_replica_identity(connection: Connection, oid: int) -> list[str]:
+    """Those of a table and its partitions from which nothing can be deleted once they are published, quoted for SQL."""
+    return [name for (name,) in _of_tree(connection, _WITHOUT_IDENTITY, oid)]
+
+
+def without_autovacuum(connection: Connection, oid: int) -> list[str]:
+    """Those of a table and its partitions for which autovacuum is off, quoted for SQL."""
+    return [name for (name,) in _of_tree(connection, _NOT_VACUUMED, oid)]
+
+
+def _of_tree(connection: Connection, query: LiteralString, oid: int) -> list[tuple[Any, ...]]:
+    return connection.execute(_WITH_PARTITIONS + query, {"oid": oid}).fetchall()

@@ -1,0 +1,63 @@
+"""Who may do what. Here: the role's own privileges, those of others on a table, row-level security."""
+
+from dataclasses import dataclass
+
+from event_archive.postgres.session import Connection, one
+
+# By oid, since names need USAGE on the schema.
+_HAS = """
+SELECT pg_catalog.has_table_privilege(c.oid, %s)
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+WHERE nspname = %s AND relname = %s
+"""
+_MAY_USE_SCHEMA = "SELECT pg_catalog.has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
+_MAY_MAKE_TEMPORARY = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')"
+_GRANTEES = """
+SELECT DISTINCT rolname FROM pg_catalog.pg_class AS c
+CROSS JOIN pg_catalog.aclexplode(coalesce(relacl, pg_catalog.acldefault('r', relowner))) AS granted
+LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = grantee
+WHERE c.oid = %s AND privilege_type = %s AND (grantee = 0 OR rolname IS NOT NULL)
+"""
+_ROW_SECURITY = """
+SELECT relrowsecurity, pg_catalog.row_security_active(oid) FROM pg_catalog.pg_class WHERE oid = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RowSecurity:
+    """Row-level security of a table.
+
+    Attributes:
+        enabled: on the table.
+        applies: whether it hides rows from this role.
+    """
+
+    enabled: bool
+    applies: bool
+
+
+def may(connection: Connection, privilege: str, schema: str, table: str) -> bool:
+    """Whether this role has a privilege on a table; one that does not exist has none to lack."""
+    row = connection.execute(_HAS, (privilege, schema, table)).fetchone()
+    return bool(row[0]) if row else True
+
+
+def may_use_schema(connection: Connection, schema: str) -> bool:
+    """Whether this role has USAGE on a schema; one that does not exist has none to lack."""
+    row = connection.execute(_MAY_USE_SCHEMA, (schema,)).fetchone()
+    return bool(row[0]) if row else True
+
+
+def may_make_temporary_tables(connection: Connection) -> bool:
+    """Whether this role has TEMPORARY on the database."""
+    return bool(one(connection, _MAY_MAKE_TEMPORARY)[0])
+
+
+def grantees(connection: Connection, oid: int, privilege: str) -> list[str | None]:
+    """The roles that have a privilege on a table, its owner included; None stands for PUBLIC."""
+    return [role for (role,) in connection.execute(_GRANTEES, (oid, privilege)).fetchall()]
+
+
+def row_security(connection: Connection, oid: int) -> RowSecurity:
+    """A table's row-level security."""
+    return RowSecurity(*one(connection, _ROW_SECURITY, oid))

@@ -1,0 +1,67 @@
+"""The server: settings, standby or primary, how far replicas are behind. Not here: tables."""
+
+from dataclasses import dataclass
+
+from event_archive.postgres.session import Connection, one
+
+# A role that may not see other sessions' statistics sees a row for each replica, with NULL in its columns.
+_REPLICATION = """
+SELECT pg_catalog.count(*) FILTER (WHERE state IS NULL),
+       coalesce(pg_catalog.max(pg_catalog.pg_wal_lsn_diff(
+         pg_catalog.pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn, write_lsn, sent_lsn))), 0)
+FROM pg_catalog.pg_stat_replication WHERE state IS NULL OR state = 'streaming'
+"""
+_WRITTEN = """
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_lsn()::text END
+"""
+_REPLAY = """
+SELECT pg_catalog.pg_wal_lsn_diff(%s, pg_catalog.pg_last_wal_replay_lsn())::float8,
+       extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a standby is behind.
+
+    Attributes:
+        bytes: of WAL that it has not replayed yet; negative where it is ahead of what it is held against.
+        seconds: since the last transaction it replayed was committed.
+    """
+
+    bytes: float
+    seconds: float
+
+
+def setting_of_new_sessions(connection: Connection, name: str) -> str:
+    """What a setting is for this role and database where a session does not set it itself."""
+    value: str = one(connection, "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = %s", name)[0]
+    return value
+
+
+def is_on(connection: Connection, setting: str) -> bool:
+    """Whether a Boolean setting is on."""
+    return bool(one(connection, "SELECT pg_catalog.current_setting(%s)::boolean", setting)[0])
+
+
+def is_standby(connection: Connection) -> bool:
+    """Whether the server replays another one's WAL."""
+    return bool(one(connection, "SELECT pg_catalog.pg_is_in_recovery()")[0])
+
+
+def written_wal(connection: Connection) -> str | None:
+    """How far a primary has written its WAL; None on a standby."""
+    position: str | None = one(connection, _WRITTEN)[0]
+    return position
+
+
+def lag_behind(connection: Connection, position: str | None) -> Lag:
+    """How far this standby is behind a position of its primary's WAL; by 0 where that is not known."""
+    size_bytes, seconds = one(connection, _REPLAY, position)
+    return Lag(size_bytes or 0.0, seconds or 0.0)
+
+
+def largest_replica_lag_bytes(connection: Connection) -> int | None:
+    """How much WAL the slowest streaming replica of this primary has to replay; None where the role may not see it."""
+    hidden, behind = one(connection, _REPLICATION)
+    return None if hidden else int(behind)

@@ -1,0 +1,21 @@
+"""What to do where PostgreSQL refuses to archive or purge. Not here: the advice of holds and of restores."""
+
+from event_archive.postgres.errors import Advice
+
+ARCHIVE_ADVICE = Advice(
+    outcome="Nothing was deleted.",
+    again="the next run tries again",
+    lost="Nothing was deleted that is not archived; the next run goes on.",
+    privileges=(
+        "The role needs USAGE on the schema, SELECT and DELETE on the table, SELECT on event_archive_hold where that "
+        "exists, and TEMPORARY on the database: GRANT them, or connect as another role. A role that row-level security "
+        "hides rows from may not archive."
+    ),
+    by_code={
+        "23503": (
+            "Rows of another table still refer to rows of this day: remove or archive those first, or drop the "
+            "foreign key."
+        )
+    },
+)
+"""For everything that archives, purges, or looks which days are to be archived."""
