@@ -11,6 +11,8 @@ MAKEFLAGS += --no-builtin-rules
 # The Python that .venv is made from; the first suitable of these unless PYTHON names one.
 PYTHONS := python3 python3.13 python3.12 python3.11
 PYTHON ?=
+# The folders that `make test` runs.
+TESTS ?= event_archive_tests/unit event_archive_tests/integration event_archive_tests/e2e
 # What pytest is told besides the folders. Four workers on two cores, too: half of the time a test waits for a server.
 PYTEST_ARGS ?= -n 4
 
@@ -45,7 +47,7 @@ ui: $(DEMO) ## The same, then Dagster's UI on it
 
 .PHONY: test
 test: $(DEV) azurite ## Unit, integration and end-to-end tests
-	$(BIN)/python -m pytest event_archive_tests/unit event_archive_tests/integration event_archive_tests/e2e $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS)
 
 .PHONY: test-faults
 test-faults: $(DEV) azurite ## Kills, network faults and races: some minutes
