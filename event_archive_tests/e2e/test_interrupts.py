@@ -18,7 +18,6 @@ from event_archive.defs import assets
 from event_archive.defs.build import build_definitions
 from event_archive.defs.failures import INTERRUPTED, STOPPED, failure_of_run
 from event_archive.domain.days import ONE_DAY
-from event_archive.nightly.backlog import aged_rows
 from event_archive_tests.e2e.test_alerts import cursor_after, evaluate
 from event_archive_tests.fixtures.installation import Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
@@ -77,7 +76,8 @@ def test_a_stopped_day_without_rows_is_run_again_but_nobody_is_alerted(
     definitions: dg.Definitions, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch, webhook: Webhook
 ):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    clean.setattr(assets, "aged_rows", interrupting(aged_rows))
+    place = "aged_rows"
+    clean.setattr(assets, place, interrupting(getattr(assets, place)))
     job = definitions.resolve_job_def("archive_job")
     assert not job.execute_in_process(partition_key=KEY, instance=instance, raise_on_error=False).success
     found = evaluate(definitions, instance, "failed_days", None)
