@@ -15,9 +15,10 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient, generate_container_sas
 
 from event_archive.errors import EventArchiveError, UnreachableError
-from event_archive.lake.azure import container as azure
+from event_archive.lake.azure import client
 from event_archive.lake.azure.retry import BoundedRetry
 from event_archive.postgres.session import Postgres
+from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.fixtures.installation import Commands, Finished, Installation
 from event_archive_tests.fixtures.pipeline import DAY
@@ -312,7 +313,7 @@ def test_a_session_that_the_server_ends_is_out_of_reach_and_not_a_bug(local_inst
     database = local_installation.database
 
     def purge() -> None:
-        with Postgres(database.dsn).transaction("day") as connection:
+        with Postgres(database.dsn).transaction("day", advice=ARCHIVE_ADVICE) as connection:
             database.execute("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
             connection.execute("SELECT 1")
 
@@ -380,7 +381,7 @@ def test_a_lake_that_is_out_of_reach(
     azure_installation: Installation, azurite: Azurite, command: Commands, closed_port: int, clean: pytest.MonkeyPatch
 ):
     azure_installation.add(1)
-    clean.setattr(azure, "BoundedRetry", lambda _seconds: BoundedRetry(0.5))
+    clean.setattr(client, "BoundedRetry", lambda _seconds: BoundedRetry(0.5))
     there = azurite.account_url.split("/")[2]
     connection_string = azurite.connection_string.replace(there, f"127.0.0.1:{closed_port}")
     done = command("run", AZURE_STORAGE_CONNECTION_STRING=connection_string)
