@@ -68,7 +68,7 @@ screenshots: $(DEV) azurite ## The same, with pictures of Dagster's pages into d
 test-all: test test-faults test-e2e ## Every test there is
 
 .PHONY: bench
-bench: $(BENCH) azurite ## Measure time, CPU and memory beside other ways: a quarter of an hour; BENCH_ARGS="--help"
+bench: $(BENCH) azurite ## Measure time, CPU and memory beside other ways: some twenty minutes; BENCH_ARGS="--help"
 	$(BIN)/python -m event_archive_tests.benchmarks $(BENCH_ARGS)
 
 .PHONY: bench-container

@@ -70,7 +70,6 @@ PSQL = "psql \\copy"
 PYTHON = "SQLAlchemy + csv"
 NODE = "Node: pg + fast-csv"
 PANDAS = "pandas"
-EMPTY = "Dagster, empty assets"
 BARE = "bare requests and SQL"
 
 CONTENDERS: Mapping[str, Mapping[Job, Command]] = {

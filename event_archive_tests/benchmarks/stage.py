@@ -20,7 +20,7 @@ from event_archive_tests.benchmarks.data import DAY, Data
 from event_archive_tests.benchmarks.measure import Cost, measured
 from event_archive_tests.benchmarks.server import Server
 
-LakeName = Literal["file", "sink", "keeping sink", "slow sink", "Azurite"]
+LakeName = Literal["file", "folder", "sink", "keeping sink", "slow sink", "Azurite"]
 SLOW_SECONDS = 0.05
 
 _DATABASE = "measured"
@@ -36,7 +36,7 @@ class Case:
     Attributes:
         contender: who.
         job: does what.
-        lake: where to or from; ``file`` is a file on this machine.
+        lake: where to or from; ``file`` is a file that needs no lake, ``folder`` a folder of this machine as the lake.
         data: with which rows.
         command: where it is not the contender's own for the job.
         prepare: done to the database first.
@@ -102,6 +102,10 @@ class Stage:
         """The variables of a container: an empty one that is removed afterwards, or one that holds a day's file."""
         if lake == "file":
             yield {}
+            return
+        if lake == "folder":
+            with TemporaryDirectory(dir=self.folder) as folder:
+                yield {"ARCHIVE_LOCAL_PATH": folder}
             return
         connection_string = self._connection_string(lake)
         name = kept.replace("_", "-") if kept else f"run-{uuid.uuid4().hex}"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from event_archive_tests.benchmarks.catalogue import (
     BARE,
     CONTENDERS,
-    EMPTY,
     NODE,
     OURS,
     PANDAS,
@@ -34,7 +33,7 @@ class Sizes:
         schedule_rows: in the table that the schedule looks at.
     """
 
-    rows: int = 500_000
+    rows: int = 1_000_000
     wide_rows: int = 20_000
     scale: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     days: int = 365
@@ -58,7 +57,8 @@ def _contenders(sizes: Sizes) -> list[Case]:
         Case(OURS, "export", "slow sink", data),
         *(Case(contender, "export", "sink", data) for contender in (PYTHON, NODE, PANDAS)),
         Case(PSQL, "both", "file", data),
-        Case(OURS, "both", "keeping sink", data),
+        *(Case(contender, "both", "keeping sink", data) for contender in (OURS, NODE)),
+        Case(OURS, "both", "folder", data),
         *(Case(contender, "both", "Azurite", data) for contender in (OURS, PYTHON, NODE, PANDAS)),
         Case(PSQL, "purge", "file", data),
         Case(OURS, "purge", "keeping sink", data),
@@ -79,7 +79,7 @@ def _start(sizes: Sizes) -> list[Case]:
 def _tables(sizes: Sizes) -> list[Case]:
     return [
         case
-        for data in (Data("wide", sizes.wide_rows), Data("bloated", sizes.rows // 2))
+        for data in (Data("wide", sizes.wide_rows), Data("bloated", sizes.rows // 4))
         for case in (
             Case(PSQL, "export", "file", data),
             Case(OURS, "export", "sink", data),
@@ -107,7 +107,6 @@ def _days(sizes: Sizes) -> list[Case]:
         for data in (Data("narrow", days * _ROWS_A_SMALL_DAY, days),)
         for case in (
             Case(OURS, "both", "keeping sink", data, cli("run")),
-            Case(EMPTY, "nothing", "file", data, module("empty_assets", str(DAY), str(days)), label="materialize"),
             Case(BARE, "both", "keeping sink", data, module("bare_days", str(DAY), str(days))),
         )
     ]

@@ -12,10 +12,12 @@ from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
 from event_archive_tests.benchmarks import plot, report, sink_process, stage
 from event_archive_tests.benchmarks.__main__ import measure
-from event_archive_tests.benchmarks.catalogue import OURS, PSQL, PYTHON, Job, cli
+from event_archive_tests.benchmarks.catalogue import NODE, OURS, PSQL, PYTHON, Job, cli
 from event_archive_tests.benchmarks.data import Data
-from event_archive_tests.benchmarks.results import Results, machine
-from event_archive_tests.benchmarks.stage import Case, Stage
+from event_archive_tests.benchmarks.measure import Cost
+from event_archive_tests.benchmarks.results import Result, Results, machine
+from event_archive_tests.benchmarks.stage import Case, LakeName, Stage
+from event_archive_tests.benchmarks.targets import targets
 from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
@@ -89,6 +91,7 @@ def test_cases_are_measured_and_reported(opened: Stage, tmp_path: Path):
     cases = [
         Case(PSQL, "export", "file", data),
         Case(OURS, "export", "sink", data),
+        Case(OURS, "both", "folder", data),
         Case(PYTHON, "export", "sink", data),
         Case(PSQL, "restore", "file", data),
     ]
@@ -101,10 +104,10 @@ def test_cases_are_measured_and_reported(opened: Stage, tmp_path: Path):
     assert 20 < ours.peak_rss_bytes / 2**20 < 1000
     assert results.of("contenders", PSQL, "export", "file").cost.peak_rss_bytes < ours.peak_rss_bytes
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- written by make bench -->\nold\n<!-- until here -->\nafter\n")
+    page.write_text("before\n<!-- written by make bench -->\nstale\n<!-- until here -->\nafter\n")
     report.write_into(page, report.markdown(results))
     assert "| export | event-archive | sink | 100 |" in page.read_text()
-    assert "old" not in page.read_text()
+    assert "stale" not in page.read_text()
     assert page.read_text().endswith("after\n")
     assert plot.svg(results).count("<circle") == 4
 
@@ -116,3 +119,30 @@ def test_cases_are_measured_and_reported(opened: Stage, tmp_path: Path):
 def test_a_command_that_does_not_do_its_job_is_no_measurement(opened: Stage, job: Job, arguments: list[str], told: str):
     with pytest.raises(RuntimeError, match=told):
         opened.measure(Case("nobody", job, "sink", Data("narrow", ROWS), cli(*arguments)))
+
+
+def archived_and_purged(contender: str, lake: LakeName, *, wall: float, cpu: float, mib: int) -> Result:
+    case = Case(contender, "both", lake, Data("narrow", 1_000_000))
+    return Result("contenders", case, [Cost(wall, cpu, mib * 2**20, 0)])
+
+
+def test_targets_are_met_up_to_their_limit_and_missed_beyond():
+    at_the_limit = [
+        archived_and_purged(NODE, "Azurite", wall=20, cpu=10, mib=330),
+        archived_and_purged(OURS, "Azurite", wall=20, cpu=4, mib=145),
+        archived_and_purged(NODE, "keeping sink", wall=15, cpu=10, mib=330),
+        archived_and_purged(OURS, "keeping sink", wall=15, cpu=4, mib=145),
+        archived_and_purged(OURS, "folder", wall=10, cpu=3, mib=80),
+    ]
+    met = targets(Results({}, at_the_limit))
+    assert len(met) == 6
+    assert all(target.met for target in met)
+    beyond = [
+        replace(result, costs=[Cost(cost.wall_seconds * 2, cost.cpu_seconds * 2, cost.peak_rss_bytes * 2, 0)])
+        for result in at_the_limit
+        for cost in result.costs
+        if result.case.contender == OURS
+    ]
+    missed = targets(Results({}, [result for result in at_the_limit if result.case.contender == NODE] + beyond))
+    assert [target.what for target in missed] == [target.what for target in met]
+    assert not any(target.met for target in missed)
