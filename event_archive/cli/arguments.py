@@ -70,17 +70,18 @@ def day_and_last(day: date, last: date | None) -> tuple[date, date]:
     return day, last or day
 
 
-def load_settings(*, verbose: bool = False) -> "Settings":
-    """The settings, with logging as they say.
+def load_settings(*, log_is_output: bool = False) -> "Settings":
+    """The settings, with logging as they say: warnings, beside the command's output.
 
     Args:
-        verbose: log what a command that runs unattended does, and not warnings alone.
+        log_is_output: of a command that runs unattended: all that it does, among its JSON lines.
     """
     from event_archive.config.environment import Settings, misspelt
     from event_archive.observability import logs
 
     settings = Settings.load()
-    logs.configure(as_json=settings.log_as_json, verbose=verbose and settings.log_as_json, stream=sys.stderr)
+    verbose = settings.log_as_json and log_is_output
+    logs.configure(as_json=settings.log_as_json, verbose=verbose, stream=sys.stdout if verbose else sys.stderr)
     for name, meant in misspelt():
         logging.getLogger(__name__).warning("%s is set, which nobody reads. Is %s meant?", name, meant)
     return settings

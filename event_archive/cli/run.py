@@ -38,7 +38,7 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
     from event_archive.observability.run_report import reported
     from event_archive.operations.site import Site
 
-    settings = load_settings(verbose=True)
+    settings = load_settings(log_is_output=True)
     for day in [*days, *filter(None, (first, last))]:
         settings.dataset.require_aged(day, now_utc())
     if plan_only:

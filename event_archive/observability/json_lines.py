@@ -2,8 +2,7 @@
 
 Each has its ``outcome`` and, where something went wrong, the ``error``; a line about a day has ``day``, ``rows``,
 ``deleted``, ``bytes`` and ``seconds`` as far as the command knows them; the last line of a command that does several
-days holds their totals. Not here: log lines (``logs.py``), which go to standard error; what a terminal gets
-(``console.py``).
+days holds their totals. Not here: log lines (``logs.py``), what a terminal gets (``console.py``).
 """
 
 import json
@@ -70,7 +69,7 @@ class JsonDisplay:
         """Writes the totals."""
         write_line(
             outcome,
-            **_as_a_log_line(remark or "run done", failed=outcome == "failed"),
+            **_as_a_log_line(remark or "run done", failed=False),
             days=totals.days,
             failed=totals.failed,
             rows=totals.rows,

@@ -1,6 +1,7 @@
 """How log lines look. Here: the handler of the ``event_archive`` logger. Not here: what is logged, and results.
 
-Under Dagster they go to standard output; on the command line to standard error, since standard output is the result.
+Under Dagster, and of ``event-archive run``, which nobody watches, they go to standard output; else to standard error,
+since standard output is the result.
 """
 
 import json
@@ -45,6 +46,8 @@ class _JsonFormatter(logging.Formatter):
         line = {
             "message": record.getMessage(),
             "level": record.levelname.lower(),
+            # As in every line of a command's output.
+            "outcome": record.levelname.lower(),
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
         }
         line |= {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}

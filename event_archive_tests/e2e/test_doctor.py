@@ -29,10 +29,17 @@ def test_standard_output_is_one_document_whatever_the_logs(healthy: Installation
 def test_without_any_variable_he_still_answers(healthy_locally: Installation):
     done = healthy_locally.cli("doctor", PG_CONNECTION_STRING="", ARCHIVE_LOCAL_PATH="")
     assert (done.code, done.stderr) == (2, "")
-    lines = done.stdout.splitlines()
+    *findings, totals = done.lines
+    assert [finding["check"] for finding in findings] == CHECKS
+    assert (findings[0]["check"], findings[0]["outcome"]) == ("settings", "bad")
+    assert "PG_CONNECTION_STRING is not set" in findings[0]["error"]
+    assert (totals["outcome"], totals["checks"]) == ("failed", len(CHECKS))
+    shown_to_a_person = healthy_locally.cli(
+        "doctor", PG_CONNECTION_STRING="", ARCHIVE_LOCAL_PATH="", LOG_FORMAT="console"
+    )
+    lines = shown_to_a_person.stdout.splitlines()
     assert lines[0].startswith("✗ settings ")
-    assert "PG_CONNECTION_STRING is not set" in done.stdout
-    assert "says where the files go; none is set" in done.stdout
+    assert "says where the files go; none is set" in shown_to_a_person.stdout
     shown = [line.split()[1] for line in lines if line[0] in "✓!✗"]
     skipped = [name for line in lines if line.startswith("- ") for name in line[2:].split(":")[0].split(", ")]
     assert sorted(shown + skipped) == sorted(CHECKS)

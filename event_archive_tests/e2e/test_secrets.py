@@ -12,7 +12,7 @@ import pytest
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs import failures
 from event_archive.defs.build import build_definitions
-from event_archive.postgres import session as postgres
+from event_archive.postgres import connecting
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.fixtures.installation import Installation
 from event_archive_tests.fixtures.pipeline import DAY
@@ -102,7 +102,7 @@ def test_no_secret_is_in_dagsters_records_however_a_run_ends(
         clean.setenv(name, value)
     # Retries of steps would only repeat it, a quarter of a minute each.
     clean.setattr(failures, "RETRY_SECONDS", 0)
-    clean.setattr(postgres, "_CONNECT_ATTEMPTS", 1)
+    clean.setattr(connecting, "_CONNECT_ATTEMPTS", 1)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         result = (
             build_definitions(PipelineSettings.load())
