@@ -308,7 +308,7 @@ def test_a_step_that_meets_what_passes_is_tried_three_times_and_says_why_it_fail
     local_installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
 ):
     clean.setattr(failures, "RETRY_SECONDS", 0)
-    clean.setattr(connecting, "_CONNECT_ATTEMPTS", 1)
+    clean.setattr(connecting, "_ATTEMPTS", 1)
     clean.setenv("PG_CONNECTION_STRING", "postgresql://archiver@127.0.0.1:9/events")
     result = local_installation.materialize(instance, KEY, only=["aged_events"])
     assert "PostgreSQL cannot be reached" in failure(result)

@@ -18,6 +18,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import ONE_DAY
 from event_archive_tests.fixtures.installation import (
+    ASSETS,
     Commands,
     Installation,
     clean_environment,
@@ -310,16 +311,42 @@ def test_a_reason_is_shown_to_the_letter(local_installation: Installation, comma
     assert local_installation.count() == 1
 
 
-def test_with_dagster_home_the_runs_are_in_that_instance(
+def test_with_dagster_home_the_days_are_reported_to_that_instance(
     local_installation: Installation, instance: dg.DagsterInstance, home: Path
 ):
     local_installation.add(2)
-    done = local_installation.cli("run", DAGSTER_HOME=str(home))
+    done = local_installation.cli("run", DAGSTER_HOME=str(home), VERIFY_NIGHTLY="true")
     assert (done.code, done.stderr) == (0, "")
-    (run,) = instance.get_runs()
-    assert (run.job_name, run.status) == ("archive_job", dg.DagsterRunStatus.SUCCESS)
-    assert run.tags["dagster/partition"] == KEYS[0]
-    assert instance.get_materialized_partitions(dg.AssetKey("purged_events")) == {KEYS[0]}
+    assert instance.get_runs() == []
+    for asset in ASSETS:
+        assert instance.get_materialized_partitions(dg.AssetKey(asset)) == {KEYS[0]}
+    # The gate of the asset is satisfied by what was reported.
+    local_installation.add(1, prefix="late")
+    assert local_installation.materialize(instance, KEYS[0], only=["purged_events"]).success
+    assert local_installation.count() == 1
+    assert local_installation.materialize(instance, KEYS[0]).success
+    assert local_installation.count() == 0
+
+
+@pytest.mark.parametrize("damage", ["opened", "written"])
+def test_records_that_cannot_be_kept_are_one_message_and_delete_nothing_unreported(
+    local_installation: Installation, home: Path, damage: str
+):
+    for day in DAYS:
+        local_installation.add(2, day=day)
+    if damage == "opened":
+        (home / "dagster.yaml").write_text("storage: [\n")
+    else:
+        for database in (home / "history").rglob("*.db"):
+            database.write_bytes(b"torn" * 4096)
+    done = local_installation.cli("run", DAGSTER_HOME=str(home))
+    assert done.code == 1
+    assert "Traceback" not in done.said
+    errors = [line["error"] for line in done.lines if "error" in line]
+    assert len(errors) == 1
+    assert "Dagster's" in errors[0]
+    assert "records" in errors[0]
+    assert local_installation.count() == 6
 
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock' AND query LIKE 'DELETE%%'"

@@ -102,7 +102,7 @@ def test_no_secret_is_in_dagsters_records_however_a_run_ends(
         clean.setenv(name, value)
     # Retries of steps would only repeat it, a quarter of a minute each.
     clean.setattr(failures, "RETRY_SECONDS", 0)
-    clean.setattr(connecting, "_CONNECT_ATTEMPTS", 1)
+    clean.setattr(connecting, "_ATTEMPTS", 1)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         result = (
             build_definitions(PipelineSettings.load())
