@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import date
+from typing import TYPE_CHECKING
 
 from event_archive.errors import EventArchiveError
-from event_archive.operations.archive import ArchivedDay
-from event_archive.operations.purge import PurgedDay
+
+if TYPE_CHECKING:
+    # `days` reads what was tried, and needs no operation for it.
+    from event_archive.operations.archive import ArchivedDay
+    from event_archive.operations.purge import PurgedDay
 
 
 @dataclass(slots=True)
@@ -42,12 +46,12 @@ class DayOutcome:
         """What went wrong, for people; None where nothing did."""
         return None if self.cause is None else str(self.cause)
 
-    def archived(self, archived: ArchivedDay) -> None:
+    def archived(self, archived: "ArchivedDay") -> None:
         """The day's file is up to date."""
         self.rows, self.rows_appended = archived.rows, archived.rows_appended
         self.bytes = archived.manifest.bytes if archived.manifest else 0
 
-    def purged(self, purged: PurgedDay) -> None:
+    def purged(self, purged: "PurgedDay") -> None:
         """The day's rows were deleted, or left for a reason."""
         self.deleted, self.proven, self.left = purged.deleted, purged.proven, purged.left
         self.outcome, self.reason = purged.outcome, purged.reason or ""
