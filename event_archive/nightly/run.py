@@ -166,6 +166,7 @@ def _one_after_another(night: Night, days: Sequence[date], totals: Totals, budge
             return "Dagster's own records are out of reach; the days that are left were not tried."
         if isinstance(outcome.cause, UnreachableError) and not _services_answer(night.site):
             return "A service is out of reach; the days that are left were not tried."
+    _stop_if_told(night)
     return ""
 
 
