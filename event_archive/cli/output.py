@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -43,7 +43,8 @@ def unwritten() -> str:
 def _unbreakable(given: TextIO | None) -> TextIO:
     if given is None:
         return Path(os.devnull).open("w", encoding="utf-8")
-    raw = io.BufferedWriter(_Stubborn(given.fileno(), "wb", closefd=False))
+    # No buffer between the two: one whose write a signal's exception ends would write the same line again.
+    raw = cast(BinaryIO, _Stubborn(given.fileno(), "wb", closefd=False))
     return io.TextIOWrapper(raw, given.encoding, "backslashreplace", line_buffering=True)
 
 
@@ -51,10 +52,13 @@ class _Stubborn(io.FileIO):
     failure = ""
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Says that all was written, in any case."""
+        """Writes all, and says so in any case."""
+        left = memoryview(data).cast("B")
+        size_bytes = left.nbytes
         try:
-            return super().write(data)
+            while left:
+                left = left[super().write(left) :]
         except OSError as error:
             if error.errno != errno.EPIPE:
                 _Stubborn.failure = error.strerror or type(error).__name__
-            return memoryview(data).nbytes
+        return size_bytes

@@ -33,12 +33,14 @@ class Export:
         statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER {}, ENCODING 'UTF8')").format(
             query, sql.SQL("true" if with_header else "false")
         )
+        self._header_lines = int(with_header)
         return copy_out(connection, statement, self._take)
 
-    def _take(self, piece: bytearray, rows: int) -> None:
+    def _take(self, piece: bytearray, lines: int) -> None:
         self._hashes.update(piece)
         self._upload.write(piece)
-        self._progress.advance(rows, len(piece))
+        self._progress.advance(lines - self._header_lines, len(piece))
+        self._header_lines = 0
 
     def commit(self, table: Table, columns: tuple[str, ...], rows: int, *, types: str) -> tuple[StoredFile, Manifest]:
         """Makes the file appear, with its manifest."""

@@ -36,7 +36,7 @@ def test_a_healthy_installation_is_good_and_left_as_it_was(healthy: Installation
 
 def test_for_people_there_is_a_line_a_check(healthy_locally: Installation, command: Commands):
     healthy_locally.database.execute('DROP INDEX "Event_created_at_idx"')
-    done = command("doctor", LOG_FORMAT="json")
+    done = command("doctor", LOG_FORMAT="console")
     assert done.code == 0
     marks = {line.split()[1]: line[0] for line in done.stdout.splitlines() if line[0] in "✓!✗"}
     skipped = [line for line in done.stdout.splitlines() if line.startswith("- ")]
@@ -48,7 +48,7 @@ def test_for_people_there_is_a_line_a_check(healthy_locally: Installation, comma
 
 
 def test_a_refused_probe_is_a_cross(healthy_locally: Installation, command: Commands):
-    done = command("doctor", ARCHIVE_LOCAL_PATH="/dev/null")
+    done = command("doctor", ARCHIVE_LOCAL_PATH="/dev/null", LOG_FORMAT="console")
     assert done.code == 1
     assert any(line.startswith("✗ lake ") and "Not a directory" in line for line in done.stdout.splitlines())
 
