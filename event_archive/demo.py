@@ -18,14 +18,14 @@ from event_archive.config.environment import Settings
 from event_archive.domain.days import ONE_DAY, now_utc
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.wording import size
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.nightly.backlog import days_to_do
 from event_archive.postgres.session import one
 
 AGED_DAYS = 10
 EVENTS_PER_AGED_DAY = 20_000
 YOUNG_DAYS = 5
-_END_SECONDS = 10
+_END_SECONDS = 3
 EVENTS_PER_YOUNG_DAY = 2_000
 
 _DAGSTER_YAML = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
@@ -101,7 +101,9 @@ def _require_free(port: int) -> None:
 
 def _run() -> None:
     click.echo("\n$ event-archive run")
-    subprocess.run([sys.executable, "-m", "event_archive.cli", "run"], check=True)
+    done = subprocess.run([sys.executable, "-m", "event_archive.cli", "run"], check=False)
+    if done.returncode:
+        raise RefusedError(f"event-archive run ended with exit code {done.returncode}: see what it says above.")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -4,6 +4,9 @@ A message says what happened, to which day and table, what was expected and foun
 secret: a connection string, a key, a token or a signed URL.
 """
 
+import traceback
+from pathlib import Path
+
 
 class EventArchiveError(Exception):
     """Base of all that this package raises on purpose.
@@ -29,6 +32,10 @@ class IntegrityError(EventArchiveError):
 
 class RefusedError(EventArchiveError):
     """The database or the lake can be reached but refuses: a permission, a missing table, a foreign key."""
+
+
+class NoSuchTableError(ConfigurationError, RefusedError):
+    """The table or column that a setting names is not there, or is of another kind."""
 
 
 class RecordsError(RefusedError):
@@ -57,3 +64,14 @@ class FileChangedError(EventArchiveError):
     """The file is not, or no longer, the one that this call was conditional on: somebody else was faster."""
 
     transient = True
+
+
+class UnexpectedError(EventArchiveError):
+    """An error that nobody foresaw, told by its kind and place alone: its own words may hold anything."""
+
+    @classmethod
+    def of(cls, error: Exception) -> "UnexpectedError":
+        """What can be told of an error."""
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}, line {frame.lineno}"
+        return cls(f"{type(error).__name__} in {where}, which event_archive does not know. Report it as a bug.")

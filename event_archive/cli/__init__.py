@@ -19,6 +19,11 @@ def main() -> NoReturn:
         from event_archive.cli.commands import run_command
 
         run_command()
+    except Exception:
+        # An interrupt in the midst of an import may arrive as another error.
+        if stop.requested():
+            raise SystemExit(stop.exit_code()) from None
+        raise
     except KeyboardInterrupt:
         # Before the command had begun.
         raise SystemExit(stop.exit_code()) from None

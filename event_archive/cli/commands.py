@@ -6,15 +6,13 @@ to stop.
 
 import gc
 import sys
-import traceback
-from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from event_archive.cli import EXIT_FAILED, EXIT_USAGE, days, demo, doctor, files, holds, run, stop
-from event_archive.cli.output import make_unbreakable, show_error_line, unwritten
-from event_archive.errors import ConfigurationError, EventArchiveError
+from event_archive.cli.output import make_unbreakable, show_error_line, show_stopped_line, unwritten
+from event_archive.errors import ConfigurationError, EventArchiveError, UnexpectedError
 
 # Importing makes a hundred thousand objects that stay: looking for garbage among them is an eighth of a command.
 _GARBAGE_THRESHOLD = 50_000
@@ -62,6 +60,8 @@ def _exit_code() -> int:
     except BaseException as error:
         # An error that a stop led to, as a connection that broke with the statement, is a stop.
         if stop.requested() or isinstance(error, click.Abort | KeyboardInterrupt):
+            stop.ignore_further()
+            show_stopped_line()
             click.echo(stop.MESSAGE, err=True)
             return stop.exit_code()
         if not isinstance(error, Exception):
@@ -78,6 +78,4 @@ def _words(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(frame.filename).name}, line {frame.lineno}"
-    return f"{type(error).__name__} in {where}, which event_archive does not know. Report it as a bug."
+    return str(UnexpectedError.of(error))

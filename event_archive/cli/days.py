@@ -22,7 +22,7 @@ class _ListedDay:
         day: the day.
         state: ``aged``: its rows are in the table alone; ``archived``: in both, as after a dry run, or where late rows
             came; ``purged``: in the lake alone; ``held``; ``failed``: the command line failed on it last time;
-            ``young``: it is not aged, so its rows were not counted.
+            ``young``: it is not aged, ``before start``: older than ARCHIVE_START_DATE, so its rows were not counted.
         rows: in the table; None where they were not counted.
         file: in the lake.
     """
@@ -59,9 +59,11 @@ def list_days(first: date | None, last: date | None) -> None:
         for rows in [table.rows.get(day, 0) if dataset.is_aged(day, now) else None]
     ]
     left = sum(day.rows or 0 for day in listed)
-    found = estimate(dataset, [day.day for day in listed if day.rows], postgres)
+    to_do = [day for day in listed if day.rows and day.state != "held"]
+    found = estimate(dataset, [day.day for day in to_do], postgres)
     show = _show_json if settings.log_as_json else _show_table
-    show(listed, left, found.bytes_of(left), found.seconds_of(left))
+    rows_to_do = sum(day.rows or 0 for day in to_do)
+    show(listed, left, found.bytes_of(rows_to_do), found.seconds_of(rows_to_do))
     if not settings.log_as_json:
         last_aged = dataset.retention.last_aged_day(now)
         click.echo(f"{dataset.table}: days up to {last_aged} are aged at {now:%Y-%m-%d %H:%M} UTC.")
@@ -79,7 +81,7 @@ def _state(
     failed: set[date],
 ) -> str:
     if not dataset.is_aged(day, now):
-        return "young"
+        return "young" if day >= dataset.start else "before start"
     if not rows.get(day):
         return "purged"
     if day in held:
@@ -135,8 +137,5 @@ def _show_table(listed: list[_ListedDay], left: int, left_bytes: int, left_secon
     click.echo(
         form.format("total", f"{left:,}", f"{stored_in_all:,}", size(total_bytes), counted(len(listed), "day", "days"))
     )
-    if left:
-        click.echo(
-            f"To archive and purge {counted(left, 'row', 'rows')} will take about {duration(left_seconds)} and "
-            f"{size(left_bytes)} of CSV."
-        )
+    if left_bytes:
+        click.echo(f"What is left to do will take about {duration(left_seconds)}, and {size(left_bytes)} of CSV.")

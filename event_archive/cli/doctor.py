@@ -76,8 +76,15 @@ def _written(findings: "Iterable[Finding]") -> "Iterator[Finding]":
         error = finding.message if finding.status == "bad" else None
         write_line(finding.status, error=error, check=finding.name, message=finding.message, remedy=finding.remedy)
         yield finding
-    outcome = "failed" if counts["bad"] else "done"
-    write_line(outcome, checks=counts.total(), bad=counts["bad"], warnings=counts["warning"], skipped=counts["skipped"])
+    error = f"{counted(counts['bad'], 'check', 'checks')} found something bad" if counts["bad"] else None
+    write_line(
+        "failed" if error else "done",
+        error=error,
+        checks=counts.total(),
+        bad=counts["bad"],
+        warnings=counts["warning"],
+        skipped=counts["skipped"],
+    )
 
 
 def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterator[Finding]":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from event_archive.cli import EXIT_FAILED
+from event_archive.cli import EXIT_FAILED, stop
 from event_archive.cli.arguments import (
     DAY,
     check_range,
@@ -18,6 +18,7 @@ from event_archive.cli.arguments import (
     range_options,
     within,
 )
+from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError, IntegrityError, UnreachableError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
                 "seconds": done.seconds,
             }
 
-        _each(settings, tuple(days_with_file(dataset, opened, first, last)), restored, good="restored", none="")
+        _each(settings, tuple(days_with_file(dataset, opened, first, last)), restored, good="restored")
 
 
 @click.command()
@@ -108,7 +109,7 @@ def adopt(days: tuple[date, ...]) -> None:
             seconds = time.monotonic() - started
             return {"rows": manifest.rows, "bytes": manifest.bytes, "sha256": manifest.sha256, "seconds": seconds}
 
-        _each(settings, days, adopted, good="adopted", none="")
+        _each(settings, days, adopted, good="adopted")
 
 
 class _DamagedError(IntegrityError):
@@ -119,14 +120,19 @@ class _DamagedError(IntegrityError):
         self.found = found
 
 
-def _each(settings: "Settings", days: tuple[date, ...], do: Callable[[date], Found], *, good: str, none: str) -> None:
+def _each(
+    settings: "Settings", days: tuple[date, ...], do: Callable[[date], Found], *, good: str, none: str = ""
+) -> None:
     """Does each day and says a line of it, and their totals; exits with 1 where one failed, or where there was none."""
     totals: dict[str, int | float] = {"days": 0, "failed": 0}
     for day in days:
+        _stop_if_requested()
         error: EventArchiveError | None = None
         try:
             found = do(day)
         except EventArchiveError as failure:
+            # An error that a stop led to says nothing of the day.
+            _stop_if_requested()
             error, found = failure, failure.found if isinstance(failure, _DamagedError) else {}
         totals["days"] += 1
         totals["failed"] += error is not None
@@ -136,13 +142,19 @@ def _each(settings: "Settings", days: tuple[date, ...], do: Callable[[date], Fou
         _show(settings, None if error is None else str(error), good, found, day=day)
         if isinstance(error, UnreachableError):
             break
-    failed = bool(totals["failed"]) or not days
-    if days or settings.log_as_json:
-        _show(settings, None, "failed" if failed else "done", totals)
-    if none and not days:
+    failed = f"{totals['failed']} of {counted(len(days), 'day', 'days')} failed" if totals["failed"] else None
+    if not days:
+        failed = none
         click.echo(none, err=True)
+    if days or settings.log_as_json:
+        _show(settings, failed, "done", totals)
     if failed:
         sys.exit(EXIT_FAILED)
+
+
+def _stop_if_requested() -> None:
+    if stop.requested():
+        raise KeyboardInterrupt
 
 
 def _show(

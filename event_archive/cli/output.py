@@ -23,6 +23,15 @@ def show_error_line(message: str) -> None:
         write_line("failed", error=message)
 
 
+def show_stopped_line() -> None:
+    """Says that a command was stopped, as a JSON line, unless its totals said so."""
+    from event_archive.config.environment import output_is_json
+    from event_archive.observability import json_lines
+
+    if output_is_json() and json_lines.last_outcome() != "stopped":
+        json_lines.write_line("stopped")
+
+
 def make_unbreakable() -> None:
     """Makes both go on where nobody reads them any more (``| head``), or where they were closed from the start.
 

@@ -33,12 +33,14 @@ _THRESHOLDS = gc.get_threshold()
 def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_run: bool, plan_only: bool) -> None:
     """Archives and purges every aged day that still holds rows, those of a range, or the days named (YYYY-MM-DD)."""
     check_range(days, first, last)
+    from event_archive.config.environment import dagster_home
     from event_archive.config.services import lake, primary, replica
     from event_archive.domain.days import now_utc
     from event_archive.observability.run_report import reported
     from event_archive.operations.site import Site
 
-    settings = load_settings(log_is_output=True)
+    started, settings = time.monotonic(), load_settings(log_is_output=True)
+    dagster_home()
     for day in [*days, *filter(None, (first, last))]:
         settings.dataset.require_aged(day, now_utc())
     if plan_only:
@@ -50,7 +52,7 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
         site = Site(settings.dataset, primary(settings), opened, replica(settings))
         planned = _planned(site, days, first, last)
         complete = not (days or first or last)
-        _run(settings, site, planned, totals, complete=complete, dry_run=dry_run or settings.dry_run)
+        _run(settings, site, planned, totals, started, complete=complete, dry_run=dry_run or settings.dry_run)
     if totals.failures:
         sys.exit(EXIT_FAILED)
 
@@ -71,21 +73,31 @@ def _planned(site: "Site", days: tuple[date, ...], first: date | None, last: dat
         return list(days)
     found = days_to_do(site.dataset, now, site.postgres)
     attempts = read_attempts(site.dataset, site.lake)
-    return plan([day for day in found.days if within(day, first, last)], attempts, found.held, now=now)
+    # A day that failed after its rows were gone, at its report or verification, has no rows and is not done.
+    failed = {day for day, attempt in attempts.items() if attempt.failed and site.dataset.is_aged(day, now)}
+    wanted = [day for day in failed.union(found.days) if within(day, first, last)]
+    return plan(wanted, attempts, found.held, now=now)
 
 
 def _run(
-    settings: "Settings", site: "Site", planned: list[date], totals: "Totals", *, complete: bool, dry_run: bool
+    settings: "Settings",
+    site: "Site",
+    planned: list[date],
+    totals: "Totals",
+    started: float,
+    *,
+    complete: bool,
+    dry_run: bool,
 ) -> None:
-    from event_archive.nightly.estimate import estimate
+    from event_archive.nightly.estimate import rows_if_counted
     from event_archive.nightly.run import Night, run_days
 
-    started, display = time.monotonic(), _display(settings)
+    display = _display(settings)
     if not planned:
         remark = "Nothing to do: no aged day holds rows."
         display.run_ends(totals, time.monotonic() - started, outcome="done", remark=remark)
         return
-    rows = estimate(site.dataset, planned, site.postgres).rows if display.counts_beforehand else {}
+    rows = rows_if_counted(site.dataset, planned, site.postgres) if display.counts_beforehand else {}
     remark = outcome = ""
     try:
         with _reports(site) as reports, display.running(planned, rows):
@@ -103,7 +115,7 @@ def _run(
             # What is there by now stays. The days make garbage, which is to be found soon.
             gc.freeze()
             gc.set_threshold(*_THRESHOLDS)
-            remark = run_days(night, planned, totals, budget=settings.run_budget, complete=complete)
+            remark = run_days(night, planned, totals, budget=settings.run_budget, started=started, complete=complete)
         outcome = "failed" if totals.failures else "done"
     finally:
         if outcome or stop.requested():

@@ -7,6 +7,7 @@ is imported, so that the handler stands before anything slow begins.
 """
 
 import os
+import select
 import signal
 import threading
 from types import FrameType
@@ -53,6 +54,12 @@ def work_is_done() -> None:
     _state.at_end = True
 
 
+def ignore_further() -> None:
+    """The stop is carried out: no further signal disturbs the end of the process, or changes its exit code."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _handle(number: int, _frame: FrameType | None) -> None:
     if _state.number is not None:
         # The first is being carried out; a second one would only disturb the rollback.
@@ -66,10 +73,14 @@ def _handle(number: int, _frame: FrameType | None) -> None:
 def _end_in_any_case(reader: int) -> None:
     number = 0
     while number not in _SIGNALS:
-        told = os.read(reader, 1)
-        if not told:
+        received = os.read(reader, 1)
+        if not received:
             return
-        number = told[0]
+        number = received[0]
     threading.Event().wait(GRACE_SECONDS)
-    os.write(2, f"{MESSAGE}\n".encode())
-    os._exit(128 + number)
+    try:
+        # Where somebody reads it at once: nothing may keep this process from its end any more.
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, f"{MESSAGE}\n".encode())
+    finally:
+        os._exit(128 + number)

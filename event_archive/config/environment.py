@@ -183,8 +183,18 @@ class InstanceSettings(_EnvironmentSettings):
 
 
 def dagster_home() -> str | None:
-    """The folder of Dagster's instance, as DAGSTER_HOME names it; None where there is none."""
-    return os.environ.get("DAGSTER_HOME") or None
+    """The folder of Dagster's instance, as DAGSTER_HOME names it; None where there is none.
+
+    Raises:
+        ConfigurationError: it is not the absolute path of a folder.
+    """
+    home = os.environ.get("DAGSTER_HOME", "").strip()
+    if home and not (Path(home).is_absolute() and Path(home).is_dir()):
+        raise ConfigurationError(
+            f"DAGSTER_HOME holds {home!r}, which is not the absolute path of a folder. Create it, with a dagster.yaml "
+            "in it, or unset the variable: then runs of the command line leave no records in Dagster."
+        )
+    return home or None
 
 
 def output_is_json(log_format: str | None = None) -> bool:

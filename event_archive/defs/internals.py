@@ -43,6 +43,12 @@ from dagster._serdes import ConfigurableClassData
 # Whether Dagster can read a cron expression, asked when definitions are built. Watch for a public check.
 from dagster._utils.schedules import is_valid_cron_schedule
 
+# What reading an event raises that another version of Dagster wrote. Watch for a public base of its errors.
+from dagster_shared.check import CheckError
+
+# As above. Watch for the same.
+from dagster_shared.serdes.errors import DeserializationError
+
 # The warning about partitions of checks, which are a preview. Watch for their release: then it goes.
 from dagster_shared.utils.warnings import PreviewWarning
 
@@ -53,7 +59,9 @@ __all__ = [
     "PARTITION_NAME_TAG",
     "WILL_RETRY_TAG",
     "AssetPartitionStatus",
+    "CheckError",
     "ConfigurableClassData",
+    "DeserializationError",
     "ErrorSource",
     "InProcessExecutor",
     "InstanceRef",

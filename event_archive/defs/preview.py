@@ -2,14 +2,18 @@
 
 import csv
 import io
+import logging
 from itertools import islice
 
 import dagster as dg
 
 from event_archive.defs.gate import ARCHIVE_CSV, latest_materialization
 from event_archive.defs.metadata import PREVIEW
+from event_archive.errors import EventArchiveError
 from event_archive.lake.protocol import Lake
 from event_archive.operations.archive import ArchivedDay
+
+logger = logging.getLogger(__name__)
 
 _ROWS = 5
 _CELL_CHARACTERS = 60
@@ -19,8 +23,7 @@ _HEAD_BYTES = 64 * 1024
 def preview_of_day(instance: dg.DagsterInstance, archived: ArchivedDay, lake: Lake) -> str:
     """The preview of a day's file: the one recorded last where the file is still the same, else read from the lake.
 
-    Raises:
-        FileChangedError, RefusedError, UnreachableError: as the lake says.
+    A file that cannot be read at this moment has none: that is no reason for a day to fail.
     """
     if archived.etag is None:
         return ""
@@ -29,8 +32,12 @@ def preview_of_day(instance: dg.DagsterInstance, archived: ArchivedDay, lake: La
     etag, preview = recorded.get("etag"), recorded.get(PREVIEW)
     if etag and etag.value == archived.etag and preview and isinstance(preview.value, str):
         return preview.value
-    file = lake.stat(archived.path)
-    return markdown(lake.head(file, _HEAD_BYTES)) if file else ""
+    try:
+        file = lake.stat(archived.path)
+        return markdown(lake.head(file, _HEAD_BYTES)) if file else ""
+    except EventArchiveError as error:
+        logger.warning("%s is recorded without a preview: %s", archived.path, error)
+        return ""
 
 
 def markdown(head: bytes) -> str:

@@ -3,16 +3,16 @@
 Here: opening them, and the words of their errors. Not here: what is read from them or written to them.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import dagster as dg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from yaml import YAMLError
 
-from event_archive.errors import ConfigurationError, RecordsError
+from event_archive.config.environment import dagster_home
+from event_archive.defs.internals import CheckError, DeserializationError
+from event_archive.errors import RecordsError
 
 
 @contextmanager
@@ -23,14 +23,9 @@ def instance_of_environment() -> Iterator[dg.DagsterInstance]:
         ConfigurationError: DAGSTER_HOME is no folder.
         RecordsError: the records cannot be opened.
     """
-    home = os.environ.get("DAGSTER_HOME")
-    if home and not (Path(home).is_absolute() and Path(home).is_dir()):
-        raise ConfigurationError(
-            f"DAGSTER_HOME holds {home!r}, which is not the absolute path of a folder. Create it, with a dagster.yaml "
-            "in it, or unset the variable: then runs of the command line leave no records in Dagster."
-        )
+    home = dagster_home()
     try:
-        instance = dg.DagsterInstance.get() if home else dg.DagsterInstance.ephemeral()
+        instance = dg.DagsterInstance.from_config(home) if home else dg.DagsterInstance.ephemeral()
     except records_errors() as error:
         raise out_of_reach(error) from None
     with instance:
@@ -42,7 +37,17 @@ def records_errors() -> tuple[type[Exception], ...]:
     # Late: half a second, which nobody needs whose records lie elsewhere, or are in order.
     from dagster_postgres.utils import DagsterPostgresException
 
-    return (dg.DagsterError, DagsterPostgresException, SQLAlchemyError, YAMLError, ImportError, OSError)
+    return (
+        dg.DagsterError,
+        DagsterPostgresException,
+        # An event that another version of Dagster wrote.
+        CheckError,
+        DeserializationError,
+        SQLAlchemyError,
+        YAMLError,
+        ImportError,
+        OSError,
+    )
 
 
 def out_of_reach(error: BaseException) -> RecordsError:
@@ -76,4 +81,4 @@ def words(error: BaseException) -> str:
     # The first would repeat what stands in dagster.yaml, a password perhaps.
     if isinstance(error, dg.DagsterInvalidConfigError | YAMLError | SQLAlchemyError):
         return type(error).__name__
-    return " ".join(str(error).split()).rstrip(".")
+    return " ".join(str(error).split()).rstrip(".?")

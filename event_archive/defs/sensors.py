@@ -55,7 +55,7 @@ def _failed_runs(dataset: Dataset) -> dg.SensorDefinition:
         found = instance.fetch_run_status_changes(of_failure, limit=_MOST_RUNS, cursor=context.cursor, ascending=True)
         failures = list(_failures(context, [record.run_id for record in found.records]))
         if failures and url:
-            message = failure_message(str(dataset.table), failures, "Nothing is lost; see the runs in Dagster.")
+            message = failure_message(str(dataset.table), failures, "See the runs in Dagster.")
             # The cursor moves only where this succeeds: rather two messages than none.
             post(url.get_secret_value(), message)
         context.update_cursor(found.cursor)
@@ -86,7 +86,8 @@ def _failed_days(
         if not failed:
             return dg.SkipReason("no day is left failed")
         empty = days_without_rows(dataset, failed, postgres.primary())
-        _alert(dataset, [day for day in failed if day not in _stopped_days(instance, dataset, failed)])
+        stopped = _stopped_days(instance, dataset, failed)
+        _alert(dataset, [day for day in failed if day not in stopped])
         stamp = now.isoformat(timespec="seconds")
         again = [dg.RunRequest(run_key=f"{day} {stamp}", partition_key=day.isoformat()) for day in empty[:most]]
         return dg.SensorResult(run_requests=again, cursor=stamp)

@@ -13,7 +13,7 @@ from typing import Any
 
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
-from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError
+from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.nightly.outcome import Totals
 from event_archive.nightly.plan import Attempt
@@ -33,9 +33,14 @@ def read_attempts(dataset: Dataset, lake: Lake) -> dict[date, Attempt]:
     """What the former runs tried; nothing where there is nothing that can be read.
 
     Raises:
-        UnreachableError, RefusedError: as the lake says.
+        UnreachableError: as the lake says.
     """
-    return _read(lake, lake.stat(attempts_path(dataset)))
+    path = attempts_path(dataset)
+    try:
+        return _read(lake, lake.stat(path))
+    except RefusedError as error:
+        logger.warning("days are done as if none was ever tried: %s", error)
+        return {}
 
 
 def remember(
@@ -67,13 +72,10 @@ def _remember(
     tried = {done.day: Attempt(at, failed=done.cause is not None) for done in totals.outcomes}
     if totals.day_in_hand:
         tried[totals.day_in_hand] = Attempt(at)
-    failed = {day: attempt for day, attempt in tried.items() if attempt.failed}
-    if not complete:
-        after = {day: attempt for day, attempt in before.items() if day not in tried} | failed
-    elif days_left:
+    everything_had_its_turn = complete and not days_left
+    after = {day: attempt for day, attempt in tried.items() if attempt.failed}
+    if not everything_had_its_turn:
         after = before | tried
-    else:
-        after = failed
     if after == before:
         return
     with lake.write(path, replaces=file) as upload:
@@ -90,7 +92,7 @@ def _read(lake: Lake, file: StoredFile | None) -> dict[date, Attempt]:
         return {
             parse_day(day): Attempt(str(of["at"]), failed=bool(of["failed"])) for day, of in document["days"].items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError, ConfigurationError, FileChangedError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigurationError, FileChangedError):
         logger.warning("%s cannot be read: days are done as if none was ever tried", file.path)
         return {}
 

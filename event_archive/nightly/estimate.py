@@ -1,5 +1,6 @@
 """What a run will take, before it begins: rows, bytes of the files, time. Not here: what it took."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
@@ -7,9 +8,12 @@ from datetime import date
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset
+from event_archive.errors import EventArchiveError
 from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.table.rows import rows_by_day
 from event_archive.table.shape import SOURCE, Table, reflect
+
+logger = logging.getLogger(__name__)
 
 BYTES_PER_SECOND = 15_000_000
 """Archived, read back, compared and deleted: what two cores do with a Blob service (docs/performance.md)."""
@@ -36,6 +40,15 @@ class Estimate:
     def seconds_of(self, rows: int) -> float:
         """About how many seconds so many rows take."""
         return self.bytes_of(rows) / BYTES_PER_SECOND
+
+
+def rows_if_counted(dataset: Dataset, days: Collection[date], postgres: Postgres) -> dict[date, int]:
+    """How many rows each of some days has, for a percentage; none, with a warning, where they cannot be counted."""
+    try:
+        return estimate(dataset, days, postgres).rows
+    except EventArchiveError as error:
+        logger.warning("rows cannot be counted beforehand, so there is no percentage: %s", error)
+        return {}
 
 
 def estimate(dataset: Dataset, days: Collection[date], postgres: Postgres) -> Estimate:

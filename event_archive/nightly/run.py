@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from event_archive.domain.days import now_utc
 from event_archive.domain.progress import Progress
 from event_archive.errors import (
-    BusyError,
     EventArchiveError,
     IntegrityError,
     LockedError,
     RecordsError,
+    UnexpectedError,
     UnreachableError,
 )
 from event_archive.lake.protocol import Lake
@@ -125,7 +125,9 @@ class Night:
     stopped: Callable[[], bool] = bool
 
 
-def run_days(night: Night, days: Sequence[date], totals: Totals, *, budget: timedelta | None, complete: bool) -> str:
+def run_days(
+    night: Night, days: Sequence[date], totals: Totals, *, budget: timedelta | None, started: float, complete: bool
+) -> str:
     """Does one day after another, however the days before went, as long as the services answer and time is left.
 
     Args:
@@ -133,6 +135,7 @@ def run_days(night: Night, days: Sequence[date], totals: Totals, *, budget: time
         days: which, in this order.
         totals: the sums, filled in as the days go.
         budget: no day begins later than that; the first always does, or a short budget would never come to an end.
+        started: when the budget began, by ``time.monotonic``.
         complete: these are all the days that there are to do, and not some that a person named.
 
     Returns:
@@ -143,20 +146,20 @@ def run_days(night: Night, days: Sequence[date], totals: Totals, *, budget: time
     """
     began = now_utc().isoformat(timespec="seconds")
     try:
-        return _one_after_another(night, days, totals, budget)
+        return _one_after_another(night, days, totals, budget, started)
     finally:
-        if not night.dry_run:
-            days_left = days[totals.days + (totals.day_in_hand is not None) :]
-            site = night.site
-            remember(site.dataset, site.lake, totals, at=began, days_left=days_left, complete=complete)
+        days_left = days[totals.days + (totals.day_in_hand is not None) :]
+        site = night.site
+        remember(site.dataset, site.lake, totals, at=began, days_left=days_left, complete=complete)
 
 
-def _one_after_another(night: Night, days: Sequence[date], totals: Totals, budget: timedelta | None) -> str:
-    started = time.monotonic()
+def _one_after_another(
+    night: Night, days: Sequence[date], totals: Totals, budget: timedelta | None, started: float
+) -> str:
     for day in days:
         if totals.days and budget and time.monotonic() - started > budget.total_seconds():
             return f"The run's budget of {budget} is used up; the next run goes on with {day}."
-        _stop_if_told(night)
+        _stop_if_requested(night)
         totals.day_in_hand = day
         night.observer.day_begins(day)
         outcome = _run_day(night, day)
@@ -166,7 +169,7 @@ def _one_after_another(night: Night, days: Sequence[date], totals: Totals, budge
             return "Dagster's own records are out of reach; the days that are left were not tried."
         if isinstance(outcome.cause, UnreachableError) and not _services_answer(night.site):
             return "A service is out of reach; the days that are left were not tried."
-    _stop_if_told(night)
+    _stop_if_requested(night)
     return ""
 
 
@@ -178,10 +181,11 @@ def _run_day(night: Night, day: date) -> DayOutcome:
         _steps(night, outcome)
     except LockedError:
         outcome.outcome = "locked"
-    except EventArchiveError as error:
+    except Exception as error:  # noqa: BLE001 (hides nothing: the day has failed, and the other days have their turn)
         # An error that a stop led to says nothing of the day.
-        _stop_if_told(night)
-        outcome.outcome, outcome.cause = "failed", error
+        _stop_if_requested(night)
+        outcome.outcome = "failed"
+        outcome.cause = error if isinstance(error, EventArchiveError) else UnexpectedError.of(error)
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -201,8 +205,8 @@ def _steps(night: Night, done: DayOutcome) -> None:
     purged = _with_retries(night, lambda: _purge(night, archived))
     done.purged(purged)
     night.reports.purged(purged)
-    if night.verify and archived.etag:
-        _verify(night, day)
+    if night.verify and archived.etag and purged.outcome != "locked":
+        _with_retries(night, lambda: _verify(night, day))
 
 
 def _purge(night: Night, archived: ArchivedDay) -> PurgedDay:
@@ -226,7 +230,10 @@ def _verify(night: Night, day: date) -> None:
     verified = verify_day(site.dataset, day, table=table, lake=site.lake, progress=night.observer)
     night.reports.verified(verified)
     if verified.problems:
-        raise IntegrityError(f"{verified.path}: {'; '.join(verified.problems)}.")
+        raise IntegrityError(
+            f"{verified.path} is damaged: {'; '.join(verified.problems)}. Rows of it may have been deleted from the "
+            "table: bring the right file back (soft delete, a replica, a backup), then run the day again."
+        )
 
 
 def _with_retries(night: Night, step: Callable[[], Result]) -> Result:
@@ -235,7 +242,7 @@ def _with_retries(night: Night, step: Callable[[], Result]) -> Result:
         try:
             return step()
         except EventArchiveError as error:
-            _stop_if_told(night)
+            _stop_if_requested(night)
             if not error.transient:
                 raise
             logger.warning("trying again in %d s: %s", wait_seconds, error)
@@ -243,7 +250,7 @@ def _with_retries(night: Night, step: Callable[[], Result]) -> Result:
     return step()
 
 
-def _stop_if_told(night: Night) -> None:
+def _stop_if_requested(night: Night) -> None:
     if night.stopped():
         raise KeyboardInterrupt
 
@@ -254,6 +261,6 @@ def _services_answer(site: Site) -> bool:
         with site.postgres.transaction(str(site.dataset.table)) as connection:
             connection.execute("SELECT 1")
         site.lake.stat(site.dataset.path(now_utc().date()))
-    except (BusyError, UnreachableError):
+    except EventArchiveError:
         return False
     return True

@@ -23,6 +23,7 @@ from event_archive.domain.wording import counted, size
 from event_archive.nightly.outcome import DayOutcome, Totals
 
 _LINE = "{:<10}  {:>12}  {:>12}  {:>10}  {:>12}  {:>8}  {:>8}  {}"
+_COLUMNS = 80
 _HEADER = _LINE.format("day", "rows", "appended", "size", "deleted", "left", "seconds", "")
 
 _PHASES: dict[Phase, tuple[float, float]] = {
@@ -36,7 +37,10 @@ its export only makes the bar wait."""
 
 def plain_console() -> Console:
     """Standard output, for text that others wrote: as it is, to the letter."""
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    # In no columns at all, which a terminal's size may say, nothing would be shown.
+    console.width = console.width or _COLUMNS
+    return console
 
 
 class ConsoleDisplay:
@@ -129,17 +133,19 @@ class ConsoleDisplay:
             return
         rows, size_bytes = self._moved
         of_day = self._rows.get(self._day, 0)
-        told = f"{self._day}  {self._phase}"
+        description = f"{self._day}  {self._phase}"
         share = 0.0
         if self._phase == "exporting":
-            told += f"  {rows:,} rows, {size(size_bytes)}"
+            description += f"  {rows:,} rows, {size(size_bytes)}"
             share = rows / of_day if of_day else 0.0
         elif self._total_bytes:
-            told += f"  {size(size_bytes)} of {size(self._total_bytes)}"
+            description += f"  {size(size_bytes)} of {size(self._total_bytes)}"
             share = size_bytes / self._total_bytes
         begin, end = _PHASES.get(self._phase, (0.0, 0.0))
         completed = self._done_rows + of_day * (begin + (end - begin) * min(share, 1.0))
-        self._live.update(self._task, description=told, completed=completed)
+        # A read-back before the export of late rows would else set the bar back.
+        completed = max(completed, self._live.tasks[self._task].completed)
+        self._live.update(self._task, description=description, completed=completed)
 
 
 def _remark(outcome: DayOutcome) -> str:

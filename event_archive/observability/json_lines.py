@@ -6,6 +6,7 @@ days holds their totals. Not here: log lines (``logs.py``), what a terminal gets
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -13,6 +14,7 @@ from datetime import UTC, date, datetime
 import click
 
 from event_archive.domain.progress import Phase
+from event_archive.domain.wording import counted
 from event_archive.nightly.outcome import DayOutcome, Totals
 
 
@@ -26,6 +28,15 @@ def write_line(outcome: str, *, error: str | None = None, **fields: object) -> N
     """
     line = fields | {"outcome": outcome} | ({} if error is None else {"error": error})
     click.echo(json.dumps(line, default=str))
+    _written.append(outcome)
+
+
+def last_outcome() -> str | None:
+    """The outcome that was written last in this process; None where none was."""
+    return _written[-1] if _written else None
+
+
+_written: deque[str] = deque(maxlen=1)
 
 
 class JsonDisplay:
@@ -67,9 +78,11 @@ class JsonDisplay:
 
     def run_ends(self, totals: Totals, seconds: float, *, outcome: str, remark: str = "") -> None:
         """Writes the totals."""
+        failed = f"{totals.failed} of {counted(totals.days, 'day', 'days')} failed"
         write_line(
             outcome,
-            **_as_a_log_line(remark or "run done", failed=False),
+            error=". ".join(filter(None, (failed, remark))) if outcome == "failed" else None,
+            **_as_a_log_line(remark or (failed if outcome == "failed" else f"run {outcome}"), failed=False),
             days=totals.days,
             failed=totals.failed,
             rows=totals.rows,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 _LOGGER = "event_archive"
-_LIBRARIES = ("azure", "psycopg", "urllib3")
+_LIBRARIES = ("azure", "psycopg", "sqlalchemy", "urllib3")
 _NOWHERE = logging.NullHandler()
 _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 

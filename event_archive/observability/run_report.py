@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from event_archive.config.environment import Settings
 from event_archive.config.services import primary
 from event_archive.domain.days import now_utc
-from event_archive.errors import EventArchiveError
+from event_archive.errors import EventArchiveError, UnexpectedError
 from event_archive.nightly.backlog import rows_of_aged_days
 from event_archive.nightly.outcome import Totals
 from event_archive.observability.alerts import FailedDay, failure_message, post_or_warn
@@ -37,8 +37,7 @@ def reported(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Totals
         failure, interrupted = str(error), stopped()
         raise
     except Exception as error:
-        # Its words may hold anything.
-        failure, interrupted = f"{type(error).__name__}, which event_archive does not know: see the log", stopped()
+        failure, interrupted = str(UnexpectedError.of(error)), stopped()
         raise
     except BaseException:
         interrupted = True
@@ -56,7 +55,7 @@ def _alert(settings: Settings, totals: Totals, failure: str) -> None:
         failures.append(FailedDay("", failure))
     if not failures or settings.alert_webhook_url is None:
         return
-    message = failure_message(str(settings.dataset.table), failures, "Nothing is lost; the next run goes on.")
+    message = failure_message(str(settings.dataset.table), failures, "The next run goes on.")
     post_or_warn(settings.alert_webhook_url.get_secret_value(), message)
 
 

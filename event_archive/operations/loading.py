@@ -49,9 +49,16 @@ def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, pro
         except psycopg.Error as error:
             if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
                 raise
-            where = (error.diag.context or "").partition("\n")[0]
-            words = words or f"{error.diag.message_primary} ({where})"
+            words = words or _without_values(error)
     raise contradiction(file, f"it is not a CSV file of {table.dataset.table}: {words}")
+
+
+def _without_values(error: psycopg.Error) -> str:
+    """What PostgreSQL says of a COPY that failed, and where, up to the value that it quotes."""
+    value = ': "'
+    words = (error.diag.message_primary or "").partition(value)[0]
+    where = (error.diag.context or "").partition("\n")[0].partition(value)[0]
+    return f"{words} ({where})"
 
 
 def _load(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from itertools import count
 from typing import Any, Literal
 
 import psycopg
@@ -14,6 +15,8 @@ from event_archive.identity import azure_credential, entra_codes
 Auth = Literal["password", "azure"]
 
 _ATTEMPTS = 3
+_ATTEMPTS_WHILE_STARTING = 6
+"""With a second more between each two: a server that a crash of one backend restarts is back within 15 seconds."""
 # What PostgreSQL says, and PgBouncer in front of it, where the next attempt may find it ready.
 _STARTING_OR_FULL = (
     "starting up", "shutting down", "recovery mode", "accepting connections", "too many", "connection slots are",
@@ -50,13 +53,14 @@ def connect(conninfo: str, auth: Auth, *, variable: str) -> psycopg.Connection[t
         if not tls_is_chosen(given):
             # A token that is read on the way lets its reader in until it expires.
             options["sslmode"] = "require"
-    for attempt in range(1, _ATTEMPTS + 1):
+    for attempt in count(1):
         try:
             # A pooler in transaction mode knows no prepared statement from one transaction to the next.
             return psycopg.connect(conninfo, client_encoding="UTF8", prepare_threshold=None, **options)
         except psycopg.OperationalError as error:
             answered = any(text in str(error) for text in ("FATAL:", "no password supplied"))
-            if answered or attempt == _ATTEMPTS:
+            passes = not answered or any(text in str(error) for text in _STARTING_OR_FULL)
+            if not passes or attempt == (_ATTEMPTS_WHILE_STARTING if answered else _ATTEMPTS):
                 # Not chained: libpq's words may repeat a part of the connection string.
                 words = without_secrets(" ".join(str(error).split()), conninfo)
                 raise _not_connected(words, variable, answered=answered) from None

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName, quoted
 from event_archive.domain.days import ONE_DAY
-from event_archive.errors import BusyError, RefusedError, UnreachableError
+from event_archive.errors import BusyError, NoSuchTableError, RefusedError, UnreachableError
 from event_archive.postgres.catalogue import dependents, relations
 from event_archive.postgres.catalogue.relations import Column
 from event_archive.postgres.session import Connection, Postgres
@@ -103,15 +103,17 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     try:
         connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.Identifier(name.schema, name.name), mode))
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-        raise RefusedError(
+        raise NoSuchTableError(
             f"{name} does not exist in database {quoted(connection.info.dbname)}. {setting} names it as schema.table, "
             "taken literally, upper and lower case included."
         ) from None
     except psycopg.errors.WrongObjectType:
-        raise RefusedError(f"{name} is not a table. {setting} must name an ordinary or a partitioned one.") from None
+        raise NoSuchTableError(
+            f"{name} is not a table. {setting} must name an ordinary or a partitioned one."
+        ) from None
     found = relations.relation(connection, name.schema, name.name)
     if found is None or found.kind not in ("r", "p"):
-        raise RefusedError(f"{name} is not a table but a view or the like. {setting} must name a table.")
+        raise NoSuchTableError(f"{name} is not a table but a view or the like. {setting} must name a table.")
     if found.has_children:
         raise RefusedError(
             f"{name} has inheritance children, whose rows would be archived and deleted with it. Archive the children "
@@ -170,12 +172,12 @@ def _require_deletable(connection: Connection, name: TableName, oid: int) -> Non
 def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
     found = types.get(dataset.time_column)
     if found is None:
-        raise RefusedError(
+        raise NoSuchTableError(
             f"{dataset.table} has no column {quoted(dataset.time_column)}. EVENT_TIME_COLUMN names the time column, "
             f"taken literally; the table has {', '.join(map(quoted, types))}."
         )
     if found not in TIME_TYPES:
-        raise RefusedError(
+        raise NoSuchTableError(
             f"Column {quoted(dataset.time_column)} of {dataset.table} is of type {found}; EVENT_TIME_COLUMN must name "
             "a timestamp, timestamptz or date."
         )

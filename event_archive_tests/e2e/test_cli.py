@@ -152,7 +152,7 @@ def test_days_lists_what_is_in_the_table_and_what_is_in_the_lake(azure_installat
     assert [line.split()[:3] for line in shown[1:4]] == [[KEYS[0], "2", "3"], [KEYS[1], "4", "-"], [KEYS[2], "0", "?"]]
     assert [line.split()[-1] for line in shown[1:4]] == ["archived", "aged", "purged"]
     assert shown[4].split()[:3] == ["total", "6", "3"]
-    assert shown[5].startswith("To archive and purge 6 rows will take about 1 s and ")
+    assert shown[5].startswith("What is left to do will take about 1 s, and ")
     assert 'public."Event": days up to' in shown[6]
     # Of a day that is not aged only the file is known.
     younger = command("days", EVENT_RETENTION_PERIOD="30 years")
