@@ -1,6 +1,6 @@
 """Which days Dagster has in hand at this moment, so that the schedule launches none of them twice.
 
-Here: runs that wait, or began a short time ago. Not here: how runs ended (``attempts``).
+Here: runs that wait, or began a short time ago. Not here: how runs ended (``last_runs``).
 """
 
 from collections.abc import Collection

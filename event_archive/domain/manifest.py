@@ -25,9 +25,9 @@ class Manifest:
         rows: records in the file, the header not counted, superseded rows counted.
         bytes: length of the file.
         sha256: of the whole file, hex.
-        columns: ``columns_hash`` of the header.
+        columns: ``names_hash`` of the header.
         version: of this record's form.
-        types: ``columns_hash`` of the types that the columns had when the rows were written; empty where they are not
+        types: ``names_hash`` of the types that the columns had when the rows were written; empty where they are not
             known, or were not the same for all rows. Rows that were written as today's types lose nothing as such.
     """
 
@@ -111,7 +111,7 @@ class Manifest:
             raise contradiction(file, f"its manifest says {expected}; it holds {read}")
 
 
-def columns_hash(names: Sequence[str]) -> str:
+def names_hash(names: Sequence[str]) -> str:
     """A hash of a header, or of its columns' types, order included: SHA-256 of the names as a JSON array, hex."""
     return hashlib.sha256(json.dumps(list(names), ensure_ascii=True).encode()).hexdigest()
 
@@ -132,7 +132,7 @@ class Hashes:
 
     def manifest(self, table: str, columns: Sequence[str], rows: int, *, types: str = "") -> Manifest:
         """The manifest of a file of these bytes."""
-        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), columns_hash(columns), types=types)
+        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), names_hash(columns), types=types)
 
     def copy(self) -> "Hashes":
         """A copy, which goes on from here by itself."""

@@ -50,7 +50,7 @@ def remember(
         at: when it began, ISO 8601.
         days_left: the days that the run was to do and did not come to. Where there are none, every day has had its
             turn, and only those that failed are remembered.
-        complete: the run was to do every day that holds rows, and not some that a person named.
+        complete: the run was to do every day that has rows, and not some that a person named.
     """
     try:
         _remember(dataset, lake, totals, at=at, days_left=days_left, complete=complete)

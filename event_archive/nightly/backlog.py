@@ -52,8 +52,8 @@ class DaysToDo:
     """What is left to do.
 
     Attributes:
-        days: aged days that hold rows, oldest first.
-        held: days that are held, whether they hold rows or not.
+        days: aged days that have rows, oldest first.
+        held: days that are held, whether they have rows or not.
     """
 
     days: list[date]
@@ -61,7 +61,7 @@ class DaysToDo:
 
 
 def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> DaysToDo:
-    """The aged days that still hold rows, and the held ones, as of one transaction. Rows of no day are reported.
+    """The aged days that still have rows, and the held ones, as of one transaction. Rows of no day are reported.
 
     Args:
         dataset: whose table it is.
@@ -86,7 +86,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
         if table is None or table.time_indexed:
             raise
         raise BusyError(
-            f"{dataset.table}: finding the days that hold rows took longer than {timeout_seconds:g} s, because no "
+            f"{dataset.table}: finding the days that have rows took longer than {timeout_seconds:g} s, because no "
             f"index begins with the time column. Create it: {table.missing_index()};"
         ) from error
     left_seconds = max(1.0, timeout_seconds - (time.monotonic() - started)) if timeout_seconds else 0
@@ -95,7 +95,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
 
 
 def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres) -> list[date]:
-    """Those of some days that hold no row, in their order; a probe of the index each, where there is one.
+    """Those of some days that have no row, in their order; a probe of the index each, where there is one.
 
     What is not known after half a minute is left out.
 
@@ -112,7 +112,7 @@ def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres
                 if not has_rows(connection, table, day):
                     empty.append(day)
     except BusyError as error:
-        logger.warning("whether days hold rows could not be seen in time: %s", error)
+        logger.warning("whether days have rows could not be seen in time: %s", error)
     return empty
 
 
@@ -175,7 +175,7 @@ class Backlog:
         days: how many.
         rows: that they hold.
         oldest: the first of them; None where there is none.
-        held_days: days of that age that hold rows because somebody holds them.
+        held_days: days of that age that have rows because somebody holds them.
     """
 
     days: int
@@ -188,7 +188,7 @@ class Backlog:
         if not self.days:
             return ""
         days = counted(
-            self.days, f"aged day since {self.oldest} still holds", f"aged days since {self.oldest} still hold"
+            self.days, f"aged day since {self.oldest} still has", f"aged days since {self.oldest} still have"
         )
         return (
             f"{dataset.table}: {days} {counted(self.rows, 'row', 'rows')}. "
@@ -197,7 +197,7 @@ class Backlog:
 
 
 def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: int) -> Backlog:
-    """The days that came of age more than ``grace_days`` ago and still hold rows.
+    """The days that came of age more than ``grace_days`` ago and still have rows.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.

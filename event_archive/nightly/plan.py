@@ -1,6 +1,6 @@
 """In which order days are done: the one planner of the schedule and the command line.
 
-Here: the order, a pure function of the days, how each was last tried, and the hour. Not here: which days hold rows
+Here: the order, a pure function of the days, how each was last tried, and the hour. Not here: which days have rows
 (``backlog``), doing them, how long a run may take.
 
 The order is fair wherever it is cut, since a limit on slots or a time budget cuts it anywhere after the first day.
@@ -58,7 +58,7 @@ def plan(
     """The days in the order in which they are to be done; every prefix of it is fair.
 
     Args:
-        days: that hold rows and that nobody has in hand.
+        days: that have rows and that nobody has in hand.
         attempts: how days were last tried; days that are missing here never were.
         held: days that are not purged at present.
         now: when this run begins, aware; runs of one schedule pass the time of their tick.

@@ -25,10 +25,10 @@ from event_archive.lake.protocol import Lake
 from event_archive.nightly.attempts import remember
 from event_archive.nightly.backlog import aged_rows
 from event_archive.nightly.outcome import DayOutcome, Totals
+from event_archive.nightly.replicas import await_replicas
 from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive.operations.purge import PurgedDay, purge_day
 from event_archive.operations.site import Site
-from event_archive.postgres.replicas import await_replicas
 from event_archive.table.rows import RowsOfDay
 from event_archive.table.shape import shape_if_any
 

@@ -20,9 +20,9 @@ _METRICS = {
     "event_archive_run_failed_days": "Days that failed in the last run",
     "event_archive_run_archived_rows": "Rows that the last run wrote to files",
     "event_archive_run_deleted_rows": "Rows that the last run deleted from the table",
-    "event_archive_backlog_days": "Aged days that still hold rows",
+    "event_archive_backlog_days": "Aged days that still have rows",
     "event_archive_backlog_rows": "Rows of aged days in the table",
-    "event_archive_backlog_oldest_timestamp_seconds": "Start of the oldest aged day that still holds rows; 0 for none",
+    "event_archive_backlog_oldest_timestamp_seconds": "Start of the oldest aged day that still has rows; 0 for none",
     "event_archive_drain_estimate_seconds": "How long the backlog takes at the last run's pace; NaN where unknown",
     "event_archive_orphan_rows": "Rows that no day will ever archive, at most 100,000 counted",
 }

@@ -10,7 +10,7 @@ from event_archive.lake.protocol import StoredFile, Upload
 from event_archive.operations.readback import Readback
 from event_archive.postgres.copy import copy_out
 from event_archive.postgres.session import Connection
-from event_archive.table.shape import SOURCE, Table
+from event_archive.table.shape import TABLE_ALIAS, Table
 
 
 class Export:
@@ -51,17 +51,17 @@ class Export:
 def rows_of_day(table: Table, day: date, columns: tuple[str, ...], *, unless: Readback | None = None) -> sql.Composable:
     """The day's rows by time and key, in the order of ``columns``; without those that stand in the file already."""
     names = [
-        sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) if name in table.names else sql.SQL("NULL")
+        sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name)) if name in table.names else sql.SQL("NULL")
         for name in columns
     ]
-    order = [table.time, *(sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in table.key)]
+    order = [table.time, *(sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name)) for name in table.key)]
     condition = table.within(day, day)
     if unless:
         condition = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} WHERE {})").format(
             condition, unless.current, unless.identical
         )
     return sql.SQL("SELECT {} FROM {} AS {} WHERE {} ORDER BY {}").format(
-        sql.SQL(", ").join(names), table.identifier, SOURCE, condition, sql.SQL(", ").join(order)
+        sql.SQL(", ").join(names), table.identifier, TABLE_ALIAS, condition, sql.SQL(", ").join(order)
     )
 
 

@@ -30,7 +30,7 @@ from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
 from event_archive.table.rows import count_day, has_rows
-from event_archive.table.shape import SOURCE, Table, reflect
+from event_archive.table.shape import TABLE_ALIAS, Table, reflect
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     progress.begin("comparing and deleting")
     deleted = connection.execute(
         sql.SQL("DELETE FROM {} AS {} USING {} WHERE {} AND {}").format(
-            table.identifier, SOURCE, readback.current, table.within(day, day), readback.identical
+            table.identifier, TABLE_ALIAS, readback.current, table.within(day, day), readback.identical
         )
     ).rowcount
     current = readback.rows - readback.superseded
@@ -168,7 +168,7 @@ def _left(connection: Connection, table: Table, day: date, readback: Readback | 
     kept = 0
     if left and readback:
         query = sql.SQL("SELECT count(*) FROM {} AS {}, {} WHERE {} AND {}").format(
-            table.identifier, SOURCE, readback.current, table.within(day, day), readback.identical
+            table.identifier, TABLE_ALIAS, readback.current, table.within(day, day), readback.identical
         )
         kept = one(connection, query)[0]
     if kept:

@@ -9,7 +9,7 @@ from datetime import date
 import pyarrow as pa
 
 from event_archive.domain.dataset import Dataset
-from event_archive.domain.manifest import Manifest, columns_hash
+from event_archive.domain.manifest import Manifest, names_hash
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
@@ -113,7 +113,7 @@ def _differences(dataset: Dataset, file: StoredFile, reading: Reading) -> Iterat
     if parsed and reading.rows > manifest.rows:
         added = counted(reading.rows - manifest.rows, "row was", "rows were")
         yield f"{added} added or doubled: it holds {reading.rows}, its manifest says {manifest.rows}"
-    if parsed and columns_hash(reading.columns) != manifest.columns:
+    if parsed and names_hash(reading.columns) != manifest.columns:
         yield f"its header ({', '.join(reading.columns)}) is not the one its manifest was made of"
     if reading.sha256 != manifest.sha256:
         same = parsed and (reading.bytes, reading.rows) == (manifest.bytes, manifest.rows)

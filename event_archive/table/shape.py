@@ -18,7 +18,7 @@ from event_archive.table.advice import ARCHIVE_ADVICE
 
 logger = logging.getLogger(__name__)
 
-SOURCE = sql.Identifier("src_")
+TABLE_ALIAS = sql.Identifier("src_")
 """The table's alias in every statement: a name that no column is likely to have, which would make it ambiguous."""
 
 Purpose = Literal["archive", "delete", "copy", "fill"]
@@ -56,15 +56,15 @@ class Table:
 
     @property
     def time(self) -> sql.Composable:
-        """The time column of ``SOURCE``."""
-        return sql.SQL("{}.{}").format(SOURCE, sql.Identifier(self.dataset.time_column))
+        """The time column of ``TABLE_ALIAS``."""
+        return sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(self.dataset.time_column))
 
     def instant(self, day: date) -> sql.Composable:
         """Midnight UTC at the start of a day, in the time column's type (the session's time zone is UTC)."""
         return sql.SQL("{}::{}").format(sql.Literal(day.isoformat()), sql.SQL(TIME_TYPES[self.time_type]))
 
     def within(self, first: date, last: date) -> sql.Composable:
-        """The condition that a row of ``SOURCE`` is of a day from ``first`` to ``last``, both included."""
+        """The condition that a row of ``TABLE_ALIAS`` is of a day from ``first`` to ``last``, both included."""
         return sql.SQL("{} >= {} AND {} < {}").format(
             self.time, self.instant(first), self.time, self.instant(last + ONE_DAY)
         )
@@ -146,7 +146,7 @@ def current_shape(dataset: Dataset, postgres: Postgres, purpose: Purpose = "arch
 def shape_if_any(dataset: Dataset, postgres: Postgres) -> Table | None:
     """The table's shape for whoever verifies a file; None, with a warning, where it cannot be had."""
     try:
-        return current_shape(dataset, postgres, "copy")
+        return current_shape(dataset, postgres, "look")
     except (BusyError, RefusedError, UnreachableError) as error:
         logger.warning("Values are not looked at, only the files as a whole: %s", error)
         return None

@@ -25,7 +25,7 @@ from event_archive.operations.site import Site
 from event_archive.postgres.session import Connection, one
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
-from event_archive.table.shape import SOURCE
+from event_archive.table.shape import TABLE_ALIAS
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
     table = readback.table
     names = [sql.Identifier(column.name) for column in table.columns if not column.generated]
     same_key = sql.SQL(" AND ").join(
-        sql.SQL("{}.{} = {}.{}").format(SOURCE, sql.Identifier(name), ARCHIVED, sql.Identifier(name))
+        sql.SQL("{}.{} = {}.{}").format(TABLE_ALIAS, sql.Identifier(name), ARCHIVED, sql.Identifier(name))
         for name in table.key
     )
     restored = connection.execute(
@@ -140,14 +140,14 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
             readback=READBACK,
             archived=ARCHIVED,
             line=readback.line,
-            source=SOURCE,
+            source=TABLE_ALIAS,
             same_key=same_key,
         )
     ).rowcount
     standing = one(
         connection,
         sql.SQL("SELECT count(*) FROM {} AS {}, {} WHERE {}").format(
-            table.identifier, SOURCE, readback.current, readback.identical
+            table.identifier, TABLE_ALIAS, readback.current, readback.identical
         ),
     )[0]
     expected = readback.rows - readback.superseded

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def reported(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Totals]:
+def announced(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Totals]:
     """Reports a run when it has ended, well or not; the run fills in the totals.
 
     Args:
