@@ -48,7 +48,7 @@ class BusyError(EventArchiveError):
 
 
 class LockedError(BusyError):
-    """Another run holds the day for as long as its purge takes. The next night does what is left."""
+    """Another command is working on the day: a purge, an append, a hold or a restore. The next run does what is left."""
 
     transient = False
 

@@ -1,4 +1,4 @@
-"""``event-archive run``: the night in this process, by the operations themselves; and its plan."""
+"""``event-archive run``: the night in this process, by the operations themselves; and its plan. Not here: the order, the days."""
 
 import gc
 import sys

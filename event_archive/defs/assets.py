@@ -140,7 +140,7 @@ def _purged_events(
 
 
 def _log_day(record: Record, purged: PurgedDay) -> None:
-    """The specification's metrics of a day, one line."""
+    """One log line with the figures of a day."""
     logger.info(
         "day %s: %s",
         purged.day,

@@ -1,4 +1,4 @@
-"""Asset checks: for people to see. Not here: the gate of the purge, which is no check (see docs/decisions/)."""
+"""Asset checks: for people to see. Not here: the gate of the purge, which is no check (docs/decisions/0001)."""
 
 import warnings
 from dataclasses import dataclass

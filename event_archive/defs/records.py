@@ -1,9 +1,9 @@
 """Dagster's own records, opened for a command: the instance of DAGSTER_HOME, and what to say where it fails.
 
-Here: opening them, and the words of their errors. Not here: what is read from them or written to them.
+Here: opening them, and the words of their errors. Not here: what is read from them or written to them; where they lie
+(``instance``, the class that ``dagster.yaml`` names); what an archive recorded of a file (``domain.record``).
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +12,7 @@ import dagster as dg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from yaml import YAMLError
 
+from event_archive.config.environment import dagster_home
 from event_archive.errors import ConfigurationError, RecordsError
 
 
@@ -23,7 +24,7 @@ def instance_of_environment() -> Iterator[dg.DagsterInstance]:
         ConfigurationError: DAGSTER_HOME is no folder.
         RecordsError: the records cannot be opened.
     """
-    home = os.environ.get("DAGSTER_HOME")
+    home = dagster_home()
     if home and not (Path(home).is_absolute() and Path(home).is_dir()):
         raise ConfigurationError(
             f"DAGSTER_HOME holds {home!r}, which is not the absolute path of a folder. Create it, with a dagster.yaml "
@@ -48,8 +49,8 @@ def records_errors() -> tuple[type[Exception], ...]:
 def out_of_reach(error: BaseException) -> RecordsError:
     """The error that people see for one of ``records_errors()``."""
     return RecordsError(
-        f"Dagster's own records are out of reach: {words(error)}. See to DAGSTER_HOME, the dagster.yaml in it, and "
-        "the DAGSTER_PG_ variables."
+        f"Dagster's own records are out of reach: {words(error)}. Check DAGSTER_HOME, the dagster.yaml in it, and the "
+        " DAGSTER_PG_ variables."
     )
 
 
@@ -62,7 +63,7 @@ def unwritable(error: BaseException, subject: str) -> RecordsError:
     """
     return RecordsError(
         f"{subject}: what was done to this day could not be written to Dagster's records: {words(error)}. No row was "
-        "deleted that is not in the day's file. See to DAGSTER_HOME, then run the day again, which records it."
+        "deleted that is not in the day's file. Check DAGSTER_HOME, then run the day again, which records it."
     )
 
 

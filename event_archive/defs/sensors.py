@@ -27,6 +27,7 @@ from event_archive.observability.alerts import FailedDay, failure_message, post,
 
 _NO_WEBHOOK = "ALERT_WEBHOOK_URL is not set: nobody is alerted"
 _UNKNOWN = "a crash, or an error that event_archive does not know: see the run"
+# A sensor has a minute, and each run's events are read; what is left comes a minute later.
 _MOST_RUNS = 50
 _LEFT_FAILED_EVERY = timedelta(hours=24)
 

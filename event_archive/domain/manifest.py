@@ -22,13 +22,14 @@ class Manifest:
 
     Attributes:
         table: as ``TableName`` prints it.
-        rows: records in the file, the header not counted, superseded rows counted.
+        rows: rows in the file, the header not counted, superseded rows counted.
         bytes: length of the file.
         sha256: of the whole file, hex.
-        columns: ``names_hash`` of the header.
-        version: of this record's form.
-        types: ``names_hash`` of the types that the columns had when the rows were written; empty where they are not
-            known, or were not the same for all rows. Rows that were written as today's types lose nothing as such.
+        columns: a hash: ``names_hash`` of the header. The field's name is the stored one.
+        version: of the manifest's form.
+        types: a hash: ``names_hash`` of the types that the columns had when the rows were written; empty where they are
+            not known, or were not the same for all rows. Where they equal today's types, restoring loses nothing, and
+            the check for losses is skipped.
     """
 
     table: str
@@ -112,7 +113,7 @@ class Manifest:
 
 
 def names_hash(names: Sequence[str]) -> str:
-    """A hash of a header, or of its columns' types, order included: SHA-256 of the names as a JSON array, hex."""
+    """A hash of names, in their order: of a header's columns, or of their types. SHA-256 of them as a JSON array, hex."""
     return hashlib.sha256(json.dumps(list(names), ensure_ascii=True).encode()).hexdigest()
 
 

@@ -2,7 +2,10 @@
 
 The planner needs it, so that no day starves another. It lies in the lake, beside the files, since a CronJob has no disk
 of its own; hidden from globs of the files by the underscore at the start of its name. It only orders days: without it,
-or with another one, the same days are done. Not here: how Dagster's schedule remembers, which has its runs' records.
+or with another one, the same days are done. Not here: how Dagster's schedule remembers (``defs.last_runs``).
+
+A try is a day that a run began, unless the run was dry. It failed where it ended with an error; a day that a stop ended,
+that is held, or that another command was working on, is tried and did not fail. The schedule counts otherwise.
 """
 
 import json

@@ -50,14 +50,14 @@ class RunFigures:
     deleted_rows: int = 0
 
 
-def write(path: Path, table: str, run: RunFigures, backlog: AgedDays | None) -> None:
+def write(path: Path, table: str, run: RunFigures, aged: AgedDays | None) -> None:
     """Writes the metrics, all labelled with the table; the file appears whole or stays as it was.
 
     Args:
         path: of the file; its folder must exist.
         table: whose run.
         run: what it did.
-        backlog: what the table still holds; None where nobody could ask.
+        aged: what the table still has of aged days; None where nobody could ask.
 
     Raises:
         ConfigurationError: the file cannot be written.
@@ -75,8 +75,8 @@ def write(path: Path, table: str, run: RunFigures, backlog: AgedDays | None) -> 
         "event_archive_run_archived_rows": run.archived_rows,
         "event_archive_run_deleted_rows": run.deleted_rows,
     }
-    if backlog is not None:
-        rows, orphans = backlog.rows, backlog.orphans
+    if aged is not None:
+        rows, orphans = aged.rows, aged.orphans
         left = sum(rows.values())
         pace = run.deleted_rows / run.seconds if run.seconds else 0
         oldest = datetime.combine(min(rows), datetime.min.time(), run.ended.tzinfo).timestamp() if rows else 0

@@ -28,8 +28,8 @@ class Readback:
     Attributes:
         table: the table that is compared.
         columns: the file's header.
-        rows: records in the file, superseded ones included.
-        superseded: records that a later record of the same key replaces.
+        rows: rows in the file, superseded ones included.
+        superseded: rows that a later row of the same key replaces.
         as_text: the columns that were loaded as text, because not all values parse as the table's types.
         takes_more_rows: whether rows may be appended to the file's bytes as they are.
         hashes: of the bytes read; who appends goes on from a copy.

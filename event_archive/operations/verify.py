@@ -1,4 +1,7 @@
-"""Reads a day's file with a reader that is not PostgreSQL and compares it with its manifest. Changes nothing."""
+"""Reads a day's file with a reader that is not PostgreSQL and compares it with its manifest. Changes nothing.
+
+Not here: the reader (``csv_reader``), what is done about a problem.
+"""
 
 import re
 import time
@@ -30,7 +33,7 @@ class VerifiedDay:
     Attributes:
         day: the day.
         path: its file.
-        rows: records read.
+        rows: rows read.
         bytes: bytes read.
         problems: a sentence each; none where the file is good.
         remarks: what looks odd in a file whose bytes are those that were archived, such as a column's changed type.

@@ -84,7 +84,7 @@ MOST_ORPHANS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """Rows that are never archived: before the first partition, or without a finite time.
+    """Rows that are never archived: before the first day that is archived, or without a finite time.
 
     At most ``MOST_ORPHANS`` are counted: by then it is clear that something is wrong, and a count may take long.
     """

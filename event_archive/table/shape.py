@@ -19,10 +19,11 @@ from event_archive.table.advice import ARCHIVE_ADVICE
 logger = logging.getLogger(__name__)
 
 TABLE_ALIAS = sql.Identifier("src_")
-"""The table's alias in every statement: a name that no column is likely to have, which would make it ambiguous."""
+"""The alias of the table that is archived, compared or filled: a name that no column is likely to have, which would make
+it ambiguous."""
 
-Purpose = Literal["archive", "delete", "copy", "fill"]
-"""Why a table's shape is read: to archive its rows, to delete them, to copy the shape, to fill it by a restore."""
+Purpose = Literal["archive", "delete", "look", "fill"]
+"""Why a table's shape is read: to archive its rows, to delete them, to look at the shape, to fill it by a restore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Table:
         dataset: whose table it is.
         columns: in the table's order.
         key: the columns that identify a row: of the primary key, else of a unique index.
-        time_type: ``timestamp``, ``timestamptz`` or ``date``, by PostgreSQL's full names; of a table to copy or fill
-            any type, or an empty string.
+        time_type: ``timestamp``, ``timestamptz`` or ``date``, by PostgreSQL's full names; of a table to look at or
+            fill any type, or an empty string.
         time_indexed: whether a B-tree index begins with the time column.
     """
 
@@ -91,11 +92,11 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         connection: in a transaction.
         dataset: names the table and its time column.
         purpose: ``delete`` and ``fill`` take the lock of a DELETE or INSERT, which needs that privilege, instead of a
-            SELECT's. What makes deleting unsafe does not matter for copying or filling a table.
+            SELECT's. What makes deleting unsafe does not matter for ``look`` and ``fill``.
 
     Raises:
-        RefusedError: no such table or time column, or a table that may not be archived (DESIGN, "What may be
-            archived").
+        RefusedError: no such table or time column, or a table that may not be archived (docs/guarantees.md, "What is not
+            promised").
     """
     name = dataset.table
     setting = "--table" if purpose == "fill" else "EVENT_TABLE"

@@ -295,7 +295,7 @@ def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installa
         shown = command("run", KEYS[0], LOG_FORMAT="console")
     assert done.code == shown.code == 0
     assert [done.days[key]["outcome"] for key in KEYS[:2]] == ["locked", "purged"]
-    assert "another run holds this day" in shown.stdout
+    assert "another command is working on this day" in shown.stdout
     assert local_installation.count() == 2
     assert command("run").end["deleted"] == 2
 

@@ -209,7 +209,9 @@ def test_a_changed_file_is_not_purged_by(each_pipeline: Pipeline):
     record = each_pipeline.records[DAY]
     each_pipeline.archive()
     each_pipeline.records[DAY] = record
-    with pytest.raises(IntegrityError, match=r"recorded .*Materialize archive_csv of this day"):
+    with pytest.raises(
+        IntegrityError, match=r"recorded .*Archive the day again: event-archive run 2024-03-01, or materialize"
+    ):
         each_pipeline.purge()
     assert each_pipeline.count() == 4
 

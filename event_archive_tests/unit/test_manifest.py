@@ -106,5 +106,7 @@ def test_a_record_is_read_from_a_materialization():
 def test_a_materialization_made_by_hand_opens_no_gate(missing: str):
     metadata = {"etag": '"e"', "dagster/row_count": 3, "bytes": 100, "seconds": 0.5}
     del metadata[missing]
-    with pytest.raises(IntegrityError, match="Materialize archive_csv of this day again"):
+    with pytest.raises(
+        IntegrityError, match="Archive the day again: event-archive run DAY, or materialize archive_csv"
+    ):
         Record.from_metadata(metadata)

@@ -72,7 +72,7 @@ def require_restorable(connection: Connection, readback: Readback, file: StoredF
 
 
 def require_one_row_a_key(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> None:
-    """Refuses a target whose key makes one row of several that are different rows by the source's key.
+    """Refuses a target whose key would merge rows that the source's key tells apart.
 
     Raises:
         IntegrityError: there are such rows in the file.
