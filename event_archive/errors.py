@@ -48,7 +48,7 @@ class BusyError(EventArchiveError):
 
 
 class LockedError(BusyError):
-    """Another command is working on the day: a purge, an append, a hold or a restore. The next run does what is left."""
+    """Another command is working on the day: purge, append, hold or restore. The next run does what is left."""
 
     transient = False
 

@@ -1,4 +1,4 @@
-"""``event-archive run``: the night in this process, by the operations themselves; and its plan. Not here: the order, the days."""
+"""``event-archive run``: the night in this process, and its plan. Not here: the days' order, what is done to a day."""
 
 import gc
 import sys

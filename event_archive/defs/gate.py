@@ -1,7 +1,7 @@
-"""What the gate of the purge goes by: the archive's record of a day, in Dagster; and the keys of the assets it is kept by.
+"""What the gate of the purge goes by: the archive's record of a day, as Dagster keeps it.
 
-All of ``defs`` takes the keys from here. Not here: the gate itself, which compares the record with the file
-(``operations.purge``).
+Here, too: the keys of the assets, which all of ``defs`` takes from this module. Not here: the gate itself, which
+compares the record with the file (``operations.purge``).
 """
 
 from datetime import date

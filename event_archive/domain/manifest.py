@@ -113,7 +113,7 @@ class Manifest:
 
 
 def names_hash(names: Sequence[str]) -> str:
-    """A hash of names, in their order: of a header's columns, or of their types. SHA-256 of them as a JSON array, hex."""
+    """A hash of names in their order, of a header's columns or of their types: SHA-256 of a JSON array, hex."""
     return hashlib.sha256(json.dumps(list(names), ensure_ascii=True).encode()).hexdigest()
 
 

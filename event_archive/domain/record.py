@@ -41,5 +41,6 @@ class Record:
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(
                 f"The latest materialization of archive_csv for this day lacks its metadata ({error}): it was recorded "
-                "by hand. Nothing was deleted. Archive the day again: event-archive run DAY, or materialize archive_csv."
+                "by hand. Nothing was deleted. Archive the day again: event-archive run DAY, or materialize "
+                "archive_csv."
             ) from None

@@ -13,8 +13,8 @@ Of every five places, one belongs to the days that failed and one to the days tr
 others take its places. Which of the five it is moves on by the hour of the run: a nightly run comes 24 hours later,
 24 mod 5 is 4, so within five nights even a run of one day has served each queue. So do hourly and weekly runs. That
 takes no memory, which a limit of one day a night would otherwise need. A queue of *n* failed or tried days has had all
-its days within ``5 * n`` runs; new days get at least three in five runs. Exception: runs every 5, 10, ... hours start at
-the same place each time.
+its days within ``5 * n`` runs; new days get at least three in five runs. Exception: runs every 5, 10, ... hours start
+at the same place each time.
 
 Held days come after all others: nothing can be deleted there, so they must keep nobody waiting.
 """

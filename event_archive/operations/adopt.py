@@ -24,7 +24,8 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
     This deletes nothing. A purge still compares every row, and the day must be archived again first.
 
     Args:
-        site: the dataset, with its database and its lake; the database loads the file to find out whether it is CSV, and of how many rows.
+        site: the dataset, with its database and its lake. The database loads the file to find out whether it is CSV,
+            and of how many rows.
         day: whose file.
         progress: is told of every block.
 

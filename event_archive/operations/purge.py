@@ -3,8 +3,8 @@
 All in one transaction: see by the database's clock that the day is aged, lock the table's day, see that it is not held,
 read the file back into a temporary table, DELETE what is identical to it in key and every column, compare the counts,
 see that the file is still there, commit. It is READ COMMITTED, so that PostgreSQL compares a row that was updated
-meanwhile again in its new form, and leaves it; and so that the look for a hold, after the lock, sees every hold that was
-committed before it (docs/decisions/0006).
+meanwhile again in its new form, and leaves it; and so that the look for a hold, after the lock, sees every hold that
+was committed before it (docs/decisions/0006).
 
 Not here: writing the file, how it is read back, when a purge is tried again.
 """

@@ -19,8 +19,8 @@ from event_archive.table.advice import ARCHIVE_ADVICE
 logger = logging.getLogger(__name__)
 
 TABLE_ALIAS = sql.Identifier("src_")
-"""The alias of the table that is archived, compared or filled: a name that no column is likely to have, which would make
-it ambiguous."""
+"""The alias of the table that is archived, compared or filled. A column of that name would make it ambiguous; none is
+likely to have it."""
 
 Purpose = Literal["archive", "delete", "look", "fill"]
 """Why a table's shape is read: to archive its rows, to delete them, to look at the shape, to fill it by a restore."""
@@ -95,8 +95,8 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
             SELECT's. What makes deleting unsafe does not matter for ``look`` and ``fill``.
 
     Raises:
-        RefusedError: no such table or time column, or a table that may not be archived (docs/guarantees.md, "What is not
-            promised").
+        RefusedError: no such table or time column, or a table that may not be archived (docs/guarantees.md, "What is
+            not promised").
     """
     name = dataset.table
     setting = "--table" if purpose == "fill" else "EVENT_TABLE"
