@@ -227,7 +227,7 @@ def test_records_of_dagster_that_cannot_be_opened(local_installation: Installati
     local_installation.add(1)
     (tmp_path / "dagster.yaml").write_text("storage: {nonsense: true}\n")
     message = told(command("run", DAGSTER_HOME=str(tmp_path)), 1)
-    assert message.startswith("Error: Dagster's own records are out of reach: DagsterInvalidConfigError. See to")
+    assert message.startswith("Error: Dagster's own records are out of reach: DagsterInvalidConfigError. Check")
 
 
 def test_a_database_that_does_not_exist(local_installation: Installation, command: Commands):
