@@ -50,7 +50,7 @@ def out_of_reach(error: BaseException) -> RecordsError:
     """The error that people see for one of ``records_errors()``."""
     return RecordsError(
         f"Dagster's own records are out of reach: {words(error)}. Check DAGSTER_HOME, the dagster.yaml in it, and the "
-        " DAGSTER_PG_ variables."
+        "DAGSTER_PG_ variables."
     )
 
 
