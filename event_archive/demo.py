@@ -1,4 +1,7 @@
-"""All of it on one machine: an embedded PostgreSQL, sample events, a folder as the lake. Drives the command line."""
+"""All of it on one machine: an embedded PostgreSQL, sample events, a folder as the lake. Drives the command line.
+
+Not here: anything that a real installation uses.
+"""
 
 import os
 import signal

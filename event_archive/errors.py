@@ -55,7 +55,7 @@ class BusyError(EventArchiveError):
 
 
 class LockedError(BusyError):
-    """Another run holds the day for as long as its purge takes. The next night does what is left."""
+    """Another command is working on the day: purge, append, hold or restore. The next run does what is left."""
 
     transient = False
 

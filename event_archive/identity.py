@@ -1,7 +1,7 @@
 """Who we are to Azure: one ``DefaultAzureCredential`` a process, for the lake and for PostgreSQL.
 
 A credential keeps its tokens and renews each some minutes before it expires. One for each connection would ask Entra ID
-in every transaction.
+in every transaction. Not here: what a token is used for.
 """
 
 import logging

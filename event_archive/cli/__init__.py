@@ -1,4 +1,4 @@
-"""``event-archive COMMAND``: one command a module, and what they share: arguments, output, the end of the process.
+"""``event-archive COMMAND``: one module for each group of commands, and what they share: arguments, output, stopping.
 
 What is done to a day is not here. Imports are late in all of this package: a command does not wait for what it does not
 need.

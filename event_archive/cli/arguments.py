@@ -83,7 +83,7 @@ def load_settings(*, log_is_output: bool = False) -> "Settings":
     verbose = settings.log_as_json and log_is_output
     logs.configure(as_json=settings.log_as_json, verbose=verbose, stream=sys.stdout if verbose else sys.stderr)
     for name, meant in misspelt():
-        logging.getLogger(__name__).warning("%s is set, which nobody reads. Is %s meant?", name, meant)
+        logging.getLogger(__name__).warning("%s is no variable of event_archive. Did you mean %s?", name, meant)
     return settings
 
 

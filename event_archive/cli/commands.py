@@ -14,7 +14,8 @@ from event_archive.cli import EXIT_FAILED, EXIT_USAGE, days, demo, doctor, files
 from event_archive.cli.output import make_unbreakable, show_error_line, show_stopped_line, unwritten
 from event_archive.errors import ConfigurationError, EventArchiveError, UnexpectedError
 
-# Importing makes a hundred thousand objects that stay: looking for garbage among them is an eighth of a command.
+# Importing makes a hundred thousand objects that stay: looking for garbage among them takes an
+# eighth of its time.
 _GARBAGE_THRESHOLD = 50_000
 
 

@@ -1,4 +1,7 @@
-"""``event-archive days``: what there is, in the table and in the lake, and in which state each day is."""
+"""``event-archive days``: what there is, in the table and in the lake, and in which state each day is.
+
+Not here: counting (``nightly.backlog``), estimating (``nightly.estimate``).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

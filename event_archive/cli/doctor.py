@@ -1,4 +1,7 @@
-"""``event-archive doctor``: what is wrong, and what to do about it."""
+"""``event-archive doctor``: what is wrong, and what to do about it. Here: how findings are shown.
+
+Not here: what is looked at (``doctor``, ``defs.doctor``).
+"""
 
 import json
 import sys
@@ -12,9 +15,9 @@ import click
 from event_archive.domain.wording import counted
 
 if TYPE_CHECKING:
-    import dagster as dg
     from rich.console import Console
 
+    from event_archive.defs.doctor import Definitions
     from event_archive.doctor.findings import Finding, Topic
 
 _MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red")}
@@ -51,10 +54,10 @@ def _topics() -> "tuple[Topic, ...]":
     return (*TOPICS, *topics(_definitions))
 
 
-def _definitions() -> "dg.Definitions":
+def _definitions() -> "Definitions":
     from event_archive import definitions
 
-    # Which it sets as Dagster wants them.
+    # Importing definitions configured logging for Dagster: set it back.
     _log_warnings()
     return definitions.defs
 

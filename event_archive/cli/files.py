@@ -1,4 +1,7 @@
-"""``event-archive verify``, ``restore`` and ``adopt``: what is done with the files of days."""
+"""``event-archive verify``, ``restore`` and ``adopt``: what is done with the files of days.
+
+Not here: how a file is read or restored (``operations``), archiving and purging (``run``).
+"""
 
 import sys
 import time
@@ -32,7 +35,7 @@ Found = dict[str, int | float | str]
 @days_argument()
 @range_options
 def verify(days: tuple[date, ...], first: date | None, last: date | None) -> None:
-    """Reads files back and holds them against their manifest: all files, those of a range, or of the days named."""
+    """Reads files back and compares them with their manifest: all files, those of a range, or of the days named."""
     check_range(days, first, last)
     from event_archive.config.services import lake, primary
     from event_archive.operations.verify import verify_day
@@ -94,7 +97,7 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
 @click.command()
 @days_argument(required=True)
 def adopt(days: tuple[date, ...]) -> None:
-    """Accepts files as they stand, though they contradict their manifest: it is made anew, the bytes stay."""
+    """Writes a new manifest for files that contradict theirs; their bytes stay."""
     from event_archive.config.services import lake, primary
     from event_archive.operations.adopt import adopt_day
     from event_archive.operations.site import Site

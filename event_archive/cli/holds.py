@@ -1,4 +1,7 @@
-"""``event-archive hold``, ``release`` and ``holds``: days that are archived but not purged."""
+"""``event-archive hold``, ``release`` and ``holds``: days that are archived but not purged.
+
+Not here: where holds are kept (``table.holds``).
+"""
 
 from datetime import date
 from typing import Any

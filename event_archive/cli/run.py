@@ -1,4 +1,4 @@
-"""``event-archive run``: the night in this process, by the operations themselves; and its plan."""
+"""``event-archive run``: the night in this process, and its plan. Not here: the days' order, what is done to a day."""
 
 import gc
 import sys
@@ -31,12 +31,12 @@ _THRESHOLDS = gc.get_threshold()
 @click.option("--dry-run", is_flag=True, help="Archive, read back and compare, then roll back instead of committing.")
 @click.option("--plan", "plan_only", is_flag=True, help="Say which days a run would do and about what they take.")
 def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_run: bool, plan_only: bool) -> None:
-    """Archives and purges every aged day that still holds rows, those of a range, or the days named (YYYY-MM-DD)."""
+    """Archives and purges every aged day that still has rows, those of a range, or the days named (YYYY-MM-DD)."""
     check_range(days, first, last)
     from event_archive.config.environment import dagster_home
     from event_archive.config.services import lake, primary, replica
     from event_archive.domain.days import now_utc
-    from event_archive.observability.run_report import reported
+    from event_archive.observability.announcement import announced
     from event_archive.operations.site import Site
 
     started, settings = time.monotonic(), load_settings(log_is_output=True)
@@ -48,7 +48,7 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
             site = Site(settings.dataset, primary(settings), opened)
             _show_plan(settings, site, _planned(site, days, first, last))
         return
-    with reported(settings, stop.requested) as totals, lake(settings) as opened:
+    with announced(settings, stop.requested) as totals, lake(settings) as opened:
         site = Site(settings.dataset, primary(settings), opened, replica(settings))
         planned = _planned(site, days, first, last)
         complete = not (days or first or last)
@@ -94,7 +94,7 @@ def _run(
 
     display = _display(settings)
     if not planned:
-        remark = "Nothing to do: no aged day holds rows."
+        remark = "Nothing to do: no aged day has rows."
         display.run_ends(totals, time.monotonic() - started, outcome="done", remark=remark)
         return
     rows = rows_if_counted(site.dataset, planned, site.postgres) if display.counts_beforehand else {}

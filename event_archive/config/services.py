@@ -29,15 +29,17 @@ def lake(settings: Settings) -> Iterator[Lake]:
         from event_archive.lake.local.folder import LocalLake
 
         yield LocalLake(settings.archive_local_path)
-        return
+    elif settings.azure_storage_connection_string is not None:
+        from event_archive.lake.azure.container import AzureLake
 
-    from event_archive.lake.azure.container import AzureLake
-
-    container = settings.azure_storage_container
-    if settings.azure_storage_connection_string is not None:
         secret = settings.azure_storage_connection_string.get_secret_value()
-        opened = AzureLake.from_connection_string(secret, container)
+        with AzureLake.from_connection_string(secret, settings.azure_storage_container) as opened:
+            yield opened
+    elif settings.azure_storage_account_url is not None:
+        from event_archive.lake.azure.container import AzureLake
+
+        url = settings.azure_storage_account_url
+        with AzureLake.from_account_url(url, settings.azure_storage_container) as opened:
+            yield opened
     else:
-        opened = AzureLake.from_account_url(settings.azure_storage_account_url or "", container)
-    with opened:
-        yield opened
+        raise AssertionError("the settings name no lake")

@@ -21,10 +21,10 @@ from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.domain.record import Record
 from event_archive.nightly.backlog import aged_rows
+from event_archive.nightly.replicas import await_replicas
 from event_archive.operations.archive import archive_day
 from event_archive.operations.purge import PurgedDay, purge_day
 from event_archive.operations.site import Site
-from event_archive.postgres.replicas import await_replicas
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def _purged_events(
 
 
 def _log_day(record: Record, purged: PurgedDay) -> None:
-    """The specification's metrics of a day, one line."""
+    """One log line with the figures of a day."""
     logger.info(
         "day %s: %s",
         purged.day,

@@ -1,4 +1,4 @@
-"""Asset checks: for people to see. Not here: the gate of the purge, which is no check (see docs/decisions/)."""
+"""Asset checks: for people to see. Not here: the gate of the purge, which is no check (docs/decisions/0001)."""
 
 import warnings
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
     Args:
         dataset: whose assets.
         partitions: its days.
-        alert_days: for how long after it came of age a day may hold rows.
+        alert_days: for how long after it came of age a day may have rows.
     """
     table_checks = [_backlog_is_small(dataset, alert_days), _no_orphans(dataset)]
     # Partitions of checks are a preview in Dagster 1.13; without them a check would not know its day.
@@ -67,7 +67,7 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
                 table = None
                 try:
                     with postgres.primary().transaction(str(dataset.table)) as connection:
-                        table = reflect(connection, dataset, "copy")
+                        table = reflect(connection, dataset, "look")
                 except (BusyError, RefusedError, UnreachableError) as error:
                     context.log.warning("values are not looked at, only the file as a whole: %s", error)
                 found = verify_day(dataset, day, table=table, lake=opened)
@@ -92,7 +92,7 @@ def _backlog_is_small(dataset: Dataset, alert_days: int) -> dg.AssetChecksDefini
     @dg.asset_check(
         asset=AGED_EVENTS,
         pool=POOL,
-        description=f"No day that came of age more than {alert_days} days ago still holds rows, unless it is held.",
+        description=f"No day that came of age more than {alert_days} days ago still has rows, unless it is held.",
     )
     def backlog_is_small(postgres: PostgresResource) -> dg.AssetCheckResult:
         with dagster_failures():

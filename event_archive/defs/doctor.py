@@ -1,4 +1,7 @@
-"""What the doctor looks at in Dagster: definitions, instance, schedule, daemon. Changes nothing there."""
+"""What the doctor looks at in Dagster: definitions, instance, schedule, daemon. Changes nothing there.
+
+Not here: what the doctor looks at without Dagster (``doctor``).
+"""
 
 import os
 import time
@@ -20,8 +23,11 @@ LONGEST_SILENCE_SECONDS = 5 * 60
 
 _CONNECT_TIMEOUT_SECONDS = 5
 
+Definitions = dg.Definitions
+"""For the caller, which does not import Dagster."""
 
-def topics(load: Callable[[], dg.Definitions]) -> tuple[Topic, ...]:
+
+def topics(load: Callable[[], Definitions]) -> tuple[Topic, ...]:
     """The checks of Dagster.
 
     Args:

@@ -14,8 +14,8 @@ from event_archive.defs.internals import MAX_RETRIES_TAG, InProcessExecutor, Ret
 class _OneProcess(InProcessExecutor):
     """Dagster's own, but for interrupts.
 
-    ``run_retries`` of the instance are for workers that crashed. Dagster counts a run among these that got a signal
-    between two steps, and decides when it records the failure, right after ``execute``.
+    ``run_retries`` is meant for crashed workers, but Dagster also retries a run that got a signal between two steps. It
+    decides right after ``execute``, so the tag is set here.
     """
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:

@@ -1,4 +1,8 @@
-"""The gate of the purge: what Dagster recorded of a day's archive. Not here: holding it against the file."""
+"""What the gate of the purge goes by: the archive's record of a day, as Dagster keeps it.
+
+Here, too: the keys of the assets, which all of ``defs`` takes from this module. Not here: the gate itself, which
+compares the record with the file (``operations.purge``).
+"""
 
 from datetime import date
 

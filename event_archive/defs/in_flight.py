@@ -1,6 +1,6 @@
 """Which days Dagster has in hand at this moment, so that the schedule launches none of them twice.
 
-Here: runs that wait, or began a short time ago. Not here: how runs ended (``attempts``).
+Here: runs that wait, or began a short time ago. Not here: how runs ended (``last_runs``).
 """
 
 from collections.abc import Collection
@@ -42,7 +42,7 @@ class DaysInFlight:
 def days_in_flight(
     instance: dg.DagsterInstance, dataset: Dataset, keys: Collection[dg.AssetKey], now: datetime
 ) -> DaysInFlight:
-    """The days that a run of a dataset's assets waits for, or began within six hours.
+    """Days of runs that are queued, or began in the last six hours.
 
     Args:
         instance: Dagster's records.

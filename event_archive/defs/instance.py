@@ -1,6 +1,7 @@
 """Dagster's instance. Here: where Dagster keeps its own records, for ``dagster.yaml``, which knows no conditions.
 
-Not here: the instance's other settings, which stand in ``dagster.yaml``; anything of events.
+Not here: the instance's other settings, which stand in ``dagster.yaml``; opening the instance in a command, and what
+its errors mean (``records``).
 
 ``storage: {custom: ...}`` in ``dagster.yaml`` cannot do this: a custom storage never learns the folder in which SQLite
 would lie. ``instance_class`` supplies the defaults, so the instance's reference, which run workers are started with,

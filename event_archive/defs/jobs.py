@@ -1,4 +1,7 @@
-"""The jobs: the nightly one of the three assets of one day, and the restore."""
+"""The jobs: the nightly one of the three assets of one day, and the restore.
+
+Not here: when they run (``schedules``, ``sensors``), the jobs of upkeep.
+"""
 
 from collections.abc import Sequence
 

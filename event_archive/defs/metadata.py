@@ -1,7 +1,7 @@
 """What a materialization records of a day, the same for the assets and for what the command line reports.
 
-Here: names and types of the metadata, which are part of the contract (DESIGN, section 6). Not here: recording it; what
-the gate makes of it (``domain.record``).
+Here: names and types of the metadata, which users' scripts rely on. Not here: recording it; what the gate makes of it
+(``domain.record``).
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,7 @@
-"""One partition a UTC day, from the first that is archived to the youngest that may be aged."""
+"""One partition a UTC day, from the first that is archived to the youngest that may be aged.
+
+Not here: whether a day is aged, which the operations decide (``domain.days``).
+"""
 
 import dagster as dg
 

@@ -1,4 +1,7 @@
-"""The first rows of a day's file as a Markdown table, for people who look at a partition."""
+"""The first rows of a day's file as a Markdown table, for people who look at a partition.
+
+Not here: recording it (``metadata``). Nothing but this and the file shows values of rows.
+"""
 
 import csv
 import io
@@ -15,8 +18,10 @@ from event_archive.operations.archive import ArchivedDay
 
 logger = logging.getLogger(__name__)
 
+# Enough to see what the rows are like, and narrow enough for the page. It is kept with every materialization.
 _ROWS = 5
 _CELL_CHARACTERS = 60
+# One small request holds five rows of most tables; where it does not, the preview shows fewer.
 _HEAD_BYTES = 64 * 1024
 
 

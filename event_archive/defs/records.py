@@ -1,6 +1,7 @@
 """Dagster's own records, opened for a command: the instance of DAGSTER_HOME, and what to say where it fails.
 
-Here: opening them, and the words of their errors. Not here: what is read from them or written to them.
+Here: opening them, and the words of their errors. Not here: what is read from them or written to them; where they lie
+(``instance``, the class that ``dagster.yaml`` names); what an archive recorded of a file (``domain.record``).
 """
 
 from collections.abc import Iterator
@@ -53,8 +54,8 @@ def records_errors() -> tuple[type[Exception], ...]:
 def out_of_reach(error: BaseException) -> RecordsError:
     """The error that people see for one of ``records_errors()``."""
     return RecordsError(
-        f"Dagster's own records are out of reach: {words(error)}. See to DAGSTER_HOME, the dagster.yaml in it, and "
-        "the DAGSTER_PG_ variables."
+        f"Dagster's own records are out of reach: {words(error)}. Check DAGSTER_HOME, the dagster.yaml in it, and the "
+        "DAGSTER_PG_ variables."
     )
 
 
@@ -67,7 +68,7 @@ def unwritable(error: BaseException, subject: str) -> RecordsError:
     """
     return RecordsError(
         f"{subject}: what was done to this day could not be written to Dagster's records: {words(error)}. No row was "
-        "deleted that is not in the day's file. See to DAGSTER_HOME, then run the day again, which records it."
+        "deleted that is not in the day's file. Check DAGSTER_HOME, then run the day again, which records it."
     )
 
 

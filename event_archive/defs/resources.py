@@ -2,6 +2,7 @@
 
 They hold no configuration of their own: what they reach is in the environment, read when it is needed. So no secret
 ever enters Dagster's run configuration, its database or its UI, and definitions load where no secret is.
+Not here: how services are made of settings (``config.services``).
 """
 
 from contextlib import AbstractContextManager

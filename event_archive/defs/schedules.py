@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from event_archive.config.environment import Settings
-from event_archive.defs.attempts import TICK_TAG, last_attempts
 from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import UnresolvedAssetJobDefinition, is_valid_cron_schedule
+from event_archive.defs.last_runs import TICK_TAG, last_attempts
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import ConfigurationError, EventArchiveError
@@ -32,7 +32,7 @@ def build_schedule(
     max_days_per_run: int,
     cron: str,
 ) -> dg.ScheduleDefinition:
-    """``archive_daily``: a run for every aged day that still holds rows, at most ``max_days_per_run`` a tick.
+    """``archive_daily``: a run for every aged day that still has rows, at most ``max_days_per_run`` a tick.
 
     Args:
         dataset: whose days.
@@ -53,7 +53,7 @@ def build_schedule(
         cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Archives and purges every aged day that still holds rows.",
+        description="Archives and purges every aged day that still has rows.",
     )
     def archive_daily(
         context: dg.ScheduleEvaluationContext, postgres: PostgresResource
@@ -65,16 +65,16 @@ def build_schedule(
         attempts = last_attempts(context.instance, dataset, idle)
         chosen = plan(idle, attempts, found.held, now=now, most=max_days_per_run)
         context.log.info(
-            "%d aged days hold rows; %d of them have a run in flight; launching %d",
+            "%d aged days have rows; %d of them have a run in flight; launching %d",
             len(found.days),
             len(found.days) - len(idle),
             len(chosen),
         )
         if not chosen:
             return dg.SkipReason(
-                f"{len(found.days)} aged days hold rows, all with a run in flight"
+                f"{len(found.days)} aged days have rows, all with a run in flight"
                 if found.days
-                else "no aged day holds rows"
+                else "no aged day has rows"
             )
         tick = now.isoformat(timespec="seconds")
         # Of one tick, Dagster launches a key once, even where the daemon died in its midst; the next tick has its own.

@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from event_archive.config.environment import Settings
-from event_archive.defs.attempts import last_runs
 from event_archive.defs.failures import INTERRUPTED, failure_of_run
 from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import (
@@ -19,6 +18,7 @@ from event_archive.defs.internals import (
     AssetPartitionStatus,
     UnresolvedAssetJobDefinition,
 )
+from event_archive.defs.last_runs import last_runs
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
@@ -27,6 +27,7 @@ from event_archive.observability.alerts import FailedDay, failure_message, post,
 
 _NO_WEBHOOK = "ALERT_WEBHOOK_URL is not set: nobody is alerted"
 _UNKNOWN = "a crash, or an error that event_archive does not know: see the run"
+# A sensor has a minute, and each run's events are read; what is left comes a minute later.
 _MOST_RUNS = 50
 _LEFT_FAILED_EVERY = timedelta(hours=24)
 
@@ -73,7 +74,7 @@ def _failed_days(
         minimum_interval_seconds=3600,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Once a day: alerts of days that are left failed, and runs those again that hold no rows any more, which "
+            "Once a day: alerts of days that are left failed, and runs those again that have no rows any more, which "
             "the schedule never would."
         ),
     )
@@ -100,7 +101,7 @@ def _alert(dataset: Dataset, days: list[date]) -> None:
     url = Settings.load().alert_webhook_url
     if days and url:
         left = [FailedDay(day.isoformat(), "left failed") for day in days]
-        message = failure_message(str(dataset.table), left, "They are tried again every night while they hold rows.")
+        message = failure_message(str(dataset.table), left, "They are tried again every night while they have rows.")
         post_or_warn(url.get_secret_value(), message)
 
 

@@ -1,4 +1,7 @@
-"""What keeps the installation itself in order: the checks of the whole table, and Dagster's own records, pruned."""
+"""What keeps the installation itself in order: the checks of the whole table, and Dagster's own records, pruned.
+
+Not here: the checks (``checks``), the schedule of the archive job.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,7 +22,7 @@ class PruneConfig(dg.Config):
     """Run configuration of ``prune_job``."""
 
     older_than_days: int = 90
-    """Runs that ended before that are pruned."""
+    """Runs that ended more than so many days ago are pruned."""
 
 
 def build_upkeep(dataset: Dataset, table_checks: Sequence[dg.AssetChecksDefinition]) -> list[dg.ScheduleDefinition]:

@@ -1,4 +1,5 @@
-"""What ``event-archive doctor`` looks at, and in which order. How findings are shown does not belong here.
+"""What ``event-archive doctor`` looks at, and in which order. Not here: Dagster's topics
+(``defs.doctor``), how findings are shown.
 
 The doctor changes nothing in the database. In the lake it leaves nothing, unless deleting is forbidden there; it makes
 the container or folder where that is missing, as the first run would. Every wait is bounded.

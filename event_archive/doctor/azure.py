@@ -42,7 +42,7 @@ def lacks_container(
     code = ask(_where(container), look)
     if code is None:
         raise RefusedError(
-            f"{_where(container)}: what answers there is no Blob service. See to AZURE_STORAGE_ACCOUNT_URL, or to "
+            f"{_where(container)}: what answers there is no Blob service. Check AZURE_STORAGE_ACCOUNT_URL, or "
             "BlobEndpoint in AZURE_STORAGE_CONNECTION_STRING."
         )
     return code == StorageErrorCode.CONTAINER_NOT_FOUND

@@ -20,7 +20,7 @@ def triggers(connection: Connection, oid: int) -> Finding:
         "triggers",
         "warning",
         f"fires on DELETE: {named}. It may change other rows, which no file holds",
-        "See what it does. Let it do nothing where application_name is event_archive, or disable it.",
+        "Check what it does. Let it do nothing where application_name is event_archive, or disable it.",
     )
 
 

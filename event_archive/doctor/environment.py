@@ -33,8 +33,8 @@ def settings(patient: Patient) -> Iterator[Finding]:
         remarks.append("DRY_RUN is set, so nothing is ever deleted")
         remedies.append("Unset DRY_RUN when the trial is over.")
     for name, meant in misspelt():
-        remarks.append(f"{name} is set, which nobody reads")
-        remedies.append(f"Is {meant} meant?")
+        remarks.append(f"{name} is no variable of event_archive")
+        remedies.append(f"Did you mean {meant}?")
     found = f"{dataset.table} by {dataset.time_column}, older than {dataset.retention}, from {dataset.start} on"
     yield Finding("settings", "warning" if remarks else "good", "; ".join([found, *remarks]), " ".join(remedies))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
@@ -42,8 +42,13 @@ def lake(patient: Patient) -> Iterator[Finding]:
     with services.lake(settings) as opened:
         if isinstance(opened, LocalLake):
             yield from _folder(opened, dataset, probe, settings.archive_local_path or Path())
-        else:
-            yield from _azure(cast("AzureLake", opened), dataset, probe, patient)
+            return
+        # Late, since Azure's client takes long to import.
+        from event_archive.lake.azure.container import AzureLake
+
+        if not isinstance(opened, AzureLake):
+            raise TypeError(f"the doctor does not know a lake of type {type(opened).__name__}")
+        yield from _azure(opened, dataset, probe, patient)
 
 
 def _folder(opened: LocalLake, dataset: Dataset, probe: str, root: Path) -> Iterator[Finding]:
@@ -121,7 +126,7 @@ def _unsound(what: str) -> Finding:
         "bad",
         f"the lake does not give back what was written, or takes {what} though its condition (If-Match, If-None-Match) "
         "does not hold: two runs could overwrite each other",
-        "See what stands between here and the store: a proxy, a gateway, an emulator.",
+        "Check what stands between here and the store: a proxy, a gateway, an emulator.",
     )
 
 

@@ -38,8 +38,8 @@ def reading(database: Postgres, subject: str) -> Iterator[Connection]:
     Raises:
         UnreachableError, RefusedError, BusyError: as PostgreSQL says.
     """
-    patient = replace(database, lock_timeout_seconds=_LOCK_TIMEOUT_SECONDS)
-    with patient.transaction(
+    impatient = replace(database, lock_timeout_seconds=_LOCK_TIMEOUT_SECONDS)
+    with impatient.transaction(
         subject, statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS, advice=ARCHIVE_ADVICE
     ) as connection:
         connection.execute("SET TRANSACTION READ ONLY")
@@ -162,6 +162,6 @@ def _replica(connection: Connection, same_shape: bool, written: str | None) -> F
             "replica",
             "warning",
             f"the standby is {lag.bytes:,.0f} bytes and {lag.seconds:,.0f} s behind",
-            "See whether it still streams (pg_stat_wal_receiver). What it lacks, the next run appends.",
+            "Check that it still streams (pg_stat_wal_receiver). What it lacks, the next run appends.",
         )
     return Finding("replica", "good", f"a standby, {max(lag.bytes, 0):,.0f} bytes behind")

@@ -67,5 +67,5 @@ def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
         "warning",
         f"sessions begin in {zone}, so that the default of {quoted(shape.dataset.time_column)}, {default}, is local "
         "time where the writer does not say otherwise; it is archived as if it were UTC",
-        "See that writers set the time in UTC, or make the column timestamptz.",
+        "Check that writers set the time in UTC, or make the column timestamptz.",
     )

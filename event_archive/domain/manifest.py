@@ -22,13 +22,14 @@ class Manifest:
 
     Attributes:
         table: as ``TableName`` prints it.
-        rows: records in the file, the header not counted, superseded rows counted.
+        rows: rows in the file, the header not counted, superseded rows counted.
         bytes: length of the file.
         sha256: of the whole file, hex.
-        columns: ``columns_hash`` of the header.
-        version: of this record's form.
-        types: ``columns_hash`` of the types that the columns had when the rows were written; empty where they are not
-            known, or were not the same for all rows. Rows that were written as today's types lose nothing as such.
+        columns: a hash: ``names_hash`` of the header. The field's name is the stored one.
+        version: of the manifest's form.
+        types: a hash: ``names_hash`` of the types that the columns had when the rows were written; empty where they are
+            not known, or were not the same for all rows. Where they equal today's types, restoring loses nothing, and
+            the check for losses is skipped.
     """
 
     table: str
@@ -111,8 +112,8 @@ class Manifest:
             raise contradiction(file, f"its manifest says {expected}; it holds {read}")
 
 
-def columns_hash(names: Sequence[str]) -> str:
-    """A hash of a header, or of its columns' types, order included: SHA-256 of the names as a JSON array, hex."""
+def names_hash(names: Sequence[str]) -> str:
+    """A hash of names in their order, of a header's columns or of their types: SHA-256 of a JSON array, hex."""
     return hashlib.sha256(json.dumps(list(names), ensure_ascii=True).encode()).hexdigest()
 
 
@@ -132,7 +133,7 @@ class Hashes:
 
     def manifest(self, table: str, columns: Sequence[str], rows: int, *, types: str = "") -> Manifest:
         """The manifest of a file of these bytes."""
-        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), columns_hash(columns), types=types)
+        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), names_hash(columns), types=types)
 
     def copy(self) -> "Hashes":
         """A copy, which goes on from here by itself."""

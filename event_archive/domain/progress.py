@@ -1,6 +1,5 @@
 """The progress of an operation: its phases, and who is told of them. Not here: how it is shown."""
 
-import time
 from typing import Literal, Protocol
 
 Phase = Literal[
@@ -37,32 +36,3 @@ class NoProgress:
 
 
 NO_PROGRESS = NoProgress()
-
-
-class PacedExport:
-    """A ``Progress`` that slows an export down: rows are exported no faster than so many bytes a second.
-
-    Args:
-        progress: is told the same.
-        bytes_per_second: the pace.
-    """
-
-    def __init__(self, progress: Progress, bytes_per_second: int) -> None:
-        self._progress = progress
-        self._bytes_per_second = bytes_per_second
-        self._exporting = False
-        self._started = time.monotonic()
-        self._bytes = 0
-
-    def begin(self, phase: Phase, *, total_bytes: int | None = None) -> None:
-        """Begins a phase; only an export is slowed down."""
-        self._progress.begin(phase, total_bytes=total_bytes)
-        self._exporting = phase == "exporting"
-        self._started, self._bytes = time.monotonic(), 0
-
-    def advance(self, rows: int, size_bytes: int) -> None:
-        """Waits as long as the pace demands."""
-        self._progress.advance(rows, size_bytes)
-        if self._exporting:
-            self._bytes += size_bytes
-            time.sleep(max(0.0, self._started + self._bytes / self._bytes_per_second - time.monotonic()))

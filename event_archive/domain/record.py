@@ -1,4 +1,7 @@
-"""What was recorded of a day's file when it was archived: the gate of a purge. Not here: comparing it with the file."""
+"""The archive's record: what was recorded of a day's file when it was archived. A purge's gate compares the two.
+
+Not here: the gate (``operations.purge``), where records are kept.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,5 +41,6 @@ class Record:
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(
                 f"The latest materialization of archive_csv for this day lacks its metadata ({error}): it was recorded "
-                "by hand. Nothing was deleted. Materialize archive_csv of this day again."
+                "by hand. Nothing was deleted. Archive the day again: event-archive run DAY, or materialize "
+                "archive_csv."
             ) from None

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 MAX_METADATA_BYTES = 8 * 1024
-"""Azure's limit on all names and values of one blob."""
+"""For all names and values of one file: the least that any lake here takes; today Azure's."""
 
 _METADATA_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _METADATA_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?|")

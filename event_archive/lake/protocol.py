@@ -2,6 +2,9 @@
 
 A write is atomic and conditional: it makes a new file, replaces the file that was stat'ed, or appends to it. Readers
 see the file before or the file after, never a torn one.
+
+A new kind: a package here, ``config/services.py``, ``doctor/lakes.py``; held to this protocol by
+``test_lake_contract.py``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +14,7 @@ from datetime import datetime
 from typing import Protocol
 
 CONTENT_TYPE = "text/csv; charset=utf-8"
-"""Set on every file, for those who download it."""
+"""Set on every file, for those who download it: nearly all are CSV. The few others are read by this program alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,10 @@
 
 The planner needs it, so that no day starves another. It lies in the lake, beside the files, since a CronJob has no disk
 of its own; hidden from globs of the files by the underscore at the start of its name. It only orders days: without it,
-or with another one, the same days are done. Not here: how Dagster's schedule remembers, which has its runs' records.
+or with another one, the same days are done. Not here: how Dagster's schedule remembers (``defs.last_runs``).
+
+A day is tried when a run begins it, unless the run is dry. It failed where it ended with an error; a day that was
+stopped, that is held, or that another command was working on, is tried and did not fail. The schedule counts otherwise.
 """
 
 import json
@@ -55,7 +58,7 @@ def remember(
         at: when it began, ISO 8601.
         days_left: the days that the run was to do and did not come to. Where there are none, every day has had its
             turn, and only those that failed are remembered.
-        complete: the run was to do every day that holds rows, and not some that a person named.
+        complete: the run was to do every day that has rows, and not some that a person named.
     """
     try:
         _remember(dataset, lake, totals, at=at, days_left=days_left, complete=complete)

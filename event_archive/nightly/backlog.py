@@ -1,4 +1,4 @@
-"""What the table still holds: which aged days, how many rows, and rows of no day. Only reads.
+"""What the table still has: which aged days, how many rows, and rows of no day. Only reads.
 
 Here: the questions of the schedule, the command line and ``aged_events``. Not here: what is done about the answers.
 """
@@ -31,7 +31,9 @@ from event_archive.table.shape import Table, reflect
 
 logger = logging.getLogger(__name__)
 
-_PROBE_SECONDS, _PROBES_SECONDS = 10, 20
+# A sensor asks, which Dagster gives a minute: the last probe may begin when all have taken 20 s, and take 10 s more.
+_ONE_PROBE_SECONDS = 10
+_ALL_PROBES_SECONDS = 20
 
 
 def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
@@ -52,8 +54,8 @@ class DaysToDo:
     """What is left to do.
 
     Attributes:
-        days: aged days that hold rows, oldest first.
-        held: days that are held, whether they hold rows or not.
+        days: aged days that have rows, oldest first.
+        held: days that are held, whether they have rows or not.
     """
 
     days: list[date]
@@ -61,7 +63,7 @@ class DaysToDo:
 
 
 def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> DaysToDo:
-    """The aged days that still hold rows, and the held ones, as of one transaction. Rows of no day are reported.
+    """The aged days that still have rows, and the held ones, as of one transaction. Rows of no day are reported.
 
     Args:
         dataset: whose table it is.
@@ -86,7 +88,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
         if table is None or table.time_indexed:
             raise
         raise BusyError(
-            f"{dataset.table}: finding the days that hold rows took longer than {timeout_seconds:g} s, because no "
+            f"{dataset.table}: finding the days that have rows took longer than {timeout_seconds:g} s, because no "
             f"index begins with the time column. Create it: {table.missing_index()};"
         ) from error
     left_seconds = max(1.0, timeout_seconds - (time.monotonic() - started)) if timeout_seconds else 0
@@ -95,24 +97,24 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
 
 
 def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres) -> list[date]:
-    """Those of some days that hold no row, in their order; a probe of the index each, where there is one.
+    """Those of some days that have no row, in their order; a probe of the index each, where there is one.
 
     What is not known after half a minute is left out.
 
     Raises:
         RefusedError, UnreachableError: as PostgreSQL says.
     """
-    until, empty = time.monotonic() + _PROBES_SECONDS, list[date]()
+    until, empty = time.monotonic() + _ALL_PROBES_SECONDS, list[date]()
     try:
         with postgres.transaction(
-            str(dataset.table), statement_timeout_seconds=_PROBE_SECONDS, advice=ARCHIVE_ADVICE
+            str(dataset.table), statement_timeout_seconds=_ONE_PROBE_SECONDS, advice=ARCHIVE_ADVICE
         ) as connection:
             table = reflect(connection, dataset)
             for day in takewhile(lambda _: time.monotonic() < until, days):
                 if not has_rows(connection, table, day):
                     empty.append(day)
     except BusyError as error:
-        logger.warning("whether days hold rows could not be seen in time: %s", error)
+        logger.warning("whether days have rows could not be seen in time: %s", error)
     return empty
 
 
@@ -142,10 +144,10 @@ def orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float = 0)
 
 @dataclass(frozen=True, slots=True)
 class AgedDays:
-    """What a table holds of aged days.
+    """What a table has of aged days, held ones among them; not the backlog, which is what of it is late.
 
     Attributes:
-        rows: of each day that holds any.
+        rows: of each day that has any.
         held: the days that are held.
         orphans: rows that no day will ever archive.
     """
@@ -156,7 +158,7 @@ class AgedDays:
 
 
 def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> AgedDays:
-    """How many rows each aged day holds.
+    """How many rows each aged day has.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
@@ -169,13 +171,13 @@ def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> Ag
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Days that ought to be done: they came of age some time ago, hold rows, and are not held.
+    """Days that ought to be done: they came of age some time ago, have rows, and are not held.
 
     Attributes:
         days: how many.
-        rows: that they hold.
+        rows: that they have.
         oldest: the first of them; None where there is none.
-        held_days: days of that age that hold rows because somebody holds them.
+        held_days: days of that age that have rows because somebody holds them.
     """
 
     days: int
@@ -188,16 +190,16 @@ class Backlog:
         if not self.days:
             return ""
         days = counted(
-            self.days, f"aged day since {self.oldest} still holds", f"aged days since {self.oldest} still hold"
+            self.days, f"aged day since {self.oldest} still has", f"aged days since {self.oldest} still have"
         )
         return (
             f"{dataset.table}: {days} {counted(self.rows, 'row', 'rows')}. "
-            "See whether the schedule is on and their runs failed; raise MAX_DAYS_PER_RUN if they are only many."
+            "Check that the schedule is on and no run fails; if there are just too many days, raise MAX_DAYS_PER_RUN."
         )
 
 
 def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: int) -> Backlog:
-    """The days that came of age more than ``grace_days`` ago and still hold rows.
+    """The days that came of age more than ``grace_days`` ago and still have rows.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
@@ -214,7 +216,7 @@ def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
     """A sentence about rows that no day will ever archive, and what to do about them."""
     parts = []
     if orphans.before_start + orphans.not_finite >= MOST_ORPHANS:
-        parts.append("there are more than these")
+        parts.append(f"at least {MOST_ORPHANS:,} rows are of no day")
     if orphans.before_start:
         parts.append(
             f"{counted(orphans.before_start, 'row lies', 'rows lie')} before the first day that is archived, "

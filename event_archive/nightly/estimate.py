@@ -11,7 +11,7 @@ from event_archive.domain.dataset import Dataset
 from event_archive.errors import EventArchiveError
 from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.table.rows import rows_by_day
-from event_archive.table.shape import SOURCE, Table, reflect
+from event_archive.table.shape import TABLE_ALIAS, Table, reflect
 
 logger = logging.getLogger(__name__)
 
@@ -72,5 +72,5 @@ def _bytes_per_row(connection: Connection, table: Table, day: date) -> float:
     query = sql.SQL(
         "SELECT avg(octet_length({src}::text) - 1) FROM (SELECT * FROM {table} AS {src} WHERE {window} LIMIT {most}) "
         "AS {src}"
-    ).format(src=SOURCE, table=table.identifier, window=table.within(day, day), most=sql.Literal(_SAMPLE_ROWS))
+    ).format(src=TABLE_ALIAS, table=table.identifier, window=table.within(day, day), most=sql.Literal(_SAMPLE_ROWS))
     return float(one(connection, query)[0] or 0)

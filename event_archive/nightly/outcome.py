@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from event_archive.errors import EventArchiveError
 
 if TYPE_CHECKING:
-    # `days` reads what was tried, and needs no operation for it.
+    # event-archive days imports this through attempts, and must not load operations.
     from event_archive.operations.archive import ArchivedDay
     from event_archive.operations.purge import PurgedDay
 
@@ -19,7 +19,7 @@ class DayOutcome:
     Attributes:
         day: the day.
         seconds: the whole day.
-        rows: records in the day's file; ``rows_appended`` of them were written by this run.
+        rows: rows in the day's file; ``rows_appended`` of them were written by this run.
         bytes: of the file.
         deleted: rows deleted; 0 in a dry run.
         proven: rows that were read back identical: what is deleted where the run is not dry.

@@ -1,20 +1,20 @@
 """In which order days are done: the one planner of the schedule and the command line.
 
-Here: the order, a pure function of the days, how each was last tried, and the hour. Not here: which days hold rows
+Here: the order, a pure function of the days, how each was last tried, and the hour. Not here: which days have rows
 (``backlog``), doing them, how long a run may take.
 
 The order is fair wherever it is cut, since a limit on slots or a time budget cuts it anywhere after the first day.
-Three queues share the places: days never tried, oldest first; days tried before, dry runs among them, and days whose
-last try failed, both with the least recently tried first. A day that fails, or fills up again every night, goes to the
-end of its queue when it is tried.
+Three queues share the places: days never tried, oldest first; days tried before, and days whose last try failed, both
+with the least recently tried first. A day that fails, or fills up again every night, goes to the end of its queue when
+it is tried. What counts as a try, and as a failure, is said in the two modules that remember: ``defs.last_runs``
+(schedule) and ``nightly.attempts`` (command line).
 
 Of every five places, one belongs to the days that failed and one to the days tried before; where a queue is empty, the
 others take its places. Which of the five it is moves on by the hour of the run: a nightly run comes 24 hours later,
 24 mod 5 is 4, so within five nights even a run of one day has served each queue. So do hourly and weekly runs. That
-takes no memory, which a limit of one day a night would otherwise need. With *n* days in it and at least one day a run,
-a queue of failed or tried days has had all of them within ``5 * n`` runs; the queue of new days, which owns three
-places in five, within five runs for each three of them. (A period that is a multiple of five hours, like five days,
-moves on only where its rhythm breaks: at the turn of a day or a month.)
+takes no memory, which a limit of one day a night would otherwise need. A queue of *n* failed or tried days has had all
+its days within ``5 * n`` runs; new days get at least three in five runs. Exception: runs every 5, 10, ... hours start
+at the same place each time.
 
 Held days come after all others: nothing can be deleted there, so they must keep nobody waiting.
 """
@@ -27,7 +27,11 @@ from datetime import date, datetime
 from event_archive.domain.days import ONE_HOUR
 
 CYCLE = 5
-"""Places in which each queue has one of its own. It must not divide 24, or a nightly run would never move on."""
+"""Places that the queues share: failed and tried days have one place each, new days the rest.
+
+It must have no factor in common with 24, or a nightly run would not come to every place.
+"""
+# Not side by side: of any two places in a row, one is a new day's.
 _PLACE_OF_FAILED, _PLACE_OF_TRIED = 0, 2
 
 
@@ -37,7 +41,7 @@ class Attempt:
 
     Attributes:
         at: the run or tick that tried it, ISO 8601 in UTC with seconds; empty where it never was.
-        failed: it failed or was cancelled.
+        failed: that try failed.
     """
 
     at: str = ""
@@ -58,7 +62,7 @@ def plan(
     """The days in the order in which they are to be done; every prefix of it is fair.
 
     Args:
-        days: that hold rows and that nobody has in hand.
+        days: that have rows and that nobody has in hand.
         attempts: how days were last tried; days that are missing here never were.
         held: days that are not purged at present.
         now: when this run begins, aware; runs of one schedule pass the time of their tick.

@@ -25,10 +25,10 @@ from event_archive.lake.protocol import Lake
 from event_archive.nightly.attempts import remember
 from event_archive.nightly.backlog import aged_rows
 from event_archive.nightly.outcome import DayOutcome, Totals
+from event_archive.nightly.replicas import await_replicas
 from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive.operations.purge import PurgedDay, purge_day
 from event_archive.operations.site import Site
-from event_archive.postgres.replicas import await_replicas
 from event_archive.table.rows import RowsOfDay
 from event_archive.table.shape import shape_if_any
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_SECONDS = (15, 30)
-"""As the assets' retry policy has it: a restart of PostgreSQL or a lock of a migration is over by then."""
+"""As ``defs.failures.RETRY_SECONDS``: a restart of PostgreSQL or a lock of a migration is over by then."""
 
 Result = TypeVar("Result")
 
@@ -103,7 +103,7 @@ class Night:
     """How the days of one run are done.
 
     Attributes:
-        site: the dataset in its place.
+        site: the dataset, with its database and its lake.
         observer: told how the run goes.
         dry_run: everything but the commit.
         verify: each file is read by ``verify`` as well, when its day is purged.
@@ -134,7 +134,8 @@ def run_days(
         night: how.
         days: which, in this order.
         totals: the sums, filled in as the days go.
-        budget: no day begins later than that; the first always does, or a short budget would never come to an end.
+        budget: once it has passed, no day begins; the first always does, or a budget shorter than one day's work would
+            never get anywhere.
         started: when the budget began, by ``time.monotonic``.
         complete: these are all the days that there are to do, and not some that a person named.
 
@@ -256,7 +257,7 @@ def _stop_if_requested(night: Night) -> None:
 
 
 def _services_answer(site: Site) -> bool:
-    """Whether PostgreSQL and the lake answer at all: then an outage was of one day, whatever broke its connection."""
+    """Whether PostgreSQL and the lake answer: then the outage concerned one day only."""
     try:
         with site.postgres.transaction(str(site.dataset.table)) as connection:
             connection.execute("SELECT 1")

@@ -15,11 +15,15 @@ from event_archive.errors import EventArchiveError, RefusedError, UnreachableErr
 
 logger = logging.getLogger(__name__)
 
+# With three attempts, a run ends within a minute even where the webhook never answers.
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5, 10
 # Not urllib3's retries, which log the URL.
 _ATTEMPTS = 3
+# The first status that is no success; redirects are not followed.
 _MULTIPLE_CHOICES = 300
-_PASSING = (429, 500, 502, 503, 504)
+# Throttled, or out of order for the moment: the next attempt may be taken.
+_TRANSIENT_STATUS = (429, 500, 502, 503, 504)
+# At most 5,000 characters of causes: Teams refuses messages beyond 28 kB, and nobody reads more in a channel.
 _MOST_DAYS, _MOST_CAUSES, _MOST_CHARACTERS = 10, 5, 1_000
 # Workflows, which took over from Teams' connectors, take Adaptive Cards alone; everybody else takes {"text": ...}.
 _TEAMS = re.compile(r"(^|\.)(logic\.azure\.com|api\.powerplatform\.com|webhook\.office\.com)$")
@@ -89,7 +93,7 @@ def post(url: str, message: str) -> None:
             if answer.status_code < _MULTIPLE_CHOICES:
                 return
             problem = f"answers {answer.status_code}"
-            if answer.status_code not in _PASSING:
+            if answer.status_code not in _TRANSIENT_STATUS:
                 raise RefusedError(f"ALERT_WEBHOOK_URL {problem}: it does not take the message. Check it.")
         if attempt < _ATTEMPTS:
             time.sleep(attempt)

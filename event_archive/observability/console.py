@@ -150,7 +150,7 @@ class ConsoleDisplay:
 
 def _remark(outcome: DayOutcome) -> str:
     if outcome.outcome == "locked":
-        return "another run holds this day"
+        return "another command is working on this day"
     if outcome.outcome == "held":
         return f"held, not purged: {outcome.reason}"
     if outcome.outcome == "dry run":

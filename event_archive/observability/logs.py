@@ -1,7 +1,6 @@
 """How log lines look. Here: the handler of the ``event_archive`` logger. Not here: what is logged, and results.
 
-Under Dagster, and of ``event-archive run``, which nobody watches, they go to standard output; else to standard error,
-since standard output is the result.
+As JSON under Dagster and of ``event-archive run``: standard output; else standard error.
 """
 
 import json

@@ -20,9 +20,9 @@ _METRICS = {
     "event_archive_run_failed_days": "Days that failed in the last run",
     "event_archive_run_archived_rows": "Rows that the last run wrote to files",
     "event_archive_run_deleted_rows": "Rows that the last run deleted from the table",
-    "event_archive_backlog_days": "Aged days that still hold rows",
+    "event_archive_backlog_days": "Aged days that still have rows",
     "event_archive_backlog_rows": "Rows of aged days in the table",
-    "event_archive_backlog_oldest_timestamp_seconds": "Start of the oldest aged day that still holds rows; 0 for none",
+    "event_archive_backlog_oldest_timestamp_seconds": "Start of the oldest aged day that still has rows; 0 for none",
     "event_archive_drain_estimate_seconds": "How long the backlog takes at the last run's pace; NaN where unknown",
     "event_archive_orphan_rows": "Rows that no day will ever archive, at most 100,000 counted",
 }
@@ -50,14 +50,14 @@ class RunFigures:
     deleted_rows: int = 0
 
 
-def write(path: Path, table: str, run: RunFigures, backlog: AgedDays | None) -> None:
+def write(path: Path, table: str, run: RunFigures, aged: AgedDays | None) -> None:
     """Writes the metrics, all labelled with the table; the file appears whole or stays as it was.
 
     Args:
         path: of the file; its folder must exist.
         table: whose run.
         run: what it did.
-        backlog: what the table still holds; None where nobody could ask.
+        aged: what the table still has of aged days; None where nobody could ask.
 
     Raises:
         ConfigurationError: the file cannot be written.
@@ -75,8 +75,8 @@ def write(path: Path, table: str, run: RunFigures, backlog: AgedDays | None) -> 
         "event_archive_run_archived_rows": run.archived_rows,
         "event_archive_run_deleted_rows": run.deleted_rows,
     }
-    if backlog is not None:
-        rows, orphans = backlog.rows, backlog.orphans
+    if aged is not None:
+        rows, orphans = aged.rows, aged.orphans
         left = sum(rows.values())
         pace = run.deleted_rows / run.seconds if run.seconds else 0
         oldest = datetime.combine(min(rows), datetime.min.time(), run.ended.tzinfo).timestamp() if rows else 0

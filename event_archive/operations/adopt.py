@@ -1,4 +1,7 @@
-"""Accepts a file as it is, once a person has looked at it: gives it a new manifest and keeps its bytes."""
+"""Accepts a file as it is, once a person has looked at it: gives it a new manifest and keeps its bytes.
+
+Not here: how the file is read, taking over another tool's file (``archive`` does, at an append).
+"""
 
 import logging
 from datetime import date
@@ -18,10 +21,11 @@ logger = logging.getLogger(__name__)
 def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Manifest:
     """Gives the day's file a manifest of the bytes it has, and writes it in blocks that can be appended to.
 
-    This deletes nothing. A purge still compares every row, and first needs a new materialization of ``archive_csv``.
+    This deletes nothing. A purge still compares every row, and the day must be archived again first.
 
     Args:
-        site: the dataset in its place; its database loads the file to find out whether it is CSV, and of how many rows.
+        site: the dataset, with its database and its lake. The database loads the file to find out whether it is CSV,
+            and of how many rows.
         day: whose file.
         progress: is told of every block.
 

@@ -1,4 +1,4 @@
-"""Writes the rows of one aged day into the day's file. Deletes nothing.
+"""Writes the rows of one aged day into the day's file. Not here: deleting them, how the file is read back.
 
 The order makes it safe: first the file is stat'ed, then the rows are read, then the file is committed on condition that
 it is still the one that was stat'ed. So an older view of the table can never replace a newer file. A run that loses the
@@ -16,11 +16,11 @@ from datetime import date
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest
-from event_archive.domain.progress import NO_PROGRESS, PacedExport, Progress
+from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
 from event_archive.errors import FileChangedError, IntegrityError, LockedError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.export import Export, has_any, rows_of_day
+from event_archive.operations.export import Export, PacedExport, has_any, rows_of_day
 from event_archive.operations.loading import load
 from event_archive.operations.readback import Readback, types_hash
 from event_archive.operations.site import Site
@@ -63,12 +63,12 @@ class ArchivedDay:
 
     @property
     def rows(self) -> int:
-        """Records in the file."""
+        """Rows in the file."""
         return self.manifest.rows if self.manifest else 0
 
     @property
     def record(self) -> Record:
-        """The gate of a purge that follows in the same process; a materialization's metadata say the same."""
+        """The archive's record, for a purge in the same process; a materialization's metadata say the same."""
         return Record(self.etag, self.rows, self.manifest.bytes if self.manifest else 0, self.seconds)
 
 
@@ -86,7 +86,7 @@ def archive_day(
     """Brings the day's file up to date with the table: writes a new file, appends to it, or leaves it unread.
 
     Args:
-        site: the dataset in its place. What a lagging replica lacks, the next run appends.
+        site: the dataset, with its database and its lake. What a lagging replica lacks, the next run appends.
         day: must be aged by this machine's clock.
         max_bytes_per_second: read rows no faster than that. A slower read keeps its snapshot for longer.
         progress: is told of every piece.
@@ -95,7 +95,7 @@ def archive_day(
         NotAgedError: the day is too young, or before the first that is archived.
         IntegrityError: the file contradicts its manifest.
         FileChangedError: three races for the file were lost.
-        LockedError: the day's file is another tool's, and another run holds the day.
+        LockedError: the day's file is another tool's, and another command is working on the day.
         RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says.
     """
     started = time.monotonic()
@@ -140,8 +140,8 @@ def _write(
     free = lock_day(connection, dataset, day, shared=True)
     if not free:
         if manifest is None:
-            raise LockedError(f"{dataset.table}, {day}: another run holds this day; the next run goes on.")
-        logger.info("%s, %s: another run purges this day; its file stays as it is", dataset.table, day)
+            raise LockedError(f"{dataset.table}: another command is working on {day}; the next run goes on.")
+        logger.info("%s: another command is working on %s; its file stays as it is", dataset.table, day)
     late = free and has_rows(connection, table, day)
     if manifest and not late:
         return _Written(file, manifest, 0, table.columns)

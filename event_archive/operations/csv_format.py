@@ -85,5 +85,6 @@ def without_end_marker(blocks: Iterator[bytes], file: StoredFile) -> Iterator[by
             if (quotes + text.count(b'"', len(carry), match.start())) % 2 == 0:
                 raise contradiction(file, r"a line of it is \. alone, which PostgreSQL before 18 takes for its end")
         quotes += block.count(b'"')
+        # The marker's 5 bytes less one.
         carry = text[-4:]
         yield block

@@ -25,7 +25,7 @@ class Reading:
     """One pass over a file, with what it found. A second pass starts from nothing.
 
     Attributes:
-        rows: records read.
+        rows: rows read.
         bytes: bytes read.
         columns: the header.
         found: what looks odd about values, by kind.

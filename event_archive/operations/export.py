@@ -1,16 +1,17 @@
-"""A day's rows from PostgreSQL into an upload, as CSV: which rows, in which order. Not here: what for."""
+"""A day's rows from PostgreSQL into an upload, as CSV: which rows, in which order, how fast. Not here: what for."""
 
+import time
 from datetime import date
 
 from psycopg import sql
 
 from event_archive.domain.manifest import Hashes, Manifest
-from event_archive.domain.progress import Progress
+from event_archive.domain.progress import Phase, Progress
 from event_archive.lake.protocol import StoredFile, Upload
 from event_archive.operations.readback import Readback
 from event_archive.postgres.copy import copy_out
 from event_archive.postgres.session import Connection
-from event_archive.table.shape import SOURCE, Table
+from event_archive.table.shape import TABLE_ALIAS, Table
 
 
 class Export:
@@ -48,20 +49,49 @@ class Export:
         return self._upload.commit(manifest.to_metadata()), manifest
 
 
+class PacedExport:
+    """A ``Progress`` that slows an export down: rows are exported no faster than so many bytes a second.
+
+    Args:
+        progress: is told the same.
+        bytes_per_second: the pace.
+    """
+
+    def __init__(self, progress: Progress, bytes_per_second: int) -> None:
+        self._progress = progress
+        self._bytes_per_second = bytes_per_second
+        self._exporting = False
+        self._started = time.monotonic()
+        self._bytes = 0
+
+    def begin(self, phase: Phase, *, total_bytes: int | None = None) -> None:
+        """Begins a phase; only an export is slowed down."""
+        self._progress.begin(phase, total_bytes=total_bytes)
+        self._exporting = phase == "exporting"
+        self._started, self._bytes = time.monotonic(), 0
+
+    def advance(self, rows: int, size_bytes: int) -> None:
+        """Waits as long as the pace demands."""
+        self._progress.advance(rows, size_bytes)
+        if self._exporting:
+            self._bytes += size_bytes
+            time.sleep(max(0.0, self._started + self._bytes / self._bytes_per_second - time.monotonic()))
+
+
 def rows_of_day(table: Table, day: date, columns: tuple[str, ...], *, unless: Readback | None = None) -> sql.Composable:
     """The day's rows by time and key, in the order of ``columns``; without those that stand in the file already."""
     names = [
-        sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) if name in table.names else sql.SQL("NULL")
+        sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name)) if name in table.names else sql.SQL("NULL")
         for name in columns
     ]
-    order = [table.time, *(sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in table.key)]
+    order = [table.time, *(sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name)) for name in table.key)]
     condition = table.within(day, day)
     if unless:
         condition = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} WHERE {})").format(
             condition, unless.current, unless.identical
         )
     return sql.SQL("SELECT {} FROM {} AS {} WHERE {} ORDER BY {}").format(
-        sql.SQL(", ").join(names), table.identifier, SOURCE, condition, sql.SQL(", ").join(order)
+        sql.SQL(", ").join(names), table.identifier, TABLE_ALIAS, condition, sql.SQL(", ").join(order)
     )
 
 

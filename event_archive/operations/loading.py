@@ -19,10 +19,21 @@ from event_archive.postgres.copy import copy_in
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
 
-_END_MARKER_ENDS_BEFORE = 180000
+# From PostgreSQL 18 on, a line that is \. alone is data like any other.
+_END_MARKER_HARMLESS_SINCE = 180000
 _CONNECTION_LOST = "08"
-_NOT_THE_FILES_FAULT = (_CONNECTION_LOST, "25", "40", "42501", "53", "55", "57", "58", "XX")
-"""How the SQLSTATE of an error begins that says nothing against the file: of the server, the session or the role."""
+_NOT_THE_FILES_FAULT = (
+    _CONNECTION_LOST,
+    "25",  # invalid transaction state: read-only, cut off while idle
+    "40",  # transaction rollback: deadlock, serialization
+    "42501",  # insufficient privilege
+    "53",  # insufficient resources: disk, memory, connections
+    "55",  # object not in prerequisite state: a lock that is not available
+    "57",  # operator intervention: cancelled, shutting down
+    "58",  # system error: I/O
+    "XX",  # internal error
+)
+"""What the SQLSTATE of an error begins with that says nothing against the file."""
 
 
 def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, progress: Progress) -> Readback:
@@ -110,7 +121,7 @@ def copy_file(
             progress.advance(0, len(block))
 
     content = passing()
-    if connection.info.server_version < _END_MARKER_ENDS_BEFORE:
+    if connection.info.server_version < _END_MARKER_HARMLESS_SINCE:
         content = without_end_marker(content, file)
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true, ENCODING 'UTF8')").format(into, names)

@@ -3,7 +3,10 @@
 All in one transaction: see by the database's clock that the day is aged, lock the table's day, see that it is not held,
 read the file back into a temporary table, DELETE what is identical to it in key and every column, compare the counts,
 see that the file is still there, commit. It is READ COMMITTED, so that PostgreSQL compares a row that was updated
-meanwhile again in its new form, and leaves it.
+meanwhile again in its new form, and leaves it; and so that the look for a hold, after the lock, sees every hold that
+was committed before it (docs/decisions/0006).
+
+Not here: writing the file, how it is read back, when a purge is tried again.
 """
 
 import json
@@ -30,7 +33,7 @@ from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
 from event_archive.table.rows import count_day, has_rows
-from event_archive.table.shape import SOURCE, Table, reflect
+from event_archive.table.shape import TABLE_ALIAS, Table, reflect
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class PurgedDay:
         deleted: rows deleted; 0 in a dry run.
         proven: rows that were found in the file, identical in every column. A run that is not dry deletes them.
         left: rows of the day that stay, because the file does not hold them in their present form.
-        outcome: ``locked`` where another run holds the day and does the work; ``held`` where a person put a hold on it.
+        outcome: ``locked`` where another command is working on the day; ``held`` where a person put a hold on it.
         reason: why it is held.
         seconds: how long the call took.
     """
@@ -76,9 +79,9 @@ def purge_day(
     """Deletes those of the day's rows that the day's file holds, identical in every column.
 
     Args:
-        site: the dataset in its place.
+        site: the dataset, with its database and its lake.
         day: must be aged by the database's clock.
-        record: what the latest materialization of the day's archive says of its file.
+        record: what the day's latest archive recorded of its file.
         dry_run: do everything, then roll back instead of committing.
         message_prefix: begin with a logical decoding message of this prefix, so that consumers of a replication slot
             know these deletes from others.
@@ -95,7 +98,9 @@ def purge_day(
     outcome: Outcome = "purged"
     reason: str | None = None
     try:
-        with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
+        with site.postgres.transaction(
+            f"{dataset.table}, {day}", isolation="READ COMMITTED", advice=ARCHIVE_ADVICE
+        ) as connection:
             dataset.require_aged(day, one(connection, "SELECT pg_catalog.now()")[0])
             if not lock_day(connection, dataset, day):
                 outcome = "locked"
@@ -127,7 +132,7 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     table = reflect(connection, dataset, "delete")
     path = dataset.path(day)
     file = lake.stat(path)
-    _require_recorded(f"{dataset.table}, {day}", path, file, record)
+    _require_recorded(dataset, day, file, record)
     if not has_rows(connection, table, day):
         return 0, 0
     if file is None:
@@ -135,20 +140,20 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     manifest = Manifest.from_file(file, table=str(dataset.table))
     if manifest is None:
         raise IntegrityError(
-            f"{path}: another tool wrote it, for it has no manifest. Nothing was deleted. Materialize archive_csv of "
-            f"{day}: that takes it over."
+            f"{path}: another tool wrote it, for it has no manifest. Nothing was deleted. Archive the day again, "
+            f"which takes it over: event-archive run {day}, or materialize archive_csv."
         )
     readback = load(connection, table, lake, file, progress)
     manifest.require(file, readback.manifest)
     if readback.rows != record.rows:
         raise IntegrityError(
-            f"{path}: it holds {readback.rows} rows, the materialization of archive_csv says {record.rows}. Nothing "
-            f"was deleted. Materialize archive_csv of {day} again."
+            f"{path}: it has {readback.rows} rows, the day's latest archive recorded {record.rows}. Nothing was "
+            f"deleted. {_archive_again(day)}"
         )
     progress.begin("comparing and deleting")
     deleted = connection.execute(
         sql.SQL("DELETE FROM {} AS {} USING {} WHERE {} AND {}").format(
-            table.identifier, SOURCE, readback.current, table.within(day, day), readback.identical
+            table.identifier, TABLE_ALIAS, readback.current, table.within(day, day), readback.identical
         )
     ).rowcount
     current = readback.rows - readback.superseded
@@ -159,7 +164,7 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
         )
     left = _left(connection, table, day, readback)
     # Somebody may have taken the file away during a long DELETE. After this look, only the commit is left.
-    _require_recorded(f"{dataset.table}, {day}", path, lake.stat(path), record)
+    _require_recorded(dataset, day, lake.stat(path), record)
     return deleted, left
 
 
@@ -168,7 +173,7 @@ def _left(connection: Connection, table: Table, day: date, readback: Readback | 
     kept = 0
     if left and readback:
         query = sql.SQL("SELECT count(*) FROM {} AS {}, {} WHERE {} AND {}").format(
-            table.identifier, SOURCE, readback.current, table.within(day, day), readback.identical
+            table.identifier, TABLE_ALIAS, readback.current, table.within(day, day), readback.identical
         )
         kept = one(connection, query)[0]
     if kept:
@@ -188,23 +193,23 @@ def _left(connection: Connection, table: Table, day: date, readback: Readback | 
     return left
 
 
-def _require_recorded(subject: str, path: str, file: StoredFile | None, record: Record) -> None:
+def _require_recorded(dataset: Dataset, day: date, file: StoredFile | None, record: Record) -> None:
     """The gate: the file in the lake is the one that was recorded.
 
     Raises:
         IntegrityError: it is another one, or gone.
     """
-    found = file.etag if file else None
+    path, found = dataset.path(day), file.etag if file else None
     if found == record.etag:
         return
     if file is None:
-        problem = (
-            f"{path} is gone from the lake; the latest materialization of archive_csv recorded {record.rows} rows in it"
-        )
+        problem = f"{path} is gone from the lake; the day's latest archive recorded {record.rows} rows in it"
     elif record.etag is None:
-        problem = f"{path} is in the lake; the latest materialization of archive_csv found no rows and wrote no file"
+        problem = f"{path} is in the lake; the day's latest archive found no rows and wrote no file"
     else:
-        problem = f"{path} has ETag {found}; the latest materialization of archive_csv recorded {record.etag}"
-    raise IntegrityError(
-        f"{subject}: {problem}. Nothing was deleted. Materialize archive_csv of this day, then purged_events again."
-    )
+        problem = f"{path} has ETag {found}; the day's latest archive recorded {record.etag}"
+    raise IntegrityError(f"{dataset.table}, {day}: {problem}. Nothing was deleted. {_archive_again(day)}")
+
+
+def _archive_again(day: date) -> str:
+    return f"Archive the day again: event-archive run {day}, or materialize archive_csv, then purged_events."

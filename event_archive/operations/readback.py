@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from event_archive.domain.manifest import Hashes, Manifest, columns_hash
-from event_archive.table.shape import SOURCE, Table
+from event_archive.domain.manifest import Hashes, Manifest, names_hash
+from event_archive.table.shape import TABLE_ALIAS, Table
 
 READBACK = sql.Identifier("pg_temp", "event_archive_readback")
 """The temporary table that holds the file's rows."""
@@ -28,8 +28,8 @@ class Readback:
     Attributes:
         table: the table that is compared.
         columns: the file's header.
-        rows: records in the file, superseded ones included.
-        superseded: records that a later record of the same key replaces.
+        rows: rows in the file, superseded ones included.
+        superseded: rows that a later row of the same key replaces.
         as_text: the columns that were loaded as text, because not all values parse as the table's types.
         takes_more_rows: whether rows may be appended to the file's bytes as they are.
         hashes: of the bytes read; who appends goes on from a copy.
@@ -59,7 +59,7 @@ class Readback:
 
     @property
     def same_key(self) -> sql.Composable:
-        """The condition that ``SOURCE`` and a row of ``current`` have one key."""
+        """The condition that ``TABLE_ALIAS`` and a row of ``current`` have one key."""
         return sql.SQL(" AND ").join(
             sql.SQL("{} = {}.{}").format(self._source(name), ARCHIVED, sql.Identifier(f"key_{place}"))
             for place, name in enumerate(self.table.key)
@@ -67,7 +67,7 @@ class Readback:
 
     @property
     def identical(self) -> sql.Composable:
-        """The condition that ``SOURCE`` and a row of ``current`` have one key and agree in every column.
+        """The condition that ``TABLE_ALIAS`` and a row of ``current`` have one key and agree in every column.
 
         ``*=`` compares the bytes of the values. Equal values may differ in them after a round trip through text; the
         comparison as text finds those.
@@ -87,7 +87,7 @@ class Readback:
         return self.hashes.manifest(str(self.table.dataset.table), self.columns, self.rows)
 
     def _source(self, name: str) -> sql.Composable:
-        column = sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name))
+        column = sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name))
         if name not in self.as_text:
             return column
         # format() takes the type's output function, as COPY does; a cast to text does not (boolean, bpchar, inet …).
@@ -102,4 +102,4 @@ def types_hash(table: Table, columns: Sequence[str]) -> str:
     Empty where the table lacks one of them, or where a type's name does not say what it means, as a domain's.
     """
     types = {column.name: column.type for column in table.columns if column.built_in}
-    return columns_hash([types[name] for name in columns]) if types.keys() >= set(columns) else ""
+    return names_hash([types[name] for name in columns]) if types.keys() >= set(columns) else ""

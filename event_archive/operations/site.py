@@ -1,4 +1,7 @@
-"""What every operation works on: a dataset, the database that holds its rows, the lake that holds its files."""
+"""What every operation works on: a dataset, with the database of its rows and the lake of its files.
+
+Not here: how the environment names them (``config.services``).
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +12,7 @@ from event_archive.postgres.session import Postgres
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One dataset in its place.
+    """The dataset, with its database and its lake.
 
     Attributes:
         dataset: what is archived.

@@ -1,4 +1,7 @@
-"""Reads a day's file with a reader that is not PostgreSQL and compares it with its manifest. Changes nothing."""
+"""Reads a day's file with a reader that is not PostgreSQL and compares it with its manifest. Changes nothing.
+
+Not here: the reader (``csv_reader``), what is done about a problem.
+"""
 
 import re
 import time
@@ -9,7 +12,7 @@ from datetime import date
 import pyarrow as pa
 
 from event_archive.domain.dataset import Dataset
-from event_archive.domain.manifest import Manifest, columns_hash
+from event_archive.domain.manifest import Manifest, names_hash
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
@@ -30,7 +33,7 @@ class VerifiedDay:
     Attributes:
         day: the day.
         path: its file.
-        rows: records read.
+        rows: rows read.
         bytes: bytes read.
         problems: a sentence each; none where the file is good.
         remarks: what looks odd in a file whose bytes are those that were archived, such as a column's changed type.
@@ -113,7 +116,7 @@ def _differences(dataset: Dataset, file: StoredFile, reading: Reading) -> Iterat
     if parsed and reading.rows > manifest.rows:
         added = counted(reading.rows - manifest.rows, "row was", "rows were")
         yield f"{added} added or doubled: it holds {reading.rows}, its manifest says {manifest.rows}"
-    if parsed and columns_hash(reading.columns) != manifest.columns:
+    if parsed and names_hash(reading.columns) != manifest.columns:
         yield f"its header ({', '.join(reading.columns)}) is not the one its manifest was made of"
     if reading.sha256 != manifest.sha256:
         same = parsed and (reading.bytes, reading.rows) == (manifest.bytes, manifest.rows)

@@ -1,4 +1,7 @@
-"""How a connection is made: defaults, the access token, attempts, what failures mean. Not here: what is pinned."""
+"""How a connection is made: defaults, the access token, attempts, what failures mean.
+
+Not here: what a transaction pins (``session``).
+"""
 
 import time
 from collections.abc import Mapping
@@ -14,6 +17,7 @@ from event_archive.identity import azure_credential, entra_codes
 
 Auth = Literal["password", "azure"]
 
+# A restart takes a few seconds: between the attempts lie one second and two, and a longer outage is the caller's.
 _ATTEMPTS = 3
 _ATTEMPTS_WHILE_STARTING = 6
 """With a second more between each two: a server that a crash of one backend restarts is back within 15 seconds."""

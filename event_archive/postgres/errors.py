@@ -37,6 +37,7 @@ _READ_ONLY = (
     "PG_CONNECTION_STRING must name the primary, not a replica, and a role without default_transaction_read_only."
 )
 
+_OUT_OF_MEMORY, _TOO_MANY_CONNECTIONS = "53200", "53300"
 _BUSY = {
     "55P03": "Somebody holds a lock on the table",
     "57014": "The statement took longer than it may, or was cancelled",
@@ -63,7 +64,7 @@ def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callabl
     message = f"{subject}: PostgreSQL says: {words}{detail}" + (f" [SQLSTATE {code}]" if code else "")
     if code in _BUSY:
         return BusyError(f"{message}. {advice.outcome} {_BUSY[code]}; {advice.again}.")
-    lost = code[:2] in ("", "08") or code.startswith("57P") or code in ("53200", "53300")
+    lost = code[:2] in ("", "08") or code.startswith("57P") or code in (_OUT_OF_MEMORY, _TOO_MANY_CONNECTIONS)
     if isinstance(error, psycopg.OperationalError) and lost:
         return UnreachableError(f"{message}. {advice.lost}")
     what_to_do = {"42501": advice.privileges, "25006": _READ_ONLY, **advice.by_code}.get(code, "")

@@ -1,6 +1,7 @@
-"""A session with PostgreSQL: one transaction, in which every setting that could change a result is pinned.
+"""A session with PostgreSQL: one transaction, in which every setting that could change a value's text is pinned.
 
-Not here: how a connection is made, what an error means, COPY, any table.
+The ``search_path`` is not pinned: names are qualified. Not here: how a connection is made, what an error means, COPY,
+any table.
 """
 
 from collections.abc import Iterator
@@ -25,19 +26,23 @@ Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
 # With these, a value has the same text everywhere, whatever is set for the server, the database or the role. SET LOCAL,
 # because a pooler may give the session to another client after the transaction.
 _PINS: dict[str, str] = {
+    # How values are written as text.
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "lc_monetary": "C",
-    "xmloption": "content",
     "xmlbinary": "base64",
-    "array_nulls": "on",
     "quote_all_identifiers": "off",
+    # How text is parsed.
+    "xmloption": "content",
+    "array_nulls": "on",
+    # Planning costs more than it saves.
     "jit": "off",
     # Makes a policy that hides rows from this role an error; with "on" their days would look done.
     "row_security": "off",
+    # Not cut off while the lake works; 0 is never.
     "idle_in_transaction_session_timeout": "0",
 }
 _TRANSACTION_TIMEOUT_SINCE = 170000

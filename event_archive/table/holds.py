@@ -83,11 +83,12 @@ def held_days(connection: Connection, dataset: Dataset) -> set[date]:
 def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postgres) -> None:
     """Holds each day from ``first`` to ``last``; creates the table for holds where there is none.
 
-    It waits for a purge of the day that is under way, so that a day is never held and purged at once.
+    It waits for a command that is working on the day, so that a day is never held and purged at once.
 
     Raises:
-        BusyError: the purge of a day took longer than the lock timeout. The days before it are held.
-        RefusedError: a day is held for another reason, or as PostgreSQL says.
+        BusyError: another command worked on a day for longer than the lock timeout. The days before it are held.
+        RefusedError: a day is held for another reason, or as PostgreSQL says. Where that hold was put at the same time
+            as this one, the days before it are held.
         UnreachableError: as PostgreSQL says.
     """
     advice = _advice(dataset)
@@ -105,16 +106,32 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
         try:
             with postgres.transaction(f"{dataset.table}, {day}", advice=advice) as connection:
                 lock_day(connection, dataset, day, wait=True)
-                connection.execute(_about(dataset, _HOLD, day, reason))
+                standing = _put(connection, dataset, day, reason)
         except EventArchiveError as error:
             problem = str(error)
             if isinstance(error, BusyError):
                 problem = (
-                    f"{dataset.table}: {day} is being purged, for longer than {postgres.lock_timeout_seconds:g} s."
+                    f"{dataset.table}: another command has been working on {day} for longer than "
+                    f"{postgres.lock_timeout_seconds:g} s."
                 )
             raise type(error)(
                 f"{problem} Neither {day} nor a later day is held by this command. Give it again for {day} to {last}."
             ) from error
+        if standing != reason:
+            raise RefusedError(
+                f"{dataset.table}: {day} is held already: {standing}. So it is not purged. Neither {day} nor a later "
+                "day is held by this command: hold the days around it, or release it first."
+            )
+
+
+def _put(connection: Connection, dataset: Dataset, day: date, reason: str) -> str:
+    """Holds one day, unless it is held, and returns the reason of the hold that stands."""
+    standing: str | None = None
+    while standing is None:
+        inserted = connection.execute(_about(dataset, _HOLD, day, reason)).rowcount
+        # Nothing is found where somebody released the day between the two statements.
+        standing = reason if inserted else hold_on(connection, dataset, day)
+    return standing
 
 
 def _create(connection: Connection, dataset: Dataset) -> None:

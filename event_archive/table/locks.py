@@ -1,6 +1,10 @@
 """The advisory locks: on a day of a table, and on a table that is made or widened. Not here: holds.
 
-Each lasts until its transaction ends.
+Each lasts until its transaction ends. Who takes the lock on a day, and how:
+
+- a purge: exclusive; where it is taken, the purge does nothing;
+- an append: shared with other appends; where it is taken, the append does nothing;
+- a hold, a restore: exclusive; waits for it.
 """
 
 from datetime import date
@@ -21,7 +25,7 @@ def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool 
         dataset: whose table.
         day: the day.
         wait: until it is free, as long as the lock timeout allows.
-        shared: several may have it at once, but none beside a purge.
+        shared: several may have it at once, but none beside an exclusive one.
 
     Returns:
         False where another transaction has it.

@@ -7,7 +7,7 @@ from psycopg import sql
 
 from event_archive.domain.days import ONE_DAY
 from event_archive.postgres.session import Connection, one
-from event_archive.table.shape import SOURCE, TIME_TYPES, Table
+from event_archive.table.shape import TABLE_ALIAS, TIME_TYPES, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ def count_day(connection: Connection, table: Table, day: date) -> RowsOfDay:
     query = sql.SQL("SELECT count(*), min({time})::text, max({time})::text FROM {table} AS {src} WHERE {window}")
     row = one(
         connection,
-        query.format(time=table.time, table=table.identifier, src=SOURCE, window=table.within(day, day)),
+        query.format(time=table.time, table=table.identifier, src=TABLE_ALIAS, window=table.within(day, day)),
     )
     return RowsOfDay(*row)
 
@@ -32,13 +32,13 @@ def count_day(connection: Connection, table: Table, day: date) -> RowsOfDay:
 def has_rows(connection: Connection, table: Table, day: date) -> bool:
     """Whether the table has a row of the day: one probe of the index, where there is one."""
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} AS {} WHERE {})")
-    return bool(one(connection, query.format(table.identifier, SOURCE, table.within(day, day)))[0])
+    return bool(one(connection, query.format(table.identifier, TABLE_ALIAS, table.within(day, day)))[0])
 
 
 def days_with_rows(connection: Connection, table: Table, first: date, last: date) -> list[date]:
     """The days from ``first`` to ``last`` of which the table has rows, oldest first.
 
-    With an index on the time column this is a loose index scan, one probe a day that holds rows; without one, a single
+    With an index on the time column this is a loose index scan, one probe a day that has rows; without one, a single
     pass over the table.
     """
     if first > last:
@@ -48,7 +48,7 @@ def days_with_rows(connection: Connection, table: Table, first: date, last: date
         sql.SQL(query).format(
             time=table.time,
             table=table.identifier,
-            src=SOURCE,
+            src=TABLE_ALIAS,
             window=table.within(first, last),
             end=table.instant(last + ONE_DAY),
             type=sql.SQL(TIME_TYPES[table.time_type]),
@@ -74,7 +74,7 @@ def rows_by_day(connection: Connection, table: Table, first: date, last: date) -
     """How many rows each day from ``first`` to ``last`` holds; days without any are left out."""
     query = sql.SQL("SELECT {time}::date, count(*) FROM {table} AS {src} WHERE {window} GROUP BY 1 ORDER BY 1")
     rows = connection.execute(
-        query.format(time=table.time, table=table.identifier, src=SOURCE, window=table.within(first, last))
+        query.format(time=table.time, table=table.identifier, src=TABLE_ALIAS, window=table.within(first, last))
     ).fetchall()
     return dict(rows)
 
@@ -84,7 +84,7 @@ MOST_ORPHANS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """Rows that are never archived: before the first partition, or without a finite time.
+    """Rows that are never archived: before the first day that is archived, or without a finite time.
 
     At most ``MOST_ORPHANS`` are counted: by then it is clear that something is wrong, and a count may take long.
     """
@@ -105,7 +105,7 @@ def count_orphans(connection: Connection, table: Table) -> Orphans:
     ).format(
         time=table.time,
         table=table.identifier,
-        src=SOURCE,
+        src=TABLE_ALIAS,
         start=table.instant(table.dataset.start),
         most=sql.Literal(MOST_ORPHANS),
     )

@@ -18,11 +18,12 @@ from event_archive.table.advice import ARCHIVE_ADVICE
 
 logger = logging.getLogger(__name__)
 
-SOURCE = sql.Identifier("src_")
-"""The table's alias in every statement: a name that no column is likely to have, which would make it ambiguous."""
+TABLE_ALIAS = sql.Identifier("src_")
+"""The alias of the table that is archived, compared or filled. A column of that name would make it ambiguous; none is
+likely to have it."""
 
-Purpose = Literal["archive", "delete", "copy", "fill"]
-"""Why a table's shape is read: to archive its rows, to delete them, to copy the shape, to fill it by a restore."""
+Purpose = Literal["archive", "delete", "look", "fill"]
+"""Why a table's shape is read: to archive its rows, to delete them, to look at the shape, to fill it by a restore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Table:
         dataset: whose table it is.
         columns: in the table's order.
         key: the columns that identify a row: of the primary key, else of a unique index.
-        time_type: ``timestamp``, ``timestamptz`` or ``date``, by PostgreSQL's full names; of a table to copy or fill
-            any type, or an empty string.
+        time_type: ``timestamp``, ``timestamptz`` or ``date``, by PostgreSQL's full names; of a table to look at or
+            fill any type, or an empty string.
         time_indexed: whether a B-tree index begins with the time column.
     """
 
@@ -56,15 +57,15 @@ class Table:
 
     @property
     def time(self) -> sql.Composable:
-        """The time column of ``SOURCE``."""
-        return sql.SQL("{}.{}").format(SOURCE, sql.Identifier(self.dataset.time_column))
+        """The time column of ``TABLE_ALIAS``."""
+        return sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(self.dataset.time_column))
 
     def instant(self, day: date) -> sql.Composable:
         """Midnight UTC at the start of a day, in the time column's type (the session's time zone is UTC)."""
         return sql.SQL("{}::{}").format(sql.Literal(day.isoformat()), sql.SQL(TIME_TYPES[self.time_type]))
 
     def within(self, first: date, last: date) -> sql.Composable:
-        """The condition that a row of ``SOURCE`` is of a day from ``first`` to ``last``, both included."""
+        """The condition that a row of ``TABLE_ALIAS`` is of a day from ``first`` to ``last``, both included."""
         return sql.SQL("{} >= {} AND {} < {}").format(
             self.time, self.instant(first), self.time, self.instant(last + ONE_DAY)
         )
@@ -91,11 +92,11 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         connection: in a transaction.
         dataset: names the table and its time column.
         purpose: ``delete`` and ``fill`` take the lock of a DELETE or INSERT, which needs that privilege, instead of a
-            SELECT's. What makes deleting unsafe does not matter for copying or filling a table.
+            SELECT's. What makes deleting unsafe does not matter for ``look`` and ``fill``.
 
     Raises:
-        RefusedError: no such table or time column, or a table that may not be archived (DESIGN, "What may be
-            archived").
+        RefusedError: no such table or time column, or a table that may not be archived (docs/guarantees.md, "What is
+            not promised").
     """
     name = dataset.table
     setting = "--table" if purpose == "fill" else "EVENT_TABLE"
@@ -148,7 +149,7 @@ def current_shape(dataset: Dataset, postgres: Postgres, purpose: Purpose = "arch
 def shape_if_any(dataset: Dataset, postgres: Postgres) -> Table | None:
     """The table's shape for whoever verifies a file; None, with a warning, where it cannot be had."""
     try:
-        return current_shape(dataset, postgres, "copy")
+        return current_shape(dataset, postgres, "look")
     except (BusyError, RefusedError, UnreachableError) as error:
         logger.warning("Values are not looked at, only the files as a whole: %s", error)
         return None

@@ -15,7 +15,7 @@ from event_archive.defs.resources import PostgresResource
 from event_archive.defs.upkeep import superseded_runs
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import RefusedError
-from event_archive.observability.run_report import reported
+from event_archive.observability.announcement import announced
 from event_archive.table import holds
 from event_archive_tests.e2e.test_schedule import Scheduler
 from event_archive_tests.fixtures.installation import Commands, Installation, metadata
@@ -201,7 +201,7 @@ def test_what_ends_a_run_from_outside_is_no_success_either(
     path = tmp_path / "event_archive.prom"
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     clean.setenv("METRICS_TEXTFILE", str(path))
-    with pytest.raises(type(error)), reported(Settings.load(), bool):
+    with pytest.raises(type(error)), announced(Settings.load(), bool):
         raise error
     assert figures(path)["last_success_timestamp_seconds"] == 0
     assert ("backlog_days" in figures(path)) == bool(told)
@@ -283,10 +283,10 @@ def test_a_backlog_and_rows_of_no_day_are_seen_by_the_daily_checks(
     backlog, orphans = found["backlog_is_small"], found["no_orphans"]
     assert (backlog.passed, orphans.passed) == (False, False)
     assert {name: value.value for name, value in backlog.metadata.items()} == {"days": 2, "rows": 6, "held_days": 1}
-    assert f"2 aged days since {DAYS[0]} still hold 6 rows" in (backlog.description or "")
+    assert f"2 aged days since {DAYS[0]} still have 6 rows" in (backlog.description or "")
     assert "1 row lies before the first day" in (orphans.description or "")
     (text,) = webhook.texts
-    assert f"2 aged days since {DAYS[0]} still hold 6 rows" in text
+    assert f"2 aged days since {DAYS[0]} still have 6 rows" in text
 
 
 def test_records_of_superseded_runs_go_and_the_gate_stays(

@@ -170,7 +170,7 @@ def test_a_materialization_recorded_by_hand_does_not_open_the_gate(
     local_installation.materialize(instance, KEY, only=["archive_csv"])
     instance.report_runless_asset_event(dg.AssetMaterialization("archive_csv", partition=KEY))
     said = failure(local_installation.materialize(instance, KEY, only=["purged_events"]))
-    assert "recorded by hand. Nothing was deleted. Materialize archive_csv of this day again." in said
+    assert "recorded by hand. Nothing was deleted. Archive the day again: event-archive run DAY" in said
     assert local_installation.count() == 3
 
 
@@ -183,7 +183,7 @@ def test_a_file_that_changed_since_is_not_purged_by(installation: Installation, 
     installation.put(installation.content(), metadata=dict(file.metadata))
     result = installation.materialize(instance, KEY, only=["purged_events"])
     assert "has ETag" in failure(result)
-    assert "Materialize archive_csv of this day, then purged_events again." in failure(result)
+    assert "or materialize archive_csv, then purged_events." in failure(result)
     assert retries(result) == 0
     assert installation.count() == 3
     assert metadata(installation.materialize(instance, KEY), "purged_events")["deleted"] == 3

@@ -136,7 +136,7 @@ def test_a_url_that_is_whole_is_taken(local_installation: Installation, command:
 def test_a_misspelt_variable_is_said(local_installation: Installation, command: Commands):
     done = command("days", EVENT_RETENTIN_PERIOD="2 years")
     assert done.code == 0
-    assert "EVENT_RETENTIN_PERIOD is set, which nobody reads. Is EVENT_RETENTION_PERIOD meant?" in done.stderr
+    assert "EVENT_RETENTIN_PERIOD is no variable of event_archive. Did you mean EVENT_RETENTION_PERIOD?" in done.stderr
     assert done.end["days"] == 0
 
 
@@ -144,7 +144,7 @@ def test_case_counts_in_a_variables_name(local_installation: Installation, comma
     local_installation.add(1)
     done = command("run", DRY_RUN="true", dry_run="false")
     assert done.days[KEY]["outcome"] == "dry run"
-    assert "dry_run is set, which nobody reads. Is DRY_RUN meant?" in done.said
+    assert "dry_run is no variable of event_archive. Did you mean DRY_RUN?" in done.said
     assert command("run", dry_run="true", event_retention_period="40 years").days[KEY]["outcome"] == "purged"
 
 
@@ -227,7 +227,7 @@ def test_records_of_dagster_that_cannot_be_opened(local_installation: Installati
     local_installation.add(1)
     (tmp_path / "dagster.yaml").write_text("storage: {nonsense: true}\n")
     message = told(command("run", DAGSTER_HOME=str(tmp_path)), 1)
-    assert message.startswith("Error: Dagster's own records are out of reach: DagsterInvalidConfigError. See to")
+    assert message.startswith("Error: Dagster's own records are out of reach: DagsterInvalidConfigError. Check")
 
 
 def test_a_database_that_does_not_exist(local_installation: Installation, command: Commands):
@@ -373,7 +373,7 @@ def test_rows_of_no_day_are_reported_with_their_numbers(local_installation: Inst
     assert local_installation.count() == 5
     assert words in command("days").stderr
     again = command("run")
-    assert (again.code, again.end["message"]) == (0, "Nothing to do: no aged day holds rows.")
+    assert (again.code, again.end["message"]) == (0, "Nothing to do: no aged day has rows.")
     assert words in again.stdout
 
 

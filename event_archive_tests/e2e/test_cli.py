@@ -74,7 +74,7 @@ def test_two_variables_are_enough_to_archive_and_purge_every_aged_day(azure_inst
 
     second = azure_installation.cli("run")
     assert (second.code, second.stderr) == (0, "")
-    assert [line["message"] for line in second.lines] == ["Nothing to do: no aged day holds rows."]
+    assert [line["message"] for line in second.lines] == ["Nothing to do: no aged day has rows."]
     named = azure_installation.cli("run", KEYS[0])
     assert [named.days[KEYS[0]][name] for name in ("rows", "deleted")] == [3, 0]
     assert files(azure_installation) == written
@@ -169,7 +169,7 @@ def test_days_and_ranges_can_be_named(local_installation: Installation, command:
     assert set(command("run", KEYS[2], KEYS[2], KEYS[1]).days) == {KEYS[2], KEYS[1]}
     assert local_installation.count() == 1
     done = command("run", "--from", KEYS[1])
-    assert (done.code, done.end["message"]) == (0, "Nothing to do: no aged day holds rows.")
+    assert (done.code, done.end["message"]) == (0, "Nothing to do: no aged day has rows.")
     assert set(command("run", "--to", KEYS[1]).days) == {KEYS[0]}
 
 
@@ -295,7 +295,7 @@ def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installa
         shown = command("run", KEYS[0], LOG_FORMAT="console")
     assert done.code == shown.code == 0
     assert [done.days[key]["outcome"] for key in KEYS[:2]] == ["locked", "purged"]
-    assert "another run holds this day" in shown.stdout
+    assert "another command is working on this day" in shown.stdout
     assert local_installation.count() == 2
     assert command("run").end["deleted"] == 2
 
@@ -511,7 +511,7 @@ def _demo_twice(tmp_path: Path):
     assert f"The CSVs: {tmp_path}/.demo/lake/titan-pulse-event-archive/" in first
     assert "make ui" in first
     second = demo()
-    assert "Nothing to do: no aged day holds rows." in second
+    assert "Nothing to do: no aged day has rows." in second
     assert second.partition("The lake")[2] == first.partition("The lake")[2]
     assert not processes_about(tmp_path / ".demo")
     home = os.fspath(tmp_path / ".demo" / "dagster")

@@ -17,10 +17,10 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs import schedules
-from event_archive.defs.attempts import TICK_TAG, last_attempts
 from event_archive.defs.build import build_definitions
 from event_archive.defs.gate import ASSET_KEYS
 from event_archive.defs.in_flight import DaysInFlight, days_in_flight
+from event_archive.defs.last_runs import TICK_TAG, last_attempts
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError
@@ -128,7 +128,7 @@ def test_every_aged_day_that_holds_rows_is_launched_oldest_first(
     assert requests[0].tags["dagster/partition"] == KEYS[0]
     results = [scheduler.launch(request) for request in requests]
     assert [metadata(result, "purged_events")["deleted"] for result in results] == [1, 2]
-    assert scheduler.evaluate(night(1)) == "no aged day holds rows"
+    assert scheduler.evaluate(night(1)) == "no aged day has rows"
 
 
 def test_a_day_comes_of_age_by_the_time_of_the_tick(scheduler: Scheduler, local_installation: Installation):
@@ -160,7 +160,7 @@ def test_at_most_so_many_days_are_launched(
 
 
 def test_a_table_without_aged_rows_is_skipped_with_the_reason(scheduler: Scheduler):
-    assert scheduler.evaluate(night(0)) == "no aged day holds rows"
+    assert scheduler.evaluate(night(0)) == "no aged day has rows"
 
 
 def test_a_day_with_a_run_in_flight_is_left_alone(scheduler: Scheduler, local_installation: Installation):
@@ -204,7 +204,7 @@ def test_runs_of_backfills_and_of_the_asset_pages_count_too(scheduler: Scheduler
     )
     assert scheduler.days() == [KEYS[2]]
     scheduler.in_flight(dg.DagsterRunStatus.QUEUED, partition=KEYS[2])
-    assert scheduler.evaluate(night(0)) == "4 aged days hold rows, all with a run in flight"
+    assert scheduler.evaluate(night(0)) == "4 aged days have rows, all with a run in flight"
 
 
 def test_runs_of_other_pipelines_block_no_day(scheduler: Scheduler, local_installation: Installation):
@@ -320,7 +320,7 @@ def test_a_tick_that_takes_too_long_names_the_missing_index(
     statement = 'CREATE INDEX CONCURRENTLY ON "public"."Event" ("created_at");'
     with index_being_rebuilt(database):
         assert refusal(scheduler) == (
-            'public."Event": finding the days that hold rows took longer than 1 s, because no index begins with the '
+            'public."Event": finding the days that have rows took longer than 1 s, because no index begins with the '
             f"time column. Create it: {statement}"
         )
     # That is the statement which makes the index that the days are found by.

@@ -209,7 +209,9 @@ def test_a_changed_file_is_not_purged_by(each_pipeline: Pipeline):
     record = each_pipeline.records[DAY]
     each_pipeline.archive()
     each_pipeline.records[DAY] = record
-    with pytest.raises(IntegrityError, match=r"recorded .*Materialize archive_csv of this day"):
+    with pytest.raises(
+        IntegrityError, match=r"recorded .*Archive the day again: event-archive run 2024-03-01, or materialize"
+    ):
         each_pipeline.purge()
     assert each_pipeline.count() == 4
 
@@ -265,7 +267,7 @@ def test_a_record_that_lies_about_its_rows_is_refused(pipeline: Pipeline):
     pipeline.add(3)
     archived = pipeline.archive()
     pipeline.records[DAY] = Record(archived.etag, 2)
-    with pytest.raises(IntegrityError, match="it holds 3 rows, the materialization of archive_csv says 2"):
+    with pytest.raises(IntegrityError, match="it has 3 rows, the day's latest archive recorded 2"):
         pipeline.purge()
     assert pipeline.count() == 3
 

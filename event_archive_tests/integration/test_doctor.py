@@ -235,7 +235,7 @@ def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Com
             """CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
             CREATE TRIGGER "Told" BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit();
             CREATE TRIGGER other BEFORE INSERT ON "Event" FOR EACH ROW EXECUTE FUNCTION audit()""",
-            "triggers", "warning", 'fires on DELETE: "Told" (audit).', "See what it does",
+            "triggers", "warning", 'fires on DELETE: "Told" (audit).', "Check what it does",
         ),
         (
             'CREATE TABLE note (e bigint CONSTRAINT told REFERENCES "Event")', "foreign_keys", "warning",

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 
 import psycopg
@@ -60,7 +61,10 @@ def test_without_a_hold_there_is_no_table(pipeline: Pipeline):
 def test_a_hold_waits_for_a_purge_and_says_when_it_cannot(pipeline: Pipeline):
     with pipeline.postgres.transaction("a purge") as connection:
         assert lock_day(connection, pipeline.dataset, DAY)
-        with pytest.raises(BusyError, match="2024-03-01 is being purged.*Give it again for 2024-03-01 to 2024-03-02"):
+        with pytest.raises(
+            BusyError,
+            match="another command has been working on 2024-03-01.*Give it again for 2024-03-01 to 2024-03-02",
+        ):
             hold(pipeline.dataset, DAY, date(2024, 3, 2), "x", pipeline.postgres)
 
 
@@ -172,6 +176,41 @@ def test_a_hold_for_another_reason_is_not_overwritten(pipeline: Pipeline):
     with pytest.raises(RefusedError, match="2024-03-01 is held already: case 17.*No day was held by this command"):
         hold(pipeline.dataset, date(2024, 2, 28), date(2024, 3, 2), "restoring", pipeline.postgres)
     assert [(h.first, h.reason) for h in holds(pipeline.dataset, pipeline.postgres)] == [(DAY, "case 17")]
+
+
+def _hold_while_another_is_put(pipeline: Pipeline, *, first: str, second: str) -> "Future[None]":
+    """Two holds on one day that both found it free; the second waits for the day's lock while the first is put."""
+    hold(pipeline.dataset, date(2024, 2, 1), date(2024, 2, 1), "the table exists", pipeline.postgres)
+    with ThreadPoolExecutor() as pool:
+        with (
+            psycopg.connect(pipeline.database.dsn) as watch,
+            pipeline.postgres.transaction("the first hold") as connection,
+        ):
+            assert lock_day(connection, pipeline.dataset, DAY)
+            last = date(2024, 3, 2)
+            waiting = pool.submit(hold, pipeline.dataset, date(2024, 2, 29), last, second, pipeline.postgres)
+            while not watch.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+                watch.rollback()
+            connection.execute(
+                "INSERT INTO event_archive_hold (table_name, day, reason) VALUES (%s, %s, %s)",
+                (str(pipeline.dataset.table), DAY, first),
+            )
+        return waiting
+
+
+def test_of_two_holds_at_once_the_second_says_which_reason_stands(pipeline: Pipeline):
+    with pytest.raises(
+        RefusedError, match="2024-03-01 is held already: case 17.*Neither 2024-03-01 nor a later day is held"
+    ):
+        _hold_while_another_is_put(pipeline, first="case 17", second="restoring").result()
+    held = [(h.first, h.last, h.reason) for h in holds(pipeline.dataset, pipeline.postgres)][1:]
+    assert held == [(date(2024, 2, 29), date(2024, 2, 29), "restoring"), (DAY, DAY, "case 17")]
+
+
+def test_of_two_holds_at_once_with_one_reason_both_hold(pipeline: Pipeline):
+    _hold_while_another_is_put(pipeline, first="case 17", second="case 17").result()
+    held = [(h.first, h.last) for h in holds(pipeline.dataset, pipeline.postgres)][1:]
+    assert held == [(date(2024, 2, 29), date(2024, 3, 2))]
 
 
 def test_two_first_holds_at_once_both_hold(pipeline: Pipeline):

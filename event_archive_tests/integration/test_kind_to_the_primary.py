@@ -7,10 +7,10 @@ import time
 import psycopg
 import pytest
 
-from event_archive.domain.progress import PacedExport
 from event_archive.errors import BusyError, RefusedError
 from event_archive.lake.local.folder import LocalLake
-from event_archive.postgres.replicas import await_replicas
+from event_archive.nightly.replicas import await_replicas
+from event_archive.operations.export import PacedExport
 from event_archive.postgres.session import Postgres
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline

@@ -237,7 +237,7 @@ def test_what_was_adopted_is_not_purged_by_before_it_was_archived_again(simple: 
     simple.archive()
     damaged(simple, lambda lines: [*lines, lines[-1]] if False else lines)
     adopt_day(simple.site, DAY)
-    with pytest.raises(IntegrityError, match="Materialize archive_csv of this day"):
+    with pytest.raises(IntegrityError, match="Archive the day again"):
         simple.purge()
     assert simple.run().deleted == 1
 

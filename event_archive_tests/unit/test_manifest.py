@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_archive.domain.manifest import Manifest, columns_hash, stored_rows
+from event_archive.domain.manifest import Manifest, names_hash, stored_rows
 from event_archive.domain.record import Record
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
@@ -16,8 +16,8 @@ MANIFEST = Manifest(
     rows=3,
     bytes=100,
     sha256="ab" * 32,
-    columns=columns_hash(["id", "at"]),
-    types=columns_hash(["bigint"]),
+    columns=names_hash(["id", "at"]),
+    types=names_hash(["bigint"]),
 )
 
 
@@ -86,8 +86,8 @@ def test_what_was_read_is_held_against_the_manifest(change: dict[str, int | str]
 
 
 def test_the_order_of_columns_matters():
-    assert columns_hash(["a", "b"]) != columns_hash(["b", "a"])
-    assert columns_hash(["a,b"]) != columns_hash(["a", "b"])
+    assert names_hash(["a", "b"]) != names_hash(["b", "a"])
+    assert names_hash(["a,b"]) != names_hash(["a", "b"])
 
 
 def test_a_record_is_read_from_a_materialization():
@@ -106,5 +106,7 @@ def test_a_record_is_read_from_a_materialization():
 def test_a_materialization_made_by_hand_opens_no_gate(missing: str):
     metadata = {"etag": '"e"', "dagster/row_count": 3, "bytes": 100, "seconds": 0.5}
     del metadata[missing]
-    with pytest.raises(IntegrityError, match="Materialize archive_csv of this day again"):
+    with pytest.raises(
+        IntegrityError, match="Archive the day again: event-archive run DAY, or materialize archive_csv"
+    ):
         Record.from_metadata(metadata)

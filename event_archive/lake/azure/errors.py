@@ -31,7 +31,7 @@ _ROLE = (
     "Give the identity the role 'Storage Blob Data Contributor' on the container, or the shared access signature the "
     "permissions read, create, write and list (rcwl) on it."
 )
-_KEY = "See whether the account key or shared access signature is right and has not expired, and whether the clock is."
+_KEY = "Check the account key or shared access signature, that it has not expired, and the clock."
 _LEASE = "Somebody holds a lease on it: break or release the lease."
 _IMMUTABLE = (
     "An immutability policy or legal hold protects it; block blobs cannot be appended to under one, not even with "
@@ -45,7 +45,7 @@ _HINTS = {
     "AuthenticationFailed": _KEY,
     "InvalidAuthenticationInfo": _KEY,
     "NoAuthenticationInformation": _KEY,
-    "AuthorizationFailure": f"{_KEY} See to the account's network rules too. {_ROLE}",
+    "AuthorizationFailure": f"{_KEY} Check the account's network rules too. {_ROLE}",
     "AuthorizationPermissionMismatch": _ROLE,
     "AuthorizationResourceTypeMismatch": _ROLE,
     "InsufficientAccountPermissions": _ROLE,
@@ -59,7 +59,7 @@ _HINTS = {
     "LeaseAlreadyPresent": _LEASE,
     "InvalidBlobType": _FOREIGN,
     "InvalidBlobOrBlock": _FOREIGN,
-    "InvalidResourceName": "See to the container's name: 3 to 63 lower-case letters, digits and single hyphens.",
+    "InvalidResourceName": "Check the container's name: 3 to 63 lower-case letters, digits and single hyphens.",
 }
 
 
@@ -100,16 +100,16 @@ def lake_error(failure: AzureError, subject: str) -> EventArchiveError:
     if isinstance(failure, ClientAuthenticationError) and status is None:
         reason = ", ".join(filter(None, (type(failure).__name__, entra_codes(failure))))
         return RefusedError(
-            f"{subject}: no request could be signed ({reason}). See whether the "
-            "account key is complete, or whether this process has an Entra ID identity that it can get a token for."
+            f"{subject}: no request could be signed ({reason}). Check that the account key is complete, or that this "
+            "process has an Entra ID identity that it can get a token for."
         )
     if isinstance(failure, ServiceRequestError | ServiceResponseError) or status is None:
         return UnreachableError(
-            f"{subject}: the Blob service did not answer, or broke off ({_reason(failure)}). See to the address and "
-            "the network; what was being written may or may not have been committed. Run it again."
+            f"{subject}: the Blob service did not answer, or broke off ({_reason(failure)}). Check the address and the "
+            "network; what was being written may or may not have been committed. Run it again."
         )
     if status >= 500 or status in RETRIED_STATUS or code in _TRANSIENT_CODES:
-        return UnreachableError(f"{subject}: the Blob service answers {status} {code} still. Run it again later.")
+        return UnreachableError(f"{subject}: the Blob service still answers {status} {code}. Run it again later.")
     hint = _HINTS.get(code)
     if code in _CHANGED_CODES or (status == 412 and hint is None):
         return changed(subject, code)

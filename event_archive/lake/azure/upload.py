@@ -47,7 +47,7 @@ class BlockUpload:
         subject: path and container, for messages.
         replaces: the file that the commit is conditional on; None for a new one.
         committed: ids of the blocks that stay in front of the new ones: all of ``replaces`` for an append, else none.
-        block_bytes: a block is sent when so much is written: it may be larger by what was written last.
+        block_bytes: a block is sent once it holds at least this much; the last write may push it over.
     """
 
     def __init__(

@@ -27,5 +27,5 @@ def lake_error(error: OSError, path: str) -> RefusedError | UnreachableError:
     """The lake's error for one of the file system's."""
     what = f"{path}: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
     if error.errno in _TRANSIENT:
-        return UnreachableError(f"{what}. See whether the file system is mounted.")
-    return RefusedError(f"{what}. See to the folder's permissions and free space.")
+        return UnreachableError(f"{what}. Check that the file system is mounted.")
+    return RefusedError(f"{what}. Check the folder's permissions and free space.")

@@ -1,4 +1,7 @@
-"""Content on its way into a folder: a hidden file beside the place where the commit makes it appear."""
+"""Content on its way into a folder: a hidden file beside the place where the commit makes it appear.
+
+Not here: reading (``versions``), the form of a sidecar.
+"""
 
 import fcntl
 import io

@@ -11,7 +11,7 @@ from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.session import Connection, one
-from event_archive.table.shape import SOURCE, key_of
+from event_archive.table.shape import TABLE_ALIAS, key_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +48,12 @@ def require_restorable(connection: Connection, readback: Readback, file: StoredF
             f"{file.path}: {counted(keyless, 'row of it has', 'rows of it have')} no {named}, the key of {target}. "
             "Restore it into a table of your own making, with a key that all rows have: --table NAME."
         )
-    keys = [sql.SQL("{}.{}").format(SOURCE, sql.Identifier(name)) for name in readback.table.key]
+    keys = [sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name)) for name in readback.table.key]
     differing = connection.execute(
         sql.SQL("SELECT {}::text FROM {} AS {}, {} WHERE {} AND NOT ({}) LIMIT {}").format(
             sql.SQL("ROW({})").format(sql.SQL(", ").join(keys)),
             readback.table.identifier,
-            SOURCE,
+            TABLE_ALIAS,
             readback.current,
             readback.same_key,
             readback.identical,
@@ -72,7 +72,7 @@ def require_restorable(connection: Connection, readback: Readback, file: StoredF
 
 
 def require_one_row_a_key(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> None:
-    """Refuses a target whose key makes one row of several that are different rows by the source's key.
+    """Refuses a target whose key would merge rows that the source's key tells apart.
 
     Raises:
         IntegrityError: there are such rows in the file.

@@ -1,6 +1,8 @@
 """Puts the rows of a day's file back into a table: of each key the last one. Never changes a row that stands there.
 
 A day is one transaction. Before it commits, it counts that every row stands in the target, identical in every column.
+
+Not here: making or widening the target (``target``), what is checked before (``checks``, ``losses``).
 """
 
 import logging
@@ -25,7 +27,7 @@ from event_archive.operations.site import Site
 from event_archive.postgres.session import Connection, one
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
-from event_archive.table.shape import SOURCE
+from event_archive.table.shape import TABLE_ALIAS
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
     """Restores one day.
 
     Args:
-        site: the dataset in its place; its database holds both tables.
+        site: the dataset, with its database, which has both tables, and its lake.
         day: whose file.
         target: the table to fill; created in the shape of the source where it does not exist. The source itself
             restores in place.
@@ -83,7 +85,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         RefusedError: there is no file, or the target cannot take its rows without a loss.
         IntegrityError: the file contradicts its manifest, or a row of the same key but with other values stands in the
             target. The day is rolled back.
-        BusyError: a purge of this day, or another restore into the table, is under way.
+        BusyError: another command is working on this day, or restores into the table.
         UnreachableError, FileChangedError: as PostgreSQL or the lake says.
     """
     started = time.monotonic()
@@ -127,7 +129,7 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
     table = readback.table
     names = [sql.Identifier(column.name) for column in table.columns if not column.generated]
     same_key = sql.SQL(" AND ").join(
-        sql.SQL("{}.{} = {}.{}").format(SOURCE, sql.Identifier(name), ARCHIVED, sql.Identifier(name))
+        sql.SQL("{}.{} = {}.{}").format(TABLE_ALIAS, sql.Identifier(name), ARCHIVED, sql.Identifier(name))
         for name in table.key
     )
     restored = connection.execute(
@@ -140,14 +142,14 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
             readback=READBACK,
             archived=ARCHIVED,
             line=readback.line,
-            source=SOURCE,
+            source=TABLE_ALIAS,
             same_key=same_key,
         )
     ).rowcount
     standing = one(
         connection,
         sql.SQL("SELECT count(*) FROM {} AS {}, {} WHERE {}").format(
-            table.identifier, SOURCE, readback.current, readback.identical
+            table.identifier, TABLE_ALIAS, readback.current, readback.identical
         ),
     )[0]
     expected = readback.rows - readback.superseded

@@ -81,7 +81,7 @@ def open_target(connection: Connection, dataset: Dataset, target: TableName) -> 
             )
         lock_table(connection, target)
         if relation(connection, target.schema, target.name) is None:
-            _create(connection, reflect(connection, dataset, "copy"), target)
+            _create(connection, reflect(connection, dataset, "look"), target)
     return reflect(connection, replace(dataset, table=target), "fill")
 
 

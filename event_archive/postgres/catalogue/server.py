@@ -25,7 +25,7 @@ class Lag:
     """How far a standby is behind.
 
     Attributes:
-        bytes: of WAL that it has not replayed yet; negative where it is ahead of what it is held against.
+        bytes: of WAL that it has not replayed yet; negative where it is ahead of what it is compared with.
         seconds: since the last transaction it replayed was committed.
     """
 

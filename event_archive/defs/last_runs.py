@@ -30,7 +30,8 @@ def last_runs(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[d
 def last_attempts(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[date]) -> dict[date, Attempt]:
     """How each of some days was last tried; days that never were are left out.
 
-    A run that did nothing because the day is held, or that was a dry run, is a try that did not fail.
+    Every run is a try, and failed unless it succeeded: one that was stopped or cancelled failed; one that did nothing
+    because the day is held, or that was dry, did not. The command line counts otherwise (``nightly.attempts``).
     """
     return {
         parse_day(record.dagster_run.tags[PARTITION_NAME_TAG]): Attempt(

@@ -1,4 +1,7 @@
-"""Waiting until streaming replicas have caught up: a large DELETE gives them much to replay. Only reads."""
+"""Waiting until streaming replicas have caught up: a large DELETE gives them much to replay.
+
+Only reads. Not here: how far behind a replica is (``postgres.catalogue.server``), the purge that waits.
+"""
 
 import logging
 import time

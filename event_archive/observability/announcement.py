@@ -1,6 +1,6 @@
 """Who hears of a run of the command line, besides its caller: the webhook, and Prometheus.
 
-Neither changes how the run ends: what cannot be reported is a warning. Not here: the messages and metrics themselves.
+Neither changes how the run ends: what cannot be announced is a warning. Not here: the messages and metrics themselves.
 """
 
 import logging
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def reported(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Totals]:
-    """Reports a run when it has ended, well or not; the run fills in the totals.
+def announced(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Totals]:
+    """Announces a run when it has ended, well or not; the run fills in the totals.
 
     Args:
         settings: say to whom.
@@ -46,7 +46,7 @@ def reported(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Totals
         if not interrupted:
             _alert(settings, totals, failure)
         succeeded = not interrupted and not failure and not totals.failures
-        _measure(settings, totals, time.monotonic() - started, succeeded=succeeded, with_backlog=not interrupted)
+        _measure(settings, totals, time.monotonic() - started, succeeded=succeeded, with_aged=not interrupted)
 
 
 def _alert(settings: Settings, totals: Totals, failure: str) -> None:
@@ -59,7 +59,7 @@ def _alert(settings: Settings, totals: Totals, failure: str) -> None:
     post_or_warn(settings.alert_webhook_url.get_secret_value(), message)
 
 
-def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: bool, with_backlog: bool) -> None:
+def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: bool, with_aged: bool) -> None:
     if settings.metrics_textfile is None:
         return
     figures = RunFigures(
@@ -71,13 +71,13 @@ def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: b
         archived_rows=totals.rows_appended,
         deleted_rows=totals.deleted,
     )
-    backlog = None
+    aged = None
     try:
-        if with_backlog:
-            backlog = rows_of_aged_days(settings.dataset, figures.ended, primary(settings))
+        if with_aged:
+            aged = rows_of_aged_days(settings.dataset, figures.ended, primary(settings))
     except EventArchiveError as error:
-        logger.warning("the backlog could not be measured: %s", error)
+        logger.warning("the rows of aged days could not be counted: %s", error)
     try:
-        write(settings.metrics_textfile, str(settings.dataset.table), figures, backlog)
+        write(settings.metrics_textfile, str(settings.dataset.table), figures, aged)
     except EventArchiveError as error:
         logger.warning("the run could not be measured: %s", error)
