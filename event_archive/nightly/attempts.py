@@ -75,9 +75,9 @@ def _remember(
     tried = {done.day: Attempt(at, failed=done.cause is not None) for done in totals.outcomes}
     if totals.day_in_hand:
         tried[totals.day_in_hand] = Attempt(at)
-    everything_had_its_turn = complete and not days_left
     after = {day: attempt for day, attempt in tried.items() if attempt.failed}
-    if not everything_had_its_turn:
+    # Where every day had its turn, those that were done have nobody to wait for.
+    if days_left or (before and not complete):
         after = before | tried
     if after == before:
         return

@@ -109,12 +109,10 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
             "taken literally, upper and lower case included."
         ) from None
     except psycopg.errors.WrongObjectType:
-        raise NoSuchTableError(
-            f"{name} is not a table. {setting} must name an ordinary or a partitioned one."
-        ) from None
+        raise RefusedError(f"{name} is not a table. {setting} must name an ordinary or a partitioned one.") from None
     found = relations.relation(connection, name.schema, name.name)
     if found is None or found.kind not in ("r", "p"):
-        raise NoSuchTableError(f"{name} is not a table but a view or the like. {setting} must name a table.")
+        raise RefusedError(f"{name} is not a table but a view or the like. {setting} must name a table.")
     if found.has_children:
         raise RefusedError(
             f"{name} has inheritance children, whose rows would be archived and deleted with it. Archive the children "
@@ -178,7 +176,7 @@ def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
             f"taken literally; the table has {', '.join(map(quoted, types))}."
         )
     if found not in TIME_TYPES:
-        raise NoSuchTableError(
+        raise RefusedError(
             f"Column {quoted(dataset.time_column)} of {dataset.table} is of type {found}; EVENT_TIME_COLUMN must name "
             "a timestamp, timestamptz or date."
         )

@@ -107,4 +107,8 @@ finally:
             shown, said = process.communicate(timeout=20)
         finally:
             process.kill()
-    assert (process.returncode, shown, said.strip()) == (128 + signal.SIGTERM, "rolled back\n", MESSAGE)
+    assert (process.returncode, shown, said.strip()) == (
+        128 + signal.SIGTERM,
+        'rolled back\n{"outcome": "stopped"}\n',
+        MESSAGE,
+    )
