@@ -147,8 +147,8 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     manifest.require(file, readback.manifest)
     if readback.rows != record.rows:
         raise IntegrityError(
-            f"{path}: it has {readback.rows} rows, the day's latest archive recorded {record.rows}. Nothing was "
-            f"deleted. {_archive_again(day)}"
+            f"{path}: it has {readback.rows} rows, the archive's record says {record.rows}. Nothing was deleted. "
+            f"{_archive_again(day)}"
         )
     progress.begin("comparing and deleting")
     deleted = connection.execute(

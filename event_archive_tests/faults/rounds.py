@@ -62,6 +62,6 @@ def _one(dataset: Dataset, day: date, postgres: Postgres, lake: Lake) -> str:
         return purge_day(Site(dataset, postgres, lake), day, record, dry_run=False).outcome
     except EventArchiveError as error:
         # A gate that names an older file is right to refuse; any other contradiction would be a lie about a file.
-        if isinstance(error, IntegrityError) and "the latest materialization of archive_csv" not in str(error):
+        if isinstance(error, IntegrityError) and "the day's latest archive" not in str(error):
             return f"IntegrityError: {error}"
         return type(error).__name__
