@@ -40,15 +40,17 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
     from event_archive.operations.site import Site
 
     started, settings = time.monotonic(), load_settings(log_is_output=True)
-    dagster_home()
     for day in [*days, *filter(None, (first, last))]:
         settings.dataset.require_aged(day, now_utc())
     if plan_only:
+        dagster_home()
         with lake(settings) as opened:
             site = Site(settings.dataset, primary(settings), opened)
             _show_plan(settings, site, _planned(site, days, first, last))
         return
     with announced(settings, stop.requested) as totals, lake(settings) as opened:
+        # What is wrong with it is to be known in a night without days, too.
+        dagster_home()
         site = Site(settings.dataset, primary(settings), opened, replica(settings))
         planned = _planned(site, days, first, last)
         complete = not (days or first or last)

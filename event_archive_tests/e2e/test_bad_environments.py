@@ -181,10 +181,16 @@ def test_a_database_that_is_out_of_reach(local_installation: Installation, comma
         ('role "nobody" does not exist', False),
     ],
 )
-def test_a_server_that_is_full_or_starting_refuses_nobody_for_good(words: str, may_pass: bool):
+def test_a_server_that_is_full_or_starting_refuses_nobody_for_good(
+    monkeypatch: pytest.MonkeyPatch, words: str, may_pass: bool
+):
+    attempts: list[float] = []
+    monkeypatch.setattr("event_archive.postgres.connecting.time.sleep", lambda _seconds: None)
+
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.recv(1024)
+            attempts.append(1)
             fields = f"SFATAL\0VFATAL\0C53300\0M{words}\0\0".encode()
             self.request.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
 
@@ -193,6 +199,7 @@ def test_a_server_that_is_full_or_starting_refuses_nobody_for_good(words: str, m
         with pytest.raises(EventArchiveError, match=re.escape(words)) as raised, Postgres(address).transaction("it"):
             pass
     assert raised.value.transient == may_pass
+    assert (len(attempts) > 3) == may_pass
 
 
 @pytest.fixture

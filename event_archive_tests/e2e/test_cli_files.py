@@ -163,10 +163,16 @@ def test_a_check_that_fails_after_the_purge_takes_nothing_back(
         raise UnreachableError("the lake is away")
 
     local_installation.add(5)
-    monkeypatch.setattr("event_archive.operations.verify.verify_day", away)
-    done = command("run", VERIFY_NIGHTLY="true")
+    with monkeypatch.context() as patch:
+        patch.setattr("event_archive.nightly.run._RETRY_AFTER_SECONDS", (0, 0))
+        patch.setattr("event_archive.operations.verify.verify_day", away)
+        done = command("run", VERIFY_NIGHTLY="true")
     assert (done.code, local_installation.count()) == (1, 0)
     assert (done.days[KEY]["outcome"], done.end["rows_appended"], done.end["deleted"]) == ("failed", 5, 5)
+    # It has no rows any more, and is not done before it is verified.
+    again = command("run", VERIFY_NIGHTLY="true")
+    assert (again.code, again.days[KEY]["outcome"]) == (0, "purged")
+    assert "Nothing to do" in command("run").end["message"]
 
 
 @pytest.mark.parametrize("damaged", [False, True])
