@@ -51,7 +51,7 @@ test: $(DEV) azurite ## Unit, integration and end-to-end tests
 
 .PHONY: test-faults
 test-faults: $(DEV) azurite ## Kills, network faults and races: some minutes
-	$(BIN)/python -m pytest event_archive_tests/faults $(PYTEST_ARGS) --dist loadfile
+	$(BIN)/python -m pytest event_archive_tests/faults $(PYTEST_ARGS) --dist loadgroup
 
 # In one process, each phase after the other, telling what it does.
 ALIVE = $(BIN)/python -m pytest event_archive_tests/alive --exitfirst --capture=no --verbose

@@ -84,6 +84,13 @@ def _zygote(database: Database, azurite: Azurite, home: Path) -> Iterator[Zygote
         process.wait()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share a worker, and with it what takes long to start; those that share nothing do not."""
+    for item in items:
+        if item.path.stem != "test_signals":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker hands its tally to whoever prints it."""
     if hasattr(session.config, "workeroutput"):
@@ -93,7 +100,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Adds up what the workers survived."""
-    faults_survived.update(node.workeroutput.get("survived", {}))
+    # A node that crashed has no output.
+    faults_survived.update(getattr(node, "workeroutput", {}).get("survived", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

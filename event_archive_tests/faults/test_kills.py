@@ -113,7 +113,7 @@ def test_kills_of_the_command_line_cost_only_work(zygote: Zygote):
         day, rows = a_day(zygote, late=n % 2 == 1)
         with command_line(zygote, day) as process:
             try:
-                process.wait(random.uniform(0.8, 3.2))
+                process.wait(random.uniform(0.3, 2.5))
             except subprocess.TimeoutExpired:
                 process.kill()
                 survived("kills: of the command line")
