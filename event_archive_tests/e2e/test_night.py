@@ -56,13 +56,21 @@ def test_a_held_day_takes_no_budget_from_the_others(filled: Installation, comman
     assert filled.count() == 1
 
 
-def test_a_day_that_fails_every_night_starves_nobody_and_has_its_turn(filled: Installation, command: Commands):
+def test_a_day_that_fails_every_night_starves_nobody_and_has_its_turn(
+    filled: Installation, command: Commands, monkeypatch: pytest.MonkeyPatch
+):
     filled.database.execute(SLOW)
     filled.database.execute(FAILING.format(day=DAY, action="RAISE 'never'"))
-    nights = [command("run", RUN_BUDGET=ONE_DAY_FITS) for _ in range(len(DAYS) + 1)]
+    tonight, nights = datetime.now(UTC), []
+    for night in range(len(DAYS) + 2):
+        # Which place is the failed day's goes by the hour, and a night comes 24 of them later.
+        monkeypatch.setattr("event_archive.domain.days.now_utc", lambda night=night: tonight + night * ONE_DAY)
+        nights.append(command("run", RUN_BUDGET=ONE_DAY_FITS))
     assert all(len(night.days) == 1 for night in nights)
     assert filled.count() == 1
-    assert [night.code for night in nights if KEYS[0] in night.days] == [1] * (len(nights) - len(DAYS) + 1)
+    codes = [night.code for night in nights if KEYS[0] in night.days]
+    assert len(codes) >= 2
+    assert set(codes) == {1}
     assert remembered(filled)[KEYS[0]]["failed"] is True
     (listed,) = [day for day, line in command("days").days.items() if line["outcome"] == "failed"]
     assert listed == KEYS[0]
