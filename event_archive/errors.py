@@ -72,6 +72,10 @@ class UnexpectedError(EventArchiveError):
     @classmethod
     def of(cls, error: Exception) -> "UnexpectedError":
         """What can be told of an error."""
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}, line {frame.lineno}"
-        return cls(f"{type(error).__name__} in {where}, which event_archive does not know. Report it as a bug.")
+        return cls(f"{kind_and_place(error)}, which event_archive does not know. Report it as a bug.")
+
+
+def kind_and_place(error: Exception) -> str:
+    """All that may be told of an error whose own words may hold a secret."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"

@@ -17,7 +17,7 @@ from event_archive.domain.days import now_utc, parse_day
 from event_archive.errors import BusyError, RefusedError, UnreachableError
 from event_archive.nightly.backlog import backlog, orphans, orphans_told
 from event_archive.observability.alerts import check_message, post_or_warn
-from event_archive.table.shape import reflect
+from event_archive.table.shape import current_shape
 
 ARCHIVE_IS_WHOLE = "archive_is_whole"
 
@@ -66,8 +66,7 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
                     return dg.AssetCheckResult(passed=False, description=gone)
                 table = None
                 try:
-                    with postgres.primary().transaction(str(dataset.table)) as connection:
-                        table = reflect(connection, dataset, "look")
+                    table = current_shape(dataset, postgres.primary(), "look")
                 except (BusyError, RefusedError, UnreachableError) as error:
                     context.log.warning("values are not looked at, only the file as a whole: %s", error)
                 found = verify_day(dataset, day, table=table, lake=opened)

@@ -4,14 +4,12 @@ A topic is a generator that yields a finding for each of its checks, in order. I
 finding of the check that was being made.
 """
 
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from event_archive.config.environment import Settings
-from event_archive.errors import EventArchiveError
+from event_archive.errors import EventArchiveError, kind_and_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +82,7 @@ def _of(topic: Topic, patient: Patient, failed: set[str]) -> Iterator[Finding]:
             yield Finding(because, "bad", str(error))
         except Exception as error:  # noqa: BLE001 (hides nothing: it is a finding, and the exit code says so)
             because = left.pop(0)
-            yield _unexpected(because, error)
+            words = f"the check itself failed: {kind_and_place(error)}"
+            yield Finding(because, "bad", words, "Report it as a bug.")
     for name in left:
         yield Finding(name, "skipped", f"not looked at, because of {because}")
-
-
-def _unexpected(name: str, error: Exception) -> Finding:
-    """Without the error's own words, which may hold a secret."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(frame.filename).name}, line {frame.lineno}"
-    return Finding(name, "bad", f"the check itself failed: {type(error).__name__} in {where}", "Report it as a bug.")
