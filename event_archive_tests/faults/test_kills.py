@@ -18,6 +18,8 @@ from event_archive_tests.fixtures.installation import clean_environment
 ROWS = 250
 LATE = 60
 RANDOM_DAYS = 90
+RANDOM_PARTS = 6
+"""Each part is a test with a time limit of its own."""
 COMMAND_LINE_KILLS = 24
 
 _days = iter(date(2015, 1, 2) + timedelta(days=n) for n in range(3000))
@@ -83,9 +85,10 @@ def test_a_kill_at_any_step_costs_only_work(zygote: Zygote, point: str, nth: int
     assert_that_all_is_right(zygote, day, rows)
 
 
-def test_kills_at_random_instants_cost_only_work(zygote: Zygote):
+@pytest.mark.parametrize("part", range(RANDOM_PARTS))
+def test_kills_at_random_instants_cost_only_work(zygote: Zygote, part: int):
     random.seed()
-    for n in range(RANDOM_DAYS):
+    for n in range(part, RANDOM_DAYS, RANDOM_PARTS):
         day, rows = a_day(zygote, late=n % 2 == 1)
         status = 0
         for _ in range(1 + n % 3):

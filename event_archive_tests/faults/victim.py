@@ -1,7 +1,8 @@
 """A process with everything imported that forks children which run one day and are killed on the way.
 
-Started by ``zygote.Zygote``; takes a JSON object a line on standard input and answers with the child's exit status. The
-points where a child dies are put into the libraries and functions from here: the product has no seam for it.
+Started by ``conftest.Zygote``; takes a JSON object a line on standard input and answers with its number and the child's
+wait status. The points where a child dies are put into the libraries and functions from here: the product has no seam
+for it.
 """
 
 import functools
@@ -174,7 +175,8 @@ def main() -> None:
     # What Dagster imports when it first runs something shall not be imported by every child.
     run({"day": "2015-01-01"})
     for line in sys.stdin:
-        print(json.dumps(carry_out(json.loads(line))), flush=True)
+        order = json.loads(line)
+        print(json.dumps({"number": order["number"], "status": carry_out(order)}), flush=True)
 
 
 if __name__ == "__main__":
