@@ -171,7 +171,7 @@ def _report(settings: Settings) -> None:
     with services.lake(settings) as lake:
         files = list(lake.list(dataset.folder))
     for file in files:
-        manifest = Manifest.from_file(file, table=str(dataset.table))
+        manifest = Manifest.from_file(file)
         if manifest:
             day = dataset.day_of(file.path)
             click.echo(f"{day!s:<10}  {manifest.rows:>10,}  {size(manifest.bytes):>9}  {manifest.sha256}")

@@ -38,6 +38,10 @@ class NoSuchTableError(ConfigurationError, RefusedError):
     """The table or column that a setting names is not there, or is of another kind."""
 
 
+class OtherSourceError(ConfigurationError):
+    """The files in the lake belong to another table or database than the one that is archived."""
+
+
 class RecordsError(RefusedError):
     """Dagster's own records cannot be opened, read or written."""
 

@@ -3,17 +3,21 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import date
 from typing import Any
 from urllib.parse import quote, unquote
 
 from event_archive.domain.contradiction import contradiction
+from event_archive.domain.source import Claim, Source
 from event_archive.errors import IntegrityError
 from event_archive.lake.names import check_metadata
 from event_archive.lake.protocol import StoredFile
 
 VERSION = 1
 _PREFIX = "event_archive_"
+_CONTENT = ("rows", "bytes", "sha256", "columns")
+"""What a reader of the bytes can compare; the rest says whose they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,10 @@ class Manifest:
         types: a hash: ``names_hash`` of the types that the columns had when the rows were written; empty where they are
             not known, or were not the same for all rows. Where they equal today's types, restoring loses nothing, and
             the check for losses is skipped.
+        system: as in ``Source``; of a file from before manifests said so it is empty, as are the next three.
+        database: as in ``Source``.
+        time_column: as in ``Source``.
+        day: whose rows the file holds, ISO 8601.
     """
 
     table: str
@@ -39,6 +47,26 @@ class Manifest:
     columns: str
     version: int = VERSION
     types: str = ""
+    system: str = ""
+    database: str = ""
+    time_column: str = ""
+    day: str = ""
+
+    @property
+    def source(self) -> Source:
+        """Whose rows the file holds."""
+        return Source(self.system, self.database, self.table, self.time_column)
+
+    def of(self, source: Source, day: date) -> "Manifest":
+        """The same content, as that of a day of a source."""
+        return replace(
+            self,
+            table=source.table,
+            system=source.system,
+            database=source.database,
+            time_column=source.time_column,
+            day=day.isoformat(),
+        )
 
     def to_metadata(self) -> dict[str, str]:
         """For a file: percent-encoded ASCII, one entry a field.
@@ -52,49 +80,72 @@ class Manifest:
         return metadata
 
     @classmethod
-    def from_file(cls, file: StoredFile, *, table: str) -> "Manifest | None":
+    def from_file(cls, file: StoredFile) -> "Manifest | None":
         """Reads a file's manifest; None where it has none, since another tool wrote it.
 
         Raises:
-            IntegrityError: it is unreadable, of a later version, of another table, or says another length.
+            IntegrityError: it is unreadable, of a later version, or says another length.
         """
-        manifest = cls.claimed_by(file, table=table)
+        manifest = cls.claimed_by(file)
         if manifest and manifest.bytes != file.size_bytes:
             raise contradiction(file, f"it has {file.size_bytes} bytes, its manifest says {manifest.bytes}")
         return manifest
 
     @classmethod
-    def claimed_by(cls, file: StoredFile, *, table: str) -> "Manifest | None":
+    def claimed_by(cls, file: StoredFile) -> "Manifest | None":
         """As ``from_file``, but whatever length it says, for a caller that reports differences itself."""
-        fields = {
+        given = {
             name.removeprefix(_PREFIX): unquote(value)
             for name, value in file.metadata.items()
             if name.startswith(_PREFIX)
         }
-        if not fields:
+        if not given:
             return None
         try:
-            manifest = cls(
-                fields["table"], int(fields["rows"]), int(fields["bytes"]), fields["sha256"], fields["columns"],
-                int(fields["version"]), fields.get("types", ""),
-            )  # fmt: skip
-        except (KeyError, ValueError) as error:
+            numbers = {name: int(given[name]) for name in ("rows", "bytes", "version")}
+            known = {field.name: given[field.name] for field in fields(cls) if field.name in given}
+            manifest = cls(**known | numbers)  # type: ignore[arg-type]  # each is of its field's type
+        except (KeyError, TypeError, ValueError) as error:
             raise contradiction(file, f"its manifest is unreadable ({type(error).__name__} {error})") from None
         if manifest.version != VERSION:
             raise IntegrityError(
                 f"{file.path}: its manifest is of version {manifest.version}, this program knows version {VERSION}. "
                 "Nothing was written or deleted. A newer program wrote the file: update this one."
             )
-        if manifest.table != table:
-            raise contradiction(file, f"its manifest says it holds {manifest.table}, expected {table}")
         return manifest
+
+    def require_day(self, file: StoredFile, day: date) -> None:
+        """Sees that the file is of a day.
+
+        Raises:
+            IntegrityError: its manifest says another one.
+        """
+        if self.day not in ("", day.isoformat()):
+            raise IntegrityError(
+                f"{file.path}: it is the file of {self.day}, as its manifest says, under the name of {day}. Nothing "
+                "was written or deleted. Somebody copied or renamed it: put the right file back, or move this one "
+                "elsewhere."
+            )
+
+    def require_own(self, file: StoredFile, day: date, claim: Claim) -> None:
+        """Sees that the file is the owner's, and of a day.
+
+        Raises:
+            IntegrityError: its manifest says another source or day.
+        """
+        self.require_day(file, day)
+        if not claim.holds(self.source):
+            raise IntegrityError(
+                f"{file.path}: it belongs to {self.source}, as its manifest says; the files here belong to "
+                f"{claim.source}. Nothing was written or deleted. Somebody put it here: move it elsewhere."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """For a materialization."""
         return asdict(self)
 
     def require(self, file: StoredFile, found: "Manifest") -> None:
-        """Compares the manifest with what was read of the file, in all but the types, of which bytes say nothing.
+        """Compares the manifest with what was read of the file.
 
         Args:
             file: for the message.
@@ -103,10 +154,7 @@ class Manifest:
         Raises:
             IntegrityError: they differ.
         """
-        if replace(found, types=self.types) != self:
-            differing = [
-                name for name, value in asdict(self).items() if name != "types" and getattr(found, name) != value
-            ]
+        if differing := [name for name in _CONTENT if getattr(found, name) != getattr(self, name)]:
             expected = ", ".join(f"{name} {getattr(self, name)}" for name in differing)
             read = ", ".join(f"{name} {getattr(found, name)}" for name in differing)
             raise contradiction(file, f"its manifest says {expected}; it holds {read}")

@@ -70,7 +70,6 @@ def estimate(dataset: Dataset, days: Collection[date], postgres: Postgres) -> Es
 def _bytes_per_row(connection: Connection, table: Table, day: date) -> float:
     # A row as text is its CSV record in parentheses, but for the quotes.
     query = sql.SQL(
-        "SELECT avg(octet_length({src}::text) - 1) FROM (SELECT * FROM {table} AS {src} WHERE {window} LIMIT {most}) "
-        "AS {src}"
-    ).format(src=TABLE_ALIAS, table=table.identifier, window=table.within(day, day), most=sql.Literal(_SAMPLE_ROWS))
+        "SELECT avg(octet_length({src}::text) - 1) FROM (SELECT * FROM {rows} WHERE {window} LIMIT {most}) AS {src}"
+    ).format(src=TABLE_ALIAS, rows=table.rows, window=table.within(day, day), most=sql.Literal(_SAMPLE_ROWS))
     return float(one(connection, query)[0] or 0)

@@ -8,12 +8,15 @@ from datetime import date
 
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
+from event_archive.domain.source import Claim
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
+from event_archive.lake.protocol import StoredFile
+from event_archive.operations.claim import claim
 from event_archive.operations.loading import load
 from event_archive.operations.site import Site
 from event_archive.table.advice import ARCHIVE_ADVICE
-from event_archive.table.shape import reflect
+from event_archive.table.shape import glance
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,8 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
 
     Raises:
         RefusedError: there is no file.
-        IntegrityError: it is no CSV file with a header.
+        OtherSourceError: the files belong to another table or database.
+        IntegrityError: it is no CSV file with a header, or the file of another table or day.
         FileChangedError: somebody wrote it meanwhile.
         UnreachableError, BusyError: as PostgreSQL or the lake says.
     """
@@ -41,7 +45,9 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
     if file is None:
         raise RefusedError(f"{path}: there is no file to adopt.")
     with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
-        table = reflect(connection, dataset)
+        claimed = claim(site, connection)
+        _require_own(file, day, claimed)
+        table = glance(connection, dataset)
         try:
             readback = load(connection, table, lake, file, progress)
         except IntegrityError as error:
@@ -49,7 +55,7 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
             raise IntegrityError(
                 f"{found}. It cannot be adopted: put the right file back, or move this one elsewhere."
             ) from error
-    manifest = readback.manifest
+    manifest = readback.manifest.of(claimed.source, day)
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
         progress.begin("adopting", total_bytes=file.size_bytes)
         for block in blocks:
@@ -58,3 +64,14 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
         upload.commit(manifest.to_metadata())
     logger.info("%s: adopted as it is, %s, sha256 %s", path, counted(manifest.rows, "row", "rows"), manifest.sha256)
     return manifest
+
+
+def _require_own(file: StoredFile, day: date, claimed: Claim) -> None:
+    """Refuses the file of another table or day: its bytes may be what its manifest says, and are not ours."""
+    try:
+        manifest = Manifest.claimed_by(file)
+    except IntegrityError:
+        # A manifest that cannot be read is what adopting replaces.
+        return
+    if manifest:
+        manifest.require_own(file, day, claimed)

@@ -6,6 +6,8 @@ race starts again with a new stat and a new look at the table.
 
 An append takes the day's lock before it reads the rows, which keeps purges of the day away. Otherwise a row that went
 from A to B and back to A could be purged as A while B is being appended, and B would be the last form in the file.
+
+While a file is read back, the table is not locked: its shape is read before, and looked at again after.
 """
 
 import logging
@@ -18,8 +20,10 @@ from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
+from event_archive.domain.source import Claim
 from event_archive.errors import FileChangedError, IntegrityError, LockedError
 from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.claim import claim, claim_from_replica
 from event_archive.operations.export import Export, PacedExport, has_any, rows_of_day
 from event_archive.operations.loading import load
 from event_archive.operations.readback import Readback, types_hash
@@ -30,7 +34,7 @@ from event_archive.postgres.session import Connection, Isolation
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.locks import lock_day
 from event_archive.table.rows import has_rows
-from event_archive.table.shape import Table, reflect
+from event_archive.table.shape import Table, reflect, require_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +77,16 @@ class ArchivedDay:
 
 
 @dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be written where, and whose it is."""
+
+    dataset: Dataset
+    day: date
+    lake: Lake
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
 class _Written:
     file: StoredFile | None
     manifest: Manifest | None
@@ -96,6 +110,7 @@ def archive_day(
         IntegrityError: the file contradicts its manifest.
         FileChangedError: three races for the file were lost.
         LockedError: the day's file is another tool's, and another command is working on the day.
+        OtherSourceError: the files belong to another table or database; or the replica is no copy of the primary.
         RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says.
     """
     started = time.monotonic()
@@ -112,7 +127,8 @@ def archive_day(
             with source.transaction(
                 f"{dataset.table}, {day}", isolation=isolation, advice=ARCHIVE_ADVICE
             ) as connection:
-                written = _write(connection, dataset, day, lake, file, progress)
+                claimed = claim(site, connection) if source is site.postgres else claim_from_replica(site, connection)
+                written = _write(connection, _Order(dataset, day, lake, claimed), file, progress)
             break
         except FileChangedError:
             if attempt == _ATTEMPTS:
@@ -130,20 +146,20 @@ def archive_day(
     )
 
 
-def _write(
-    connection: Connection, dataset: Dataset, day: date, lake: Lake, file: StoredFile | None, progress: Progress
-) -> _Written:
-    table = reflect(connection, dataset)
+def _write(connection: Connection, order: _Order, file: StoredFile | None, progress: Progress) -> _Written:
+    dataset, day, lake = order.dataset, order.day, order.lake
     if file is None:
-        return _write_first(connection, table, day, lake, progress)
-    manifest = Manifest.from_file(file, table=str(dataset.table))
+        return _write_first(connection, reflect(connection, dataset), order, progress)
+    manifest = Manifest.from_file(file)
+    if manifest:
+        manifest.require_own(file, day, order.claim)
     free = lock_day(connection, dataset, day, shared=True)
     if not free:
         if manifest is None:
             raise LockedError(f"{dataset.table}: another command is working on {day}; the next run goes on.")
         logger.info("%s: another command is working on %s; its file stays as it is", dataset.table, day)
-    late = free and has_rows(connection, table, day)
-    if manifest and not late:
+    table, late = _late_rows(connection, dataset, day)
+    if manifest and not (free and late):
         return _Written(file, manifest, 0, table.columns)
     readback = load(connection, table, lake, file, progress)
     if manifest:
@@ -156,25 +172,34 @@ def _write(
         )
     if not late:
         return _Written(file, readback.manifest, 0, table.columns)
-    return _write_late(connection, table, day, lake, file, manifest, readback, progress)
+    require_unchanged(connection, table, "archive")
+    return _write_late(connection, table, order, file, manifest, readback, progress)
 
 
-def _write_first(connection: Connection, table: Table, day: date, lake: Lake, progress: Progress) -> _Written:
+def _late_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[Table, bool]:
+    """The table's shape, and whether it holds rows of the day; the table is not locked afterwards."""
+    with connection.transaction(force_rollback=True):
+        table = reflect(connection, dataset)
+        return table, has_rows(connection, table, day)
+
+
+def _write_first(connection: Connection, table: Table, order: _Order, progress: Progress) -> _Written:
     """A new file with a header and all rows of the day; none where there are no rows."""
-    with lake.write(table.dataset.path(day), replaces=None) as upload:
+    day = order.day
+    with order.lake.write(table.dataset.path(day), replaces=None) as upload:
         export = Export(upload, progress)
         rows = export.copy(connection, rows_of_day(table, day, table.names), with_header=True)
         if not rows:
             return _Written(None, None, 0, table.columns)
-        file, manifest = export.commit(table, table.names, rows, types=types_hash(table, table.names))
+        types = types_hash(table, table.names)
+        file, manifest = export.commit(order.claim.source, day, table.names, rows, types=types)
         return _Written(file, manifest, rows, table.columns)
 
 
 def _write_late(
     connection: Connection,
     table: Table,
-    day: date,
-    lake: Lake,
+    order: _Order,
     file: StoredFile,
     manifest: Manifest | None,
     readback: Readback,
@@ -185,9 +210,10 @@ def _write_late(
     The whole file is written where the table has columns that the header lacks, and where the file's blocks or its
     line ends are not ours. Every row keeps its place in the file, and every value its text.
     """
+    lake = order.lake
     columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
     append = bool(manifest) and readback.takes_more_rows and columns == readback.columns and lake.appendable(file)
-    missing = rows_of_day(table, day, columns, unless=readback)
+    missing = rows_of_day(table, order.day, columns, unless=readback)
     if manifest and not append and not has_any(connection, missing):
         return _Written(file, manifest, 0, table.columns)
     with lake.write(file.path, replaces=file, append=append) as upload:
@@ -204,6 +230,6 @@ def _write_late(
         types = types_hash(table, columns)
         of_one_kind = append and manifest is not None and manifest.types == types
         new_file, new_manifest = export.commit(
-            table, columns, rows_kept + rows_appended, types=types if of_one_kind else ""
+            order.claim.source, order.day, columns, rows_kept + rows_appended, types=types if of_one_kind else ""
         )
         return _Written(new_file, new_manifest, rows_appended, table.columns)

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from event_archive.domain.contradiction import contradiction
 from event_archive.domain.dataset import check_identifier
@@ -41,12 +41,13 @@ def header_end(head: bytes) -> int:
     return 0
 
 
-def header(head: bytes, file: StoredFile) -> tuple[str, ...]:
+def header(head: bytes, file: StoredFile, expected: Sequence[str] = ()) -> tuple[str, ...]:
     """The column names in a file's first record.
 
     Args:
         head: the first bytes of the file.
         file: for messages.
+        expected: the table's columns. What looks like a byte order mark may be the beginning of a name.
 
     Raises:
         IntegrityError: not UTF-8, not one CSV record, or names that no table can have.
@@ -59,6 +60,8 @@ def header(head: bytes, file: StoredFile) -> tuple[str, ...]:
             check_identifier(name)
     except (UnicodeDecodeError, csv.Error, IndexError, ValueError) as error:
         raise contradiction(file, f"its first line is not the header of a CSV file ({error})") from None
+    if head.startswith(BOM) and names[0] not in expected and (marked := BOM.decode() + names[0]) in expected:
+        names[0] = marked
     if len(set(names)) < len(names):
         raise contradiction(file, "its header names a column twice")
     return tuple(names)

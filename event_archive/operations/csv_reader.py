@@ -25,6 +25,7 @@ class Reading:
     """One pass over a file, with what it found. A second pass starts from nothing.
 
     Attributes:
+        day: whose file.
         rows: rows read.
         bytes: bytes read.
         columns: the header.
@@ -39,7 +40,7 @@ class Reading:
 
     def __init__(self, dataset: Dataset, day: date, table: Table | None) -> None:
         self._time_column = dataset.time_column
-        self._day = day
+        self.day = day
         self._json_columns = {column.name for column in table.columns if column.type in _JSON} if table else set()
         self._reset()
 
@@ -98,10 +99,10 @@ class Reading:
     def _check(self, batch: pa.RecordBatch) -> None:
         if self._time_column in self.columns:
             times = batch.column(self._time_column)
-            plain = pc.fill_null(pc.match_substring_regex(times, f"^{self._day}{_TIME_IN_UTC}$"), False)
-            other = sum(not _is_of(self._day, value) for value in times.filter(pc.invert(plain)).to_pylist())
+            plain = pc.fill_null(pc.match_substring_regex(times, f"^{self.day}{_TIME_IN_UTC}$"), False)
+            other = sum(not _is_of(self.day, value) for value in times.filter(pc.invert(plain)).to_pylist())
             if other:
-                self._count("days", f"row is not of {self._day}", f"rows are not of {self._day}", other)
+                self._count("days", f"row is not of {self.day}", f"rows are not of {self.day}", other)
         for name in self._json_columns.intersection(self.columns):
             wrong = sum(not _is_json(value) for value in batch.column(name).to_pylist() if value is not None)
             if wrong:

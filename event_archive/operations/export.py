@@ -7,6 +7,7 @@ from psycopg import sql
 
 from event_archive.domain.manifest import Hashes, Manifest
 from event_archive.domain.progress import Phase, Progress
+from event_archive.domain.source import Source
 from event_archive.lake.protocol import StoredFile, Upload
 from event_archive.operations.readback import Readback
 from event_archive.postgres.copy import copy_out
@@ -43,9 +44,11 @@ class Export:
         self._progress.advance(lines - self._header_lines, len(piece))
         self._header_lines = 0
 
-    def commit(self, table: Table, columns: tuple[str, ...], rows: int, *, types: str) -> tuple[StoredFile, Manifest]:
+    def commit(
+        self, source: Source, day: date, columns: tuple[str, ...], rows: int, *, types: str
+    ) -> tuple[StoredFile, Manifest]:
         """Makes the file appear, with its manifest."""
-        manifest = self._hashes.manifest(str(table.dataset.table), columns, rows, types=types)
+        manifest = self._hashes.manifest(source.table, columns, rows, types=types).of(source, day)
         return self._upload.commit(manifest.to_metadata()), manifest
 
 
@@ -90,8 +93,8 @@ def rows_of_day(table: Table, day: date, columns: tuple[str, ...], *, unless: Re
         condition = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} WHERE {})").format(
             condition, unless.current, unless.identical
         )
-    return sql.SQL("SELECT {} FROM {} AS {} WHERE {} ORDER BY {}").format(
-        sql.SQL(", ").join(names), table.identifier, TABLE_ALIAS, condition, sql.SQL(", ").join(order)
+    return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
+        sql.SQL(", ").join(names), table.rows, condition, sql.SQL(", ").join(order)
     )
 
 

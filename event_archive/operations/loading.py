@@ -21,6 +21,7 @@ from event_archive.table.shape import Table
 
 # From PostgreSQL 18 on, a line that is \. alone is data like any other.
 _END_MARKER_HARMLESS_SINCE = 180000
+_TEXT = sql.SQL("pg_catalog.text")
 _CONNECTION_LOST = "08"
 _NOT_THE_FILES_FAULT = (
     _CONNECTION_LOST,
@@ -57,11 +58,13 @@ def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, pro
         try:
             with connection.transaction():
                 return _load(connection, table, lake, file, progress, as_text=as_text)
-        except psycopg.Error as error:
-            if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
-                raise
-            words = words or _without_values(error)
+        except _NotParsedError as error:
+            words = words or str(error)
     raise contradiction(file, f"it is not a CSV file of {table.dataset.table}: {words}")
+
+
+class _NotParsedError(Exception):
+    """The COPY itself found fault with the file. What fails around it says nothing of the file."""
 
 
 def _without_values(error: psycopg.Error) -> str:
@@ -77,12 +80,17 @@ def _load(
 ) -> Readback:
     with lake.read(file) as blocks:
         first = read_head(blocks, file)
-        columns = header(first, file)
+        columns = header(first, file, table.names)
         line = sql.Identifier(line_column([*table.names, *columns]))
         _create(connection, table, columns, line, as_text)
-        rows, hashes = copy_file(
-            connection, READBACK, columns, chain([first], blocks), file, progress, phase="reading back"
-        )
+        try:
+            rows, hashes = copy_file(
+                connection, READBACK, columns, chain([first], blocks), file, progress, phase="reading back"
+            )
+        except psycopg.Error as error:
+            if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
+                raise
+            raise _NotParsedError(_without_values(error)) from None
     superseded = _index(connection, table, line)
     return Readback(
         table=table,
@@ -131,22 +139,23 @@ def copy_file(
 def _create(
     connection: Connection, table: Table, columns: Sequence[str], line: sql.Identifier, as_text: frozenset[str]
 ) -> None:
-    """Creates the temporary table: the table's columns without constraints, then those that only the file has."""
-    names = [
-        sql.SQL("NULL::text AS {}" if name in as_text else "{}").format(sql.Identifier(name)) for name in table.names
-    ]
-    names += [sql.SQL("NULL::text AS {}").format(sql.Identifier(name)) for name in columns if name not in table.names]
-    connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
-            READBACK, sql.SQL(", ").join(names), table.identifier
+    """Creates the temporary table: the table's columns without constraints, then those that only the file has.
+
+    From definitions, since to make it from the table would lock that for as long as the file is read.
+    """
+    definitions = [
+        # A column that the file lacks reads as NULL, whatever default its domain has.
+        sql.SQL("{} {} {}").format(
+            sql.Identifier(column.name),
+            _TEXT if column.name in as_text else column.definition,
+            sql.SQL("" if column.name in columns else "DEFAULT NULL"),
         )
+        for column in table.columns
+    ]
+    definitions += [sql.SQL("{} {}").format(sql.Identifier(name), _TEXT) for name in columns if name not in table.names]
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(READBACK, sql.SQL(", ").join(definitions))
     )
-    for name in table.names:
-        if name not in columns:
-            # A column that the file lacks reads as NULL, whatever default its domain has.
-            connection.execute(
-                sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT NULL").format(READBACK, sql.Identifier(name))
-            )
     number_rows(connection, READBACK, line)
 
 

@@ -1,10 +1,11 @@
 """Deletes the rows of one aged day from PostgreSQL. The stakes: what this module deletes is gone.
 
 All in one transaction: see by the database's clock that the day is aged, lock the table's day, see that it is not held,
-read the file back into a temporary table, DELETE what is identical to it in key and every column, compare the counts,
-see that the file is still there, commit. It is READ COMMITTED, so that PostgreSQL compares a row that was updated
-meanwhile again in its new form, and leaves it; and so that the look for a hold, after the lock, sees every hold that
-was committed before it (docs/decisions/0006).
+read the file back into a temporary table while the table is not locked, lock it and see that it was not altered, DELETE
+what is identical to the file in key and every column, compare the counts, see that the DELETE did nothing else to the
+table, that the table is still as it was, and that the file is still there, commit. It is READ COMMITTED, so that
+PostgreSQL compares a row that was updated meanwhile again in its new form, and leaves it; and so that the look for a
+hold, after the lock, sees every hold that was committed before it (docs/decisions/0006).
 
 Not here: writing the file, how it is read back, when a purge is tried again.
 """
@@ -18,22 +19,26 @@ from typing import Literal
 
 from psycopg import sql
 
-from event_archive.domain.dataset import Dataset
+from event_archive.domain.dataset import Dataset, quoted
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
 from event_archive.domain.wording import counted
-from event_archive.errors import IntegrityError
+from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import StoredFile
+from event_archive.operations.claim import claim
 from event_archive.operations.loading import load
 from event_archive.operations.readback import Readback
 from event_archive.operations.site import Site
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.catalogue import dependents
+from event_archive.postgres.catalogue.dependents import Changes
+from event_archive.postgres.catalogue.server import is_on
+from event_archive.postgres.session import Connection, one, triggers_at_home
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
 from event_archive.table.rows import count_day, has_rows
-from event_archive.table.shape import TABLE_ALIAS, Table, reflect
+from event_archive.table.shape import Table, reflect, require_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +95,9 @@ def purge_day(
     Raises:
         NotAgedError: the day is too young, or before the first that is archived.
         IntegrityError: the file, its manifest and the record do not agree.
+        OtherSourceError: the files belong to another table or database.
         FileChangedError: the file changed while it was read.
+        RefusedError: a trigger changed rows of the table that were to be deleted, or others; nothing was deleted.
         RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says; nothing was deleted.
     """
     started, dataset = time.monotonic(), site.dataset
@@ -128,21 +135,23 @@ def _announce(connection: Connection, dataset: Dataset, day: date, prefix: str) 
 
 def _delete(connection: Connection, site: Site, day: date, record: Record, progress: Progress) -> tuple[int, int]:
     dataset, lake = site.dataset, site.lake
-    # First the lock on the shape: a column that is added after the read-back could not be compared.
-    table = reflect(connection, dataset, "delete")
+    claimed = claim(site, connection)
     path = dataset.path(day)
     file = lake.stat(path)
     _require_recorded(dataset, day, file, record)
-    if not has_rows(connection, table, day):
+    table, left = _rows_to_purge(connection, dataset, day)
+    if not left:
         return 0, 0
     if file is None:
-        return 0, _left(connection, table, day)
-    manifest = Manifest.from_file(file, table=str(dataset.table))
+        _warn_of_left(table, day, left)
+        return 0, left
+    manifest = Manifest.from_file(file)
     if manifest is None:
         raise IntegrityError(
             f"{path}: another tool wrote it, for it has no manifest. Nothing was deleted. Archive the day again, "
             f"which takes it over: event-archive run {day}, or materialize archive_csv."
         )
+    manifest.require_own(file, day, claimed)
     readback = load(connection, table, lake, file, progress)
     manifest.require(file, readback.manifest)
     if readback.rows != record.rows:
@@ -151,29 +160,73 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
             f"{_archive_again(day)}"
         )
     progress.begin("comparing and deleting")
-    deleted = connection.execute(
-        sql.SQL("DELETE FROM {} AS {} USING {} WHERE {} AND {}").format(
-            table.identifier, TABLE_ALIAS, readback.current, table.within(day, day), readback.identical
-        )
-    ).rowcount
-    current = readback.rows - readback.superseded
-    if deleted > current:
-        raise IntegrityError(
-            f"{dataset.table}, {day}: {deleted} rows are identical to {current} current rows of {path}. Rolled back: "
-            "nothing was deleted. Report it as a bug."
-        )
+    require_unchanged(connection, table, "delete")
+    deleted = _delete_identical(connection, table, day, readback, path)
+    # What a DELETE must fear may have come while it ran: ATTACH PARTITION and INHERIT wait for no DELETE.
+    require_unchanged(connection, table, "delete")
     left = _left(connection, table, day, readback)
     # Somebody may have taken the file away during a long DELETE. After this look, only the commit is left.
     _require_recorded(dataset, day, lake.stat(path), record)
     return deleted, left
 
 
-def _left(connection: Connection, table: Table, day: date, readback: Readback | None = None) -> int:
+def _rows_to_purge(connection: Connection, dataset: Dataset, day: date) -> tuple[Table, int]:
+    """The table's shape, and how many rows of the day it holds; the table is not locked afterwards."""
+    with connection.transaction(force_rollback=True):
+        table = reflect(connection, dataset, "delete")
+        return table, count_day(connection, table, day).rows if has_rows(connection, table, day) else 0
+
+
+def _delete_identical(connection: Connection, table: Table, day: date, readback: Readback, path: str) -> int:
+    """Deletes the rows that the file holds, sees that nothing else was done to the table, and returns how many."""
+    before = dependents.changes(connection, table.oid)
+    # A day is deleted as the application would delete it: its triggers find what they name.
+    with triggers_at_home(connection):
+        deleted = connection.execute(
+            sql.SQL("DELETE FROM {} USING {} WHERE {} AND {}").format(
+                table.rows, readback.current, table.within(day, day), readback.identical
+            )
+        ).rowcount
+    current = readback.rows - readback.superseded
+    if deleted > current:
+        raise IntegrityError(
+            f"{table.dataset.table}, {day}: {deleted} rows are identical to {current} current rows of {path}. Rolled "
+            "back: nothing was deleted. Report it as a bug."
+        )
+    _require_only_deleted(connection, table, day, dependents.changes(connection, table.oid) - before, deleted)
+    return deleted
+
+
+def _require_only_deleted(connection: Connection, table: Table, day: date, changes: Changes, deleted: int) -> None:
+    """Sees that the DELETE led to nothing else in the table, as a trigger may.
+
+    Raises:
+        RefusedError: it did, or nobody can tell.
+    """
+    if changes == Changes(inserted=0, updated=0, deleted=deleted):
+        return
+    triggers = ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
+    if not is_on(connection, "track_counts"):
+        if not triggers:
+            return
+        problem = f"track_counts is off, so that nobody can tell what its triggers on DELETE ({triggers}) change in it"
+        what_to_do = "Turn track_counts on"
+    else:
+        problem = (
+            f"deleting {counted(deleted, 'row', 'rows')} of the day led to {changes.inserted} inserted, "
+            f"{changes.updated} updated and {changes.deleted} deleted in this table: a trigger on DELETE "
+            f"({triggers or 'none is seen'}) does something else than to let rows go"
+        )
+        what_to_do = "Let it do nothing where application_name is event_archive, or disable it"
+    raise RefusedError(f"{table.dataset.table}, {day}: {problem}. Rolled back: nothing was deleted. {what_to_do}.")
+
+
+def _left(connection: Connection, table: Table, day: date, readback: Readback) -> int:
     left = count_day(connection, table, day).rows
     kept = 0
-    if left and readback:
-        query = sql.SQL("SELECT count(*) FROM {} AS {}, {} WHERE {} AND {}").format(
-            table.identifier, TABLE_ALIAS, readback.current, table.within(day, day), readback.identical
+    if left:
+        query = sql.SQL("SELECT count(*) FROM {}, {} WHERE {} AND {}").format(
+            table.rows, readback.current, table.within(day, day), readback.identical
         )
         kept = one(connection, query)[0]
     if kept:
@@ -184,13 +237,17 @@ def _left(connection: Connection, table: Table, day: date, readback: Readback | 
             counted(kept, "row stays", "rows stay"),
         )
     if left > kept:
-        logger.warning(
-            "%s, %s: %s: the file does not hold them in their present form. The next run appends them.",
-            table.dataset.table,
-            day,
-            counted(left - kept, "row stays", "rows stay"),
-        )
+        _warn_of_left(table, day, left - kept)
     return left
+
+
+def _warn_of_left(table: Table, day: date, left: int) -> None:
+    logger.warning(
+        "%s, %s: %s: the file does not hold them in their present form. The next run appends them.",
+        table.dataset.table,
+        day,
+        counted(left, "row stays", "rows stay"),
+    )
 
 
 def _require_recorded(dataset: Dataset, day: date, file: StoredFile | None, record: Record) -> None:

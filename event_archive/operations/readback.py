@@ -19,6 +19,7 @@ READBACK = sql.Identifier("pg_temp", "event_archive_readback")
 """The temporary table that holds the file's rows."""
 ARCHIVED = sql.Identifier("archived_")
 """The alias of ``Readback.current``."""
+_TEXT_EQUALITY = "pg_catalog.="
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +54,25 @@ class Readback:
             for place, name in enumerate(self.table.key)
         ]
         image = sql.SQL(", ").join(map(sql.Identifier, self.table.names))
-        return sql.SQL("(SELECT {}, ROW({}) AS image FROM {} WHERE {} > 0) AS {}").format(
+        return sql.SQL("(SELECT {}, ROW({}) AS image FROM {} WHERE {} OPERATOR(pg_catalog.>) 0) AS {}").format(
             sql.SQL(", ").join(keys), image, READBACK, self.line, ARCHIVED
         )
 
     @property
     def same_key(self) -> sql.Composable:
         """The condition that ``TABLE_ALIAS`` and a row of ``current`` have one key."""
+        return self.equal_keys([f"key_{place}" for place in range(len(self.table.key))])
+
+    def equal_keys(self, names: Sequence[str]) -> sql.Composable:
+        """The condition that the key of ``TABLE_ALIAS`` equals these columns of ``ARCHIVED``, as its index has it."""
         return sql.SQL(" AND ").join(
-            sql.SQL("{} = {}.{}").format(self._source(name), ARCHIVED, sql.Identifier(f"key_{place}"))
-            for place, name in enumerate(self.table.key)
+            sql.SQL("{} OPERATOR({}) {}.{}").format(
+                self._source(column.name),
+                sql.SQL(_TEXT_EQUALITY if column.name in self.as_text else column.equality),
+                ARCHIVED,
+                sql.Identifier(name),
+            )
+            for column, name in zip(self.table.key_columns, names, strict=True)
         )
 
     @property
@@ -74,7 +84,7 @@ class Readback:
         """
         return sql.SQL(
             "{same_key} AND (ROW({row}) OPERATOR(pg_catalog.*=) {archived}.image "
-            "OR ROW({row})::text OPERATOR(pg_catalog.=) {archived}.image::text)"
+            "OR ROW({row})::pg_catalog.text OPERATOR(pg_catalog.=) {archived}.image::pg_catalog.text)"
         ).format(
             same_key=self.same_key,
             row=sql.SQL(", ").join(self._source(name) for name in self.table.names),
@@ -83,7 +93,7 @@ class Readback:
 
     @property
     def manifest(self) -> Manifest:
-        """What a manifest of exactly these bytes says."""
+        """What a manifest of exactly these bytes says; not whose they are."""
         return self.hashes.manifest(str(self.table.dataset.table), self.columns, self.rows)
 
     def _source(self, name: str) -> sql.Composable:
@@ -92,7 +102,7 @@ class Readback:
             return column
         # format() takes the type's output function, as COPY does; a cast to text does not (boolean, bpchar, inet …).
         return sql.SQL(
-            "(CASE WHEN {0} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {0}) END COLLATE \"C\")"
+            "(CASE WHEN {0} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {0}) END COLLATE pg_catalog.\"C\")"
         ).format(column)
 
 

@@ -3,10 +3,12 @@
 Not here: how the environment names them (``config.services``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from event_archive.domain.dataset import Dataset
+from event_archive.domain.source import Claim
 from event_archive.lake.protocol import Lake
+from event_archive.postgres.catalogue.server import Identity
 from event_archive.postgres.session import Postgres
 
 
@@ -19,9 +21,11 @@ class Site:
         postgres: the primary, from which rows are deleted.
         lake: where the files lie.
         export_postgres: a replica, for a day's first file only; it may lag. None where the primary is read.
+        claims: those that were found to hold, by the database that asked, so that a run asks once.
     """
 
     dataset: Dataset
     postgres: Postgres
     lake: Lake
     export_postgres: Postgres | None = None
+    claims: dict[Identity, Claim] = field(default_factory=dict, compare=False, repr=False)

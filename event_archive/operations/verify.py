@@ -17,6 +17,7 @@ from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.claim import source_to_read
 from event_archive.operations.csv_reader import Reading
 from event_archive.table.shape import Table
 
@@ -90,7 +91,7 @@ def verify_day(
                 )
                 break
             block_bytes *= 16
-    problems, remarks = tuple(_differences(dataset, file, reading)), tuple(reading.found.values())
+    problems, remarks = tuple(_differences(dataset, file, lake, reading)), tuple(reading.found.values())
     if problems:
         problems, remarks = problems + remarks, ()
     if reading.damage:
@@ -98,9 +99,11 @@ def verify_day(
     return VerifiedDay(day, path, reading.rows, reading.bytes, problems, remarks, time.monotonic() - started)
 
 
-def _differences(dataset: Dataset, file: StoredFile, reading: Reading) -> Iterator[str]:
+def _differences(dataset: Dataset, file: StoredFile, lake: Lake, reading: Reading) -> Iterator[str]:
     try:
-        manifest = Manifest.claimed_by(file, table=str(dataset.table))
+        manifest = Manifest.claimed_by(file)
+        if manifest:
+            source_to_read(dataset, reading.day, manifest, file, lake)
     except IntegrityError as error:
         yield str(error).removeprefix(f"{file.path}: ").partition(". ")[0]
         return
@@ -116,7 +119,7 @@ def _differences(dataset: Dataset, file: StoredFile, reading: Reading) -> Iterat
     if parsed and reading.rows > manifest.rows:
         added = counted(reading.rows - manifest.rows, "row was", "rows were")
         yield f"{added} added or doubled: it holds {reading.rows}, its manifest says {manifest.rows}"
-    if parsed and names_hash(reading.columns) != manifest.columns:
+    if parsed and manifest.columns not in (names_hash(reading.columns), names_hash(_with_mark(reading.columns))):
         yield f"its header ({', '.join(reading.columns)}) is not the one its manifest was made of"
     if reading.sha256 != manifest.sha256:
         same = parsed and (reading.bytes, reading.rows) == (manifest.bytes, manifest.rows)
@@ -124,3 +127,8 @@ def _differences(dataset: Dataset, file: StoredFile, reading: Reading) -> Iterat
             ("bytes were altered in place: " if same else "")
             + f"its SHA-256 is {reading.sha256}, its manifest says {manifest.sha256}"
         )
+
+
+def _with_mark(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns where the first one's name begins with a byte order mark, which the reader takes away."""
+    return ("\ufeff" + columns[0], *columns[1:]) if columns else columns

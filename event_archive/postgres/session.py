@@ -1,7 +1,7 @@
 """A session with PostgreSQL: one transaction, in which every setting that could change a value's text is pinned.
 
-The ``search_path`` is not pinned: names are qualified. Not here: how a connection is made, what an error means, COPY,
-any table.
+Names are written with their schema all the same: the pin protects operators and types. Not here: how a connection is
+made, what an error means, COPY, any table.
 """
 
 from collections.abc import Iterator
@@ -38,6 +38,8 @@ _PINS: dict[str, str] = {
     # How text is parsed.
     "xmloption": "content",
     "array_nulls": "on",
+    # What a temporary table is made of: it is indexed and updated.
+    "default_table_access_method": "heap",
     # Planning costs more than it saves.
     "jit": "off",
     # Makes a policy that hides rows from this role an error; with "on" their days would look done.
@@ -45,6 +47,8 @@ _PINS: dict[str, str] = {
     # Not cut off while the lake works; 0 is never.
     "idle_in_transaction_session_timeout": "0",
 }
+# pg_temp last, or a temporary table left in a pooled session would hide one of the catalogue's.
+_PIN_SEARCH_PATH = "SET LOCAL search_path TO pg_catalog, pg_temp"
 _TRANSACTION_TIMEOUT_SINCE = 170000
 # A cancel is a connection of its own; where that takes longer, the server is out of reach and gives up by itself.
 _CANCEL_TIMEOUT_SECONDS = 5
@@ -131,7 +135,8 @@ def _pin(connection: EngineConnection) -> None:
     if raw.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
         pins = pins | {"transaction_timeout": "0"}
     # SET takes no snapshot: that of a REPEATABLE READ transaction is taken by its first query.
-    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} TO '{value}'" for name, value in pins.items()))
+    settings = [f"SET LOCAL {name} TO '{value}'" for name, value in pins.items()]
+    connection.exec_driver_sql("; ".join([*settings, _PIN_SEARCH_PATH]))
 
 
 def _abandon(connection: EngineConnection, raw: Connection) -> None:
@@ -142,6 +147,18 @@ def _abandon(connection: EngineConnection, raw: Connection) -> None:
             raw.cancel_safe(timeout=_CANCEL_TIMEOUT_SECONDS)
     if raw.info.transaction_status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
         connection.invalidate()
+
+
+@contextmanager
+def triggers_at_home(connection: Connection) -> Iterator[None]:
+    """Lets the functions of triggers, deferred ones too, find what they name without a schema, as anybody's write does.
+
+    The block's own statements must name everything with its schema, operators and types included.
+    """
+    connection.execute("SET LOCAL search_path TO DEFAULT")
+    yield
+    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    connection.execute(_PIN_SEARCH_PATH)
 
 
 def one(connection: Connection, query: sql.Composed | LiteralString, *values: object) -> tuple[Any, ...]:

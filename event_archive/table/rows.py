@@ -7,7 +7,7 @@ from psycopg import sql
 
 from event_archive.domain.days import ONE_DAY
 from event_archive.postgres.session import Connection, one
-from event_archive.table.shape import TABLE_ALIAS, TIME_TYPES, Table
+from event_archive.table.shape import TIME_TYPES, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +21,18 @@ class RowsOfDay:
 
 def count_day(connection: Connection, table: Table, day: date) -> RowsOfDay:
     """Counts the rows of one day."""
-    query = sql.SQL("SELECT count(*), min({time})::text, max({time})::text FROM {table} AS {src} WHERE {window}")
+    query = sql.SQL("SELECT count(*), min({time})::text, max({time})::text FROM {rows} WHERE {window}")
     row = one(
         connection,
-        query.format(time=table.time, table=table.identifier, src=TABLE_ALIAS, window=table.within(day, day)),
+        query.format(time=table.time, rows=table.rows, window=table.within(day, day)),
     )
     return RowsOfDay(*row)
 
 
 def has_rows(connection: Connection, table: Table, day: date) -> bool:
     """Whether the table has a row of the day: one probe of the index, where there is one."""
-    query = sql.SQL("SELECT EXISTS (SELECT FROM {} AS {} WHERE {})")
-    return bool(one(connection, query.format(table.identifier, TABLE_ALIAS, table.within(day, day)))[0])
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})")
+    return bool(one(connection, query.format(table.rows, table.within(day, day)))[0])
 
 
 def days_with_rows(connection: Connection, table: Table, first: date, last: date) -> list[date]:
@@ -47,8 +47,7 @@ def days_with_rows(connection: Connection, table: Table, first: date, last: date
     rows = connection.execute(
         sql.SQL(query).format(
             time=table.time,
-            table=table.identifier,
-            src=TABLE_ALIAS,
+            rows=table.rows,
             window=table.within(first, last),
             end=table.instant(last + ONE_DAY),
             type=sql.SQL(TIME_TYPES[table.time_type]),
@@ -59,22 +58,22 @@ def days_with_rows(connection: Connection, table: Table, first: date, last: date
 
 _LOOSE_SCAN = """
 WITH RECURSIVE days_(day) AS (
-  (SELECT {time}::date FROM {table} AS {src} WHERE {window} ORDER BY {time} LIMIT 1)
+  (SELECT {time}::date FROM {rows} WHERE {window} ORDER BY {time} LIMIT 1)
   UNION ALL
-  SELECT (SELECT {time}::date FROM {table} AS {src} WHERE {time} >= (days_.day + 1)::{type} AND {time} < {end}
+  SELECT (SELECT {time}::date FROM {rows} WHERE {time} >= (days_.day + 1)::{type} AND {time} < {end}
           ORDER BY {time} LIMIT 1)
   FROM days_ WHERE days_.day IS NOT NULL
 )
 SELECT days_.day FROM days_ WHERE days_.day IS NOT NULL
 """
-_FULL_SCAN = "SELECT DISTINCT {time}::date FROM {table} AS {src} WHERE {window} ORDER BY 1"
+_FULL_SCAN = "SELECT DISTINCT {time}::date FROM {rows} WHERE {window} ORDER BY 1"
 
 
 def rows_by_day(connection: Connection, table: Table, first: date, last: date) -> dict[date, int]:
     """How many rows each day from ``first`` to ``last`` holds; days without any are left out."""
-    query = sql.SQL("SELECT {time}::date, count(*) FROM {table} AS {src} WHERE {window} GROUP BY 1 ORDER BY 1")
+    query = sql.SQL("SELECT {time}::date, count(*) FROM {rows} WHERE {window} GROUP BY 1 ORDER BY 1")
     rows = connection.execute(
-        query.format(time=table.time, table=table.identifier, src=TABLE_ALIAS, window=table.within(first, last))
+        query.format(time=table.time, rows=table.rows, window=table.within(first, last))
     ).fetchall()
     return dict(rows)
 
@@ -100,12 +99,11 @@ def count_orphans(connection: Connection, table: Table) -> Orphans:
     """Counts the rows that belong to no day."""
     query = sql.SQL(
         "SELECT count(*) FILTER (WHERE finite_), count(*) FILTER (WHERE finite_ IS NOT TRUE) "
-        "FROM (SELECT pg_catalog.isfinite({time}) AS finite_ FROM {table} AS {src} "
+        "FROM (SELECT pg_catalog.isfinite({time}) AS finite_ FROM {rows} "
         "WHERE {time} IS NULL OR {time} < {start} OR {time} = 'infinity' LIMIT {most}) AS orphans_"
     ).format(
         time=table.time,
-        table=table.identifier,
-        src=TABLE_ALIAS,
+        rows=table.rows,
         start=table.instant(table.dataset.start),
         most=sql.Literal(MOST_ORPHANS),
     )

@@ -1,7 +1,7 @@
 """The archived table's shape, and whether it may be archived. Not here: the catalogue's SQL, the table's rows."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
@@ -12,7 +12,8 @@ from event_archive.domain.dataset import Dataset, TableName, quoted
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, NoSuchTableError, RefusedError, UnreachableError
 from event_archive.postgres.catalogue import dependents, relations
-from event_archive.postgres.catalogue.relations import Column
+from event_archive.postgres.catalogue.relations import Column, KeyColumn
+from event_archive.postgres.catalogue.server import setting
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE
 
@@ -32,23 +33,37 @@ class Table:
 
     Attributes:
         dataset: whose table it is.
+        oid: the catalogue's number for the table: another one of the same name has another.
+        is_partitioned: whether its rows lie in partitions. Else its own rows alone are meant wherever it is named.
         columns: in the table's order.
-        key: the columns that identify a row: of the primary key, else of a unique index.
+        key_columns: those that identify a row: of the primary key, else of a unique index.
         time_type: ``timestamp``, ``timestamptz`` or ``date``, by PostgreSQL's full names; of a table to look at or
             fill any type, or an empty string.
-        time_indexed: whether a B-tree index begins with the time column.
+        time_indexed: whether a B-tree index begins with the time column. It makes no other shape.
     """
 
     dataset: Dataset
+    oid: int
+    is_partitioned: bool
     columns: tuple[Column, ...]
-    key: tuple[str, ...]
+    key_columns: tuple[KeyColumn, ...]
     time_type: str
-    time_indexed: bool
+    time_indexed: bool = field(compare=False)
 
     @property
     def identifier(self) -> sql.Composable:
         """The table's name for SQL."""
         return sql.Identifier(self.dataset.table.schema, self.dataset.table.name)
+
+    @property
+    def rows(self) -> sql.Composable:
+        """The table as ``TABLE_ALIAS``, for FROM and DELETE: never the rows of a table that inherits from it."""
+        return sql.SQL("{} AS {}" if self.is_partitioned else "ONLY {} AS {}").format(self.identifier, TABLE_ALIAS)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The names of the key's columns."""
+        return tuple(column.name for column in self.key_columns)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,8 +81,8 @@ class Table:
 
     def within(self, first: date, last: date) -> sql.Composable:
         """The condition that a row of ``TABLE_ALIAS`` is of a day from ``first`` to ``last``, both included."""
-        return sql.SQL("{} >= {} AND {} < {}").format(
-            self.time, self.instant(first), self.time, self.instant(last + ONE_DAY)
+        return sql.SQL("{0} OPERATOR(pg_catalog.>=) {1} AND {0} OPERATOR(pg_catalog.<) {2}").format(
+            self.time, self.instant(first), self.instant(last + ONE_DAY)
         )
 
     def missing_index(self) -> str:
@@ -77,9 +92,9 @@ class Table:
 
 
 TIME_TYPES = {
-    "timestamp without time zone": "timestamp",
-    "timestamp with time zone": "timestamptz",
-    "date": "date",
+    "timestamp without time zone": "pg_catalog.timestamp",
+    "timestamp with time zone": "pg_catalog.timestamptz",
+    "date": "pg_catalog.date",
 }
 
 _DELETE_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
@@ -102,7 +117,10 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     setting = "--table" if purpose == "fill" else "EVENT_TABLE"
     mode = sql.SQL("ROW EXCLUSIVE" if purpose in ("delete", "fill") else "ACCESS SHARE")
     try:
-        connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.Identifier(name.schema, name.name), mode))
+        # ONLY: the lock on a partition is that of the statement which reads or deletes its rows.
+        connection.execute(
+            sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(sql.Identifier(name.schema, name.name), mode)
+        )
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         raise NoSuchTableError(
             f"{name} does not exist in database {quoted(connection.info.dbname)}. {setting} names it as schema.table, "
@@ -122,16 +140,47 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     to_purge = purpose in ("archive", "delete")
     types = {column.name: column.plain_type for column in columns}
     time_type = _time_type(dataset, types) if to_purge else types.get(dataset.time_column, "")
-    key = relations.key(connection, found.oid)
-    if not key:
-        raise RefusedError(
-            f"{name} has no key: neither a primary key nor a valid, immediate, complete unique index on NOT NULL "
-            "columns. Without one, rows cannot be told apart: add a primary key."
-        )
+    key = _key(connection, name, found.oid)
     if to_purge:
         _require_deletable(connection, name, found.oid)
     indexed = relations.index_begins_with(connection, found.oid, dataset.time_column)
-    return Table(dataset, columns, key, time_type, indexed)
+    return Table(dataset, found.oid, found.kind == "p", columns, key, time_type, indexed)
+
+
+def _key(connection: Connection, name: TableName, oid: int) -> tuple[KeyColumn, ...]:
+    found = relations.unique_indexes(connection, oid)
+    for index in found:
+        if index.is_ordinary:
+            return index.columns
+    others = ", ".join(quoted(index.name) for index in found)
+    why_not = f" ({others} compares with another operator class or collation than the columns')" if others else ""
+    raise RefusedError(
+        f"{name} has no key: neither a primary key nor a valid, immediate, complete unique index on NOT NULL columns"
+        f"{why_not}. Without one, rows cannot be told apart: add a primary key."
+    )
+
+
+def glance(connection: Connection, dataset: Dataset, purpose: Purpose = "archive") -> Table:
+    """As ``reflect``, but without a lock afterwards: for whoever reads a file next, which may take long.
+
+    ``require_unchanged`` locks the table and sees that its shape is still this one.
+    """
+    with connection.transaction(force_rollback=True):
+        return reflect(connection, dataset, purpose)
+
+
+def require_unchanged(connection: Connection, table: Table, purpose: Purpose) -> None:
+    """Locks the table until the transaction ends, as ``reflect`` does, and sees that it is as it was.
+
+    Raises:
+        BusyError: its shape has changed.
+        RefusedError: it may not be archived any more.
+    """
+    if reflect(connection, table.dataset, purpose) != table:
+        raise BusyError(
+            f"{table.dataset.table}: the table was altered while its rows and the file were compared. Nothing was "
+            "deleted; the next run compares them anew."
+        )
 
 
 def current_shape(dataset: Dataset, postgres: Postgres, purpose: Purpose = "archive") -> Table:
@@ -154,6 +203,17 @@ def shape_if_any(dataset: Dataset, postgres: Postgres) -> Table | None:
 
 
 def _require_deletable(connection: Connection, name: TableName, oid: int) -> None:
+    if setting(connection, "session_replication_role") == "replica":
+        raise RefusedError(
+            f"In this session neither triggers nor foreign keys of {name} fire (session_replication_role is replica): "
+            "rows that refer to deleted events would stay. Nothing was deleted. Set it to origin for role "
+            f"{quoted(connection.info.user)}, or connect as another role."
+        )
+    for constraint in dependents.unenforced_references(connection, oid):
+        raise RefusedError(
+            f"Foreign key {quoted(constraint)}, which references {name}, does not fire: the triggers of {name} are "
+            f"disabled. Rows that refer to deleted events would stay: ALTER TABLE {name} ENABLE TRIGGER ALL."
+        )
     for reference in dependents.references(connection, oid):
         if reference.on_delete in _DELETE_ACTIONS:
             raise RefusedError(
@@ -183,7 +243,8 @@ def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
     return found
 
 
-def key_of(connection: Connection, name: TableName) -> tuple[str, ...]:
+def key_of(connection: Connection, name: TableName) -> tuple[KeyColumn, ...]:
     """The columns of a table's key; none where there is no such table, or no key. Takes no lock."""
     found = relations.relation(connection, name.schema, name.name)
-    return relations.key(connection, found.oid) if found else ()
+    indexes = relations.unique_indexes(connection, found.oid) if found else []
+    return next((index.columns for index in indexes if index.is_ordinary), ())

@@ -19,7 +19,6 @@ from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
 from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.postgres import Database, Server
 
 EVERYTHING = 'SELECT id, event_id, event_type, created_at::text, processed_at::text, payload FROM "Event" ORDER BY id'
 
@@ -53,7 +52,7 @@ def test_the_manifest_describes_the_file(each_pipeline: Pipeline):
     content = each_pipeline.content()
     file = each_pipeline.lake.stat(archived.path)
     assert file is not None
-    assert Manifest.from_file(file, table='public."Event"') == archived.manifest
+    assert Manifest.from_file(file) == archived.manifest
     assert archived.manifest is not None
     assert archived.manifest.bytes == len(content)
     assert archived.manifest.sha256 == hashlib.sha256(content).hexdigest()
@@ -272,16 +271,6 @@ def test_a_record_that_lies_about_its_rows_is_refused(pipeline: Pipeline):
     assert pipeline.count() == 3
 
 
-def test_a_file_of_another_table_is_refused(pipeline: Pipeline):
-    pipeline.add(3)
-    archived = pipeline.archive()
-    file = pipeline.lake.stat(archived.path)
-    assert file is not None
-    pipeline.put(pipeline.content(), metadata=dict(file.metadata) | {"event_archive_table": "public.other"})
-    with pytest.raises(IntegrityError, match="its manifest says it holds public.other"):
-        pipeline.archive()
-
-
 def test_a_file_of_another_tool_is_taken_over_with_every_row(each_pipeline: Pipeline):
     each_pipeline.add(3)
     foreign = (
@@ -384,27 +373,6 @@ def test_values_that_no_longer_parse_are_kept_as_text(each_pipeline: Pipeline):
     assert each_pipeline.purge().deleted == 3
     assert each_pipeline.values("event_type")[3:] == ["13", "19", "13"]
     assert each_pipeline.values("event_type")[0] == "order.created"
-
-
-def test_a_replica_that_lags_loses_nothing(pipeline: Pipeline, server_18: Server):
-    """A database of the same shape with fewer rows stands in for the standby: what counts is that rows are missing."""
-    pipeline.add(3)
-    (source,) = pipeline.database.execute('SELECT id, event_id, event_type FROM "Event" WHERE id = 1')
-    lagging = Database(server_18, pipeline.database.name + "_lagging")
-    with psycopg.connect(server_18.dsn("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {lagging.name} TEMPLATE {pipeline.database.name}")
-    try:
-        lagging.execute('DELETE FROM "Event" WHERE id <> 1')
-        archived = pipeline.archive(export_postgres=Postgres(lagging.dsn))
-        assert archived.rows == len([source])
-        purged = pipeline.purge()
-        assert (purged.deleted, purged.left) == (1, 2)
-        pipeline.archive(export_postgres=Postgres(lagging.dsn))
-        assert pipeline.purge().deleted == 2
-        assert pipeline.values("id") == ["1", "2", "3"]
-    finally:
-        with psycopg.connect(server_18.dsn("postgres"), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {lagging.name} WITH (FORCE)")
 
 
 def test_where_another_run_holds_the_day_this_one_says_so(pipeline: Pipeline):
@@ -549,7 +517,7 @@ def test_three_lost_races_are_enough(pipeline: Pipeline, monkeypatch: pytest.Mon
 
     def stat_then_lose(lake: Lake, path: str):
         found = original(lake, path)
-        if not depth:
+        if not depth and path.endswith(".csv"):
             depth.append(path)
             pipeline.add(1, prefix=f"late{len(pipeline.records_of_file()) if found else 0}")
             pipeline.archive()

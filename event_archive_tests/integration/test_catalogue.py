@@ -97,7 +97,7 @@ def test_what_hangs_on_a_partitioned_table_is_found_once_by_it_and_by_its_partit
     oid = found(each_database, name).oid
     with Postgres(each_database.dsn).transaction("test") as connection:
         assert [(reference.table, reference.on_delete) for reference in references(connection, oid)] == [("c", "c")]
-        assert delete_triggers(connection, oid) == [("fires", "f")]
+        assert delete_triggers(connection, oid) == [("fires", "public.f")]
 
 
 def test_tables_that_share_rows_are_told_from_others(database: Database):

@@ -117,7 +117,7 @@ def test_a_row_that_stands_is_never_changed(pipeline: Pipeline, restore: Callabl
         'UPDATE "Event_restored" SET event_type = \'mine\' WHERE id = 2; DELETE FROM "Event_restored" WHERE id = 4'
     )
     before = checksum(pipeline.database, '"Event_restored"')
-    with pytest.raises(IntegrityError, match=r"under the keys \(id\) = \(2\)\. Nothing of this day was restored"):
+    with pytest.raises(IntegrityError, match=r"1 row with other values stands .* under a key \(id\)"):
         restore()
     assert checksum(pipeline.database, '"Event_restored"') == before
 

@@ -185,13 +185,6 @@ def test_a_stop_does_not_wait_for_the_rest_of_the_file(pipeline: Pipeline):
     assert 0 < seen.phases[0].bytes < len(pipeline.content())
 
 
-def test_a_manifest_of_another_table_is_said(simple: Pipeline):
-    file = simple.lake.stat(simple.dataset.path(DAY))
-    assert file is not None
-    simple.put(simple.content(), metadata=dict(file.metadata) | {"event_archive_table": "public.other"})
-    assert verified(simple).problems == ('its manifest says it holds public.other, expected public."Event"',)
-
-
 def test_a_file_of_another_tool_is_said(simple: Pipeline):
     simple.put(simple.content())
     assert verified(simple).problems == ("it has no manifest: another tool wrote it",)

@@ -26,14 +26,14 @@ def file(metadata: dict[str, str], size_bytes: int = 100) -> StoredFile:
 
 
 def test_a_manifest_goes_through_a_files_metadata():
-    assert Manifest.from_file(file(MANIFEST.to_metadata()), table=MANIFEST.table) == MANIFEST
+    assert Manifest.from_file(file(MANIFEST.to_metadata())) == MANIFEST
     assert stored_rows(file(MANIFEST.to_metadata())) == 3
 
 
 def test_types_that_are_not_known_are_left_out_and_contradict_nothing():
     unknown = replace(MANIFEST, types="")
     assert "event_archive_types" not in unknown.to_metadata()
-    assert Manifest.from_file(file(unknown.to_metadata()), table=MANIFEST.table) == unknown
+    assert Manifest.from_file(file(unknown.to_metadata())) == unknown
     MANIFEST.require(file(MANIFEST.to_metadata()), unknown)
     unknown.require(file(unknown.to_metadata()), MANIFEST)
 
@@ -44,7 +44,7 @@ def test_any_tables_name_becomes_ascii(name: str):
     metadata = manifest.to_metadata()
     assert all(value.isascii() and value.isprintable() for value in metadata.values())
     assert all(key.isidentifier() for key in metadata)
-    assert Manifest.from_file(file(metadata), table=manifest.table) == manifest
+    assert Manifest.from_file(file(metadata)) == manifest
 
 
 def test_a_manifest_fits_into_azures_metadata():
@@ -53,7 +53,7 @@ def test_a_manifest_fits_into_azures_metadata():
 
 
 def test_a_file_of_another_tool_has_none():
-    assert Manifest.from_file(file({"author": "somebody"}), table=MANIFEST.table) is None
+    assert Manifest.from_file(file({"author": "somebody"})) is None
     assert stored_rows(file({})) is None
 
 
@@ -62,20 +62,19 @@ def test_a_file_of_another_tool_has_none():
     [
         ({"event_archive_rows": "many"}, "unreadable"),
         ({"event_archive_version": "2"}, "version 2, this program knows version 1"),
-        ({"event_archive_table": "public.other"}, r"says it holds public.other, expected public.\"Event\""),
         ({"event_archive_bytes": "99"}, "has 100 bytes, its manifest says 99"),
     ],
 )
 def test_a_manifest_that_contradicts_is_refused(change: dict[str, str], words: str):
     with pytest.raises(IntegrityError, match=words):
-        Manifest.from_file(file(MANIFEST.to_metadata() | change), table=MANIFEST.table)
+        Manifest.from_file(file(MANIFEST.to_metadata() | change))
 
 
 def test_an_incomplete_manifest_is_refused():
     metadata = MANIFEST.to_metadata()
     del metadata["event_archive_sha256"]
     with pytest.raises(IntegrityError, match=r"unreadable .*sha256"):
-        Manifest.from_file(file(metadata), table=MANIFEST.table)
+        Manifest.from_file(file(metadata))
 
 
 @pytest.mark.parametrize("change", [{"rows": 4}, {"bytes": 1}, {"sha256": "cd" * 32}, {"columns": "x"}])

@@ -11,13 +11,11 @@ from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.session import Connection, one
-from event_archive.table.shape import TABLE_ALIAS, key_of
+from event_archive.table.shape import key_of
 
 logger = logging.getLogger(__name__)
 
 _TABLE_OF_YOUR_OWN = "Restore it into a table of your own making, with text for the columns in question: --table NAME."
-# Enough to see which rows they are; more would not fit a message.
-_KEYS_NAMED = 10
 
 
 def require_restorable(connection: Connection, readback: Readback, file: StoredFile) -> None:
@@ -48,26 +46,19 @@ def require_restorable(connection: Connection, readback: Readback, file: StoredF
             f"{file.path}: {counted(keyless, 'row of it has', 'rows of it have')} no {named}, the key of {target}. "
             "Restore it into a table of your own making, with a key that all rows have: --table NAME."
         )
-    keys = [sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name)) for name in readback.table.key]
-    differing = connection.execute(
-        sql.SQL("SELECT {}::text FROM {} AS {}, {} WHERE {} AND NOT ({}) LIMIT {}").format(
-            sql.SQL("ROW({})").format(sql.SQL(", ").join(keys)),
-            readback.table.identifier,
-            TABLE_ALIAS,
-            readback.current,
-            readback.same_key,
-            readback.identical,
-            sql.Literal(_KEYS_NAMED + 1),
-        )
-    ).fetchall()
+    differing = one(
+        connection,
+        sql.SQL("SELECT count(*) FROM {}, {} WHERE {} AND NOT ({})").format(
+            readback.table.rows, readback.current, readback.same_key, readback.identical
+        ),
+    )[0]
     if differing:
-        named = ", ".join(str(key) for (key,) in differing[:_KEYS_NAMED])
-        more = " and more" if len(differing) > _KEYS_NAMED else ""
+        rows = counted(differing, "row with other values stands", "rows with other values stand")
         raise IntegrityError(
-            f"{file.path}: rows with other values stand in {target} under the keys ({', '.join(readback.table.key)}) = "
-            f"{named}{more}. Nothing of this day was restored; a row that stands is never changed. Where a row was "
-            "moved to another day after it was archived, both days' files hold it. Restore this day into another table "
-            "with --table, or remove those rows."
+            f"{file.path}: {rows} in {target} under a key ({', '.join(map(quoted, readback.table.key))}) of the file. "
+            "Nothing of this day was restored; a row that stands is never changed. Where a row was moved to another "
+            "day after it was archived, both days' files hold it. Restore this day into another table with --table, "
+            "and compare the two, or remove those rows."
         )
 
 
@@ -77,11 +68,20 @@ def require_one_row_a_key(connection: Connection, dataset: Dataset, readback: Re
     Raises:
         IntegrityError: there are such rows in the file.
     """
-    names = [name for name in key_of(connection, dataset.table) if name in readback.columns]
+    names = [column.name for column in key_of(connection, dataset.table) if column.name in readback.columns]
     if not readback.superseded or not names:
         return
     key = sql.SQL(", ").join(map(sql.Identifier, names))
-    same = sql.SQL(" AND ").join(sql.SQL("later_.{0} = earlier_.{0}").format(sql.Identifier(name)) for name in names)
+    # A column that is no key of the target, or was read as text, is compared as its plain type is.
+    equality = {
+        column.name: column.equality for column in readback.table.key_columns if column.name not in readback.as_text
+    }
+    same = sql.SQL(" AND ").join(
+        sql.SQL("later_.{0} OPERATOR({1}) earlier_.{0}").format(
+            sql.Identifier(name), sql.SQL(equality.get(name, "pg_catalog.="))
+        )
+        for name in names
+    )
     lost = one(
         connection,
         sql.SQL(

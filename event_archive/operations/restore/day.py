@@ -7,7 +7,7 @@ Not here: making or widening the target (``target``), what is checked before (``
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 
 from psycopg import sql
@@ -16,18 +16,20 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
+from event_archive.domain.source import Source
 from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.claim import source_of, source_to_read
 from event_archive.operations.loading import load
 from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hash
 from event_archive.operations.restore.checks import report_losses, require_one_row_a_key, require_restorable
 from event_archive.operations.restore.losses import losses
 from event_archive.operations.restore.target import ADVICE, open_target, widened
 from event_archive.operations.site import Site
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.catalogue.server import identity
+from event_archive.postgres.session import Connection, one, triggers_at_home
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
-from event_archive.table.shape import TABLE_ALIAS
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class RestoredDay:
         restored: rows inserted.
         skipped: rows that stood there already, identical.
         superseded: rows of the file that a later row of the same key replaces; not restored.
+        source: whose rows the file holds, as its manifest says; None where it has none.
         seconds: how long the call took.
     """
 
@@ -50,6 +53,7 @@ class RestoredDay:
     restored: int
     skipped: int
     superseded: int
+    source: Source | None
     seconds: float
 
 
@@ -94,15 +98,19 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
     file = lake.stat(path)
     if file is None:
         raise RefusedError(f"{path}: there is no file for {day}, so there is nothing to restore.")
-    manifest = Manifest.from_file(file, table=str(dataset.table))
+    manifest = Manifest.from_file(file)
+    source = source_to_read(dataset, day, manifest, file, lake) if manifest else None
     if manifest is None:
         logger.warning("%s has no manifest: another tool wrote it. Its rows are restored as they read", path)
     with site.postgres.transaction(f"{target}, {day}", advice=ADVICE) as connection:
+        here = source_of(identity(connection), dataset)
+        if source and not source.is_same(here):
+            logger.warning("%s holds rows of %s; they are restored into a table of %s", path, source, here)
         lock_day(connection, dataset, day, wait=True)
         table = open_target(connection, dataset, target)
         readback = load(connection, table, lake, file, progress)
         if manifest:
-            manifest.require(file, replace(readback.manifest, table=manifest.table))
+            manifest.require(file, readback.manifest)
         readback = widened(connection, dataset, readback, file)
         require_restorable(connection, readback, file)
         require_one_row_a_key(connection, dataset, readback, file)
@@ -121,36 +129,32 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
                 day,
             )
     current = readback.rows - readback.superseded
-    return RestoredDay(day, target, restored, current - restored, readback.superseded, time.monotonic() - started)
+    return RestoredDay(
+        day, target, restored, current - restored, readback.superseded, source, time.monotonic() - started
+    )
 
 
 def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int:
     """Inserts the rows whose key the target does not have, and proves that all rows then stand in it."""
     table = readback.table
     names = [sql.Identifier(column.name) for column in table.columns if not column.generated]
-    same_key = sql.SQL(" AND ").join(
-        sql.SQL("{}.{} = {}.{}").format(TABLE_ALIAS, sql.Identifier(name), ARCHIVED, sql.Identifier(name))
-        for name in table.key
+    query = sql.SQL(
+        "INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {readback} AS {archived} "
+        "WHERE {line} OPERATOR(pg_catalog.>) 0 AND NOT EXISTS (SELECT FROM {rows} WHERE {same_key}) ORDER BY {line}"
+    ).format(
+        table=table.identifier,
+        names=sql.SQL(", ").join(names),
+        readback=READBACK,
+        archived=ARCHIVED,
+        line=readback.line,
+        rows=table.rows,
+        same_key=readback.equal_keys(table.key),
     )
-    restored = connection.execute(
-        sql.SQL(
-            "INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {readback} AS {archived} "
-            "WHERE {line} > 0 AND NOT EXISTS (SELECT FROM {table} AS {source} WHERE {same_key}) ORDER BY {line}"
-        ).format(
-            table=table.identifier,
-            names=sql.SQL(", ").join(names),
-            readback=READBACK,
-            archived=ARCHIVED,
-            line=readback.line,
-            source=TABLE_ALIAS,
-            same_key=same_key,
-        )
-    ).rowcount
+    with triggers_at_home(connection):
+        restored = connection.execute(query).rowcount
     standing = one(
         connection,
-        sql.SQL("SELECT count(*) FROM {} AS {}, {} WHERE {}").format(
-            table.identifier, TABLE_ALIAS, readback.current, readback.identical
-        ),
+        sql.SQL("SELECT count(*) FROM {}, {} WHERE {}").format(table.rows, readback.current, readback.identical),
     )[0]
     expected = readback.rows - readback.superseded
     if standing != expected:

@@ -1,4 +1,4 @@
-"""What hangs on a table and its partitions: references, rules, triggers, publications. Not here: the table itself."""
+"""What hangs on a table and its partitions, and what was done to their rows. Not here: the table itself."""
 
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -45,6 +45,19 @@ WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal AND t.tgtype &
                   WHERE p.oid = t.tgparentid AND p.tgrelid IN (SELECT oid FROM tree_))
 ORDER BY t.tgname
 """
+# The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL.
+_UNENFORCED = """
+SELECT DISTINCT f.conname::text
+FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_constraint AS f ON f.oid = t.tgconstraint
+WHERE t.tgrelid IN (SELECT oid FROM tree_) AND f.contype = 'f' AND f.confrelid = t.tgrelid
+  AND t.tgenabled NOT IN ('O', 'A') ORDER BY 1
+"""
+_CHANGES = """
+SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(oid)), 0)::int8,
+       coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(oid)), 0)::int8,
+       coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(oid)), 0)::int8
+FROM tree_
+"""
 _PUBLICATIONS = """
 SELECT DISTINCT p.pubname
 FROM pg_catalog.pg_publication AS p JOIN pg_catalog.pg_publication_tables AS t USING (pubname)
@@ -89,6 +102,22 @@ class Reference:
     indexed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How many rows of a table and its partitions a transaction has inserted, updated and deleted so far.
+
+    With a pooler the transactions before it in the session may be counted too: take the difference of two.
+    """
+
+    inserted: int
+    updated: int
+    deleted: int
+
+    def __sub__(self, before: "Changes") -> "Changes":
+        """What came since ``before``."""
+        return Changes(self.inserted - before.inserted, self.updated - before.updated, self.deleted - before.deleted)
+
+
 def shares_rows(connection: Connection, oid: int, other: int) -> bool:
     """Whether two tables are one, or one is a partition, a child or a parent of the other, at any distance."""
     row = connection.execute(_TREE + _SHARES_ROWS, {"oid": oid, "other": other}).fetchone()
@@ -108,6 +137,16 @@ def delete_rules(connection: Connection, oid: int) -> list[str]:
 def delete_triggers(connection: Connection, oid: int) -> list[tuple[str, str]]:
     """The triggers that fire on DELETE from a table or a partition of it: name and function."""
     return [(name, function) for name, function in _of_tree(connection, _DELETE_TRIGGERS, oid)]
+
+
+def unenforced_references(connection: Connection, oid: int) -> list[str]:
+    """The foreign keys that refer to a table or a partition of it, and are switched off with its triggers, by name."""
+    return [name for (name,) in _of_tree(connection, _UNENFORCED, oid)]
+
+
+def changes(connection: Connection, oid: int) -> Changes:
+    """What this transaction has done to a table and its partitions; all zero where ``track_counts`` is off."""
+    return Changes(*_of_tree(connection, _CHANGES, oid)[0])
 
 
 def publications_of_deletes(connection: Connection, oid: int) -> list[str]:

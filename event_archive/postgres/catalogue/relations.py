@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from psycopg import sql
+
 from event_archive.postgres.session import Connection, one
 
 _RELATION = """
@@ -12,24 +14,53 @@ WHERE n.nspname = %s AND c.relname = %s
 _COLUMNS = """
 SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_type(atttypid, NULL),
        NOT attnotnull, attgenerated <> '',
-       t.typtype = 'b' AND t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+       t.typtype = 'b' AND t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace,
+       CASE WHEN attcollation <> t.typcollation THEN
+         (SELECT pg_catalog.format('%%I.%%I', n.nspname, l.collname) FROM pg_catalog.pg_collation AS l
+          JOIN pg_catalog.pg_namespace AS n ON n.oid = l.collnamespace WHERE l.oid = attcollation) ELSE '' END
 FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type AS t ON t.oid = atttypid
 WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
-# Of several keys the primary one; else the one of fewest columns, the first by name, so that it is always the same.
-_KEY = """
-SELECT ARRAY(SELECT a.attname::text
-             FROM pg_catalog.unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k(attnum, place)
-             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place)
+# Of several the primary key first; else that of fewest columns, the first by name, so that it is always the same.
+# Strategy 3 of a B-tree's operator family is equality. An index is ordinary where each operator class is the one that
+# the column's type has by default, and the collation the column's own: else rows may be equal by the type's equality
+# that the index tells apart. A domain has the class of the type below it; varchar has none and takes that of text.
+_UNIQUE_INDEXES = """
+SELECT c.relname::text, of_.ordinary, of_.names, of_.operators
 FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_am AS m ON m.oid = c.relam AND m.amname = 'btree'
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.array_agg(a.attname::text ORDER BY k.place) AS names,
+         pg_catalog.array_agg(pg_catalog.format('%%I.%%s', n.nspname, e.oprname) ORDER BY k.place) AS operators,
+         pg_catalog.bool_and(a.attnotnull) AS not_null,
+         pg_catalog.bool_and(o.opcdefault AND k.collation_ = a.attcollation AND CASE
+           WHEN base_.oid = 'pg_catalog.varchar'::pg_catalog.regtype
+           THEN o.opcintype = 'pg_catalog.text'::pg_catalog.regtype
+           ELSE o.opcintype = base_.oid OR NOT EXISTS (
+             SELECT FROM pg_catalog.pg_opclass AS d
+             WHERE d.opcmethod = o.opcmethod AND d.opcdefault AND d.opcintype = base_.oid) END) AS ordinary
+  FROM ROWS FROM (pg_catalog.unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]),
+                  pg_catalog.unnest((i.indclass::oid[])[0:i.indnkeyatts - 1]),
+                  pg_catalog.unnest((i.indcollation::oid[])[0:i.indnkeyatts - 1]))
+    WITH ORDINALITY AS k(attnum, class_, collation_, place)
+  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+  JOIN pg_catalog.pg_opclass AS o ON o.oid = k.class_
+  JOIN pg_catalog.pg_amop AS s ON s.amopfamily = o.opcfamily AND s.amopstrategy = 3
+    AND s.amoplefttype = o.opcintype AND s.amoprighttype = o.opcintype
+  JOIN pg_catalog.pg_operator AS e ON e.oid = s.amopopr
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = e.oprnamespace
+  CROSS JOIN LATERAL (
+    WITH RECURSIVE below_(oid) AS (
+      SELECT a.atttypid
+      UNION ALL SELECT t.typbasetype FROM below_ JOIN pg_catalog.pg_type AS t USING (oid) WHERE t.typtype = 'd')
+    SELECT below_.oid FROM below_ JOIN pg_catalog.pg_type AS t USING (oid) WHERE t.typtype <> 'd') AS base_
+) AS of_
 WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND NOT i.indisexclusion
-  AND i.indpred IS NULL AND i.indexprs IS NULL
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = i.indrelid AND NOT a.attnotnull
-                  AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
+  AND i.indpred IS NULL AND i.indexprs IS NULL AND of_.not_null
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS n
                   WHERE n.conrelid = i.indrelid AND n.contype = 'n' AND NOT n.convalidated
                   AND n.conkey[1] = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))
-ORDER BY i.indisprimary DESC, i.indnkeyatts, c.relname LIMIT 1
+ORDER BY i.indisprimary DESC, i.indnkeyatts, c.relname
 """
 _INDEX_BEGINS_WITH = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
@@ -69,11 +100,13 @@ class Column:
 
     Attributes:
         name: as it is, unquoted.
-        type: as ``format_type`` writes it, with its modifiers: ``timestamp(3) without time zone``.
+        type: as ``format_type`` writes it, with its modifiers, and with its schema where that is not
+            ``pg_catalog``: ``timestamp(3) without time zone``, ``public.citext``.
         plain_type: the same without modifiers.
         nullable: whether it may hold NULL.
         generated: whether PostgreSQL computes it.
         built_in: whether the type is PostgreSQL's own, so that its name says all; a domain's or an enum's does not.
+        collation: quoted for SQL, with its schema; empty where it is the type's own.
     """
 
     name: str
@@ -82,6 +115,13 @@ class Column:
     nullable: bool
     generated: bool = False
     built_in: bool = False
+    collation: str = ""
+
+    @property
+    def definition(self) -> sql.Composable:
+        """Type and collation, for a table that is to hold the same values."""
+        collate = f" COLLATE {self.collation}" if self.collation else ""
+        return sql.SQL(self.type + collate)
 
 
 def relation(connection: Connection, schema: str, name: str) -> Relation | None:
@@ -95,14 +135,41 @@ def columns(connection: Connection, oid: int) -> tuple[Column, ...]:
     return tuple(Column(*row) for row in connection.execute(_COLUMNS, (oid,)).fetchall())
 
 
-def key(connection: Connection, oid: int) -> tuple[str, ...]:
-    """The columns that tell one row from every other; empty where none do.
+@dataclass(frozen=True, slots=True)
+class KeyColumn:
+    """A column of a key.
 
-    Those of the primary key, else of a unique index that is valid, immediate and complete, on columns that hold no
-    NULL.
+    Attributes:
+        name: as it is, unquoted.
+        equality: the operator by which the key's index compares it, with its schema, quoted for SQL:
+            ``pg_catalog.=``.
     """
-    row = connection.execute(_KEY, (oid,)).fetchone()
-    return tuple(row[0]) if row else ()
+
+    name: str
+    equality: str
+
+
+@dataclass(frozen=True, slots=True)
+class UniqueIndex:
+    """A unique index that is valid, immediate and complete, on columns that hold no NULL.
+
+    Attributes:
+        name: its own.
+        is_ordinary: whether it has the operator class that is the default of each column's type, and its collation.
+        columns: what it tells rows apart by.
+    """
+
+    name: str
+    is_ordinary: bool
+    columns: tuple[KeyColumn, ...]
+
+
+def unique_indexes(connection: Connection, oid: int) -> list[UniqueIndex]:
+    """The indexes that tell each row of a table from every other, the primary key's first."""
+    return [
+        UniqueIndex(name, ordinary, tuple(map(KeyColumn, names, operators)))
+        for name, ordinary, names, operators in connection.execute(_UNIQUE_INDEXES, (oid,)).fetchall()
+    ]
 
 
 def index_begins_with(connection: Connection, oid: int, column: str) -> bool:

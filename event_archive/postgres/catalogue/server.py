@@ -1,6 +1,8 @@
-"""The server: settings, standby or primary, how far replicas are behind. Not here: tables."""
+"""The server: who it is, settings, standby or primary, how far replicas are behind. Not here: tables."""
 
 from dataclasses import dataclass
+
+import psycopg
 
 from event_archive.postgres.session import Connection, one
 
@@ -19,6 +21,34 @@ SELECT pg_catalog.pg_wal_lsn_diff(%s, pg_catalog.pg_last_wal_replay_lsn())::floa
        extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8
 """
 
+_SYSTEM = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+# The first eight hexadecimal digits of a WAL file's name are its timeline; the control file knows a new one only from
+# the first checkpoint on.
+_IDENTITY = """
+SELECT pg_catalog.current_database()::text,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN '00000000'
+       ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,
+       pg_catalog.pg_postmaster_start_time()::text
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which database this is.
+
+    Attributes:
+        system: the system identifier: made by initdb, shared by standbys and by copies of the files; empty where the
+            server does not tell.
+        database: its name.
+        timeline: of a primary; a promotion or a restore from a backup begins a new one. 0 on a standby.
+        started: when the server process began.
+    """
+
+    system: str
+    database: str
+    timeline: int
+    started: str
+
 
 @dataclass(frozen=True, slots=True)
 class Lag:
@@ -33,9 +63,26 @@ class Lag:
     seconds: float
 
 
+def identity(connection: Connection) -> Identity:
+    """Which database this is."""
+    try:
+        with connection.transaction():
+            system = str(one(connection, _SYSTEM)[0])
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction):
+        system = ""
+    database, timeline, started = one(connection, _IDENTITY)
+    return Identity(system, database, int(timeline, 16), started)
+
+
 def setting_of_new_sessions(connection: Connection, name: str) -> str:
     """What a setting is for this role and database where a session does not set it itself."""
     value: str = one(connection, "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = %s", name)[0]
+    return value
+
+
+def setting(connection: Connection, name: str) -> str:
+    """What a setting is in this session."""
+    value: str = one(connection, "SELECT pg_catalog.current_setting(%s)", name)[0]
     return value
 
 

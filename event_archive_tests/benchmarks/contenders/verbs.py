@@ -30,7 +30,7 @@ def purge(day: date) -> None:
     dataset = settings.dataset
     with services.lake(settings) as lake:
         file = lake.stat(dataset.path(day))
-        manifest = Manifest.from_file(file, table=str(dataset.table)) if file else None
+        manifest = Manifest.from_file(file) if file else None
         if file is None or manifest is None:
             raise SystemExit(f"there is no file of {day}")
         record = Record(file.etag, manifest.rows)

@@ -1,0 +1,126 @@
+"""Whose rows files hold: the table of a database that a folder and prefix belong to, and what was accepted before.
+
+Not here: asking a database who it is, reading and writing the marker in the lake (``operations.claim``).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, astuple, dataclass, replace
+from typing import Any
+
+from event_archive.errors import OtherSourceError
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One table of one database, and the column by which its rows belong to days.
+
+    Attributes:
+        system: PostgreSQL's system identifier, which a standby and a file copy share; empty where it is not known.
+        database: the database's name; empty where it is not known.
+        table: as ``TableName`` prints it.
+        time_column: unquoted; empty where it is not known.
+    """
+
+    system: str
+    database: str
+    table: str
+    time_column: str
+
+    def __str__(self) -> str:
+        """For messages: ``public."Event" (days by created_at) of database shop, system 7301…``."""
+        by = f" (days by {self.time_column})" if self.time_column else ""
+        database = f" of database {self.database}" if self.database else ""
+        return f"{self.table}{by}{database}" + (f", system {self.system}" if self.system else "")
+
+    def is_same(self, other: "Source") -> bool:
+        """Whether both are one table, as far as either is known."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return all(mine == theirs or not (mine and theirs) for mine, theirs in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """To whom a folder and prefix belong, as the marker beside the files says.
+
+    Attributes:
+        source: the owner.
+        timeline: the latest of the owner's timelines that is known. A server that is promoted, or restored from a
+            backup, begins a new one.
+        former: sources that the owner was before: ``adopt --source`` accepted them, and their files are its own.
+        refused_timelines: of copies that wrote here, or may write here, and are not the owner.
+    """
+
+    source: Source
+    timeline: int
+    former: tuple[Source, ...] = ()
+    refused_timelines: tuple[int, ...] = ()
+
+    def holds(self, source: Source) -> bool:
+        """Whether a file of this source is the owner's."""
+        return any(source.is_same(own) for own in (self.source, *self.former))
+
+    def admitting(self, source: Source, timeline: int, *, place: str) -> "Claim":
+        """The claim as it stands after a run of this source; the same where nothing changes.
+
+        Args:
+            source: whose rows the run is about to write or delete.
+            timeline: of its server.
+            place: where the files lie, for the message.
+
+        Raises:
+            OtherSourceError: it is not the owner, or an older copy of it, or one that was refused.
+        """
+        if not source.is_same(self.source):
+            raise OtherSourceError(
+                f"{place} belongs to {self.source}; this is {source}. Nothing was written or deleted. Give this table "
+                "a place of its own (EVENT_FILE_PREFIX or ARCHIVE_FOLDER). If it is the same table, which has moved, "
+                "was upgraded or renamed, accept it once: event-archive adopt --source."
+            )
+        if timeline < self.timeline or timeline in self.refused_timelines:
+            raise OtherSourceError(
+                f"{place} was last used by {self.source} on timeline {self.timeline}; this server is on timeline "
+                f"{timeline}: one of the two is a restored or cloned copy of the other. Nothing was written or "
+                "deleted. Give the copy a place of its own (EVENT_FILE_PREFIX or ARCHIVE_FOLDER). If this server is "
+                "the one to go on with, accept it once: event-archive adopt --source."
+            )
+        return replace(self, timeline=timeline) if timeline > self.timeline else self
+
+    def adopted_by(self, source: Source, timeline: int, others: Iterable[Source] = ()) -> "Claim":
+        """The claim as it stands once a person has accepted another owner, to whom all files here belong then.
+
+        Args:
+            source: the new owner.
+            timeline: of its server. Later ones that were seen here are those of copies.
+            others: sources of files that lie here, besides those that are known.
+        """
+        former = dict.fromkeys(other for other in (self.source, *self.former, *others) if other != source)
+        refused = {*self.refused_timelines, *range(timeline + 1, self.timeline + 1)} - {timeline}
+        same_system = source.system == self.source.system
+        return Claim(source, timeline, tuple(former), tuple(sorted(refused)) if same_system else ())
+
+    def to_json(self) -> bytes:
+        """The marker's content."""
+        return json.dumps({"version": _VERSION} | asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "Claim":
+        """Reads a marker.
+
+        Raises:
+            ValueError: it is none, or of a later version.
+        """
+        try:
+            document: Any = json.loads(content)
+            if document["version"] != _VERSION:
+                raise ValueError(f"version {document['version']}")
+            return cls(
+                Source(**document["source"]),
+                int(document["timeline"]),
+                tuple(Source(**former) for former in document["former"]),
+                tuple(map(int, document["refused_timelines"])),
+            )
+        except (LookupError, TypeError, RecursionError) as error:
+            raise ValueError(type(error).__name__) from None

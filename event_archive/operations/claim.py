@@ -1,0 +1,207 @@
+"""Whose folder it is: the marker beside the files, which every run that writes or deletes must find to be its own.
+
+``FOLDER/_PREFIX.source.json`` is written by the first run, on condition that there is none. Reading is open to all.
+Not here: what a claim means (``domain.source``).
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date
+
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.manifest import Manifest
+from event_archive.domain.source import Claim, Source
+from event_archive.errors import FileChangedError, IntegrityError, OtherSourceError
+from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.site import Site
+from event_archive.postgres.catalogue.server import Identity, identity, is_standby
+from event_archive.postgres.session import Connection
+from event_archive.table.advice import ARCHIVE_ADVICE
+
+logger = logging.getLogger(__name__)
+
+_FORMER_PREFIX = "events"
+"""The prefix of every table's files before it followed the table's name."""
+_MAX_BYTES = 1024 * 1024
+
+
+def marker_path(dataset: Dataset) -> str:
+    """Where the marker lies, from the lake's root; hidden from globs of the files by the underscore."""
+    return f"{dataset.folder}/_{dataset.file_prefix}.source.json"
+
+
+def files_of(dataset: Dataset) -> str:
+    """The files of a dataset, for messages."""
+    return f"{dataset.folder}/{dataset.file_prefix}_*.csv"
+
+
+def read_claim(dataset: Dataset, lake: Lake) -> Claim | None:
+    """Whose the files are; None where nobody has claimed them.
+
+    Raises:
+        IntegrityError: the marker cannot be read.
+        RefusedError, UnreachableError: as the lake says.
+    """
+    return _read(lake, lake.stat(marker_path(dataset)))
+
+
+def claim(site: Site, connection: Connection) -> Claim:
+    """Sees that the files belong to this table of this database, and claims them where they belong to nobody yet.
+
+    Args:
+        site: the dataset, with its lake.
+        connection: to the primary, in a transaction.
+
+    Raises:
+        OtherSourceError: they belong to another source. Nothing was written.
+        IntegrityError: the marker cannot be read.
+        RefusedError, UnreachableError: as PostgreSQL or the lake says.
+    """
+    asking = identity(connection)
+    if asking not in site.claims:
+        site.claims[asking] = _admitted(site.dataset, site.lake, asking)
+    return site.claims[asking]
+
+
+def claim_from_replica(site: Site, connection: Connection) -> Claim:
+    """As ``claim``, where rows are read from a replica; the primary claims.
+
+    Raises:
+        OtherSourceError: what is read is no copy of the primary, or as for ``claim``.
+    """
+    with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as primary:
+        claimed, original = claim(site, primary), identity(primary)
+    copy = identity(connection)
+    same_rows = (copy.system, copy.database) == (original.system, original.database)
+    if not same_rows or not (is_standby(connection) or copy.started == original.started):
+        raise OtherSourceError(
+            f"EXPORT_PG_CONNECTION_STRING names {_described(copy)}, which is no standby of {_described(original)}, "
+            "which PG_CONNECTION_STRING names. Nothing was written or deleted. Let it name a streaming replica of that "
+            "server, or unset it: the primary serves exports then."
+        )
+    return claimed
+
+
+def source_to_read(dataset: Dataset, day: date, manifest: Manifest, file: StoredFile, lake: Lake) -> Source:
+    """Whose rows a file holds, for those who only read: they need not be the owner.
+
+    Raises:
+        IntegrityError: it is the file of another day, or of another table, or does not belong to the owner here.
+        RefusedError, UnreachableError: as the lake says.
+    """
+    claimed = read_claim(dataset, lake)
+    if claimed and claimed.source.table == str(dataset.table):
+        manifest.require_own(file, day, claimed)
+    else:
+        manifest.require_day(file, day)
+        if manifest.table != str(dataset.table):
+            raise IntegrityError(
+                f"{file.path}: it belongs to {manifest.source}, as its manifest says, not to {dataset.table}. Let "
+                "EVENT_TABLE name that table to read it."
+            )
+    return manifest.source
+
+
+def adopt_source(site: Site) -> Claim:
+    """Makes this table of this database the owner of the files, whoever it was before.
+
+    Raises:
+        FileChangedError: somebody else wrote the marker meanwhile.
+        IntegrityError: the marker cannot be read.
+        RefusedError, UnreachableError: as PostgreSQL or the lake says.
+    """
+    dataset, lake = site.dataset, site.lake
+    with site.postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
+        asking = identity(connection)
+    source = source_of(asking, dataset)
+    marker = lake.stat(marker_path(dataset))
+    before = _read(lake, marker) or Claim(source, asking.timeline)
+    after = before.adopted_by(source, asking.timeline, _sources_of_files(dataset, lake))
+    if after != before or marker is None:
+        _write(dataset, lake, after, replaces=marker)
+    return after
+
+
+def source_of(database: Identity, dataset: Dataset) -> Source:
+    """The source that a dataset is in a database."""
+    return Source(database.system, database.database, str(dataset.table), dataset.time_column)
+
+
+def _admitted(dataset: Dataset, lake: Lake, asking: Identity) -> Claim:
+    source, place = source_of(asking, dataset), files_of(dataset)
+    marker = lake.stat(marker_path(dataset))
+    before = _read(lake, marker)
+    if before:
+        after = before.admitting(source, asking.timeline, place=place)
+    else:
+        _require_unclaimed(dataset, lake, source)
+        after = Claim(source, asking.timeline)
+    if after != before:
+        try:
+            _write(dataset, lake, after, replaces=marker)
+        except FileChangedError:
+            # Another run was faster. Whoever it was, its marker counts.
+            return _admitted(dataset, lake, asking)
+        logger.info("%s: from now on these files belong to %s, timeline %d", place, source, asking.timeline)
+    return after
+
+
+def _require_unclaimed(dataset: Dataset, lake: Lake, source: Source) -> None:
+    """Sees that the files of a folder from before markers are this table's, and that none of them lie elsewhere."""
+    place, found = files_of(dataset), 0
+    for other in _sources_of_files(dataset, lake):
+        found += 1
+        if not source.is_same(other):
+            raise OtherSourceError(
+                f"{place} holds files of {other}; this is {source}. Nothing was written or deleted. Give this table a "
+                "place of its own (EVENT_FILE_PREFIX or ARCHIVE_FOLDER). If it is the same table under another name, "
+                "accept it once: event-archive adopt --source."
+            )
+    if not found and dataset.file_prefix != _FORMER_PREFIX:
+        for path, other in _sources(lake, dataset.folder, _FORMER_PREFIX):
+            if other.table == source.table:
+                raise OtherSourceError(
+                    f"{path} holds rows of {source.table}, and {place} is empty: without EVENT_FILE_PREFIX, files are "
+                    "now named after the table. Nothing was written or deleted. Set EVENT_FILE_PREFIX to "
+                    f"{_FORMER_PREFIX} to go on with those files."
+                )
+
+
+def _sources_of_files(dataset: Dataset, lake: Lake) -> set[Source]:
+    return {source for _, source in _sources(lake, dataset.folder, dataset.file_prefix)}
+
+
+def _sources(lake: Lake, folder: str, prefix: str) -> Iterator[tuple[str, Source]]:
+    """The files of days that have a readable manifest, and whose they are."""
+    for file in lake.list(folder):
+        if file.path.startswith(f"{folder}/{prefix}_") and file.path.endswith(".csv"):
+            # A file that contradicts its manifest is refused when its day comes.
+            with suppress(IntegrityError):
+                if manifest := Manifest.claimed_by(file):
+                    yield file.path, manifest.source
+
+
+def _read(lake: Lake, marker: StoredFile | None) -> Claim | None:
+    if marker is None:
+        return None
+    try:
+        if marker.size_bytes > _MAX_BYTES:
+            raise ValueError("too large")
+        with lake.read(marker) as blocks:
+            return Claim.from_json(b"".join(blocks))
+    except ValueError as error:
+        raise IntegrityError(
+            f"{marker.path}: it says whose files lie here, and it cannot be read ({error}). Nothing was written or "
+            "deleted. Put the right one back, or remove it: then the next run claims the files anew."
+        ) from None
+
+
+def _write(dataset: Dataset, lake: Lake, claimed: Claim, *, replaces: StoredFile | None) -> None:
+    with lake.write(marker_path(dataset), replaces=replaces) as upload:
+        upload.write(claimed.to_json())
+        upload.commit({})
+
+
+def _described(database: Identity) -> str:
+    return f"database {database.database} of system {database.system or '(not told)'}"

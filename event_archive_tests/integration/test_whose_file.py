@@ -1,0 +1,266 @@
+"""Files belong to one table of one database: whoever else comes to write or delete is refused, whoever reads is told."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from urllib.parse import urlparse
+
+import psycopg
+import pytest
+
+from event_archive.domain.dataset import TableName
+from event_archive.errors import IntegrityError, OtherSourceError
+from event_archive.lake.protocol import Lake
+from event_archive.operations.adopt import adopt_day
+from event_archive.operations.claim import adopt_source, marker_path, read_claim
+from event_archive.operations.restore.day import restore_day
+from event_archive.operations.verify import verify_day
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database, Server, _database
+
+OTHER_DAY = DAY + timedelta(days=1)
+EVENT_TWO = TableName("public", "Event2")
+
+
+@pytest.fixture
+def elsewhere(pipeline: Pipeline, server_18: Server) -> Iterator[Pipeline]:
+    """Another database of the same shape, with the same lake, folder and prefix."""
+    for database in _database(server_18):
+        yield Pipeline(database, pipeline.lake)
+
+
+def everything(lake: Lake) -> dict[str, str]:
+    return {file.path: file.etag for file in lake.list("titan-pulse-event-archive")}
+
+
+def refused_everywhere(stranger: Pipeline, words: str) -> None:
+    """Neither archive nor purge nor adopt does anything, and each says why."""
+    before, rows = everything(stranger.lake), stranger.count()
+    actions: list[Callable[[], object]] = [stranger.archive, lambda: adopt_day(stranger.site, DAY)]
+    if DAY in stranger.records:
+        actions.append(stranger.purge)
+    for action in actions:
+        with pytest.raises(OtherSourceError, match=words):
+            action()
+    assert (everything(stranger.lake), stranger.count()) == (before, rows)
+
+
+def test_a_second_database_is_refused_and_the_first_gets_its_own_rows_back(pipeline: Pipeline, elsewhere: Pipeline):
+    pipeline.add(1, prefix="mine")
+    elsewhere.add(1, prefix="theirs")
+    pipeline.run()
+    elsewhere.records = dict(pipeline.records)
+    name = pipeline.database.name
+    refused_everywhere(elsewhere, rf"belongs to public\.\"Event\" .* of database {name}, .* this is .* database test_")
+    restore_day(pipeline.site, DAY, pipeline.dataset.table)
+    assert pipeline.database.execute('SELECT event_id FROM "Event"') == [("mine-2024-03-01-0",)]
+
+
+def test_a_second_table_under_the_same_names_is_refused(pipeline: Pipeline):
+    pipeline.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
+    second = pipeline.of(table=EVENT_TWO)
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute('INSERT INTO "Event2" SELECT * FROM "Event"')
+    second.records = dict(pipeline.records)
+    refused_everywhere(second, r'belongs to public\."Event" .* this is public\."Event2"')
+    assert pipeline.purge().deleted == 2
+
+
+def test_a_second_time_column_is_refused(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.run()
+    refused_everywhere(
+        pipeline.of(time_column="processed_at"), r"days by created_at\).* this is .*days by processed_at"
+    )
+
+
+def test_a_file_of_another_table_in_the_folder_is_not_taken_over(pipeline: Pipeline, elsewhere: Pipeline):
+    elsewhere = Pipeline(elsewhere.database, pipeline.lake, replace(pipeline.dataset, file_prefix="theirs"))
+    elsewhere.add(2, prefix="theirs")
+    elsewhere.archive()
+    pipeline.add(2)
+    pipeline.archive(OTHER_DAY)
+    file = elsewhere.lake.stat(elsewhere.dataset.path(DAY))
+    assert file is not None
+    pipeline.put(elsewhere.content(), metadata=dict(file.metadata))
+    before = everything(pipeline.lake)
+    with pytest.raises(IntegrityError, match=r"belongs to .* the files here belong to .* move it elsewhere"):
+        pipeline.archive()
+    with pytest.raises(IntegrityError, match="belongs to"):
+        adopt_day(pipeline.site, DAY)
+    with pytest.raises(IntegrityError, match="belongs to"):
+        restore_day(pipeline.site, DAY, TableName("public", "Event_restored"))
+    found = verify_day(pipeline.dataset, DAY, table=None, lake=pipeline.lake)
+    assert len(found.problems) == 1
+    assert "it belongs to" in found.problems[0]
+    assert (everything(pipeline.lake), pipeline.count()) == (before, 2)
+
+
+def test_a_file_of_another_day_is_refused_by_all(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.add(3, day=OTHER_DAY)
+    pipeline.archive()
+    file = pipeline.lake.stat(pipeline.dataset.path(DAY))
+    assert file is not None
+    pipeline.put(pipeline.content(), metadata=dict(file.metadata), day=OTHER_DAY)
+    words = "it is the file of 2024-03-01, as its manifest says, under the name of 2024-03-02"
+    for action in (
+        lambda: pipeline.archive(OTHER_DAY),
+        lambda: adopt_day(pipeline.site, OTHER_DAY),
+        lambda: restore_day(pipeline.site, OTHER_DAY, TableName("public", "Event_restored")),
+    ):
+        with pytest.raises(IntegrityError, match=words):
+            action()
+    assert words in verify_day(pipeline.dataset, OTHER_DAY, table=None, lake=pipeline.lake).problems[0]
+    assert pipeline.count() == 6
+
+
+def test_reading_is_open_to_all_and_says_whose_file_it_is(
+    pipeline: Pipeline, elsewhere: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    pipeline.add(2)
+    pipeline.run()
+    restored = restore_day(elsewhere.site, DAY, elsewhere.dataset.table)
+    assert restored.restored == 2
+    assert restored.source is not None
+    assert restored.source.database == pipeline.database.name
+    assert f'holds rows of public."Event" (days by created_at) of database {pipeline.database.name}' in caplog.text
+    assert verify_day(elsewhere.dataset, DAY, table=None, lake=elsewhere.lake).problems == ()
+
+
+def test_a_replica_that_is_no_copy_of_the_primary_is_refused(pipeline: Pipeline, elsewhere: Pipeline):
+    pipeline.add(2)
+    elsewhere.add(1)
+    with pytest.raises(OtherSourceError, match=r"EXPORT_PG_CONNECTION_STRING names .* no standby of"):
+        pipeline.archive(export_postgres=elsewhere.postgres)
+    assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
+
+
+@pytest.fixture
+def clone(pipeline: Pipeline, standby: Server) -> Pipeline:
+    """A copy of the whole server with the same system identifier, promoted: its timeline is a later one."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            with psycopg.connect(standby.dsn(pipeline.database.name), autocommit=True) as connection:
+                connection.execute('SELECT FROM "Event"')
+                connection.execute("SELECT pg_promote(true, 30)")
+                return Pipeline(Database(standby, pipeline.database.name), pipeline.lake)
+        except psycopg.Error:
+            assert time.monotonic() < until, "the standby does not follow"
+            time.sleep(0.1)
+
+
+def test_a_clone_and_its_original_do_not_both_write(pipeline: Pipeline, clone: Pipeline):
+    pipeline.add(2)
+    clone.add(2, prefix="clone")
+    pipeline.run()
+    clone.run(OTHER_DAY)
+    refused_everywhere(pipeline, "on timeline 2; this server is on timeline 1")
+    adopt_source(pipeline.site)
+    pipeline.add(1, prefix="late")
+    assert pipeline.run().deleted == 1
+    refused_everywhere(clone, "on timeline 1; this server is on timeline 2")
+
+
+def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
+    pipeline.add(2)
+    with pytest.raises(OtherSourceError, match="no standby"):
+        pipeline.archive(export_postgres=clone.postgres)
+
+
+def test_a_folder_from_before_markers_is_claimed_by_the_first_run(
+    pipeline: Pipeline, elsewhere: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, logger="event_archive")
+    pipeline.add(2)
+    pipeline.archive()
+    as_before(pipeline)
+    pipeline.add(1, prefix="late")
+    assert pipeline.run().deleted == 3
+    claimed = read_claim(pipeline.dataset, pipeline.lake)
+    assert claimed is not None
+    assert claimed.source.database == pipeline.database.name
+    assert "from now on these files belong to" in caplog.text
+    refused_everywhere(elsewhere, "belongs to")
+
+
+def test_a_folder_from_before_markers_with_another_tables_files_is_not_claimed(pipeline: Pipeline):
+    pipeline.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
+    pipeline.add(2)
+    pipeline.archive()
+    as_before(pipeline)
+    with pytest.raises(OtherSourceError, match=r'holds files of public\."Event"; this is public\."Event2"'):
+        pipeline.of(table=EVENT_TWO).archive()
+    assert read_claim(pipeline.dataset, pipeline.lake) is None
+
+
+def as_before(pipeline: Pipeline, day: date = DAY) -> None:
+    """Makes a day's file and its folder as they were before manifests and markers named the source."""
+    file = pipeline.lake.stat(pipeline.dataset.path(day))
+    assert file is not None
+    said = ("system", "database", "time_column", "day")
+    metadata = {name: value for name, value in file.metadata.items() if name.removeprefix("event_archive_") not in said}
+    pipeline.put(pipeline.content(), metadata=metadata, day=day)
+    Path(urlparse(pipeline.lake.url(marker_path(pipeline.dataset))).path).unlink()
+
+
+def test_a_renamed_table_is_accepted_once(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.add(1, prefix="late")
+    pipeline.database.execute('ALTER TABLE "Event" RENAME TO "Event2"')
+    renamed = pipeline.of(table=EVENT_TWO)
+    refused_everywhere(renamed, "accept it once")
+    adopt_source(renamed.site)
+    assert renamed.run().deleted == 1
+    assert len(renamed.values("id")) == 3
+    assert verify_day(renamed.dataset, DAY, table=None, lake=renamed.lake).problems == ()
+    pipeline.database.execute('CREATE TABLE "Event" (LIKE "Event2" INCLUDING ALL)')
+    refused_everywhere(pipeline, r'belongs to public\."Event2"')
+
+
+def test_files_that_lie_under_the_prefix_of_before_are_noticed(pipeline: Pipeline):
+    pipeline.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
+    before = pipeline.of(table=EVENT_TWO)
+    before.database.execute("""INSERT INTO "Event2" (event_id, event_type, created_at, payload)
+        VALUES ('1', 't', '2024-03-01', '{}')""")
+    before.run()
+    with pytest.raises(OtherSourceError, match="Set EVENT_FILE_PREFIX to events"):
+        pipeline.of(table=EVENT_TWO, file_prefix="Event2").archive(OTHER_DAY)
+
+
+def test_a_marker_that_cannot_be_read_is_said(pipeline: Pipeline):
+    with pipeline.lake.write(marker_path(pipeline.dataset), replaces=None) as upload:
+        upload.write(b"{")
+        upload.commit({})
+    pipeline.add(1)
+    with pytest.raises(IntegrityError, match="it says whose files lie here, and it cannot be read"):
+        pipeline.archive()
+
+
+def test_a_server_that_does_not_tell_its_identifier_is_known_by_its_databases_name(
+    pipeline: Pipeline, elsewhere: Pipeline
+):
+    for database in (pipeline.database, elsewhere.database):
+        database.execute(
+            "CREATE ROLE plain_" + database.name + " LOGIN; GRANT pg_read_all_data, pg_write_all_data TO plain_"
+            + database.name + '; ALTER TABLE "Event" OWNER TO plain_' + database.name
+            + "; REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC"
+        )  # fmt: skip
+    mine = replace_role(pipeline)
+    theirs = replace_role(elsewhere)
+    mine.add(2)
+    mine.run()
+    claimed = read_claim(mine.dataset, mine.lake)
+    assert claimed is not None
+    assert claimed.source.system == ""
+    refused_everywhere(theirs, "belongs to")
+
+
+def replace_role(pipeline: Pipeline) -> Pipeline:
+    return Pipeline(pipeline.database, pipeline.lake, role=f"plain_{pipeline.database.name}")
