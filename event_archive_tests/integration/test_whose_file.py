@@ -1,4 +1,4 @@
-"""Files belong to one table of one database: whoever else comes to write or delete is refused, whoever reads is told."""
+"""Files belong to one table of one database: who else comes to write or delete is refused, who reads is told."""
 
 import logging
 import time

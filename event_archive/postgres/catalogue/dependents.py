@@ -14,9 +14,10 @@ WITH RECURSIVE
 """
 _SHARES_ROWS = "SELECT %(other)s IN (SELECT oid FROM below_ UNION SELECT oid FROM above_)"
 
+# Not pg_partition_tree, which waits for the lock of every partition.
 _WITH_PARTITIONS = """
-WITH tree_ AS (SELECT %(oid)s::pg_catalog.oid AS oid
-               UNION SELECT relid FROM pg_catalog.pg_partition_tree(%(oid)s::pg_catalog.oid))
+WITH RECURSIVE tree_(oid) AS (SELECT %(oid)s::pg_catalog.oid
+                              UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN tree_ ON inhparent = tree_.oid)
 """
 # PostgreSQL copies a partitioned table's references and triggers for each partition. A copy is left out only where its
 # original is found too: it is not where the table itself is a partition of another.

@@ -1,0 +1,464 @@
+"""What a purge may do to a table beside deleting proven rows: nothing, whatever triggers, sessions and DDL say."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from event_archive.domain.dataset import TableName
+from event_archive.errors import BusyError, IntegrityError, RefusedError
+from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations import purge as purging
+from event_archive.operations.verify import verify_day
+from event_archive.postgres.catalogue import dependents
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+
+T = TableName("public", "t")
+
+PARTITIONED = """
+CREATE TABLE t (id int, at timestamp, note text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE t_morning PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-01 12:00');
+CREATE TABLE t_afternoon (id int, at timestamp, note text, PRIMARY KEY (id, at));
+CREATE TABLE invoices (id int PRIMARY KEY, event int, at timestamp,
+  FOREIGN KEY (event, at) REFERENCES t_afternoon ON DELETE CASCADE);
+INSERT INTO t SELECT n, '2024-03-01 08:00', 'n' FROM generate_series(1, 5) AS n;
+INSERT INTO t_afternoon SELECT n, '2024-03-01 13:00', 'n' FROM generate_series(6, 9) AS n;
+INSERT INTO invoices SELECT n, n, '2024-03-01 13:00' FROM generate_series(6, 9) AS n;
+"""
+ATTACH = "ALTER TABLE t ATTACH PARTITION t_afternoon FOR VALUES FROM ('2024-03-01 12:00') TO ('2024-03-02')"
+
+
+def of_table(pipeline: Pipeline, definition: str) -> Pipeline:
+    pipeline.database.execute(definition)
+    return pipeline.of(table=T, time_column="at", file_prefix="t")
+
+
+def rows_of(pipeline: Pipeline, table: str) -> int:
+    (row,) = pipeline.database.execute(f"SELECT count(*) FROM {table}")
+    assert isinstance(row[0], int)
+    return row[0]
+
+
+@contextmanager
+def while_reading(monkeypatch: pytest.MonkeyPatch, lake: Lake, action: Callable[[], object]) -> Iterator[None]:
+    """Does something when a file is read, after its first block was sent."""
+    original = type(lake).read
+    done = False
+
+    @contextmanager
+    def read(self: Lake, file: StoredFile) -> Iterator[Iterator[bytes]]:
+        with original(self, file) as blocks:
+
+            def passing() -> Iterator[bytes]:
+                nonlocal done
+                for block in blocks:
+                    yield block
+                    if not done and file.path.endswith(".csv"):
+                        done = True
+                        action()
+
+            yield passing()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(lake), "read", read)
+        yield
+    assert done, "no file was read"
+
+
+# Item 2: triggers and foreign keys that do not fire
+
+
+CHILD = """
+CREATE TABLE child (event bigint REFERENCES "Event");
+"""
+
+
+def test_a_session_in_which_no_trigger_fires_is_refused(pipeline: Pipeline):
+    pipeline.database.execute(CHILD)
+    pipeline.add(2)
+    pipeline.archive()
+    role = f"mute_{pipeline.database.name}"
+    pipeline.database.execute(
+        f"CREATE ROLE {role} LOGIN SUPERUSER; ALTER ROLE {role} SET session_replication_role = replica"
+    )
+    mute = Pipeline(pipeline.database, pipeline.lake, records=pipeline.records, role=role)
+    try:
+        with pytest.raises(RefusedError, match=r"session_replication_role is replica"):
+            mute.purge()
+        with pytest.raises(RefusedError, match=r"session_replication_role is replica"):
+            mute.archive()
+    finally:
+        pipeline.database.execute(f"DROP ROLE {role}")
+    assert pipeline.count() == 2
+    assert pipeline.purge().deleted == 2
+
+
+@pytest.mark.parametrize("how", ["DISABLE TRIGGER ALL", "ENABLE REPLICA TRIGGER"])
+def test_a_foreign_key_that_is_switched_off_is_refused(pipeline: Pipeline, how: str):
+    pipeline.database.execute(CHILD)
+    pipeline.add(1)
+    pipeline.archive()
+    pipeline.database.execute('INSERT INTO child SELECT id FROM "Event"')
+    if how == "DISABLE TRIGGER ALL":
+        pipeline.database.execute('ALTER TABLE "Event" DISABLE TRIGGER ALL')
+    else:
+        for (name,) in pipeline.database.execute(
+            """SELECT tgname FROM pg_trigger WHERE tgrelid = '"Event"'::regclass"""
+        ):
+            pipeline.database.execute(f'ALTER TABLE "Event" ENABLE REPLICA TRIGGER "{name}"')
+    with pytest.raises(RefusedError, match="Foreign key child_event_fkey, .* does not fire"):
+        pipeline.purge()
+    assert (pipeline.count(), rows_of(pipeline, "child")) == (1, 1)
+
+
+# Item 3: what a DELETE must fear arrives during it
+
+
+def test_a_partition_with_a_cascade_that_is_attached_while_the_file_is_read(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    of = of_table(pipeline, PARTITIONED)
+    of.archive()
+    with (
+        while_reading(monkeypatch, of.lake, lambda: of.database.execute(ATTACH)),
+        pytest.raises(RefusedError, match="CASCADE"),
+    ):
+        of.purge()
+    assert (rows_of(of, "t"), rows_of(of, "invoices")) == (9, 4)
+
+
+def test_a_partition_with_a_cascade_that_is_attached_just_before_the_delete(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    """Its rows are in the file, too, so that the DELETE takes them, and the invoices with them."""
+    of = of_table(pipeline, PARTITIONED)
+    of.database.execute(ATTACH.replace("ATTACH", "ATTACH"))
+    of.database.execute("ALTER TABLE invoices DROP CONSTRAINT invoices_event_at_fkey")
+    of.archive()
+    of.database.execute(
+        """ALTER TABLE t DETACH PARTITION t_afternoon;
+        ALTER TABLE invoices ADD FOREIGN KEY (event, at) REFERENCES t_afternoon ON DELETE CASCADE"""
+    )
+    before(monkeypatch, lambda: of.database.execute(ATTACH))
+    with pytest.raises(RefusedError, match="CASCADE"):
+        of.purge()
+    assert (rows_of(of, "t"), rows_of(of, "invoices")) == (9, 4)
+
+
+def before(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Does something once, right before the DELETE, whose lock the purge has by then."""
+    original, done = dependents.changes, threading.Event()
+
+    def changes(*args: Any) -> dependents.Changes:
+        if not done.is_set():
+            done.set()
+            action()
+        return original(*args)
+
+    monkeypatch.setattr(purging.dependents, "changes", changes)
+
+
+def test_a_child_that_begins_to_inherit_keeps_its_rows(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    of = of_table(
+        pipeline, "CREATE TABLE t (id int PRIMARY KEY, at timestamp); CREATE TABLE kid (LIKE t INCLUDING ALL)"
+    )
+    of.database.execute("INSERT INTO t SELECT n, '2024-03-01 08:00' FROM generate_series(1, 5) AS n")
+    of.database.execute("INSERT INTO kid SELECT * FROM t")
+    of.archive()
+    before(monkeypatch, lambda: of.database.execute("ALTER TABLE kid INHERIT t"))
+    with pytest.raises(RefusedError, match="inheritance children"):
+        of.purge()
+    assert (rows_of(of, "ONLY t"), rows_of(of, "kid")) == (5, 5)
+
+
+# Item 4: key equality is not the index's
+
+
+# As the extension citext defines its type, in SQL: the embedded server does not come with it.
+CI = """
+CREATE SCHEMA ext; CREATE TYPE ext.ci;
+CREATE FUNCTION ext.i(cstring) RETURNS ext.ci LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+CREATE FUNCTION ext.o(ext.ci) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+CREATE TYPE ext.ci (INPUT = ext.i, OUTPUT = ext.o, LIKE = text, CATEGORY = 'S');
+CREATE CAST (ext.ci AS text) WITHOUT FUNCTION AS IMPLICIT; CREATE CAST (text AS ext.ci) WITHOUT FUNCTION AS ASSIGNMENT;
+CREATE FUNCTION ext.cmp(ext.ci, ext.ci) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS
+  'SELECT pg_catalog.bttextcmp(pg_catalog.lower($1::text), pg_catalog.lower($2::text))';
+CREATE FUNCTION ext.lt(ext.ci, ext.ci) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT ext.cmp($1, $2) < 0';
+CREATE FUNCTION ext.le(ext.ci, ext.ci) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT ext.cmp($1, $2) <= 0';
+CREATE FUNCTION ext.eq(ext.ci, ext.ci) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT ext.cmp($1, $2) = 0';
+CREATE FUNCTION ext.ge(ext.ci, ext.ci) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT ext.cmp($1, $2) >= 0';
+CREATE FUNCTION ext.gt(ext.ci, ext.ci) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT ext.cmp($1, $2) > 0';
+CREATE OPERATOR ext.< (LEFTARG = ext.ci, RIGHTARG = ext.ci, FUNCTION = ext.lt);
+CREATE OPERATOR ext.<= (LEFTARG = ext.ci, RIGHTARG = ext.ci, FUNCTION = ext.le);
+CREATE OPERATOR ext.= (LEFTARG = ext.ci, RIGHTARG = ext.ci, FUNCTION = ext.eq, MERGES);
+CREATE OPERATOR ext.>= (LEFTARG = ext.ci, RIGHTARG = ext.ci, FUNCTION = ext.ge);
+CREATE OPERATOR ext.> (LEFTARG = ext.ci, RIGHTARG = ext.ci, FUNCTION = ext.gt);
+CREATE OPERATOR CLASS ext.ci_ops DEFAULT FOR TYPE ext.ci USING btree AS OPERATOR 1 ext.<, OPERATOR 2 ext.<=,
+  OPERATOR 3 ext.=, OPERATOR 4 ext.>=, OPERATOR 5 ext.>, FUNCTION 1 ext.cmp(ext.ci, ext.ci);
+"""
+
+
+@pytest.mark.parametrize(
+    ("columns", "index"),
+    [
+        ("k text COLLATE \"C\" NOT NULL", '(k COLLATE "POSIX")'),
+        ("k text NOT NULL", "(k text_pattern_ops)"),
+        ("k text NOT NULL", "(k bpchar_ops)"),
+        ("k varchar(9) NOT NULL", "(k bpchar_ops)"),
+        ("k pair NOT NULL", "(k record_image_ops)"),
+    ],
+)  # fmt: skip
+def test_an_index_of_another_equality_is_no_key(pipeline: Pipeline, columns: str, index: str):
+    of = of_table(
+        pipeline,
+        f"""CREATE TYPE pair AS (a numeric, b int);
+        CREATE TABLE t ({columns}, at timestamp); CREATE UNIQUE INDEX odd ON t {index}""",
+    )
+    with pytest.raises(RefusedError, match=r"no key: .* \(odd compares with another operator class or collation"):
+        of.archive()
+
+
+def test_two_rows_that_only_another_operator_class_tells_apart_are_not_merged(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TYPE pair AS (a numeric, b int); CREATE TABLE t (k pair NOT NULL, at timestamp, note text);
+        CREATE UNIQUE INDEX odd ON t (k record_image_ops);
+        INSERT INTO t VALUES ((1.0, 1), '2024-03-01 08:00', 'first'), ((1.00, 1), '2024-03-01 08:00', 'second')""",
+    )
+    with pytest.raises(RefusedError, match="no key"):
+        of.archive()
+    assert of.count() == 2
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["varchar(9)", "bpchar", 'text COLLATE "POSIX"', "dom", "int[]", "mood", "int4range", "cidr", "pair", "ext.ci"],
+)
+def test_an_ordinary_key_of_any_type_is_one(pipeline: Pipeline, column: str):
+    values = {"int[]": "{1,2}", "mood": "sad", "int4range": "[1,3)", "cidr": "10.0.0.0/8", "pair": "(1.50,2)"}
+    of = of_table(
+        pipeline,
+        f"""{CI} CREATE TYPE pair AS (a numeric, b int); CREATE TYPE mood AS ENUM ('sad', 'glad');
+        CREATE DOMAIN dom AS varchar(9); CREATE TABLE t (k {column} PRIMARY KEY, at timestamp, note text);
+        INSERT INTO t VALUES ('{values.get(column, "x")}', '2024-03-01 08:00', 'a')""",
+    )
+    of.archive()
+    of.database.execute("UPDATE t SET note = 'b'")
+    assert of.archive().rows == 2
+    assert of.purge().deleted == 1
+
+
+# Item 5: keys of extension types, and search paths
+
+
+def test_a_key_of_a_real_extensions_type_is_one(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE SCHEMA ext; CREATE EXTENSION vector SCHEMA ext;
+        CREATE TABLE t (k ext.vector(2) PRIMARY KEY, at timestamp, note text);
+        INSERT INTO t VALUES ('[1,2]', '2024-03-01 08:00', 'a'), ('[1,3]', '2024-03-01 08:00', 'a')""",
+    )
+    of.archive()
+    of.database.execute("UPDATE t SET note = 'b' WHERE note = 'a' AND k::text = '[1,2]'")
+    assert of.archive().rows == 3
+    assert of.purge().deleted == 2
+
+
+def test_a_key_of_an_extensions_type_is_compared_as_that_is_where_it_lies_on_no_path(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        f"""{CI} CREATE TABLE t (k ext.ci PRIMARY KEY, at timestamp, note text);
+        INSERT INTO t VALUES ('Key', '2024-03-01 08:00', 'a')""",
+    )
+    of.archive()
+    of.database.execute("UPDATE t SET k = 'KEY', note = 'b'")
+    assert of.archive().rows == 2
+    assert of.purge().deleted == 1
+    assert of.count() == 0
+
+
+def test_a_trigger_finds_what_it_names_without_a_schema(pipeline: Pipeline):
+    pipeline.database.execute(
+        f"""CREATE SCHEMA app; CREATE TABLE app.audit (id bigint);
+        CREATE FUNCTION app.note() RETURNS trigger LANGUAGE plpgsql AS
+          'BEGIN INSERT INTO audit VALUES (OLD.id); RETURN NULL; END';
+        CREATE CONSTRAINT TRIGGER noted AFTER DELETE ON "Event" DEFERRABLE INITIALLY DEFERRED
+          FOR EACH ROW EXECUTE FUNCTION app.note();
+        ALTER DATABASE {pipeline.database.name} SET search_path = app, public"""
+    )
+    pipeline.add(3)
+    assert pipeline.run().deleted == 3
+    assert rows_of(pipeline, "app.audit") == 3
+
+
+def test_operators_of_another_schema_are_not_taken_for_postgresqls(pipeline: Pipeline):
+    """A comparison that always holds stands first in the path: without names with schemas, all rows would go."""
+    pipeline.database.execute(
+        f"""CREATE SCHEMA evil;
+        CREATE FUNCTION evil.yes(bigint, bigint) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+        CREATE FUNCTION evil.yes(timestamp, timestamp) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+        CREATE FUNCTION evil.yes(text, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+        CREATE OPERATOR evil.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = evil.yes);
+        CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.yes);
+        CREATE OPERATOR evil.< (LEFTARG = timestamp, RIGHTARG = timestamp, FUNCTION = evil.yes);
+        CREATE OPERATOR evil.>= (LEFTARG = timestamp, RIGHTARG = timestamp, FUNCTION = evil.yes);
+        ALTER DATABASE {pipeline.database.name} SET search_path = evil, pg_catalog, public"""
+    )
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute("""UPDATE "Event" SET payload = '{"new": 1}' WHERE id OPERATOR(pg_catalog.=) 2""")
+    purged = pipeline.purge()
+    assert (purged.deleted, purged.left) == (2, 1)
+
+
+# Item 6: triggers that do something else than to let rows go
+
+
+TRIGGER = """
+ALTER TABLE "Event" ADD COLUMN gone_at timestamptz;
+CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;
+CREATE TRIGGER keeps {when} DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION f();
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "body", "what"),
+    [
+        ("BEFORE", 'UPDATE "Event" SET gone_at = now() WHERE id = OLD.id; RETURN NULL;', "2 updated"),
+        (
+            "AFTER",
+            """INSERT INTO "Event" (id, event_id, event_type, created_at, payload, gone_at)
+            VALUES (OLD.id, OLD.event_id, 't', OLD.created_at + interval '1 day', '{}', now()); RETURN NULL;""",
+            "2 inserted",
+        ),
+        ("AFTER", "DELETE FROM \"Event\" WHERE event_type = 'unproven'; RETURN NULL;", "3 deleted"),
+    ],
+)
+def test_a_trigger_that_changes_the_table_rolls_the_day_back(pipeline: Pipeline, when: str, body: str, what: str):
+    pipeline.add(2)
+    pipeline.database.execute(
+        """INSERT INTO "Event" (event_id, event_type, created_at, payload) VALUES ('u', 'unproven', now(), '{}')"""
+    )
+    pipeline.database.execute(TRIGGER.format(when=when, body=body))
+    pipeline.archive()
+    content = pipeline.content()
+    for _ in range(2):
+        with pytest.raises(RefusedError, match=rf"{what}.*\(keeps\).*Rolled back: nothing was deleted"):
+            pipeline.purge()
+        pipeline.archive()
+    assert pipeline.content() == content
+    assert pipeline.count("gone_at IS NULL") == 3
+
+
+def test_a_trigger_that_keeps_rows_as_they_are_is_warned_of(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    pipeline.add(2)
+    pipeline.database.execute(TRIGGER.format(when="BEFORE", body="RETURN NULL;"))
+    purged = pipeline.run()
+    assert (purged.deleted, purged.left) == (0, 2)
+    assert "a trigger of the table keeps them" in caplog.text
+
+
+def test_without_counters_a_table_with_triggers_is_refused(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.database.execute(TRIGGER.format(when="AFTER", body="RETURN NULL;"))
+    pipeline.database.execute(f"ALTER DATABASE {pipeline.database.name} SET track_counts = off")
+    pipeline.archive()
+    with pytest.raises(RefusedError, match=r"track_counts is off.*\(keeps\)"):
+        pipeline.purge()
+    pipeline.database.execute('DROP TRIGGER keeps ON "Event"')
+    assert pipeline.purge().deleted == 2
+
+
+# Item 10: what fails before the COPY
+
+
+def test_what_fails_before_the_copy_does_not_accuse_the_file(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute(
+        """CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no tables here''; END';
+        CREATE EVENT TRIGGER no ON ddl_command_start WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS')
+        EXECUTE FUNCTION no()"""
+    )
+    with pytest.raises(RefusedError, match="P0001") as error:
+        pipeline.purge()
+    assert "adopt" not in str(error.value)
+    pipeline.database.execute("DROP EVENT TRIGGER no")
+    assert pipeline.purge().deleted == 2
+
+
+def test_a_table_of_as_many_columns_as_there_can_be_does_not_accuse_the_file(pipeline: Pipeline):
+    columns = ", ".join(f"c{n} int" for n in range(1598))
+    of = of_table(pipeline, f"CREATE TABLE t (id int PRIMARY KEY, at timestamp, {columns})")
+    of.database.execute("INSERT INTO t (id, at) VALUES (1, '2024-03-01')")
+    of.archive()
+    with pytest.raises(RefusedError, match="1600 columns|54011") as error:
+        of.purge()
+    assert not isinstance(error.value, IntegrityError)
+    assert "adopt" not in str(error.value)
+
+
+def test_a_name_that_begins_as_a_byte_order_mark_does_is_a_name(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        "CREATE TABLE t (\"\ufeffid\" int PRIMARY KEY, at timestamp); INSERT INTO t VALUES (1, '2024-03-01')",
+    )
+    of.archive()
+    of.database.execute("INSERT INTO t VALUES (2, '2024-03-01')")
+    assert of.run().deleted == 2
+    assert verify_day(of.dataset, DAY, table=None, lake=of.lake).problems == ()
+
+
+# Item 17: no lock on the table while the file is read
+
+
+@pytest.mark.parametrize("step", ["purge", "archive"])
+def test_nobody_waits_for_the_table_while_the_file_is_read(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    pipeline.add(2000)
+    pipeline.archive()
+    pipeline.add(1, prefix="late")
+    migration = "SET lock_timeout = '1s'; ALTER TABLE \"Event\" ALTER COLUMN event_type SET DEFAULT 't'"
+    with while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(migration)):
+        if step == "purge":
+            assert pipeline.purge().deleted == 2000
+        else:
+            assert pipeline.archive().rows == 2001
+
+
+@pytest.mark.parametrize("step", ["purge", "archive"])
+def test_a_column_that_comes_while_the_file_is_read_is_noticed(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    pipeline.add(20)
+    pipeline.archive()
+    pipeline.add(1, prefix="late")
+    content = pipeline.content()
+    migration = "ALTER TABLE \"Event\" ADD COLUMN more text DEFAULT 'm'"
+    with (
+        while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(migration)),
+        pytest.raises(BusyError, match="the table was altered while"),
+    ):
+        pipeline.purge() if step == "purge" else pipeline.archive()
+    assert (pipeline.count(), pipeline.content()) == (21, content)
+    assert pipeline.run().deleted == 21
+
+
+def test_an_index_on_todays_partition_does_not_disturb_an_old_day(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int, at timestamp, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE t_old PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
+        CREATE TABLE t_new PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('2034-03-02');
+        INSERT INTO t VALUES (1, '2024-03-01'), (2, '2024-03-05')""",
+    )
+    with psycopg.connect(of.database.dsn) as other:
+        other.execute("LOCK TABLE t_new IN ACCESS EXCLUSIVE MODE")
+        started = time.monotonic()
+        assert of.run().deleted == 1
+        assert time.monotonic() - started < 2
