@@ -12,7 +12,6 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations import purge as purging
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue import dependents
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -159,7 +158,7 @@ def before(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> Non
             action()
         return original(*args)
 
-    monkeypatch.setattr(purging.dependents, "changes", changes)
+    monkeypatch.setattr(dependents, "changes", changes)
 
 
 def test_a_child_that_begins_to_inherit_keeps_its_rows(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
