@@ -2,7 +2,8 @@
 
 A day is one transaction. Before it commits, it counts that every row stands in the target, identical in every column.
 
-Not here: making or widening the target (``target``), what is checked before (``checks``, ``losses``).
+Not here: making or widening the target (``target``), what is checked before (``checks``, ``losses``), the sequences
+behind its columns (``sequences``).
 """
 
 import logging
@@ -22,6 +23,7 @@ from event_archive.operations.loading import load
 from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hash
 from event_archive.operations.restore.checks import report_losses, require_one_row_a_key, require_restorable
 from event_archive.operations.restore.losses import losses
+from event_archive.operations.restore.sequences import move_on
 from event_archive.operations.restore.target import ADVICE, open_target, widened
 from event_archive.operations.site import Site
 from event_archive.postgres.session import Connection, one
@@ -42,6 +44,7 @@ class RestoredDay:
         restored: rows inserted.
         skipped: rows that stood there already, identical.
         superseded: rows of the file that a later row of the same key replaces; not restored.
+        setval: the statements that somebody else has to run, or the table's next row may get a key that stands there.
         seconds: how long the call took.
     """
 
@@ -50,6 +53,7 @@ class RestoredDay:
     restored: int
     skipped: int
     superseded: int
+    setval: tuple[str, ...]
     seconds: float
 
 
@@ -111,6 +115,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         report_losses(target, lost, file, by_us=manifest is not None)
         progress.begin("restoring")
         restored = _insert(connection, readback, file)
+        setval = move_on(connection, readback)
         purged_again = target == dataset.table and dataset.is_aged(day, now_utc())
         if purged_again and hold_on(connection, dataset, day) is None:
             logger.warning(
@@ -121,7 +126,9 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
                 day,
             )
     current = readback.rows - readback.superseded
-    return RestoredDay(day, target, restored, current - restored, readback.superseded, time.monotonic() - started)
+    return RestoredDay(
+        day, target, restored, current - restored, readback.superseded, setval, time.monotonic() - started
+    )
 
 
 def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int:
