@@ -20,7 +20,7 @@ from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlockState, ContentSettings
 
 from event_archive.errors import FileChangedError, RefusedError
-from event_archive.lake.azure.errors import ask, lake_error, or_none
+from event_archive.lake.azure.errors import Subject, ask, lake_error, or_none
 from event_archive.lake.names import check_metadata
 from event_archive.lake.protocol import CONTENT_TYPE, StoredFile
 
@@ -44,7 +44,7 @@ class BlockUpload:
     Args:
         blob: where to.
         path: the blob's path, for the result.
-        subject: path and container, for messages.
+        subject: for messages.
         replaces: the file that the commit is conditional on; None for a new one.
         committed: ids of the blocks that stay in front of the new ones: all of ``replaces`` for an append, else none.
         block_bytes: a block is sent once it holds at least this much; the last write may push it over.
@@ -54,7 +54,7 @@ class BlockUpload:
         self,
         blob: BlobClient,
         path: str,
-        subject: str,
+        subject: Subject,
         *,
         replaces: StoredFile | None,
         committed: Sequence[str],
@@ -195,7 +195,7 @@ class BlockUpload:
         )
 
 
-def committed_blocks(blob: BlobClient, subject: str) -> list[BlobBlock] | None:
+def committed_blocks(blob: BlobClient, subject: Subject) -> list[BlobBlock] | None:
     """The blocks that a blob consists of, in order; None where there is no blob."""
     lists = ask(subject, or_none(lambda: blob.get_block_list("committed")))
     return lists[0] if lists else None
