@@ -147,8 +147,8 @@ def test_a_release_of_what_is_not_held_says_so(local_installation: Installation,
         'public."Event": 2024-03-01 to 2024-03-02 not held, so nothing was released.\n',
     )
     assert command("hold", "2024-03-02", "--reason", "a lawsuit").code == 0
-    said = command("release", KEY, "--to", "2024-03-03", LOG_FORMAT="console").stdout
-    assert said == 'public."Event": 1 of 3 days released, 2024-03-01 to 2024-03-03.\n'
+    said = command("release", KEY, "--to", "2024-03-03", LOG_FORMAT="console")
+    assert said.stdout == 'public."Event": 1 of 3 days released, 2024-03-01 to 2024-03-03.\n'
 
 
 def test_a_range_is_adopted(local_installation: Installation, command: Commands):
