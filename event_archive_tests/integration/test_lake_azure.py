@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-import tracemalloc
 import traceback
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
