@@ -26,6 +26,8 @@ from event_archive.errors import EventArchiveError, IntegrityError, UnreachableE
 
 if TYPE_CHECKING:
     from event_archive.config.environment import Settings
+    from event_archive.domain.dataset import Dataset
+    from event_archive.lake.protocol import Lake
 
 Found = dict[str, int | float | str]
 """What is known of a day that is done, by name."""
@@ -44,8 +46,7 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None) -> Non
     settings = load_settings()
     dataset = settings.dataset
     with lake(settings) as opened:
-        in_lake = (dataset.day_of(file.path) for file in opened.list(dataset.folder))
-        wanted = days or tuple(day for day in in_lake if day and within(day, first, last))
+        wanted = days or _days_with_file(dataset, opened, first, last)
         table = shape_if_any(dataset, primary(settings))
 
         def verified(day: date) -> Found:
@@ -89,22 +90,29 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
                 "superseded": done.superseded,
                 "table": str(done.target),
                 "seconds": done.seconds,
+                **({"setval": " ".join(done.setval)} if done.setval else {}),
             }
 
         _each(settings, tuple(days_with_file(dataset, opened, first, last)), restored, good="restored")
 
 
 @click.command()
-@days_argument(required=True)
-def adopt(days: tuple[date, ...]) -> None:
-    """Writes a new manifest for files that contradict theirs; their bytes stay."""
+@days_argument()
+@range_options
+def adopt(days: tuple[date, ...], first: date | None, last: date | None) -> None:
+    """Writes a new manifest for files that contradict theirs, of the days named or a range; their bytes stay."""
+    if not (days or first or last):
+        raise click.UsageError("Name days, or give a range with --from and --to.")
+    check_range(days, first, last)
     from event_archive.config.services import lake, primary
     from event_archive.operations.adopt import adopt_day
     from event_archive.operations.site import Site
 
     settings = load_settings()
+    dataset = settings.dataset
     with lake(settings) as opened:
-        site = Site(settings.dataset, primary(settings), opened)
+        site = Site(dataset, primary(settings), opened)
+        wanted = days or _days_with_file(dataset, opened, first, last)
 
         def adopted(day: date) -> Found:
             started = time.monotonic()
@@ -112,7 +120,15 @@ def adopt(days: tuple[date, ...]) -> None:
             seconds = time.monotonic() - started
             return {"rows": manifest.rows, "bytes": manifest.bytes, "sha256": manifest.sha256, "seconds": seconds}
 
-        _each(settings, days, adopted, good="adopted")
+        ends = [*wanted, *filter(None, (first, last))]
+        without_file = None if days else (max(ends) - min(ends)).days + 1 - len(wanted)
+        _each(settings, wanted, adopted, good="adopted", none="There is no file to adopt.", without_file=without_file)
+
+
+def _days_with_file(dataset: "Dataset", lake: "Lake", first: date | None, last: date | None) -> tuple[date, ...]:
+    """The days of a range, which may be open at either end, that have a file."""
+    in_lake = (dataset.day_of(file.path) for file in lake.list(dataset.folder))
+    return tuple(day for day in in_lake if day and within(day, first, last))
 
 
 class _DamagedError(IntegrityError):
@@ -124,10 +140,18 @@ class _DamagedError(IntegrityError):
 
 
 def _each(
-    settings: "Settings", days: tuple[date, ...], do: Callable[[date], Found], *, good: str, none: str = ""
+    settings: "Settings",
+    days: tuple[date, ...],
+    do: Callable[[date], Found],
+    *,
+    good: str,
+    none: str = "",
+    without_file: int | None = None,
 ) -> None:
     """Does each day and says a line of it, and their totals; exits with 1 where one failed, or where there was none."""
     totals: dict[str, int | float] = {"days": 0, "failed": 0}
+    if without_file is not None:
+        totals["without_file"] = without_file
     for day in days:
         _stop_if_requested()
         error: EventArchiveError | None = None

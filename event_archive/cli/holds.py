@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from event_archive.cli.arguments import DAY, day_and_last, load_settings
-from event_archive.domain.wording import counted
 
 
 @click.command()
@@ -45,11 +44,15 @@ def release(day: date, last: date | None) -> None:
 
     settings = load_settings()
     released = holds.release(settings.dataset, first, last, primary(settings))
+    asked = (last - first).days + 1
     if settings.log_as_json:
-        _as_json("released", first, last, days=released)
+        _as_json("released" if released else "not held", first, last, days=released, of_days=asked)
+    elif not released:
+        click.echo(f"{settings.dataset.table}: {_days(first, last)} not held, so nothing was released.")
+    elif asked == 1:
+        click.echo(f"{settings.dataset.table}: {first} released.")
     else:
-        days = counted(released, "day", "days")
-        click.echo(f"{settings.dataset.table}: {days} released of {_days(first, last)}.")
+        click.echo(f"{settings.dataset.table}: {released} of {asked} days released, {_days(first, last)}.")
 
 
 @click.command("holds")

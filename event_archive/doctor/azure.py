@@ -8,7 +8,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import ContainerClient, StorageErrorCode
 
 from event_archive.errors import RefusedError
-from event_archive.lake.azure.errors import ask, or_none
+from event_archive.lake.azure.errors import Subject, ask, or_none
 
 
 def lacks_container(
@@ -39,7 +39,7 @@ def lacks_container(
             return getattr(error, "error_code", None)
         return ""
 
-    code = ask(_where(container), look)
+    code = ask(Subject(_where(container)), look)
     if code is None:
         raise RefusedError(
             f"{_where(container)}: what answers there is no Blob service. Check AZURE_STORAGE_ACCOUNT_URL, or "
@@ -54,7 +54,7 @@ def remove(container: ContainerClient, path: str) -> None:
     Raises:
         UnreachableError, RefusedError: as the Blob service says.
     """
-    ask(f"{path} in {_where(container)}", or_none(container.get_blob_client(path).delete_blob))
+    ask(Subject(_where(container), path), or_none(container.get_blob_client(path).delete_blob))
 
 
 def is_hierarchical(container: ContainerClient) -> bool:
@@ -63,7 +63,7 @@ def is_hierarchical(container: ContainerClient) -> bool:
     Raises:
         UnreachableError, RefusedError: as the Blob service says; some signatures may not ask.
     """
-    information: dict[str, Any] = ask(_where(container), container.get_account_information)
+    information: dict[str, Any] = ask(Subject(_where(container)), container.get_account_information)
     return str(information.get("is_hns_enabled")).lower() == "true"
 
 

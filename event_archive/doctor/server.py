@@ -12,6 +12,7 @@ from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema
+from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.catalogue.server import is_standby, lag_behind, setting_of_new_sessions, written_wal
 from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.table.advice import ARCHIVE_ADVICE
@@ -124,6 +125,8 @@ def _privileges(connection: Connection, name: TableName) -> Finding:
     if missing:
         grants = "; ".join(f"GRANT {what} TO {quoted(user)}" for what in missing)
         return Finding("privileges", "bad", f"{quoted(user)} lacks {', '.join(missing)}", f"{grants};")
+    if relation(connection, name.schema, name.name) is None:
+        return Finding("privileges", "skipped", "not looked at, because of table")
     return Finding("privileges", "good", f"{quoted(user)} may select and delete, and make temporary tables")
 
 

@@ -65,7 +65,8 @@ class Lake(Protocol):
 
     Every method raises ``UnreachableError`` where the store does not answer within its bounded retries, and
     ``RefusedError`` where it answers with a refusal (credentials, permission, missing container, archive tier,
-    immutability). Messages name the path and what to do, and hold no secret.
+    immutability). Messages name the path, or the lake alone where it does not answer, and what to do. They hold no
+    secret.
     """
 
     def url(self, path: str) -> str:

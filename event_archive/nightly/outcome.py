@@ -24,7 +24,7 @@ class DayOutcome:
         deleted: rows deleted; 0 in a dry run.
         proven: rows that were read back identical: what is deleted where the run is not dry.
         left: rows of the day that stay.
-        outcome: ``purged``, ``dry run``, ``held``, ``locked`` or ``failed``.
+        outcome: ``purged``, ``dry run``, ``nothing to do``, ``held``, ``locked`` or ``failed``.
         reason: why it is held.
         cause: why it failed.
     """
@@ -55,6 +55,8 @@ class DayOutcome:
         """The day's rows were deleted, or left for a reason."""
         self.deleted, self.proven, self.left = purged.deleted, purged.proven, purged.left
         self.outcome, self.reason = purged.outcome, purged.reason or ""
+        if purged.outcome in ("purged", "dry run") and not (self.rows_appended or purged.proven or purged.left):
+            self.outcome = "nothing to do"
 
 
 @dataclass(slots=True)

@@ -155,4 +155,6 @@ def _remark(outcome: DayOutcome) -> str:
         return f"held, not purged: {outcome.reason}"
     if outcome.outcome == "dry run":
         return f"dry run: {outcome.proven:,} rows proven, none deleted"
+    if outcome.outcome == "nothing to do":
+        return outcome.outcome
     return "" if outcome.rows_appended or outcome.deleted else "nothing new"

@@ -1,6 +1,7 @@
 """The archived table's shape, and whether it may be archived. Not here: the catalogue's SQL, the table's rows."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
@@ -116,15 +117,16 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     name = dataset.table
     setting = "--table" if purpose == "fill" else "EVENT_TABLE"
     mode = sql.SQL("ROW EXCLUSIVE" if purpose in ("delete", "fill") else "ACCESS SHARE")
+    # ONLY: the lock on a partition is that of the statement which reads or deletes its rows.
+    lock = sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(sql.Identifier(name.schema, name.name), mode)
     try:
-        # ONLY: the lock on a partition is that of the statement which reads or deletes its rows.
-        connection.execute(
-            sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(sql.Identifier(name.schema, name.name), mode)
-        )
+        with connection.transaction():
+            connection.execute(lock)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        alike = [TableName(*found) for found in relations.tables_named_alike(connection, name.schema, name.name)]
         raise NoSuchTableError(
-            f"{name} does not exist in database {quoted(connection.info.dbname)}. {setting} names it as schema.table, "
-            "taken literally, upper and lower case included."
+            f"{name} does not exist in database {quoted(connection.info.dbname)}.{_did_you_mean(map(str, alike))} "
+            f"{setting} names it as schema.table, taken literally, upper and lower case included."
         ) from None
     except psycopg.errors.WrongObjectType:
         raise RefusedError(f"{name} is not a table. {setting} must name an ordinary or a partitioned one.") from None
@@ -179,7 +181,7 @@ def require_unchanged(connection: Connection, table: Table, purpose: Purpose) ->
     if reflect(connection, table.dataset, purpose) != table:
         raise BusyError(
             f"{table.dataset.table}: the table was altered while its rows and the file were compared. Nothing was "
-            "deleted; the next run compares them anew."
+            "written or deleted. Try again: the next run does."
         )
 
 
@@ -231,9 +233,11 @@ def _require_deletable(connection: Connection, name: TableName, oid: int) -> Non
 def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
     found = types.get(dataset.time_column)
     if found is None:
+        alike = [name for name in types if name.lower() == dataset.time_column.lower()]
         raise NoSuchTableError(
-            f"{dataset.table} has no column {quoted(dataset.time_column)}. EVENT_TIME_COLUMN names the time column, "
-            f"taken literally; the table has {', '.join(map(quoted, types))}."
+            f"{dataset.table} has no column {quoted(dataset.time_column)}.{_did_you_mean(map(quoted, alike))} "
+            "EVENT_TIME_COLUMN names the time column, taken literally; the table has "
+            f"{', '.join(map(quoted, types))}."
         )
     if found not in TIME_TYPES:
         raise RefusedError(
@@ -241,6 +245,11 @@ def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
             "a timestamp, timestamptz or date."
         )
     return found
+
+
+def _did_you_mean(names: Iterable[str]) -> str:
+    named = " or ".join(names)
+    return f" Did you mean {named}?" if named else ""
 
 
 def key_of(connection: Connection, name: TableName) -> tuple[KeyColumn, ...]:

@@ -1,5 +1,7 @@
 """``verify``, ``restore``, ``adopt``, ``hold``, ``release`` and ``holds`` as commands: what they say, how they end."""
 
+import json
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -70,6 +72,29 @@ def test_a_day_is_restored(archived: Installation, command: Commands):
     assert command("restore", "2024-04-01", "--to", "2024-04-30").code == 1
 
 
+def test_what_to_run_for_a_sequence_is_in_what_restore_says(archived: Installation, command: Commands):
+    database = archived.database
+    role = f"restorer_{database.name}"
+    dsn = database.server.dsn(database.name, role)
+    database.execute(
+        f"""CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT ON "Event" TO {role};
+        SELECT setval('"Event_id_seq"', 1, false)"""
+    )
+    try:
+        done = command("restore", KEY, "--in-place", PG_CONNECTION_STRING=dsn)
+        shown = command("restore", KEY, "--in-place", PG_CONNECTION_STRING=dsn, LOG_FORMAT="console")
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    statement = done.days[KEY]["setval"]
+    assert statement.startswith('SELECT pg_catalog.setval(\'"public"."Event_id_seq"\', greatest(')
+    assert json.dumps(statement)[1:-1] in done.stderr
+    assert statement in shown.stdout
+    assert statement in shown.stderr
+    database.execute(statement)
+    archived.add(1, prefix="after")
+    assert archived.count("id = 6") == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -80,6 +105,7 @@ def test_a_day_is_restored(archived: Installation, command: Commands):
         ("restore",),
         ("verify", KEY, "--from", KEY),
         ("adopt",),
+        ("adopt", KEY, "--from", KEY),
         ("hold", KEY),
         ("hold", KEY, "--reason", " "),
         ("release", "yesterday"),
@@ -105,10 +131,52 @@ def test_a_held_day_is_archived_and_not_purged(installation: Installation, comma
     assert command("hold", KEY, "--reason", "a lawsuit", LOG_FORMAT="console").stdout.endswith("held: a lawsuit\n")
     other = command("hold", KEY, "--reason", "restoring")
     assert (other.code, "is held already: a lawsuit" in other.stderr) == (1, True)
-    assert "1 day released" in command("release", "2024-03-31", LOG_FORMAT="console").stdout
+    assert "2024-03-31 released." in command("release", "2024-03-31", LOG_FORMAT="console").stdout
     (told,) = command("release", KEY, "--to", "2024-03-31").lines
-    assert told == {"first": KEY, "last": "2024-03-31", "outcome": "released", "days": 30}
+    assert told == {"first": KEY, "last": "2024-03-31", "outcome": "released", "days": 30, "of_days": 31}
     assert command("run").end["deleted"] == 5
+
+
+def test_a_release_of_what_is_not_held_says_so(local_installation: Installation, command: Commands):
+    done = command("release", KEY)
+    told = {"first": KEY, "last": KEY, "outcome": "not held", "days": 0, "of_days": 1}
+    assert (done.code, done.lines) == (0, [told])
+    said = command("release", KEY, "--to", "2024-03-02", LOG_FORMAT="console")
+    assert (said.code, said.stdout) == (
+        0,
+        'public."Event": 2024-03-01 to 2024-03-02 not held, so nothing was released.\n',
+    )
+    assert command("hold", "2024-03-02", "--reason", "a lawsuit").code == 0
+    said = command("release", KEY, "--to", "2024-03-03", LOG_FORMAT="console")
+    assert said.stdout == 'public."Event": 1 of 3 days released, 2024-03-01 to 2024-03-03.\n'
+
+
+def test_a_range_is_adopted(local_installation: Installation, command: Commands):
+    days = [date(2024, 3, n) for n in (1, 2, 5)]
+    for day in days:
+        local_installation.put(b"id,event_id,event_type,created_at,processed_at,payload\n", day=day)
+    done = command("adopt", "--from", KEY, "--to", "2024-03-04")
+    assert (done.code, list(done.days)) == (0, ["2024-03-01", "2024-03-02"])
+    assert {line["outcome"] for line in done.days.values()} == {"adopted"}
+    totals = {"days": 2, "failed": 0, "without_file": 2, "outcome": "done"}
+    assert {name: done.end[name] for name in totals} == totals
+    assert command("adopt", "--from", "2024-03-02").end["without_file"] == 2
+    assert "without_file" not in command("adopt", KEY).end
+    local_installation.put(b"", day=days[1])
+    done = command("adopt", "--to", "2024-03-05")
+    assert (done.code, done.end["failed"], done.end["days"]) == (1, 1, 3)
+    none = command("adopt", "--from", "2024-04-01", "--to", "2024-04-30")
+    assert (none.code, none.end["error"]) == (1, "There is no file to adopt.")
+
+
+def test_a_day_that_is_done_has_nothing_to_do(archived: Installation, command: Commands):
+    for arguments in ((KEY,), (KEY, "--dry-run"), ("2024-03-02",)):
+        done = command("run", *arguments)
+        (line,) = done.days.values()
+        assert (done.code, line["outcome"], line["deleted"]) == (0, "nothing to do", 0)
+        assert command("run", *arguments, LOG_FORMAT="console").stdout.count("nothing to do") == 1
+    archived.add(1, prefix="late")
+    assert command("run", KEY).days[KEY]["outcome"] == "purged"
 
 
 def test_the_launchpad_restores(archived: Installation, instance: dg.DagsterInstance):
@@ -171,7 +239,7 @@ def test_a_check_that_fails_after_the_purge_takes_nothing_back(
     assert (done.days[KEY]["outcome"], done.end["rows_appended"], done.end["deleted"]) == ("failed", 5, 5)
     # It has no rows any more, and is not done before it is verified.
     again = command("run", VERIFY_NIGHTLY="true")
-    assert (again.code, again.days[KEY]["outcome"]) == (0, "purged")
+    assert (again.code, again.days[KEY]["outcome"]) == (0, "nothing to do")
     assert "Nothing to do" in command("run").end["message"]
 
 

@@ -12,6 +12,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import RefusedError
 from event_archive.postgres.catalogue.dependents import delete_triggers, references, shares_rows
 from event_archive.postgres.catalogue.relations import Relation, comment_on, default_of, relation
+from event_archive.postgres.catalogue.sequences import Position, position_of, sequences_behind, set_next
 from event_archive.postgres.session import Postgres
 from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import Pipeline
@@ -117,3 +118,18 @@ def test_what_is_not_there_is_none(database: Database):
         assert comment_on(connection, oid) is None
         assert default_of(connection, oid, "event_id") is None
         assert default_of(connection, oid, "created_at") == "CURRENT_TIMESTAMP"
+
+
+def test_a_sequence_that_moved_meanwhile_is_left_alone(database: Database):
+    with Postgres(database.dsn).transaction("test") as connection:
+        found = relation(connection, "public", "Event")
+        assert found is not None
+        (behind,) = sequences_behind(connection, found.oid)
+        stands = position_of(connection, behind)
+        assert stands == Position(next=1, last=1, called=False)
+        database.execute("SELECT nextval('\"Event_id_seq\"')")
+        assert not set_next(connection, behind, 5, unless_moved_from=stands)
+        stands = position_of(connection, behind)
+        assert stands == Position(next=2, last=1, called=True)
+        assert set_next(connection, behind, 5, unless_moved_from=stands)
+    assert database.execute("SELECT nextval('\"Event_id_seq\"')") == [(5,)]

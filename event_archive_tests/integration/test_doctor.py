@@ -210,14 +210,38 @@ def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Com
         assert wrong(found) == {}
 
 
+@pytest.mark.parametrize("lacking", ["", "TEMPORARY"])
+def test_privileges_on_a_table_that_is_absent_are_not_called_good(
+    healthy_locally: Installation, command: Commands, lacking: str
+):
+    database = healthy_locally.database
+    database.execute('DROP TABLE "Event"')
+    role = f"early_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN")
+    if lacking:
+        database.execute(f"REVOKE TEMPORARY ON DATABASE {database.name} FROM PUBLIC")
+    try:
+        done = command("doctor", "--json", PG_CONNECTION_STRING=database.server.dsn(database.name, role))
+    finally:
+        database.execute(f"DROP ROLE {role}")
+    found = findings(done, 1)
+    assert wrong(found) == {"table": "bad"} | ({"privileges": "bad"} if lacking else {})
+    if not lacking:
+        assert (found["privileges"].status, found["privileges"].message) == (
+            "skipped",
+            "not looked at, because of table",
+        )
+
+
 # The table
 
 
 @pytest.mark.parametrize(
     ("change", "check", "status", "message", "remedy"),
     [
-        ('ALTER TABLE "Event" RENAME TO event', "table", "bad", "does not exist in database", ""),
-        ('ALTER TABLE "Event" RENAME created_at TO at', "table", "bad", "has no column created_at", ""),
+        ('ALTER TABLE "Event" RENAME TO event', "table", "bad", "Did you mean public.event?", ""),
+        ('ALTER TABLE "Event" RENAME created_at TO at', "table", "bad", "has no column created_at. EVENT_TIME", ""),
+        ('ALTER TABLE "Event" RENAME created_at TO "Created_At"', "table", "bad", 'Did you mean "Created_At"?', ""),
         ('ALTER TABLE "Event" ALTER created_at TYPE text', "table", "bad", "is of type text", ""),
         ('ALTER TABLE "Event" DROP COLUMN id, DROP COLUMN event_id', "table", "bad", "has no key", ""),
         ('CREATE TABLE note (e bigint REFERENCES "Event" ON DELETE CASCADE)', "table", "bad", "ON DELETE CASCADE", ""),

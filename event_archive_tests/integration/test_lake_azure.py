@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +30,7 @@ from azure.storage.blob import (
 
 from event_archive.errors import ConfigurationError, FileChangedError, RefusedError, UnreachableError
 from event_archive.lake.azure.container import AzureLake
+from event_archive.lake.azure.errors import Subject
 from event_archive.lake.azure.upload import MAX_APPENDABLE_BLOCKS, MAX_BLOCKS, BlockUpload, are_ours
 from event_archive.lake.protocol import CONTENT_TYPE, StoredFile
 from event_archive_tests.azurite import Azurite
@@ -129,10 +131,10 @@ def test_block_ids_are_of_one_length_and_within_azures_limit(azure_lake: AzureLa
     first = put(azure_lake, b"x" * (3 * SMALL_BLOCK_BYTES + 1))
     put(azure_lake, b"y" * SMALL_BLOCK_BYTES, first, append=True)
     blocks = blob.get_block_list("all")
-    assert [block.size for block in blocks[0]] == [SMALL_BLOCK_BYTES] * 3 + [1, SMALL_BLOCK_BYTES]
+    assert [block.size for block in blocks[0]] == [SMALL_BLOCK_BYTES] * 2 + [SMALL_BLOCK_BYTES + 1, SMALL_BLOCK_BYTES]
     assert blocks[1] == []
     ids = [block.id for block in blocks[0]]
-    assert len(set(ids)) == 5
+    assert len(set(ids)) == 4
     assert len({len(block_id) for block_id in ids}) == 1
     assert len(ids[0]) <= 64
 
@@ -183,6 +185,22 @@ def test_an_append_blob_is_neither_appendable_nor_replaceable(azure_lake: AzureL
         put(azure_lake, b"new", file)
 
 
+def test_a_row_far_longer_than_a_block_is_cut_up_without_a_copy_of_it(azure_lake: AzureLake, blob: BlobClient):
+    row = secrets.token_bytes(200 * SMALL_BLOCK_BYTES)
+    with azure_lake.write(PATH, replaces=None) as upload:
+        upload.write(b"before")
+        tracemalloc.start()
+        upload.write(row)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        upload.write(b"after")
+        file = upload.commit({})
+    assert peak < len(row) / 2
+    assert read(azure_lake, file) == b"before" + row + b"after"
+    sizes = {block.size for block in blob.get_block_list("all")[0]}
+    assert max(sizes) < 2 * SMALL_BLOCK_BYTES
+
+
 def test_too_many_blocks_are_not_appendable():
     block = BlobBlock(f"event-archive-{'0' * 32}-00000")
     block.size = 1
@@ -193,7 +211,9 @@ def test_too_many_blocks_are_not_appendable():
 
 def test_more_blocks_than_azure_takes_are_refused_before_they_are_sent(azure_lake: AzureLake, client: ContainerClient):
     blob = azure_lake._blob(PATH)
-    with BlockUpload(blob, PATH, PATH, replaces=None, committed=["x"] * (MAX_BLOCKS - 1), block_bytes=2) as upload:
+    with BlockUpload(
+        blob, PATH, Subject("archive", PATH), replaces=None, committed=["x"] * (MAX_BLOCKS - 1), block_bytes=2
+    ) as upload:
         upload.write(b"12")
         with pytest.raises(RefusedError, match="50000 blocks"):
             upload.write(b"34")
@@ -304,8 +324,9 @@ def test_a_service_that_stays_busy_is_unreachable_in_bounded_time(proxy: FaultyA
     with lake_at(proxy.service, container, retry_seconds=1) as lake:
         proxy.faults += [Fault(request("PUT", "comp=block&"), status=503) for _ in range(100)]
         start = time.monotonic()
-        with pytest.raises(UnreachableError, match=f"{PATH}.*503"):
+        with pytest.raises(UnreachableError, match=rf"{container}: .*503") as raised:
             put(lake, b"x")
+    assert PATH not in str(raised.value)
     assert 1 <= time.monotonic() - start < 5
     attempts = [address for method, address in proxy.seen if "comp=block&" in address]
     assert 3 <= len(attempts) <= 10
@@ -344,7 +365,7 @@ def test_a_download_that_keeps_breaking_off_never_looks_complete(proxy: FaultyAz
     with lake_at(proxy.service, container, retry_seconds=1) as lake:
         file = put(lake, b"x" * SMALL_BLOCK_BYTES)
         proxy.faults += [Fault(request("GET"), sent_fraction=0.5) for _ in range(100)]
-        with pytest.raises(UnreachableError, match=PATH):
+        with pytest.raises(UnreachableError, match=f"{container}: .*broke off"):
             read(lake, file)
 
 
@@ -372,8 +393,10 @@ def test_where_no_service_is_the_wait_is_bounded(container: str, answers: bool):
         service = Azurite("account", base64.b64encode(b"key").decode(), f"http://127.0.0.1:{nobody.getsockname()[1]}/a")
         with lake_at(service, container, retry_seconds=1) as lake:
             start = time.monotonic()
-            with pytest.raises(UnreachableError, match=PATH) as raised:
+            with pytest.raises(UnreachableError, match=f"{container}: ") as raised:
                 lake.stat(PATH)
+    # The whole lake is away, whatever file was asked for.
+    assert PATH not in str(raised.value)
     assert 1 <= time.monotonic() - start < 5
     assert answers or "Connection refused" in str(raised.value)
     assert raised.value.transient

@@ -220,6 +220,37 @@ def test_what_the_file_system_says_is_passed_on(
     assert lake.stat(PATH) is None
 
 
+def test_a_file_system_that_is_away_is_told_by_its_folder(
+    lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stale(path: Path, **_: object) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stale)
+        with pytest.raises(UnreachableError, match=f"^{target.parent}: ") as raised:
+            lake.stat(PATH)
+    assert target.name not in str(raised.value)
+
+
+def test_every_folder_that_is_made_outlives_a_power_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def observed(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", observed)
+    with LocalLake(tmp_path / "new" / "lake").write("a/b/day.csv", replaces=None):
+        folders = {tmp_path, *(tmp_path / made for made in ("new", "new/lake", "new/lake/a"))}
+        assert set(synced) == folders
+        assert len(synced) == len(folders)
+    synced.clear()
+    with LocalLake(tmp_path / "new" / "lake").write("a/b/other.csv", replaces=None):
+        assert synced == []
+
+
 def test_a_copy_without_the_file_systems_help_is_the_same(lake: LocalLake, monkeypatch: pytest.MonkeyPatch):
     def unsupported(*_: object) -> int:
         raise OSError(errno.EXDEV, "Invalid cross-device link")

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from event_archive.domain.dataset import TableName, quoted
-from event_archive.errors import RefusedError
+from event_archive.errors import NoSuchTableError, RefusedError
 from event_archive.table.rows import Orphans, count_orphans, days_with_rows, rows_by_day
 from event_archive.table.shape import Table, reflect
 from event_archive_tests.fixtures.pipeline import Pipeline
@@ -78,8 +78,37 @@ def test_what_may_not_be_archived_is_refused(pipeline: Pipeline, definition: str
         shape(table(pipeline, definition))
 
 
+@pytest.mark.parametrize(
+    ("named", "definition", "meant"),
+    [
+        (
+            TableName("Telemetry", "Readings"),
+            "CREATE SCHEMA telemetry; CREATE TABLE telemetry.readings ()",
+            "telemetry.readings",
+        ),
+        (TableName("public", "readings"), 'CREATE TABLE "Readings" ()', 'public."Readings"'),
+        (
+            TableName("public", "Readings"),
+            "CREATE SCHEMA app; CREATE TABLE app.readings (); CREATE TABLE readings ()",
+            "public.readings or app.readings",
+        ),
+    ],
+)
+def test_a_table_that_is_nearly_named_so_is_offered(pipeline: Pipeline, named: TableName, definition: str, meant: str):
+    pipeline.database.execute(definition)
+    with pytest.raises(NoSuchTableError) as raised:
+        shape(pipeline.of(table=named))
+    assert f"Did you mean {meant}? EVENT_TABLE" in str(raised.value)
+
+
+def test_a_column_that_is_nearly_named_so_is_offered(pipeline: Pipeline):
+    of = table(pipeline, 'CREATE TABLE t (a int PRIMARY KEY, "At" date)')
+    with pytest.raises(NoSuchTableError, match='has no column at. Did you mean "At"?'):
+        shape(of)
+
+
 def test_a_missing_schema_is_said(pipeline: Pipeline):
-    with pytest.raises(RefusedError, match='"No".t does not exist'):
+    with pytest.raises(RefusedError, match='"No".t does not exist in database [a-z_0-9]+. EVENT_TABLE'):
         shape(pipeline.of(table=TableName("No", "t")))
 
 

@@ -20,7 +20,7 @@ from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, ContainerC
 from event_archive.errors import RefusedError
 from event_archive.lake.azure.client import client_from_account_url, client_from_connection_string
 from event_archive.lake.azure.download import Ranges, streamed
-from event_archive.lake.azure.errors import ask, changed, code_of, or_none
+from event_archive.lake.azure.errors import Subject, ask, changed, code_of, or_none
 from event_archive.lake.azure.upload import BlockUpload, are_ours, committed_blocks, quoted_etag
 from event_archive.lake.names import check_path
 from event_archive.lake.protocol import StoredFile
@@ -212,15 +212,15 @@ class AzureLake:
                 if failure.status_code != 403:
                     raise
 
-        ask(self._where, create)
+        ask(Subject(self._where), create)
         self._container_is_there = True
 
     def _blob(self, path: str) -> BlobClient:
         check_path(path)
         return self.container.get_blob_client(path)
 
-    def _subject(self, path: str) -> str:
-        return f"{path or 'the root'} in {self._where}"
+    def _subject(self, path: str) -> Subject:
+        return Subject(self._where, path)
 
 
 def _is_folder(properties: BlobProperties) -> bool:

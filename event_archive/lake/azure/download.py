@@ -14,7 +14,7 @@ from azure.core import MatchConditions
 from azure.storage.blob import BlobClient
 
 from event_archive.errors import UnreachableError
-from event_archive.lake.azure.errors import ask, changed, or_none
+from event_archive.lake.azure.errors import Subject, ask, changed, or_none
 from event_archive.lake.protocol import StoredFile
 
 # Two keep the service and the consumer busy at once; more would only take memory.
@@ -27,11 +27,11 @@ class Ranges:
     Args:
         blob: where from.
         file: the version.
-        subject: path and container, for messages.
+        subject: for messages.
         retry_seconds: how long a range is asked for in all.
     """
 
-    def __init__(self, blob: BlobClient, file: StoredFile, subject: str, *, retry_seconds: float) -> None:
+    def __init__(self, blob: BlobClient, file: StoredFile, subject: Subject, *, retry_seconds: float) -> None:
         self.file = file
         self.abandoned = threading.Event()
         self._blob = blob

@@ -7,6 +7,7 @@ their text is never used, and they are never the cause or context of an error th
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from azure.core.exceptions import (
@@ -63,11 +64,27 @@ _HINTS = {
 }
 
 
-def ask(subject: str, call: Callable[[], T]) -> T:
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a call is about, for messages. Where the whole service is away, they name the container alone.
+
+    Attributes:
+        container: its address, never a signed one.
+        path: from there; empty for the container itself.
+    """
+
+    container: str
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path} in {self.container}" if self.path else self.container
+
+
+def ask(subject: Subject, call: Callable[[], T]) -> T:
     """What a call of the SDK returns, or the lake's error in place of the SDK's.
 
     Args:
-        subject: what the call is about, for the message: path and container, never a signed address.
+        subject: what the call is about, for the message.
         call: the call.
 
     Raises:
@@ -93,30 +110,32 @@ def or_none(call: Callable[[], T]) -> Callable[[], T | None]:
     return found
 
 
-def lake_error(failure: AzureError, subject: str) -> EventArchiveError:
+def lake_error(failure: AzureError, subject: Subject) -> EventArchiveError:
     """The lake's error for a failed call."""
     status = getattr(failure, "status_code", None)
     code = code_of(failure)
     if isinstance(failure, ClientAuthenticationError) and status is None:
         reason = ", ".join(filter(None, (type(failure).__name__, entra_codes(failure))))
         return RefusedError(
-            f"{subject}: no request could be signed ({reason}). Check that the account key is complete, or that this "
-            "process has an Entra ID identity that it can get a token for."
+            f"{subject.container}: no request could be signed ({reason}). Check that the account key is complete, or "
+            "that this process has an Entra ID identity that it can get a token for."
         )
     if isinstance(failure, ServiceRequestError | ServiceResponseError) or status is None:
         return UnreachableError(
-            f"{subject}: the Blob service did not answer, or broke off ({_reason(failure)}). Check the address and the "
-            "network; what was being written may or may not have been committed. Run it again."
+            f"{subject.container}: the Blob service did not answer, or broke off ({_reason(failure)}). Check the "
+            "address and the network; what was being written may or may not have been committed. Run it again."
         )
     if status >= 500 or status in RETRIED_STATUS or code in _TRANSIENT_CODES:
-        return UnreachableError(f"{subject}: the Blob service still answers {status} {code}. Run it again later.")
+        return UnreachableError(
+            f"{subject.container}: the Blob service still answers {status} {code}. Run it again later."
+        )
     hint = _HINTS.get(code)
     if code in _CHANGED_CODES or (status == 412 and hint is None):
         return changed(subject, code)
     return RefusedError(f"{subject}: the Blob service refuses with {status} {code}. {hint or _ROLE}")
 
 
-def changed(subject: str, code: str) -> FileChangedError:
+def changed(subject: Subject, code: str) -> FileChangedError:
     """Somebody else was faster."""
     return FileChangedError(
         f"{subject} is not the file that it was: somebody else wrote or removed it ({code}). Run it again."

@@ -20,7 +20,7 @@ from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlockState, ContentSettings
 
 from event_archive.errors import FileChangedError, RefusedError
-from event_archive.lake.azure.errors import ask, lake_error, or_none
+from event_archive.lake.azure.errors import Subject, ask, lake_error, or_none
 from event_archive.lake.names import check_metadata
 from event_archive.lake.protocol import CONTENT_TYPE, StoredFile
 
@@ -44,17 +44,17 @@ class BlockUpload:
     Args:
         blob: where to.
         path: the blob's path, for the result.
-        subject: path and container, for messages.
+        subject: for messages.
         replaces: the file that the commit is conditional on; None for a new one.
         committed: ids of the blocks that stay in front of the new ones: all of ``replaces`` for an append, else none.
-        block_bytes: a block is sent once it holds at least this much; the last write may push it over.
+        block_bytes: a block is sent once it holds at least this much; it never holds twice as much.
     """
 
     def __init__(
         self,
         blob: BlobClient,
         path: str,
-        subject: str,
+        subject: Subject,
         *,
         replaces: StoredFile | None,
         committed: Sequence[str],
@@ -89,8 +89,16 @@ class BlockUpload:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Takes the next bytes, which the caller must not change afterwards."""
-        self._pieces.append(data)
-        self._pieces_bytes += len(data)
+        view = memoryview(data)
+        # A row may be far longer than a block: it is cut up as it is, not joined to what came before.
+        while self._pieces_bytes + len(view) >= 2 * self._block_bytes:
+            taken = self._block_bytes - self._pieces_bytes
+            self._pieces.append(view[:taken])
+            self._stage_pieces()
+            view = view[taken:]
+        # A copy, where it is a part: a view would keep the whole in memory.
+        self._pieces.append(data if len(view) == len(data) else bytes(view))
+        self._pieces_bytes += len(view)
         if self._pieces_bytes >= self._stage_at_bytes:
             self._stage_pieces()
 
@@ -125,16 +133,14 @@ class BlockUpload:
         return self._stored(quoted_etag(ours.etag), ours.last_modified, metadata)
 
     def _stage_pieces(self) -> None:
-        """Stages all that was written, as one block, or as several where it is twice as long as one."""
+        """Stages all that was written as one block."""
         # Before the pieces are joined, so that one block less is in memory.
         self._await_blocks(at_most=_IN_FLIGHT - 1)
         content = b"".join(self._pieces)
         self._pieces.clear()
         self._pieces_bytes = 0
-        size = self._block_bytes if len(content) >= 2 * self._block_bytes else len(content)
-        for start in range(0, len(content), size or 1):
-            self._await_blocks(at_most=_IN_FLIGHT - 1)
-            self._stage(content[start : start + size])
+        if content:
+            self._stage(content)
 
     def _stage(self, content: bytes) -> None:
         if len(self._committed) + len(self._staged) >= MAX_BLOCKS:
@@ -195,7 +201,7 @@ class BlockUpload:
         )
 
 
-def committed_blocks(blob: BlobClient, subject: str) -> list[BlobBlock] | None:
+def committed_blocks(blob: BlobClient, subject: Subject) -> list[BlobBlock] | None:
     """The blocks that a blob consists of, in order; None where there is no blob."""
     lists = ask(subject, or_none(lambda: blob.get_block_list("committed")))
     return lists[0] if lists else None

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from event_archive.errors import FileChangedError, RefusedError, UnreachableError
 
@@ -25,7 +26,9 @@ def translated(path: str) -> Iterator[None]:
 
 def lake_error(error: OSError, path: str) -> RefusedError | UnreachableError:
     """The lake's error for one of the file system's."""
-    what = f"{path}: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
     if error.errno in _TRANSIENT:
-        return UnreachableError(f"{what}. Check that the file system is mounted.")
+        # Where the file system is away, the file that was looked for says nothing.
+        where = Path(error.filename).parent if error.filename else path
+        return UnreachableError(f"{where}: {error.strerror}. Check that the file system is mounted.")
+    what = f"{path}: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
     return RefusedError(f"{what}. Check the folder's permissions and free space.")

@@ -47,8 +47,16 @@ def write_sidecar(target: Path, versions: Mapping[str, Mapping[str, str]]) -> No
     sync_folder(target.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing, so that they outlive a power failure."""
+    made = [level for level in (folder, *folder.parents) if not level.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for level in made:
+        sync_folder(level.parent)
+
+
 def sync_folder(folder: Path) -> None:
-    """Makes what was renamed in a folder outlive a power failure."""
+    """Makes what was made or renamed in a folder outlive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from event_archive.lake.local.errors import changed, lake_error, translated
-from event_archive.lake.local.sidecar import read_sidecar, sync_folder, write_sidecar
+from event_archive.lake.local.sidecar import make_folder, read_sidecar, sync_folder, write_sidecar
 from event_archive.lake.local.versions import READ_BYTES, etag_at, etag_of, open_version, stored
 from event_archive.lake.names import check_metadata
 from event_archive.lake.protocol import StoredFile
@@ -32,7 +32,7 @@ class LocalUpload:
         self._replaces = replaces
         self._committed = False
         self._staged = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with _locked(target.parent):
             _remove_dead(target)
             self._content = io.BufferedWriter(io.FileIO(self._staged, "x"), _BUFFER_BYTES)

@@ -2,7 +2,8 @@
 
 A day is one transaction. Before it commits, it counts that every row stands in the target, identical in every column.
 
-Not here: making or widening the target (``target``), what is checked before (``checks``, ``losses``).
+Not here: making or widening the target (``target``), what is checked before (``checks``, ``losses``), the sequences
+behind its columns (``sequences``).
 """
 
 import logging
@@ -24,12 +25,14 @@ from event_archive.operations.loading import load
 from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hash
 from event_archive.operations.restore.checks import report_losses, require_one_row_a_key, require_restorable
 from event_archive.operations.restore.losses import losses
+from event_archive.operations.restore.sequences import move_on
 from event_archive.operations.restore.target import ADVICE, open_target, widened
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.server import identity
 from event_archive.postgres.session import Connection, one, triggers_at_home
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
+from event_archive.table.shape import require_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ class RestoredDay:
         skipped: rows that stood there already, identical.
         superseded: rows of the file that a later row of the same key replaces; not restored.
         source: whose rows the file holds, as its manifest says; None where it has none.
+        setval: the statements that somebody else has to run, or the table's next row may get a key that stands there.
         seconds: how long the call took.
     """
 
@@ -54,6 +58,7 @@ class RestoredDay:
     skipped: int
     superseded: int
     source: Source | None
+    setval: tuple[str, ...]
     seconds: float
 
 
@@ -111,6 +116,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         readback = load(connection, table, lake, file, progress)
         if manifest:
             manifest.require(file, readback.manifest)
+        require_unchanged(connection, table, "fill")
         readback = widened(connection, dataset, readback, file)
         require_restorable(connection, readback, file)
         require_one_row_a_key(connection, dataset, readback, file)
@@ -119,6 +125,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         report_losses(target, lost, file, by_us=manifest is not None)
         progress.begin("restoring")
         restored = _insert(connection, readback, file)
+        setval = move_on(connection, readback)
         purged_again = target == dataset.table and dataset.is_aged(day, now_utc())
         if purged_again and hold_on(connection, dataset, day) is None:
             logger.warning(
@@ -130,7 +137,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
             )
     current = readback.rows - readback.superseded
     return RestoredDay(
-        day, target, restored, current - restored, readback.superseded, source, time.monotonic() - started
+        day, target, restored, current - restored, readback.superseded, source, setval, time.monotonic() - started
     )
 
 
