@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date
+from typing import Any
 
 import psycopg
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.progress import NO_PROGRESS
 from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
-from event_archive.operations import loading
+from event_archive.operations import loading, purge
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
@@ -220,17 +221,16 @@ def test_the_shape_cannot_change_between_the_comparison_and_the_delete(
     """A column added there could not be compared, and its values would be lost."""
     pipeline.add(3)
     pipeline.archive()
-    original = loading.load
+    original = purge._delete_identical
     blocked: list[bool] = []
 
-    def load_while_somebody_alters(*arguments: object):
-        readback = original(*arguments)  # type: ignore[arg-type]
+    def delete_while_somebody_alters(*arguments: Any) -> int:
         with psycopg.connect(pipeline.database.dsn) as other, pytest.raises(psycopg.errors.LockNotAvailable):
             other.execute("SET lock_timeout = '50ms'; ALTER TABLE \"Event\" ADD COLUMN extra text DEFAULT 'x'")
         blocked.append(True)
-        return readback
+        return original(*arguments)
 
-    monkeypatch.setattr("event_archive.operations.purge.load", load_while_somebody_alters)
+    monkeypatch.setattr(purge, "_delete_identical", delete_while_somebody_alters)
     assert pipeline.purge().deleted == 3
     assert blocked == [True]
 

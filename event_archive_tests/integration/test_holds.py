@@ -192,7 +192,7 @@ def _hold_while_another_is_put(pipeline: Pipeline, *, first: str, second: str) -
             while not watch.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
                 watch.rollback()
             connection.execute(
-                "INSERT INTO event_archive_hold (table_name, day, reason) VALUES (%s, %s, %s)",
+                "INSERT INTO public.event_archive_hold (table_name, day, reason) VALUES (%s, %s, %s)",
                 (str(pipeline.dataset.table), DAY, first),
             )
         return waiting
