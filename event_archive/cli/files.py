@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from event_archive.cli import EXIT_FAILED, stop
+from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import (
     DAY,
     check_range,
@@ -126,8 +126,9 @@ class _DamagedError(IntegrityError):
 def _each(
     settings: "Settings", days: tuple[date, ...], do: Callable[[date], Found], *, good: str, none: str = ""
 ) -> None:
-    """Does each day and says a line of it, and their totals; exits with 1 where one failed, or where there was none."""
+    """Does each day and says a line of it, and their totals; fails where one did, or where there was none."""
     totals: dict[str, int | float] = {"days": 0, "failed": 0}
+    failures: list[EventArchiveError] = []
     for day in days:
         _stop_if_requested()
         error: EventArchiveError | None = None
@@ -137,6 +138,7 @@ def _each(
             # An error that a stop led to says nothing of the day.
             _stop_if_requested()
             error, found = failure, failure.found if isinstance(failure, _DamagedError) else {}
+            failures.append(failure)
         totals["days"] += 1
         totals["failed"] += error is not None
         for name, value in found.items():
@@ -152,7 +154,7 @@ def _each(
     if days or settings.log_as_json:
         _show(settings, failed, "done", totals)
     if failed:
-        sys.exit(EXIT_FAILED)
+        sys.exit(exit_code(failures) if failures else EXIT_FAILED)
 
 
 def _stop_if_requested() -> None:
