@@ -3,6 +3,7 @@
 Not here: how rows are compared with it (``readback``), a file's values as they are spelled (``verbatim``).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -16,6 +17,7 @@ from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.csv_format import BOM, header, read_head, takes_more_rows, without_end_marker
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.copy import copy_in
+from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
 
@@ -60,16 +62,19 @@ def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, pro
         except psycopg.Error as error:
             if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
                 raise
-            words = words or _without_values(error)
+            words = words or _what_and_where(error, table)
     raise contradiction(file, f"it is not a CSV file of {table.dataset.table}: {words}")
 
 
-def _without_values(error: psycopg.Error) -> str:
-    """What PostgreSQL says of a COPY that failed, and where, up to the value that it quotes."""
-    value = ': "'
-    words = (error.diag.message_primary or "").partition(value)[0]
-    where = (error.diag.context or "").partition("\n")[0].partition(value)[0]
-    return f"{words} ({where})"
+def _what_and_where(error: psycopg.Error, table: Table) -> str:
+    """What PostgreSQL says of a COPY that failed, and the line and column of the file, in whatever language."""
+    names = "|".join(re.escape(name) for name in sorted(table.names, key=len, reverse=True))
+    # "COPY event_archive_readback, line 3, column id: " and the value.
+    place = re.match(rf'COPY \S+,[^\d:"]*(\d+)(?:[^\d:"]*? ({names})(?!\w))?', error.diag.context or "")
+    if place is None:
+        return without_values(error)
+    column = f", column {place[2]}" if place[2] else ""
+    return f"{without_values(error)} (line {place[1]}{column})"
 
 
 def _load(
