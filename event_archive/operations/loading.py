@@ -62,19 +62,22 @@ def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, pro
         except psycopg.Error as error:
             if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
                 raise
-            words = words or _what_and_where(error, table)
+            words = words or without_values(error) + _place(error.diag.context or "", table.names)
     raise contradiction(file, f"it is not a CSV file of {table.dataset.table}: {words}")
 
 
-def _what_and_where(error: psycopg.Error, table: Table) -> str:
-    """What PostgreSQL says of a COPY that failed, and the line and column of the file, in whatever language."""
-    names = "|".join(re.escape(name) for name in sorted(table.names, key=len, reverse=True))
-    # "COPY event_archive_readback, line 3, column id: " and the value.
-    place = re.match(rf'COPY \S+,[^\d:"]*(\d+)(?:[^\d:"]*? ({names})(?!\w))?', error.diag.context or "")
-    if place is None:
-        return without_values(error)
-    column = f", column {place[2]}" if place[2] else ""
-    return f"{without_values(error)} (line {place[1]}{column})"
+def _place(context: str, names: Iterable[str]) -> str:
+    """The line of a file, and the column if it is one of ``names``, that the context of a COPY's error is about.
+
+    Args:
+        context: in any language: ``COPY event_archive_readback, line 3, column id: "x"``.
+        names: the table's columns.
+    """
+    column = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    found = re.search(rf'^COPY \S+,[^\d:"]*(\d+)(?:[^\d:"]*? ({column})(?!\w))?', context, re.MULTILINE)
+    if found is None:
+        return ""
+    return f" (line {found[1]}, column {found[2]})" if found[2] else f" (line {found[1]})"
 
 
 def _load(

@@ -80,14 +80,17 @@ def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callabl
 def without_values(error: psycopg.Error) -> str:
     """What PostgreSQL says, its hint included, but for what may repeat a row's values.
 
-    That are DETAIL and CONTEXT always, and the message itself where it is about a value (class 22), where a function's
-    author wrote it, or an extension. What happened is then told by the SQLSTATE's name.
+    Those are DETAIL and CONTEXT always, and the message itself where it is about a value (class 22), quotes a statement
+    that a function composed, or was written by a function's author or an extension. What happened is then told by the
+    SQLSTATE's name.
     """
     diag, code = error.diag, error.sqlstate or ""
     if not code:
         return " ".join(str(error).split()).rstrip(".")
     if diag.source_function in _RAISING or code.startswith(_RAISED_BY_A_FUNCTION):
         return f"a function raised an exception{_function(diag.context or '')}"
+    if diag.internal_query:
+        return f"{_condition(error)} in a statement of a function{_function(diag.context or '')}"
     if code == _INTERNAL_ERROR:
         return f"{_condition(error)} in {diag.source_function} ({diag.source_file})"
     names = {

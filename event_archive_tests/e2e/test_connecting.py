@@ -99,9 +99,7 @@ def test_of_several_hosts_the_last_one_that_was_tried_says_why(waits: list[float
     assert waits == []
 
 
-def test_a_real_server_refuses_with_its_code(
-    local_installation: Installation, command: Commands, waits: list[float]
-):
+def test_a_real_server_refuses_with_its_code(local_installation: Installation, command: Commands, waits: list[float]):
     database = local_installation.database
     with password_role(database, "another") as role:
         dsn = database.server.dsn(database.name, role)
