@@ -113,6 +113,31 @@ def test_a_real_server_refuses_with_its_code(local_installation: Installation, c
     assert waits == []
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("08P01", "transaction blocks not allowed in statement pooling mode"),
+        ("08P01", "query_wait_timeout"),
+        ("53200", "недостаточно памяти"),
+    ],
+)
+def test_what_is_the_same_tomorrow_is_a_refusal_in_the_middle_of_a_session_too(
+    waits: list[float], code: str, words: str
+):
+    with refusing(code, words, lets_in=True) as server:
+        error = connect(server.dsn)
+    assert isinstance(error, RefusedError)
+    assert not error.transient
+    assert f"{words} [SQLSTATE {code}]" in str(error)
+    assert ("A pooler in statement mode knows no transaction" in str(error)) == (code == "08P01")
+    assert waits == []
+
+
+def test_a_session_that_a_restart_ends_is_out_of_reach(waits: list[float]):
+    with refusing("57P01", "закрытие подключения по команде администратора", lets_in=True) as server:
+        assert isinstance(connect(server.dsn), UnreachableError)
+
+
 @pytest.mark.parametrize("option", ["sslmode=no-verify", "service=nope", "target_session_attrs=master"])
 @pytest.mark.parametrize("variable", ["PG_CONNECTION_STRING", "EXPORT_PG_CONNECTION_STRING"])
 @pytest.mark.parametrize("arguments", [["run"], ["days"], ["doctor"]], ids=" ".join)
