@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient, generate_container_sas
@@ -17,6 +18,8 @@ from azure.storage.blob import BlobServiceClient, ContainerClient, generate_cont
 from event_archive.errors import UnreachableError
 from event_archive.lake.azure import client
 from event_archive.lake.azure.retry import BoundedRetry
+from event_archive.nightly import run
+from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive.postgres.session import Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive_tests.azurite import Azurite
@@ -226,6 +229,41 @@ def test_records_of_dagster_that_cannot_be_opened(local_installation: Installati
     (tmp_path / "dagster.yaml").write_text("storage: {nonsense: true}\n")
     message = told(command("run", DAGSTER_HOME=str(tmp_path)), 1)
     assert message.startswith("Error: Dagster's own records are out of reach: DagsterInvalidConfigError. Check")
+
+
+@pytest.mark.parametrize("rest", [b"torn" * 2000, b"", None], ids=["torn", "emptied", "removed"])
+def test_records_of_dagster_that_are_lost_after_they_were_opened(
+    local_installation: Installation, command: Commands, clean: pytest.MonkeyPatch, home: Path, rest: bytes | None
+):
+    local_installation.add(1)
+
+    def archive_and_lose(*arguments: Any, **options: Any) -> ArchivedDay:
+        for path in home.rglob("*.db"):
+            path.unlink()
+            if rest is not None:
+                path.write_bytes(rest)
+        return archive_day(*arguments, **options)
+
+    clean.setattr(run, "archive_day", archive_and_lose)
+    done = command("run", DAGSTER_HOME=str(home))
+    assert "what was done to this day could not be written to Dagster's records: " in told(done, 1)
+    assert local_installation.count() == 1
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["doctor"]], ids=" ".join)
+def test_without_a_writable_temporary_folder_everything_works(
+    local_installation: Installation, home: Path, tmp_path: Path, arguments: list[str]
+):
+    local_installation.add(1)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tempfile\n"
+        "def none(): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile._get_default_tempdir = none\n"
+    )
+    path = f"{tmp_path}:{clean_environment()['PYTHONPATH']}"
+    for variables in ({"PYTHONPATH": path}, {"PYTHONPATH": path, "DAGSTER_HOME": str(home)}):
+        done = local_installation.cli(*arguments, **variables)
+        assert (done.code, done.end["outcome"], done.stderr) == (0, "done", "")
 
 
 def test_a_database_that_does_not_exist(local_installation: Installation, command: Commands):
