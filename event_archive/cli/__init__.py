@@ -4,12 +4,20 @@ What is done to a day is not here. Imports are late in all of this package: a co
 need.
 """
 
+from collections.abc import Iterable
 from typing import NoReturn
 
 from event_archive.cli import stop
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+
+
+def exit_code(errors: Iterable[BaseException]) -> int:
+    """How a command ends that failed for these reasons: 2 where each is a wrong setting or argument, else 1."""
+    from event_archive.errors import ConfigurationError
+
+    return EXIT_USAGE if all(isinstance(error, ConfigurationError) for error in errors) else EXIT_FAILED
 
 
 def main() -> NoReturn:

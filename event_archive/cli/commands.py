@@ -10,9 +10,9 @@ from typing import NoReturn
 
 import click
 
-from event_archive.cli import EXIT_FAILED, EXIT_USAGE, days, demo, doctor, files, holds, run, stop
+from event_archive.cli import EXIT_FAILED, days, demo, doctor, exit_code, files, holds, run, stop
 from event_archive.cli.output import make_unbreakable, show_error_line, show_stopped_line, unwritten
-from event_archive.errors import ConfigurationError, EventArchiveError, UnexpectedError
+from event_archive.errors import EventArchiveError, UnexpectedError
 
 # Importing makes a hundred thousand objects that stay: looking for garbage among them takes an
 # eighth of its time.
@@ -70,7 +70,7 @@ def _exit_code() -> int:
         words = _words(error)
         show_error_line(words)
         click.echo(f"Error: {words}", err=True)
-        return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILED
+        return exit_code([error])
 
 
 def _words(error: Exception) -> str:

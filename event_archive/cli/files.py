@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from event_archive.cli import EXIT_FAILED, stop
+from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import (
     DAY,
     check_range,
@@ -148,10 +148,11 @@ def _each(
     none: str = "",
     without_file: int | None = None,
 ) -> None:
-    """Does each day and says a line of it, and their totals; exits with 1 where one failed, or where there was none."""
+    """Does each day and says a line of it, and their totals; fails where one did, or where there was none."""
     totals: dict[str, int | float] = {"days": 0, "failed": 0}
     if without_file is not None:
         totals["without_file"] = without_file
+    failures: list[EventArchiveError] = []
     for day in days:
         _stop_if_requested()
         error: EventArchiveError | None = None
@@ -161,6 +162,7 @@ def _each(
             # An error that a stop led to says nothing of the day.
             _stop_if_requested()
             error, found = failure, failure.found if isinstance(failure, _DamagedError) else {}
+            failures.append(failure)
         totals["days"] += 1
         totals["failed"] += error is not None
         for name, value in found.items():
@@ -176,7 +178,7 @@ def _each(
     if days or settings.log_as_json:
         _show(settings, failed, "done", totals)
     if failed:
-        sys.exit(EXIT_FAILED)
+        sys.exit(exit_code(failures) if failures else EXIT_FAILED)
 
 
 def _stop_if_requested() -> None:

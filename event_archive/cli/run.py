@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from event_archive.cli import EXIT_FAILED, stop
+from event_archive.cli import exit_code, stop
 from event_archive.cli.arguments import check_range, days_argument, load_settings, range_options, within
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
         complete = not (days or first or last)
         _run(settings, site, planned, totals, started, complete=complete, dry_run=dry_run or settings.dry_run)
     if totals.failures:
-        sys.exit(EXIT_FAILED)
+        sys.exit(exit_code(failed.cause for failed in totals.failures if failed.cause))
 
 
 def _planned(site: "Site", days: tuple[date, ...], first: date | None, last: date | None) -> list[date]:

@@ -1,4 +1,6 @@
-"""Every environment variable, read and validated here and nowhere else. An empty or blank variable counts as absent.
+"""Every environment variable, read and validated here and nowhere else.
+
+White space around a value is stripped; a variable that is empty then counts as absent.
 
 Three classes. ``PipelineSettings`` shapes the pipeline and holds no secret, so that definitions load where none is set;
 ``Settings`` adds what reaches PostgreSQL and the lake; ``InstanceSettings`` says where Dagster keeps its records. Not
@@ -6,7 +8,9 @@ here: how a value is parsed (``values``), connecting to anything.
 """
 
 import os
+import re
 import sys
+from collections.abc import Iterable
 from datetime import date, timedelta
 from difflib import get_close_matches
 from functools import cache
@@ -39,6 +43,18 @@ from event_archive.errors import ConfigurationError
 # with a letter left out or doubled, and one of nine letters or more with a letter replaced.
 _SIMILARITY = 0.88
 _LAKES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "ARCHIVE_LOCAL_PATH")
+_DECIDING = (
+    *("DRY_RUN", "EVENT_RETENTION_PERIOD", "ARCHIVE_START_DATE", "MAX_DAYS_PER_RUN", "RUN_BUDGET"),
+    *("EVENT_TABLE", "EVENT_TIME_COLUMN", "EVENT_FILE_PREFIX", "PG_CONNECTION_STRING"),
+    *("ARCHIVE_FOLDER", "AZURE_STORAGE_CONTAINER", *_LAKES),
+)
+"""What decides which rows are deleted, of which table, proven by which files, and how many of them."""
+# A word that stands in no other variable of ours, so that whoever writes it means one of these.
+_TELLING = {"RETENTION": "EVENT_RETENTION_PERIOD", "DRYRUN": "DRY_RUN", "DRY_RUN": "DRY_RUN"}
+# What Kubernetes sets in every pod of a namespace for each of its Services, whatever the Service is called.
+_OF_A_SERVICE = re.compile(
+    r".+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)", re.DOTALL
+)
 
 
 class _EnvironmentSettings(BaseModel):
@@ -53,12 +69,17 @@ class _EnvironmentSettings(BaseModel):
             ConfigurationError: with a line for every variable that is missing or wrong; it names the variable, what
                 it holds unless that is a secret, and what is allowed.
         """
-        given = [(name, value) for name in cls.model_fields if (value := os.environ.get(name.upper(), "")).strip()]
-        return cast(Self, _loaded(cls, tuple(given)))
+        given = [(name, value) for name in cls.model_fields if (value := _value(name.upper()))]
+        return cast(Self, _loaded(cls, tuple(given), tuple(cls._misspelt())))
 
     @classmethod
-    def _read(cls, given: tuple[tuple[str, str], ...]) -> Self:
-        problems = cls._contradictions({name.upper() for name, _ in given})
+    def _misspelt(cls) -> list[str]:
+        """What is wrong with variables that are set and not read."""
+        return []
+
+    @classmethod
+    def _read(cls, given: tuple[tuple[str, str], ...], misspelt: Iterable[str]) -> Self:
+        problems = [*misspelt, *cls._contradictions({name.upper() for name, _ in given})]
         try:
             settings = cls.model_validate(dict(given))
         except ValidationError as error:
@@ -84,15 +105,22 @@ class _EnvironmentSettings(BaseModel):
         return f"{variable} holds {held}: {message}."
 
 
+def _value(variable: str) -> str:
+    return os.environ.get(variable, "").strip()
+
+
 @cache
-def _loaded(kind: type[_EnvironmentSettings], given: tuple[tuple[str, str], ...]) -> _EnvironmentSettings:
-    return kind._read(given)  # noqa: SLF001
+def _loaded(
+    kind: type[_EnvironmentSettings], given: tuple[tuple[str, str], ...], misspelt: tuple[str, ...]
+) -> _EnvironmentSettings:
+    return kind._read(given, misspelt)  # noqa: SLF001
 
 
 class PipelineSettings(_EnvironmentSettings):
     """What shapes the pipeline: no secrets, a default for everything.
 
-    The attributes are the variables of the same name; the documentation's table says what each means.
+    The attributes are the variables of the same name; the documentation's table says what each means. A misspelling of
+    a variable that decides what is deleted is an error: its default would stand, unnoticed.
     """
 
     event_table: Annotated[str, AfterValidator(lambda text: str(TableName.parse(text)))] = "public.Event"
@@ -110,6 +138,15 @@ class PipelineSettings(_EnvironmentSettings):
     max_replica_lag: Annotated[int | None, BeforeValidator(parse_size)] = None
     verify_nightly: Annotated[bool, BeforeValidator(lower_case)] = False
     logical_message_prefix: str | None = None
+
+    @classmethod
+    def _misspelt(cls) -> list[str]:
+        return [
+            f"{name} is no variable of event_archive, and {meant} decides what is deleted. Rename it to {meant}, in "
+            "capitals, or unset it."
+            for name, meant in _near()
+            if meant in _DECIDING
+        ]
 
     @property
     def dataset(self) -> Dataset:
@@ -188,7 +225,7 @@ def dagster_home() -> str | None:
     Raises:
         ConfigurationError: it is not the absolute path of a folder.
     """
-    home = os.environ.get("DAGSTER_HOME", "").strip()
+    home = _value("DAGSTER_HOME")
     if home and not (Path(home).is_absolute() and Path(home).is_dir()):
         raise ConfigurationError(
             f"DAGSTER_HOME holds {home!r}, which is not the absolute path of a folder. Create it, with a dagster.yaml "
@@ -203,12 +240,29 @@ def output_is_json(log_format: str | None = None) -> bool:
     Args:
         log_format: as validated; None to look at the variable itself, which says enough where the settings are wrong.
     """
-    chosen = log_format or os.environ.get("LOG_FORMAT", "").strip().lower()
+    chosen = log_format or _value("LOG_FORMAT").lower()
     return chosen == "json" or (chosen != "console" and not sys.stdout.isatty())
 
 
 def misspelt() -> list[tuple[str, str]]:
-    """Variables that are set but not read, and whose names are, in upper case, close to one that is: both names."""
-    known = {name.upper() for kind in (Settings, InstanceSettings) for name in kind.model_fields}
-    near = {name: get_close_matches(name.upper(), known, 1, _SIMILARITY) for name in os.environ if name not in known}
-    return sorted((name, found[0]) for name, found in near.items() if found)
+    """Variables that are set but not read, and whose names are close to one that is: both names.
+
+    Where that one decides what is deleted, no settings are loaded at all.
+    """
+    return [(name, meant) for name, meant in _near() if meant not in _DECIDING]
+
+
+def _near() -> list[tuple[str, str]]:
+    return sorted((name, meant) for name in os.environ if _value(name) and (meant := _meant(name)))
+
+
+@cache
+def _meant(name: str) -> str:
+    """The variable that a name is a misspelling of; empty where it is one of ours, or none of our business."""
+    ours = {field.upper() for kind in (Settings, InstanceSettings) for field in kind.model_fields}
+    if name in ours or _OF_A_SERVICE.fullmatch(name):
+        return ""
+    found = get_close_matches(name.upper(), _DECIDING, 1, _SIMILARITY)
+    found += [meant for word, meant in _TELLING.items() if word in name.upper()]
+    found += get_close_matches(name.upper(), ours, 1, _SIMILARITY)
+    return found[0] if found else ""

@@ -9,6 +9,7 @@ names Dagster's own storage classes. The password is in it as the name of its va
 """
 
 import json
+import os
 from collections.abc import Mapping
 
 from dagster import DagsterInstance
@@ -84,5 +85,7 @@ def _postgres_db(settings: InstanceSettings) -> dict[str, object]:
         "params": {"host": host} if is_socket_folder else {},
     }
     if settings.dagster_pg_password:
+        # Dagster reads the variable itself, and strips nothing.
+        os.environ["DAGSTER_PG_PASSWORD"] = settings.dagster_pg_password.get_secret_value()
         database["password"] = {"env": "DAGSTER_PG_PASSWORD"}
     return database

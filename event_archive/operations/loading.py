@@ -3,6 +3,7 @@
 Not here: how rows are compared with it (``readback``), a file's values as they are spelled (``verbatim``).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -16,6 +17,7 @@ from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.csv_format import BOM, header, read_head, takes_more_rows, without_end_marker
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.copy import copy_in
+from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
 
@@ -67,12 +69,18 @@ class _NotParsedError(Exception):
     """The COPY itself found fault with the file. What fails around it says nothing of the file."""
 
 
-def _without_values(error: psycopg.Error) -> str:
-    """What PostgreSQL says of a COPY that failed, and where, up to the value that it quotes."""
-    value = ': "'
-    words = (error.diag.message_primary or "").partition(value)[0]
-    where = (error.diag.context or "").partition("\n")[0].partition(value)[0]
-    return f"{words} ({where})"
+def _place(context: str, names: Iterable[str]) -> str:
+    """The line of a file, and the column if it is one of ``names``, that the context of a COPY's error is about.
+
+    Args:
+        context: in any language: ``COPY event_archive_readback, line 3, column id: "x"``.
+        names: the table's columns.
+    """
+    column = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    found = re.search(rf'^COPY \S+,[^\d:"]*(\d+)(?:[^\d:"]*? ({column})(?!\w))?', context, re.MULTILINE)
+    if found is None:
+        return ""
+    return f" (line {found[1]}, column {found[2]})" if found[2] else f" (line {found[1]})"
 
 
 def _load(
@@ -90,7 +98,7 @@ def _load(
         except psycopg.Error as error:
             if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
                 raise
-            raise _NotParsedError(_without_values(error)) from None
+            raise _NotParsedError(without_values(error) + _place(error.diag.context or "", table.names)) from None
     superseded = _index(connection, table, line)
     return Readback(
         table=table,

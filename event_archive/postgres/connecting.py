@@ -1,19 +1,21 @@
 """How a connection is made: defaults, the access token, attempts, what failures mean.
 
-Not here: what a transaction pins (``session``).
+Not here: how the reason of a failure is found (``diagnosis``), what a transaction pins (``session``).
 """
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
 
 from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
 from event_archive.identity import azure_credential, entra_codes
+from event_archive.postgres.diagnosis import sqlstate_of_refusal
 
 Auth = Literal["password", "azure"]
 
@@ -21,14 +23,16 @@ Auth = Literal["password", "azure"]
 _ATTEMPTS = 3
 _ATTEMPTS_WHILE_STARTING = 6
 """With a second more between each two: a server that a crash of one backend restarts is back within 15 seconds."""
-# What PostgreSQL says, and PgBouncer in front of it, where the next attempt may find it ready.
-_STARTING_OR_FULL = (
-    "starting up", "shutting down", "recovery mode", "accepting connections", "too many", "connection slots are",
-    "no more connections", "cannot connect to server", "login has been failing",
-)  # fmt: skip
+_PASSING = ("53300", "57P01", "57P02", "57P03")
+"""SQLSTATEs of a server that is full, is shutting down or is starting up."""
+_TELLING_NOTHING = ("08", "58", "XX")
+"""What the codes of poolers begin with: PgBouncer sends 08P01 where it is full, where it waits for a server that
+restarts, and for a wrong user, password or database alike; pgcat 58000, others XX000. They are tried again as if they
+passed; if they do not, somebody has to look."""
+_CONNECT_TIMEOUT_SECONDS = 10
 # A host that is gone is noticed within two minutes: tcp_user_timeout is in milliseconds, the others in seconds.
 _DEFAULTS = {
-    "connect_timeout": 10,
+    "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
     "application_name": "event_archive",
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -62,14 +66,57 @@ def connect(conninfo: str, auth: Auth, *, variable: str) -> psycopg.Connection[t
             # A pooler in transaction mode knows no prepared statement from one transaction to the next.
             return psycopg.connect(conninfo, client_encoding="UTF8", prepare_threshold=None, **options)
         except psycopg.OperationalError as error:
-            answered = any(text in str(error) for text in ("FATAL:", "no password supplied"))
-            passes = not answered or any(text in str(error) for text in _STARTING_OR_FULL)
-            if not passes or attempt == (_ATTEMPTS_WHILE_STARTING if answered else _ATTEMPTS):
+            failure = _failure(error, conninfo, options, variable)
+            if not failure.passes or attempt == (_ATTEMPTS_WHILE_STARTING if failure.code else _ATTEMPTS):
                 # Not chained: libpq's words may repeat a part of the connection string.
-                words = without_secrets(" ".join(str(error).split()), conninfo)
-                raise _not_connected(words, variable, answered=answered) from None
+                raise failure.told from None
         time.sleep(attempt)
     raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why an attempt failed.
+
+    Attributes:
+        code: the server's SQLSTATE; empty where it sent none.
+        passes: whether the next attempt may succeed.
+        told: the error that people see if it is the last.
+    """
+
+    code: str
+    passes: bool
+    told: EventArchiveError
+
+
+def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[str, Any], variable: str) -> _Failure:
+    words = without_secrets(" ".join(str(error).split()), conninfo).rstrip(".?")
+    if error.pgconn is not None and error.pgconn.needs_password:
+        # libpq ended the connection itself, when it was asked for one.
+        return _Failure("", passes=False, told=_refused(words, variable))
+    code = _code(error, conninfo, options)
+    if code in _PASSING:
+        return _Failure(code, passes=True, told=_out_of_reach(f"{words} [SQLSTATE {code}]", variable))
+    if code:
+        by_pooler = code.startswith(_TELLING_NOTHING)
+        return _Failure(code, by_pooler, _refused(f"{words} [SQLSTATE {code}]", variable, by_pooler=by_pooler))
+    return _Failure("", passes=True, told=_out_of_reach(words, variable))
+
+
+def _code(error: psycopg.OperationalError, conninfo: str, options: Mapping[str, Any]) -> str:
+    """The SQLSTATE of a server that refused; empty where it sent none."""
+    tried = error.pgconn
+    # Nobody answered in time, or no host was found: a second attempt would only take as long.
+    if isinstance(error, psycopg.errors.ConnectionTimeout) or tried is None:
+        return ""
+    # Of several hosts, the one that was tried last.
+    host = {"host": tried.host, "hostaddr": tried.hostaddr, "port": tried.port}
+    address = {name: value.decode() for name, value in host.items() if value}
+    one_host = make_conninfo(conninfo, **(dict(options) | address))
+    timeout_seconds = int(conninfo_to_dict(one_host)["connect_timeout"] or 0)
+    return sqlstate_of_refusal(
+        one_host, timeout_seconds=timeout_seconds if timeout_seconds > 0 else _CONNECT_TIMEOUT_SECONDS
+    )
 
 
 def without_secrets(words: str, conninfo: str) -> str:
@@ -89,14 +136,17 @@ def tls_is_chosen(given: Mapping[str, object]) -> bool:
     return defaults[b"sslmode"] != b"prefer"
 
 
-def _not_connected(words: str, variable: str, *, answered: bool) -> EventArchiveError:
-    if answered and not any(text in words for text in _STARTING_OR_FULL):
-        return RefusedError(
-            f"PostgreSQL refuses the connection: {words}. "
-            f"Check user, password and database in {variable}, and the server's access rules."
-        )
+def _refused(words: str, variable: str, *, by_pooler: bool = False) -> RefusedError:
+    pooler = " A pooler says so where it is full, too: raise its limit of connections then." if by_pooler else ""
+    return RefusedError(
+        f"PostgreSQL refuses the connection: {words}. "
+        f"Check user, password and database in {variable}, and the server's access rules.{pooler}"
+    )
+
+
+def _out_of_reach(words: str, variable: str) -> UnreachableError:
     return UnreachableError(
-        f"PostgreSQL cannot be reached: {words.rstrip('.?')}. "
+        f"PostgreSQL cannot be reached: {words}. "
         f"Check host and port in {variable}, and that the server is up and lets this machine in."
     )
 

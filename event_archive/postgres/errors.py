@@ -1,8 +1,9 @@
-"""What PostgreSQL's errors mean to people: from an SQLSTATE to what happened and what to do.
+"""What PostgreSQL's errors mean to people: from an SQLSTATE to what happened and what to do, without any row's values.
 
-Not here: errors of connecting, which have none; the advice for a certain operation.
+Not here: errors of connecting (``connecting``), the advice for a certain operation.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -31,13 +32,20 @@ class Advice:
 
 
 NO_ADVICE = Advice()
-# The detail of these errors names a key, which helps; that of any other may repeat a whole row.
-_DETAIL_IS_A_KEY = ("23503", "23505", "23P01")
 _READ_ONLY = (
     "PG_CONNECTION_STRING must name the primary, not a replica, and a role without default_transaction_read_only."
 )
 
-_OUT_OF_MEMORY, _TOO_MANY_CONNECTIONS = "53200", "53300"
+_TOO_MANY_CONNECTIONS, _PROTOCOL_VIOLATION, _INTERNAL_ERROR = "53300", "08P01", "XX000"
+_POOLER = (
+    "A pooler in statement mode knows no transaction: let it be in transaction or session mode, or connect past it. "
+    "If it lost its server, the next run goes on."
+)
+_DATA_EXCEPTION, _BAD_COPY_FORMAT = "22", "22P04"
+_RAISED_BY_A_FUNCTION = ("P0", "38")
+"""Classes of PL/pgSQL's errors and of those that functions in other languages raise."""
+# The functions of PostgreSQL's own languages that raise what a function's author wrote, under any SQLSTATE.
+_RAISING = ("exec_stmt_raise", "PLy_output", "PLy_elog_impl", "do_util_elog", "pltcl_elog")
 _BUSY = {
     "55P03": "Somebody holds a lock on the table",
     "57014": "The statement took longer than it may, or was cancelled",
@@ -50,7 +58,7 @@ _BUSY = {
 
 
 def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callable[[str], str]) -> EventArchiveError:
-    """The error that people see of one of PostgreSQL's.
+    """The error that people see of one of PostgreSQL's. It is not to be chained: its detail may repeat a row.
 
     Args:
         error: PostgreSQL's.
@@ -58,14 +66,54 @@ def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callabl
         advice: how the message ends.
         hide: takes secrets out of PostgreSQL's words.
     """
-    words = hide(error.diag.message_primary or " ".join(str(error).split()))
     code = error.sqlstate or ""
-    detail = f" ({error.diag.message_detail})" if code in _DETAIL_IS_A_KEY and error.diag.message_detail else ""
-    message = f"{subject}: PostgreSQL says: {words}{detail}" + (f" [SQLSTATE {code}]" if code else "")
+    message = f"{subject}: PostgreSQL says: {hide(without_values(error))}" + (f" [SQLSTATE {code}]" if code else "")
     if code in _BUSY:
         return BusyError(f"{message}. {advice.outcome} {_BUSY[code]}; {advice.again}.")
-    lost = code[:2] in ("", "08") or code.startswith("57P") or code in (_OUT_OF_MEMORY, _TOO_MANY_CONNECTIONS)
-    if isinstance(error, psycopg.OperationalError) and lost:
+    lost = code[:2] in ("", "08") or code.startswith("57P") or code == _TOO_MANY_CONNECTIONS
+    if isinstance(error, psycopg.OperationalError) and lost and code != _PROTOCOL_VIOLATION:
         return UnreachableError(f"{message}. {advice.lost}")
-    what_to_do = {"42501": advice.privileges, "25006": _READ_ONLY, **advice.by_code}.get(code, "")
-    return RefusedError(f"{message}. {advice.outcome} {what_to_do}".rstrip())
+    remedies = {"42501": advice.privileges, "25006": _READ_ONLY, _PROTOCOL_VIOLATION: _POOLER, **advice.by_code}
+    return RefusedError(f"{message}. {advice.outcome} {remedies.get(code, '')}".rstrip())
+
+
+def without_values(error: psycopg.Error) -> str:
+    """What PostgreSQL says, its hint included, but for what may repeat a row's values.
+
+    Those are DETAIL and CONTEXT always, and the message itself where it is about a value (class 22), quotes a statement
+    that a function composed, or was written by a function's author or an extension. What happened is then told by the
+    SQLSTATE's name.
+    """
+    diag, code = error.diag, error.sqlstate or ""
+    if not code:
+        return " ".join(str(error).split()).rstrip(".")
+    if diag.source_function in _RAISING or code.startswith(_RAISED_BY_A_FUNCTION):
+        return f"a function raised an exception{_function(diag.context or '')}"
+    if diag.internal_query:
+        return f"{_condition(error)} in a statement of a function{_function(diag.context or '')}"
+    if code == _INTERNAL_ERROR:
+        return f"{_condition(error)} in {diag.source_function} ({diag.source_file})"
+    names = {
+        "table": diag.table_name,
+        "column": diag.column_name,
+        "constraint": diag.constraint_name,
+        "type": diag.datatype_name,
+    }
+    if code.startswith(_DATA_EXCEPTION) and code != _BAD_COPY_FORMAT:
+        return _condition(error) + "".join(f", {kind} {name}" for kind, name in names.items() if name)
+    words = diag.message_primary or _condition(error)
+    constraint = diag.constraint_name
+    if constraint and constraint not in words:
+        words += f", constraint {constraint}"
+    return f"{words}. {diag.message_hint.rstrip('.')}" if diag.message_hint else words
+
+
+def _condition(error: psycopg.Error) -> str:
+    """The name of an error's SQLSTATE in words: ``invalid text representation``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+
+
+def _function(context: str) -> str:
+    """The function that raised an error and the line in it, as the first line of the context names them."""
+    found = re.match(r'PL/pgSQL function ([^\s(]+(\([^()\n\'"]*\))?) line (\d+) at ', context)
+    return f": {found[1]}, line {found[3]}" if found else ""

@@ -107,12 +107,12 @@ class Postgres:
                         _abandon(connection, raw)
                         raise
         except psycopg.Error as error:
-            raise refusal(error, subject, advice, hide=self._hide) from error
+            raise refusal(error, subject, advice, hide=self._hide) from None
         except DBAPIError as error:
             # From the statements that SQLAlchemy sends itself: at the beginning and the commit.
             if not isinstance(error.orig, psycopg.Error):
                 raise
-            raise refusal(error.orig, subject, advice, hide=self._hide) from error.orig
+            raise refusal(error.orig, subject, advice, hide=self._hide) from None
 
     def _connect(self) -> Connection:
         return connect(self.conninfo, self.auth, variable=self.variable)

@@ -1,29 +1,31 @@
 """What people see where something is wrong: one message that says what to do, an exit code, no secret, nothing lost."""
 
 import os
-import re
 import signal
 import socket
-import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient, generate_container_sas
 
-from event_archive.errors import EventArchiveError, UnreachableError
+from event_archive.errors import UnreachableError
 from event_archive.lake.azure import client
 from event_archive.lake.azure.retry import BoundedRetry
+from event_archive.nightly import run
+from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive.postgres.session import Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive_tests.azurite import Azurite
-from event_archive_tests.fixtures.installation import Commands, Finished, Installation
+from event_archive_tests.fixtures.installation import Commands, Finished, Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import password_role
-from event_archive_tests.fixtures.servers import serving
 
 KEY = DAY.isoformat()
 PASSWORD = "pa55w0rd-nobody-may-see"
@@ -134,27 +136,52 @@ def test_a_url_that_is_whole_is_taken(local_installation: Installation, command:
 
 
 def test_a_misspelt_variable_is_said(local_installation: Installation, command: Commands):
-    done = command("days", EVENT_RETENTIN_PERIOD="2 years")
+    done = command("days", ALERT_WEBHOOK_ULR="https://h/x")
     assert done.code == 0
-    assert "EVENT_RETENTIN_PERIOD is no variable of event_archive. Did you mean EVENT_RETENTION_PERIOD?" in done.stderr
+    assert "ALERT_WEBHOOK_ULR is no variable of event_archive. Did you mean ALERT_WEBHOOK_URL?" in done.stderr
     assert done.end["days"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["run"], ["run", KEY], ["run", "--plan"], ["run", "--dry-run"], ["days"], ["verify"], ["adopt", KEY]),
+        *(["restore", KEY], ["hold", KEY, "--reason", "why"], ["release", KEY], ["holds"], ["doctor"]),
+    ],
+    ids=" ".join,
+)
+def test_a_misspelt_switch_is_refused_by_every_command(
+    local_installation: Installation, command: Commands, arguments: list[str]
+):
+    local_installation.add(1)
+    done = command(*arguments, DRYRUN="true")
+    assert done.code == 2
+    assert "DRYRUN is no variable of event_archive, and DRY_RUN decides what is deleted" in done.said
+    assert local_installation.count() == 1
+    assert list(local_installation.lake.list(local_installation.dataset.folder)) == []
+
+
+def test_a_misspelt_switch_keeps_the_schedule_from_loading(local_installation: Installation):
+    load = [sys.executable, "-c", "import event_archive.definitions"]
+    variables = local_installation.variables | {"EVENT_RETENTION": "3 years"}
+    done = subprocess.run(load, env=clean_environment(**variables), capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "EVENT_RETENTION is no variable of event_archive, and EVENT_RETENTION_PERIOD decides" in done.stderr
 
 
 def test_case_counts_in_a_variables_name(local_installation: Installation, command: Commands):
     local_installation.add(1)
-    done = command("run", DRY_RUN="true", dry_run="false")
-    assert done.days[KEY]["outcome"] == "dry run"
-    assert "dry_run is no variable of event_archive. Did you mean DRY_RUN?" in done.said
-    assert command("run", dry_run="true", event_retention_period="40 years").days[KEY]["outcome"] == "purged"
+    assert "dry_run is no variable of event_archive" in told(command("run", DRY_RUN="true", dry_run="false"), 2)
+    assert local_installation.count() == 1
 
 
 def test_a_variable_in_lower_case_never_moves_the_lake(
     azure_installation: Installation, command: Commands, tmp_path: Path
 ):
     azure_installation.add(1)
-    assert command("run", archive_local_path=str(tmp_path)).code == 0
+    assert "archive_local_path is no variable" in told(command("run", archive_local_path=str(tmp_path)), 2)
     assert list(tmp_path.iterdir()) == []
-    assert azure_installation.content()
+    assert azure_installation.count() == 1
 
 
 def test_a_blank_variable_is_none(local_installation: Installation, command: Commands):
@@ -167,39 +194,6 @@ def test_a_database_that_is_out_of_reach(local_installation: Installation, comma
     assert message.startswith("Error: PostgreSQL cannot be reached: ")
     assert "Connection refused" in message
     assert "Check host and port in PG_CONNECTION_STRING" in message
-
-
-@pytest.mark.parametrize(
-    ("words", "may_pass"),
-    [
-        ("the database system is starting up", True),
-        ("the database system is not yet accepting connections", True),
-        ("sorry, too many clients already", True),
-        ("remaining connection slots are reserved for roles with the SUPERUSER attribute", True),
-        ("no more connections allowed (max_client_conn)", True),
-        ("server login has been failing, cached error: connect failed (server_login_retry)", True),
-        ('role "nobody" does not exist', False),
-    ],
-)
-def test_a_server_that_is_full_or_starting_refuses_nobody_for_good(
-    monkeypatch: pytest.MonkeyPatch, words: str, may_pass: bool
-):
-    attempts: list[float] = []
-    monkeypatch.setattr("event_archive.postgres.connecting.time.sleep", lambda _seconds: None)
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            self.request.recv(1024)
-            attempts.append(1)
-            fields = f"SFATAL\0VFATAL\0C53300\0M{words}\0\0".encode()
-            self.request.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
-
-    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)) as port:
-        address = f"host=127.0.0.1 port={port} user=u dbname=d sslmode=disable gssencmode=disable"
-        with pytest.raises(EventArchiveError, match=re.escape(words)) as raised, Postgres(address).transaction("it"):
-            pass
-    assert raised.value.transient == may_pass
-    assert (len(attempts) > 3) == may_pass
 
 
 @pytest.fixture
@@ -235,6 +229,41 @@ def test_records_of_dagster_that_cannot_be_opened(local_installation: Installati
     (tmp_path / "dagster.yaml").write_text("storage: {nonsense: true}\n")
     message = told(command("run", DAGSTER_HOME=str(tmp_path)), 1)
     assert message.startswith("Error: Dagster's own records are out of reach: DagsterInvalidConfigError. Check")
+
+
+@pytest.mark.parametrize("rest", [b"torn" * 2000, b"", None], ids=["torn", "emptied", "removed"])
+def test_records_of_dagster_that_are_lost_after_they_were_opened(
+    local_installation: Installation, command: Commands, clean: pytest.MonkeyPatch, home: Path, rest: bytes | None
+):
+    local_installation.add(1)
+
+    def archive_and_lose(*arguments: Any, **options: Any) -> ArchivedDay:
+        for path in home.rglob("*.db"):
+            path.unlink()
+            if rest is not None:
+                path.write_bytes(rest)
+        return archive_day(*arguments, **options)
+
+    clean.setattr(run, "archive_day", archive_and_lose)
+    done = command("run", DAGSTER_HOME=str(home))
+    assert "what was done to this day could not be written to Dagster's records: " in told(done, 1)
+    assert local_installation.count() == 1
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["doctor"]], ids=" ".join)
+def test_without_a_writable_temporary_folder_everything_works(
+    local_installation: Installation, home: Path, tmp_path: Path, arguments: list[str]
+):
+    local_installation.add(1)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tempfile\n"
+        "def none(): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile._get_default_tempdir = none\n"
+    )
+    path = f"{tmp_path}:{clean_environment()['PYTHONPATH']}"
+    for variables in ({"PYTHONPATH": path}, {"PYTHONPATH": path, "DAGSTER_HOME": str(home)}):
+        done = local_installation.cli(*arguments, **variables)
+        assert (done.code, done.end["outcome"], done.stderr) == (0, "done", "")
 
 
 def test_a_database_that_does_not_exist(local_installation: Installation, command: Commands):
@@ -274,6 +303,28 @@ def test_a_table_that_may_not_be_archived(local_installation: Installation, comm
     table = "event" if "RENAME TO" in change else '"Event"'
     assert local_installation.database.execute(f"SELECT count(*) FROM {table}") == [(1,)]
     assert list(local_installation.lake.list(local_installation.dataset.folder)) == []
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", KEY], ["days"], ["adopt", KEY]], ids=" ".join)
+@pytest.mark.parametrize("wrong", ["EVENT_TABLE", "EVENT_TIME_COLUMN"])
+def test_a_setting_that_names_nothing_is_a_wrong_setting_in_every_command(
+    local_installation: Installation, command: Commands, arguments: list[str], wrong: str
+):
+    local_installation.put(b"id\n1\n")
+    done = command(*arguments, EVENT_FILE_PREFIX="events", **{wrong: "public.nowhere"})
+    assert done.code == 2
+    assert "public.nowhere" in done.said
+
+
+def test_a_day_that_is_not_aged_is_wrong_usage(local_installation: Installation, command: Commands):
+    today = datetime.now(UTC).date().isoformat()
+    for arguments in (
+        ["run", today],
+        ["run", KEY, today],
+        ["run", "--from", KEY, "--to", today],
+        ["run", "2014-12-31"],
+    ):
+        assert told(command(*arguments), 2)
 
 
 def test_a_role_that_may_not_delete_is_told_what_it_needs(local_installation: Installation, command: Commands):

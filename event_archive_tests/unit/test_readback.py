@@ -6,7 +6,7 @@ from event_archive.domain.manifest import Hashes
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.csv_format import header, takes_more_rows, without_end_marker
-from event_archive.operations.loading import line_column
+from event_archive.operations.loading import _place, line_column
 
 FILE = StoredFile("f/events_2024-03-01.csv", 1, '"e"', {}, datetime.now(UTC))
 
@@ -74,3 +74,22 @@ def test_an_end_marker_is_refused(content: bytes, block_bytes: int):
 def test_what_looks_like_an_end_marker_passes(content: bytes, block_bytes: int):
     blocks = [content[n : n + block_bytes] for n in range(0, len(content), block_bytes)]
     assert list(without_end_marker(iter(blocks), FILE)) == blocks
+
+
+@pytest.mark.parametrize(
+    ("context", "place"),
+    [
+        ('COPY event_archive_readback, line 3, column id: "x, column at: 9"', " (line 3, column id)"),
+        ("COPY event_archive_readback, Zeile 3, Spalte id: „x“", " (line 3, column id)"),
+        ("COPY event_archive_readback, строка 12, столбец id2: «x»", " (line 12, column id2)"),
+        ("COPY event_archive_readback, ligne 3, colonne the id : « x »", " (line 3, column the id)"),
+        ('COPY event_archive_readback, 行 3, 列 id: "x"', " (line 3, column id)"),
+        ('COPY event_archive_readback, line 3: "1,column id,x"', " (line 3)"),
+        ('JSON data, line 1: {x\nCOPY event_archive_readback, line 3, column id: "{x"', " (line 3, column id)"),
+        ('COPY event_archive_readback, line 3, column others: "id"', " (line 3)"),
+        ('PL/pgSQL function f() line 2 at RAISE\nSQL statement "SELECT 1"', ""),
+        ("", ""),
+    ],
+)
+def test_where_a_file_is_bad_is_found_in_any_language_and_without_its_values(context: str, place: str):
+    assert _place(context, ["id", "at", "id2", "the id"]) == place

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from event_archive.config.environment import PipelineSettings, Settings
+from event_archive.config.environment import (
+    InstanceSettings,
+    PipelineSettings,
+    Settings,
+    dagster_home,
+    misspelt,
+    output_is_json,
+)
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
@@ -90,6 +97,181 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
         load(monkeypatch, **{variable: value})
     assert SECRET not in str(caught.value)
     assert value in str(caught.value) or "(a secret, not shown)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("EVENT_RETENTION_PEROID", "EVENT_RETENTION_PERIOD"),
+        ("RETENTION_PERIOD", "EVENT_RETENTION_PERIOD"),
+        ("EVENT_RETENTION", "EVENT_RETENTION_PERIOD"),
+        ("event_retention_period", "EVENT_RETENTION_PERIOD"),
+        ("LOG_RETENTION", "EVENT_RETENTION_PERIOD"),
+        ("DRYRUN", "DRY_RUN"),
+        ("dry_run", "DRY_RUN"),
+        ("EVENT_ARCHIVE_DRY_RUN", "DRY_RUN"),
+        ("EVENT_TABEL", "EVENT_TABLE"),
+        ("EVENT_TIME_COLUM", "EVENT_TIME_COLUMN"),
+        ("EVENT_FILEPREFIX", "EVENT_FILE_PREFIX"),
+        ("ARCHIVE_STARTDATE", "ARCHIVE_START_DATE"),
+        ("ARCHIVE_FOLDERS", "ARCHIVE_FOLDER"),
+        ("ARCHIVE_LOCALPATH", "ARCHIVE_LOCAL_PATH"),
+        ("AZURE_STORAGE_CONTAINERS", "AZURE_STORAGE_CONTAINER"),
+        ("AZURE_STORAGE_ACOUNT_URL", "AZURE_STORAGE_ACCOUNT_URL"),
+        ("PG_CONECTION_STRING", "PG_CONNECTION_STRING"),
+        ("MAX_DAY_PER_RUN", "MAX_DAYS_PER_RUN"),
+        ("RUN_BUGDET", "RUN_BUDGET"),
+    ],
+)
+def test_a_misspelling_of_what_decides_what_is_deleted_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+):
+    load(monkeypatch)  # Settings that are right stay in memory.
+    with pytest.raises(ConfigurationError, match=f"{name} is no variable of event_archive, and {meant} decides"):
+        load(monkeypatch, **{name: "3 years"})
+    with pytest.raises(ConfigurationError, match=f"Rename it to {meant}, in capitals, or unset it."):
+        PipelineSettings.load()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DRY_RUN_SERVICE_HOST",
+        "EVENT_TABLES_SERVICE_PORT",
+        "EVENT_RETENTION_SERVICE_PORT_HTTP",
+        "RETENTION_PORT",
+        "RETENTION_PORT_4000_TCP",
+        "RETENTION_PORT_4000_UDP_PROTO",
+        "RETENTION_PORT_4000_SCTP_PORT",
+        "RETENTION_PORT_4000_TCP_ADDR",
+        "EVENT_ARCHIVE_PORT_4000_TCP",
+    ],
+)
+def test_what_kubernetes_makes_of_a_service_is_no_misspelling(monkeypatch: pytest.MonkeyPatch, name: str):
+    load(monkeypatch, **{name: "tcp://10.0.0.1:4000"})
+    assert misspelt() == []
+
+
+def test_a_misspelling_of_another_variable_is_known(monkeypatch: pytest.MonkeyPatch):
+    load(monkeypatch, ALERT_WEBHOOK_ULR="https://h/x", EXPORT_PG_CONECTION_STRING="host=h", DRYRUN=" ", TABLE="x")
+    assert misspelt() == [
+        ("ALERT_WEBHOOK_ULR", "ALERT_WEBHOOK_URL"),
+        ("EXPORT_PG_CONECTION_STRING", "EXPORT_PG_CONNECTION_STRING"),
+    ]
+
+
+RIGHT = {
+    "PG_CONNECTION_STRING": f"postgresql://user:{SECRET}@host:5432/events",
+    "EXPORT_PG_CONNECTION_STRING": "host=replica",
+    "PG_AUTH": "azure",
+    "AZURE_STORAGE_CONNECTION_STRING": "AccountName=a;AccountKey=k",
+    "AZURE_STORAGE_CONTAINER": "other",
+    "ARCHIVE_FOLDER": "x/y",
+    "EVENT_TABLE": "s.e",
+    "EVENT_TIME_COLUMN": "at",
+    "EVENT_FILE_PREFIX": "e",
+    "EVENT_RETENTION_PERIOD": "6 months",
+    "ARCHIVE_START_DATE": "2020-02-29",
+    "ARCHIVE_CRON": "0 3 * * *",
+    "MAX_DAYS_PER_RUN": "5",
+    "RUN_BUDGET": "90 minutes",
+    "EXPORT_RATE_LIMIT": "20 MB",
+    "MAX_REPLICA_LAG": "64 MB",
+    "ALERT_WEBHOOK_URL": "https://h/x",
+    "METRICS_TEXTFILE": "/metrics",
+    "BACKLOG_ALERT_DAYS": "4",
+    "LOG_FORMAT": "json",
+    "VERIFY_NIGHTLY": "true",
+    "LOGICAL_MESSAGE_PREFIX": "p",
+    "DRY_RUN": "true",
+}
+OTHER_LAKES = {"AZURE_STORAGE_ACCOUNT_URL": "https://a.blob.core.windows.net", "ARCHIVE_LOCAL_PATH": "/lake"}
+INSTANCE = {
+    "DAGSTER_PG_HOST": "h",
+    "DAGSTER_PG_PORT": "5433",
+    "DAGSTER_PG_DB": "d",
+    "DAGSTER_PG_USERNAME": "u",
+    "DAGSTER_PG_PASSWORD": SECRET,
+    "DAGSTER_LOGS_ACCOUNT": "account",
+    "DAGSTER_LOGS_CONTAINER": "logs",
+}
+
+
+@pytest.mark.parametrize("space", [" {}", "{}\n", "\t{} \r\n", "\u00a0{}"])
+def test_white_space_around_any_value_is_stripped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, space: str):
+    assert {name.lower() for name in RIGHT | OTHER_LAKES} == Settings.model_fields.keys()
+    assert {name.lower() for name in INSTANCE} == InstanceSettings.model_fields.keys()
+    for of, absent in (
+        (RIGHT, ""),
+        (RIGHT | {"AZURE_STORAGE_ACCOUNT_URL": OTHER_LAKES["AZURE_STORAGE_ACCOUNT_URL"]}, _LAKE),
+        (RIGHT | {"ARCHIVE_LOCAL_PATH": OTHER_LAKES["ARCHIVE_LOCAL_PATH"]}, _LAKE),
+    ):
+        plain = {name: value for name, value in (of | INSTANCE).items() if name != absent}
+        with monkeypatch.context() as patch:
+            patch.delenv(_LAKE, raising=False)
+            for name, value in plain.items():
+                patch.setenv(name, value)
+            expected = Settings.load(), InstanceSettings.load()
+            for name, value in plain.items():
+                patch.setenv(name, space.format(value))
+            assert (Settings.load(), InstanceSettings.load()) == expected
+    monkeypatch.setenv("DAGSTER_HOME", space.format(tmp_path))
+    assert dagster_home() == str(tmp_path)
+    monkeypatch.setenv("LOG_FORMAT", space.format("Console"))
+    assert not output_is_json()
+
+
+_LAKE = "AZURE_STORAGE_CONNECTION_STRING"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("postgresql://u:hunter2@h/d?schema=public", "parameter schema is none of libpq's: leave it out; EVENT_TABLE"),
+        ("postgresql://u:hunter2@h/d?sslmode=require&pgbouncer=true", "parameter pgbouncer is none of libpq's: leave"),
+        ("postgres://u:hunter2@h/d?connection_limit=5&schema=p", "connection_limit, schema is none of libpq's"),
+        ("postgresql://u:hunter2@h/d?currentSchema=app", "EVENT_TABLE names the schema"),
+        ("jdbc:postgresql://h/d?user=u&password=hunter2", "not JDBC's: without 'jdbc:'"),
+        ("postgresql+psycopg://u:hunter2@h/d", "not SQLAlchemy's: without '.' and the driver"),
+        ("postgres+asyncpg://u:hunter2@h/d", "not SQLAlchemy's"),
+        ("mysql://u:hunter2@h/d", "must begin with postgresql://"),
+        ("'postgresql://u:hunter2@h/d'", "without the quotes"),
+        ('"host=h password=hunter2"', "without the quotes"),
+        ("host=h password=hunter2 sslmode=no-verify", 'libpq refuses an option.*invalid sslmode value: "no-verify"'),
+        ("postgresql://u:hunter2@h/d?sslmode=no-verify", 'invalid sslmode value: "no-verify"'),
+        ("service=nope password=hunter2", 'definition of service "nope" not found'),
+        ("host=h password=hunter2 target_session_attrs=master", 'invalid target_session_attrs value: "master"'),
+        ("host=h password=hunter2 channel_binding=hunter2", r'invalid channel_binding value: "\*\*\*"'),
+        ("host=h password=hunter2 connect_timeout=soon", "its connect_timeout must be a number"),
+        ("host=h password=hunter2 keepalives_idle=x", "its keepalives_idle must be a number"),
+        ("postgresql://u:hunter2@h:70000/d", "its port must be a number from 1 to 65535"),
+        # What may be a part of a password is not repeated.
+        ("postgresql:///d?host=h&password=my&hunter2=x", "special characters are percent-encoded"),
+        ("postgresql://u:a@b@h/d?hunter2=x", "special characters are percent-encoded"),
+    ],
+)
+def test_a_connection_string_that_libpq_refuses_is_told_with_what_to_write(
+    monkeypatch: pytest.MonkeyPatch, value: str, words: str
+):
+    with pytest.raises(
+        ConfigurationError, match=f"PG_CONNECTION_STRING holds .a secret, not shown.: .*{words}"
+    ) as said:
+        load(monkeypatch, PG_CONNECTION_STRING=value)
+    assert "hunter2" not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql://u:p@h/d?ssl=true",
+        "postgresql://u:my?word=x@h/d",
+        "postgresql://u:p@a:1,b:2/d?target_session_attrs=prefer-standby&connect_timeout=3",
+        "host=a,b hostaddr=127.0.0.1,127.0.0.2 port=5432,5433 password='it://has ?schema=x&y'",
+        "dbname=d",
+    ],
+)
+def test_a_connection_string_that_libpq_takes_is_taken(monkeypatch: pytest.MonkeyPatch, value: str):
+    assert load(monkeypatch, PG_CONNECTION_STRING=value).pg_connection_string.get_secret_value() == value
 
 
 def test_a_url_with_a_signature_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,164 @@
+"""Connections that are refused: told apart by what the server's code says, whatever language its words are in."""
+
+import pytest
+
+from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
+from event_archive.postgres.session import Postgres
+from event_archive_tests.fixtures.installation import Commands, Installation
+from event_archive_tests.fixtures.postgres import password_role
+from event_archive_tests.fixtures.refusing import refusing
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts, none of which is made."""
+    found: list[float] = []
+    monkeypatch.setattr("event_archive.postgres.connecting.time.sleep", found.append)
+    return found
+
+
+def connect(dsn: str) -> EventArchiveError:
+    with pytest.raises(EventArchiveError) as raised, Postgres(dsn).transaction("it"):
+        pass
+    assert "nobody-may-see" not in str(raised.value)
+    return raised.value
+
+
+REFUSALS = [
+    ("28P01", 'пользователь "someone" не прошёл проверку подлинности (по паролю)'),
+    ("28000", "keine pg_hba.conf-Eintrag für Host »127.0.0.1«, Datenbank »events«"),
+    ("3D000", 'база данных "events" не существует'),
+    ("42501", "keine Berechtigung für Datenbank »events«"),
+    ("53200", "Speicher aufgebraucht"),
+    ("55000", "Datenbank »events« akzeptiert gegenwärtig keine Verbindungen"),
+]
+PASSING = [
+    ("53300", "tut mir leid, schon zu viele Verbindungen"),
+    ("57P01", "закрытие подключения по команде администратора"),
+    ("57P03", "система баз данных запускается"),
+    ("57P03", "das Datenbanksystem fährt herunter"),
+]
+
+
+@pytest.mark.parametrize(("code", "words"), REFUSALS)
+def test_a_refusal_in_another_language_is_told_by_its_code_and_not_tried_again(
+    waits: list[float], code: str, words: str
+):
+    with refusing(code, words, severity="ВАЖНО") as server:
+        error = connect(server.dsn)
+    assert isinstance(error, RefusedError)
+    assert not error.transient
+    assert str(error).startswith("PostgreSQL refuses the connection: ")
+    assert f"{words} [SQLSTATE {code}]. Check user, password and database in PG_CONNECTION_STRING" in str(error)
+    assert waits == []
+
+
+@pytest.mark.parametrize(("code", "words"), PASSING)
+def test_a_server_that_is_full_or_starting_in_another_language_is_tried_again(
+    waits: list[float], code: str, words: str
+):
+    with refusing(code, words, severity="FATAL") as server:
+        error = connect(server.dsn)
+    assert isinstance(error, UnreachableError)
+    assert f"{words} [SQLSTATE {code}]" in str(error)
+    assert waits == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("08P01", "no more connections allowed (max_client_conn)"),
+        ("08P01", "password authentication failed"),
+        ("08P01", "server login has been failing, cached error: connect failed (server_login_retry)"),
+        ("58000", "could not get connection from the pool - AllServersDown"),
+        ("XX000", "Tenant or user not found"),
+    ],
+)
+def test_what_a_pooler_says_of_everything_alike_is_tried_again_and_then_a_refusal(
+    waits: list[float], code: str, words: str
+):
+    with refusing(code, words) as server:
+        error = connect(server.dsn)
+    assert isinstance(error, RefusedError)
+    assert "A pooler says so where it is full, too" in str(error)
+    assert waits == [1, 2, 3, 4, 5]
+
+
+def test_a_server_that_breaks_off_without_a_code_is_out_of_reach(waits: list[float]):
+    with refusing("", "") as server:
+        error = connect(server.dsn + "?connect_timeout=2")
+    assert isinstance(error, UnreachableError)
+    assert waits == [1, 2]
+
+
+def test_of_several_hosts_the_last_one_that_was_tried_says_why(waits: list[float]):
+    with refusing("57P03", "система баз данных запускается") as starting, refusing("3D000", "нет базы") as other:
+        error = connect(f"host=127.0.0.1,127.0.0.1 port={starting.port},{other.port} user=u dbname=d password=x")
+    assert isinstance(error, RefusedError)
+    assert "[SQLSTATE 3D000]" in str(error)
+    assert waits == []
+
+
+def test_a_real_server_refuses_with_its_code(local_installation: Installation, command: Commands, waits: list[float]):
+    database = local_installation.database
+    with password_role(database, "another") as role:
+        dsn = database.server.dsn(database.name, role)
+        wrong = command("run", PG_CONNECTION_STRING=f"{dsn} password=nobody-may-see")
+        missing = command("run", PG_CONNECTION_STRING=dsn)
+    nowhere = command("run", PG_CONNECTION_STRING=database.server.dsn("nowhere"))
+    assert [done.code for done in (wrong, missing, nowhere)] == [1, 1, 1]
+    assert "[SQLSTATE 28P01]" in wrong.error
+    assert "no password supplied. Check user, password" in missing.error
+    assert "[SQLSTATE 3D000]" in nowhere.error
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("08P01", "transaction blocks not allowed in statement pooling mode"),
+        ("08P01", "query_wait_timeout"),
+        ("53200", "недостаточно памяти"),
+    ],
+)
+def test_what_is_the_same_tomorrow_is_a_refusal_in_the_middle_of_a_session_too(
+    waits: list[float], code: str, words: str
+):
+    with refusing(code, words, lets_in=True) as server:
+        error = connect(server.dsn)
+    assert isinstance(error, RefusedError)
+    assert not error.transient
+    assert f"{words} [SQLSTATE {code}]" in str(error)
+    assert ("A pooler in statement mode knows no transaction" in str(error)) == (code == "08P01")
+    assert waits == []
+
+
+def test_a_session_that_a_restart_ends_is_out_of_reach(waits: list[float]):
+    with refusing("57P01", "закрытие подключения по команде администратора", lets_in=True) as server:
+        assert isinstance(connect(server.dsn), UnreachableError)
+
+
+@pytest.mark.parametrize("option", ["sslmode=no-verify", "service=nope", "target_session_attrs=master"])
+@pytest.mark.parametrize("variable", ["PG_CONNECTION_STRING", "EXPORT_PG_CONNECTION_STRING"])
+@pytest.mark.parametrize("arguments", [["run"], ["days"], ["doctor"]], ids=" ".join)
+def test_an_option_that_libpq_refuses_is_a_wrong_setting(
+    local_installation: Installation,
+    command: Commands,
+    waits: list[float],
+    option: str,
+    variable: str,
+    arguments: list[str],
+):
+    done = command(*arguments, **{variable: f"{local_installation.variables['PG_CONNECTION_STRING']} {option}"})
+    assert done.code == 2
+    assert f"{variable} holds (a secret, not shown): libpq refuses an option" in done.said
+    assert waits == []
+
+
+def test_an_option_of_the_environment_that_libpq_refuses_is_a_wrong_setting(
+    local_installation: Installation, command: Commands
+):
+    done = command("run", PGSSLMODE="no-verify")
+    assert done.code == 2
+    assert "invalid sslmode value" in done.error
+    assert ConfigurationError.transient is False
