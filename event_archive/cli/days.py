@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from event_archive.cli.arguments import check_range, load_settings, range_options, within
+from event_archive.errors import OtherSourceError
 
 if TYPE_CHECKING:
     from event_archive.domain.dataset import Dataset
     from event_archive.lake.protocol import StoredFile
+    from event_archive.operations.site import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ def list_days(first: date | None, last: date | None) -> None:
     from event_archive.nightly.attempts import read_attempts
     from event_archive.nightly.backlog import orphans_told, rows_of_aged_days
     from event_archive.nightly.estimate import estimate
+    from event_archive.operations.site import Site
 
     settings = load_settings()
     dataset, now, postgres = settings.dataset, now_utc(), primary(settings)
@@ -53,6 +56,7 @@ def list_days(first: date | None, last: date | None) -> None:
     with lake(settings) as opened:
         files = {day: file for file in opened.list(dataset.folder) if (day := dataset.day_of(file.path))}
         attempts = read_attempts(dataset, opened) if table.rows else {}
+        whose = _other_owner(Site(dataset, postgres, opened))
     failed = {day for day, attempt in attempts.items() if attempt.failed}
     listed = [
         _ListedDay(day, _state(dataset, day, now, table.rows, files, table.held, failed), rows, files.get(day))
@@ -70,8 +74,21 @@ def list_days(first: date | None, last: date | None) -> None:
     if not settings.log_as_json:
         last_aged = dataset.retention.last_aged_day(now)
         click.echo(f"{dataset.table}: days up to {last_aged} are aged at {now:%Y-%m-%d %H:%M} UTC.")
+    if whose:
+        click.echo(f"Warning: {whose}", err=True)
     if table.orphans:
         click.echo(f"Warning: {orphans_told(dataset, table.orphans)}", err=True)
+
+
+def _other_owner(site: "Site") -> str:
+    """That the files belong to another source, in words; empty where they do not."""
+    from event_archive.operations.claim import owner
+
+    try:
+        owner(site)
+    except OtherSourceError as error:
+        return str(error)
+    return ""
 
 
 def _state(

@@ -40,6 +40,7 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None) -> Non
     """Reads files back and compares them with their manifest: all files, those of a range, or of the days named."""
     check_range(days, first, last)
     from event_archive.config.services import lake, primary
+    from event_archive.operations.claim import files_of, read_claim
     from event_archive.operations.verify import verify_day
     from event_archive.table.shape import shape_if_any
 
@@ -48,10 +49,14 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None) -> Non
     with lake(settings) as opened:
         wanted = days or _days_with_file(dataset, opened, first, last)
         table = shape_if_any(dataset, primary(settings))
+        if not settings.log_as_json and (claim := read_claim(dataset, opened)):
+            click.echo(f"{files_of(dataset)} belongs to {claim.source}.")
 
         def verified(day: date) -> Found:
             done = verify_day(dataset, day, table=table, lake=opened)
             found: Found = {"rows": done.rows, "bytes": done.bytes, "seconds": done.seconds}
+            if done.source and settings.log_as_json:
+                found["source"] = str(done.source)
             if done.remarks:
                 found["remarks"] = "; ".join(done.remarks)
             if done.problems:
@@ -90,6 +95,7 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
                 "superseded": done.superseded,
                 "table": str(done.target),
                 "seconds": done.seconds,
+                **({"source": str(done.source)} if done.source and settings.log_as_json else {}),
                 **({"setval": " ".join(done.setval)} if done.setval else {}),
             }
 
@@ -99,11 +105,15 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
 @click.command()
 @days_argument()
 @range_options
-def adopt(days: tuple[date, ...], first: date | None, last: date | None) -> None:
+@click.option("--source", is_flag=True, help="Make this table of this database the owner of all files, once.")
+def adopt(days: tuple[date, ...], first: date | None, last: date | None, *, source: bool) -> None:
     """Writes a new manifest for files that contradict theirs, of the days named or a range; their bytes stay."""
-    if not (days or first or last):
-        raise click.UsageError("Name days, or give a range with --from and --to.")
+    if bool(days or first or last) == source:
+        raise click.UsageError("Name days, or give a range with --from and --to, or --source.")
     check_range(days, first, last)
+    if source:
+        _adopt_source()
+        return
     from event_archive.config.services import lake, primary
     from event_archive.operations.adopt import adopt_day
     from event_archive.operations.site import Site
@@ -123,6 +133,28 @@ def adopt(days: tuple[date, ...], first: date | None, last: date | None) -> None
         ends = [*wanted, *filter(None, (first, last))]
         without_file = None if days else (max(ends) - min(ends)).days + 1 - len(wanted)
         _each(settings, wanted, adopted, good="adopted", none="There is no file to adopt.", without_file=without_file)
+
+
+def _adopt_source() -> None:
+    from event_archive.config.services import lake, primary
+    from event_archive.observability.json_lines import write_line
+    from event_archive.operations.claim import adopt_source, files_of
+    from event_archive.operations.site import Site
+    from event_archive.table.shape import current_shape
+
+    settings = load_settings()
+    dataset, postgres = settings.dataset, primary(settings)
+    # A table that is not there would own nothing.
+    current_shape(dataset, postgres, "look")
+    with lake(settings) as opened:
+        claim = adopt_source(Site(dataset, postgres, opened))
+    former = [str(of) for of in claim.former]
+    if settings.log_as_json:
+        write_line("adopted", files=files_of(dataset), source=str(claim.source), former=former)
+        return
+    click.echo(f"{files_of(dataset)} belongs to {claim.source} from now on.")
+    for of in former:
+        click.echo(f"Its files too: {of}.")
 
 
 def _days_with_file(dataset: "Dataset", lake: "Lake", first: date | None, last: date | None) -> tuple[date, ...]:

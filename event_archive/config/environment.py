@@ -17,7 +17,17 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from event_archive.config.values import (
     check_azure_connection_string,
@@ -42,6 +52,7 @@ from event_archive.errors import ConfigurationError
 # Of two names' letters, the share that is the same in the same order (difflib's ratio). It finds a name of ours
 # with a letter left out or doubled, and one of nine letters or more with a letter replaced.
 _SIMILARITY = 0.88
+_DEFAULT_TABLE = 'public."Event"'
 _LAKES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "ARCHIVE_LOCAL_PATH")
 _DECIDING = (
     *("DRY_RUN", "EVENT_RETENTION_PERIOD", "ARCHIVE_START_DATE", "MAX_DAYS_PER_RUN", "RUN_BUDGET"),
@@ -101,6 +112,8 @@ class _EnvironmentSettings(BaseModel):
         if details["type"] == "missing":
             return f"{variable} is not set; it {cls.model_fields[field].description}."
         secret = "Secret" in repr(cls.model_fields[field].annotation) or field == "azure_storage_account_url"
+        if details["input"] is None:
+            return f"{variable} is not set: {message}."
         held = "(a secret, not shown)" if secret else repr(details["input"])
         return f"{variable} holds {held}: {message}."
 
@@ -123,9 +136,9 @@ class PipelineSettings(_EnvironmentSettings):
     a variable that decides what is deleted is an error: its default would stand, unnoticed.
     """
 
-    event_table: Annotated[str, AfterValidator(lambda text: str(TableName.parse(text)))] = "public.Event"
+    event_table: Annotated[str, AfterValidator(lambda text: str(TableName.parse(text)))] = _DEFAULT_TABLE
     event_time_column: Annotated[str, AfterValidator(parse_identifier)] = "created_at"
-    event_file_prefix: Annotated[str, AfterValidator(parse_file_prefix)] = "events"
+    event_file_prefix: Annotated[str | None, Field(validate_default=True)] = None
     event_retention_period: Annotated[Retention, BeforeValidator(Retention.parse)] = Retention(months=12, days=0)
     archive_start_date: Annotated[date, BeforeValidator(parse_start)] = date(2015, 1, 1)
     archive_folder: Annotated[str, AfterValidator(parse_folder)] = "titan-pulse-event-archive"
@@ -138,6 +151,19 @@ class PipelineSettings(_EnvironmentSettings):
     max_replica_lag: Annotated[int | None, BeforeValidator(parse_size)] = None
     verify_nightly: Annotated[bool, BeforeValidator(lower_case)] = False
     logical_message_prefix: str | None = None
+
+    @field_validator("event_file_prefix")
+    @classmethod
+    def _named_after_the_table(cls, prefix: str | None, info: ValidationInfo) -> str:
+        if prefix is not None:
+            return parse_file_prefix(prefix)
+        table = info.data.get("event_table", _DEFAULT_TABLE)
+        try:
+            return "events" if table == _DEFAULT_TABLE else parse_file_prefix(TableName.parse(table).name)
+        except ValueError as error:
+            raise ValueError(
+                f"files are named after the table then, and {table} is no name for files: it {error}"
+            ) from None
 
     @classmethod
     def _misspelt(cls) -> list[str]:
@@ -155,7 +181,7 @@ class PipelineSettings(_EnvironmentSettings):
             table=TableName.parse(self.event_table),
             time_column=self.event_time_column,
             folder=self.archive_folder,
-            file_prefix=self.event_file_prefix,
+            file_prefix=self.event_file_prefix or "",
             retention=self.event_retention_period,
             start=self.archive_start_date,
         )

@@ -13,17 +13,19 @@ from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.wording import counted, size
-from event_archive.errors import EventArchiveError, FileChangedError
+from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, IntegrityError
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.local.sidecar import write_sidecar
 from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.claim import files_of, owner
+from event_archive.operations.site import Site
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
     from event_archive.lake.azure.container import AzureLake
 
-LAKE = ("lake", "lake_write", "lake_delete", "lake_store")
+LAKE = ("lake", "lake_owner", "lake_write", "lake_delete", "lake_store")
 
 LEAST_FREE_BYTES = 1_000_000_000
 """Room for some large days."""
@@ -41,7 +43,7 @@ def lake(patient: Patient) -> Iterator[Finding]:
     probe = f"{dataset.folder}/event-archive-doctor-{secrets.token_hex(8)}.probe"
     with services.lake(settings) as opened:
         if isinstance(opened, LocalLake):
-            yield from _folder(opened, dataset, probe, settings.archive_local_path or Path())
+            yield from _folder(opened, dataset, probe, patient)
             return
         # Late, since Azure's client takes long to import.
         from event_archive.lake.azure.container import AzureLake
@@ -51,8 +53,10 @@ def lake(patient: Patient) -> Iterator[Finding]:
         yield from _azure(opened, dataset, probe, patient)
 
 
-def _folder(opened: LocalLake, dataset: Dataset, probe: str, root: Path) -> Iterator[Finding]:
+def _folder(opened: LocalLake, dataset: Dataset, probe: str, patient: Patient) -> Iterator[Finding]:
+    root = patient.settings.archive_local_path or Path()
     yield _reached(opened, dataset, "" if root.is_dir() else "; the folder does not exist and will be made")
+    yield _owner(opened, dataset, patient)
     yield from _probed(opened, probe, lambda: _remove_from_folder(root, probe))
     yield _free_space(root)
 
@@ -65,6 +69,7 @@ def _azure(opened: "AzureLake", dataset: Dataset, probe: str, patient: Patient) 
     dated = partial(_read_clock, patient, time.time())
     missing = azure.lacks_container(container, probe, patience_seconds=_PATIENCE_SECONDS, dated=dated)
     yield _reached(opened, dataset, "; the container does not exist and will be made" if missing else "")
+    yield _owner(opened, dataset, patient)
     yield from _probed(opened, probe, lambda: azure.remove(container, probe))
     yield _account(container)
 
@@ -72,6 +77,19 @@ def _azure(opened: "AzureLake", dataset: Dataset, probe: str, patient: Patient) 
 def _reached(opened: Lake, dataset: Dataset, remark: str) -> Finding:
     days = sum(dataset.day_of(file.path) is not None for file in opened.list(dataset.folder))
     return Finding("lake", "good", f"{opened.url(dataset.folder)}: {counted(days, 'file', 'files')} of days{remark}")
+
+
+def _owner(opened: Lake, dataset: Dataset, patient: Patient) -> Finding:
+    """Whose the files are: this table's, or another's, which no run would touch."""
+    try:
+        found = owner(Site(dataset, services.primary(patient.settings), opened))
+    except (ConfigurationError, IntegrityError) as error:
+        return Finding("lake_owner", "bad", str(error))
+    except EventArchiveError:
+        return Finding("lake_owner", "skipped", "not looked at: PostgreSQL or the lake does not tell")
+    if found is None:
+        return Finding("lake_owner", "good", f"{files_of(dataset)} belongs to nobody yet: the first run claims it")
+    return Finding("lake_owner", "good", f"{files_of(dataset)} belongs to this table")
 
 
 def _probed(opened: Lake, probe: str, remove: Callable[[], None]) -> Iterator[Finding]:

@@ -60,7 +60,7 @@ def claim(site: Site, connection: Connection) -> Claim:
     """
     asking = identity(connection)
     if asking not in site.claims:
-        site.claims[asking] = _admitted(site.dataset, site.lake, asking)
+        site.claims[asking] = _claimed(site.dataset, site.lake, asking)
     return site.claims[asking]
 
 
@@ -81,6 +81,21 @@ def claim_from_replica(site: Site, connection: Connection) -> Claim:
             "server, or unset it: the primary serves exports then."
         )
     return claimed
+
+
+def owner(site: Site) -> Claim | None:
+    """As ``claim``, in a transaction of its own and without writing anything; None where a run would be the first.
+
+    Raises:
+        OtherSourceError: the files belong to another source.
+        IntegrityError: the marker cannot be read.
+        RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says.
+    """
+    with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as connection:
+        asking = identity(connection)
+    found = read_claim(site.dataset, site.lake)
+    _admitted(site.dataset, site.lake, asking, found)
+    return found
 
 
 def source_to_read(dataset: Dataset, day: date, manifest: Manifest, file: StoredFile, lake: Lake) -> Source:
@@ -128,23 +143,29 @@ def source_of(database: Identity, dataset: Dataset) -> Source:
     return Source(database.system, database.database, str(dataset.table), dataset.time_column)
 
 
-def _admitted(dataset: Dataset, lake: Lake, asking: Identity) -> Claim:
-    source, place = source_of(asking, dataset), files_of(dataset)
+def _claimed(dataset: Dataset, lake: Lake, asking: Identity) -> Claim:
     marker = lake.stat(marker_path(dataset))
     before = _read(lake, marker)
-    if before:
-        after = before.admitting(source, asking.timeline, place=place)
-    else:
-        _require_unclaimed(dataset, lake, source)
-        after = Claim(source, asking.timeline)
+    after = _admitted(dataset, lake, asking, before)
     if after != before:
         try:
             _write(dataset, lake, after, replaces=marker)
         except FileChangedError:
             # Another run was faster. Whoever it was, its marker counts.
-            return _admitted(dataset, lake, asking)
-        logger.info("%s: from now on these files belong to %s, timeline %d", place, source, asking.timeline)
+            return _claimed(dataset, lake, asking)
+        logger.info(
+            "%s: from now on these files belong to %s, timeline %d", files_of(dataset), after.source, after.timeline
+        )
     return after
+
+
+def _admitted(dataset: Dataset, lake: Lake, asking: Identity, before: Claim | None) -> Claim:
+    """The claim as it stands once this database has asked."""
+    source = source_of(asking, dataset)
+    if before:
+        return before.admitting(source, asking.timeline, place=files_of(dataset))
+    _require_unclaimed(dataset, lake, source)
+    return Claim(source, asking.timeline)
 
 
 def _require_unclaimed(dataset: Dataset, lake: Lake, source: Source) -> None:

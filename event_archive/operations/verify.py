@@ -14,6 +14,7 @@ import pyarrow as pa
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.manifest import Manifest, names_hash
 from event_archive.domain.progress import NO_PROGRESS, Progress
+from event_archive.domain.source import Source
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import Lake, StoredFile
@@ -38,6 +39,7 @@ class VerifiedDay:
         bytes: bytes read.
         problems: a sentence each; none where the file is good.
         remarks: what looks odd in a file whose bytes are those that were archived, such as a column's changed type.
+        source: whose rows the file holds, as its manifest says; None where that cannot be read.
         seconds: how long the call took.
     """
 
@@ -47,6 +49,7 @@ class VerifiedDay:
     bytes: int
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
+    source: Source | None
     seconds: float
 
 
@@ -70,7 +73,7 @@ def verify_day(
     path = dataset.path(day)
     file = lake.stat(path)
     if file is None:
-        return VerifiedDay(day, path, 0, 0, ("there is no file",), (), time.monotonic() - started)
+        return VerifiedDay(day, path, 0, 0, ("there is no file",), (), None, time.monotonic() - started)
     reading = Reading(dataset, day, table)
     block_bytes = _FIRST_BLOCK_BYTES
     while True:
@@ -96,7 +99,9 @@ def verify_day(
         problems, remarks = problems + remarks, ()
     if reading.damage:
         problems = (*problems, reading.damage)
-    return VerifiedDay(day, path, reading.rows, reading.bytes, problems, remarks, time.monotonic() - started)
+    return VerifiedDay(
+        day, path, reading.rows, reading.bytes, problems, remarks, _source(file), time.monotonic() - started
+    )
 
 
 def _differences(dataset: Dataset, file: StoredFile, lake: Lake, reading: Reading) -> Iterator[str]:
@@ -127,6 +132,14 @@ def _differences(dataset: Dataset, file: StoredFile, lake: Lake, reading: Readin
             ("bytes were altered in place: " if same else "")
             + f"its SHA-256 is {reading.sha256}, its manifest says {manifest.sha256}"
         )
+
+
+def _source(file: StoredFile) -> Source | None:
+    try:
+        manifest = Manifest.claimed_by(file)
+    except IntegrityError:
+        return None
+    return manifest.source if manifest else None
 
 
 def _with_mark(columns: tuple[str, ...]) -> tuple[str, ...]:
