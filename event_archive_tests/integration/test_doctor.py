@@ -31,7 +31,13 @@ def test_a_healthy_installation_is_good_and_left_as_it_was(healthy: Installation
     assert (files(healthy), healthy.count()) == (before, 3)
     if isinstance(healthy.lake, LocalLake):
         names = {path.name for path in (healthy.lake._root / healthy.dataset.folder).iterdir()}
-        assert names == {"events_2024-03-01.csv", ".events_2024-03-01.csv.json", ".lock"}
+        assert names == {
+            "events_2024-03-01.csv",
+            ".events_2024-03-01.csv.json",
+            ".lock",
+            "_events.source.json",
+            "._events.source.json.json",
+        }
 
 
 def test_for_people_there_is_a_line_a_check(healthy_locally: Installation, command: Commands):
@@ -259,7 +265,7 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
             """CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
             CREATE TRIGGER "Told" BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit();
             CREATE TRIGGER other BEFORE INSERT ON "Event" FOR EACH ROW EXECUTE FUNCTION audit()""",
-            "triggers", "warning", 'fires on DELETE: "Told" (audit).', "Check what it does",
+            "triggers", "warning", 'fires on DELETE: "Told" (public.audit).', "Check what it does",
         ),
         (
             'CREATE TABLE note (e bigint CONSTRAINT told REFERENCES "Event")', "foreign_keys", "warning",
@@ -335,7 +341,7 @@ def test_partitions_are_looked_at_too(healthy_locally: Installation, command: Co
     variables = {"EVENT_TABLE": "public.events", "EVENT_TIME_COLUMN": "at", "LOGICAL_MESSAGE_PREFIX": "purge"}
     found = findings(command("doctor", "--json", **variables), 0)
     assert wrong(found) == {"triggers": "warning", "autovacuum": "warning"}
-    assert "above (audit), below (audit)" in found["triggers"].message
+    assert "above (public.audit), below (public.audit)" in found["triggers"].message
     assert "off for public.events_2024" in found["autovacuum"].message
     assert found["replication"].message == "leaves publishes deletes, announced by LOGICAL_MESSAGE_PREFIX"
 

@@ -84,7 +84,7 @@ def test_what_is_set_and_what_may_be_is_accepted(
     monkeypatch.setenv("PG_CONNECTION_STRING", "postgresql://archiver@127.0.0.1/events")
     settings = Settings.load()
     InstanceSettings.load()
-    defaults = PipelineSettings.model_construct()
+    defaults = PipelineSettings()
     assert settings.dataset == defaults.dataset
     assert settings.max_days_per_run == defaults.max_days_per_run
     assert settings.dry_run == defaults.dry_run

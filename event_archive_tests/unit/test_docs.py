@@ -43,6 +43,8 @@ def test_the_documented_default_is_the_codes(name: str):
     if name == "event_table":
         told = str(PipelineSettings(event_table=told).dataset.table)
         default = str(PipelineSettings().dataset.table)
+    if name == "event_file_prefix":
+        default = PipelineSettings().dataset.file_prefix
     if name in ("dry_run", "verify_nightly"):
         default = str(default).lower()
     if default is None or told == "required":
