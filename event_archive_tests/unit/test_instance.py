@@ -1,5 +1,6 @@
 """Dagster's instance as ``dagster.yaml`` configures it, without a server."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,13 @@ def test_empty_variables_count_as_absent(tmp_path: Path, monkeypatch: pytest.Mon
     ref = reference(tmp_path)
     assert ref.storage_data is not None
     assert ref.storage_data.class_name == "DagsterSqliteStorage"
+
+
+@pytest.mark.usefixtures("_postgres_variables")
+def test_white_space_around_the_password_is_stripped_for_dagster_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DAGSTER_PG_PASSWORD", " p@ss/w:rd%+\n")
+    reference(tmp_path)
+    # As Dagster reads it when it connects.
+    assert os.environ["DAGSTER_PG_PASSWORD"] == "p@ss/w:rd%+"
