@@ -62,6 +62,8 @@ _DECIDING = (
 """What decides which rows are deleted, of which table, proven by which files, and how many of them."""
 # A word that stands in no other variable of ours, so that whoever writes it means one of these.
 _TELLING = {"RETENTION": "EVENT_RETENTION_PERIOD", "DRYRUN": "DRY_RUN", "DRY_RUN": "DRY_RUN"}
+# What other programs read in the same environment: Azure's command line, and libraries for its storage.
+_OF_AZURE = re.compile(r"AZURE_STORAGE_(ACCOUNT(_NAME|_KEY)?|KEY|SAS_TOKEN|AUTH_MODE|SERVICE_ENDPOINT)")
 # What Kubernetes sets in every pod of a namespace for each of its Services, whatever the Service is called.
 _OF_A_SERVICE = re.compile(
     r".+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)", re.DOTALL
@@ -286,7 +288,7 @@ def _near() -> list[tuple[str, str]]:
 def _meant(name: str) -> str:
     """The variable that a name is a misspelling of; empty where it is one of ours, or none of our business."""
     ours = {field.upper() for kind in (Settings, InstanceSettings) for field in kind.model_fields}
-    if name in ours or _OF_A_SERVICE.fullmatch(name):
+    if name in ours or _OF_AZURE.fullmatch(name) or _OF_A_SERVICE.fullmatch(name):
         return ""
     found = get_close_matches(name.upper(), _DECIDING, 1, _SIMILARITY)
     found += [meant for word, meant in _TELLING.items() if word in name.upper()]

@@ -89,6 +89,9 @@ def _load(
     with lake.read(file) as blocks:
         first = read_head(blocks, file)
         columns = header(first, file, table.names)
+        if not set(columns).intersection(table.names):
+            # Not named: where the header was cut off, its first line is a row.
+            raise contradiction(file, f"its first line names no column of {table.dataset.table}")
         line = sql.Identifier(line_column([*table.names, *columns]))
         _create(connection, table, columns, line, as_text)
         try:

@@ -18,6 +18,7 @@ from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.locks import lock_day, lock_table
+from event_archive.table.shape import require_table
 
 HOLD_TABLE = "event_archive_hold"
 
@@ -86,6 +87,7 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
     It waits for a command that is working on the day, so that a day is never held and purged at once.
 
     Raises:
+        NoSuchTableError: the table is not there.
         BusyError: another command worked on a day for longer than the lock timeout. The days before it are held.
         RefusedError: a day is held for another reason, or as PostgreSQL says. Where that hold was put at the same time
             as this one, the days before it are held.
@@ -93,6 +95,7 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
     """
     advice = _advice(dataset)
     with postgres.transaction(f"{dataset.table}, holds", advice=advice) as connection:
+        require_table(connection, dataset.table)
         lock_table(connection, TableName(dataset.table.schema, HOLD_TABLE))
         if not _exist(connection, dataset):
             _create(connection, dataset)
@@ -150,10 +153,13 @@ def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> in
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
     with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
-        if not _exist(connection, dataset):
-            return 0
-        query = _about(dataset, "DELETE FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}", first, last)
-        return connection.execute(query).rowcount
+        released = 0
+        if _exist(connection, dataset):
+            query = _about(dataset, "DELETE FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}", first, last)
+            released = connection.execute(query).rowcount
+        if not released:
+            require_table(connection, dataset.table)
+        return released
 
 
 def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
@@ -163,9 +169,9 @@ def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
     with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
-        if not _exist(connection, dataset):
-            return []
-        rows = connection.execute(_about(dataset, _HOLDS)).fetchall()
+        rows = connection.execute(_about(dataset, _HOLDS)).fetchall() if _exist(connection, dataset) else []
+        if not rows:
+            require_table(connection, dataset.table)
         return [Hold(*row) for row in rows]
 
 

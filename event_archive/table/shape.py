@@ -13,7 +13,7 @@ from event_archive.domain.dataset import Dataset, TableName, quoted
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, NoSuchTableError, RefusedError, UnreachableError
 from event_archive.postgres.catalogue import dependents, relations
-from event_archive.postgres.catalogue.relations import Column, KeyColumn
+from event_archive.postgres.catalogue.relations import Column, KeyColumn, Relation
 from event_archive.postgres.catalogue.server import setting
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE
@@ -115,24 +115,17 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
             not promised").
     """
     name = dataset.table
-    setting = "--table" if purpose == "fill" else "EVENT_TABLE"
+    named_by = "--table" if purpose == "fill" else "EVENT_TABLE"
     mode = sql.SQL("ROW EXCLUSIVE" if purpose in ("delete", "fill") else "ACCESS SHARE")
     # ONLY: the lock on a partition is that of the statement which reads or deletes its rows.
     lock = sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(sql.Identifier(name.schema, name.name), mode)
     try:
         with connection.transaction():
             connection.execute(lock)
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-        alike = [TableName(*found) for found in relations.tables_named_alike(connection, name.schema, name.name)]
-        raise NoSuchTableError(
-            f"{name} does not exist in database {quoted(connection.info.dbname)}.{_did_you_mean(map(str, alike))} "
-            f"{setting} names it as schema.table, taken literally, upper and lower case included."
-        ) from None
-    except psycopg.errors.WrongObjectType:
-        raise RefusedError(f"{name} is not a table. {setting} must name an ordinary or a partitioned one.") from None
-    found = relations.relation(connection, name.schema, name.name)
-    if found is None or found.kind not in ("r", "p"):
-        raise RefusedError(f"{name} is not a table but a view or the like. {setting} must name a table.")
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.WrongObjectType):
+        require_table(connection, name, named_by)
+        raise
+    found = require_table(connection, name, named_by)
     if found.has_children:
         raise RefusedError(
             f"{name} has inheritance children, whose rows would be archived and deleted with it. Archive the children "
@@ -160,6 +153,31 @@ def _key(connection: Connection, name: TableName, oid: int) -> tuple[KeyColumn, 
         f"{name} has no key: neither a primary key nor a valid, immediate, complete unique index on NOT NULL columns"
         f"{why_not}. Without one, rows cannot be told apart: add a primary key."
     )
+
+
+def require_table(connection: Connection, name: TableName, named_by: str = "EVENT_TABLE") -> Relation:
+    """What bears a table's name. Takes no lock.
+
+    Args:
+        connection: in a transaction.
+        name: the table's.
+        named_by: the setting or option that names it, for messages.
+
+    Raises:
+        NoSuchTableError: nothing does, or no table.
+    """
+    found = relations.relation(connection, name.schema, name.name)
+    if found is None:
+        alike = [TableName(*other) for other in relations.tables_named_alike(connection, name.schema, name.name)]
+        raise NoSuchTableError(
+            f"{name} does not exist in database {quoted(connection.info.dbname)}.{_did_you_mean(map(str, alike))} "
+            f"{named_by} names it as schema.table, taken literally, upper and lower case included."
+        )
+    if found.kind not in ("r", "p"):
+        raise NoSuchTableError(
+            f"{name} is not a table but a view or the like. {named_by} must name an ordinary or a partitioned one."
+        )
+    return found
 
 
 def glance(connection: Connection, dataset: Dataset, purpose: Purpose = "archive") -> Table:
@@ -240,7 +258,7 @@ def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
             f"{', '.join(map(quoted, types))}."
         )
     if found not in TIME_TYPES:
-        raise RefusedError(
+        raise NoSuchTableError(
             f"Column {quoted(dataset.time_column)} of {dataset.table} is of type {found}; EVENT_TIME_COLUMN must name "
             "a timestamp, timestamptz or date."
         )
