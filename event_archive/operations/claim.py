@@ -153,8 +153,14 @@ def _claimed(dataset: Dataset, lake: Lake, asking: Identity) -> Claim:
         except FileChangedError:
             # Another run was faster. Whoever it was, its marker counts.
             return _claimed(dataset, lake, asking)
-        logger.info(
-            "%s: from now on these files belong to %s, timeline %d", files_of(dataset), after.source, after.timeline
+        # That a new folder is the first run's is no news.
+        news = before or _sources_of_files(dataset, lake)
+        logger.log(
+            logging.INFO if news else logging.DEBUG,
+            "%s: from now on these files belong to %s, timeline %d",
+            files_of(dataset),
+            after.source,
+            after.timeline,
         )
     return after
 

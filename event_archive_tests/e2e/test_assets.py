@@ -61,6 +61,10 @@ def test_the_assets_record_what_the_contract_names(installation: Installation, i
         "sha256": hashlib.sha256(content).hexdigest(),
         "columns": archived["manifest"]["columns"],
         "types": archived["manifest"]["types"],
+        "system": archived["manifest"]["system"],
+        "database": installation.database.name,
+        "time_column": "created_at",
+        "day": "2024-03-01",
     }
     assert archived == {
         "path": "titan-pulse-event-archive/events_2024-03-01.csv",

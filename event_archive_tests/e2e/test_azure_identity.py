@@ -12,6 +12,7 @@ from azure.storage.blob import ContainerClient
 
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.identity import azure_credential
+from event_archive.operations.claim import marker_path
 from event_archive.postgres.connecting import tls_is_chosen
 from event_archive.postgres.session import Postgres
 from event_archive_tests import azurite
@@ -130,7 +131,8 @@ def test_a_night_runs_with_identities_alone(database: Database, endpoint: TokenE
         with ContainerClient(
             blobs.account_url, "archive", credential=blobs.account_key, connection_verify=str(certificate)
         ) as container:
-            assert [blob.name for blob in container.list_blobs()] == [installation.dataset.path(DAY)]
+            names = [blob.name for blob in container.list_blobs()]
+            assert names == [marker_path(installation.dataset), installation.dataset.path(DAY)]
     # A token a process and service, however many connections there were.
     assert Counter(endpoint.asked) == {POSTGRES: 2, STORAGE: 2}
     assert endpoint.password not in done.said

@@ -47,7 +47,7 @@ def test_the_sink_is_a_lake_to_archive_append_purge_and_restore_with(database: D
     target = target_named(pipeline.dataset)
     restored = restore_day(pipeline.site, DAY, target)
     assert restored.restored == 1000 + ROWS
-    (file,) = sink_lake.list(pipeline.dataset.folder)
+    (file,) = [file for file in sink_lake.list(pipeline.dataset.folder) if pipeline.dataset.day_of(file.path)]
     assert file.size_bytes == len(pipeline.content()) > 2 * SMALL_BLOCK_BYTES
 
 
