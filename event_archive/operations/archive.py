@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 from datetime import date
 
-from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
@@ -30,10 +29,10 @@ from event_archive.operations.readback import Readback, types_hash
 from event_archive.operations.site import Site
 from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
-from event_archive.postgres.session import Connection, Isolation
+from event_archive.postgres.session import Connection, Isolation, Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.locks import lock_day
-from event_archive.table.rows import has_rows
+from event_archive.table.rows import glance_at_day
 from event_archive.table.shape import Table, reflect, require_unchanged
 
 logger = logging.getLogger(__name__)
@@ -78,9 +77,8 @@ class ArchivedDay:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What is to be written where, and whose it is."""
+    """Which day is written, where, and whose it is."""
 
-    dataset: Dataset
     day: date
     lake: Lake
     claim: Claim
@@ -127,8 +125,7 @@ def archive_day(
             with source.transaction(
                 f"{dataset.table}, {day}", isolation=isolation, advice=ARCHIVE_ADVICE
             ) as connection:
-                claimed = claim(site, connection) if source is site.postgres else claim_from_replica(site, connection)
-                written = _write(connection, _Order(dataset, day, lake, claimed), file, progress)
+                written = _write(connection, site, source, day, file, progress)
             break
         except FileChangedError:
             if attempt == _ATTEMPTS:
@@ -146,10 +143,16 @@ def archive_day(
     )
 
 
-def _write(connection: Connection, order: _Order, file: StoredFile | None, progress: Progress) -> _Written:
-    dataset, day, lake = order.dataset, order.day, order.lake
+def _write(
+    connection: Connection, site: Site, source: Postgres, day: date, file: StoredFile | None, progress: Progress
+) -> _Written:
+    dataset, lake = site.dataset, site.lake
     if file is None:
-        return _write_first(connection, reflect(connection, dataset), order, progress)
+        # The lock comes before the first query, which takes the snapshot: no row may be seen in an older shape.
+        table = reflect(connection, dataset)
+        claimed = claim(site, connection) if source is site.postgres else claim_from_replica(site, connection)
+        return _write_first(connection, table, _Order(day, lake, claimed), progress)
+    order = _Order(day, lake, claim(site, connection))
     manifest = Manifest.from_file(file)
     if manifest:
         manifest.require_own(file, day, order.claim)
@@ -158,7 +161,7 @@ def _write(connection: Connection, order: _Order, file: StoredFile | None, progr
         if manifest is None:
             raise LockedError(f"{dataset.table}: another command is working on {day}; the next run goes on.")
         logger.info("%s: another command is working on %s; its file stays as it is", dataset.table, day)
-    table, late = _late_rows(connection, dataset, day)
+    table, late = glance_at_day(connection, dataset, day)
     if manifest and not (free and late):
         return _Written(file, manifest, 0, table.columns)
     readback = load(connection, table, lake, file, progress)
@@ -174,13 +177,6 @@ def _write(connection: Connection, order: _Order, file: StoredFile | None, progr
         return _Written(file, readback.manifest, 0, table.columns)
     require_unchanged(connection, table, "archive")
     return _write_late(connection, table, order, file, manifest, readback, progress)
-
-
-def _late_rows(connection: Connection, dataset: Dataset, day: date) -> tuple[Table, bool]:
-    """The table's shape, and whether it holds rows of the day; the table is not locked afterwards."""
-    with connection.transaction(force_rollback=True):
-        table = reflect(connection, dataset)
-        return table, has_rows(connection, table, day)
 
 
 def _write_first(connection: Connection, table: Table, order: _Order, progress: Progress) -> _Written:

@@ -37,7 +37,7 @@ from event_archive.postgres.session import Connection, one, triggers_at_home
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
-from event_archive.table.rows import count_day, has_rows
+from event_archive.table.rows import count_day, glance_at_day
 from event_archive.table.shape import Table, reflect, require_unchanged
 
 logger = logging.getLogger(__name__)
@@ -139,10 +139,11 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     path = dataset.path(day)
     file = lake.stat(path)
     _require_recorded(dataset, day, file, record)
-    table, left = _rows_to_purge(connection, dataset, day)
-    if not left:
+    table, filled = glance_at_day(connection, dataset, day, "delete")
+    if not filled:
         return 0, 0
     if file is None:
+        left = count_day(connection, table, day).rows
         _warn_of_left(table, day, left)
         return 0, left
     manifest = Manifest.from_file(file)
@@ -168,13 +169,6 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     # Somebody may have taken the file away during a long DELETE. After this look, only the commit is left.
     _require_recorded(dataset, day, lake.stat(path), record)
     return deleted, left
-
-
-def _rows_to_purge(connection: Connection, dataset: Dataset, day: date) -> tuple[Table, int]:
-    """The table's shape, and how many rows of the day it holds; the table is not locked afterwards."""
-    with connection.transaction(force_rollback=True):
-        table = reflect(connection, dataset, "delete")
-        return table, count_day(connection, table, day).rows if has_rows(connection, table, day) else 0
 
 
 def _delete_identical(connection: Connection, table: Table, day: date, readback: Readback, path: str) -> int:

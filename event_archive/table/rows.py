@@ -5,9 +5,10 @@ from datetime import date
 
 from psycopg import sql
 
+from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import ONE_DAY
 from event_archive.postgres.session import Connection, one
-from event_archive.table.shape import TIME_TYPES, Table
+from event_archive.table.shape import TIME_TYPES, Purpose, Table, reflect
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,15 @@ def has_rows(connection: Connection, table: Table, day: date) -> bool:
     """Whether the table has a row of the day: one probe of the index, where there is one."""
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})")
     return bool(one(connection, query.format(table.rows, table.within(day, day)))[0])
+
+
+def glance_at_day(
+    connection: Connection, dataset: Dataset, day: date, purpose: Purpose = "archive"
+) -> tuple[Table, bool]:
+    """The table's shape, and whether it has rows of the day; without a lock afterwards, as ``glance``."""
+    with connection.transaction(force_rollback=True):
+        table = reflect(connection, dataset, purpose)
+        return table, has_rows(connection, table, day)
 
 
 def days_with_rows(connection: Connection, table: Table, first: date, last: date) -> list[date]:
