@@ -11,7 +11,7 @@ from psycopg import sql
 from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
-from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema
+from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema, schemas_of_types
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.catalogue.server import is_standby, lag_behind, setting_of_new_sessions, written_wal
 from event_archive.postgres.session import Connection, Postgres, one
@@ -113,8 +113,9 @@ def _primary(connection: Connection) -> Finding:
 def _privileges(connection: Connection, name: TableName) -> Finding:
     user, database = one(connection, "SELECT current_user, pg_catalog.current_database()")
     hold = TableName(name.schema, HOLD_TABLE)
+    schemas = dict.fromkeys([name.schema, *schemas_of_types(connection, name.schema, name.name)])
     wanted = {
-        f"USAGE ON SCHEMA {quoted(name.schema)}": may_use_schema(connection, name.schema),
+        **{f"USAGE ON SCHEMA {quoted(schema)}": may_use_schema(connection, schema) for schema in schemas},
         f"TEMPORARY ON DATABASE {quoted(database)}": may_make_temporary_tables(connection),
         f"SELECT ON {name}": may(connection, "SELECT", name.schema, name.name),
         f"DELETE ON {name}": may(connection, "DELETE", name.schema, name.name),

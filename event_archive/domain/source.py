@@ -40,6 +40,10 @@ class Source:
         pairs = zip(astuple(self), astuple(other), strict=True)
         return all(mine == theirs or not (mine and theirs) for mine, theirs in pairs)
 
+    def completed(self, other: "Source") -> "Source":
+        """This one, with what is known of it only from another that is the same."""
+        return Source(*(mine or theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -86,7 +90,7 @@ class Claim:
                 "deleted. Give the copy a place of its own (EVENT_FILE_PREFIX or ARCHIVE_FOLDER). If this server is "
                 "the one to go on with, accept it once: event-archive adopt --source."
             )
-        return replace(self, timeline=timeline) if timeline > self.timeline else self
+        return replace(self, source=self.source.completed(source), timeline=timeline)
 
     def adopted_by(self, source: Source, timeline: int, others: Iterable[Source] = ()) -> "Claim":
         """The claim as it stands once a person has accepted another owner, to whom all files here belong then.
@@ -96,10 +100,14 @@ class Claim:
             timeline: of its server. Later ones that were seen here are those of copies.
             others: sources of files that lie here, besides those that are known.
         """
-        former = dict.fromkeys(other for other in (self.source, *self.former, *others) if other != source)
+        known: list[Source] = [source]
+        for other in (self.source, *self.former, *others):
+            # What a known one covers would cover more than that, where parts of it are unknown.
+            if not any(other.is_same(own) for own in known):
+                known.append(other)
         refused = {*self.refused_timelines, *range(timeline + 1, self.timeline + 1)} - {timeline}
         same_system = source.system == self.source.system
-        return Claim(source, timeline, tuple(former), tuple(sorted(refused)) if same_system else ())
+        return Claim(source, timeline, tuple(known[1:]), tuple(sorted(refused)) if same_system else ())
 
     def to_json(self) -> bytes:
         """The marker's content."""
@@ -110,12 +118,13 @@ class Claim:
         """Reads a marker.
 
         Raises:
-            ValueError: it is none, or of a later version.
+            ValueError: it is none.
+            NotImplementedError: it is of a later version.
         """
         try:
             document: Any = json.loads(content)
             if document["version"] != _VERSION:
-                raise ValueError(f"version {document['version']}")
+                raise NotImplementedError(f"it is of version {document['version']}, this program knows {_VERSION}")
             return cls(
                 Source(**document["source"]),
                 int(document["timeline"]),

@@ -175,7 +175,6 @@ def _write(
         )
     if not late:
         return _Written(file, readback.manifest, 0, table.columns)
-    require_unchanged(connection, table, "archive")
     return _write_late(connection, table, order, file, manifest, readback, progress)
 
 
@@ -210,11 +209,14 @@ def _write_late(
     columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
     append = bool(manifest) and readback.takes_more_rows and columns == readback.columns and lake.appendable(file)
     missing = rows_of_day(table, order.day, columns, unless=readback)
-    if manifest and not append and not has_any(connection, missing):
-        return _Written(file, manifest, 0, table.columns)
+    if not append:
+        # Without a lock afterwards: the file is read once more.
+        with connection.transaction(force_rollback=True):
+            if manifest and not has_any(connection, missing):
+                return _Written(file, manifest, 0, table.columns)
+        load_verbatim(connection, readback, lake, file, progress)
+    require_unchanged(connection, table, "archive")
     with lake.write(file.path, replaces=file, append=append) as upload:
-        if not append:
-            load_verbatim(connection, readback, lake, file, progress)
         export = Export(upload, progress, readback.hashes.copy() if append else None)
         rows_kept = readback.rows
         if not append:

@@ -7,15 +7,16 @@ Not here: what a claim means (``domain.source``).
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Claim, Source
-from event_archive.errors import FileChangedError, IntegrityError, OtherSourceError
+from event_archive.errors import ConfigurationError, FileChangedError, IntegrityError, OtherSourceError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.site import Site
-from event_archive.postgres.catalogue.server import Identity, identity, is_standby
+from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.postgres.session import Connection
 from event_archive.table.advice import ARCHIVE_ADVICE
 
@@ -58,7 +59,7 @@ def claim(site: Site, connection: Connection) -> Claim:
         IntegrityError: the marker cannot be read.
         RefusedError, UnreachableError: as PostgreSQL or the lake says.
     """
-    asking = identity(connection)
+    asking = _primary(connection)
     if asking not in site.claims:
         site.claims[asking] = _claimed(site.dataset, site.lake, asking)
     return site.claims[asking]
@@ -74,7 +75,8 @@ def claim_from_replica(site: Site, connection: Connection) -> Claim:
         claimed, original = claim(site, primary), identity(primary)
     copy = identity(connection)
     same_rows = (copy.system, copy.database) == (original.system, original.database)
-    if not same_rows or not (is_standby(connection) or copy.started == original.started):
+    follows = copy.is_standby and copy.timeline <= original.timeline
+    if not same_rows or not (follows or copy.started == original.started):
         raise OtherSourceError(
             f"EXPORT_PG_CONNECTION_STRING names {_described(copy)}, which is no standby of {_described(original)}, "
             "which PG_CONNECTION_STRING names. Nothing was written or deleted. Let it name a streaming replica of that "
@@ -94,6 +96,9 @@ def owner(site: Site) -> Claim | None:
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as connection:
         asking = identity(connection)
     found = read_claim(site.dataset, site.lake)
+    if found and asking.is_standby:
+        # It may know of a new timeline late.
+        asking = replace(asking, timeline=found.timeline)
     _admitted(site.dataset, site.lake, asking, found)
     return found
 
@@ -128,7 +133,7 @@ def adopt_source(site: Site) -> Claim:
     """
     dataset, lake = site.dataset, site.lake
     with site.postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
-        asking = identity(connection)
+        asking = _primary(connection)
     source = source_of(asking, dataset)
     marker = lake.stat(marker_path(dataset))
     before = _read(lake, marker) or Claim(source, asking.timeline)
@@ -136,6 +141,16 @@ def adopt_source(site: Site) -> Claim:
     if after != before or marker is None:
         _write(dataset, lake, after, replaces=marker)
     return after
+
+
+def _primary(connection: Connection) -> Identity:
+    found = identity(connection)
+    if found.is_standby:
+        raise ConfigurationError(
+            f"{_described(found)} is a standby. Nothing was written or deleted. PG_CONNECTION_STRING must name the "
+            "primary; EXPORT_PG_CONNECTION_STRING may name a standby."
+        )
+    return found
 
 
 def source_of(database: Identity, dataset: Dataset) -> Source:
@@ -185,24 +200,32 @@ def _require_unclaimed(dataset: Dataset, lake: Lake, source: Source) -> None:
                 "place of its own (EVENT_FILE_PREFIX or ARCHIVE_FOLDER). If it is the same table under another name, "
                 "accept it once: event-archive adopt --source."
             )
-    if not found and dataset.file_prefix != _FORMER_PREFIX:
-        for path, other in _sources(lake, dataset.folder, _FORMER_PREFIX):
-            if other.table == source.table:
-                raise OtherSourceError(
-                    f"{path} holds rows of {source.table}, and {place} is empty: without EVENT_FILE_PREFIX, files are "
-                    "now named after the table. Nothing was written or deleted. Set EVENT_FILE_PREFIX to "
-                    f"{_FORMER_PREFIX} to go on with those files."
-                )
+    before = replace(dataset, file_prefix=_FORMER_PREFIX)
+    if not found and before != dataset:
+        _require_none_of_before(before, lake, source, place)
+
+
+def _require_none_of_before(before: Dataset, lake: Lake, source: Source, place: str) -> None:
+    claimed = read_claim(before, lake)
+    if claimed and not claimed.source.is_same(source):
+        return
+    for path, other in _sources(before, lake):
+        if other.is_same(source):
+            raise OtherSourceError(
+                f"{path} holds rows of {source.table}, and {place} is empty: without EVENT_FILE_PREFIX, files are "
+                f"now named after the table. Nothing was written or deleted. Set EVENT_FILE_PREFIX to {_FORMER_PREFIX} "
+                "to go on with those files; to begin anew here: event-archive adopt --source."
+            )
 
 
 def _sources_of_files(dataset: Dataset, lake: Lake) -> set[Source]:
-    return {source for _, source in _sources(lake, dataset.folder, dataset.file_prefix)}
+    return {source for _, source in _sources(dataset, lake)}
 
 
-def _sources(lake: Lake, folder: str, prefix: str) -> Iterator[tuple[str, Source]]:
+def _sources(dataset: Dataset, lake: Lake) -> Iterator[tuple[str, Source]]:
     """The files of days that have a readable manifest, and whose they are."""
-    for file in lake.list(folder):
-        if file.path.startswith(f"{folder}/{prefix}_") and file.path.endswith(".csv"):
+    for file in lake.list(dataset.folder):
+        if dataset.day_of(file.path):
             # A file that contradicts its manifest is refused when its day comes.
             with suppress(IntegrityError):
                 if manifest := Manifest.claimed_by(file):
@@ -217,6 +240,11 @@ def _read(lake: Lake, marker: StoredFile | None) -> Claim | None:
             raise ValueError("too large")
         with lake.read(marker) as blocks:
             return Claim.from_json(b"".join(blocks))
+    except NotImplementedError as error:
+        raise IntegrityError(
+            f"{marker.path}: it says whose files lie here, and {error}. Nothing was written or deleted. A newer "
+            "program wrote it: update this one."
+        ) from None
     except ValueError as error:
         raise IntegrityError(
             f"{marker.path}: it says whose files lie here, and it cannot be read ({error}). Nothing was written or "

@@ -18,7 +18,7 @@ from event_archive.operations.csv_format import BOM, header, read_head, takes_mo
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import without_values
-from event_archive.postgres.session import Connection
+from event_archive.postgres.session import Connection, own_search_path
 from event_archive.table.shape import Table
 
 # From PostgreSQL 18 on, a line that is \. alone is data like any other.
@@ -31,6 +31,7 @@ _NOT_THE_FILES_FAULT = (
     "40",  # transaction rollback: deadlock, serialization
     "42501",  # insufficient privilege
     "53",  # insufficient resources: disk, memory, connections
+    "54",  # program limit exceeded: the column that numbers the rows makes them too long, or one too many
     "55",  # object not in prerequisite state: a lock that is not available
     "57",  # operator intervention: cancelled, shutting down
     "58",  # system error: I/O
@@ -93,15 +94,17 @@ def _load(
             # Not named: where the header was cut off, its first line is a row.
             raise contradiction(file, f"its first line names no column of {table.dataset.table}")
         line = sql.Identifier(line_column([*table.names, *columns]))
-        _create(connection, table, columns, line, as_text)
-        try:
-            rows, hashes = copy_file(
-                connection, READBACK, columns, chain([first], blocks), file, progress, phase="reading back"
-            )
-        except psycopg.Error as error:
-            if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
-                raise
-            raise _NotParsedError(without_values(error) + _place(error.diag.context or "", table.names)) from None
+        # Event triggers and the checks of domains may call what they name without a schema.
+        with own_search_path(connection):
+            _create(connection, table, columns, line, as_text)
+            try:
+                rows, hashes = copy_file(
+                    connection, READBACK, columns, chain([first], blocks), file, progress, phase="reading back"
+                )
+            except psycopg.Error as error:
+                if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
+                    raise
+                raise _NotParsedError(without_values(error) + _place(error.diag.context or "", table.names)) from None
     superseded = _index(connection, table, line)
     return Readback(
         table=table,
@@ -184,10 +187,10 @@ def _index(connection: Connection, table: Table, line: sql.Composable) -> int:
     Mostly none are, and the unique index proves it. Where it cannot be made, superseded rows are numbered negatively.
     """
     key = sql.SQL(", ").join(map(sql.Identifier, table.key))
-    index = sql.SQL("CREATE UNIQUE INDEX ON {} ({}) WHERE {} > 0").format(READBACK, key, line)
+    index = sql.SQL("CREATE UNIQUE INDEX ON {} ({}) WHERE {} OPERATOR(pg_catalog.>) 0").format(READBACK, key, line)
     superseded = 0
     try:
-        with connection.transaction():
+        with connection.transaction(), own_search_path(connection):
             connection.execute(index)
     except psycopg.errors.UniqueViolation:
         superseded = connection.execute(
@@ -197,7 +200,8 @@ def _index(connection: Connection, table: Table, line: sql.Composable) -> int:
                 "WHERE pg_catalog.num_nulls({key}) = 0) AS numbered_ WHERE later_ IS NOT NULL)"
             ).format(readback=READBACK, line=line, key=key)
         ).rowcount
-        connection.execute(index)
+        with own_search_path(connection):
+            connection.execute(index)
     connection.execute(sql.SQL("ANALYZE {}").format(READBACK))
     return superseded
 

@@ -13,6 +13,7 @@ Not here: writing the file, how it is read back, when a purge is tried again.
 import json
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -33,7 +34,7 @@ from event_archive.operations.site import Site
 from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.server import is_on
-from event_archive.postgres.session import Connection, one, triggers_at_home
+from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
@@ -174,13 +175,13 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
 def _delete_identical(connection: Connection, table: Table, day: date, readback: Readback, path: str) -> int:
     """Deletes the rows that the file holds, sees that nothing else was done to the table, and returns how many."""
     before = dependents.changes(connection, table.oid)
-    # A day is deleted as the application would delete it: its triggers find what they name.
-    with triggers_at_home(connection):
-        deleted = connection.execute(
-            sql.SQL("DELETE FROM {} USING {} WHERE {} AND {}").format(
-                table.rows, readback.current, table.within(day, day), readback.identical
-            )
-        ).rowcount
+    statement = sql.SQL("DELETE FROM {} USING {} WHERE {} AND {}").format(
+        table.rows, readback.current, table.within(day, day), readback.identical
+    )
+    # Triggers, deferred ones too, find what they name. Without any, values keep the text that they have in the file.
+    with own_search_path(connection) if dependents.delete_triggers(connection, table.oid) else nullcontext():
+        deleted = connection.execute(statement).rowcount
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     current = readback.rows - readback.superseded
     if deleted > current:
         raise IntegrityError(
@@ -197,19 +198,19 @@ def _require_only_deleted(connection: Connection, table: Table, day: date, chang
     Raises:
         RefusedError: it did, or nobody can tell.
     """
-    if changes == Changes(inserted=0, updated=0, deleted=deleted):
-        return
     triggers = ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
     if not is_on(connection, "track_counts"):
         if not triggers:
             return
         problem = f"track_counts is off, so that nobody can tell what its triggers on DELETE ({triggers}) change in it"
         what_to_do = "Turn track_counts on"
+    elif changes == Changes(inserted=0, updated=0, deleted=deleted):
+        return
     else:
         problem = (
             f"deleting {counted(deleted, 'row', 'rows')} of the day led to {changes.inserted} inserted, "
-            f"{changes.updated} updated and {changes.deleted} deleted in this table: a trigger on DELETE "
-            f"({triggers or 'none is seen'}) does something else than to let rows go"
+            f"{changes.updated} updated and {changes.deleted} deleted in this table, or to the attempt: a trigger on "
+            f"DELETE ({triggers or 'none is seen'}) does something else than to let rows go"
         )
         what_to_do = "Let it do nothing where application_name is event_archive, or disable it"
     raise RefusedError(f"{table.dataset.table}, {day}: {problem}. Rolled back: nothing was deleted. {what_to_do}.")
@@ -225,10 +226,13 @@ def _left(connection: Connection, table: Table, day: date, readback: Readback) -
         kept = one(connection, query)[0]
     if kept:
         logger.warning(
-            "%s, %s: %s although the file holds them: a trigger of the table keeps them from being deleted.",
+            "%s, %s: %s although the file holds them: %s.",
             table.dataset.table,
             day,
             counted(kept, "row stays", "rows stay"),
+            "a trigger of the table keeps them from being deleted"
+            if dependents.delete_triggers(connection, table.oid)
+            else "the DELETE did not find them. Report it as a bug",
         )
     if left > kept:
         _warn_of_left(table, day, left - kept)

@@ -12,7 +12,7 @@ from event_archive.domain.progress import Progress
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.loading import copy_file, number_rows
 from event_archive.operations.readback import Readback
-from event_archive.postgres.session import Connection
+from event_archive.postgres.session import Connection, own_search_path
 
 VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
 """The temporary table that holds the text, its rows numbered as those of ``READBACK``."""
@@ -28,10 +28,11 @@ def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: 
     """
     create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(
         VERBATIM,
-        sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in readback.columns),
+        sql.SQL(", ").join(sql.SQL("{} pg_catalog.text").format(sql.Identifier(name)) for name in readback.columns),
     )
-    connection.execute(create)
-    number_rows(connection, VERBATIM, readback.line)
+    with own_search_path(connection):
+        connection.execute(create)
+        number_rows(connection, VERBATIM, readback.line)
     with lake.read(file) as blocks:
         rows, hashes = copy_file(
             connection, VERBATIM, readback.columns, blocks, file, progress, phase="reading as text"

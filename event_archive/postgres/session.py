@@ -150,14 +150,14 @@ def _abandon(connection: EngineConnection, raw: Connection) -> None:
 
 
 @contextmanager
-def triggers_at_home(connection: Connection) -> Iterator[None]:
-    """Lets the functions of triggers, deferred ones too, find what they name without a schema, as anybody's write does.
+def own_search_path(connection: Connection) -> Iterator[None]:
+    """Lets functions of the database's owner find what they name without a schema, as any other session would.
 
-    The block's own statements must name everything with its schema, operators and types included.
+    Those are the functions of triggers, event triggers and domains. The block's own statements must name everything
+    with its schema, operators and types included. After an error the transaction or savepoint has to be rolled back.
     """
     connection.execute("SET LOCAL search_path TO DEFAULT")
     yield
-    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     connection.execute(_PIN_SEARCH_PATH)
 
 

@@ -12,12 +12,21 @@ import psycopg
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.errors import IntegrityError, OtherSourceError
+from event_archive.domain.source import Claim, Source
+from event_archive.errors import (
+    ConfigurationError,
+    IntegrityError,
+    OtherSourceError,
+    RefusedError,
+    UnreachableError,
+)
 from event_archive.lake.protocol import Lake
+from event_archive.operations import claim as claiming
 from event_archive.operations.adopt import adopt_day
-from event_archive.operations.claim import adopt_source, marker_path, read_claim
+from event_archive.operations.claim import adopt_source, marker_path, owner, read_claim
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
+from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, _database
 
@@ -171,6 +180,78 @@ def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
     pipeline.add(2)
     with pytest.raises(OtherSourceError, match="no standby"):
         pipeline.archive(export_postgres=clone.postgres)
+
+
+def test_a_standby_of_a_clone_is_no_replica(pipeline: Pipeline):
+    """It is in recovery and has the system's identifier; what tells it is its timeline."""
+    pipeline.add(2)
+    mine = identity_of(pipeline)
+    assert (mine.timeline, mine.is_standby) == (1, False)
+    with pytest.MonkeyPatch.context() as patched:
+        later = replace(mine, timeline=2, is_standby=True, started="another time")
+        answers = iter([mine, mine, later])
+        patched.setattr(claiming, "identity", lambda _connection: next(answers))
+        with pytest.raises(OtherSourceError, match="no standby of"):
+            pipeline.archive(export_postgres=pipeline.of().postgres)
+
+
+def identity_of(pipeline: Pipeline) -> Identity:
+    with pipeline.postgres.transaction("test") as connection:
+        return identity(connection)
+
+
+def test_a_standby_is_no_primary(pipeline: Pipeline, standby: Server):
+    pipeline.add(2)
+    pipeline.archive()
+    until = time.monotonic() + 30
+    there = Pipeline(Database(standby, pipeline.database.name), pipeline.lake, records=pipeline.records)
+    while True:
+        try:
+            found = identity_of(there)
+            break
+        except (UnreachableError, RefusedError):
+            assert time.monotonic() < until, "the standby does not follow"
+            time.sleep(0.1)
+    assert found == replace(identity_of(pipeline), is_standby=True, started=found.started)
+    for action in (there.purge, lambda: adopt_source(there.site)):
+        with pytest.raises((ConfigurationError, RefusedError), match="PG_CONNECTION_STRING must name the primary"):
+            action()
+    assert owner(there.site) == read_claim(pipeline.dataset, pipeline.lake)
+
+
+def test_prefixes_that_begin_alike_are_two_places(pipeline: Pipeline, elsewhere: Pipeline):
+    europe = Pipeline(elsewhere.database, pipeline.lake, replace(pipeline.dataset, file_prefix="events_eu"))
+    europe.add(2)
+    europe.archive()
+    pipeline.add(2)
+    assert pipeline.run().deleted == 2
+    assert adopt_source(pipeline.site).former == ()
+
+
+def test_what_the_owner_did_not_tell_is_learnt_from_the_first_who_does():
+    unknown = Claim(Source("", "shop", "public.t", "at"), 1)
+    learnt = unknown.admitting(Source("111", "shop", "public.t", "at"), 1, place="here")
+    assert learnt.source.system == "111"
+    with pytest.raises(OtherSourceError):
+        learnt.admitting(Source("222", "shop", "public.t", "at"), 1, place="here")
+
+
+def test_files_from_before_make_nobody_else_an_owner():
+    mine = Source("111", "shop", "public.t", "at")
+    before = Source("", "", "public.t", "")
+    adopted = Claim(mine, 1).adopted_by(mine, 1, [before])
+    assert adopted.former == ()
+    assert not adopted.holds(Source("222", "staging", "public.t", "at"))
+    assert adopted.holds(before)
+
+
+def test_a_marker_of_a_later_version_is_left_alone(pipeline: Pipeline):
+    with pipeline.lake.write(marker_path(pipeline.dataset), replaces=None) as upload:
+        upload.write(b'{"version": 2}')
+        upload.commit({})
+    pipeline.add(1)
+    with pytest.raises(IntegrityError, match=r"version 2, this program knows 1.*update this one"):
+        pipeline.archive()
 
 
 def test_a_folder_from_before_markers_is_claimed_by_the_first_run(

@@ -18,12 +18,11 @@ logger = logging.getLogger(__name__)
 _TABLE_OF_YOUR_OWN = "Restore it into a table of your own making, with text for the columns in question: --table NAME."
 
 
-def require_restorable(connection: Connection, readback: Readback, file: StoredFile) -> None:
-    """Refuses a file that does not fit the target: by its values, by its key, or by other rows that stand there.
+def require_parsed(connection: Connection, readback: Readback, file: StoredFile) -> None:
+    """Refuses a file that does not fit the target by its values or its key. The target itself is not looked at.
 
     Raises:
         RefusedError: values do not parse as the target's types, or rows have no key.
-        IntegrityError: a row of the same key but with other values stands in the target.
     """
     target = readback.table.dataset.table
     if readback.as_text:
@@ -46,6 +45,15 @@ def require_restorable(connection: Connection, readback: Readback, file: StoredF
             f"{file.path}: {counted(keyless, 'row of it has', 'rows of it have')} no {named}, the key of {target}. "
             "Restore it into a table of your own making, with a key that all rows have: --table NAME."
         )
+
+
+def require_no_other_rows(connection: Connection, readback: Readback, file: StoredFile) -> None:
+    """Refuses a target in which rows with other values stand under keys of the file.
+
+    Raises:
+        IntegrityError: there are such rows.
+    """
+    target = readback.table.dataset.table
     differing = one(
         connection,
         sql.SQL("SELECT count(*) FROM {}, {} WHERE {} AND NOT ({})").format(

@@ -23,13 +23,18 @@ from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.claim import source_of, source_to_read
 from event_archive.operations.loading import load
 from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hash
-from event_archive.operations.restore.checks import report_losses, require_one_row_a_key, require_restorable
+from event_archive.operations.restore.checks import (
+    report_losses,
+    require_no_other_rows,
+    require_one_row_a_key,
+    require_parsed,
+)
 from event_archive.operations.restore.losses import losses
 from event_archive.operations.restore.sequences import move_on
 from event_archive.operations.restore.target import ADVICE, open_target, widened
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.server import identity
-from event_archive.postgres.session import Connection, one, triggers_at_home
+from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
 from event_archive.table.shape import require_unchanged
@@ -116,13 +121,15 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         readback = load(connection, table, lake, file, progress)
         if manifest:
             manifest.require(file, readback.manifest)
-        require_unchanged(connection, table, "fill")
-        readback = widened(connection, dataset, readback, file)
-        require_restorable(connection, readback, file)
-        require_one_row_a_key(connection, dataset, readback, file)
+        require_parsed(connection, readback, file)
         written_as_today = manifest and manifest.types and manifest.types == types_hash(table, readback.columns)
         lost = {} if written_as_today else losses(connection, readback, lake, file, progress)
         report_losses(target, lost, file, by_us=manifest is not None)
+        # The file has been read, twice where need be: from here on the target is locked.
+        require_unchanged(connection, table, "fill")
+        readback = widened(connection, dataset, readback, file)
+        require_no_other_rows(connection, readback, file)
+        require_one_row_a_key(connection, dataset, readback, file)
         progress.begin("restoring")
         restored = _insert(connection, readback, file)
         setval = move_on(connection, readback)
@@ -157,8 +164,9 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
         rows=table.rows,
         same_key=readback.equal_keys(table.key),
     )
-    with triggers_at_home(connection):
+    with own_search_path(connection):
         restored = connection.execute(query).rowcount
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     standing = one(
         connection,
         sql.SQL("SELECT count(*) FROM {}, {} WHERE {}").format(table.rows, readback.current, readback.identical),

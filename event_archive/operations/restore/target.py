@@ -13,7 +13,7 @@ from event_archive.postgres.catalogue.dependents import shares_rows
 from event_archive.postgres.catalogue.relations import Column, comment_on, relation
 from event_archive.postgres.catalogue.sequences import sequences_behind
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection
+from event_archive.postgres.session import Connection, own_search_path
 from event_archive.table.locks import lock_table
 from event_archive.table.shape import Table, glance
 
@@ -86,7 +86,9 @@ def open_target(connection: Connection, dataset: Dataset, target: TableName) -> 
             )
         lock_table(connection, target)
         if relation(connection, target.schema, target.name) is None:
-            _create(connection, glance(connection, dataset, "look"), target)
+            source_shape = glance(connection, dataset, "look")
+            with own_search_path(connection):
+                _create(connection, source_shape, target)
     return glance(connection, replace(dataset, table=target), "fill")
 
 

@@ -11,6 +11,13 @@ FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relna
 WHERE nspname = %s AND relname = %s
 """
 _MAY_USE_SCHEMA = "SELECT pg_catalog.has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
+_SCHEMAS_OF_TYPES = """
+SELECT DISTINCT s.nspname::text
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+JOIN pg_catalog.pg_attribute AS a ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+JOIN pg_catalog.pg_type AS t ON t.oid = atttypid JOIN pg_catalog.pg_namespace AS s ON s.oid = typnamespace
+WHERE n.nspname = %s AND relname = %s ORDER BY 1
+"""
 _MAY_MAKE_TEMPORARY = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')"
 _GRANTEES = """
 SELECT DISTINCT rolname FROM pg_catalog.pg_class AS c
@@ -46,6 +53,11 @@ def may_use_schema(connection: Connection, schema: str) -> bool:
     """Whether this role has USAGE on a schema; one that does not exist has none to lack."""
     row = connection.execute(_MAY_USE_SCHEMA, (schema,)).fetchone()
     return bool(row[0]) if row else True
+
+
+def schemas_of_types(connection: Connection, schema: str, table: str) -> list[str]:
+    """The schemas in which the types of a table's columns lie."""
+    return [name for (name,) in connection.execute(_SCHEMAS_OF_TYPES, (schema, table)).fetchall()]
 
 
 def may_make_temporary_tables(connection: Connection) -> bool:

@@ -23,11 +23,14 @@ SELECT pg_catalog.pg_wal_lsn_diff(%s, pg_catalog.pg_last_wal_replay_lsn())::floa
 
 _SYSTEM = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 # The first eight hexadecimal digits of a WAL file's name are its timeline; the control file knows a new one only from
-# the first checkpoint on.
+# the first checkpoint on. On a standby the receiver knows it at once, but tells privileged roles alone.
 _IDENTITY = """
 SELECT pg_catalog.current_database()::text,
-       CASE WHEN pg_catalog.pg_is_in_recovery() THEN '00000000'
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL
        ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,
+       greatest((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver), (SELECT timeline_id
+         FROM pg_catalog.pg_control_checkpoint())),
+       pg_catalog.pg_is_in_recovery(),
        pg_catalog.pg_postmaster_start_time()::text
 """
 
@@ -40,13 +43,15 @@ class Identity:
         system: the system identifier: made by initdb, shared by standbys and by copies of the files; empty where the
             server does not tell.
         database: its name.
-        timeline: of a primary; a promotion or a restore from a backup begins a new one. 0 on a standby.
+        timeline: a promotion or a restore from a backup begins a new one. A standby may know of it late.
+        is_standby: whether it replays another server's WAL.
         started: when the server process began.
     """
 
     system: str
     database: str
     timeline: int
+    is_standby: bool
     started: str
 
 
@@ -70,8 +75,8 @@ def identity(connection: Connection) -> Identity:
             system = str(one(connection, _SYSTEM)[0])
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction):
         system = ""
-    database, timeline, started = one(connection, _IDENTITY)
-    return Identity(system, database, int(timeline, 16), started)
+    database, written, received, is_standby, started = one(connection, _IDENTITY)
+    return Identity(system, database, int(written, 16) if written else received, is_standby, started)
 
 
 def setting_of_new_sessions(connection: Connection, name: str) -> str:
