@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from event_archive.cli.arguments import check_range, load_settings, range_options, within
-from event_archive.errors import OtherSourceError
+from event_archive.errors import IntegrityError, OtherSourceError
 
 if TYPE_CHECKING:
     from event_archive.domain.dataset import Dataset
@@ -70,7 +70,7 @@ def list_days(first: date | None, last: date | None) -> None:
     found = estimate(dataset, [day.day for day in to_do], postgres)
     show = _show_json if settings.log_as_json else _show_table
     rows_to_do = sum(day.rows or 0 for day in to_do)
-    show(listed, left, found.bytes_of(rows_to_do), found.seconds_of(rows_to_do))
+    show(listed, left, found.bytes_of(rows_to_do), found.seconds_of(rows_to_do), whose)
     if not settings.log_as_json:
         last_aged = dataset.retention.last_aged_day(now)
         click.echo(f"{dataset.table}: days up to {last_aged} are aged at {now:%Y-%m-%d %H:%M} UTC.")
@@ -86,7 +86,7 @@ def _other_owner(site: "Site") -> str:
 
     try:
         owner(site)
-    except OtherSourceError as error:
+    except (OtherSourceError, IntegrityError) as error:
         return str(error)
     return ""
 
@@ -111,7 +111,7 @@ def _state(
     return "archived" if day in files else "aged"
 
 
-def _show_json(listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float) -> None:
+def _show_json(listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float, whose: str) -> None:
     from event_archive.domain.manifest import stored_rows
     from event_archive.observability.json_lines import write_line
 
@@ -125,6 +125,7 @@ def _show_json(listed: list[_ListedDay], left: int, left_bytes: int, left_second
         )
     write_line(
         "done",
+        error=whose or None,
         days=len(listed),
         rows=left,
         lake_rows=sum(stored_rows(day.file) or 0 for day in listed if day.file),
@@ -134,7 +135,7 @@ def _show_json(listed: list[_ListedDay], left: int, left_bytes: int, left_second
     )
 
 
-def _show_table(listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float) -> None:
+def _show_table(listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float, _whose: str) -> None:
     from event_archive.domain.manifest import stored_rows
     from event_archive.domain.wording import counted, duration, size
 

@@ -40,7 +40,7 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None) -> Non
     """Reads files back and compares them with their manifest: all files, those of a range, or of the days named."""
     check_range(days, first, last)
     from event_archive.config.services import lake, primary
-    from event_archive.operations.claim import files_of, read_claim
+    from event_archive.operations.claim import claim_to_read, files_of
     from event_archive.operations.verify import verify_day
     from event_archive.table.shape import shape_if_any
 
@@ -49,7 +49,7 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None) -> Non
     with lake(settings) as opened:
         wanted = days or _days_with_file(dataset, opened, first, last)
         table = shape_if_any(dataset, primary(settings))
-        if not settings.log_as_json and (claim := read_claim(dataset, opened)):
+        if not settings.log_as_json and (claim := claim_to_read(dataset, opened)):
             click.echo(f"{files_of(dataset)} belongs to {claim.source}.")
 
         def verified(day: date) -> Found:

@@ -37,6 +37,7 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
     from event_archive.config.services import lake, primary, replica
     from event_archive.domain.days import now_utc
     from event_archive.observability.announcement import announced
+    from event_archive.operations.claim import claim_first, owner
     from event_archive.operations.site import Site
 
     started, settings = time.monotonic(), load_settings(log_is_output=True)
@@ -46,13 +47,18 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
         dagster_home()
         with lake(settings) as opened:
             site = Site(settings.dataset, primary(settings), opened)
-            _show_plan(settings, site, _planned(site, days, first, last))
+            planned = _planned(site, days, first, last)
+            owner(site)
+            _show_plan(settings, site, planned)
         return
     with announced(settings, stop.requested) as totals, lake(settings) as opened:
         # What is wrong with it is to be known in a night without days, too.
         dagster_home()
         site = Site(settings.dataset, primary(settings), opened, replica(settings))
         planned = _planned(site, days, first, last)
+        if planned:
+            # Before the first day: a run that may do none is told so once, and leaves nothing behind.
+            claim_first(site)
         complete = not (days or first or last)
         _run(settings, site, planned, totals, started, complete=complete, dry_run=dry_run or settings.dry_run)
     if totals.failures:
@@ -96,7 +102,8 @@ def _run(
 
     display = _display(settings)
     if not planned:
-        remark = "Nothing to do: no aged day has rows."
+        where = "" if complete else " in this range"
+        remark = f"Nothing to do: no aged day{where} has rows."
         display.run_ends(totals, time.monotonic() - started, outcome="done", remark=remark)
         return
     rows = rows_if_counted(site.dataset, planned, site.postgres) if display.counts_beforehand else {}

@@ -11,9 +11,16 @@ from psycopg import sql
 from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
+from event_archive.operations.claim import require_copy
 from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema, schemas_of_types
 from event_archive.postgres.catalogue.relations import relation
-from event_archive.postgres.catalogue.server import is_standby, lag_behind, setting_of_new_sessions, written_wal
+from event_archive.postgres.catalogue.server import (
+    identity,
+    is_standby,
+    lag_behind,
+    setting_of_new_sessions,
+    written_wal,
+)
 from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import HOLD_TABLE
@@ -139,8 +146,9 @@ def replica(patient: Patient) -> Iterator[Finding]:
         return
     with reading(services.primary(settings), "doctor") as connection:
         shape = reflect(connection, settings.dataset)
-        written = written_wal(connection)
+        written, original = written_wal(connection), identity(connection)
     with reading(database, "EXPORT_PG_CONNECTION_STRING") as connection:
+        require_copy(original, identity(connection))
         yield _replica(connection, shape.columns == reflect(connection, settings.dataset).columns, written)
 
 
@@ -156,7 +164,7 @@ def _replica(connection: Connection, same_shape: bool, written: str | None) -> F
         return Finding(
             "replica",
             "warning",
-            "EXPORT_PG_CONNECTION_STRING names a server that is no standby",
+            "EXPORT_PG_CONNECTION_STRING names the primary itself",
             "Let it name a standby, or unset it: the primary serves exports then.",
         )
     lag = lag_behind(connection, written)

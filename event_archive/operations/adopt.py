@@ -55,6 +55,11 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
             raise IntegrityError(
                 f"{found}. It cannot be adopted: put the right file back, or move this one elsewhere."
             ) from error
+    if lacking := [name for name in table.key if name not in readback.columns]:
+        raise IntegrityError(
+            f"{path}: its header lacks the key: {', '.join(lacking)}. It cannot be adopted: without the key its rows "
+            "cannot be compared, nor restored. Add it to the file, or move the file elsewhere."
+        )
     manifest = readback.manifest.of(claimed.source, day)
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
         progress.begin("adopting", total_bytes=file.size_bytes)

@@ -10,15 +10,17 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 
-from event_archive.domain.dataset import Dataset
+from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Claim, Source
+from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, FileChangedError, IntegrityError, OtherSourceError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.postgres.session import Connection
 from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.table.holds import keep_holds
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,16 @@ def claim(site: Site, connection: Connection) -> Claim:
     return site.claims[asking]
 
 
+def claim_first(site: Site) -> Claim:
+    """As ``claim``, in a transaction of its own: before a run of many days.
+
+    Raises:
+        OtherSourceError, IntegrityError, RefusedError, UnreachableError, BusyError: as for ``claim``.
+    """
+    with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as connection:
+        return claim(site, connection)
+
+
 def claim_from_replica(site: Site, connection: Connection) -> Claim:
     """As ``claim``, where rows are read from a replica; the primary claims.
 
@@ -73,7 +85,16 @@ def claim_from_replica(site: Site, connection: Connection) -> Claim:
     """
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as primary:
         claimed, original = claim(site, primary), identity(primary)
-    copy = identity(connection)
+    require_copy(original, identity(connection))
+    return claimed
+
+
+def require_copy(original: Identity, copy: Identity) -> None:
+    """Sees that a server holds the primary's rows, if perhaps late.
+
+    Raises:
+        OtherSourceError: it is no standby of the primary, nor the primary itself.
+    """
     same_rows = (copy.system, copy.database) == (original.system, original.database)
     follows = copy.is_standby and copy.timeline <= original.timeline
     if not same_rows or not (follows or copy.started == original.started):
@@ -82,7 +103,6 @@ def claim_from_replica(site: Site, connection: Connection) -> Claim:
             "which PG_CONNECTION_STRING names. Nothing was written or deleted. Let it name a streaming replica of that "
             "server, or unset it: the primary serves exports then."
         )
-    return claimed
 
 
 def owner(site: Site) -> Claim | None:
@@ -103,6 +123,15 @@ def owner(site: Site) -> Claim | None:
     return found
 
 
+def claim_to_read(dataset: Dataset, lake: Lake) -> Claim | None:
+    """As ``read_claim``, for those who only read: a marker that cannot be read is a warning, and counts as none."""
+    try:
+        return read_claim(dataset, lake)
+    except IntegrityError as error:
+        logger.warning("%s", error)
+        return None
+
+
 def source_to_read(dataset: Dataset, day: date, manifest: Manifest, file: StoredFile, lake: Lake) -> Source:
     """Whose rows a file holds, for those who only read: they need not be the owner.
 
@@ -110,7 +139,7 @@ def source_to_read(dataset: Dataset, day: date, manifest: Manifest, file: Stored
         IntegrityError: it is the file of another day, or of another table, or does not belong to the owner here.
         RefusedError, UnreachableError: as the lake says.
     """
-    claimed = read_claim(dataset, lake)
+    claimed = claim_to_read(dataset, lake)
     if claimed and claimed.source.table == str(dataset.table):
         manifest.require_own(file, day, claimed)
     else:
@@ -124,7 +153,9 @@ def source_to_read(dataset: Dataset, day: date, manifest: Manifest, file: Stored
 
 
 def adopt_source(site: Site) -> Claim:
-    """Makes this table of this database the owner of the files, whoever it was before.
+    """Makes this table of this database the owner of the files, whoever it was before; holds on its days stay.
+
+    Where nobody has claimed the files, whatever source they name counts as a former one; else those of the marker do.
 
     Raises:
         FileChangedError: somebody else wrote the marker meanwhile.
@@ -134,11 +165,16 @@ def adopt_source(site: Site) -> Claim:
     dataset, lake = site.dataset, site.lake
     with site.postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
         asking = _primary(connection)
-    source = source_of(asking, dataset)
-    marker = lake.stat(marker_path(dataset))
-    before = _read(lake, marker) or Claim(source, asking.timeline)
-    after = before.adopted_by(source, asking.timeline, _sources_of_files(dataset, lake))
-    if after != before or marker is None:
+        source = source_of(asking, dataset)
+        marker = lake.stat(marker_path(dataset))
+        before = claim_to_read(dataset, lake)
+        others = () if before else _sources_of_files(dataset, lake)
+        after = (before or Claim(source, asking.timeline)).adopted_by(source, asking.timeline, others)
+        for table in {former.table for former in after.former} - {source.table}:
+            kept = keep_holds(connection, dataset, TableName.parse(table))
+            if kept:
+                logger.info("%s: %s of %s hold here too", dataset.table, counted(kept, "held day", "held days"), table)
+    if after != before:
         _write(dataset, lake, after, replaces=marker)
     return after
 
@@ -248,7 +284,8 @@ def _read(lake: Lake, marker: StoredFile | None) -> Claim | None:
     except ValueError as error:
         raise IntegrityError(
             f"{marker.path}: it says whose files lie here, and it cannot be read ({error}). Nothing was written or "
-            "deleted. Put the right one back, or remove it: then the next run claims the files anew."
+            "deleted. Put the right one back; or, where the files are this table's, accept it as their owner: "
+            "event-archive adopt --source."
         ) from None
 
 

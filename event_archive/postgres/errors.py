@@ -44,6 +44,8 @@ _POOLER = (
 _DATA_EXCEPTION, _BAD_COPY_FORMAT = "22", "22P04"
 _RAISED_BY_A_FUNCTION = ("P0", "38")
 """Classes of PL/pgSQL's errors and of those that functions in other languages raise."""
+_NOT_OF_A_FUNCTION = ("08", "40", "53", "55", "57", "XX")
+"""Classes of errors that a statement of our own gets with a context: of a lock, the connection, the server."""
 # The functions of PostgreSQL's own languages that raise what a function's author wrote, under any SQLSTATE.
 _RAISING = ("exec_stmt_raise", "PLy_output", "PLy_elog_impl", "do_util_elog", "pltcl_elog")
 _BUSY = {
@@ -73,6 +75,9 @@ def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callabl
     lost = code[:2] in ("", "08") or code.startswith("57P") or code == _TOO_MANY_CONNECTIONS
     if isinstance(error, psycopg.OperationalError) and lost and code != _PROTOCOL_VIOLATION:
         return UnreachableError(f"{message}. {advice.lost}")
+    if in_a_function(error):
+        # What a function wanted is its author's business: our advice would accuse the wrong party.
+        return RefusedError(f"{message}. {advice.outcome} Look at that function, or into PostgreSQL's log.")
     remedies = {"42501": advice.privileges, "25006": _READ_ONLY, _PROTOCOL_VIOLATION: _POOLER, **advice.by_code}
     return RefusedError(f"{message}. {advice.outcome} {remedies.get(code, '')}".rstrip())
 
@@ -80,17 +85,16 @@ def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callabl
 def without_values(error: psycopg.Error) -> str:
     """What PostgreSQL says, its hint included, but for what may repeat a row's values.
 
-    Those are DETAIL and CONTEXT always, and the message itself where it is about a value (class 22), quotes a statement
-    that a function composed, or was written by a function's author or an extension. What happened is then told by the
-    SQLSTATE's name.
+    Those are DETAIL and CONTEXT always, and the message itself where it is about a value (class 22) or comes out of a
+    function, which may have made any value a name. What happened is then told by the SQLSTATE's name.
     """
     diag, code = error.diag, error.sqlstate or ""
     if not code:
         return " ".join(str(error).split()).rstrip(".")
     if diag.source_function in _RAISING or code.startswith(_RAISED_BY_A_FUNCTION):
         return f"a function raised an exception{_function(diag.context or '')}"
-    if diag.internal_query:
-        return f"{_condition(error)} in a statement of a function{_function(diag.context or '')}"
+    if in_a_function(error):
+        return f"{_condition(error)} in a function{_function(diag.context or '')}"
     if code == _INTERNAL_ERROR:
         return f"{_condition(error)} in {diag.source_function} ({diag.source_file})"
     names = {
@@ -108,12 +112,25 @@ def without_values(error: psycopg.Error) -> str:
     return f"{words}. {diag.message_hint.rstrip('.')}" if diag.message_hint else words
 
 
+def in_a_function(error: psycopg.Error) -> bool:
+    """Whether an error comes out of a function: a trigger's, a check's, one that computes a column.
+
+    Of what this program sends, nothing else but a COPY gives an error a context, and waits and the end of a session. A
+    value that does not parse may have one of its own, as JSON has.
+    """
+    context, code = error.diag.context or "", error.sqlstate or ""
+    ours = not context or context.startswith("COPY ") or code.startswith(_NOT_OF_A_FUNCTION)
+    if code.startswith(_DATA_EXCEPTION):
+        ours = not _function(context)
+    return bool(error.diag.internal_query) or not ours
+
+
 def _condition(error: psycopg.Error) -> str:
     """The name of an error's SQLSTATE in words: ``invalid text representation``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
 
 
 def _function(context: str) -> str:
-    """The function that raised an error and the line in it, as the first line of the context names them."""
-    found = re.match(r'PL/pgSQL function ([^\s(]+(\([^()\n\'"]*\))?) line (\d+) at ', context)
+    """The function that raised an error and the line in it, as the context names them."""
+    found = re.search(r'^PL/pgSQL function ([^\s(]+(\([^()\n\'"]*\))?) line (\d+) at ', context, re.MULTILINE)
     return f": {found[1]}, line {found[3]}" if found else ""

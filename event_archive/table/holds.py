@@ -175,6 +175,24 @@ def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
         return [Hold(*row) for row in rows]
 
 
+def keep_holds(connection: Connection, dataset: Dataset, former: TableName) -> int:
+    """Holds the days that are held for a table that this one was before; returns how many were not held yet."""
+    if relation(connection, former.schema, HOLD_TABLE) is None:
+        return 0
+    old = sql.Identifier(former.schema, HOLD_TABLE)
+    held = sql.SQL("FROM {} WHERE table_name = {}").format(old, sql.Literal(str(former)))
+    if connection.execute(sql.SQL("SELECT {} LIMIT 1").format(held)).fetchone() is None:
+        return 0
+    if not _exist(connection, dataset):
+        _create(connection, dataset)
+    return connection.execute(
+        sql.SQL(
+            "INSERT INTO {} (table_name, day, reason, held_since, held_by) "
+            "SELECT {}, day, reason, held_since, held_by {} ON CONFLICT DO NOTHING"
+        ).format(_table(dataset), sql.Literal(str(dataset.table)), held)
+    ).rowcount
+
+
 def _advice(dataset: Dataset) -> Advice:
     return Advice(
         outcome="Nothing is held or released by this.",

@@ -454,6 +454,33 @@ def test_a_table_of_any_name_is_archived(
     assert local_installation.count() == 1
 
 
+def test_a_run_of_another_table_leaves_nothing_in_the_owners_folder(
+    local_installation: Installation, command: Commands
+):
+    local_installation.add(2)
+    assert command("run", "--dry-run").code == 0
+    local_installation.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
+    local_installation.database.execute('INSERT INTO "Event2" SELECT * FROM "Event"')
+    folder = local_installation.dataset.folder
+    before = [(file.path, file.etag) for file in local_installation.lake.list(folder)]
+    stranger = {"EVENT_TABLE": 'public."Event2"', "EVENT_FILE_PREFIX": "events"}
+    for arguments in (["run"], ["run", KEYS[0]], ["run", "--plan"], ["run", "--dry-run"], ["adopt", KEYS[0]]):
+        done = command(*arguments, **stranger)
+        assert (done.code, "belongs to" in done.said) == (2, True), done.said
+    assert [(file.path, file.etag) for file in local_installation.lake.list(folder)] == before
+    assert "belongs to" in command("days", **stranger).lines[-1]["error"]
+    assert command("doctor", "--json", **stranger).code == 1
+    assert command("adopt", "--source", **stranger).lines == [
+        {
+            "outcome": "adopted",
+            "files": f"{folder}/events_*.csv",
+            "source": command("verify", **stranger).lines[0]["source"].replace('"Event"', '"Event2"'),
+            "former": [command("verify", **stranger).lines[0]["source"]],
+        }
+    ]
+    assert command("run", **stranger).end["deleted"] == 2
+
+
 def test_other_names_and_another_retention(local_installation: Installation, command: Commands):
     day = TODAY - 40 * ONE_DAY
     local_installation.add(1, day=day)

@@ -48,17 +48,26 @@ FAILING_DELETES = {
     ),
     "a trigger that raises it at the commit": (trigger(f"{RAISE};", when="deferred"), RAISED.format("P0001")),
     "a value that is no number": (
-        trigger("PERFORM OLD.event_id::int;"), "invalid text representation [SQLSTATE 22P02]"
+        trigger("PERFORM OLD.event_id::int;"), "invalid text representation in a function: keep(), line 5"
     ),
     "a row that is none": (
         trigger(f"SELECT 1 INTO STRICT found FROM \"Event\" WHERE event_id = OLD.event_id || '{MARKER}';"),
         RAISED.format("P0002"),
     ),
     "a check that fails": (
-        trigger("INSERT INTO audit VALUES (OLD.event_id, 't', 1);"), 'violates check constraint "audit_kind_check"'
+        trigger("INSERT INTO audit VALUES (OLD.event_id, 't', 1);"), "check violation in a function"
     ),
     "a statement that a function composed": (
-        trigger("EXECUTE 'SELECT \"' || OLD.event_id || '\"';"), "undefined column in a statement of a function"
+        trigger("EXECUTE 'SELECT \"' || OLD.event_id || '\"';"), "undefined column in a function"
+    ),
+    "a sequence of that name": (trigger("PERFORM nextval(OLD.event_id);"), "in a function: keep(), line 5"),
+    "a setting of that name": (
+        trigger("PERFORM set_config(OLD.event_id, 'x', true);"), "in a function: keep(), line 5"
+    ),
+    "a table of that name": (trigger("PERFORM OLD.event_id::regclass;"), "in a function: keep(), line 5"),
+    "a file of that name": (trigger("PERFORM pg_read_file(OLD.event_id);"), "in a function: keep(), line 5"),
+    "a statement composed to drop it": (
+        trigger("EXECUTE format('DROP TABLE %I', OLD.event_id);"), "in a function: keep()"
     ),
     "a key that is referenced": (
         f"""CREATE TABLE note (event text CONSTRAINT told REFERENCES "Event" (event_id));

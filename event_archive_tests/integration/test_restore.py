@@ -109,6 +109,16 @@ def test_several_days_share_one_table(pipeline: Pipeline, restore: Callable[...,
     assert sum(restore(day=day).restored for day in found) == 6
 
 
+def test_rows_do_not_get_another_time_where_the_time_column_was_renamed(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute('ALTER TABLE "Event" RENAME created_at TO made_at')
+    for time_column in ("created_at", "made_at"):
+        with pytest.raises(RefusedError, match="has no column created_at any more, which says when each row was"):
+            restore_day(pipeline.of(time_column=time_column).site, DAY, pipeline.dataset.table)
+    assert pipeline.count() == 0
+
+
 def test_a_row_that_stands_is_never_changed(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
     pipeline.add(4)
     pipeline.run()

@@ -235,6 +235,12 @@ def test_what_was_adopted_is_not_purged_by_before_it_was_archived_again(simple: 
     assert simple.run().deleted == 1
 
 
+def test_a_file_without_the_key_is_not_adopted(simple: Pipeline):
+    simple.put(b"event_id,created_at\na,2024-03-01 00:00:00\n")
+    with pytest.raises(IntegrityError, match="its header lacks the key: id. It cannot be adopted"):
+        adopt_day(simple.site, DAY)
+
+
 def test_there_must_be_a_file_to_adopt(pipeline: Pipeline):
     with pytest.raises(RefusedError, match="no file to adopt"):
         adopt_day(pipeline.site, DAY)

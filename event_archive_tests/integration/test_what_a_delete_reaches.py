@@ -382,7 +382,8 @@ def test_without_counters_a_trigger_that_deletes_other_rows_is_refused_too(pipel
     """Nothing is deleted by the DELETE itself, so that the counters that stand at zero would seem to agree."""
     pipeline.add(2)
     pipeline.add(3, day=DAY + timedelta(days=1), prefix="unproven")
-    body = "IF pg_trigger_depth() > 1 THEN RETURN OLD; END IF; DELETE FROM \"Event\" WHERE event_id LIKE 'unproven%'; RETURN NULL;"
+    body = """IF pg_trigger_depth() > 1 THEN RETURN OLD; END IF;
+        DELETE FROM "Event" WHERE event_id LIKE 'unproven%'; RETURN NULL;"""
     pipeline.database.execute(TRIGGER.format(when="BEFORE", body=body))
     pipeline.database.execute(f"ALTER DATABASE {pipeline.database.name} SET track_counts = off")
     pipeline.archive()

@@ -27,6 +27,7 @@ from event_archive.operations.claim import adopt_source, marker_path, owner, rea
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.server import Identity, identity
+from event_archive.table.holds import hold, holds
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, _database
 
@@ -303,6 +304,48 @@ def test_a_renamed_table_is_accepted_once(pipeline: Pipeline):
     assert verify_day(renamed.dataset, DAY, table=None, lake=renamed.lake).problems == ()
     pipeline.database.execute('CREATE TABLE "Event" (LIKE "Event2" INCLUDING ALL)')
     refused_everywhere(pipeline, r'belongs to public\."Event2"')
+
+
+def test_a_held_day_stays_held_where_the_table_is_renamed(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.archive()
+    hold(pipeline.dataset, DAY, DAY, "case 17", pipeline.postgres)
+    pipeline.database.execute(
+        'CREATE SCHEMA app; ALTER TABLE "Event" SET SCHEMA app; ALTER TABLE app."Event" RENAME TO e'
+    )
+    renamed = pipeline.of(table=TableName("app", "e"))
+    adopt_source(renamed.site)
+    assert renamed.run().outcome == "held"
+    assert [(held.first, held.reason) for held in holds(renamed.dataset, renamed.postgres)] == [(DAY, "case 17")]
+    adopt_source(renamed.site)
+    assert renamed.count() == 2
+
+
+def test_a_marker_that_cannot_be_read_keeps_nobody_from_reading(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.run()
+    marker = pipeline.lake.stat(marker_path(pipeline.dataset))
+    with pipeline.lake.write(marker_path(pipeline.dataset), replaces=marker) as upload:
+        upload.write(b"{")
+        upload.commit({})
+    assert verify_day(pipeline.dataset, DAY, table=None, lake=pipeline.lake).problems == ()
+    assert restore_day(pipeline.site, DAY, pipeline.dataset.table).restored == 2
+    with pytest.raises(IntegrityError, match="adopt --source"):
+        pipeline.archive()
+    adopt_source(pipeline.site)
+    assert pipeline.run().deleted == 2
+
+
+def test_a_file_of_another_source_beside_ours_is_not_adopted_with_them(pipeline: Pipeline, elsewhere: Pipeline):
+    elsewhere = Pipeline(elsewhere.database, pipeline.lake, replace(pipeline.dataset, file_prefix="theirs"))
+    elsewhere.add(2)
+    elsewhere.archive()
+    pipeline.add(1, day=OTHER_DAY)
+    pipeline.archive(OTHER_DAY)
+    file = elsewhere.lake.stat(elsewhere.dataset.path(DAY))
+    assert file is not None
+    pipeline.put(elsewhere.content(), metadata=dict(file.metadata))
+    assert adopt_source(pipeline.site).former == ()
 
 
 def test_files_that_lie_under_the_prefix_of_before_are_noticed(pipeline: Pipeline):

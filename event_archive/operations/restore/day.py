@@ -115,7 +115,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
     with site.postgres.transaction(f"{target}, {day}", advice=ADVICE) as connection:
         here = source_of(identity(connection), dataset)
         if source and not source.is_same(here):
-            logger.warning("%s holds rows of %s; they are restored into a table of %s", path, source, here)
+            logger.warning("%s holds rows of %s; they are restored into %s of %s", path, source, target, here.database)
         lock_day(connection, dataset, day, wait=True)
         table = open_target(connection, dataset, target)
         readback = load(connection, table, lake, file, progress)
@@ -127,7 +127,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         report_losses(target, lost, file, by_us=manifest is not None)
         # The file has been read, twice where need be: from here on the target is locked.
         require_unchanged(connection, table, "fill")
-        readback = widened(connection, dataset, readback, file)
+        readback = widened(connection, dataset, readback, file, (source and source.time_column) or dataset.time_column)
         require_no_other_rows(connection, readback, file)
         require_one_row_a_key(connection, dataset, readback, file)
         progress.begin("restoring")

@@ -121,18 +121,32 @@ def _comment(dataset: Dataset) -> str:
     return f"Made by event-archive to restore {dataset.table} into: a restore may add columns."
 
 
-def widened(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> Readback:
+def widened(
+    connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile, time_column: str
+) -> Readback:
     """Adds the columns that only the file has to a target that a restore made, as text.
 
     Columns that only the target has get their defaults.
 
+    Args:
+        connection: in the transaction of the restore.
+        dataset: what was archived.
+        readback: of the file, into the target's shape.
+        file: the file.
+        time_column: by which the file's rows belong to its day.
+
     Raises:
-        RefusedError: the target lacks columns of the file, and no restore made it.
+        RefusedError: the target lacks the time column, or other columns of the file, and no restore made it.
     """
     table = readback.table
     target = table.dataset.table
     extra = [name for name in readback.columns if name not in table.names]
     named = ", ".join(map(quoted, extra))
+    if time_column in extra and target == dataset.table:
+        raise RefusedError(
+            f"{file.path}: {target} has no column {quoted(time_column)} any more, which says when each row was. "
+            "Nothing was restored: rows would get another time. Restore into another table: --table NAME."
+        )
     if extra and target == dataset.table:
         logger.warning("%s: the table has no column %s any more; it is not restored", target, named)
     elif extra:
