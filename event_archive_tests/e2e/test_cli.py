@@ -171,7 +171,7 @@ def test_days_and_ranges_can_be_named(local_installation: Installation, command:
     assert set(command("run", KEYS[2], KEYS[2], KEYS[1]).days) == {KEYS[2], KEYS[1]}
     assert local_installation.count() == 1
     done = command("run", "--from", KEYS[1])
-    assert (done.code, done.end["message"]) == (0, "Nothing to do: no aged day has rows.")
+    assert (done.code, done.end["message"]) == (0, "Nothing to do: no aged day in this range has rows.")
     assert set(command("run", "--to", KEYS[1]).days) == {KEYS[0]}
 
 
