@@ -20,6 +20,7 @@ from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.progress import Seen
 from event_archive_tests.integration.test_any_content import COLUMNS, TABLE
+from event_archive_tests.integration.test_what_a_delete_reaches import while_reading
 
 CHECKSUM = "SELECT count(*), md5(string_agg(t::text, E'\\n' ORDER BY {key})) FROM {table} AS t"
 
@@ -392,6 +393,37 @@ def test_a_trigger_that_changes_what_is_restored_rolls_the_day_back(
     with pytest.raises(IntegrityError, match="2 rows should stand .* 0 do"):
         restore(in_place=True)
     assert pipeline.count() == 0
+
+
+def test_a_trigger_of_the_target_finds_what_it_names_without_a_schema(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute(
+        f"""CREATE SCHEMA app; CREATE TABLE app.audit (id bigint);
+        CREATE FUNCTION app.note() RETURNS trigger LANGUAGE plpgsql AS
+          'BEGIN INSERT INTO audit VALUES (NEW.id); RETURN NULL; END';
+        CREATE TRIGGER noted AFTER INSERT ON "Event" FOR EACH ROW EXECUTE FUNCTION app.note();
+        ALTER DATABASE {pipeline.database.name} SET search_path = app, public"""
+    )
+    assert restore(in_place=True).restored == 2
+    assert pipeline.database.execute("SELECT count(*) FROM app.audit") == [(2,)]
+
+
+def test_a_target_that_is_altered_while_the_file_is_read_is_noticed(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay], monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.add(2)
+    pipeline.run()
+    migration = 'ALTER TABLE "Event" ADD COLUMN more text'
+    with (
+        while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(migration)),
+        pytest.raises(BusyError, match="the table was altered"),
+    ):
+        restore(in_place=True)
+    assert pipeline.count() == 0
+    assert restore(in_place=True).restored == 2
 
 
 def test_a_file_that_contradicts_its_manifest_is_not_restored(pipeline: Pipeline, restore: Callable[..., RestoredDay]):

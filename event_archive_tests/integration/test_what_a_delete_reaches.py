@@ -114,6 +114,21 @@ def test_a_foreign_key_that_is_switched_off_is_refused(pipeline: Pipeline, how: 
     assert (pipeline.count(), rows_of(pipeline, "child")) == (1, 1)
 
 
+def test_a_foreign_key_that_is_switched_off_for_a_partition_is_refused(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int, at timestamp, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE part PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
+        CREATE TABLE child (id int, at timestamp, FOREIGN KEY (id, at) REFERENCES t);
+        INSERT INTO t VALUES (1, '2024-03-01'); INSERT INTO child TABLE t;""",
+    )
+    of.archive()
+    of.database.execute("ALTER TABLE part DISABLE TRIGGER ALL")
+    with pytest.raises(RefusedError, match=r"Foreign key child_id_at_fkey\w*, .* does not fire"):
+        of.purge()
+    assert (of.count(), rows_of(of, "child")) == (1, 1)
+
+
 # Item 3: what a DELETE must fear arrives during it
 
 
@@ -159,6 +174,25 @@ def before(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> Non
         return original(*args)
 
     monkeypatch.setattr(dependents, "changes", changes)
+
+
+def test_the_last_look_at_the_table_is_not_led_astray_by_a_search_path(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    """Triggers have the database's own path; what follows the DELETE must not: nothing equals anything there."""
+    of = of_table(
+        pipeline,
+        f"""CREATE TABLE t (id int PRIMARY KEY, at timestamp); CREATE TABLE kid (LIKE t INCLUDING ALL);
+        INSERT INTO t VALUES (1, '2024-03-01'); CREATE SCHEMA evil;
+        CREATE FUNCTION evil.no("char", "char") RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
+        CREATE OPERATOR evil.= (LEFTARG = "char", RIGHTARG = "char", FUNCTION = evil.no);
+        ALTER DATABASE {pipeline.database.name} SET search_path = evil, pg_catalog, public""",
+    )
+    of.archive()
+    before(monkeypatch, lambda: of.database.execute("ALTER TABLE public.kid INHERIT public.t"))
+    with pytest.raises(RefusedError, match="inheritance children"):
+        of.purge()
+    assert rows_of(of, "ONLY public.t") == 1
 
 
 def test_a_child_that_begins_to_inherit_keeps_its_rows(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
@@ -353,6 +387,21 @@ def test_a_trigger_that_changes_the_table_rolls_the_day_back(pipeline: Pipeline,
     assert pipeline.count("gone_at IS NULL") == 3
 
 
+def test_a_trigger_that_would_change_the_table_at_the_commit_rolls_the_day_back(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.database.execute(
+        """CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          DELETE FROM "Event" WHERE event_type = 'unproven'; RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER late AFTER DELETE ON "Event" DEFERRABLE INITIALLY DEFERRED
+          FOR EACH ROW EXECUTE FUNCTION f();
+        INSERT INTO "Event" (event_id, event_type, created_at, payload) VALUES ('u', 'unproven', now(), '{}')"""
+    )
+    pipeline.archive()
+    with pytest.raises(RefusedError, match=r"3 deleted .*\(late\).*Rolled back"):
+        pipeline.purge()
+    assert pipeline.count() == 3
+
+
 def test_a_trigger_that_keeps_rows_as_they_are_is_warned_of(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
     pipeline.add(2)
     pipeline.database.execute(TRIGGER.format(when="BEFORE", body="RETURN NULL;"))
@@ -361,9 +410,11 @@ def test_a_trigger_that_keeps_rows_as_they_are_is_warned_of(pipeline: Pipeline, 
     assert "a trigger of the table keeps them" in caplog.text
 
 
-def test_without_counters_a_table_with_triggers_is_refused(pipeline: Pipeline):
+@pytest.mark.parametrize("enabled", ["ENABLE", "ENABLE ALWAYS"])
+def test_without_counters_a_table_with_triggers_is_refused(pipeline: Pipeline, enabled: str):
     pipeline.add(2)
     pipeline.database.execute(TRIGGER.format(when="AFTER", body="RETURN NULL;"))
+    pipeline.database.execute(f'ALTER TABLE "Event" {enabled} TRIGGER keeps')
     pipeline.database.execute(f"ALTER DATABASE {pipeline.database.name} SET track_counts = off")
     pipeline.archive()
     with pytest.raises(RefusedError, match=r"track_counts is off.*\(keeps\)"):
@@ -430,15 +481,24 @@ def test_nobody_waits_for_the_table_while_the_file_is_read(
             assert pipeline.archive().rows == 2001
 
 
+@pytest.mark.parametrize(
+    "migration",
+    [
+        "ALTER TABLE \"Event\" ADD COLUMN more text DEFAULT 'm'",
+        'ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey"',
+        """CREATE TABLE other (LIKE "Event" INCLUDING ALL); INSERT INTO other TABLE "Event"; DROP TABLE "Event";
+        ALTER TABLE other RENAME TO "Event" """,
+    ],
+    ids=["column", "key", "table"],
+)
 @pytest.mark.parametrize("step", ["purge", "archive"])
-def test_a_column_that_comes_while_the_file_is_read_is_noticed(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str
+def test_a_table_that_changes_while_the_file_is_read_is_noticed(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str, migration: str
 ):
     pipeline.add(20)
     pipeline.archive()
     pipeline.add(1, prefix="late")
     content = pipeline.content()
-    migration = "ALTER TABLE \"Event\" ADD COLUMN more text DEFAULT 'm'"
     with (
         while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(migration)),
         pytest.raises(BusyError, match="the table was altered while"),
