@@ -13,6 +13,7 @@ import pytest
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.record import Record
 from event_archive.errors import BusyError, FileChangedError, IntegrityError, LockedError, NotAgedError, RefusedError
+from event_archive.lake.azure.container import AzureLake
 from event_archive.lake.protocol import Lake
 from event_archive.operations.export import Export
 from event_archive.operations.purge import purge_day
@@ -20,6 +21,7 @@ from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
 from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.progress import Seen
 
 EVERYTHING = 'SELECT id, event_id, event_type, created_at::text, processed_at::text, payload FROM "Event" ORDER BY id'
@@ -292,6 +294,20 @@ def test_a_file_of_another_tool_is_taken_over_with_every_row(each_pipeline: Pipe
     assert each_pipeline.lake.appendable(file)
     each_pipeline.add(1, prefix="late")
     assert each_pipeline.run().deleted == 1
+
+
+def test_a_file_that_was_copied_whole_with_its_manifest_is_written_anew(database: Database, azure_lake: AzureLake):
+    """A copy has no blocks of ours that an append could keep."""
+    pipeline = Pipeline(database, azure_lake)
+    pipeline.add(3)
+    archived = pipeline.archive()
+    file = azure_lake.stat(archived.path)
+    assert file is not None
+    blob = azure_lake.container.get_blob_client(archived.path)
+    blob.upload_blob(pipeline.content(), overwrite=True, metadata=dict(file.metadata))
+    pipeline.add(1, prefix="late")
+    assert pipeline.run().deleted == 4
+    assert pipeline.values("id") == ["1", "2", "3", "4"]
 
 
 def test_a_file_of_another_tool_that_holds_every_row_is_taken_over_and_purged_by(pipeline: Pipeline):

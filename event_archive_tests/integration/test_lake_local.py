@@ -16,6 +16,7 @@ import pytest
 from event_archive.errors import FileChangedError, RefusedError, UnreachableError
 from event_archive.lake.local import upload, versions
 from event_archive.lake.local.folder import LocalLake
+from event_archive.lake.local.sidecar import read_sidecar
 from event_archive.lake.local.versions import READ_BYTES, blocks_of
 from event_archive.lake.protocol import StoredFile
 
@@ -342,7 +343,7 @@ def test_a_file_that_was_changed_is_another_version_whatever_its_time_says(lake:
 
 def test_a_stat_between_two_commits_is_of_one_version(lake: LocalLake, monkeypatch: pytest.MonkeyPatch):
     first = put(lake, b"1", version="1")
-    original = versions.read_sidecar
+    original = read_sidecar
 
     def read_too_late(path: Path) -> dict[str, dict[str, str]]:
         monkeypatch.undo()

@@ -2,7 +2,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from event_archive.domain.manifest import Hashes
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.csv_format import header, takes_more_rows, without_end_marker
@@ -35,15 +34,6 @@ def test_what_is_no_header_is_refused(head: bytes):
 def test_the_numbering_column_is_none_of_the_tables():
     assert line_column(["id"]) == "line_"
     assert line_column(["line_", "line__"]) == "line___"
-
-
-def test_a_copy_of_hashes_goes_its_own_way():
-    hashes = Hashes()
-    hashes.update(b"a")
-    twin = hashes.copy()
-    twin.update(b"b")
-    assert (hashes.bytes, twin.bytes) == (1, 2)
-    assert hashes.sha256.hexdigest() != twin.sha256.hexdigest()
 
 
 @pytest.mark.parametrize(
