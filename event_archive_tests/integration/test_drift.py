@@ -335,6 +335,19 @@ def test_a_superseded_key_is_told_by_its_type_also_where_values_are_text(pipelin
     assert of.values("k") == ["1.0", "1.00", "1.0"]
 
 
+def test_a_key_that_no_longer_parses_is_compared_as_text_whatever_its_collation(pipeline: Pipeline):
+    pipeline.database.execute(
+        """CREATE TABLE t (a text, b text COLLATE "POSIX", at date, PRIMARY KEY (a, b));
+        INSERT INTO t VALUES ('x', 'b', '2024-03-01')"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    pipeline.database.execute("ALTER TABLE t ALTER a TYPE int USING 1")
+    assert of.purge().deleted == 0
+    assert of.run().deleted == 1
+    assert of.values("a") == ["x", "1"]
+
+
 def test_consumers_of_a_replication_slot_can_tell_a_purge(pipeline: Pipeline):
     pipeline.add(2)
     pipeline.archive()

@@ -441,6 +441,21 @@ def test_what_fails_before_the_copy_does_not_accuse_the_file(pipeline: Pipeline)
     assert pipeline.purge().deleted == 2
 
 
+def test_a_session_that_is_cancelled_while_it_reads_does_not_accuse_the_file(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.add(2000)
+    pipeline.archive()
+    cancel = """SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+        WHERE application_name = 'event_archive' AND datname = current_database()"""
+    with (
+        while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(cancel)),
+        pytest.raises(BusyError, match="was cancelled"),
+    ):
+        pipeline.purge()
+    assert pipeline.purge().deleted == 2000
+
+
 def test_a_table_of_as_many_columns_as_there_can_be_does_not_accuse_the_file(pipeline: Pipeline):
     columns = ", ".join(f"c{n} int" for n in range(1598))
     of = of_table(pipeline, f"CREATE TABLE t (id int PRIMARY KEY, at timestamp, {columns})")

@@ -44,7 +44,11 @@ def everything(lake: Lake) -> dict[str, str]:
 def refused_everywhere(stranger: Pipeline, words: str) -> None:
     """Neither archive nor purge nor adopt does anything, and each says why."""
     before, rows = everything(stranger.lake), stranger.count()
-    actions: list[Callable[[], object]] = [stranger.archive, lambda: adopt_day(stranger.site, DAY)]
+    actions: list[Callable[[], object]] = [
+        stranger.archive,
+        lambda: adopt_day(stranger.site, DAY),
+        lambda: claim.owner(stranger.site),
+    ]
     if DAY in stranger.records:
         actions.append(stranger.purge)
     for action in actions:

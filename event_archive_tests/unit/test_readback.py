@@ -4,7 +4,7 @@ import pytest
 
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
-from event_archive.operations.csv_format import header, takes_more_rows, without_end_marker
+from event_archive.operations.csv_format import header, read_head, takes_more_rows, without_end_marker
 from event_archive.operations.loading import _place, line_column
 
 FILE = StoredFile("f/events_2024-03-01.csv", 1, '"e"', {}, datetime.now(UTC))
@@ -29,6 +29,11 @@ def test_a_header_is_read(head: bytes, names: tuple[str, ...]):
 def test_what_is_no_header_is_refused(head: bytes):
     with pytest.raises(IntegrityError, match="header"):
         header(head, FILE)
+
+
+def test_an_empty_file_is_said_to_be_empty():
+    with pytest.raises(IntegrityError, match="it is empty"):
+        read_head(iter([]), FILE)
 
 
 def test_the_numbering_column_is_none_of_the_tables():
