@@ -424,6 +424,16 @@ def test_a_purge_never_meets_an_append_of_its_day(pipeline: Pipeline, monkeypatc
     assert [r["event_type"] for r in pipeline.records_of_file() if r["id"] == "1"][-1] == "order.created"
 
 
+@pytest.mark.parametrize("kind", [{}, {"shared": True}, {"wait": True}], ids=str)
+def test_the_lock_on_a_day_ends_with_its_transaction(pipeline: Pipeline, kind: dict[str, bool]):
+    """Not with its session, which a pooler gives to somebody else."""
+    with psycopg.connect(pipeline.database.dsn) as pooled, psycopg.connect(pipeline.database.dsn) as other:
+        assert lock_day(pooled, pipeline.dataset, DAY, **kind)
+        assert not lock_day(other, pipeline.dataset, DAY)
+        pooled.commit()
+        assert lock_day(other, pipeline.dataset, DAY)
+
+
 def test_an_append_leaves_the_file_alone_while_its_day_is_purged(pipeline: Pipeline):
     pipeline.add(2)
     first = pipeline.archive()

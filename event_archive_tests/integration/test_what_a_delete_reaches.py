@@ -12,6 +12,8 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.adopt import adopt_day
+from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue import dependents
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -312,6 +314,8 @@ def test_a_key_of_an_extensions_type_is_compared_as_that_is_where_it_lies_on_no_
     assert of.archive().rows == 2
     assert of.purge().deleted == 1
     assert of.count() == 0
+    restored = restore_day(of.site, DAY, T)
+    assert (restored.restored, restored.superseded) == (1, 1)
 
 
 def test_a_trigger_finds_what_it_names_without_a_schema(pipeline: Pipeline):
@@ -481,7 +485,7 @@ def test_a_name_that_begins_as_a_byte_order_mark_does_is_a_name(pipeline: Pipeli
 # Item 17: no lock on the table while the file is read
 
 
-@pytest.mark.parametrize("step", ["purge", "archive"])
+@pytest.mark.parametrize("step", ["purge", "archive", "adopt"])
 def test_nobody_waits_for_the_table_while_the_file_is_read(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str
 ):
@@ -492,6 +496,8 @@ def test_nobody_waits_for_the_table_while_the_file_is_read(
     with while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(migration)):
         if step == "purge":
             assert pipeline.purge().deleted == 2000
+        elif step == "adopt":
+            assert adopt_day(pipeline.site, DAY).rows == 2000
         else:
             assert pipeline.archive().rows == 2001
 
