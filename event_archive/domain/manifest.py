@@ -183,13 +183,6 @@ class Hashes:
         """The manifest of a file of these bytes."""
         return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), names_hash(columns), types=types)
 
-    def copy(self) -> "Hashes":
-        """A copy, which goes on from here by itself."""
-        twin = Hashes()
-        twin.sha256 = self.sha256.copy()
-        twin.bytes, twin.last_byte = self.bytes, self.last_byte
-        return twin
-
 
 def stored_rows(file: StoredFile) -> int | None:
     """How many rows a file's manifest says it holds; None where it has no manifest that can be read."""

@@ -5,7 +5,8 @@ it is still the one that was stat'ed. So an older view of the table can never re
 race starts again with a new stat and a new look at the table.
 
 An append takes the day's lock before it reads the rows, which keeps purges of the day away. Otherwise a row that went
-from A to B and back to A could be purged as A while B is being appended, and B would be the last form in the file.
+from A to B and back to A could be purged as A while B is being appended, and B would be the last form in the file. So
+the rows are read by one statement in READ COMMITTED, whose snapshot is younger than the lock.
 
 While a file is read back, the table is not locked: its shape is read before, and looked at again after.
 """
@@ -29,7 +30,7 @@ from event_archive.operations.readback import Readback, types_hash
 from event_archive.operations.site import Site
 from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
-from event_archive.postgres.session import Connection, Isolation, Postgres
+from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.locks import lock_day
 from event_archive.table.rows import glance_at_day
@@ -120,11 +121,7 @@ def archive_day(
         file = lake.stat(path)
         source = site.postgres if file or site.export_postgres is None else site.export_postgres
         try:
-            # An append reads its rows in one statement, whose snapshot must be younger than the day's lock.
-            isolation: Isolation = "READ COMMITTED" if file else "REPEATABLE READ"
-            with source.transaction(
-                f"{dataset.table}, {day}", isolation=isolation, advice=ARCHIVE_ADVICE
-            ) as connection:
+            with source.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
                 written = _write(connection, site, source, day, file, progress)
             break
         except FileChangedError:
@@ -217,16 +214,16 @@ def _write_late(
         load_verbatim(connection, readback, lake, file, progress)
     require_unchanged(connection, table, "archive")
     with lake.write(file.path, replaces=file, append=append) as upload:
-        export = Export(upload, progress, readback.hashes.copy() if append else None)
+        export = Export(upload, progress, readback.hashes if append else None)
         rows_kept = readback.rows
         if not append:
             rows_kept = export.copy(connection, verbatim_rows(readback, columns), with_header=True)
         rows_appended = export.copy(connection, missing)
         if append and not rows_appended:
             return _Written(file, manifest, 0, table.columns)
-        # Rows of a rewrite, or from before a column changed its type, were not all written as these types.
+        # Rows from before a column came or changed its type were not all written as these types.
         types = types_hash(table, columns)
-        of_one_kind = append and manifest is not None and manifest.types == types
+        of_one_kind = manifest is not None and manifest.types == types
         new_file, new_manifest = export.commit(
             order.claim.source, order.day, columns, rows_kept + rows_appended, types=types if of_one_kind else ""
         )

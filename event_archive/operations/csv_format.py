@@ -60,7 +60,7 @@ def header(head: bytes, file: StoredFile, expected: Sequence[str] = ()) -> tuple
             check_identifier(name)
     except (UnicodeDecodeError, csv.Error, IndexError, ValueError) as error:
         raise contradiction(file, f"its first line is not the header of a CSV file ({error})") from None
-    if head.startswith(BOM) and names[0] not in expected and (marked := BOM.decode() + names[0]) in expected:
+    if head.startswith(BOM) and (marked := BOM.decode() + names[0]) in expected:
         names[0] = marked
     if len(set(names)) < len(names):
         raise contradiction(file, "its header names a column twice")
@@ -70,7 +70,7 @@ def header(head: bytes, file: StoredFile, expected: Sequence[str] = ()) -> tuple
 def takes_more_rows(head: bytes, last_byte: bytes) -> bool:
     r"""Whether PostgreSQL's rows may be appended: there is no byte order mark, and lines end in ``\n`` alone."""
     end = header_end(head)
-    return not head.startswith(BOM) and end > 0 and head[end - 2 : end] != b"\r\n" and last_byte == b"\n"
+    return not head.startswith(BOM) and head[end - 2 : end] != b"\r\n" and last_byte == b"\n"
 
 
 def without_end_marker(blocks: Iterator[bytes], file: StoredFile) -> Iterator[bytes]:

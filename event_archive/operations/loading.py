@@ -14,7 +14,7 @@ from event_archive.domain.contradiction import contradiction
 from event_archive.domain.manifest import Hashes
 from event_archive.domain.progress import Phase, Progress
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.csv_format import BOM, header, read_head, takes_more_rows, without_end_marker
+from event_archive.operations.csv_format import header, read_head, takes_more_rows, without_end_marker
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import without_values
@@ -138,7 +138,7 @@ def copy_file(
 
     def passing() -> Iterator[bytes]:
         for block in blocks:
-            yield block if hashes.bytes else block.removeprefix(BOM)
+            yield block
             hashes.update(block)
             progress.advance(0, len(block))
 

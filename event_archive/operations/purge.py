@@ -106,9 +106,7 @@ def purge_day(
     outcome: Outcome = "purged"
     reason: str | None = None
     try:
-        with site.postgres.transaction(
-            f"{dataset.table}, {day}", isolation="READ COMMITTED", advice=ARCHIVE_ADVICE
-        ) as connection:
+        with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
             dataset.require_aged(day, one(connection, "SELECT pg_catalog.now()")[0])
             if not lock_day(connection, dataset, day):
                 outcome = "locked"

@@ -33,7 +33,7 @@ class Readback:
         superseded: rows that a later row of the same key replaces.
         as_text: the columns that were loaded as text, because not all values parse as the table's types.
         takes_more_rows: whether rows may be appended to the file's bytes as they are.
-        hashes: of the bytes read; who appends goes on from a copy.
+        hashes: of the bytes read; who appends goes on with them.
         line: the column that numbers the rows.
     """
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, LiteralString, cast
+from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import sql
@@ -21,7 +21,6 @@ from event_archive.postgres.connecting import Auth, connect, without_secrets
 from event_archive.postgres.errors import NO_ADVICE, Advice, refusal
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-Isolation = Literal["READ COMMITTED", "REPEATABLE READ"]
 
 # With these, a value has the same text everywhere, whatever is set for the server, the database or the role. SET LOCAL,
 # because a pooler may give the session to another client after the transaction.
@@ -75,15 +74,13 @@ class Postgres:
         self,
         subject: str,
         *,
-        isolation: Isolation = "READ COMMITTED",
         statement_timeout_seconds: float = 0,
         advice: Advice = NO_ADVICE,
     ) -> Iterator[Connection]:
-        """A transaction on a connection of its own, every setting pinned; commits unless the block raises.
+        """A READ COMMITTED transaction on its own connection, every setting pinned; commits unless the block raises.
 
         Args:
             subject: what it is about, for messages: the table, the day.
-            isolation: as PostgreSQL names it.
             statement_timeout_seconds: 0 for none.
             advice: how messages end.
 
@@ -98,7 +95,7 @@ class Postgres:
         }
         try:
             with _engine(self).connect() as connection:
-                connection.execution_options(isolation_level=isolation, timeouts=timeouts)
+                connection.execution_options(isolation_level="READ COMMITTED", timeouts=timeouts)
                 with connection.begin():
                     raw = cast(Connection, connection.connection.driver_connection)
                     try:
@@ -134,7 +131,6 @@ def _pin(connection: EngineConnection) -> None:
     raw = cast(Connection, connection.connection.driver_connection)
     if raw.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
         pins = pins | {"transaction_timeout": "0"}
-    # SET takes no snapshot: that of a REPEATABLE READ transaction is taken by its first query.
     settings = [f"SET LOCAL {name} TO '{value}'" for name, value in pins.items()]
     connection.exec_driver_sql("; ".join([*settings, _PIN_SEARCH_PATH]))
 

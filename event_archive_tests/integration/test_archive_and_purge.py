@@ -5,13 +5,15 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from typing import Any
 
 import psycopg
 import pytest
 
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.record import Record
-from event_archive.errors import BusyError, FileChangedError, IntegrityError, NotAgedError, RefusedError
+from event_archive.errors import BusyError, FileChangedError, IntegrityError, LockedError, NotAgedError, RefusedError
+from event_archive.lake.azure.container import AzureLake
 from event_archive.lake.protocol import Lake
 from event_archive.operations.export import Export
 from event_archive.operations.purge import purge_day
@@ -19,6 +21,8 @@ from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
 from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.progress import Seen
 
 EVERYTHING = 'SELECT id, event_id, event_type, created_at::text, processed_at::text, payload FROM "Event" ORDER BY id'
 
@@ -292,6 +296,20 @@ def test_a_file_of_another_tool_is_taken_over_with_every_row(each_pipeline: Pipe
     assert each_pipeline.run().deleted == 1
 
 
+def test_a_file_that_was_copied_whole_with_its_manifest_is_written_anew(database: Database, azure_lake: AzureLake):
+    """A copy has no blocks of ours that an append could keep."""
+    pipeline = Pipeline(database, azure_lake)
+    pipeline.add(3)
+    archived = pipeline.archive()
+    file = azure_lake.stat(archived.path)
+    assert file is not None
+    blob = azure_lake.container.get_blob_client(archived.path)
+    blob.upload_blob(pipeline.content(), overwrite=True, metadata=dict(file.metadata))
+    pipeline.add(1, prefix="late")
+    assert pipeline.run().deleted == 4
+    assert pipeline.values("id") == ["1", "2", "3", "4"]
+
+
 def test_a_file_of_another_tool_that_holds_every_row_is_taken_over_and_purged_by(pipeline: Pipeline):
     pipeline.add(3)
     pipeline.archive()
@@ -406,6 +424,16 @@ def test_a_purge_never_meets_an_append_of_its_day(pipeline: Pipeline, monkeypatc
     assert [r["event_type"] for r in pipeline.records_of_file() if r["id"] == "1"][-1] == "order.created"
 
 
+@pytest.mark.parametrize("kind", [{}, {"shared": True}, {"wait": True}], ids=str)
+def test_the_lock_on_a_day_ends_with_its_transaction(pipeline: Pipeline, kind: dict[str, bool]):
+    """Not with its session, which a pooler gives to somebody else."""
+    with psycopg.connect(pipeline.database.dsn) as pooled, psycopg.connect(pipeline.database.dsn) as other:
+        assert lock_day(pooled, pipeline.dataset, DAY, **kind)
+        assert not lock_day(other, pipeline.dataset, DAY)
+        pooled.commit()
+        assert lock_day(other, pipeline.dataset, DAY)
+
+
 def test_an_append_leaves_the_file_alone_while_its_day_is_purged(pipeline: Pipeline):
     pipeline.add(2)
     first = pipeline.archive()
@@ -415,6 +443,42 @@ def test_an_append_leaves_the_file_alone_while_its_day_is_purged(pipeline: Pipel
         second = pipeline.archive()
     assert (second.etag, second.rows_appended) == (first.etag, 0)
     assert pipeline.run().deleted == 3
+
+
+def test_an_append_reads_what_a_purge_left_before_it_had_the_day(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    """A row that went from A to B and back is purged as A; a snapshot of before would append B, as its last form."""
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute("UPDATE \"Event\" SET event_type = 'B' WHERE id = 1")
+
+    def purge_then_lock(*arguments: Any, **options: Any) -> bool:
+        monkeypatch.undo()
+        pipeline.database.execute("UPDATE \"Event\" SET event_type = 'order.created' WHERE id = 1")
+        assert pipeline.purge().deleted == 2
+        return lock_day(*arguments, **options)
+
+    monkeypatch.setattr("event_archive.operations.archive.lock_day", purge_then_lock)
+    assert pipeline.archive().rows_appended == 0
+    assert pipeline.values("event_type") == ["order.created", 'user "x", signed\nup']
+
+
+def test_an_append_reads_the_primary(pipeline: Pipeline):
+    """A replica that is behind would give rows in a form that is gone, as the last in the file."""
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.add(1, prefix="late")
+    assert pipeline.archive(export_postgres=Postgres("host=/nowhere")).rows_appended == 1
+
+
+def test_another_tools_file_is_not_taken_over_while_somebody_works_on_its_day(pipeline: Pipeline):
+    pipeline.add(2)
+    content = b"id,event_id\n77,x\n"
+    pipeline.put(content)
+    with pipeline.postgres.transaction("a purge") as connection:
+        assert lock_day(connection, pipeline.dataset, DAY)
+        with pytest.raises(LockedError, match="another command is working on 2024-03-01"):
+            pipeline.archive()
+    assert pipeline.content() == content
 
 
 def test_a_lock_held_for_too_long_rolls_back_and_is_said(pipeline: Pipeline):
@@ -451,11 +515,25 @@ def test_a_foreign_key_that_forbids_the_delete_rolls_the_day_back(pipeline: Pipe
     assert pipeline.count() == 3
 
 
+def test_rows_that_a_broken_index_let_in_twice_stay(pipeline: Pipeline):
+    """Two rows alike are one row in the file's last form: to delete both would leave one of them unproven."""
+    pipeline.add(3)
+    ready = "UPDATE pg_index SET indisready = {} WHERE indrelid = '\"Event\"'::regclass AND indisunique"
+    pipeline.database.execute(ready.format("false"))
+    pipeline.database.execute('INSERT INTO "Event" SELECT * FROM "Event" WHERE id = 2')
+    pipeline.database.execute(ready.format("true"))
+    pipeline.archive()
+    with pytest.raises(IntegrityError, match="4 rows are identical to 3 current rows"):
+        pipeline.purge()
+    assert pipeline.count() == 4
+
+
 def test_a_role_that_may_not_delete_is_told_what_it_needs(pipeline: Pipeline):
     pipeline.add(3)
     pipeline.archive()
     pipeline.database.execute('CREATE ROLE reader LOGIN; GRANT SELECT ON "Event" TO reader')
     reader = Pipeline(pipeline.database, pipeline.lake, records=pipeline.records)
+    seen = Seen()
     try:
         with pytest.raises(RefusedError, match="SELECT and DELETE on the table"):
             purge_day(
@@ -467,10 +545,12 @@ def test_a_role_that_may_not_delete_is_told_what_it_needs(pipeline: Pipeline):
                 DAY,
                 pipeline.records[DAY],
                 dry_run=False,
+                progress=seen,
             )
     finally:
         pipeline.database.execute("DROP OWNED BY reader; DROP ROLE reader")
     assert pipeline.count() == 3
+    assert seen.phases == [], "the file was read, which may take hours"
 
 
 def test_a_run_that_loses_the_race_for_the_file_starts_again(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,7 @@
 """Tables and files that change under the archive, in every way that might cost a value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.progress import NO_PROGRESS
 from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
+from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations import loading, purge
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
@@ -60,6 +62,31 @@ def test_a_rewrite_keeps_the_order_of_superseded_rows(pipeline: Pipeline):
     pipeline.add(1, prefix="late")
     assert pipeline.run().deleted == 4
     assert pipeline.values("id") == ["1", "2", "3", "2", "1", "4", "2", "3"]
+
+
+def test_a_rewrite_of_what_changed_since_it_was_compared_is_refused(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    """The second reading is what is written; a lake that serves other bytes under one ETag must not get it in."""
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute("ALTER TABLE \"Event\" ADD COLUMN extra text DEFAULT 'x'")
+    pipeline.add(1, prefix="late")
+    content, original = pipeline.content(), type(pipeline.lake).read
+    readings: list[str] = []
+
+    @contextmanager
+    def read(lake: Lake, file: StoredFile) -> Iterator[Iterator[bytes]]:
+        readings.append(file.path)
+        other = readings.count(pipeline.dataset.path(DAY)) == 2
+        with original(lake, file) as blocks:
+            yield (block.replace(b"order", b"bored") if other else block for block in blocks)
+
+    monkeypatch.setattr(type(pipeline.lake), "read", read)
+    with pytest.raises(IntegrityError, match="it changed between two readings"):
+        pipeline.archive()
+    monkeypatch.undo()
+    assert (pipeline.content(), pipeline.count()) == (content, 1)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +212,28 @@ def test_no_setting_of_the_server_changes_the_text_of_a_value(each_pipeline: Pip
     )
 
 
+ADVERSE = {
+    "TimeZone": "Asia/Tokyo", "DateStyle": "SQL, DMY", "IntervalStyle": "sql_standard", "extra_float_digits": "-3",
+    "bytea_output": "escape", "lc_monetary": "POSIX", "xmlbinary": "hex", "quote_all_identifiers": "on",
+    "xmloption": "document", "array_nulls": "off", "default_table_access_method": "other", "jit": "on",
+    "row_security": "on", "idle_in_transaction_session_timeout": "1h", "transaction_timeout": "1h",
+    "lock_timeout": "1h", "statement_timeout": "1h", "search_path": "public",
+    "default_transaction_isolation": "serializable",
+}  # fmt: skip
+
+
+def test_a_transaction_takes_no_setting_from_its_database(pipeline: Pipeline):
+    pipeline.database.execute("CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler")
+    for name, value in ADVERSE.items():
+        pipeline.database.execute(f"ALTER DATABASE {pipeline.database.name} SET {name} = '{value}'")
+    inherited = "default_transaction_isolation"
+    with pipeline.postgres.transaction("test") as connection:
+        for name, value in ADVERSE.items():
+            asked = "transaction_isolation" if name == inherited else name
+            row = connection.execute("SELECT pg_catalog.current_setting(%s)", (asked,)).fetchone()
+            assert row != (value,), name
+
+
 def test_a_trigger_that_keeps_rows_is_named(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
     pipeline.add(3)
     pipeline.database.execute(
@@ -207,7 +256,7 @@ def test_a_file_that_vanishes_while_its_rows_are_deleted_rolls_back(
 
     def vanishing(lake: object, path: str):
         asked.append(path)
-        return original(lake, path) if len(asked) == 1 else None  # type: ignore[arg-type]
+        return original(lake, path) if asked.count(pipeline.dataset.path(DAY)) < 2 else None  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(pipeline.lake), "stat", vanishing)
     with pytest.raises(IntegrityError, match="is gone from the lake"):
@@ -215,8 +264,16 @@ def test_a_file_that_vanishes_while_its_rows_are_deleted_rolls_back(
     assert pipeline.count() == 3
 
 
-def test_the_shape_cannot_change_between_the_comparison_and_the_delete(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE \"Event\" ADD COLUMN extra text DEFAULT 'x'",
+        'ALTER TABLE "Event" DISABLE TRIGGER ALL',
+        'CREATE TABLE child (event bigint REFERENCES "Event" ON DELETE CASCADE)',
+    ],
+)
+def test_nothing_of_the_table_can_change_between_the_comparison_and_the_delete(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, change: str
 ):
     """A column added there could not be compared, and its values would be lost."""
     pipeline.add(3)
@@ -226,7 +283,7 @@ def test_the_shape_cannot_change_between_the_comparison_and_the_delete(
 
     def delete_while_somebody_alters(*arguments: Any) -> int:
         with psycopg.connect(pipeline.database.dsn) as other, pytest.raises(psycopg.errors.LockNotAvailable):
-            other.execute("SET lock_timeout = '50ms'; ALTER TABLE \"Event\" ADD COLUMN extra text DEFAULT 'x'")
+            other.execute(f"SET lock_timeout = '50ms'; {change}".encode())
         blocked.append(True)
         return original(*arguments)
 
@@ -276,6 +333,19 @@ def test_a_superseded_key_is_told_by_its_type_also_where_values_are_text(pipelin
     assert of.purge().deleted == 0
     assert of.run().deleted == 1
     assert of.values("k") == ["1.0", "1.00", "1.0"]
+
+
+def test_a_key_that_no_longer_parses_is_compared_as_text_whatever_its_collation(pipeline: Pipeline):
+    pipeline.database.execute(
+        """CREATE TABLE t (a text, b text COLLATE "POSIX", at date, PRIMARY KEY (a, b));
+        INSERT INTO t VALUES ('x', 'b', '2024-03-01')"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    pipeline.database.execute("ALTER TABLE t ALTER a TYPE int USING 1")
+    assert of.purge().deleted == 0
+    assert of.run().deleted == 1
+    assert of.values("a") == ["x", "1"]
 
 
 def test_consumers_of_a_replication_slot_can_tell_a_purge(pipeline: Pipeline):

@@ -1,8 +1,11 @@
 """What only a folder can do to a lake: crashes between two files, hands that edit, permissions."""
 
 import errno
+import fcntl
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -11,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from event_archive.errors import FileChangedError, RefusedError, UnreachableError
-from event_archive.lake.local import upload
+from event_archive.lake.local import upload, versions
 from event_archive.lake.local.folder import LocalLake
+from event_archive.lake.local.sidecar import read_sidecar
+from event_archive.lake.local.versions import READ_BYTES, blocks_of
 from event_archive.lake.protocol import StoredFile
 
 PATH = "events/day.csv"
@@ -249,6 +254,124 @@ def test_every_folder_that_is_made_outlives_a_power_failure(tmp_path: Path, monk
     synced.clear()
     with LocalLake(tmp_path / "new" / "lake").write("a/b/other.csv", replaces=None):
         assert synced == []
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["new", "replacement"])
+def test_what_is_seen_has_reached_the_disk(lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch, new: bool):
+    """First the content, then what describes it, then the name: a power failure leaves a whole version or the other."""
+    old = None if new else put(lake, b"old")
+    done: list[tuple[str, str, int]] = []
+    fsync, link, rename = os.fsync, os.link, Path.replace
+
+    def note(what: str, path: Path) -> None:
+        done.append((what, re.sub(r"\.[0-9a-f]{16}\.", ".N.", path.name), path.stat().st_size if path.is_file() else 0))
+
+    def noted_fsync(descriptor: int) -> None:
+        note("fsync", Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    def noted_link(source: Path, destination: Path) -> None:
+        link(source, destination)
+        note("appears", destination)
+
+    def noted_replace(source: Path, destination: Path) -> Path:
+        moved = rename(source, destination)
+        note("appears", destination)
+        return moved
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "link", noted_link)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    with lake.write(PATH, replaces=old) as content:
+        content.write(b"four")
+        done.clear()
+        content.commit({"rows": "1"})
+    size = (target.parent / ".day.csv.json").stat().st_size
+    assert done == [
+        ("fsync", ".day.csv.N.tmp", 4),
+        ("fsync", ".day.csv.json.tmp", size),
+        ("appears", ".day.csv.json", size),
+        ("fsync", "events", 0),
+        ("appears", "day.csv", 4),
+        ("fsync", "events", 0),
+    ]
+
+
+@pytest.mark.parametrize("step", ["_remove_dead", "read_sidecar"], ids=["staging", "committing"])
+def test_a_writer_has_the_folder_to_itself(lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch, step: str):
+    """Else another one could remove what is staged and not yet locked, or commit after the look at what stands."""
+    old = put(lake, b"old")
+    original, looks = getattr(upload, step), []
+
+    def look(path: Path) -> object:
+        with (path.parent / ".lock").open("ab") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        looks.append(path)
+        return original(path)
+
+    monkeypatch.setattr(upload, step, look)
+    put(lake, b"new", old)
+    assert looks == [target]
+
+
+def test_two_versions_in_one_tick_of_the_kernels_clock_are_told_apart(
+    lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    times = iter([1_700_000_000_000_000_001] * 2 + [1_700_000_000_000_000_002] * 2)
+    monkeypatch.setattr("event_archive.lake.local.upload.time.time_ns", lambda: next(times))
+    first = put(lake, b"1")
+    assert target.stat().st_mtime_ns == 1_700_000_000_000_000_001
+    put(lake, b"2", first)
+    assert target.stat().st_mtime_ns == 1_700_000_000_000_000_002
+
+
+@pytest.mark.parametrize("how", ["a copy in its place", "cut short in place", "edited in place"])
+def test_a_file_that_was_changed_is_another_version_whatever_its_time_says(lake: LocalLake, target: Path, how: str):
+    file, status = put(lake, b"content"), target.stat()
+    if how == "a copy in its place":
+        copy = target.with_name("copy")
+        copy.write_bytes(b"CONTENT")
+        os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+        copy.replace(target)
+    elif how == "cut short in place":
+        os.truncate(target, 3)
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    else:
+        target.write_bytes(b"CONTENT")
+    assert stat(lake).etag != file.etag
+
+
+def test_a_stat_between_two_commits_is_of_one_version(lake: LocalLake, monkeypatch: pytest.MonkeyPatch):
+    first = put(lake, b"1", version="1")
+    original = read_sidecar
+
+    def read_too_late(path: Path) -> dict[str, dict[str, str]]:
+        monkeypatch.undo()
+        put(lake, b"33", put(lake, b"22", first, version="2"), version="3")
+        return original(path)
+
+    monkeypatch.setattr(versions, "read_sidecar", read_too_late)
+    found = stat(lake)
+    assert (found.metadata, found.size_bytes) == ({"version": "3"}, 2)
+
+
+def test_a_reading_that_ends_early_never_looks_complete(lake: LocalLake, target: Path):
+    class EndsEarly(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(size) if not self.tell() else b""
+
+    file = put(lake, b"x" * (READ_BYTES + 1))
+    with EndsEarly(target) as content, pytest.raises(FileChangedError):
+        list(blocks_of(content, file))
+
+
+def test_an_append_to_a_copy_that_is_not_whole_is_refused(lake: LocalLake, monkeypatch: pytest.MonkeyPatch):
+    """Some file systems say at once that there is nothing to copy."""
+    old = put(lake, b"old")
+    monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
+    with pytest.raises(FileChangedError), lake.write(PATH, replaces=old, append=True):
+        pass
+    assert read(lake, stat(lake)) == b"old"
 
 
 def test_a_copy_without_the_file_systems_help_is_the_same(lake: LocalLake, monkeypatch: pytest.MonkeyPatch):

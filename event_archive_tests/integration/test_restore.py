@@ -13,6 +13,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import BusyError, ConfigurationError, IntegrityError, RefusedError
+from event_archive.operations.restore import losses
 from event_archive.operations.restore.day import RestoredDay, days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
 from event_archive.table.locks import lock_day
@@ -20,6 +21,7 @@ from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.progress import Seen
 from event_archive_tests.integration.test_any_content import COLUMNS, TABLE
+from event_archive_tests.integration.test_what_a_delete_reaches import while_reading
 
 CHECKSUM = "SELECT count(*), md5(string_agg(t::text, E'\\n' ORDER BY {key})) FROM {table} AS t"
 
@@ -202,6 +204,12 @@ CREATE TABLE mine PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-
     [
         (OTHER_APP, "mine", RefusedError, "mine lacks columns of it: event_id, event_type, processed_at, payload"),
         (COARSE, "mine", IntegrityError, r"1 row of it would be lost in public.mine, whose key is \(event_type\)"),
+        (
+            """CREATE TABLE mine (LIKE "Event"); ALTER TABLE mine ADD tenant int, ADD PRIMARY KEY (id, tenant)""",
+            "mine",
+            RefusedError,
+            "it lacks tenant, which the key of public.mine needs",
+        ),
         (PARTITION, "mine", RefusedError, 'mine is a partition, a child or a parent of public."Event"'),
         ("CREATE VIEW mine AS SELECT 1 AS id", "mine", RefusedError, "--table must name"),
         ("", "nowhere.mine", RefusedError, "Create that schema, or name another table with --table"),
@@ -404,6 +412,49 @@ def test_a_trigger_that_changes_what_is_restored_rolls_the_day_back(
     assert pipeline.count() == 0
 
 
+def test_a_column_that_the_file_lacks_gets_its_default(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute("ALTER TABLE \"Event\" ADD COLUMN origin text DEFAULT 'web'")
+    assert restore(in_place=True).restored == 2
+    assert pipeline.count("origin = 'web'") == 2
+
+
+def test_before_postgresql_16_a_document_is_compared_as_it_is_spelled():
+    assert [losses._same("jsonb", version) for version in (150000, 160000)] == ["false", losses._JSONB]
+
+
+def test_a_trigger_of_the_target_finds_what_it_names_without_a_schema(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute(
+        f"""CREATE SCHEMA app; CREATE TABLE app.audit (id bigint);
+        CREATE FUNCTION app.note() RETURNS trigger LANGUAGE plpgsql AS
+          'BEGIN INSERT INTO audit VALUES (NEW.id); RETURN NULL; END';
+        CREATE TRIGGER noted AFTER INSERT ON "Event" FOR EACH ROW EXECUTE FUNCTION app.note();
+        ALTER DATABASE {pipeline.database.name} SET search_path = app, public"""
+    )
+    assert restore(in_place=True).restored == 2
+    assert pipeline.database.execute("SELECT count(*) FROM app.audit") == [(2,)]
+
+
+def test_a_target_that_is_altered_while_the_file_is_read_is_noticed(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay], monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.add(2)
+    pipeline.run()
+    migration = 'ALTER TABLE "Event" ADD COLUMN more text'
+    with (
+        while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(migration)),
+        pytest.raises(BusyError, match="the table was altered"),
+    ):
+        restore(in_place=True)
+    assert pipeline.count() == 0
+    assert restore(in_place=True).restored == 2
+
+
 def test_a_file_that_contradicts_its_manifest_is_not_restored(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
     pipeline.add(2)
     archived = pipeline.archive()
@@ -562,6 +613,22 @@ def test_a_sequence_never_goes_back(pipeline: Pipeline):
     pipeline.database.execute("SELECT setval('n_id_seq', 50)")
     restoring(of)(in_place=True)
     assert pipeline.database.execute(LAST_ROW) == [(51,)]
+
+
+def test_a_sequence_passes_rows_that_stand_beside_the_files(pipeline: Pipeline):
+    of = numbered(pipeline, NUMBERED["serial"])
+    pipeline.database.execute("INSERT INTO n VALUES (50, '2024-03-02')")
+    assert restoring(of)(in_place=True).restored == 3
+    assert pipeline.database.execute(LAST_ROW) == [(51,)]
+
+
+def test_a_sequence_that_is_nearly_used_up_keeps_nobody_from_a_restore(pipeline: Pipeline):
+    definition = """CREATE SEQUENCE s INCREMENT 10 MAXVALUE 25;
+        CREATE TABLE n (id int PRIMARY KEY DEFAULT nextval('s'), at timestamp)"""
+    of = numbered(pipeline, definition)
+    pipeline.database.execute(f"DROP TABLE n; DROP SEQUENCE s; {definition}")
+    assert restoring(of)(in_place=True).restored == 3
+    assert pipeline.database.execute(LAST_ROW) == [(25,)]
 
 
 def test_a_last_value_that_stands_for_something_else_exhausts_no_sequence(pipeline: Pipeline):

@@ -49,6 +49,12 @@ def test_a_key_is_found(pipeline: Pipeline, definition: str, key: tuple[str, ...
     [
         ("CREATE TABLE t (a int, at date)", "has no key"),
         ("CREATE TABLE t (a int UNIQUE, at date)", "has no key"),
+        ("CREATE TABLE t (a int NOT NULL, at date); CREATE INDEX ON t (a)", "has no key"),
+        (
+            """CREATE TABLE t (a int PRIMARY KEY, at date);
+            UPDATE pg_index SET indisvalid = false WHERE indrelid = 't'::regclass""",
+            "has no key",
+        ),
         ("CREATE TABLE t (a int NOT NULL, at date); CREATE UNIQUE INDEX ON t (a) WHERE a > 0", "has no key"),
         ("CREATE TABLE t (a int NOT NULL, at date); CREATE UNIQUE INDEX ON t (abs(a))", "has no key"),
         ("CREATE TABLE t (a int NOT NULL, at date, UNIQUE (a) DEFERRABLE)", "has no key"),

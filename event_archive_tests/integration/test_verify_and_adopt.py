@@ -64,6 +64,7 @@ def test_a_flipped_byte_is_said(simple: Pipeline):
 def test_a_missing_row_is_said(simple: Pipeline):
     problems = damaged(simple, lambda lines: lines[:-1]).problems
     assert "1 row is missing: it holds 9, its manifest says 10" in problems
+    assert " bytes were read, its manifest says " in problems[0]
 
 
 def test_a_doubled_row_is_said(simple: Pipeline):

@@ -13,6 +13,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.adopt import adopt_day
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue import dependents
@@ -120,6 +121,21 @@ def test_a_foreign_key_that_is_switched_off_is_refused(pipeline: Pipeline, how: 
     assert (pipeline.count(), rows_of(pipeline, "child")) == (1, 1)
 
 
+def test_a_foreign_key_that_is_switched_off_for_a_partition_is_refused(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int, at timestamp, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE part PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
+        CREATE TABLE child (id int, at timestamp, FOREIGN KEY (id, at) REFERENCES t);
+        INSERT INTO t VALUES (1, '2024-03-01'); INSERT INTO child TABLE t;""",
+    )
+    of.archive()
+    of.database.execute("ALTER TABLE part DISABLE TRIGGER ALL")
+    with pytest.raises(RefusedError, match=r"Foreign key child_id_at_fkey\w*, .* does not fire"):
+        of.purge()
+    assert (of.count(), rows_of(of, "child")) == (1, 1)
+
+
 # Item 3: what a DELETE must fear arrives during it
 
 
@@ -165,6 +181,25 @@ def before(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> Non
         return original(*args)
 
     monkeypatch.setattr(dependents, "changes", changes)
+
+
+def test_the_last_look_at_the_table_is_not_led_astray_by_a_search_path(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    """Triggers have the database's own path; what follows the DELETE must not: nothing equals anything there."""
+    of = of_table(
+        pipeline,
+        f"""CREATE TABLE t (id int PRIMARY KEY, at timestamp); CREATE TABLE kid (LIKE t INCLUDING ALL);
+        INSERT INTO t VALUES (1, '2024-03-01'); CREATE SCHEMA evil;
+        CREATE FUNCTION evil.no("char", "char") RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
+        CREATE OPERATOR evil.= (LEFTARG = "char", RIGHTARG = "char", FUNCTION = evil.no);
+        ALTER DATABASE {pipeline.database.name} SET search_path = evil, pg_catalog, public""",
+    )
+    of.archive()
+    before(monkeypatch, lambda: of.database.execute("ALTER TABLE public.kid INHERIT public.t"))
+    with pytest.raises(RefusedError, match="inheritance children"):
+        of.purge()
+    assert rows_of(of, "ONLY public.t") == 1
 
 
 def test_a_child_that_begins_to_inherit_keeps_its_rows(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
@@ -284,6 +319,8 @@ def test_a_key_of_an_extensions_type_is_compared_as_that_is_where_it_lies_on_no_
     assert of.archive().rows == 2
     assert of.purge().deleted == 1
     assert of.count() == 0
+    restored = restore_day(of.site, DAY, T)
+    assert (restored.restored, restored.superseded) == (1, 1)
 
 
 def test_a_trigger_finds_what_it_names_without_a_schema(pipeline: Pipeline):
@@ -359,6 +396,21 @@ def test_a_trigger_that_changes_the_table_rolls_the_day_back(pipeline: Pipeline,
     assert pipeline.count("gone_at IS NULL") == 3
 
 
+def test_a_trigger_that_would_change_the_table_at_the_commit_rolls_the_day_back(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.database.execute(
+        """CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          DELETE FROM "Event" WHERE event_type = 'unproven'; RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER late AFTER DELETE ON "Event" DEFERRABLE INITIALLY DEFERRED
+          FOR EACH ROW EXECUTE FUNCTION f();
+        INSERT INTO "Event" (event_id, event_type, created_at, payload) VALUES ('u', 'unproven', now(), '{}')"""
+    )
+    pipeline.archive()
+    with pytest.raises(RefusedError, match=r"3 deleted .*\(late\).*Rolled back"):
+        pipeline.purge()
+    assert pipeline.count() == 3
+
+
 def test_a_trigger_that_keeps_rows_as_they_are_is_warned_of(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
     pipeline.add(2)
     pipeline.database.execute(TRIGGER.format(when="BEFORE", body="RETURN NULL;"))
@@ -367,9 +419,11 @@ def test_a_trigger_that_keeps_rows_as_they_are_is_warned_of(pipeline: Pipeline, 
     assert "a trigger of the table keeps them" in caplog.text
 
 
-def test_without_counters_a_table_with_triggers_is_refused(pipeline: Pipeline):
+@pytest.mark.parametrize("enabled", ["ENABLE", "ENABLE ALWAYS"])
+def test_without_counters_a_table_with_triggers_is_refused(pipeline: Pipeline, enabled: str):
     pipeline.add(2)
     pipeline.database.execute(TRIGGER.format(when="AFTER", body="RETURN NULL;"))
+    pipeline.database.execute(f'ALTER TABLE "Event" {enabled} TRIGGER keeps')
     pipeline.database.execute(f"ALTER DATABASE {pipeline.database.name} SET track_counts = off")
     pipeline.archive()
     with pytest.raises(RefusedError, match=r"track_counts is off.*\(keeps\)"):
@@ -408,6 +462,21 @@ def test_what_fails_before_the_copy_does_not_accuse_the_file(pipeline: Pipeline)
     assert "adopt" not in str(error.value)
     pipeline.database.execute("DROP EVENT TRIGGER no")
     assert pipeline.purge().deleted == 2
+
+
+def test_a_session_that_is_cancelled_while_it_reads_does_not_accuse_the_file(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.add(2000)
+    pipeline.archive()
+    cancel = """SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+        WHERE application_name = 'event_archive' AND datname = current_database()"""
+    with (
+        while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(cancel)),
+        pytest.raises(BusyError, match="was cancelled"),
+    ):
+        pipeline.purge()
+    assert pipeline.purge().deleted == 2000
 
 
 def test_a_table_of_as_many_columns_as_there_can_be_does_not_accuse_the_file(pipeline: Pipeline):
@@ -474,7 +543,8 @@ def test_functions_of_domains_and_event_triggers_find_what_they_name(pipeline: P
 
 
 @pytest.mark.parametrize(
-    ("step", "nth"), [("purge", 1), ("append", 1), ("rewrite", 1), ("rewrite", 2), ("restore", 1), ("restore", 2)]
+    ("step", "nth"),
+    [("purge", 1), ("append", 1), ("adopt", 1), ("rewrite", 1), ("rewrite", 2), ("restore", 1), ("restore", 2)],
 )
 def test_nobody_waits_for_the_table_while_the_file_is_read(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str, nth: int
@@ -492,19 +562,30 @@ def test_nobody_waits_for_the_table_while_the_file_is_read(
             assert pipeline.purge().deleted == 2000
         elif step == "restore":
             assert restore_day(pipeline.site, DAY, pipeline.dataset.table).skipped == 2000
+        elif step == "adopt":
+            assert adopt_day(pipeline.site, DAY).rows == 2000
         else:
             assert pipeline.archive().rows == 2001
 
 
+@pytest.mark.parametrize(
+    "migration",
+    [
+        "ALTER TABLE \"Event\" ADD COLUMN more text DEFAULT 'm'",
+        'ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey"',
+        """CREATE TABLE other (LIKE "Event" INCLUDING ALL); INSERT INTO other TABLE "Event"; DROP TABLE "Event";
+        ALTER TABLE other RENAME TO "Event" """,
+    ],
+    ids=["column", "key", "table"],
+)
 @pytest.mark.parametrize("step", ["purge", "archive"])
-def test_a_column_that_comes_while_the_file_is_read_is_noticed(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str
+def test_a_table_that_changes_while_the_file_is_read_is_noticed(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str, migration: str
 ):
     pipeline.add(20)
     pipeline.archive()
     pipeline.add(1, prefix="late")
     content = pipeline.content()
-    migration = "ALTER TABLE \"Event\" ADD COLUMN more text DEFAULT 'm'"
     with (
         while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(migration)),
         pytest.raises(BusyError, match="the table was altered while"),

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import psycopg
 import pytest
 
 from event_archive.domain.dataset import TableName
+from event_archive.domain.record import Record
 from event_archive.domain.source import Claim, Source
 from event_archive.errors import (
     ConfigurationError,
+    FileChangedError,
     IntegrityError,
     OtherSourceError,
     RefusedError,
@@ -23,6 +26,7 @@ from event_archive.errors import (
 from event_archive.lake.protocol import Lake
 from event_archive.operations import claim as claiming
 from event_archive.operations.adopt import adopt_day
+from event_archive.operations.archive import archive_day
 from event_archive.operations.claim import adopt_source, marker_path, owner, read_claim
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
@@ -49,7 +53,11 @@ def everything(lake: Lake) -> dict[str, str]:
 def refused_everywhere(stranger: Pipeline, words: str) -> None:
     """Neither archive nor purge nor adopt does anything, and each says why."""
     before, rows = everything(stranger.lake), stranger.count()
-    actions: list[Callable[[], object]] = [stranger.archive, lambda: adopt_day(stranger.site, DAY)]
+    actions: list[Callable[[], object]] = [
+        stranger.archive,
+        lambda: adopt_day(stranger.site, DAY),
+        lambda: owner(stranger.site),
+    ]
     if DAY in stranger.records:
         actions.append(stranger.purge)
     for action in actions:
@@ -67,6 +75,57 @@ def test_a_second_database_is_refused_and_the_first_gets_its_own_rows_back(pipel
     refused_everywhere(elsewhere, rf"belongs to public\.\"Event\" .* of database {name}, .* this is .* database test_")
     restore_day(pipeline.site, DAY, pipeline.dataset.table)
     assert pipeline.database.execute('SELECT event_id FROM "Event"') == [("mine-2024-03-01-0",)]
+
+
+def test_of_two_first_runs_at_once_the_second_is_refused(
+    pipeline: Pipeline, elsewhere: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.add(1)
+    elsewhere.add(1)
+    original = claiming._require_unclaimed
+
+    def lose(*arguments: Any) -> None:
+        original(*arguments)
+        monkeypatch.undo()
+        elsewhere.archive(OTHER_DAY)
+
+    monkeypatch.setattr(claiming, "_require_unclaimed", lose)
+    with pytest.raises(OtherSourceError, match="belongs to"):
+        pipeline.archive()
+    claimed = read_claim(pipeline.dataset, pipeline.lake)
+    assert claimed is not None
+    assert claimed.source.database == elsewhere.database.name
+    assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
+
+
+def test_of_two_that_accept_a_source_at_once_the_second_is_told(
+    pipeline: Pipeline, elsewhere: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.add(1)
+    pipeline.archive()
+    original = claiming._sources_of_files
+
+    def lose(*arguments: Any) -> set[Source]:
+        monkeypatch.undo()
+        adopt_source(pipeline.of(table=EVENT_TWO).site)
+        return original(*arguments)
+
+    monkeypatch.setattr(claiming, "_sources_of_files", lose)
+    with pytest.raises(FileChangedError):
+        adopt_source(elsewhere.site)
+    claimed = read_claim(pipeline.dataset, pipeline.lake)
+    assert claimed is not None
+    assert claimed.source.table == 'public."Event2"'
+
+
+def test_what_holds_for_one_database_is_asked_anew_of_another(pipeline: Pipeline, elsewhere: Pipeline):
+    """A connection string may lead to another server from one day to the next, as after a failover."""
+    pipeline.add(1)
+    elsewhere.add(1)
+    site = pipeline.site
+    archive_day(site, DAY)
+    with pytest.raises(OtherSourceError, match="belongs to"):
+        archive_day(replace(site, postgres=elsewhere.postgres), OTHER_DAY)
 
 
 def test_a_second_table_under_the_same_names_is_refused(pipeline: Pipeline):
@@ -126,6 +185,11 @@ def test_a_file_of_another_day_is_refused_by_all(pipeline: Pipeline):
         with pytest.raises(IntegrityError, match=words):
             action()
     assert words in verify_day(pipeline.dataset, OTHER_DAY, table=None, lake=pipeline.lake).problems[0]
+    copied = pipeline.lake.stat(pipeline.dataset.path(OTHER_DAY))
+    assert copied is not None
+    pipeline.records[OTHER_DAY] = Record(copied.etag, 3)
+    with pytest.raises(IntegrityError, match=words):
+        pipeline.purge(OTHER_DAY)
     assert pipeline.count() == 6
 
 
@@ -348,6 +412,20 @@ def test_a_file_of_another_source_beside_ours_is_not_adopted_with_them(pipeline:
     assert adopt_source(pipeline.site).former == ()
 
 
+def test_a_file_of_another_table_or_day_is_not_read_as_this_ones(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.archive()
+    second = pipeline.of(table=EVENT_TWO)
+    (problem,) = verify_day(second.dataset, DAY, table=None, lake=pipeline.lake).problems
+    assert 'it belongs to public."Event" ' in problem
+    file = pipeline.lake.stat(pipeline.dataset.path(DAY))
+    assert file is not None
+    pipeline.put(pipeline.content(), metadata=dict(file.metadata), day=OTHER_DAY)
+    Path(urlparse(pipeline.lake.url(marker_path(pipeline.dataset))).path).unlink()
+    problem, *_ = verify_day(pipeline.dataset, OTHER_DAY, table=None, lake=pipeline.lake).problems
+    assert "it is the file of 2024-03-01" in problem
+
+
 def test_files_that_lie_under_the_prefix_of_before_are_noticed(pipeline: Pipeline):
     pipeline.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
     before = pipeline.of(table=EVENT_TWO)
@@ -358,9 +436,10 @@ def test_files_that_lie_under_the_prefix_of_before_are_noticed(pipeline: Pipelin
         pipeline.of(table=EVENT_TWO, file_prefix="Event2").archive(OTHER_DAY)
 
 
-def test_a_marker_that_cannot_be_read_is_said(pipeline: Pipeline):
+@pytest.mark.parametrize("content", [b"{", Claim(Source("", "d", "t", "c"), 1).to_json() + b" " * 1024 * 1024])
+def test_a_marker_that_cannot_be_read_is_said(pipeline: Pipeline, content: bytes):
     with pipeline.lake.write(marker_path(pipeline.dataset), replaces=None) as upload:
-        upload.write(b"{")
+        upload.write(content)
         upload.commit({})
     pipeline.add(1)
     with pytest.raises(IntegrityError, match="it says whose files lie here, and it cannot be read"):

@@ -2,10 +2,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from event_archive.domain.manifest import Hashes
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
-from event_archive.operations.csv_format import header, takes_more_rows, without_end_marker
+from event_archive.operations.csv_format import header, read_head, takes_more_rows, without_end_marker
 from event_archive.operations.loading import _place, line_column
 
 FILE = StoredFile("f/events_2024-03-01.csv", 1, '"e"', {}, datetime.now(UTC))
@@ -32,18 +31,14 @@ def test_what_is_no_header_is_refused(head: bytes):
         header(head, FILE)
 
 
+def test_an_empty_file_is_said_to_be_empty():
+    with pytest.raises(IntegrityError, match="it is empty"):
+        read_head(iter([]), FILE)
+
+
 def test_the_numbering_column_is_none_of_the_tables():
     assert line_column(["id"]) == "line_"
     assert line_column(["line_", "line__"]) == "line___"
-
-
-def test_a_copy_of_hashes_goes_its_own_way():
-    hashes = Hashes()
-    hashes.update(b"a")
-    twin = hashes.copy()
-    twin.update(b"b")
-    assert (hashes.bytes, twin.bytes) == (1, 2)
-    assert hashes.sha256.hexdigest() != twin.sha256.hexdigest()
 
 
 @pytest.mark.parametrize(

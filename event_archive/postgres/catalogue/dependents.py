@@ -36,7 +36,7 @@ ORDER BY f.conname, n.nspname, c.relname
 """
 _DELETE_RULES = """
 SELECT rulename FROM pg_catalog.pg_rewrite
-WHERE ev_type = '4' AND ev_class IN (SELECT oid FROM tree_) ORDER BY rulename
+WHERE ev_type = '4' AND ev_class = %s ORDER BY rulename
 """
 # 8 is TRIGGER_TYPE_DELETE.
 _DELETE_TRIGGERS = """
@@ -131,8 +131,8 @@ def references(connection: Connection, oid: int) -> list[Reference]:
 
 
 def delete_rules(connection: Connection, oid: int) -> list[str]:
-    """The rules on DELETE of a table and its partitions, by name."""
-    return [name for (name,) in _of_tree(connection, _DELETE_RULES, oid)]
+    """The rules on DELETE of a table, by name; a partition's do not fire where rows are deleted from the whole."""
+    return [name for (name,) in connection.execute(_DELETE_RULES, (oid,)).fetchall()]
 
 
 def delete_triggers(connection: Connection, oid: int) -> list[tuple[str, str]]:

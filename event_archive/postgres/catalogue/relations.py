@@ -55,7 +55,7 @@ CROSS JOIN LATERAL (
       UNION ALL SELECT t.typbasetype FROM below_ JOIN pg_catalog.pg_type AS t USING (oid) WHERE t.typtype = 'd')
     SELECT below_.oid FROM below_ JOIN pg_catalog.pg_type AS t USING (oid) WHERE t.typtype <> 'd') AS base_
 ) AS of_
-WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND NOT i.indisexclusion
+WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL AND of_.not_null
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS n
                   WHERE n.conrelid = i.indrelid AND n.contype = 'n' AND NOT n.convalidated
