@@ -145,7 +145,6 @@ def _write(
 ) -> _Written:
     dataset, lake = site.dataset, site.lake
     if file is None:
-        # The lock comes before the first query, which takes the snapshot: no row may be seen in an older shape.
         table = reflect(connection, dataset)
         claimed = claim(site, connection) if source is site.postgres else claim_from_replica(site, connection)
         return _write_first(connection, table, _Order(day, lake, claimed), progress)

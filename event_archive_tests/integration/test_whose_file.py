@@ -103,14 +103,15 @@ def test_of_two_that_accept_a_source_at_once_the_second_is_told(
 ):
     pipeline.add(1)
     pipeline.archive()
-    original = claiming._sources_of_files
+    original = claiming.claim_to_read
 
-    def lose(*arguments: Any) -> set[Source]:
+    def lose(*arguments: Any) -> Claim | None:
         monkeypatch.undo()
+        found = original(*arguments)
         adopt_source(pipeline.of(table=EVENT_TWO).site)
-        return original(*arguments)
+        return found
 
-    monkeypatch.setattr(claiming, "_sources_of_files", lose)
+    monkeypatch.setattr(claiming, "claim_to_read", lose)
     with pytest.raises(FileChangedError):
         adopt_source(elsewhere.site)
     claimed = read_claim(pipeline.dataset, pipeline.lake)
