@@ -15,6 +15,7 @@ from event_archive.errors import EventArchiveError
 from event_archive.operations import archive, loading, purge
 from event_archive.operations.export import Export
 from event_archive.operations.verify import verify_day
+from event_archive.table import rows
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
@@ -83,7 +84,7 @@ APPEND: dict[str, Where] = {
     "before rows are appended": (Export, "commit", False),
 }
 PURGE: dict[str, Where] = {
-    "before the shape": (purge, "reflect", False),
+    "before the shape": (rows, "reflect", False),
     "before the file is read back": (purge, "load", False),
     "while the file is read back": (Hashes, "update", True),
     "before the index": (loading, "_index", False),
