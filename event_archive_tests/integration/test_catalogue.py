@@ -14,8 +14,9 @@ from event_archive.postgres.catalogue.dependents import delete_triggers, referen
 from event_archive.postgres.catalogue.relations import Relation, comment_on, default_of, relation
 from event_archive.postgres.catalogue.sequences import Position, position_of, sequences_behind, set_next
 from event_archive.postgres.session import Postgres
+from event_archive.table.rows import days_with_rows
 from event_archive.table.shape import reflect
-from event_archive_tests.fixtures.pipeline import Pipeline
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 
 HOUSE = Path(event_archive.__file__).parent
@@ -63,6 +64,15 @@ def test_a_temporary_table_of_the_catalogues_name_hides_no_cascade(pipeline: Pip
         connection.execute(f"CREATE TEMPORARY TABLE {hidden} (LIKE pg_catalog.{hidden})".encode())
         with pytest.raises(RefusedError, match="CASCADE"):
             reflect(connection, dataset)
+
+
+def test_a_temporary_table_of_a_types_name_hides_no_type(pipeline: Pipeline):
+    pipeline.add(2)
+    with pipeline.postgres.transaction("test") as connection:
+        for name in ("text", "date", "float8"):
+            connection.execute(f'CREATE TEMPORARY TABLE "{name}" (x int)'.encode())
+        table = reflect(connection, pipeline.dataset)
+        assert days_with_rows(connection, table, DAY, DAY) == [DAY]
 
 
 def test_a_search_path_hides_no_cascade(pipeline: Pipeline):

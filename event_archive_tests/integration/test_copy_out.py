@@ -1,5 +1,8 @@
 """Rows on their way out of PostgreSQL: all of them, in order, and no end that looks like one but is none."""
 
+import os
+import socket
+
 import psycopg
 import pytest
 from psycopg import sql
@@ -84,6 +87,16 @@ def test_a_server_that_goes_away_in_the_middle_is_an_error(database: Database):
     ):
         copy_out(connection, statement, take)
     assert 0 < taken < 2_000_000
+
+
+def test_a_line_that_is_cut_in_the_middle_is_an_unreachable_service(database: Database):
+    statement = sql.SQL("COPY (SELECT repeat('x', 90) FROM generate_series(1, 2000000)) TO STDOUT").format()
+    with (
+        pytest.raises(UnreachableError),
+        Postgres(database.dsn).transaction("the test") as connection,
+        socket.socket(fileno=os.dup(connection.fileno())) as line,
+    ):
+        copy_out(connection, statement, lambda *_: line.shutdown(socket.SHUT_RDWR))
 
 
 def test_whoever_takes_may_refuse_and_the_session_survives(database: Database):
