@@ -70,7 +70,7 @@ def test_failed_runs_are_announced_once_in_one_message(
     (text,) = webhook.texts
     assert '2 days of public."Event" failed' in text
     assert f"{KEYS[1]}, {KEYS[2]}: " in text
-    assert "it has no manifest" in text
+    assert "its first line names no column" in text
     cursor_after(definitions, instance, "failed_runs", cursor)
     assert len(webhook.texts) == 1
 

@@ -275,6 +275,19 @@ def test_a_record_that_lies_about_its_rows_is_refused(pipeline: Pipeline):
     assert pipeline.count() == 3
 
 
+def test_nothing_is_purged_by_a_file_without_a_manifest(pipeline: Pipeline):
+    """Its bytes are right, and it is the file that was recorded; but nobody says whose it is."""
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.put(pipeline.content(), metadata={})
+    file = pipeline.lake.stat(pipeline.dataset.path(DAY))
+    assert file is not None
+    pipeline.records[DAY] = Record(file.etag, 3)
+    with pytest.raises(IntegrityError, match="another tool wrote it, for it has no manifest"):
+        pipeline.purge()
+    assert pipeline.count() == 3
+
+
 def test_a_file_of_another_tool_is_taken_over_with_every_row(each_pipeline: Pipeline):
     each_pipeline.add(3)
     foreign = (
