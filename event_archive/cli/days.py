@@ -68,10 +68,12 @@ def list_days(first: date | None, last: date | None) -> None:
     left = sum(day.rows or 0 for day in listed)
     to_do = [day for day in listed if day.rows and day.state != "held"]
     found = estimate(dataset, [day.day for day in to_do], postgres)
-    show = _show_json if settings.log_as_json else _show_table
     rows_to_do = sum(day.rows or 0 for day in to_do)
-    show(listed, left, found.bytes_of(rows_to_do), found.seconds_of(rows_to_do), whose)
-    if not settings.log_as_json:
+    left_bytes, left_seconds = found.bytes_of(rows_to_do), found.seconds_of(rows_to_do)
+    if settings.log_as_json:
+        _show_json(listed, left, left_bytes, left_seconds, whose)
+    else:
+        _show_table(listed, left, left_bytes, left_seconds)
         last_aged = dataset.retention.last_aged_day(now)
         click.echo(f"{dataset.table}: days up to {last_aged} are aged at {now:%Y-%m-%d %H:%M} UTC.")
     if whose:
@@ -135,7 +137,7 @@ def _show_json(listed: list[_ListedDay], left: int, left_bytes: int, left_second
     )
 
 
-def _show_table(listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float, _whose: str) -> None:
+def _show_table(listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float) -> None:
     from event_archive.domain.manifest import stored_rows
     from event_archive.domain.wording import counted, duration, size
 

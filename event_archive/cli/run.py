@@ -57,7 +57,7 @@ def run(days: tuple[date, ...], first: date | None, last: date | None, *, dry_ru
         site = Site(settings.dataset, primary(settings), opened, replica(settings))
         planned = _planned(site, days, first, last)
         if planned:
-            # Before the first day: a run that may do none is told so once, and leaves nothing behind.
+            # Before the first day: a run that may do none, or whose lake is away, is told so once and leaves nothing.
             claim_first(site)
         complete = not (days or first or last)
         _run(settings, site, planned, totals, started, complete=complete, dry_run=dry_run or settings.dry_run)
@@ -76,8 +76,6 @@ def _planned(site: "Site", days: tuple[date, ...], first: date | None, last: dat
     now = now_utc()
     if days:
         current_shape(site.dataset, site.postgres)
-        # A lake that is out of reach is one clear error at this point, not one a day.
-        site.lake.stat(site.dataset.path(days[0]))
         return list(days)
     found = days_to_do(site.dataset, now, site.postgres)
     attempts = read_attempts(site.dataset, site.lake)

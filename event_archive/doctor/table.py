@@ -7,7 +7,7 @@ from event_archive.doctor import dependents
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.doctor.server import reading
 from event_archive.domain.dataset import quoted
-from event_archive.postgres.catalogue.relations import default_of, relation
+from event_archive.postgres.catalogue.relations import default_of
 from event_archive.postgres.catalogue.server import setting_of_new_sessions
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table, reflect
@@ -25,9 +25,7 @@ def table(patient: Patient) -> Iterator[Finding]:
     name = settings.dataset.table
     with reading(services.primary(settings), str(name)) as connection:
         shape = reflect(connection, settings.dataset)
-        found = relation(connection, name.schema, name.name)
-        # It is locked, so that it is still there.
-        oid = found.oid if found else 0
+        oid = shape.oid
         yield _shape(shape)
         yield _time_index(shape)
         yield _time_zone(connection, shape, oid)

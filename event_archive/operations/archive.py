@@ -30,7 +30,7 @@ from event_archive.operations.readback import Readback, types_hash
 from event_archive.operations.site import Site
 from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
-from event_archive.postgres.session import Connection, Postgres
+from event_archive.postgres.session import Connection
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.locks import lock_day
 from event_archive.table.rows import glance_at_day
@@ -122,7 +122,7 @@ def archive_day(
         source = site.postgres if file or site.export_postgres is None else site.export_postgres
         try:
             with source.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
-                written = _write(connection, site, source, day, file, progress)
+                written = _write(connection, site, day, file, progress)
             break
         except FileChangedError:
             if attempt == _ATTEMPTS:
@@ -140,13 +140,11 @@ def archive_day(
     )
 
 
-def _write(
-    connection: Connection, site: Site, source: Postgres, day: date, file: StoredFile | None, progress: Progress
-) -> _Written:
+def _write(connection: Connection, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:
     dataset, lake = site.dataset, site.lake
     if file is None:
         table = reflect(connection, dataset)
-        claimed = claim(site, connection) if source is site.postgres else claim_from_replica(site, connection)
+        claimed = claim_from_replica(site, connection) if site.export_postgres else claim(site, connection)
         return _write_first(connection, table, _Order(day, lake, claimed), progress)
     order = _Order(day, lake, claim(site, connection))
     manifest = Manifest.from_file(file)

@@ -196,14 +196,15 @@ def _require_only_deleted(connection: Connection, table: Table, day: date, chang
     Raises:
         RefusedError: it did, or nobody can tell.
     """
+    tracked = is_on(connection, "track_counts")
+    if tracked and changes == Changes(inserted=0, updated=0, deleted=deleted):
+        return
     triggers = ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
-    if not is_on(connection, "track_counts"):
+    if not tracked:
         if not triggers:
             return
         problem = f"track_counts is off, so that nobody can tell what its triggers on DELETE ({triggers}) change in it"
         what_to_do = "Turn track_counts on"
-    elif changes == Changes(inserted=0, updated=0, deleted=deleted):
-        return
     else:
         problem = (
             f"deleting {counted(deleted, 'row', 'rows')} of the day led to {changes.inserted} inserted, "

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.operations.readback import READBACK, Readback
-from event_archive.postgres.catalogue.relations import index_begins_with, relation
+from event_archive.postgres.catalogue.relations import index_begins_with
 from event_archive.postgres.catalogue.sequences import Sequence, position_of, sequences_behind, set_next
 from event_archive.postgres.session import Connection, one
 
@@ -28,13 +28,10 @@ def move_on(connection: Connection, readback: Readback) -> tuple[str, ...]:
     Returns:
         The statements that somebody else has to run, since this role may not see or move a sequence.
     """
-    table = readback.table.dataset.table
-    filled = relation(connection, table.schema, table.name)
-    behind = sequences_behind(connection, filled.oid) if filled else []
     return tuple(
         _told(sequence, readback)
-        for sequence in behind
-        if filled and not _is_past(connection, sequence, _furthest_of(connection, sequence, readback, filled.oid))
+        for sequence in sequences_behind(connection, readback.table.oid)
+        if not _is_past(connection, sequence, _furthest_of(connection, sequence, readback))
     )
 
 
@@ -52,7 +49,7 @@ def _told(sequence: Sequence, readback: Readback) -> str:
     return statement
 
 
-def _furthest_of(connection: Connection, sequence: Sequence, readback: Readback, oid: int) -> int | None:
+def _furthest_of(connection: Connection, sequence: Sequence, readback: Readback) -> int | None:
     """The furthest value of the column; None where there is none, or values that are no numbers."""
     table = readback.table.dataset.table
     if not sequence.of_numbers:
@@ -64,7 +61,7 @@ def _furthest_of(connection: Connection, sequence: Sequence, readback: Readback,
             TableName(sequence.schema, sequence.name),
         )
         return None
-    indexed = index_begins_with(connection, oid, sequence.column)
+    indexed = index_begins_with(connection, readback.table.oid, sequence.column)
     furthest: int | None = one(connection, _furthest(sequence, readback.table.identifier if indexed else READBACK))[0]
     return furthest
 

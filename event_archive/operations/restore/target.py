@@ -110,10 +110,8 @@ def _create(connection: Connection, source: Table, target: TableName) -> None:
 
 def _numbered(connection: Connection, source: Table) -> dict[str, int]:
     """The columns of the key that may be an identity and take their values from a sequence, with its increment."""
-    name = source.dataset.table
-    found = relation(connection, name.schema, name.name)
     integers = {column.name for column in source.columns if column.plain_type in _INTEGERS}
-    behind = sequences_behind(connection, found.oid) if found else []
+    behind = sequences_behind(connection, source.oid)
     return {of.column: of.increment for of in behind if of.column in integers.intersection(source.key)}
 
 

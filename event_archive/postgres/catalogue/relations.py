@@ -77,6 +77,12 @@ _COMMENT = """
 SELECT description FROM pg_catalog.pg_description
 WHERE objoid = %s AND objsubid = 0 AND classoid = 'pg_catalog.pg_class'::pg_catalog.regclass
 """
+_ALIKE = """
+SELECT nspname, relname FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+WHERE relkind IN ('r', 'p') AND pg_catalog.lower(relname) = pg_catalog.lower(%s)
+  AND NOT pg_catalog.starts_with(nspname::text, 'pg_')
+ORDER BY pg_catalog.lower(nspname) = pg_catalog.lower(%s) DESC, nspname, relname LIMIT 3
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +193,6 @@ def comment_on(connection: Connection, oid: int) -> str | None:
     """A table's comment; None where it has none."""
     row = connection.execute(_COMMENT, (oid,)).fetchone()
     return row[0] if row else None
-
-
-_ALIKE = """
-SELECT nspname, relname FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
-WHERE relkind IN ('r', 'p') AND pg_catalog.lower(relname) = pg_catalog.lower(%s)
-  AND NOT pg_catalog.starts_with(nspname::text, 'pg_')
-ORDER BY pg_catalog.lower(nspname) = pg_catalog.lower(%s) DESC, nspname, relname LIMIT 3
-"""
 
 
 def tables_named_alike(connection: Connection, schema: str, name: str) -> list[tuple[str, str]]:
