@@ -9,8 +9,13 @@ is imported, so that the handler stands before anything slow begins.
 import os
 import select
 import signal
+import sys
 import threading
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 MESSAGE = "Stopped. What was not committed is as it was; the next run goes on."
 GRACE_SECONDS = 8.0
@@ -35,6 +40,7 @@ def install() -> None:
     # Written to by the signal itself, whatever the main thread waits for.
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_end_in_any_case, args=(reader,), name="stop", daemon=True).start()
+    sys.unraisablehook = _unraisable
     for number in _SIGNALS:
         signal.signal(number, _handle)
 
@@ -68,6 +74,12 @@ def _handle(number: int, _frame: FrameType | None) -> None:
     if _state.at_end:
         os._exit(exit_code())
     raise KeyboardInterrupt
+
+
+def _unraisable(unraisable: "UnraisableHookArgs") -> None:
+    """Says nothing of an interrupt that is lost in a destructor or a callback: the flag is set."""
+    if not (requested() and issubclass(unraisable.exc_type, KeyboardInterrupt)):
+        sys.__unraisablehook__(unraisable)
 
 
 def _end_in_any_case(reader: int) -> None:

@@ -18,6 +18,13 @@ while True:
     except KeyboardInterrupt:
         pass
 """
+LOSES_IT_IN_A_DESTRUCTOR = """
+class Slow:
+    def __del__(self):
+        time.sleep(60)
+Slow()
+time.sleep(60)
+"""
 WAITS_IN_A_LIBRARY = """
 import ctypes
 libc = ctypes.CDLL(None)
@@ -58,7 +65,7 @@ commands.run_command()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("body", [SWALLOWS, WAITS_IN_A_LIBRARY, FAILS_FOR_IT, IS_DONE])
+@pytest.mark.parametrize("body", [SWALLOWS, LOSES_IT_IN_A_DESTRUCTOR, WAITS_IN_A_LIBRARY, FAILS_FOR_IT, IS_DONE])
 def test_a_command_that_is_told_to_stop_ends_with_the_signals_code(body: str, number: signal.Signals):
     with subprocess.Popen(
         [sys.executable, "-c", script(body)],

@@ -136,10 +136,11 @@ def stop_at_random(this: Round, longest_seconds: float) -> bool:
     if "done" in outcomes:
         assert (outcomes, this.pipeline.count()) == ({"purged", "done"}, 0), shown
         return False
-    # A shell says 128 and the number of a signal, too, where it ends a process that has not begun to handle it.
-    code = 128 - process.returncode if process.returncode < 0 else process.returncode
-    assert code == 128 + number, shown + said
+    # Before the command's handler stands, the interpreter ends as it likes: with 1 in the midst of its own start.
+    if process.returncode < 0 or ("KeyboardInterrupt" in said and "in _handle" not in said):
+        assert not outcomes, shown
+        return True
+    assert process.returncode == 128 + number, shown + said
     assert outcomes <= {"purged", "stopped"}, shown
-    assert "Traceback" not in said or process.returncode < 0, said
-    assert said.replace(MESSAGE, "").strip() == "" or process.returncode < 0, said
+    assert said.replace(MESSAGE, "").strip() == "", said
     return True
