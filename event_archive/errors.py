@@ -64,6 +64,10 @@ class LockedError(BusyError):
     transient = False
 
 
+class WaitingError(EventArchiveError):
+    """The day comes after days of another dataset that still have rows. A later run does it."""
+
+
 class FileChangedError(EventArchiveError):
     """The file is not, or no longer, the one that this call was conditional on: somebody else was faster."""
 

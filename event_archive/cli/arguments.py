@@ -2,16 +2,18 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from event_archive.errors import ConfigurationError
+from event_archive.cli import EXIT_FAILED, exit_code, stop
+from event_archive.errors import ConfigurationError, EventArchiveError
 
 if TYPE_CHECKING:
-    from event_archive.config.environment import Settings
+    from event_archive.config.environment import PipelineSettings, Settings
+    from event_archive.domain.dataset import Dataset
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -70,21 +72,75 @@ def day_and_last(day: date, last: date | None) -> tuple[date, date]:
     return day, last or day
 
 
-def load_settings(*, log_is_output: bool = False) -> "Settings":
-    """The settings, with logging as they say: warnings, beside the command's output.
+def dataset_option(command: Command) -> Command:
+    """``--dataset NAME``, repeatable, as ``datasets``."""
+    return click.option("--dataset", "datasets", metavar="NAME", multiple=True, help="Which of several datasets.")(
+        command
+    )
+
+
+def load_pipelines(
+    names: tuple[str, ...], *, log_is_output: bool = False, one_by_one: bool = False
+) -> "list[PipelineSettings]":
+    """The settings of the datasets named, else of all, with logging as they say: warnings, beside the command's output.
 
     Args:
+        names: of datasets.
         log_is_output: of a command that runs unattended: all that it does, among its JSON lines.
+        one_by_one: of several datasets, one has to be named.
     """
-    from event_archive.config.environment import Settings, misspelt
+    from event_archive.config.datasets import chosen
+    from event_archive.config.environment import misspelt
     from event_archive.observability import logs
 
-    settings = Settings.load()
-    verbose = settings.log_as_json and log_is_output
-    logs.configure(as_json=settings.log_as_json, verbose=verbose, stream=sys.stdout if verbose else sys.stderr)
+    found = chosen(names)
+    if one_by_one and not names and len(found) > 1:
+        known = ", ".join(of.dataset.name for of in found)
+        raise click.UsageError(f"There are several datasets: name one with --dataset. There are {known}.")
+    as_json = found[0].log_as_json
+    verbose = as_json and log_is_output
+    logs.configure(as_json=as_json, verbose=verbose, stream=sys.stdout if verbose else sys.stderr)
     for name, meant in misspelt():
         logging.getLogger(__name__).warning("%s is no variable of event_archive. Did you mean %s?", name, meant)
-    return settings
+    return found
+
+
+def each_dataset(pipelines: "Sequence[PipelineSettings]", do: "Callable[[Settings], None]") -> None:
+    """Does something with each dataset. One that fails stops no other; the command ends with an exit code then.
+
+    Args:
+        pipelines: the datasets.
+        do: what to do; it may raise, or exit where it said why.
+    """
+    if len(pipelines) == 1:
+        do(pipelines[0].with_secrets())
+        return
+    codes = [_code_of_one(of, do) for of in pipelines]
+    if any(codes):
+        sys.exit(EXIT_FAILED if 0 in codes else max(codes))
+
+
+def _code_of_one(of: "PipelineSettings", do: "Callable[[Settings], None]") -> int:
+    from event_archive.observability.json_lines import write_line
+
+    try:
+        do(of.with_secrets())
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_FAILED
+    except EventArchiveError as error:
+        # An error that a stop led to says nothing of the dataset.
+        if stop.requested():
+            raise
+        if of.log_as_json:
+            write_line("failed", error=str(error), dataset=of.dataset.name)
+        click.echo(f"Error: {of.dataset.name}: {error}", err=True)
+        return exit_code([error])
+    return 0
+
+
+def with_name(dataset: "Dataset", **fields: Any) -> dict[str, Any]:
+    """Fields of a JSON line, with the dataset before them where it has a name."""
+    return ({"dataset": dataset.name} if dataset.name else {}) | fields
 
 
 def within(day: date, first: date | None, last: date | None) -> bool:

@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from event_archive.cli.arguments import check_range, load_settings, range_options, within
+from event_archive.cli.arguments import (
+    check_range,
+    dataset_option,
+    each_dataset,
+    load_pipelines,
+    range_options,
+    with_name,
+    within,
+)
 from event_archive.errors import IntegrityError, OtherSourceError
 
 if TYPE_CHECKING:
+    from event_archive.config.environment import Settings
     from event_archive.domain.dataset import Dataset
     from event_archive.lake.protocol import StoredFile
     from event_archive.operations.site import Site
@@ -40,9 +49,14 @@ class _ListedDay:
 
 @click.command("days")
 @range_options
-def list_days(first: date | None, last: date | None) -> None:
+@dataset_option
+def list_days(first: date | None, last: date | None, datasets: tuple[str, ...]) -> None:
     """Lists the aged days: their state, rows in the table, rows and bytes in the lake."""
     check_range((), first, last)
+    each_dataset(load_pipelines(datasets), lambda settings: _list_days(settings, first, last))
+
+
+def _list_days(settings: "Settings", first: date | None, last: date | None) -> None:
     from event_archive.config.services import lake, primary
     from event_archive.domain.days import now_utc
     from event_archive.nightly.attempts import read_attempts
@@ -50,7 +64,6 @@ def list_days(first: date | None, last: date | None) -> None:
     from event_archive.nightly.estimate import estimate
     from event_archive.operations.site import Site
 
-    settings = load_settings()
     dataset, now, postgres = settings.dataset, now_utc(), primary(settings)
     table = rows_of_aged_days(dataset, now, postgres)
     with lake(settings) as opened:
@@ -71,11 +84,11 @@ def list_days(first: date | None, last: date | None) -> None:
     rows_to_do = sum(day.rows or 0 for day in to_do)
     left_bytes, left_seconds = found.bytes_of(rows_to_do), found.seconds_of(rows_to_do)
     if settings.log_as_json:
-        _show_json(listed, left, left_bytes, left_seconds, whose)
+        _show_json(dataset, listed, left, left_bytes, left_seconds, whose)
     else:
         _show_table(listed, left, left_bytes, left_seconds)
         last_aged = dataset.retention.last_aged_day(now)
-        click.echo(f"{dataset.table}: days up to {last_aged} are aged at {now:%Y-%m-%d %H:%M} UTC.")
+        click.echo(f"{dataset.label}: days up to {last_aged} are aged at {now:%Y-%m-%d %H:%M} UTC.")
     if whose:
         click.echo(f"Warning: {whose}", err=True)
     if table.orphans:
@@ -113,27 +126,35 @@ def _state(
     return "archived" if day in files else "aged"
 
 
-def _show_json(listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float, whose: str) -> None:
+def _show_json(
+    dataset: "Dataset", listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float, whose: str
+) -> None:
     from event_archive.domain.manifest import stored_rows
     from event_archive.observability.json_lines import write_line
 
     for day in listed:
         write_line(
             day.state,
-            day=day.day,
-            rows=day.rows,
-            lake_rows=stored_rows(day.file) if day.file else None,
-            lake_bytes=day.file.size_bytes if day.file else None,
+            **with_name(
+                dataset,
+                day=day.day,
+                rows=day.rows,
+                lake_rows=stored_rows(day.file) if day.file else None,
+                lake_bytes=day.file.size_bytes if day.file else None,
+            ),
         )
     write_line(
         "done",
         error=whose or None,
-        days=len(listed),
-        rows=left,
-        lake_rows=sum(stored_rows(day.file) or 0 for day in listed if day.file),
-        lake_bytes=sum(day.file.size_bytes for day in listed if day.file),
-        estimated_bytes=left_bytes,
-        estimated_seconds=round(left_seconds, 3),
+        **with_name(
+            dataset,
+            days=len(listed),
+            rows=left,
+            lake_rows=sum(stored_rows(day.file) or 0 for day in listed if day.file),
+            lake_bytes=sum(day.file.size_bytes for day in listed if day.file),
+            estimated_bytes=left_bytes,
+            estimated_seconds=round(left_seconds, 3),
+        ),
     )
 
 

@@ -6,17 +6,20 @@ Not here: what is looked at (``doctor``, ``defs.doctor``).
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
 
+from event_archive.cli.arguments import dataset_option
 from event_archive.domain.wording import counted
+from event_archive.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from event_archive.config.environment import Settings
     from event_archive.defs.doctor import Definitions
     from event_archive.doctor.findings import Finding, Topic
 
@@ -25,26 +28,73 @@ _MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of lines.")
-def doctor(*, as_json: bool) -> None:
+@dataset_option
+def doctor(datasets: tuple[str, ...], *, as_json: bool) -> None:
     """Checks configuration, connections, permissions, the table, the lake, clocks and Dagster, and says what to do.
 
     Changes nothing in the database; a probe file in the lake is removed again. Exit code 0: nothing is bad, though
     there may be warnings; 1: something is; 2: the settings are.
     """
     from event_archive.config.environment import output_is_json
-    from event_archive.doctor.findings import go_through
 
     _log_warnings()
-    topics = _topics()
-    findings = go_through(topics)
-    if not as_json:
-        findings = _written(findings) if output_is_json() else _shown(findings, topics)
-    found = list(findings)
-    bad = [finding.name for finding in found if finding.status == "bad"]
+    examinations = _examinations(datasets)
+    told: Iterable[Told]
     if as_json:
-        click.echo(json.dumps({"good": not bad, "checks": [asdict(finding) for finding in found]}))
+        told = (finding for examination in examinations for finding in examination.findings())
+    else:
+        told = _written(examinations) if output_is_json() else _shown(examinations)
+    found = list(told)
+    bad = [finding.name for _, finding in found if finding.status == "bad"]
+    if as_json:
+        checks = [({"dataset": name} if name else {}) | asdict(finding) for name, finding in found]
+        click.echo(json.dumps({"good": not bad, "checks": checks}))
     if bad:
         sys.exit(2 if "settings" in bad else 1)
+
+
+Told = tuple[str, "Finding"]
+"""The name of the dataset, which may be empty, and what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Examination:
+    """What is looked at of one dataset."""
+
+    name: str
+    topics: "tuple[Topic, ...]"
+    load: "Callable[[], Settings]"
+
+    @property
+    def checks(self) -> list[str]:
+        """The names of all checks, in their order."""
+        return [name for topic in self.topics for name in topic.checks]
+
+    def findings(self) -> Iterator[Told]:
+        """Looks."""
+        from event_archive.doctor.findings import go_through
+
+        return ((self.name, finding) for finding in go_through(self.topics, self.load))
+
+
+def _examinations(names: tuple[str, ...]) -> list[_Examination]:
+    """One for each dataset; Dagster is looked at with the last."""
+    from event_archive.config.datasets import chosen, load_datasets
+    from event_archive.config.environment import Settings
+    from event_archive.doctor import TOPICS
+
+    try:
+        load_datasets()
+    except ConfigurationError as error:
+        wrong = error
+
+        def refuse() -> Settings:
+            raise wrong
+
+        return [_Examination("", _topics(), refuse)]
+    pipelines = chosen(names)
+    last = pipelines[-1]
+    return [_Examination(of.dataset.name, _topics() if of is last else TOPICS, of.with_secrets) for of in pipelines]
 
 
 def _topics() -> "tuple[Topic, ...]":
@@ -69,16 +119,18 @@ def _log_warnings() -> None:
     logs.configure(as_json=False, verbose=False, stream=sys.stderr)
 
 
-def _written(findings: "Iterable[Finding]") -> "Iterator[Finding]":
+def _written(examinations: Iterable[_Examination]) -> Iterator[Told]:
     """Writes a JSON line a finding, and one of how many there are of each kind."""
     from event_archive.observability.json_lines import write_line
 
     counts = Counter[str]()
-    for finding in findings:
-        counts[finding.status] += 1
-        error = finding.message if finding.status == "bad" else None
-        write_line(finding.status, error=error, check=finding.name, message=finding.message, remedy=finding.remedy)
-        yield finding
+    for examination in examinations:
+        for name, finding in examination.findings():
+            counts[finding.status] += 1
+            error = finding.message if finding.status == "bad" else None
+            known = {"check": finding.name, "message": finding.message, "remedy": finding.remedy}
+            write_line(finding.status, error=error, **({"dataset": name} if name else {}), **known)
+            yield name, finding
     error = f"{counted(counts['bad'], 'check', 'checks')} found something bad" if counts["bad"] else None
     write_line(
         "failed" if error else "done",
@@ -90,27 +142,30 @@ def _written(findings: "Iterable[Finding]") -> "Iterator[Finding]":
     )
 
 
-def _shown(findings: "Iterable[Finding]", topics: "Iterable[Topic]") -> "Iterator[Finding]":
+def _shown(examinations: Iterable[_Examination]) -> Iterator[Told]:
     """Shows each finding when it is there, in the end what was not looked at; on a terminal, what is waited for."""
     from event_archive.observability.console import plain_console
 
     console = plain_console()
-    to_come = [name for topic in topics for name in topic.checks]
-    width = max(map(len, to_come))
     counts = Counter[str]()
-    skipped: dict[str, list[str]] = {}
-    with console.status(to_come[0]) as status:
-        for finding in findings:
-            if finding.status == "skipped":
-                skipped.setdefault(finding.message, []).append(finding.name)
-            else:
-                _print(console, finding, width)
-            counts[finding.status] += 1
-            to_come.remove(finding.name)
-            status.update(to_come[0] if to_come else "")
-            yield finding
-    for why, names in skipped.items():
-        console.print(f"- {', '.join(names)}: {why}", style="dim")
+    for examination in examinations:
+        if examination.name:
+            console.print(examination.name, style="bold")
+        to_come = examination.checks
+        width = max(map(len, to_come))
+        skipped: dict[str, list[str]] = {}
+        with console.status(to_come[0]) as status:
+            for name, finding in examination.findings():
+                if finding.status == "skipped":
+                    skipped.setdefault(finding.message, []).append(finding.name)
+                else:
+                    _print(console, finding, width)
+                counts[finding.status] += 1
+                to_come.remove(finding.name)
+                status.update(to_come[0] if to_come else "")
+                yield name, finding
+        for why, names in skipped.items():
+            console.print(f"- {', '.join(names)}: {why}", style="dim")
     console.print(f"{counts['bad']} bad, {counted(counts['warning'], 'warning', 'warnings')}", style="bold")
 
 

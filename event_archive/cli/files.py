@@ -15,10 +15,13 @@ from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import (
     DAY,
     check_range,
+    dataset_option,
     day_and_last,
     days_argument,
-    load_settings,
+    each_dataset,
+    load_pipelines,
     range_options,
+    with_name,
     within,
 )
 from event_archive.domain.wording import counted
@@ -36,15 +39,19 @@ Found = dict[str, int | float | str]
 @click.command()
 @days_argument()
 @range_options
-def verify(days: tuple[date, ...], first: date | None, last: date | None) -> None:
+@dataset_option
+def verify(days: tuple[date, ...], first: date | None, last: date | None, datasets: tuple[str, ...]) -> None:
     """Reads files back and compares them with their manifest: all files, those of a range, or of the days named."""
     check_range(days, first, last)
+    each_dataset(load_pipelines(datasets), lambda settings: _verify(settings, days, first, last))
+
+
+def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, last: date | None) -> None:
     from event_archive.config.services import lake, primary
     from event_archive.operations.claim import claim_to_read, files_of
     from event_archive.operations.verify import verify_day
     from event_archive.table.shape import shape_if_any
 
-    settings = load_settings()
     dataset = settings.dataset
     with lake(settings) as opened:
         wanted = days or _days_with_file(dataset, opened, first, last)
@@ -71,17 +78,24 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None) -> Non
 @click.option("--to", "last", type=DAY, help="Restore every day up to this one that has a file.")
 @click.option("--table", "target", help="The table to fill (default: the source's name with _restored).")
 @click.option("--in-place", is_flag=True, help="Fill the source itself; the night purges the rows again unless held.")
-def restore(day: date, last: date | None, target: str | None, *, in_place: bool) -> None:
+@dataset_option
+def restore(day: date, last: date | None, target: str | None, datasets: tuple[str, ...], *, in_place: bool) -> None:
     """Puts rows back from the files. A row that stands in the table is never changed."""
     first, last = day_and_last(day, last)
     if target and in_place:
         raise click.UsageError("Give --table or --in-place, not both.")
+    each_dataset(
+        load_pipelines(datasets, one_by_one=True),
+        lambda settings: _restore(settings, first, last, target, in_place=in_place),
+    )
+
+
+def _restore(settings: "Settings", first: date, last: date, target: str | None, *, in_place: bool) -> None:
     from event_archive.config.services import lake, primary
     from event_archive.operations.restore.day import days_with_file, restore_day
     from event_archive.operations.restore.target import target_named
     from event_archive.operations.site import Site
 
-    settings = load_settings()
     dataset = settings.dataset
     into = target_named(dataset, target, in_place=in_place)
     with lake(settings) as opened:
@@ -106,19 +120,25 @@ def restore(day: date, last: date | None, target: str | None, *, in_place: bool)
 @days_argument()
 @range_options
 @click.option("--source", is_flag=True, help="Make this table of this database the owner of all files, once.")
-def adopt(days: tuple[date, ...], first: date | None, last: date | None, *, source: bool) -> None:
+@dataset_option
+def adopt(
+    days: tuple[date, ...], first: date | None, last: date | None, datasets: tuple[str, ...], *, source: bool
+) -> None:
     """Writes a new manifest for files that contradict theirs, of the days named or a range; their bytes stay."""
     if bool(days or first or last) == source:
         raise click.UsageError("Name days, or give a range with --from and --to, or --source.")
     check_range(days, first, last)
-    if source:
-        _adopt_source()
-        return
+    each_dataset(
+        load_pipelines(datasets, one_by_one=True),
+        lambda settings: _adopt_source(settings) if source else _adopt(settings, days, first, last),
+    )
+
+
+def _adopt(settings: "Settings", days: tuple[date, ...], first: date | None, last: date | None) -> None:
     from event_archive.config.services import lake, primary
     from event_archive.operations.adopt import adopt_day
     from event_archive.operations.site import Site
 
-    settings = load_settings()
     dataset = settings.dataset
     with lake(settings) as opened:
         site = Site(dataset, primary(settings), opened)
@@ -135,14 +155,13 @@ def adopt(days: tuple[date, ...], first: date | None, last: date | None, *, sour
         _each(settings, wanted, adopted, good="adopted", none="There is no file to adopt.", without_file=without_file)
 
 
-def _adopt_source() -> None:
+def _adopt_source(settings: "Settings") -> None:
     from event_archive.config.services import lake, primary
     from event_archive.observability.json_lines import write_line
     from event_archive.operations.claim import adopt_source, files_of
     from event_archive.operations.site import Site
     from event_archive.table.shape import current_shape
 
-    settings = load_settings()
     dataset, postgres = settings.dataset, primary(settings)
     # A table that is not there would own nothing.
     current_shape(dataset, postgres, "look")
@@ -150,7 +169,8 @@ def _adopt_source() -> None:
         claim = adopt_source(Site(dataset, postgres, opened))
     former = [str(of) for of in claim.former]
     if settings.log_as_json:
-        write_line("adopted", files=files_of(dataset), source=str(claim.source), former=former)
+        known = with_name(dataset, files=files_of(dataset), source=str(claim.source), former=former)
+        write_line("adopted", **known)
         return
     click.echo(f"{files_of(dataset)} belongs to {claim.source} from now on.")
     for of in former:
@@ -205,7 +225,8 @@ def _each(
             break
     failed = f"{totals['failed']} of {counted(len(days), 'day', 'days')} failed" if totals["failed"] else None
     if not days:
-        failed = none
+        # Among several datasets, a new one has none yet.
+        failed = none if not settings.entry.name else None
         click.echo(none, err=True)
     if days or settings.log_as_json:
         _show(settings, failed, "done", totals)
@@ -229,10 +250,12 @@ def _show(
 
     rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in found.items()}
     if settings.log_as_json:
-        write_line("failed" if error else outcome, error=error, **({"day": day} if day else {}), **rounded)
+        known = with_name(settings.dataset, **({"day": day} if day else {}), **rounded)
+        write_line("failed" if error else outcome, error=error, **known)
         return
-    known = ", ".join(
+    figures = ", ".join(
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in rounded.items()
     )
-    text = f"{day or 'total'}  {error or outcome}" + (f"  ({known})" if known else "")
+    whose = f"{settings.entry.name}  " if settings.entry.name else ""
+    text = f"{whose}{day or 'total'}  {error or outcome}" + (f"  ({figures})" if figures else "")
     click.secho(text, fg="red" if error else None, bold=day is None)

@@ -4,78 +4,97 @@ Not here: where holds are kept (``table.holds``).
 """
 
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from event_archive.cli.arguments import DAY, day_and_last, load_settings
+from event_archive.cli.arguments import DAY, dataset_option, day_and_last, each_dataset, load_pipelines, with_name
+
+if TYPE_CHECKING:
+    from event_archive.config.environment import Settings
+    from event_archive.domain.dataset import Dataset
 
 
 @click.command()
 @click.argument("day", type=DAY)
 @click.option("--to", "last", type=DAY, help="Hold all days up to this one.")
 @click.option("--reason", required=True, help="Why; shown wherever the day is not purged.")
-def hold(day: date, last: date | None, reason: str) -> None:
+@dataset_option
+def hold(day: date, last: date | None, reason: str, datasets: tuple[str, ...]) -> None:
     """Holds days: they are archived, but not purged until they are released."""
     first, last = day_and_last(day, last)
     if not reason.strip():
         raise click.UsageError("--reason must say why.")
     if any("\ud800" <= sign <= "\udfff" for sign in reason):
         raise click.UsageError("--reason is no text in this locale's encoding; set LC_ALL=C.UTF-8, or write ASCII.")
+    each_dataset(
+        load_pipelines(datasets, one_by_one=True), lambda settings: _hold(settings, first, last, reason.strip())
+    )
+
+
+def _hold(settings: "Settings", first: date, last: date, reason: str) -> None:
     from event_archive.config.services import primary
     from event_archive.table import holds
 
-    settings = load_settings()
-    holds.hold(settings.dataset, first, last, reason.strip(), primary(settings))
+    holds.hold(settings.dataset, first, last, reason, primary(settings))
     if settings.log_as_json:
-        _as_json("held", first, last, reason=reason.strip())
+        _as_json(settings.dataset, "held", first, last, reason=reason)
     else:
-        click.echo(f"{settings.dataset.table}: {_days(first, last)} held: {reason.strip()}")
+        click.echo(f"{settings.dataset.label}: {_days(first, last)} held: {reason}")
 
 
 @click.command()
 @click.argument("day", type=DAY)
 @click.option("--to", "last", type=DAY, help="Release all days up to this one.")
-def release(day: date, last: date | None) -> None:
+@dataset_option
+def release(day: date, last: date | None, datasets: tuple[str, ...]) -> None:
     """Releases held days: the next run purges them."""
     first, last = day_and_last(day, last)
+    each_dataset(load_pipelines(datasets, one_by_one=True), lambda settings: _release(settings, first, last))
+
+
+def _release(settings: "Settings", first: date, last: date) -> None:
     from event_archive.config.services import primary
     from event_archive.table import holds
 
-    settings = load_settings()
     released = holds.release(settings.dataset, first, last, primary(settings))
     asked = (last - first).days + 1
     if settings.log_as_json:
-        _as_json("released" if released else "not held", first, last, days=released, of_days=asked)
+        _as_json(settings.dataset, "released" if released else "not held", first, last, days=released, of_days=asked)
     elif not released:
-        click.echo(f"{settings.dataset.table}: {_days(first, last)} not held, so nothing was released.")
+        click.echo(f"{settings.dataset.label}: {_days(first, last)} not held, so nothing was released.")
     elif asked == 1:
-        click.echo(f"{settings.dataset.table}: {first} released.")
+        click.echo(f"{settings.dataset.label}: {first} released.")
     else:
-        click.echo(f"{settings.dataset.table}: {released} of {asked} days released, {_days(first, last)}.")
+        click.echo(f"{settings.dataset.label}: {released} of {asked} days released, {_days(first, last)}.")
 
 
 @click.command("holds")
-def list_holds() -> None:
+@dataset_option
+def list_holds(datasets: tuple[str, ...]) -> None:
     """Lists the held days."""
+    each_dataset(load_pipelines(datasets), _list_holds)
+
+
+def _list_holds(settings: "Settings") -> None:
     from event_archive.config.services import primary
     from event_archive.table import holds
 
-    settings = load_settings()
+    name = f"{settings.entry.name}  " if settings.entry.name else ""
     found = holds.holds(settings.dataset, primary(settings))
     for held in found:
         if settings.log_as_json:
-            _as_json("held", held.first, held.last, reason=held.reason, since=held.since, by=held.by)
+            _as_json(settings.dataset, "held", held.first, held.last, reason=held.reason, since=held.since, by=held.by)
         else:
-            click.echo(f"{_days(held.first, held.last)}  since {held.since:%Y-%m-%d} by {held.by}: {held.reason}")
+            click.echo(f"{name}{_days(held.first, held.last)}  since {held.since:%Y-%m-%d} by {held.by}: {held.reason}")
     if not found and not settings.log_as_json:
-        click.echo(f"{settings.dataset.table}: no day is held.")
+        click.echo(f"{settings.dataset.label}: no day is held.")
 
 
-def _as_json(outcome: str, first: date, last: date, **fields: Any) -> None:
+def _as_json(dataset: "Dataset", outcome: str, first: date, last: date, **fields: Any) -> None:
     from event_archive.observability.json_lines import write_line
 
-    write_line(outcome, first=first, last=last, **fields)
+    write_line(outcome, **with_name(dataset, first=first, last=last, **fields))
 
 
 def _days(first: date, last: date) -> str:

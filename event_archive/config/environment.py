@@ -10,25 +10,22 @@ here: how a value is parsed (``values``), connecting to anything.
 import os
 import re
 import sys
-from collections.abc import Iterable
 from datetime import date, timedelta
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
 
+from event_archive.config.reading import ENVIRONMENT, Entry, EnvironmentSettings, value_of
 from event_archive.config.values import (
     check_azure_connection_string,
     check_conninfo,
@@ -57,7 +54,7 @@ _LAKES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "ARCHI
 _DECIDING = (
     *("DRY_RUN", "EVENT_RETENTION_PERIOD", "ARCHIVE_START_DATE", "MAX_DAYS_PER_RUN", "RUN_BUDGET"),
     *("EVENT_TABLE", "EVENT_TIME_COLUMN", "EVENT_FILE_PREFIX", "PG_CONNECTION_STRING"),
-    *("ARCHIVE_FOLDER", "AZURE_STORAGE_CONTAINER", *_LAKES),
+    *("ARCHIVE_FOLDER", "AZURE_STORAGE_CONTAINER", "DATASETS_FILE", *_LAKES),
 )
 """What decides which rows are deleted, of which table, proven by which files, and how many of them."""
 # A word that stands in no other variable of ours, so that whoever writes it means one of these.
@@ -70,68 +67,7 @@ _OF_A_SERVICE = re.compile(
 )
 
 
-class _EnvironmentSettings(BaseModel):
-    # Defaults are given as the values they mean, which the parsers of text would refuse.
-    model_config = ConfigDict(hide_input_in_errors=True, frozen=True, validate_default=False)
-
-    @classmethod
-    def load(cls) -> Self:
-        """Reads the environment; once only, as long as it does not change.
-
-        Raises:
-            ConfigurationError: with a line for every variable that is missing or wrong; it names the variable, what
-                it holds unless that is a secret, and what is allowed.
-        """
-        given = [(name, value) for name in cls.model_fields if (value := _value(name.upper()))]
-        return cast(Self, _loaded(cls, tuple(given), tuple(cls._misspelt())))
-
-    @classmethod
-    def _misspelt(cls) -> list[str]:
-        """What is wrong with variables that are set and not read."""
-        return []
-
-    @classmethod
-    def _read(cls, given: tuple[tuple[str, str], ...], misspelt: Iterable[str]) -> Self:
-        problems = [*misspelt, *cls._contradictions({name.upper() for name, _ in given})]
-        try:
-            settings = cls.model_validate(dict(given))
-        except ValidationError as error:
-            problems += [cls._problem(details) for details in error.errors(include_url=False)]
-        if not problems:
-            return settings
-        raise ConfigurationError("The environment is not right:\n" + "\n".join(f"  {line}" for line in problems))
-
-    @classmethod
-    def _contradictions(cls, _present: set[str]) -> list[str]:
-        """What is wrong between the variables that are set."""
-        return []
-
-    @classmethod
-    def _problem(cls, details: Any) -> str:
-        message = details["msg"].removeprefix("Value error, ")
-        field = str(details["loc"][0])
-        variable = field.upper()
-        if details["type"] == "missing":
-            return f"{variable} is not set; it {cls.model_fields[field].description}."
-        secret = "Secret" in repr(cls.model_fields[field].annotation) or field == "azure_storage_account_url"
-        if details["input"] is None:
-            return f"{variable} is not set: {message}."
-        held = "(a secret, not shown)" if secret else repr(details["input"])
-        return f"{variable} holds {held}: {message}."
-
-
-def _value(variable: str) -> str:
-    return os.environ.get(variable, "").strip()
-
-
-@cache
-def _loaded(
-    kind: type[_EnvironmentSettings], given: tuple[tuple[str, str], ...], misspelt: tuple[str, ...]
-) -> _EnvironmentSettings:
-    return kind._read(given, misspelt)  # noqa: SLF001
-
-
-class PipelineSettings(_EnvironmentSettings):
+class PipelineSettings(EnvironmentSettings):
     """What shapes the pipeline: no secrets, a default for everything.
 
     The attributes are the variables of the same name; the documentation's table says what each means. A misspelling of
@@ -153,6 +89,7 @@ class PipelineSettings(_EnvironmentSettings):
     max_replica_lag: Annotated[int | None, BeforeValidator(parse_size)] = None
     verify_nightly: Annotated[bool, BeforeValidator(lower_case)] = False
     logical_message_prefix: str | None = None
+    datasets_file: Path | None = None
 
     @field_validator("event_file_prefix")
     @classmethod
@@ -168,7 +105,15 @@ class PipelineSettings(_EnvironmentSettings):
             ) from None
 
     @classmethod
-    def _misspelt(cls) -> list[str]:
+    def attempt(cls, entry: Entry = ENVIRONMENT) -> tuple[Self | None, tuple[str, ...]]:
+        """As ``load``; the settings, or what is wrong, a line each."""
+        # Whoever forgets which dataset it works on must not work on the default table.
+        if not entry.name and value_of("DATASETS_FILE"):
+            raise AssertionError("DATASETS_FILE describes the datasets")
+        return super().attempt(entry)
+
+    @classmethod
+    def _misspelt(cls, _entry: Entry) -> list[str]:
         return [
             f"{name} is no variable of event_archive, and {meant} decides what is deleted. Rename it to {meant}, in "
             "capitals, or unset it."
@@ -186,7 +131,17 @@ class PipelineSettings(_EnvironmentSettings):
             file_prefix=self.event_file_prefix or "",
             retention=self.event_retention_period,
             start=self.archive_start_date,
+            name=self.entry.name,
+            asset_prefix="" if self.entry.bare_keys else self.entry.name,
         )
+
+    def with_secrets(self) -> "Settings":
+        """The same settings with those that reach PostgreSQL and the lake, as the environment is at this moment.
+
+        Raises:
+            ConfigurationError: as ``load``.
+        """
+        return Settings.load(self.entry)
 
     @property
     def log_as_json(self) -> bool:
@@ -194,7 +149,14 @@ class PipelineSettings(_EnvironmentSettings):
         return output_is_json(self.log_format)
 
 
-class Settings(PipelineSettings):
+class ListenerSettings(EnvironmentSettings):
+    """Who hears of runs, whatever dataset they are of."""
+
+    metrics_textfile: Path | None = None
+    alert_webhook_url: Annotated[SecretStr, AfterValidator(check_http_url)] | None = None
+
+
+class Settings(PipelineSettings, ListenerSettings):
     """All that the environment says, secrets included."""
 
     pg_connection_string: Annotated[SecretStr, AfterValidator(check_conninfo)] = Field(
@@ -207,8 +169,6 @@ class Settings(PipelineSettings):
     archive_local_path: Path | None = None
     azure_storage_container: Annotated[str, AfterValidator(parse_container)] = "archive"
     run_budget: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
-    metrics_textfile: Path | None = None
-    alert_webhook_url: Annotated[SecretStr, AfterValidator(check_http_url)] | None = None
 
     @classmethod
     def _contradictions(cls, present: set[str]) -> list[str]:
@@ -219,7 +179,7 @@ class Settings(PipelineSettings):
         return [f"Exactly one of {', '.join(_LAKES)} says where the files go; {found} set."]
 
 
-class InstanceSettings(_EnvironmentSettings):
+class InstanceSettings(EnvironmentSettings):
     """Where Dagster keeps its own records and its runs' output: in PostgreSQL and Azure if those are named, else files.
 
     The attributes are the variables of the same name.
@@ -253,7 +213,7 @@ def dagster_home() -> str | None:
     Raises:
         ConfigurationError: it is not the absolute path of a folder.
     """
-    home = _value("DAGSTER_HOME")
+    home = value_of("DAGSTER_HOME")
     if home and not (Path(home).is_absolute() and Path(home).is_dir()):
         raise ConfigurationError(
             f"DAGSTER_HOME holds {home!r}, which is not the absolute path of a folder. Create it, with a dagster.yaml "
@@ -268,7 +228,7 @@ def output_is_json(log_format: str | None = None) -> bool:
     Args:
         log_format: as validated; None to look at the variable itself, which says enough where the settings are wrong.
     """
-    chosen = log_format or _value("LOG_FORMAT").lower()
+    chosen = log_format or value_of("LOG_FORMAT").lower()
     return chosen == "json" or (chosen != "console" and not sys.stdout.isatty())
 
 
@@ -281,7 +241,11 @@ def misspelt() -> list[tuple[str, str]]:
 
 
 def _near() -> list[tuple[str, str]]:
-    return sorted((name, meant) for name in os.environ if _value(name) and (meant := _meant(name)))
+    found = sorted((name, meant) for name in os.environ if value_of(name) and (meant := _meant(name)))
+    if value_of("DATASETS_FILE"):
+        # The file names variables of its own for the connections of its datasets.
+        return [(name, meant) for name, meant in found if not meant.endswith("PG_CONNECTION_STRING")]
+    return found
 
 
 @cache

@@ -13,14 +13,14 @@ import dagster as dg
 
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.failures import dagster_failures
-from event_archive.defs.gate import latest_record
+from event_archive.defs.gate import asset_keys, latest_record
 from event_archive.defs.metadata import aged_metadata, archive_metadata, purge_metadata
 from event_archive.defs.preview import preview_of_day
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.domain.record import Record
-from event_archive.nightly.backlog import aged_rows
+from event_archive.nightly.backlog import aged_rows, require_purged
 from event_archive.nightly.replicas import await_replicas
 from event_archive.operations.archive import archive_day
 from event_archive.operations.purge import PurgedDay, purge_day
@@ -46,18 +46,29 @@ class PurgeConfig(dg.Config):
     """Do everything, then roll back. Turns a dry run on for this run; DRY_RUN turns it on for all."""
 
 
-def build_assets(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
-    """The assets of one dataset, one partition a day."""
-    aged = _aged_events(dataset, partitions)
-    archived = _archive_csv(dataset, partitions, aged)
-    return [aged, archived, _purged_events(dataset, partitions, archived)]
+def build_assets(
+    settings: PipelineSettings,
+    partitions: dg.PartitionsDefinition[str],
+    after: Sequence[PipelineSettings] = (),
+) -> list[dg.AssetsDefinition]:
+    """The assets of one dataset, one partition a day.
+
+    Args:
+        settings: of the dataset.
+        partitions: its days.
+        after: the datasets whose days are purged first.
+    """
+    aged = _aged_events(settings, partitions)
+    archived = _archive_csv(settings, partitions)
+    return [aged, archived, _purged_events(settings, partitions, after)]
 
 
 def _daily(
+    dataset: Dataset,
     partitions: dg.PartitionsDefinition[str],
     kinds: set[str],
     description: str,
-    deps: Sequence[dg.AssetsDefinition] = (),
+    deps: Sequence[dg.AssetKey | dg.AssetDep] = (),
     freshness_policy: dg.FreshnessPolicy | None = None,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """An asset with what the three have in common. Retries are asked for by ``dagster_failures``."""
@@ -67,85 +78,98 @@ def _daily(
         deps=deps,
         freshness_policy=freshness_policy,
         partitions_def=partitions,
-        group_name=GROUP,
+        key_prefix=[dataset.asset_prefix] if dataset.asset_prefix else None,
+        group_name=dataset.name or GROUP,
         owners=["team:event-archive"],
         code_version="1",
         pool=POOL,
     )
 
 
-def _aged_events(dataset: Dataset, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
-    @_daily(partitions, {"postgres"}, f"Rows of {dataset.table} that are of this day, which is aged.")
+def _aged_events(settings: PipelineSettings, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    dataset = settings.dataset
+
+    @_daily(dataset, partitions, {"postgres"}, f"Rows of {dataset.table} that are of this day, which is aged.")
     def aged_events(context: dg.AssetExecutionContext, postgres: PostgresResource) -> Result:
         with dagster_failures(context.retry_number):
-            rows = aged_rows(dataset, parse_day(context.partition_key), postgres.primary())
+            rows = aged_rows(dataset, parse_day(context.partition_key), postgres.primary(settings))
         return dg.MaterializeResult(metadata=aged_metadata(rows))
 
     return aged_events
 
 
-def _archive_csv(
-    dataset: Dataset, partitions: dg.PartitionsDefinition[str], aged_events: dg.AssetsDefinition
-) -> dg.AssetsDefinition:
+def _archive_csv(settings: PipelineSettings, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+    dataset = settings.dataset
+
     @_daily(
+        dataset,
         partitions,
         {"csv", "azure"},
         "The day's CSV in the lake: written, appended to, or left as it is.",
-        [aged_events],
+        [asset_keys(dataset).aged_events],
         _EVERY_NIGHT,
     )
     def archive_csv(context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource) -> Result:
-        with dagster_failures(context.retry_number), lake.open() as opened:
+        with dagster_failures(context.retry_number), lake.open(settings) as opened:
             archived = archive_day(
-                Site(dataset, postgres.primary(), opened, postgres.replica()),
+                Site(dataset, postgres.primary(settings), opened, postgres.replica(settings)),
                 parse_day(context.partition_key),
-                max_bytes_per_second=PipelineSettings.load().export_rate_limit,
+                max_bytes_per_second=settings.with_secrets().export_rate_limit,
             )
-            preview = preview_of_day(context.instance, archived, opened)
+            preview = preview_of_day(context.instance, dataset, archived, opened)
         return dg.MaterializeResult(metadata=archive_metadata(archived, preview))
 
     return archive_csv
 
 
 def _purged_events(
-    dataset: Dataset, partitions: dg.PartitionsDefinition[str], archive_csv: dg.AssetsDefinition
+    settings: PipelineSettings, partitions: dg.PartitionsDefinition[str], after: Sequence[PipelineSettings]
 ) -> dg.AssetsDefinition:
+    dataset = settings.dataset
+    # Their first day may be another one, and so may their last.
+    same_day = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+    earlier = [dg.AssetDep(asset_keys(other.dataset).purged_events, partition_mapping=same_day) for other in after]
+
     @_daily(
+        dataset,
         partitions,
         {"postgres"},
         "Rows deleted because they were read back from the day's CSV, identical in every column.",
-        [archive_csv],
+        [asset_keys(dataset).archive_csv, *earlier],
     )
     def purged_events(
         context: dg.AssetExecutionContext, config: PurgeConfig, postgres: PostgresResource, lake: LakeResource
     ) -> Result:
-        with dagster_failures(context.retry_number), lake.open() as opened:
-            day, settings = parse_day(context.partition_key), PipelineSettings.load()
-            record = latest_record(context.instance, day)
-            if settings.max_replica_lag:
-                await_replicas(postgres.primary(), settings.max_replica_lag)
+        with dagster_failures(context.retry_number), lake.open(settings) as opened:
+            day, current = parse_day(context.partition_key), settings.with_secrets()
+            record = latest_record(context.instance, dataset, day)
+            for other in after:
+                require_purged(other.dataset, day, postgres.primary(other), before=dataset)
+            if current.max_replica_lag:
+                await_replicas(postgres.primary(settings), current.max_replica_lag)
             purged = purge_day(
-                Site(dataset, postgres.primary(), opened),
+                Site(dataset, postgres.primary(settings), opened),
                 day,
                 record,
-                dry_run=config.dry_run or settings.dry_run,
-                message_prefix=settings.logical_message_prefix,
+                dry_run=config.dry_run or current.dry_run,
+                message_prefix=current.logical_message_prefix,
             )
         if purged.outcome in ("dry run", "held"):
             context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: purged.outcome})
-        _log_day(record, purged)
+        _log_day(dataset, record, purged)
         return dg.MaterializeResult(metadata=purge_metadata(purged))
 
     return purged_events
 
 
-def _log_day(record: Record, purged: PurgedDay) -> None:
+def _log_day(dataset: Dataset, record: Record, purged: PurgedDay) -> None:
     """One log line with the figures of a day."""
     logger.info(
         "day %s: %s",
         purged.day,
         purged.outcome,
         extra={
+            **({"dataset": dataset.name} if dataset.name else {}),
             "day": purged.day.isoformat(),
             "outcome": purged.outcome,
             **({"reason": purged.reason} if purged.reason else {}),

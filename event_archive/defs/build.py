@@ -3,47 +3,41 @@
 Here: what belongs together. Not here: what any of it does.
 """
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from event_archive.config.environment import PipelineSettings
-from event_archive.defs.assets import build_assets
-from event_archive.defs.checks import build_checks
 from event_archive.defs.executor import one_process
-from event_archive.defs.jobs import build_archive_job, build_restore_job
-from event_archive.defs.partitions import aged_days
-from event_archive.defs.resources import LakeResource, PostgresResource
-from event_archive.defs.schedules import build_schedule
+from event_archive.defs.pipeline import build_pipeline
+from event_archive.defs.resources import LAKE, POSTGRES
 from event_archive.defs.sensors import build_sensors
 from event_archive.defs.upkeep import build_upkeep
 
 
-def build_definitions(settings: PipelineSettings) -> dg.Definitions:
+def build_definitions(*datasets: PipelineSettings) -> dg.Definitions:
     """All that Dagster is to know.
 
     Args:
-        settings: what shapes the pipeline; what it connects to is read from the environment when a run needs it.
+        datasets: what shapes the pipeline of each; what it connects to is read from the environment when a run needs
+            it.
 
     Raises:
-        ConfigurationError: Dagster cannot read ARCHIVE_CRON.
+        ConfigurationError: Dagster cannot read a cron expression.
     """
-    dataset = settings.dataset
-    partitions = aged_days(dataset)
-    assets = build_assets(dataset, partitions)
-    checks = build_checks(dataset, partitions, alert_days=settings.backlog_alert_days)
-    job = build_archive_job(dataset, assets, [checks.archive_is_whole] if settings.verify_nightly else [])
-    most = settings.max_days_per_run
+    pipelines = [build_pipeline(settings, _earlier(settings, datasets)) for settings in datasets]
     return dg.Definitions(
-        assets=assets,
-        asset_checks=[checks.archive_is_whole, *checks.of_table],
-        jobs=[job, build_restore_job(dataset)],
-        schedules=[
-            build_schedule(
-                dataset, job, [asset.key for asset in assets], max_days_per_run=most, cron=settings.archive_cron
-            ),
-            *build_upkeep(dataset, checks.of_table),
-        ],
-        sensors=build_sensors(dataset, job, assets, max_days_per_run=most),
-        resources={"postgres": PostgresResource(), "lake": LakeResource()},
+        assets=[asset for pipeline in pipelines for asset in pipeline.assets],
+        asset_checks=[check for pipeline in pipelines for check in pipeline.checks],
+        jobs=[job for pipeline in pipelines for job in (pipeline.job, pipeline.restore_job)],
+        schedules=[*(pipeline.schedule for pipeline in pipelines), *build_upkeep(pipelines)],
+        sensors=build_sensors(pipelines),
+        resources={"postgres": POSTGRES, "lake": LAKE},
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,
     )
+
+
+def _earlier(settings: PipelineSettings, datasets: Sequence[PipelineSettings]) -> list[PipelineSettings]:
+    """The datasets whose days are purged before those of one."""
+    return [other for other in datasets if other.entry.name in settings.entry.after]

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from event_archive.config.environment import Settings
+from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.defs.assets import POOL
 from event_archive.defs.failures import dagster_failures
-from event_archive.defs.gate import AGED_EVENTS, ARCHIVE_CSV, record_if_any
+from event_archive.defs.gate import asset_keys, record_if_any
 from event_archive.defs.internals import PreviewWarning
 from event_archive.defs.metadata import check_description, check_metadata
 from event_archive.defs.resources import LakeResource, PostgresResource
-from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import now_utc, parse_day
 from event_archive.errors import BusyError, RefusedError, UnreachableError
 from event_archive.nightly.backlog import backlog, orphans, orphans_told
@@ -30,20 +29,20 @@ class Checks:
     of_table: list[dg.AssetChecksDefinition]
 
 
-def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, alert_days: int) -> Checks:
+def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition[str]) -> Checks:
     """The checks of one dataset's assets.
 
     Args:
-        dataset: whose assets.
+        settings: of the dataset.
         partitions: its days.
-        alert_days: for how long after it came of age a day may have rows.
     """
-    table_checks = [_backlog_is_small(dataset, alert_days), _no_orphans(dataset)]
+    dataset = settings.dataset
+    table_checks = [_backlog_is_small(settings), _no_orphans(settings)]
     # Partitions of checks are a preview in Dagster 1.13; without them a check would not know its day.
     with warnings.catch_warnings(action="ignore", category=PreviewWarning):
 
         @dg.asset_check(
-            asset=ARCHIVE_CSV,
+            asset=asset_keys(dataset).archive_csv,
             name=ARCHIVE_IS_WHOLE,
             partitions_def=partitions,
             pool=POOL,
@@ -56,9 +55,9 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
             from event_archive.operations.verify import verify_day
 
             day = parse_day(context.partition_key)
-            with dagster_failures(), lake.open() as opened:
+            with dagster_failures(), lake.open(settings) as opened:
                 if opened.stat(dataset.path(day)) is None:
-                    record = record_if_any(context.instance, day)
+                    record = record_if_any(context.instance, dataset, day)
                     if record is None or record.etag is None:
                         return dg.AssetCheckResult(passed=True, description="The day has no file.")
                     gone = f"{dataset.path(day)}, which was recorded with {record.rows} rows in it, is gone."
@@ -66,7 +65,7 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
                     return dg.AssetCheckResult(passed=False, description=gone)
                 table = None
                 try:
-                    table = current_shape(dataset, postgres.primary(), "look")
+                    table = current_shape(dataset, postgres.primary(settings), "look")
                 except (BusyError, RefusedError, UnreachableError) as error:
                     context.log.warning("values are not looked at, only the file as a whole: %s", error)
                 found = verify_day(dataset, day, table=table, lake=opened)
@@ -83,19 +82,21 @@ def build_checks(dataset: Dataset, partitions: dg.PartitionsDefinition[str], *, 
 
 def _alert(check: str, why: str) -> None:
     """Alerts of a check that failed: no run fails with it, so no sensor would."""
-    if url := Settings.load().alert_webhook_url:
+    if url := ListenerSettings.load().alert_webhook_url:
         post_or_warn(url.get_secret_value(), check_message(check, why))
 
 
-def _backlog_is_small(dataset: Dataset, alert_days: int) -> dg.AssetChecksDefinition:
+def _backlog_is_small(settings: PipelineSettings) -> dg.AssetChecksDefinition:
+    dataset, alert_days = settings.dataset, settings.backlog_alert_days
+
     @dg.asset_check(
-        asset=AGED_EVENTS,
+        asset=asset_keys(dataset).aged_events,
         pool=POOL,
         description=f"No day that came of age more than {alert_days} days ago still has rows, unless it is held.",
     )
     def backlog_is_small(postgres: PostgresResource) -> dg.AssetCheckResult:
         with dagster_failures():
-            found = backlog(dataset, now_utc(), postgres.primary(), grace_days=alert_days)
+            found = backlog(dataset, now_utc(), postgres.primary(settings), grace_days=alert_days)
             if found.days:
                 _alert("backlog_is_small", found.message(dataset))
         return dg.AssetCheckResult(
@@ -108,15 +109,17 @@ def _backlog_is_small(dataset: Dataset, alert_days: int) -> dg.AssetChecksDefini
     return backlog_is_small
 
 
-def _no_orphans(dataset: Dataset) -> dg.AssetChecksDefinition:
+def _no_orphans(settings: PipelineSettings) -> dg.AssetChecksDefinition:
+    dataset = settings.dataset
+
     @dg.asset_check(
-        asset=AGED_EVENTS,
+        asset=asset_keys(dataset).aged_events,
         pool=POOL,
         description="No row lies before the first day that is archived, or has no finite time: none would ever go.",
     )
     def no_orphans(postgres: PostgresResource) -> dg.AssetCheckResult:
         with dagster_failures():
-            found = orphans(dataset, postgres.primary())
+            found = orphans(dataset, postgres.primary(settings))
         return dg.AssetCheckResult(
             passed=not found,
             severity=dg.AssetCheckSeverity.WARN,

@@ -18,6 +18,7 @@ DEFINITIONS = ("dagster_definitions",)
 INSTANCE = ("dagster_instance", "dagster_schedule", "dagster_daemon")
 
 SCHEDULE = "archive_daily"
+"""The schedule's name, or how the names of several datasets' schedules begin."""
 LONGEST_SILENCE_SECONDS = 5 * 60
 """Of the daemon, which says every 30 seconds that it lives."""
 
@@ -68,15 +69,17 @@ def instance(_: Patient) -> Iterator[Finding]:
 
 def _schedule(found: dg.DagsterInstance) -> Finding:
     states = found.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
-    statuses = {state.status for state in states if state.name == SCHEDULE}
-    if statuses == {InstigatorStatus.STOPPED}:
+    ours = [state for state in states if state.name == SCHEDULE or state.name.startswith(f"{SCHEDULE}_")]
+    names = sorted({state.name for state in ours})
+    running = {state.name for state in ours if state.status != InstigatorStatus.STOPPED}
+    if off := [name for name in names if name not in running]:
         return Finding(
             "dagster_schedule",
             "warning",
-            f"{SCHEDULE} was turned off: no night archives anything",
-            f"Turn it on in the UI, or: dagster schedule start {SCHEDULE}",
+            f"{', '.join(off)} {'was' if len(off) == 1 else 'were'} turned off: no night archives anything",
+            f"Turn it on in the UI, or: dagster schedule start {off[0]}",
         )
-    return Finding("dagster_schedule", "good", f"{SCHEDULE} is on")
+    return Finding("dagster_schedule", "good", f"{', '.join(names) or SCHEDULE} is on")
 
 
 def _daemon(found: dg.DagsterInstance) -> Finding:

@@ -5,36 +5,47 @@ compares the record with the file (``operations.purge``).
 """
 
 from datetime import date
+from typing import NamedTuple
 
 import dagster as dg
 
+from event_archive.domain.dataset import Dataset
 from event_archive.domain.record import Record
 from event_archive.errors import IntegrityError
 
-AGED_EVENTS = dg.AssetKey("aged_events")
-ARCHIVE_CSV = dg.AssetKey("archive_csv")
-PURGED_EVENTS = dg.AssetKey("purged_events")
-ASSET_KEYS = (AGED_EVENTS, ARCHIVE_CSV, PURGED_EVENTS)
+
+class AssetKeys(NamedTuple):
+    """The keys of one dataset's assets, upstream first."""
+
+    aged_events: dg.AssetKey
+    archive_csv: dg.AssetKey
+    purged_events: dg.AssetKey
 
 
-def latest_record(instance: dg.DagsterInstance, day: date) -> Record:
+def asset_keys(dataset: Dataset) -> AssetKeys:
+    """The keys of a dataset's assets."""
+    prefix = [dataset.asset_prefix] if dataset.asset_prefix else []
+    return AssetKeys(*(dg.AssetKey([*prefix, name]) for name in AssetKeys._fields))
+
+
+def latest_record(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> Record:
     """What the latest materialization of ``archive_csv`` of that very partition says of the day's file.
 
     Raises:
         IntegrityError: there is none, or one that was recorded by hand.
     """
-    record = record_if_any(instance, day)
+    record = record_if_any(instance, dataset, day)
     if record is None:
         raise IntegrityError(
-            f"archive_csv of {day} was never materialized, so nothing is known of its file. Nothing was deleted. "
-            "Materialize archive_csv of this day first."
+            f"{asset_keys(dataset).archive_csv.to_user_string()} of {day} was never materialized, so nothing is known "
+            "of its file. Nothing was deleted. Materialize archive_csv of this day first."
         )
     return record
 
 
-def record_if_any(instance: dg.DagsterInstance, day: date) -> Record | None:
+def record_if_any(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> Record | None:
     """As ``latest_record``; None where the day's archive was never materialized."""
-    latest = latest_materialization(instance, ARCHIVE_CSV, day.isoformat())
+    latest = latest_materialization(instance, asset_keys(dataset).archive_csv, day.isoformat())
     materialization = latest.asset_materialization if latest else None
     if materialization is None:
         return None

@@ -3,18 +3,18 @@
 Here: runs that wait, or began a short time ago. Not here: how runs ended (``last_runs``).
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import dagster as dg
 
+from event_archive.defs.gate import asset_keys
 from event_archive.defs.internals import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
 )
-from event_archive.defs.jobs import TABLE_TAG
+from event_archive.defs.jobs import tags_of
 from event_archive.domain.dataset import Dataset
 
 _IN_FLIGHT = [
@@ -39,22 +39,19 @@ class DaysInFlight:
         return day in self.days or any(first <= day <= last for first, last in self.ranges)
 
 
-def days_in_flight(
-    instance: dg.DagsterInstance, dataset: Dataset, keys: Collection[dg.AssetKey], now: datetime
-) -> DaysInFlight:
+def days_in_flight(instance: dg.DagsterInstance, dataset: Dataset, now: datetime) -> DaysInFlight:
     """Days of runs that are queued, or began in the last six hours.
 
     Args:
         instance: Dagster's records.
-        dataset: whose job's runs count.
-        keys: of its assets: runs that select one of them count too, which is how backfills from the UI show.
+        dataset: whose job's runs count, and those that select one of its assets, as backfills from the UI do.
         now: decides what is stale; aware.
     """
-    days, ranges = set[str](), list[tuple[str, str]]()
+    days, ranges, keys = set[str](), list[tuple[str, str]](), set(asset_keys(dataset))
     for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT)):
         run = record.dagster_run
-        of_job = run.tags.get(TABLE_TAG) == str(dataset.table)
-        if not of_job and not (run.asset_selection or frozenset()) & set(keys):
+        of_job = run.tags.items() >= tags_of(dataset).items()
+        if not of_job and not (run.asset_selection or frozenset()) & keys:
             continue
         since = record.start_time if record.start_time is not None else record.create_timestamp.timestamp()
         if run.status != dg.DagsterRunStatus.QUEUED and now.timestamp() - since > _STALE.total_seconds():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from event_archive.config.environment import PipelineSettings
 from event_archive.defs.assets import POOL
 from event_archive.defs.executor import one_process
 from event_archive.defs.failures import dagster_failures
@@ -20,18 +21,30 @@ from event_archive.operations.site import Site
 
 TABLE_TAG = "event_archive/table"
 """On every run of the job: which table's. Other pipelines of the same Dagster have partitions of the same names."""
+DATASET_TAG = "event_archive/dataset"
+"""On every run of the job of one of several datasets: which. Tables of two databases may have one name."""
+
+
+def tags_of(dataset: Dataset) -> dict[str, str]:
+    """What tells a dataset's runs from others."""
+    return {TABLE_TAG: str(dataset.table)} | ({DATASET_TAG: dataset.name} if dataset.name else {})
+
+
+def named(what: str, dataset: Dataset) -> str:
+    """The name of a dataset's job or schedule: the dataset's own name at its end, where it has one."""
+    return f"{what}_{dataset.name}" if dataset.name else what
 
 
 def build_archive_job(
     dataset: Dataset, assets: list[dg.AssetsDefinition], checks: Sequence[dg.AssetChecksDefinition]
 ) -> UnresolvedAssetJobDefinition:
-    """``archive_job``: one run a day, with the checks given."""
+    """``archive_job``, or ``archive_job_NAME``: one run a day, with the checks given."""
     return dg.define_asset_job(
-        "archive_job",
+        named("archive_job", dataset),
         selection=dg.AssetSelection.assets(*assets).without_checks() | dg.AssetSelection.checks(*checks),
         executor_def=one_process,
         description="Archives one aged day, reads it back and purges it.",
-        tags={TABLE_TAG: str(dataset.table)},
+        tags=tags_of(dataset),
     )
 
 
@@ -48,19 +61,24 @@ class RestoreConfig(dg.Config):
     """Fill the source itself; the night purges the rows again unless the days are held."""
 
 
-def build_restore_job(dataset: Dataset) -> dg.JobDefinition:
-    """``restore_job``: puts the rows of days back into a table, configured in the launchpad."""
+def build_restore_job(settings: PipelineSettings) -> dg.JobDefinition:
+    """``restore_job``, or ``restore_job_NAME``: puts rows of days back into a table, configured in the launchpad."""
+    dataset = settings.dataset
 
-    @dg.op(pool=POOL, description="Restores each day of a range that has a file, one transaction a day.")
+    @dg.op(
+        name=named("restore_days", dataset),
+        pool=POOL,
+        description="Restores each day of a range that has a file, one transaction a day.",
+    )
     def restore_days(
         context: dg.OpExecutionContext, config: RestoreConfig, postgres: PostgresResource, lake: LakeResource
     ) -> None:
-        with dagster_failures(), lake.open() as opened:
+        with dagster_failures(), lake.open(settings) as opened:
             first = parse_day(config.first_day)
             last = parse_day(config.last_day) if config.last_day else first
             target = target_named(dataset, config.table or None, in_place=config.in_place)
             for day in days_with_file(dataset, opened, first, last):
-                done = restore_day(Site(dataset, postgres.primary(), opened), day, target)
+                done = restore_day(Site(dataset, postgres.primary(settings), opened), day, target)
                 context.log.info(
                     "%s: %d rows restored into %s, %d stood there already, %d superseded",
                     day,
@@ -70,7 +88,11 @@ def build_restore_job(dataset: Dataset) -> dg.JobDefinition:
                     done.superseded,
                 )
 
-    @dg.job(executor_def=one_process, description="Puts rows back from the files of days.")
+    @dg.job(
+        name=named("restore_job", dataset),
+        executor_def=one_process,
+        description="Puts rows back from the files of days.",
+    )
     def restore_job() -> None:
         restore_days()
 

@@ -6,7 +6,7 @@ from datetime import UTC, date
 import dagster as dg
 
 from event_archive.defs.internals import PARTITION_NAME_TAG, TagBucket
-from event_archive.defs.jobs import TABLE_TAG
+from event_archive.defs.jobs import tags_of
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.nightly.plan import Attempt
@@ -21,7 +21,7 @@ def last_runs(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[d
         return []
     return list(
         instance.get_run_records(
-            dg.RunsFilter(tags={TABLE_TAG: str(dataset.table)}),
+            dg.RunsFilter(tags=tags_of(dataset)),
             bucket_by=TagBucket(PARTITION_NAME_TAG, [day.isoformat() for day in days], bucket_limit=1),
         )
     )

@@ -10,8 +10,9 @@ from itertools import islice
 
 import dagster as dg
 
-from event_archive.defs.gate import ARCHIVE_CSV, latest_materialization
+from event_archive.defs.gate import asset_keys, latest_materialization
 from event_archive.defs.metadata import PREVIEW
+from event_archive.domain.dataset import Dataset
 from event_archive.errors import EventArchiveError
 from event_archive.lake.protocol import Lake
 from event_archive.operations.archive import ArchivedDay
@@ -25,14 +26,14 @@ _CELL_CHARACTERS = 60
 _HEAD_BYTES = 64 * 1024
 
 
-def preview_of_day(instance: dg.DagsterInstance, archived: ArchivedDay, lake: Lake) -> str:
+def preview_of_day(instance: dg.DagsterInstance, dataset: Dataset, archived: ArchivedDay, lake: Lake) -> str:
     """The preview of a day's file: the one recorded last where the file is still the same, else read from the lake.
 
     A file that cannot be read at this moment has none: that is no reason for a day to fail.
     """
     if archived.etag is None:
         return ""
-    latest = latest_materialization(instance, ARCHIVE_CSV, archived.day.isoformat())
+    latest = latest_materialization(instance, asset_keys(dataset).archive_csv, archived.day.isoformat())
     recorded = latest.asset_materialization.metadata if latest and latest.asset_materialization else {}
     etag, preview = recorded.get("etag"), recorded.get(PREVIEW)
     if etag and etag.value == archived.etag and preview and isinstance(preview.value, str):

@@ -7,7 +7,7 @@ No ``dagster/code_version`` is recorded with them: Dagster would then want to kn
 the day for outdated without. As it is, it goes by the time of the materializations.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from event_archive.defs.checks import ARCHIVE_IS_WHOLE
-from event_archive.defs.gate import AGED_EVENTS, ARCHIVE_CSV, PURGED_EVENTS
+from event_archive.defs.gate import asset_keys
 from event_archive.defs.metadata import (
     Metadata,
     aged_metadata,
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reporting(dataset: Dataset) -> Iterator["DayReports"]:
-    """Reports of one dataset's days to the instance of DAGSTER_HOME.
+def reporting() -> Iterator["Callable[[Dataset], DayReports]"]:
+    """Reports of days to the instance of DAGSTER_HOME, made for each dataset.
 
     Raises:
         ConfigurationError: DAGSTER_HOME is no folder.
         RecordsError: the records cannot be opened.
     """
     with instance_of_environment() as instance:
-        yield DayReports(dataset, instance)
+        yield lambda dataset: DayReports(dataset, instance)
 
 
 class DayReports:
@@ -61,12 +61,13 @@ class DayReports:
 
     def __init__(self, dataset: Dataset, instance: dg.DagsterInstance) -> None:
         self._dataset = dataset
+        self._keys = asset_keys(dataset)
         self._instance = instance
 
     def counted(self, day: date, rows: RowsOfDay) -> None:
         """As ``aged_events``."""
         with self._writing(day):
-            self._materialized(AGED_EVENTS, day, aged_metadata(rows))
+            self._materialized(self._keys.aged_events, day, aged_metadata(rows))
 
     def archived(self, archived: ArchivedDay, lake: Lake) -> None:
         """As ``archive_csv``, which opens the gate of the day's purge.
@@ -79,18 +80,18 @@ class DayReports:
             FileChangedError, RefusedError, UnreachableError: as the lake says.
         """
         with self._writing(archived.day):
-            preview = preview_of_day(self._instance, archived, lake)
-            self._materialized(ARCHIVE_CSV, archived.day, archive_metadata(archived, preview))
+            preview = preview_of_day(self._instance, self._dataset, archived, lake)
+            self._materialized(self._keys.archive_csv, archived.day, archive_metadata(archived, preview))
 
     def purged(self, purged: PurgedDay) -> None:
         """As ``purged_events``."""
         with self._writing(purged.day):
-            self._materialized(PURGED_EVENTS, purged.day, purge_metadata(purged))
+            self._materialized(self._keys.purged_events, purged.day, purge_metadata(purged))
 
     def verified(self, verified: "VerifiedDay") -> None:
         """As the check ``archive_is_whole``."""
         evaluation = dg.AssetCheckEvaluation(
-            asset_key=ARCHIVE_CSV,
+            asset_key=self._keys.archive_csv,
             check_name=ARCHIVE_IS_WHOLE,
             passed=not verified.problems,
             description=check_description(verified),
@@ -110,4 +111,4 @@ class DayReports:
         try:
             yield
         except records_errors() as error:
-            raise unwritable(error, f"{self._dataset.table}, {day}") from None
+            raise unwritable(error, f"{self._dataset.label}, {day}") from None

@@ -10,26 +10,30 @@ from contextlib import AbstractContextManager
 import dagster as dg
 
 from event_archive.config import services
-from event_archive.config.environment import Settings
+from event_archive.config.environment import PipelineSettings
 from event_archive.lake.protocol import Lake
 from event_archive.postgres.session import Postgres
 
 
 class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The events database: PG_CONNECTION_STRING, EXPORT_PG_CONNECTION_STRING and PG_AUTH of the environment."""
+    """A dataset's database: PG_CONNECTION_STRING, EXPORT_PG_CONNECTION_STRING and PG_AUTH, or variables of its own."""
 
-    def primary(self) -> Postgres:
+    def primary(self, settings: PipelineSettings) -> Postgres:
         """The database that rows are deleted from."""
-        return services.primary(Settings.load())
+        return services.primary(settings.with_secrets())
 
-    def replica(self) -> Postgres | None:
+    def replica(self, settings: PipelineSettings) -> Postgres | None:
         """The read replica for a day's first export, if there is one."""
-        return services.replica(Settings.load())
+        return services.replica(settings.with_secrets())
 
 
 class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The lake: AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_URL or ARCHIVE_LOCAL_PATH of the environment."""
 
-    def open(self) -> AbstractContextManager[Lake]:
+    def open(self, settings: PipelineSettings) -> AbstractContextManager[Lake]:
         """The lake that files are written to and read back from, its connections closed at the end."""
-        return services.lake(Settings.load())
+        return services.lake(settings.with_secrets())
+
+
+POSTGRES, LAKE = PostgresResource(), LakeResource()
+"""The same objects for every dataset: Dagster merges definitions whose resources are the same."""

@@ -3,19 +3,20 @@
 Here: the schedule of the archive job. Not here: the order of days (``nightly.plan``), the schedules of upkeep.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from event_archive.config.environment import Settings
+from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import UnresolvedAssetJobDefinition, is_valid_cron_schedule
+from event_archive.defs.jobs import named
 from event_archive.defs.last_runs import TICK_TAG, last_attempts
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import ConfigurationError, EventArchiveError
-from event_archive.nightly.backlog import DaysToDo, days_to_do
+from event_archive.nightly.backlog import DaysToDo, days_to_do, first_day_left
 from event_archive.nightly.plan import plan
 from event_archive.observability.alerts import FailedDay, failure_message, post_or_warn
 from event_archive.postgres.session import Postgres
@@ -25,30 +26,25 @@ QUERY_TIMEOUT_SECONDS = 45
 
 
 def build_schedule(
-    dataset: Dataset,
-    job: UnresolvedAssetJobDefinition,
-    keys: Collection[dg.AssetKey],
-    *,
-    max_days_per_run: int,
-    cron: str,
+    settings: PipelineSettings, job: UnresolvedAssetJobDefinition, after: Sequence[PipelineSettings] = ()
 ) -> dg.ScheduleDefinition:
-    """``archive_daily``: a run for every aged day that still has rows, at most ``max_days_per_run`` a tick.
+    """``archive_daily``, or ``archive_daily_NAME``: a run for every aged day that still has rows.
 
     Args:
-        dataset: whose days.
+        settings: of the dataset; they say when, and how many days a tick launches at most.
         job: what runs.
-        keys: of the dataset's assets.
-        max_days_per_run: how many days a tick launches at most.
-        cron: when, UTC.
+        after: the datasets whose days are purged first.
 
     Raises:
-        ConfigurationError: Dagster cannot read ``cron``.
+        ConfigurationError: Dagster cannot read the cron expression.
     """
+    dataset, cron = settings.dataset, settings.archive_cron
     if not is_valid_cron_schedule(cron):
-        raise ConfigurationError(f"ARCHIVE_CRON holds {cron!r}, which is no cron expression like '0 2 * * *'.")
+        source = f"{dataset.name}.cron" if dataset.name else "ARCHIVE_CRON"
+        raise ConfigurationError(f"{source} holds {cron!r}, which is no cron expression like '0 2 * * *'.")
 
     @dg.schedule(
-        name="archive_daily",
+        name=named("archive_daily", dataset),
         job=job,
         cron_schedule=cron,
         execution_timezone="UTC",
@@ -59,20 +55,25 @@ def build_schedule(
         context: dg.ScheduleEvaluationContext, postgres: PostgresResource
     ) -> Sequence[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
-        found = _to_do(dataset, now, postgres.primary())
-        busy = days_in_flight(context.instance, dataset, keys, datetime.now(UTC))
+        found = _to_do(dataset, now, postgres.primary(settings))
+        busy = days_in_flight(context.instance, dataset, datetime.now(UTC))
         idle = [day for day in found.days if day.isoformat() not in busy]
+        in_flight = len(found.days) - len(idle)
+        if idle and after:
+            first = min(first_day_left(other.dataset, idle[-1], postgres.primary(other)) for other in after)
+            idle = [day for day in idle if day < first]
         attempts = last_attempts(context.instance, dataset, idle)
-        chosen = plan(idle, attempts, found.held, now=now, most=max_days_per_run)
+        chosen = plan(idle, attempts, found.held, now=now, most=settings.max_days_per_run)
         context.log.info(
             "%d aged days have rows; %d of them have a run in flight; launching %d",
             len(found.days),
-            len(found.days) - len(idle),
+            in_flight,
             len(chosen),
         )
         if not chosen:
+            waiting = " or behind another dataset" if after else ""
             return dg.SkipReason(
-                f"{len(found.days)} aged days have rows, all with a run in flight"
+                f"{len(found.days)} aged days have rows, all with a run in flight{waiting}"
                 if found.days
                 else "no aged day has rows"
             )
@@ -91,8 +92,8 @@ def _to_do(dataset: Dataset, now: datetime, postgres: Postgres) -> DaysToDo:
         return days_to_do(dataset, now, postgres, timeout_seconds=QUERY_TIMEOUT_SECONDS)
     except EventArchiveError as error:
         # No run fails where none is launched, so no sensor would alert anybody.
-        if url := Settings.load().alert_webhook_url:
+        if url := ListenerSettings.load().alert_webhook_url:
             failed = [FailedDay("", str(error))]
-            message = failure_message(str(dataset.table), failed, "The night launched no day.")
+            message = failure_message(dataset.label, failed, "The night launched no day.")
             post_or_warn(url.get_secret_value(), message)
         raise

@@ -4,26 +4,32 @@ Here: which failures are news, and to whom it is left to try them again. Not her
 (``failures``), the message and the webhook (``observability.alerts``).
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from event_archive.config.environment import Settings
+from event_archive.config.environment import ListenerSettings
 from event_archive.defs.failures import INTERRUPTED, failure_of_run
+from event_archive.defs.gate import asset_keys
 from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import (
     PARTITION_NAME_TAG,
     WILL_RETRY_TAG,
     AssetPartitionStatus,
-    UnresolvedAssetJobDefinition,
 )
+from event_archive.defs.jobs import tags_of
 from event_archive.defs.last_runs import last_runs
+from event_archive.defs.pipeline import DatasetPipeline
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
+from event_archive.errors import EventArchiveError
 from event_archive.nightly.backlog import days_without_rows
 from event_archive.observability.alerts import FailedDay, failure_message, post, post_or_warn
+
+logger = logging.getLogger(__name__)
 
 _NO_WEBHOOK = "ALERT_WEBHOOK_URL is not set: nobody is alerted"
 _UNKNOWN = "a crash, or an error that event_archive does not know: see the run"
@@ -32,45 +38,52 @@ _MOST_RUNS = 50
 _LEFT_FAILED_EVERY = timedelta(hours=24)
 
 
-def build_sensors(
-    dataset: Dataset, job: UnresolvedAssetJobDefinition, assets: list[dg.AssetsDefinition], *, max_days_per_run: int
-) -> list[dg.SensorDefinition]:
-    """The sensors of one dataset's runs; both are on by default."""
-    return [_failed_runs(dataset), _failed_days(dataset, job, assets, max_days_per_run)]
+def build_sensors(pipelines: Sequence[DatasetPipeline]) -> list[dg.SensorDefinition]:
+    """The sensors of all datasets' runs; both are on by default."""
+    return [_failed_runs([pipeline.dataset for pipeline in pipelines]), _failed_days(pipelines)]
 
 
-def _failed_runs(dataset: Dataset) -> dg.SensorDefinition:
+def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
     @dg.sensor(
         name="failed_runs",
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Alerts of failed runs where ALERT_WEBHOOK_URL says, one message for all since the last.",
+        description="Alerts of failed runs where ALERT_WEBHOOK_URL says, a message a dataset for all since the last.",
     )
     def failed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        url = Settings.load().alert_webhook_url
+        url = ListenerSettings.load().alert_webhook_url
         of_failure, instance = dg.DagsterEventType.RUN_FAILURE, context.instance
         if not context.cursor:
             # What failed before somebody looked is no news.
             context.update_cursor(instance.fetch_run_status_changes(of_failure, limit=1).cursor)
             return dg.SkipReason("looks for failed runs from here on")
         found = instance.fetch_run_status_changes(of_failure, limit=_MOST_RUNS, cursor=context.cursor, ascending=True)
-        failures = list(_failures(context, [record.run_id for record in found.records]))
-        if failures and url:
-            message = failure_message(str(dataset.table), failures, "See the runs in Dagster.")
-            # The cursor moves only where this succeeds: rather two messages than none.
-            post(url.get_secret_value(), message)
+        failures: dict[str, list[FailedDay]] = {}
+        for run, failed in _failures(context, [record.run_id for record in found.records]):
+            failures.setdefault(_whose(run, datasets), []).append(failed)
+        if url:
+            for whose, of_one in failures.items():
+                # The cursor moves only where this succeeds: rather two messages than none.
+                post(url.get_secret_value(), failure_message(whose, of_one, "See the runs in Dagster."))
         context.update_cursor(found.cursor)
-        return dg.SkipReason(f"{len(failures)} failed runs. {'' if url else _NO_WEBHOOK}".strip())
+        count = sum(map(len, failures.values()))
+        return dg.SkipReason(f"{count} failed runs. {'' if url else _NO_WEBHOOK}".strip())
 
     return failed_runs
 
 
-def _failed_days(
-    dataset: Dataset, job: UnresolvedAssetJobDefinition, assets: list[dg.AssetsDefinition], most: int
-) -> dg.SensorDefinition:
+def _whose(run: dg.DagsterRun, datasets: Sequence[Dataset]) -> str:
+    """The dataset that a run is about, for people: by its tags, else by what it selects; all where neither says."""
+    selected = run.asset_selection or frozenset()
+    found = [of for of in datasets if run.tags.items() >= tags_of(of).items()]
+    found = found or [of for of in datasets if selected & set(asset_keys(of))]
+    return ", ".join(of.label for of in found or datasets)
+
+
+def _failed_days(pipelines: Sequence[DatasetPipeline]) -> dg.SensorDefinition:
     @dg.sensor(
         name="failed_days",
-        job=job,
+        jobs=[pipeline.job for pipeline in pipelines],
         minimum_interval_seconds=3600,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
@@ -82,26 +95,50 @@ def _failed_days(
         now, instance = datetime.now(UTC), context.instance
         if context.cursor and now - datetime.fromisoformat(context.cursor) < _LEFT_FAILED_EVERY:
             return dg.SkipReason("looked within a day")
-        busy = days_in_flight(instance, dataset, [asset.key for asset in assets], now)
-        failed = [day for day in days_left_failed(instance, assets) if day.isoformat() not in busy]
-        if not failed:
-            return dg.SkipReason("no day is left failed")
-        empty = days_without_rows(dataset, failed, postgres.primary())
-        stopped = _stopped_days(instance, dataset, failed)
-        _alert(dataset, [day for day in failed if day not in stopped])
         stamp = now.isoformat(timespec="seconds")
-        again = [dg.RunRequest(run_key=f"{day} {stamp}", partition_key=day.isoformat()) for day in empty[:most]]
+        left: dict[str, list[date]] = {}
+        for pipeline in pipelines:
+            busy = days_in_flight(instance, pipeline.dataset, now)
+            failed = [day for day in days_left_failed(instance, pipeline.assets) if day.isoformat() not in busy]
+            left |= {pipeline.dataset.name: failed} if failed else {}
+        if not left:
+            return dg.SkipReason("no day is left failed")
+        again: list[dg.RunRequest] = []
+        for pipeline in pipelines:
+            if failed := left.get(pipeline.dataset.name, []):
+                empty = _empty_days(pipeline, failed, postgres, len(left))
+                stopped = _stopped_days(instance, pipeline.dataset, failed)
+                _alert(pipeline.dataset, [day for day in failed if day not in stopped])
+                again += [
+                    dg.RunRequest(
+                        run_key=f"{pipeline.job.name} {day} {stamp}",
+                        partition_key=day.isoformat(),
+                        job_name=pipeline.job.name,
+                    )
+                    for day in empty[: pipeline.settings.max_days_per_run]
+                ]
         return dg.SensorResult(run_requests=again, cursor=stamp)
 
     return failed_days
 
 
+def _empty_days(pipeline: DatasetPipeline, days: list[date], postgres: PostgresResource, datasets: int) -> list[date]:
+    """Those of some days that have no row. Among several datasets, one whose database is away stops no other."""
+    try:
+        return days_without_rows(pipeline.dataset, days, postgres.primary(pipeline.settings), among=datasets)
+    except EventArchiveError as error:
+        if datasets == 1:
+            raise
+        logger.warning("%s: whether days have rows could not be seen: %s", pipeline.dataset.label, error)
+        return []
+
+
 def _alert(dataset: Dataset, days: list[date]) -> None:
     """Alerts of days that are left failed. A webhook that takes nothing keeps no day from being run again."""
-    url = Settings.load().alert_webhook_url
+    url = ListenerSettings.load().alert_webhook_url
     if days and url:
         left = [FailedDay(day.isoformat(), "left failed") for day in days]
-        message = failure_message(str(dataset.table), left, "They are tried again every night while they have rows.")
+        message = failure_message(dataset.label, left, "They are tried again every night while they have rows.")
         post_or_warn(url.get_secret_value(), message)
 
 
@@ -127,7 +164,7 @@ def days_left_failed(instance: dg.DagsterInstance, assets: list[dg.AssetsDefinit
     return sorted(map(parse_day, failed))
 
 
-def _failures(context: dg.SensorEvaluationContext, run_ids: list[str]) -> Iterator[FailedDay]:
+def _failures(context: dg.SensorEvaluationContext, run_ids: list[str]) -> Iterator[tuple[dg.DagsterRun, FailedDay]]:
     """What failed in runs of this code location, without those that Dagster tries again and those that were stopped."""
     if not run_ids:
         return
@@ -141,4 +178,4 @@ def _failures(context: dg.SensorEvaluationContext, run_ids: list[str]) -> Iterat
         words, kind = failure_of_run(context.instance, run.run_id)
         if kind != INTERRUPTED:
             # The words of errors that are not ours may hold anything.
-            yield FailedDay(run.tags.get(PARTITION_NAME_TAG, ""), words if kind else _UNKNOWN)
+            yield run, FailedDay(run.tags.get(PARTITION_NAME_TAG, ""), words if kind else _UNKNOWN)

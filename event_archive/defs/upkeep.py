@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from event_archive.defs.executor import one_process
-from event_archive.defs.gate import ASSET_KEYS, latest_materialization
+from event_archive.defs.gate import asset_keys, latest_materialization
 from event_archive.defs.internals import PARTITION_NAME_TAG, UnresolvedAssetJobDefinition
-from event_archive.defs.jobs import TABLE_TAG
+from event_archive.defs.jobs import tags_of
+from event_archive.defs.pipeline import DatasetPipeline
 from event_archive.domain.dataset import Dataset
 
+UPKEEP_TAG = "event_archive/upkeep"
+"""On runs of upkeep that serve several datasets."""
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _PAGE = 200
 
@@ -25,9 +28,12 @@ class PruneConfig(dg.Config):
     """Runs that ended more than so many days ago are pruned."""
 
 
-def build_upkeep(dataset: Dataset, table_checks: Sequence[dg.AssetChecksDefinition]) -> list[dg.ScheduleDefinition]:
+def build_upkeep(pipelines: Sequence[DatasetPipeline]) -> list[dg.ScheduleDefinition]:
     """The schedules, with their jobs: ``check_daily`` in the morning, ``prune_weekly`` on Sundays; on by default."""
-    tags = {TABLE_TAG: str(dataset.table)}
+    datasets = [pipeline.dataset for pipeline in pipelines]
+    table_checks = [check for pipeline in pipelines for check in pipeline.of_checks.of_table]
+    # Runs of several datasets are none's.
+    tags = tags_of(datasets[0]) if len(datasets) == 1 else {UPKEEP_TAG: "all"}
     check_job = dg.define_asset_job(
         "check_job",
         selection=dg.AssetSelection.checks(*table_checks),
@@ -39,7 +45,9 @@ def build_upkeep(dataset: Dataset, table_checks: Sequence[dg.AssetChecksDefiniti
     @dg.op(description="Deletes Dagster's records of old runs that say nothing about any day that is not said later.")
     def prune_runs(context: dg.OpExecutionContext, config: PruneConfig) -> None:
         before = datetime.now(UTC) - timedelta(days=config.older_than_days)
-        run_ids = list(superseded_runs(context.instance, dataset, before))
+        run_ids = [run_id for dataset in datasets for run_id in superseded_runs(context.instance, dataset, before)]
+        if len(datasets) > 1:
+            run_ids += finished_runs(context.instance, tags, before)
         for run_id in run_ids:
             context.instance.delete_run(run_id)
         context.log.info("%d runs pruned that ended before %s", len(run_ids), f"{before:%Y-%m-%d %H:%M} UTC")
@@ -70,18 +78,26 @@ def superseded_runs(instance: dg.DagsterInstance, dataset: Dataset, before: date
     Deleting a run deletes its events, and the latest materialization of a day is what its purge is gated on and what
     the UI shows of it.
     """
-    wanted = dg.RunsFilter(tags={TABLE_TAG: str(dataset.table)}, statuses=_FINISHED, updated_before=before)
+    for run in _finished(instance, tags_of(dataset), before):
+        day = run.tags.get(PARTITION_NAME_TAG)
+        if day is None or run.run_id not in _latest_runs(instance, dataset, day):
+            yield run.run_id
+
+
+def finished_runs(instance: dg.DagsterInstance, tags: dict[str, str], before: datetime) -> Iterator[str]:
+    """The ids of runs with some tags that ended before an instant."""
+    return (run.run_id for run in _finished(instance, tags, before))
+
+
+def _finished(instance: dg.DagsterInstance, tags: dict[str, str], before: datetime) -> Iterator[dg.DagsterRun]:
+    wanted = dg.RunsFilter(tags=tags, statuses=_FINISHED, updated_before=before)
     cursor = None
     while records := instance.get_run_records(wanted, limit=_PAGE, cursor=cursor):
         cursor = records[-1].dagster_run.run_id
-        for record in records:
-            run = record.dagster_run
-            day = run.tags.get(PARTITION_NAME_TAG)
-            if day is None or run.run_id not in _latest_runs(instance, day):
-                yield run.run_id
+        yield from (record.dagster_run for record in records)
 
 
-def _latest_runs(instance: dg.DagsterInstance, day: str) -> set[str]:
+def _latest_runs(instance: dg.DagsterInstance, dataset: Dataset, day: str) -> set[str]:
     """The runs that hold the latest materialization of some asset of a day."""
-    latest = [latest_materialization(instance, key, day) for key in ASSET_KEYS]
+    latest = [latest_materialization(instance, key, day) for key in asset_keys(dataset)]
     return {record.run_id for record in latest if record}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from event_archive.config import services
-from event_archive.config.environment import InstanceSettings, Settings, misspelt
+from event_archive.config.environment import InstanceSettings, misspelt
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.errors import ConfigurationError
 
@@ -15,7 +15,7 @@ def settings(patient: Patient) -> Iterator[Finding]:
     """All variables are read, those of Dagster's own storage too, and a client of the lake can be made of them."""
     problems = []
     try:
-        patient.settings = Settings.load()
+        patient.settings = patient.load()
         with services.lake(patient.settings):
             pass
     except ConfigurationError as error:

@@ -35,10 +35,12 @@ class Patient:
     """What checks learn for later ones.
 
     Attributes:
+        load: loads the settings of the dataset that is looked at.
         settings: set by the check ``settings``, which every topic that reads them needs.
         clocks: how many seconds other clocks are ahead of this machine's, by whose they are.
     """
 
+    load: Callable[[], Settings]
     settings: Settings = field(init=False)
     clocks: dict[str, float] = field(default_factory=dict)
 
@@ -58,9 +60,14 @@ class Topic:
     examine: Callable[[Patient], Iterator[Finding]]
 
 
-def go_through(topics: Sequence[Topic]) -> Iterator[Finding]:
-    """Yields one finding for every check of every topic, in order. Raises nothing."""
-    patient = Patient()
+def go_through(topics: Sequence[Topic], load: Callable[[], Settings]) -> Iterator[Finding]:
+    """Yields one finding for every check of every topic, in order. Raises nothing.
+
+    Args:
+        topics: what to look at.
+        load: the settings of the dataset.
+    """
+    patient = Patient(load)
     failed: set[str] = set()
     for topic in topics:
         for finding in _of(topic, patient, failed):

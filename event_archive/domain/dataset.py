@@ -69,6 +69,8 @@ class Dataset:
         file_prefix: files are ``PREFIX_YYYY-MM-DD.csv``.
         retention: how long a row stays in the table.
         start: the first day that is archived; rows before it are reported.
+        name: among several datasets; empty where the environment describes the only one.
+        asset_prefix: what the keys of its assets in Dagster begin with; empty for none.
     """
 
     table: TableName
@@ -77,6 +79,13 @@ class Dataset:
     file_prefix: str
     retention: Retention
     start: date
+    name: str = ""
+    asset_prefix: str = ""
+
+    @property
+    def label(self) -> str:
+        """What people know it by: its table, and its name where it has one."""
+        return f"{self.name} ({self.table})" if self.name else str(self.table)
 
     def is_aged(self, day: date, now: datetime) -> bool:
         """Whether a day may be archived at ``now``, which must be aware."""
@@ -95,13 +104,13 @@ class Dataset:
             except (OverflowError, ValueError):
                 comes_of_age = "it does not come of age before the year 10000"
             raise NotAgedError(
-                f"{self.table}: {day} is not aged. With a retention of {self.retention} {comes_of_age} (UTC); "
+                f"{self.label}: {day} is not aged. With a retention of {self.retention} {comes_of_age} (UTC); "
                 f"the youngest day that may be archived at {now:%Y-%m-%d %H:%M} UTC is {last}."
             )
         if day < self.start:
             raise NotAgedError(
-                f"{self.table}: {day} lies before the first day that is archived, {self.start}. "
-                f"Set ARCHIVE_START_DATE to {day} or earlier to archive it."
+                f"{self.label}: {day} lies before the first day that is archived, {self.start}. "
+                f"Set {f'{self.name}.start' if self.name else 'ARCHIVE_START_DATE'} to {day} or earlier to archive it."
             )
 
     def path(self, day: date) -> str:

@@ -11,9 +11,9 @@ from datetime import date, datetime, timedelta
 from itertools import takewhile
 
 from event_archive.domain.dataset import Dataset
-from event_archive.domain.days import now_utc
+from event_archive.domain.days import ONE_DAY, now_utc
 from event_archive.domain.wording import counted
-from event_archive.errors import BusyError
+from event_archive.errors import BusyError, WaitingError
 from event_archive.postgres.session import Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import held_days
@@ -96,18 +96,43 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
     return DaysToDo(days, held)
 
 
-def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres) -> list[date]:
+def first_day_left(dataset: Dataset, last: date, postgres: Postgres) -> date:
+    """The first day that has rows, of those up to ``last``; the day after ``last`` where none has.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    with postgres.transaction(dataset.label, advice=ARCHIVE_ADVICE) as connection:
+        found = days_with_rows(connection, reflect(connection, dataset), dataset.start, last)
+    return min(found, default=last + ONE_DAY)
+
+
+def require_purged(dataset: Dataset, day: date, postgres: Postgres, *, before: Dataset) -> None:
+    """Refuses to go on with ``before`` while another dataset has rows of a day, or of an older one.
+
+    Raises:
+        WaitingError: it has.
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    if (first := first_day_left(dataset, day, postgres)) <= day:
+        raise WaitingError(
+            f"{before.label}, {day}: it comes after {dataset.label}, which has rows of {first}. Nothing was deleted; "
+            "a later run goes on when they are purged."
+        )
+
+
+def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres, *, among: int = 1) -> list[date]:
     """Those of some days that have no row, in their order; a probe of the index each, where there is one.
 
-    What is not known after half a minute is left out.
+    What is not known after half a minute, which ``among`` datasets share, is left out.
 
     Raises:
         RefusedError, UnreachableError: as PostgreSQL says.
     """
-    until, empty = time.monotonic() + _ALL_PROBES_SECONDS, list[date]()
+    until, empty = time.monotonic() + _ALL_PROBES_SECONDS / among, list[date]()
     try:
         with postgres.transaction(
-            str(dataset.table), statement_timeout_seconds=_ONE_PROBE_SECONDS, advice=ARCHIVE_ADVICE
+            str(dataset.table), statement_timeout_seconds=_ONE_PROBE_SECONDS / among, advice=ARCHIVE_ADVICE
         ) as connection:
             table = reflect(connection, dataset)
             for day in takewhile(lambda _: time.monotonic() < until, days):

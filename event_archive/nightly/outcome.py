@@ -1,5 +1,6 @@
 """How a day of a run went, and the sums over a run's days. Not here: running them, showing them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ class DayOutcome:
 
     Attributes:
         day: the day.
+        dataset: the name of the dataset; empty where it has none.
         seconds: the whole day.
         rows: rows in the day's file; ``rows_appended`` of them were written by this run.
         bytes: of the file.
@@ -30,6 +32,7 @@ class DayOutcome:
     """
 
     day: date
+    dataset: str = ""
     seconds: float = 0.0
     rows: int = 0
     rows_appended: int = 0
@@ -66,6 +69,7 @@ class Totals:
     Attributes:
         outcomes: of each day, in the order in which they ended.
         day_in_hand: a day that has begun and not ended.
+        failure: why a dataset could not begin, or could not go on; None where it could.
     """
 
     days: int = 0
@@ -77,6 +81,16 @@ class Totals:
     left: int = 0
     outcomes: list[DayOutcome] = field(default_factory=list)
     day_in_hand: date | None = None
+    failure: EventArchiveError | None = None
+
+    @classmethod
+    def of(cls, parts: "Iterable[Totals]") -> "Totals":
+        """The sums over the days of several datasets."""
+        total = cls()
+        for part in parts:
+            for outcome in part.outcomes:
+                total.add(outcome)
+        return total
 
     def add(self, outcome: DayOutcome) -> None:
         """Counts one day, which has ended."""

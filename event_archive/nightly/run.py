@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from event_archive.domain.days import now_utc
 from event_archive.domain.progress import Progress
+from event_archive.domain.wording import counted
 from event_archive.errors import (
     EventArchiveError,
     IntegrityError,
@@ -47,8 +48,8 @@ Result = TypeVar("Result")
 class Observer(Progress, Protocol):
     """Told how a run goes, as it goes: days, and the phases and blocks of each."""
 
-    def day_begins(self, day: date) -> None:
-        """A day begins."""
+    def day_begins(self, day: date, dataset: str) -> None:
+        """A day of a dataset, which may have no name, begins."""
         ...
 
     def day_ends(self, outcome: DayOutcome) -> None:
@@ -125,19 +126,41 @@ class Night:
     stopped: Callable[[], bool] = bool
 
 
-def run_days(
-    night: Night, days: Sequence[date], totals: Totals, *, budget: timedelta | None, started: float, complete: bool
-) -> str:
-    """Does one day after another, however the days before went, as long as the services answer and time is left.
+@dataclass(slots=True)
+class Share:
+    """One dataset's part in a run.
+
+    Attributes:
+        night: how its days are done.
+        days: those that are left, in their order.
+        complete: they are all the days that there are to do, and not some that a person named.
+        totals: the sums over its days, filled in as they go.
+        first_left: of the datasets whose days are purged before this one's, the first day that still has rows, among
+            those up to the day given; the day after it where there is none. None where no dataset comes before.
+    """
+
+    night: Night
+    days: list[date]
+    complete: bool
+    totals: Totals
+    first_left: Callable[[date], date] | None = None
+
+    def next_day(self) -> date | None:
+        """The next day that may be done; None where there is none, or all wait for another dataset."""
+        if not self.days or self.first_left is None:
+            return next(iter(self.days), None)
+        first = self.first_left(max(self.days))
+        return next((day for day in self.days if day < first), None)
+
+
+def run_shares(shares: Sequence[Share], *, budget: timedelta | None, started: float) -> list[str]:
+    """Does one day of each dataset in turn, however the days before went, as long as services answer and time is left.
 
     Args:
-        night: how.
-        days: which, in this order.
-        totals: the sums, filled in as the days go.
+        shares: what is to be done.
         budget: once it has passed, no day begins; the first always does, or a budget shorter than one day's work would
             never get anywhere.
         started: when the budget began, by ``time.monotonic``.
-        complete: these are all the days that there are to do, and not some that a person named.
 
     Returns:
         Why days are left; empty where none are.
@@ -147,37 +170,71 @@ def run_days(
     """
     began = now_utc().isoformat(timespec="seconds")
     try:
-        return _one_after_another(night, days, totals, budget, started)
+        return _in_turn(shares, budget, started)
     finally:
-        days_left = days[totals.days + (totals.day_in_hand is not None) :]
-        site = night.site
-        remember(site.dataset, site.lake, totals, at=began, days_left=days_left, complete=complete)
+        for share in shares:
+            site = share.night.site
+            remember(site.dataset, site.lake, share.totals, at=began, days_left=share.days, complete=share.complete)
 
 
-def _one_after_another(
-    night: Night, days: Sequence[date], totals: Totals, budget: timedelta | None, started: float
-) -> str:
-    for day in days:
-        if totals.days and budget and time.monotonic() - started > budget.total_seconds():
-            return f"The run's budget of {budget} is used up; the next run goes on with {day}."
-        _stop_if_requested(night)
-        totals.day_in_hand = day
-        night.observer.day_begins(day)
-        outcome = _run_day(night, day)
-        totals.add(outcome)
-        night.observer.day_ends(outcome)
-        if isinstance(outcome.cause, RecordsError):
-            return "Dagster's own records are out of reach; the days that are left were not tried."
-        if isinstance(outcome.cause, UnreachableError) and not _services_answer(night.site):
-            return "A service is out of reach; the days that are left were not tried."
+def _in_turn(shares: Sequence[Share], budget: timedelta | None, started: float) -> list[str]:
+    remarks: list[str] = []
+    at_work, begun = list(shares), False
+    while True:
+        waiting = list[Share]()
+        for share in tuple(at_work):
+            _stop_if_requested(share.night)
+            day = _next_day(share)
+            if day is None:
+                waiting += [share] * bool(share.days)
+                continue
+            name = share.night.site.dataset.name
+            if begun and budget and time.monotonic() - started > budget.total_seconds():
+                whose = f"{name}, " if name else ""
+                return [*remarks, f"The run's budget of {budget} is used up; the next run goes on with {whose}{day}."]
+            begun = True
+            cause = _do(share, day)
+            if isinstance(cause, RecordsError):
+                return [*remarks, "Dagster's own records are out of reach; the days that are left were not tried."]
+            if isinstance(cause, UnreachableError) and not _services_answer(share.night.site):
+                whose = f"{name}: a" if name else "A"
+                remarks.append(f"{whose} service is out of reach; the days that are left were not tried.")
+                at_work.remove(share)
+        if len(waiting) == len([share for share in at_work if share.days]):
+            return [*remarks, *map(_waits, waiting)]
+
+
+def _next_day(share: Share) -> date | None:
+    try:
+        return share.next_day()
+    except EventArchiveError as error:
+        _stop_if_requested(share.night)
+        share.totals.failure = error
+        return None
+
+
+def _waits(share: Share) -> str:
+    days = counted(len(share.days), "day waits", "days wait")
+    return f"{share.night.site.dataset.label}: {days} for a dataset that is purged first."
+
+
+def _do(share: Share, day: date) -> EventArchiveError | None:
+    """Does one day; why it failed, if it did."""
+    night, totals = share.night, share.totals
+    share.days.remove(day)
+    totals.day_in_hand = day
+    night.observer.day_begins(day, night.site.dataset.name)
+    outcome = _run_day(night, day)
+    totals.add(outcome)
+    night.observer.day_ends(outcome)
     _stop_if_requested(night)
-    return ""
+    return outcome.cause
 
 
 def _run_day(night: Night, day: date) -> DayOutcome:
     """Does one day and says how it went, whatever the operations raise."""
     started = time.monotonic()
-    outcome = DayOutcome(day)
+    outcome = DayOutcome(day, night.site.dataset.name)
     try:
         _steps(night, outcome)
     except LockedError:

@@ -5,10 +5,11 @@ Neither changes how the run ends: what cannot be announced is a warning. Not her
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from event_archive.config.environment import Settings
+from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.config.services import primary
 from event_archive.domain.days import now_utc
 from event_archive.errors import EventArchiveError, UnexpectedError
@@ -21,18 +22,22 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def announced(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Totals]:
-    """Announces a run when it has ended, well or not; the run fills in the totals.
+def announced(
+    settings: PipelineSettings, stopped: Callable[[], bool], others: Collection[str] = ()
+) -> Iterator[Totals]:
+    """Announces a dataset's part in a run when that has ended, well or not; the run fills in the totals.
 
     Args:
-        settings: say to whom.
+        settings: of the dataset.
         stopped: whether the process was told to stop. Whoever did knows, so nobody is alerted; and there is no time to
             count rows.
+        others: the other datasets, whose figures stay.
     """
     totals, started, failure = Totals(), time.monotonic(), ""
     interrupted = False
     try:
         yield totals
+        failure = str(totals.failure or "")
     except EventArchiveError as error:
         failure, interrupted = str(error), stopped()
         raise
@@ -43,26 +48,28 @@ def announced(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Total
         interrupted = True
         raise
     finally:
+        listeners = ListenerSettings.load()
         if not interrupted:
-            _alert(settings, totals, failure)
+            _alert(settings, listeners, totals, failure)
         succeeded = not interrupted and not failure and not totals.failures
-        _measure(settings, totals, time.monotonic() - started, succeeded=succeeded, with_aged=not interrupted)
+        seconds = time.monotonic() - started
+        if listeners.metrics_textfile is not None:
+            figures = _figures(totals, seconds, succeeded=succeeded)
+            _measure(settings, listeners.metrics_textfile, figures, others, with_aged=not interrupted)
 
 
-def _alert(settings: Settings, totals: Totals, failure: str) -> None:
+def _alert(settings: PipelineSettings, listeners: ListenerSettings, totals: Totals, failure: str) -> None:
     failures = [FailedDay(run.day.isoformat(), run.error or "") for run in totals.failures]
     if failure:
         failures.append(FailedDay("", failure))
-    if not failures or settings.alert_webhook_url is None:
+    if not failures or listeners.alert_webhook_url is None:
         return
-    message = failure_message(str(settings.dataset.table), failures, "The next run goes on.")
-    post_or_warn(settings.alert_webhook_url.get_secret_value(), message)
+    message = failure_message(settings.dataset.label, failures, "The next run goes on.")
+    post_or_warn(listeners.alert_webhook_url.get_secret_value(), message)
 
 
-def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: bool, with_aged: bool) -> None:
-    if settings.metrics_textfile is None:
-        return
-    figures = RunFigures(
+def _figures(totals: Totals, seconds: float, *, succeeded: bool) -> RunFigures:
+    return RunFigures(
         ended=now_utc(),
         seconds=seconds,
         succeeded=succeeded,
@@ -71,13 +78,18 @@ def _measure(settings: Settings, totals: Totals, seconds: float, *, succeeded: b
         archived_rows=totals.rows_appended,
         deleted_rows=totals.deleted,
     )
+
+
+def _measure(
+    settings: PipelineSettings, path: Path, figures: RunFigures, others: Collection[str], *, with_aged: bool
+) -> None:
     aged = None
     try:
         if with_aged:
-            aged = rows_of_aged_days(settings.dataset, figures.ended, primary(settings))
+            aged = rows_of_aged_days(settings.dataset, figures.ended, primary(settings.with_secrets()))
     except EventArchiveError as error:
         logger.warning("the rows of aged days could not be counted: %s", error)
     try:
-        write(settings.metrics_textfile, str(settings.dataset.table), figures, aged)
+        write(path, settings.dataset, figures, aged, others)
     except EventArchiveError as error:
         logger.warning("the run could not be measured: %s", error)

@@ -3,7 +3,7 @@
 Not here: JSON lines (``json_lines.py``), exit codes, what is run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 
@@ -48,11 +48,12 @@ class ConsoleDisplay:
 
     def __init__(self) -> None:
         self.console = plain_console()
-        self._rows: Mapping[date, int] = {}
+        self._rows: Mapping[tuple[str, date], int] = {}
+        self._width = 0
         self._live: Progress | None = None
         self._task = TaskID(0)
         self._done_rows = 0
-        self._day: date | None = None
+        self._day: tuple[str, date] | None = None
         self._phase: Phase = "counting"
         self._total_bytes: int | None = None
         self._moved = (0, 0)
@@ -63,29 +64,30 @@ class ConsoleDisplay:
         return self.console.is_terminal
 
     @contextmanager
-    def running(self, days: Sequence[date], rows: Mapping[date, int]) -> Iterator[None]:
+    def running(self, rows: Mapping[tuple[str, date], int | None]) -> Iterator[None]:
         """While the days run.
 
         Args:
-            days: which.
-            rows: how many rows each holds; the percentage and the time left go by them.
+            rows: how many rows each day of a dataset holds, None where that is not known; the percentage and the time
+                left go by them.
         """
-        self._rows = rows
-        self.console.print(_HEADER, style="bold")
+        self._rows = {day: count or 0 for day, count in rows.items()}
+        self._width = max((len(dataset) + 2 for dataset, _ in rows if dataset), default=0)
+        self.console.print(self._of("dataset" if self._width else "", _HEADER), style="bold")
         self._live = Progress(
             BarColumn(20), TaskProgressColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
             TextColumn("left:"), TimeRemainingColumn(), console=self.console, transient=True,
             disable=not self.console.is_terminal,
         )  # fmt: skip
         # A day without a row takes its time, too.
-        total = sum(self._rows.get(day, 0) + 1 for day in days)
+        total = sum(count + 1 for count in self._rows.values())
         self._task = self._live.add_task("", total=total)
         with self._live:
             yield
 
-    def day_begins(self, day: date) -> None:
+    def day_begins(self, day: date, dataset: str) -> None:
         """A day begins."""
-        self._day = day
+        self._day = dataset, day
         self.begin("counting")
 
     def begin(self, phase: Phase, *, total_bytes: int | None = None) -> None:
@@ -100,40 +102,46 @@ class ConsoleDisplay:
 
     def day_ends(self, outcome: DayOutcome) -> None:
         """Shows one day that is done."""
-        self._done_rows += self._rows.get(outcome.day, 0) + 1
+        self._done_rows += self._rows.get((outcome.dataset, outcome.day), 0) + 1
         if self._live:
             self._live.update(self._task, completed=self._done_rows)
         if outcome.error:
-            self.console.print(f"{outcome.day}  failed: {outcome.error}", style="red")
+            self.console.print(self._of(outcome.dataset, f"{outcome.day}  failed: {outcome.error}"), style="red")
             return
-        self.console.print(
-            _LINE.format(
-                str(outcome.day), f"{outcome.rows:,}", f"{outcome.rows_appended:,}", size(outcome.bytes),
-                f"{outcome.deleted:,}", f"{outcome.left:,}", f"{outcome.seconds:.1f}", _remark(outcome),
-            ).rstrip()
+        line = _LINE.format(
+            str(outcome.day), f"{outcome.rows:,}", f"{outcome.rows_appended:,}", size(outcome.bytes),
+            f"{outcome.deleted:,}", f"{outcome.left:,}", f"{outcome.seconds:.1f}", _remark(outcome),
         )  # fmt: skip
+        self.console.print(self._of(outcome.dataset, line).rstrip())
+
+    def dataset_failed(self, dataset: str, error: str) -> None:
+        """Shows why a dataset could not begin."""
+        self.console.print(f"{dataset}  failed: {error}", style="red")
 
     def run_ends(self, totals: Totals, seconds: float, *, outcome: str, remark: str = "") -> None:
         """Shows the sums."""
         if totals.days:
             failed = f", {totals.failed} failed" if totals.failed else ""
-            self.console.print(
-                _LINE.format(
-                    "total", f"{totals.rows:,}", f"{totals.rows_appended:,}", size(totals.bytes),
-                    f"{totals.deleted:,}", f"{totals.left:,}", f"{seconds:.1f}",
-                    counted(totals.days, "day", "days") + failed + (", stopped" if outcome == "stopped" else ""),
-                ),
-                style="bold",
+            line = _LINE.format(
+                "total", f"{totals.rows:,}", f"{totals.rows_appended:,}", size(totals.bytes),
+                f"{totals.deleted:,}", f"{totals.left:,}", f"{seconds:.1f}",
+                counted(totals.days, "day", "days") + failed + (", stopped" if outcome == "stopped" else ""),
             )  # fmt: skip
+            self.console.print(self._of("", line), style="bold")
         if remark:
             self.console.print(remark)
+
+    def _of(self, dataset: str, line: str) -> str:
+        """A line with the dataset before it, where datasets have names."""
+        return f"{dataset:<{self._width}}{line}" if self._width else line
 
     def _refresh(self) -> None:
         if self._live is None or self._day is None:
             return
         rows, size_bytes = self._moved
         of_day = self._rows.get(self._day, 0)
-        description = f"{self._day}  {self._phase}"
+        dataset, day = self._day
+        description = f"{dataset + '  ' if dataset else ''}{day}  {self._phase}"
         share = 0.0
         if self._phase == "exporting":
             description += f"  {rows:,} rows, {size(size_bytes)}"

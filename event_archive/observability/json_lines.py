@@ -7,7 +7,7 @@ days holds their totals. Not here: log lines (``logs.py``), what a terminal gets
 
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 
@@ -51,11 +51,11 @@ class JsonDisplay:
         """Says nothing."""
 
     @contextmanager
-    def running(self, _days: Sequence[date], _rows: Mapping[date, int]) -> Iterator[None]:
+    def running(self, _rows: Mapping[tuple[str, date], int | None]) -> Iterator[None]:
         """While the days run."""
         yield
 
-    def day_begins(self, day: date) -> None:
+    def day_begins(self, day: date, dataset: str) -> None:
         """Says nothing."""
 
     def day_ends(self, outcome: DayOutcome) -> None:
@@ -67,6 +67,7 @@ class JsonDisplay:
             outcome.outcome,
             error=outcome.error,
             **_as_a_log_line(message, failed=outcome.error is not None),
+            **({"dataset": outcome.dataset} if outcome.dataset else {}),
             day=outcome.day,
             **({"reason": outcome.reason} if outcome.reason else {}),
             rows=outcome.rows,
@@ -75,6 +76,10 @@ class JsonDisplay:
             bytes=outcome.bytes,
             seconds=round(outcome.seconds, 3),
         )
+
+    def dataset_failed(self, dataset: str, error: str) -> None:
+        """Writes why a dataset could not begin."""
+        write_line("failed", error=error, **_as_a_log_line(f"{dataset}: {error}", failed=True), dataset=dataset)
 
     def run_ends(self, totals: Totals, seconds: float, *, outcome: str, remark: str = "") -> None:
         """Writes the totals."""

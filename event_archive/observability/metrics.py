@@ -3,11 +3,13 @@
 Here: the metrics' names and meaning, and writing them. Not here: what is counted.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from event_archive.domain.dataset import Dataset
 from event_archive.errors import ConfigurationError
 from event_archive.nightly.backlog import AgedDays
 
@@ -50,14 +52,17 @@ class RunFigures:
     deleted_rows: int = 0
 
 
-def write(path: Path, table: str, run: RunFigures, aged: AgedDays | None) -> None:
-    """Writes the metrics, all labelled with the table; the file appears whole or stays as it was.
+def write(path: Path, dataset: Dataset, run: RunFigures, aged: AgedDays | None, others: Collection[str] = ()) -> None:
+    """Writes the metrics, all labelled with the table and, where it has a name, the dataset.
+
+    The file appears whole or stays as it was.
 
     Args:
         path: of the file; its folder must exist.
-        table: whose run.
+        dataset: whose run.
         run: what it did.
         aged: what the table still has of aged days; None where nobody could ask.
+        others: the names of the other datasets, whose figures in the file stay.
 
     Raises:
         ConfigurationError: the file cannot be written.
@@ -65,10 +70,13 @@ def write(path: Path, table: str, run: RunFigures, aged: AgedDays | None) -> Non
     # Late: most runs write no metrics.
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
+    labels = {"table": str(dataset.table)} | ({"dataset": dataset.name} if dataset.name else {})
+    former = _former(path)
+    last_success = former.get((_LAST_SUCCESS, tuple(sorted(labels.items()))), 0)
     ended = run.ended.timestamp()
     values = {
         "event_archive_last_run_timestamp_seconds": ended,
-        _LAST_SUCCESS: ended if run.succeeded else _last_success(path, table),
+        _LAST_SUCCESS: ended if run.succeeded else last_success,
         "event_archive_run_seconds": run.seconds,
         "event_archive_run_days": run.days,
         "event_archive_run_failed_days": run.failed_days,
@@ -88,8 +96,13 @@ def write(path: Path, table: str, run: RunFigures, aged: AgedDays | None) -> Non
             "event_archive_orphan_rows": orphans.before_start + orphans.not_finite,
         }
     registry = CollectorRegistry()
-    for name, value in values.items():
-        Gauge(name, _METRICS[name], ["table"], registry=registry).labels(table).set(value)
+    for name, text in _METRICS.items():
+        gauge = Gauge(name, text, list(labels), registry=registry)
+        for (metric, pairs), value in former.items():
+            if metric == name and dict(pairs).get("dataset") in others:
+                gauge.labels(**dict(pairs)).set(value)
+        if name in values:
+            gauge.labels(**labels).set(values[name])
     try:
         write_to_textfile(str(path), registry)
     except OSError as error:
@@ -98,13 +111,13 @@ def write(path: Path, table: str, run: RunFigures, aged: AgedDays | None) -> Non
         ) from error
 
 
-def _last_success(path: Path, table: str) -> float:
-    """What the former run wrote; 0 where there is nothing to be read."""
+def _former(path: Path) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """What the file holds, by metric and labels; nothing where there is nothing to be read."""
     from prometheus_client.parser import text_string_to_metric_families
 
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
     with suppress(OSError, ValueError):
         for family in text_string_to_metric_families(path.read_text()):
             for sample in family.samples:
-                if sample.name == _LAST_SUCCESS and sample.labels.get("table") == table:
-                    return float(sample.value)
-    return 0
+                found[sample.name, tuple(sorted(sample.labels.items()))] = float(sample.value)
+    return found

@@ -9,7 +9,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.defs.build import build_definitions
-from event_archive.defs.gate import ARCHIVE_CSV
 from event_archive.defs.jobs import TABLE_TAG
 from event_archive.defs.resources import PostgresResource
 from event_archive.defs.upkeep import superseded_runs
@@ -319,7 +318,7 @@ def test_records_of_superseded_runs_go_and_the_gate_stays(
     assert prune.success
     left = {run.run_id for run in instance.get_runs()}
     assert (first in left, second in left, failed in left) == (False, True, True)
-    wanted = dg.AssetRecordsFilter(asset_key=ARCHIVE_CSV, asset_partitions=[KEYS[0]])
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey("archive_csv"), asset_partitions=[KEYS[0]])
     assert instance.fetch_materializations(wanted, limit=1).records[0].run_id == second
 
 
@@ -330,5 +329,5 @@ def test_what_looks_after_the_installation_is_on_by_default(definitions: dg.Defi
         assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     for name in ("failed_runs", "failed_days"):
         assert definitions.resolve_sensor_def(name).default_status == dg.DefaultSensorStatus.RUNNING
-    (spec,) = [spec for spec in definitions.resolve_all_asset_specs() if spec.key == ARCHIVE_CSV]
+    (spec,) = [spec for spec in definitions.resolve_all_asset_specs() if spec.key == dg.AssetKey("archive_csv")]
     assert spec.freshness_policy is not None

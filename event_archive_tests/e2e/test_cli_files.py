@@ -9,7 +9,6 @@ import pytest
 
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.build import build_definitions
-from event_archive.defs.gate import ARCHIVE_CSV
 from event_archive.errors import UnreachableError
 from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive_tests.fixtures.installation import Commands, Installation, failure
@@ -217,7 +216,7 @@ def test_the_check_fails_where_a_recorded_file_is_gone(
     assert job.execute_in_process(partition_key=KEY, instance=instance).success
     moved = build_definitions(PipelineSettings(verify_nightly=True, archive_folder="elsewhere"))
     check = moved.resolve_job_def("archive_job").get_subset(
-        asset_selection=set(), asset_check_selection={dg.AssetCheckKey(ARCHIVE_CSV, "archive_is_whole")}
+        asset_selection=set(), asset_check_selection={dg.AssetCheckKey(dg.AssetKey("archive_csv"), "archive_is_whole")}
     )
     (evaluation,) = check.execute_in_process(partition_key=KEY, instance=instance).get_asset_check_evaluations()
     assert evaluation.passed == (not rows)

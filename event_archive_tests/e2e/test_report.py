@@ -15,7 +15,7 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.build import build_definitions
 from event_archive.defs.checks import ARCHIVE_IS_WHOLE
-from event_archive.defs.gate import ARCHIVE_CSV, ASSET_KEYS, latest_materialization, latest_record
+from event_archive.defs.gate import asset_keys, latest_materialization, latest_record
 from event_archive.defs.partitions import aged_days
 from event_archive.defs.report import DayReports, reporting
 from event_archive.domain.days import ONE_DAY
@@ -23,7 +23,7 @@ from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.nightly.backlog import aged_rows
 from event_archive.operations.verify import verify_day
 from event_archive_tests.fixtures.installation import Installation, metadata
-from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pipeline import DAY, SPECIFICATION
 
 NEXT = DAY + ONE_DAY
 KEY, NEXT_KEY = DAY.isoformat(), NEXT.isoformat()
@@ -35,8 +35,8 @@ def reports(
 ) -> Iterator[DayReports]:
     """Reports to the instance of DAGSTER_HOME, which the test reads by ``instance``."""
     clean.setenv("DAGSTER_HOME", str(home))
-    with reporting(local_installation.dataset) as found:
-        yield found
+    with reporting() as found:
+        yield found(local_installation.dataset)
 
 
 def archive(installation: Installation, reports: DayReports, day: date = DAY) -> None:
@@ -59,7 +59,7 @@ def test_a_reported_day_counts_as_materialized(
     archive(local_installation, reports)
     reports.purged(local_installation.purge())
     partitions = aged_days(local_installation.dataset)
-    for key in ASSET_KEYS:
+    for key in asset_keys(SPECIFICATION):
         assert instance.get_materialized_partitions(key) == {KEY}
         statuses = instance.get_status_by_partition(key, [KEY, NEXT_KEY], partitions)
         assert statuses == {KEY: AssetPartitionStatus.MATERIALIZED, NEXT_KEY: None}
@@ -73,14 +73,14 @@ def test_a_reported_day_has_the_metadata_that_a_run_records(
     archive(local_installation, reports)
     reports.purged(local_installation.purge())
     assert local_installation.materialize(instance, NEXT_KEY).success
-    for key in ASSET_KEYS:
+    for key in asset_keys(SPECIFICATION):
         reported, recorded = of_day(instance, key, KEY), of_day(instance, key, NEXT_KEY)
         assert {name: type(value) for name, value in reported.items()} == {
             name: type(value) for name, value in recorded.items()
         }
         same = [name for name in recorded if name in ("dagster/row_count", "rows_appended", "deleted", "outcome")]
         assert [reported[name] for name in same] == [recorded[name] for name in same]
-    preview = of_day(instance, ARCHIVE_CSV, KEY)["preview"].value
+    preview = of_day(instance, asset_keys(SPECIFICATION).archive_csv, KEY)["preview"].value
     assert isinstance(preview, str)
     assert preview.startswith("| id | event_id |")
 
@@ -91,7 +91,7 @@ def test_the_gate_opens_for_a_reported_archive(
     local_installation.add(3)
     archive(local_installation, reports)
     file = local_installation.lake.stat(local_installation.dataset.path(DAY))
-    record = latest_record(instance, DAY)
+    record = latest_record(instance, SPECIFICATION, DAY)
     assert file is not None
     assert (record.etag, record.rows, record.bytes) == (file.etag, 3, file.size_bytes)
     result = local_installation.materialize(instance, KEY, only=["purged_events"])
@@ -120,7 +120,7 @@ def test_a_reported_day_is_not_out_of_date(
     reports.purged(local_installation.purge())
     definitions = build_definitions(PipelineSettings.load())
     resolver = CachingStaleStatusResolver(instance, definitions.resolve_asset_graph(), LoadingContextForTest(instance))
-    for key in ASSET_KEYS:
+    for key in asset_keys(SPECIFICATION):
         assert resolver.get_status(key, KEY) == StaleStatus.FRESH, resolver.get_stale_causes(key, KEY)
 
 
@@ -129,14 +129,14 @@ def test_an_unchanged_day_keeps_its_preview_and_reads_nothing_for_it(
 ):
     local_installation.add(3)
     archive(local_installation, reports)
-    before = of_day(instance, ARCHIVE_CSV, KEY)["preview"]
+    before = of_day(instance, asset_keys(SPECIFICATION).archive_csv, KEY)["preview"]
     with clean.context() as patch:
         patch.setattr(type(local_installation.lake), "head", None)
         archive(local_installation, reports)
-    assert of_day(instance, ARCHIVE_CSV, KEY)["preview"] == before
+    assert of_day(instance, asset_keys(SPECIFICATION).archive_csv, KEY)["preview"] == before
     local_installation.add(1, prefix="late")
     archive(local_installation, reports)
-    preview = of_day(instance, ARCHIVE_CSV, KEY)["preview"].value
+    preview = of_day(instance, asset_keys(SPECIFICATION).archive_csv, KEY)["preview"].value
     assert "late-2024-03-01-0" in str(preview)
 
 
@@ -152,7 +152,7 @@ def test_a_verified_day_is_an_evaluation_of_its_check(
         local_installation.put(local_installation.content()[:-4], metadata=dict(file.metadata))
     verified = verify_day(local_installation.dataset, DAY, table=None, lake=local_installation.lake)
     reports.verified(verified)
-    key = dg.AssetCheckKey(ARCHIVE_CSV, ARCHIVE_IS_WHOLE)
+    key = dg.AssetCheckKey(asset_keys(SPECIFICATION).archive_csv, ARCHIVE_IS_WHOLE)
     (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=5)
     assert record.event is not None
     evaluation = record.event.asset_check_evaluation
@@ -200,7 +200,7 @@ def test_records_that_cannot_be_opened_are_refused(
     clean.setenv("DAGSTER_HOME", "/nowhere/at/all")
     with (
         pytest.raises(ConfigurationError, match="DAGSTER_HOME holds '/nowhere/at/all'"),
-        reporting(local_installation.dataset),
+        reporting(),
     ):
         pass
     database = f"{{db_name: dagster, hostname: 127.0.0.1, port: {closed_port}, username: dagster, password: s3cr3t}}"
@@ -208,7 +208,9 @@ def test_records_that_cannot_be_opened_are_refused(
     clean.setenv("DAGSTER_HOME", str(home))
     with (
         pytest.raises(RefusedError, match="Dagster's own records are out of reach") as refused,
-        reporting(local_installation.dataset) as reports,
+        reporting() as reports,
     ):
-        reports.counted(DAY, aged_rows(local_installation.dataset, DAY, local_installation.postgres))
+        reports(local_installation.dataset).counted(
+            DAY, aged_rows(local_installation.dataset, DAY, local_installation.postgres)
+        )
     assert "s3cr3t" not in str(refused.value)

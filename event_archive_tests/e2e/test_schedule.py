@@ -18,7 +18,6 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs import schedules
 from event_archive.defs.build import build_definitions
-from event_archive.defs.gate import ASSET_KEYS
 from event_archive.defs.in_flight import DaysInFlight, days_in_flight
 from event_archive.defs.last_runs import TICK_TAG, last_attempts
 from event_archive.defs.resources import PostgresResource
@@ -100,7 +99,7 @@ class Scheduler:
             self.instance.report_dagster_event(event, run.run_id, timestamp=time.time() - started_ago.total_seconds())
 
     def busy(self, now: datetime) -> DaysInFlight:
-        return days_in_flight(self.instance, PipelineSettings.load().dataset, ASSET_KEYS, now)
+        return days_in_flight(self.instance, PipelineSettings.load().dataset, now)
 
 
 def night(n: int) -> datetime:

@@ -386,7 +386,7 @@ def test_a_table_that_somebody_has_locked_is_not_waited_for_long(
 
 def test_rows_that_cannot_be_counted_in_time_are_a_warning(healthy_locally: Installation, clean: pytest.MonkeyPatch):
     clean.setattr(server, "_LOCK_TIMEOUT_SECONDS", 0.1)
-    patient = Patient()
+    patient = Patient(Settings.load)
     patient.settings = Settings.load()
     with psycopg.connect(healthy_locally.database.dsn) as other:
         other.execute('LOCK TABLE "Event"')
@@ -456,7 +456,7 @@ def test_a_check_that_breaks_is_a_finding_without_the_errors_words():
         yield Finding("first", "good", "well")
         raise KeyError(PASSWORD)
 
-    found = list(go_through([Topic(("first", "second", "third"), None, broken)]))
+    found = list(go_through([Topic(("first", "second", "third"), None, broken)], Settings.load))
     assert [finding.status for finding in found] == ["good", "bad", "skipped"]
     assert found[1].message.startswith("the check itself failed: KeyError in test_doctor.py, line ")
     assert PASSWORD not in str(found)

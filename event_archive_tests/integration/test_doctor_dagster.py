@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
+from event_archive.config.environment import Settings
 from event_archive.defs import doctor as dagster_doctor
 from event_archive.doctor.findings import Topic, go_through
 from event_archive_tests.fixtures.doctor import PASSWORD, findings, wrong
@@ -87,6 +88,6 @@ def test_definitions_that_do_not_load(healthy_locally: Installation):
         assets=[one], schedules=[dg.ScheduleDefinition("nightly", cron_schedule="0 2 * * *", job_name="nowhere")]
     )
     (topic, _) = dagster_doctor.topics(lambda: twice)
-    (found,) = go_through([Topic(topic.checks, None, topic.examine)])
+    (found,) = go_through([Topic(topic.checks, None, topic.examine)], Settings.load)
     assert found.status == "bad"
     assert found.message.startswith("Dagster cannot load the definitions: ")

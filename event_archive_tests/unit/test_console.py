@@ -18,7 +18,7 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[ConsoleDisplay]:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=120, markup=False, highlight=False)
     monkeypatch.setattr(console, "plain_console", lambda: terminal)
     display = ConsoleDisplay()
-    with display.running([DAY, DAY + ONE_DAY], {DAY: 999, DAY + ONE_DAY: 999}):
+    with display.running({("", DAY): 999, ("", DAY + ONE_DAY): 999}):
         yield display
 
 
@@ -35,7 +35,7 @@ def phase(display: ConsoleDisplay) -> str:
 def test_a_run_moves_from_phase_to_phase_and_never_back(display: ConsoleDisplay):
     seen = []
     for day in (DAY, DAY + ONE_DAY):
-        display.day_begins(day)
+        display.day_begins(day, "")
         assert phase(display) == f"{day}  counting"
         display.begin("exporting")
         display.advance(500, 50_000)
@@ -55,7 +55,7 @@ def test_a_run_moves_from_phase_to_phase_and_never_back(display: ConsoleDisplay)
 
 
 def test_a_file_that_is_read_twice_is_told_as_two_phases_of_its_size(display: ConsoleDisplay):
-    display.day_begins(DAY)
+    display.day_begins(DAY, "")
     for _ in range(2):
         display.begin("reading back", total_bytes=134_000_000)
         for _ in range(2):

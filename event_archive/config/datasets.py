@@ -1,0 +1,265 @@
+"""The datasets of this deployment: those of DATASETS_FILE, or the one that the environment describes.
+
+The file is YAML, all of it text, which the parsers of the variables read. It holds no secrets: connections are the
+names of variables. Not here: the parsers (``values``), what a value means (``environment``).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from event_archive.config.environment import PipelineSettings
+from event_archive.config.reading import Entry, value_of
+from event_archive.errors import ConfigurationError
+
+_FIELDS = {
+    "table": "event_table",
+    "time_column": "event_time_column",
+    "file_prefix": "event_file_prefix",
+    "folder": "archive_folder",
+    "retention": "event_retention_period",
+    "start": "archive_start_date",
+    "cron": "archive_cron",
+    "max_days_per_run": "max_days_per_run",
+    "dry_run": "dry_run",
+    "backlog_alert_days": "backlog_alert_days",
+    "export_rate_limit": "export_rate_limit",
+    "max_replica_lag": "max_replica_lag",
+    "verify_nightly": "verify_nightly",
+    "logical_message_prefix": "logical_message_prefix",
+}
+"""Keys of a dataset, and the fields that they fill."""
+_CONNECTIONS = {
+    "pg_connection_string_env": "pg_connection_string",
+    "export_pg_connection_string_env": "export_pg_connection_string",
+}
+"""Keys that name a variable."""
+_ITS_OWN = ("table", "file_prefix", "asset_keys", "after")
+"""Keys that make no sense as a default for all."""
+KEYS = (*_FIELDS, *_CONNECTIONS, "asset_keys", "after")
+
+_ONE_TABLES = ("event_table", "event_time_column", "event_file_prefix", "event_retention_period")
+"""Variables that describe a table, and would describe none beside the file."""
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(
+    r"://[^/\s]*@|\b(password|passwd|pwd|accountkey|sharedaccesssignature|sig|host|dbname)\s*=|^postgres(ql)?://",
+    re.IGNORECASE,
+)
+
+
+def load_datasets() -> list[PipelineSettings]:
+    """The settings of every dataset, in the order of the file; of the only one without a file.
+
+    Raises:
+        ConfigurationError: with a line for each mistake: dataset, key, what stands there, what is allowed.
+    """
+    path = value_of("DATASETS_FILE")
+    if not path:
+        return [PipelineSettings.load()]
+    problems = [
+        f"{field.upper()} is set beside DATASETS_FILE, which describes every table: unset it."
+        for field in _ONE_TABLES
+        if value_of(field.upper())
+    ]
+    entries = _entries(_document(path), problems.append)
+    found = list(_settings(entries, problems.append))
+    _check_together([entry.name for entry in entries], found, problems.append)
+    if problems:
+        lines = "\n".join(f"  {line}" for line in dict.fromkeys(problems))
+        raise ConfigurationError(f"The datasets file {path} is not right:\n{lines}")
+    return found
+
+
+def chosen(names: Collection[str]) -> list[PipelineSettings]:
+    """The settings of some datasets, in the order of the file; of all where no name is given.
+
+    Raises:
+        ConfigurationError: as ``load_datasets``; or there is no dataset of such a name.
+    """
+    found = load_datasets()
+    known = [settings.entry.name for settings in found]
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(f"There is no dataset {name}{_meant(name, known)} {_listed(known)}")
+    return [settings for settings in found if settings.entry.name in names or not names]
+
+
+def entry_of(name: str, keys: Mapping[str, str]) -> Entry:
+    """One dataset, described elsewhere than in the file by the keys that the file knows.
+
+    Raises:
+        ConfigurationError: with a line for each mistake.
+    """
+    problems: list[str] = []
+    found = _entry(name, dict(keys), {}, problems.append)
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return found
+
+
+class _Loader(yaml.BaseLoader):
+    """Reads every value as text, and refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [key for key, count in counts.items() if count > 1]:
+            line = node.start_mark.line + 1
+            raise ConfigurationError(f"{', '.join(twice)} stands there twice, in what begins at line {line}")
+        return super().construct_mapping(node, deep=deep)
+
+
+def _document(path: str) -> dict[str, Any]:
+    try:
+        document = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 (a BaseLoader: text only)
+    except OSError as error:
+        raise ConfigurationError(f"DATASETS_FILE holds {path!r}, which cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"The datasets file {path} is not UTF-8.") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"The datasets file {path} is not right: {error}.") from None
+    except yaml.MarkedYAMLError as error:
+        # Without the line itself, which may hold anything.
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigurationError(f"The datasets file {path} is not YAML: line {line}: {error.problem}.") from None
+    except (yaml.YAMLError, TypeError, RecursionError) as error:
+        raise ConfigurationError(f"The datasets file {path} is not YAML ({type(error).__name__}).") from None
+    if not isinstance(document, dict) or not isinstance(document.get("datasets"), dict) or not document["datasets"]:
+        raise ConfigurationError(
+            f"The datasets file {path} describes no dataset. Write: datasets: {{NAME: {{table: SCHEMA.TABLE}}}}"
+        )
+    return document
+
+
+def _entries(document: dict[str, Any], problem: Callable[[str], None]) -> list[Entry]:
+    for key in document:
+        if key not in ("defaults", "datasets"):
+            problem(f"{key} is no key of the file{_meant(key, ('defaults', 'datasets'))}")
+    defaults = document.get("defaults") or {}
+    if not isinstance(defaults, dict):
+        problem("defaults must be keys and values.")
+        defaults = {}
+    for key in _ITS_OWN:
+        if key in defaults:
+            problem(f"defaults.{key}: each dataset has its own.")
+            del defaults[key]
+    list(_texts("defaults", defaults, problem))
+    return [_entry(name, keys, defaults, problem) for name, keys in document["datasets"].items()]
+
+
+def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[str], None]) -> Entry:
+    if not _NAME.fullmatch(name):
+        problem(f"{name!r} is no name of a dataset: lower-case letters, digits and underscores, a letter first.")
+    if not isinstance(keys, dict):
+        problem(f"{name} must be keys and values, at least table.")
+        return Entry(name)
+    if "table" not in keys:
+        problem(f"{name}.table is missing: which table is it?")
+    own = dict(_texts(name, keys, problem))
+    # What is wrong with a default was said before.
+    texts = dict(_texts("defaults", defaults, lambda _: None)) | own
+    if texts.get("asset_keys", "bare") != "bare":
+        problem(f"{name}.asset_keys holds {texts['asset_keys']!r}: it must be bare, or not be there.")
+    variables = {field: texts[key] for key, field in _CONNECTIONS.items() if key in texts}
+    for key, field in _CONNECTIONS.items():
+        if field in variables and not _VARIABLE.fullmatch(variables[field]):
+            problem(f"{name}.{key} must be the name of an environment variable.")
+    values = {key: text for key, text in ({"file_prefix": name} | texts).items() if key in _FIELDS}
+    unread = set(_ONE_TABLES)
+    if "pg_connection_string" in variables and "export_pg_connection_string" not in variables:
+        # The environment's replica is one of another database.
+        unread.add("export_pg_connection_string")
+    return Entry(
+        name,
+        values=tuple(
+            (_FIELDS[key], f"{name if key in own or key not in defaults else 'defaults'}.{key}", text)
+            for key, text in values.items()
+        ),
+        variables=tuple(variables.items()),
+        unread=frozenset(unread),
+        after=_after(name, keys, problem),
+        bare_keys="asset_keys" in texts,
+    )
+
+
+def _texts(name: str, keys: dict[str, Any], problem: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """The keys that hold text, which is all but ``after``."""
+    for key, value in keys.items():
+        if key not in KEYS:
+            problem(f"{name}.{key} is no key of a dataset{_meant(key, KEYS)}")
+        elif key == "after":
+            continue
+        elif not isinstance(value, str) or not value.strip():
+            problem(f"{name}.{key} must hold a value.")
+        elif _SECRET.search(value):
+            problem(
+                f"{name}.{key} looks like a connection string, and the file is no place for secrets. Put it into an "
+                "environment variable, and write pg_connection_string_env: NAME_OF_THE_VARIABLE."
+            )
+        else:
+            yield key, value.strip()
+
+
+def _after(name: str, keys: dict[str, Any], problem: Callable[[str], None]) -> tuple[str, ...]:
+    others = keys.get("after", [])
+    if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
+        problem(f"{name}.after must be a list of datasets: [OTHER].")
+        return ()
+    return tuple(dict.fromkeys(others))
+
+
+def _settings(entries: Iterable[Entry], problem: Callable[[str], None]) -> Iterator[PipelineSettings]:
+    for entry in entries:
+        settings, found = PipelineSettings.attempt(entry)
+        for line in found:
+            problem(line)
+        if settings is not None:
+            yield settings
+
+
+def _check_together(names: Sequence[str], found: Sequence[PipelineSettings], problem: Callable[[str], None]) -> None:
+    """What is wrong between datasets."""
+    files: dict[tuple[str, str], str] = {}
+    tables: dict[tuple[str, str], str] = {}
+    for settings in found:
+        name, dataset = settings.entry.name, settings.dataset
+        connection = dict(settings.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
+        # Two variables of one value are one database.
+        database = value_of(connection) or connection
+        if (first := files.setdefault((dataset.folder, dataset.file_prefix), name)) != name:
+            problem(f"{first} and {name} have one folder and file_prefix, {dataset.folder}/{dataset.file_prefix}.")
+        if (first := tables.setdefault((database, str(dataset.table)), name)) != name:
+            problem(f"{first} and {name} are one table, {dataset.table}.")
+        for other in settings.entry.after:
+            if other not in names:
+                problem(f"{name}.after names {other}, which is no dataset{_meant(other, names)}")
+    bare = [settings.entry.name for settings in found if settings.entry.bare_keys]
+    if len(bare) > 1:
+        problem(f"{' and '.join(bare)} have asset_keys: bare; one dataset at most can.")
+    if circle := _circle({settings.entry.name: settings.entry.after for settings in found}):
+        problem(f"after goes round in a circle: {' after '.join(circle)}.")
+
+
+def _circle(after: Mapping[str, Sequence[str]]) -> list[str]:
+    """A dataset that comes after itself, and the way there; empty where there is none."""
+
+    def way(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        return next((found for other in after.get(name, ()) if (found := way(other, [*path, name]))), [])
+
+    return next((found for name in after if (found := way(name, []))), [])
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else "."
+
+
+def _listed(known: Sequence[str]) -> str:
+    return f"There are {', '.join(known)}." if any(known) else "There is one dataset, without a name: no DATASETS_FILE."
