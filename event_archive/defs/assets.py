@@ -5,6 +5,7 @@ recorded of it (``metadata``).
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -126,9 +127,7 @@ def _purged_events(
     settings: PipelineSettings, partitions: dg.PartitionsDefinition[str], after: Sequence[PipelineSettings]
 ) -> dg.AssetsDefinition:
     dataset = settings.dataset
-    # Their first day may be another one, and so may their last.
-    same_day = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
-    earlier = [dg.AssetDep(asset_keys(other.dataset).purged_events, partition_mapping=same_day) for other in after]
+    earlier = [_earlier(other.dataset) for other in after]
 
     @_daily(
         dataset,
@@ -160,6 +159,14 @@ def _purged_events(
         return dg.MaterializeResult(metadata=purge_metadata(purged))
 
     return purged_events
+
+
+def _earlier(dataset: Dataset) -> dg.AssetDep:
+    """The same day of another dataset, whose first and last days may be others."""
+    # In beta in Dagster 1.13.
+    with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
+        same_day = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+    return dg.AssetDep(asset_keys(dataset).purged_events, partition_mapping=same_day)
 
 
 def _log_day(dataset: Dataset, record: Record, purged: PurgedDay) -> None:
