@@ -13,7 +13,9 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations import purge
 from event_archive.operations.adopt import adopt_day
+from event_archive.operations.readback import Readback
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue import dependents
@@ -636,6 +638,35 @@ def test_a_table_that_changes_while_the_file_is_read_is_noticed(
         pipeline.purge() if step == "purge" else pipeline.archive()
     assert (pipeline.count(), pipeline.content()) == (21, content)
     assert pipeline.run().deleted == 21
+
+
+@pytest.mark.parametrize("kind", ["mood", "mood[]", "mixed", "sure", "pair"])
+def test_labels_that_change_places_while_the_file_is_read_are_noticed(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    of = of_table(
+        pipeline,
+        f"""CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN sure AS mood;
+        CREATE TYPE mixed AS RANGE (subtype = mood); CREATE TYPE pair AS (first mood, second sure[]);
+        CREATE TABLE t (id int PRIMARY KEY, at timestamp, feels {kind});""",
+    )
+    value = {"mood[]": "{sad}", "mixed": "[sad,sad]", "pair": "(sad,{sad})"}.get(kind, "sad")
+    of.database.execute(f"INSERT INTO t VALUES (1, '2024-03-01', '{value}')")
+    of.archive()
+
+    original = purge.load
+
+    def load_then_swap(*arguments: Any) -> Readback:
+        readback = original(*arguments)
+        for old, new in [("sad", "x"), ("ok", "sad"), ("x", "ok")]:
+            of.database.execute(f"ALTER TYPE mood RENAME VALUE '{old}' TO '{new}'")
+        return readback
+
+    monkeypatch.setattr(purge, "load", load_then_swap)
+    with pytest.raises(BusyError, match="was altered"):
+        of.purge()
+    monkeypatch.undo()
+    assert of.purge().left == 1
 
 
 def test_an_index_on_todays_partition_does_not_disturb_an_old_day(pipeline: Pipeline):
