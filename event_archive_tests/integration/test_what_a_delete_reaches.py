@@ -13,7 +13,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations import purge
+from event_archive.operations import loading, purge
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.readback import Readback
 from event_archive.operations.restore.day import restore_day
@@ -654,7 +654,7 @@ def test_labels_that_change_places_while_the_file_is_read_are_noticed(
     of.database.execute(f"INSERT INTO t VALUES (1, '2024-03-01', '{value}')")
     of.archive()
 
-    original = purge.load
+    original = loading.load
 
     def load_then_swap(*arguments: Any) -> Readback:
         readback = original(*arguments)
