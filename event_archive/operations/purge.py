@@ -43,6 +43,8 @@ from event_archive.table.shape import Table, reflect, require_unchanged
 
 logger = logging.getLogger(__name__)
 
+_WHAT_TO_DO = "Let it do nothing where application_name is event_archive, or disable it."
+
 Outcome = Literal["purged", "dry run", "locked", "held"]
 
 
@@ -172,7 +174,7 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
 
 def _delete_identical(connection: Connection, table: Table, day: date, readback: Readback, path: str) -> int:
     """Deletes the rows that the file holds, sees that nothing else was done to the table, and returns how many."""
-    before = dependents.changes(connection, table.oid)
+    before, tree = dependents.changes(connection, table.oid), dependents.tree(connection, table.oid)
     statement = sql.SQL("DELETE FROM {} USING {} WHERE {} AND {}").format(
         table.rows, readback.current, table.within(day, day), readback.identical
     )
@@ -185,6 +187,12 @@ def _delete_identical(connection: Connection, table: Table, day: date, readback:
         raise IntegrityError(
             f"{table.dataset.table}, {day}: {deleted} rows are identical to {current} current rows of {path}. Rolled "
             "back: nothing was deleted. Report it as a bug."
+        )
+    # TRUNCATE and DROP count no rows.
+    if dependents.locks_out(connection, tree):
+        raise RefusedError(
+            f"{table.dataset.table}, {day}: a trigger on DELETE truncated, dropped, detached or altered the table or "
+            f"a partition of it. Rolled back: nothing was deleted. {_WHAT_TO_DO}"
         )
     _require_only_deleted(connection, table, day, dependents.changes(connection, table.oid) - before, deleted)
     return deleted
@@ -204,15 +212,15 @@ def _require_only_deleted(connection: Connection, table: Table, day: date, chang
         if not triggers:
             return
         problem = f"track_counts is off, so that nobody can tell what its triggers on DELETE ({triggers}) change in it"
-        what_to_do = "Turn track_counts on"
+        what_to_do = "Turn track_counts on."
     else:
         problem = (
             f"deleting {counted(deleted, 'row', 'rows')} of the day led to {changes.inserted} inserted, "
             f"{changes.updated} updated and {changes.deleted} deleted in this table, or to the attempt: a trigger on "
             f"DELETE ({triggers or 'none is seen'}) does something else than to let rows go"
         )
-        what_to_do = "Let it do nothing where application_name is event_archive, or disable it"
-    raise RefusedError(f"{table.dataset.table}, {day}: {problem}. Rolled back: nothing was deleted. {what_to_do}.")
+        what_to_do = _WHAT_TO_DO
+    raise RefusedError(f"{table.dataset.table}, {day}: {problem}. Rolled back: nothing was deleted. {what_to_do}")
 
 
 def _left(connection: Connection, table: Table, day: date, readback: Readback) -> int:

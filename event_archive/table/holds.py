@@ -176,10 +176,17 @@ def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
 
 
 def keep_holds(connection: Connection, dataset: Dataset, former: TableName) -> int:
-    """Holds the days that are held for a table that this one was before; returns how many were not held yet."""
-    if relation(connection, former.schema, HOLD_TABLE) is None:
+    """Holds the days that are held for a table that this one was before; returns how many were not held yet.
+
+    They stand in the schema of that name, or, where the schema was renamed with its tables, in this table's.
+    """
+    return sum(_keep_from(schema, connection, dataset, former) for schema in {former.schema, dataset.table.schema})
+
+
+def _keep_from(schema: str, connection: Connection, dataset: Dataset, former: TableName) -> int:
+    if relation(connection, schema, HOLD_TABLE) is None:
         return 0
-    old = sql.Identifier(former.schema, HOLD_TABLE)
+    old = sql.Identifier(schema, HOLD_TABLE)
     held = sql.SQL("FROM {} WHERE table_name = {}").format(old, sql.Literal(str(former)))
     if connection.execute(sql.SQL("SELECT {} LIMIT 1").format(held)).fetchone() is None:
         return 0

@@ -40,6 +40,7 @@ class Table:
         key_columns: those that identify a row: of the primary key, else of a unique index.
         time_type: ``timestamp``, ``timestamptz`` or ``date``, by PostgreSQL's full names; of a table to look at or
             fill any type, or an empty string.
+        meanings: of values, by their types' definitions; ``ALTER TYPE`` waits for no lock on a table.
         time_indexed: whether a B-tree index begins with the time column. It makes no other shape.
     """
 
@@ -49,6 +50,7 @@ class Table:
     columns: tuple[Column, ...]
     key_columns: tuple[KeyColumn, ...]
     time_type: str
+    meanings: str
     time_indexed: bool = field(compare=False)
 
     @property
@@ -139,7 +141,9 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     if to_purge:
         _require_deletable(connection, name, found.oid)
     indexed = relations.index_begins_with(connection, found.oid, dataset.time_column)
-    return Table(dataset, found.oid, found.kind == "p", columns, key, time_type, indexed)
+    built_in = all(column.built_in for column in columns)
+    meanings = "" if built_in else relations.meanings(connection, found.oid)
+    return Table(dataset, found.oid, found.kind == "p", columns, key, time_type, meanings, indexed)
 
 
 def _key(connection: Connection, name: TableName, oid: int) -> tuple[KeyColumn, ...]:

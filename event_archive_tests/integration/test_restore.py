@@ -282,6 +282,21 @@ def test_a_table_keyed_by_another_unique_column_is_filled(pipeline: Pipeline, re
     assert (done.restored, done.superseded) == (3, 1)
 
 
+def test_a_key_that_tells_forms_of_one_row_apart_brings_none_back(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event" INCLUDING DEFAULTS, PRIMARY KEY (id, created_at))')
+    pipeline.database.execute("CREATE TABLE other (LIKE mine INCLUDING ALL)")
+    pipeline.database.execute("UPDATE \"Event\" SET created_at = created_at + interval '1 hour' WHERE id = 2")
+    restored = restore("mine").restored
+    pipeline.run()
+    with pytest.raises(IntegrityError, match=r"1 row of it .* beside a later form, whose key is \(id, created_at\)"):
+        restore("other")
+    assert (restored, pipeline.database.execute("SELECT count(*) FROM other")) == (3, [(0,)])
+
+
 def test_two_restores_at_once_share_a_new_table(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
     days = [DAY, date(2024, 3, 2)]
     for day in days:

@@ -13,7 +13,9 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations import loading, purge
 from event_archive.operations.adopt import adopt_day
+from event_archive.operations.readback import Readback
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue import dependents
@@ -411,6 +413,29 @@ def test_a_trigger_that_would_change_the_table_at_the_commit_rolls_the_day_back(
     assert pipeline.count() == 3
 
 
+@pytest.mark.parametrize("statement", ["TRUNCATE t_march_2", "DROP TABLE t_march_2"])
+@pytest.mark.parametrize("when", ["before", "after", "at the commit"])
+def test_a_trigger_that_takes_a_partition_away_rolls_the_day_back(pipeline: Pipeline, statement: str, when: str):
+    trigger = {
+        "before": "TRIGGER away BEFORE DELETE ON t",
+        "after": "TRIGGER away AFTER DELETE ON t",
+        "at the commit": "CONSTRAINT TRIGGER away AFTER DELETE ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW",
+    }[when]
+    of = of_table(
+        pipeline,
+        f"""CREATE TABLE t (id int, at timestamp, note text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE t_march_1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
+        CREATE TABLE t_march_2 PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('2024-03-03');
+        INSERT INTO t VALUES (1, '2024-03-01 08:00', 'n'), (2, '2024-03-02 08:00', 'not archived yet');
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN NULL; END $$;
+        CREATE {trigger} EXECUTE FUNCTION f();""",
+    )
+    of.archive()
+    with pytest.raises(RefusedError, match="truncated, dropped, detached or altered .* Rolled back"):
+        of.purge()
+    assert rows_of(of, "t") == 2
+
+
 def test_a_trigger_that_keeps_rows_as_they_are_is_warned_of(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
     pipeline.add(2)
     pipeline.database.execute(TRIGGER.format(when="BEFORE", body="RETURN NULL;"))
@@ -539,6 +564,26 @@ def test_functions_of_domains_and_event_triggers_find_what_they_name(pipeline: P
     assert rows_of(of, "app.log") > 0
 
 
+def test_triggers_that_an_event_trigger_gives_new_tables_do_not_touch_what_is_read_back(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamp, note text);
+        INSERT INTO t VALUES (1, '2024-03-01', 'LOUD'), (2, '2024-03-01', 'low');
+        CREATE FUNCTION low() RETURNS trigger LANGUAGE plpgsql AS
+          'BEGIN NEW.note = lower(NEW.note); RETURN NEW; END';
+        CREATE FUNCTION lowered() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE made record; BEGIN
+          FOR made IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE command_tag = 'CREATE TABLE' LOOP
+            EXECUTE format('CREATE TRIGGER low BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION public.low()',
+                           made.object_identity);
+          END LOOP; END $$;""",
+    )
+    of.archive()
+    of.database.execute("UPDATE t SET note = 'loud' WHERE id = 1")
+    of.database.execute("CREATE EVENT TRIGGER lowered ON ddl_command_end EXECUTE FUNCTION lowered()")
+    purged = of.purge()
+    assert (purged.deleted, purged.left) == (1, 1)
+
+
 # Item 17: no lock on the table while the file is read
 
 
@@ -593,6 +638,35 @@ def test_a_table_that_changes_while_the_file_is_read_is_noticed(
         pipeline.purge() if step == "purge" else pipeline.archive()
     assert (pipeline.count(), pipeline.content()) == (21, content)
     assert pipeline.run().deleted == 21
+
+
+@pytest.mark.parametrize("kind", ["mood", "mood[]", "mixed", "sure", "pair"])
+def test_labels_that_change_places_while_the_file_is_read_are_noticed(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    of = of_table(
+        pipeline,
+        f"""CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN sure AS mood;
+        CREATE TYPE mixed AS RANGE (subtype = mood); CREATE TYPE pair AS (first mood, second sure[]);
+        CREATE TABLE t (id int PRIMARY KEY, at timestamp, feels {kind});""",
+    )
+    value = {"mood[]": "{sad}", "mixed": "[sad,sad]", "pair": "(sad,{sad})"}.get(kind, "sad")
+    of.database.execute(f"INSERT INTO t VALUES (1, '2024-03-01', '{value}')")
+    of.archive()
+
+    original = loading.load
+
+    def load_then_swap(*arguments: Any) -> Readback:
+        readback = original(*arguments)
+        for old, new in [("sad", "x"), ("ok", "sad"), ("x", "ok")]:
+            of.database.execute(f"ALTER TYPE mood RENAME VALUE '{old}' TO '{new}'")
+        return readback
+
+    monkeypatch.setattr(purge, "load", load_then_swap)
+    with pytest.raises(BusyError, match="was altered"):
+        of.purge()
+    monkeypatch.undo()
+    assert of.purge().left == 1
 
 
 def test_an_index_on_todays_partition_does_not_disturb_an_old_day(pipeline: Pipeline):

@@ -386,6 +386,18 @@ def test_a_held_day_stays_held_where_the_table_is_renamed(pipeline: Pipeline):
     assert renamed.count() == 2
 
 
+def test_a_held_day_stays_held_where_the_schema_is_renamed(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.database.execute('CREATE SCHEMA app; ALTER TABLE "Event" SET SCHEMA app')
+    before = pipeline.of(table=TableName("app", "Event"))
+    before.archive()
+    hold(before.dataset, DAY, DAY, "case 17", before.postgres)
+    before.database.execute("ALTER SCHEMA app RENAME TO shop")
+    renamed = before.of(table=TableName("shop", "Event"))
+    adopt_source(renamed.site)
+    assert renamed.run().outcome == "held"
+
+
 def test_a_marker_that_cannot_be_read_keeps_nobody_from_reading(pipeline: Pipeline):
     pipeline.add(2)
     pipeline.run()

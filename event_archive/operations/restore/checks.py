@@ -1,7 +1,7 @@
 """What a file and a target must be for a restore to lose nothing. Not here: the restore, what types would lose."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from psycopg import sql
 
@@ -71,25 +71,67 @@ def require_no_other_rows(connection: Connection, readback: Readback, file: Stor
 
 
 def require_one_row_a_key(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> None:
-    """Refuses a target whose key would merge rows that the source's key tells apart.
+    """Refuses a target whose key would merge rows that the source's key tells apart, or tell apart forms of one row.
 
     Raises:
         IntegrityError: there are such rows in the file.
     """
-    names = [column.name for column in key_of(connection, dataset.table) if column.name in readback.columns]
-    if not readback.superseded or not names:
-        return
-    key = sql.SQL(", ").join(map(sql.Identifier, names))
+    key = [column.name for column in key_of(connection, dataset.table)]
+    names = [name for name in key if name in readback.columns]
+    same = _same_key(readback, names)
+    if readback.superseded and names:
+        _require_none_merged(connection, dataset, readback, file, names, same)
+    if names and names == key and not set(readback.table.key) <= set(names):
+        _require_none_split(connection, dataset, readback, file, names, same)
+
+
+def _same_key(readback: Readback, names: Sequence[str]) -> sql.Composable:
     # A column that is no key of the target, or was read as text, is compared as its plain type is.
     equality = {
         column.name: column.equality for column in readback.table.key_columns if column.name not in readback.as_text
     }
-    same = sql.SQL(" AND ").join(
+    return sql.SQL(" AND ").join(
         sql.SQL("later_.{0} OPERATOR({1}) earlier_.{0}").format(
             sql.Identifier(name), sql.SQL(equality.get(name, "pg_catalog.="))
         )
         for name in names
     )
+
+
+def _require_none_split(
+    connection: Connection,
+    dataset: Dataset,
+    readback: Readback,
+    file: StoredFile,
+    names: Sequence[str],
+    same: sql.Composable,
+) -> None:
+    old = one(
+        connection,
+        sql.SQL(
+            "SELECT count(*) FROM {readback} AS earlier_ WHERE {line} > 0 AND EXISTS (SELECT FROM {readback} AS later_ "
+            "WHERE later_.{line} > earlier_.{line} AND {same})"
+        ).format(readback=READBACK, line=readback.line, same=same),
+    )[0]
+    if old:
+        table = readback.table
+        raise IntegrityError(
+            f"{file.path}: {counted(old, 'row', 'rows')} of it would come back to {table.dataset.table} beside a later "
+            f"form, whose key is ({', '.join(map(quoted, table.key))}): by the key of {dataset.table}, "
+            f"({', '.join(map(quoted, names))}), the later one replaces it. Restore into a table with that key: "
+            "--table NAME."
+        )
+
+
+def _require_none_merged(
+    connection: Connection,
+    dataset: Dataset,
+    readback: Readback,
+    file: StoredFile,
+    names: Sequence[str],
+    same: sql.Composable,
+) -> None:
+    key = sql.SQL(", ").join(map(sql.Identifier, names))
     lost = one(
         connection,
         sql.SQL(

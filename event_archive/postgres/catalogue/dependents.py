@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
-from event_archive.postgres.session import Connection
+from event_archive.postgres.session import Connection, one
 
 _TREE = """
 WITH RECURSIVE
@@ -58,6 +58,13 @@ SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(oid))
        coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(oid)), 0)::int8,
        coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(oid)), 0)::int8
 FROM tree_
+"""
+_TREE_OIDS = "SELECT oid FROM tree_"
+# Its own locks last until a transaction ends, those on what it dropped too.
+_LOCKS_OUT = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
+               WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation' AND mode = 'AccessExclusiveLock'
+               AND relation = ANY (%s::pg_catalog.oid[]))
 """
 _PUBLICATIONS = """
 SELECT DISTINCT p.pubname
@@ -148,6 +155,16 @@ def unenforced_references(connection: Connection, oid: int) -> list[str]:
 def changes(connection: Connection, oid: int) -> Changes:
     """What this transaction has done to a table and its partitions; all zero where ``track_counts`` is off."""
     return Changes(*_of_tree(connection, _CHANGES, oid)[0])
+
+
+def tree(connection: Connection, oid: int) -> list[int]:
+    """A table and its partitions."""
+    return [found for (found,) in _of_tree(connection, _TREE_OIDS, oid)]
+
+
+def locks_out(connection: Connection, oids: list[int]) -> bool:
+    """Whether this transaction locks others out of one of these tables, as TRUNCATE, DROP and ALTER TABLE do."""
+    return bool(one(connection, _LOCKS_OUT, oids)[0])
 
 
 def publications_of_deletes(connection: Connection, oid: int) -> list[str]:

@@ -21,6 +21,24 @@ SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_t
 FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type AS t ON t.oid = atttypid
 WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
+# What a stored value reads as, where its type's own definition says so: the labels of enums, the attributes of
+# composite types, in whatever arrays, domains and ranges.
+_MEANINGS = """
+WITH RECURSIVE types_(oid) AS (
+  SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped
+  UNION SELECT inner_.oid FROM types_ JOIN pg_catalog.pg_type AS t USING (oid) CROSS JOIN LATERAL (
+    SELECT t.typelem UNION SELECT t.typbasetype
+    UNION SELECT rngsubtype FROM pg_catalog.pg_range WHERE t.oid IN (rngtypid, rngmultitypid)
+    UNION SELECT atttypid FROM pg_catalog.pg_attribute
+          WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped) AS inner_(oid))
+SELECT coalesce(pg_catalog.string_agg(meaning_, E'\n' ORDER BY meaning_), '') FROM (
+  SELECT pg_catalog.format('%%s %%s', e.oid, enumlabel)
+  FROM pg_catalog.pg_enum AS e JOIN types_ ON types_.oid = enumtypid
+  UNION ALL
+  SELECT pg_catalog.format('%%s %%s %%s', t.oid, attnum, attname)
+  FROM types_ JOIN pg_catalog.pg_type AS t USING (oid) JOIN pg_catalog.pg_attribute ON attrelid = t.typrelid
+  WHERE attnum > 0 AND NOT attisdropped) AS of_(meaning_)
+"""
 # Of several the primary key first; else that of fewest columns, the first by name, so that it is always the same.
 # Strategy 3 of a B-tree's operator family is equality. An index is ordinary where each operator class is the one that
 # the column's type has by default, and the collation the column's own: else rows may be equal by the type's equality
@@ -139,6 +157,12 @@ def relation(connection: Connection, schema: str, name: str) -> Relation | None:
 def columns(connection: Connection, oid: int) -> tuple[Column, ...]:
     """A table's columns, in its order."""
     return tuple(Column(*row) for row in connection.execute(_COLUMNS, (oid,)).fetchall())
+
+
+def meanings(connection: Connection, oid: int) -> str:
+    """What the definitions of a table's types say of its values: equal texts, equal meanings. No lock keeps them."""
+    row = connection.execute(_MEANINGS, {"oid": oid}).fetchone()
+    return str(row[0]) if row else ""
 
 
 @dataclass(frozen=True, slots=True)
