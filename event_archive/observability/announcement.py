@@ -19,6 +19,8 @@ from event_archive.observability.metrics import RunFigures, write
 
 logger = logging.getLogger(__name__)
 
+_TO_BE_MENDED = "The next run tries again, and fails as long as nobody has done what the message says."
+
 
 @contextmanager
 def announced(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Totals]:
@@ -29,15 +31,16 @@ def announced(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Total
         stopped: whether the process was told to stop. Whoever did knows, so nobody is alerted; and there is no time to
             count rows.
     """
-    totals, started, failure = Totals(), time.monotonic(), ""
+    totals, started = Totals(), time.monotonic()
+    failure: EventArchiveError | None = None
     interrupted = False
     try:
         yield totals
     except EventArchiveError as error:
-        failure, interrupted = str(error), stopped()
+        failure, interrupted = error, stopped()
         raise
     except Exception as error:
-        failure, interrupted = str(UnexpectedError.of(error)), stopped()
+        failure, interrupted = UnexpectedError.of(error), stopped()
         raise
     except BaseException:
         interrupted = True
@@ -49,13 +52,16 @@ def announced(settings: Settings, stopped: Callable[[], bool]) -> Iterator[Total
         _measure(settings, totals, time.monotonic() - started, succeeded=succeeded, with_aged=not interrupted)
 
 
-def _alert(settings: Settings, totals: Totals, failure: str) -> None:
+def _alert(settings: Settings, totals: Totals, failure: EventArchiveError | None) -> None:
     failures = [FailedDay(run.day.isoformat(), run.error or "") for run in totals.failures]
     if failure:
-        failures.append(FailedDay("", failure))
+        failures.append(FailedDay("", str(failure)))
     if not failures or settings.alert_webhook_url is None:
         return
-    message = failure_message(str(settings.dataset.table), failures, "The next run goes on.")
+    causes = [*(run.cause for run in totals.failures), failure]
+    passes = all(cause.transient for cause in causes if cause)
+    what_to_do = "It may pass: the next run tries again." if passes else _TO_BE_MENDED
+    message = failure_message(str(settings.dataset.table), failures, what_to_do)
     post_or_warn(settings.alert_webhook_url.get_secret_value(), message)
 
 

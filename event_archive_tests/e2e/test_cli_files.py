@@ -137,6 +137,22 @@ def test_a_held_day_is_archived_and_not_purged(installation: Installation, comma
     assert command("run").end["deleted"] == 5
 
 
+def test_a_day_whose_rows_a_trigger_keeps_is_not_told_as_purged(local_installation: Installation, command: Commands):
+    """A trigger BEFORE DELETE that returns NEW, as its author is used to, keeps every row for ever."""
+    local_installation.add(3)
+    local_installation.database.execute(
+        """CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        CREATE TRIGGER keep BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION keep()"""
+    )
+    why = "3 rows stay although the file holds them: a trigger of the table keeps them from being deleted (keep)"
+    assert f"none deleted; {why}" in command("run", "--dry-run", LOG_FORMAT="console").stdout
+    done = command("run")
+    line = done.days[KEY]
+    assert (done.code, line["outcome"], line["deleted"], line["left"]) == (0, "kept", 0, 3)
+    assert line["reason"].startswith(why)
+    assert why in command("run", LOG_FORMAT="console").stdout
+
+
 def test_a_release_of_what_is_not_held_says_so(local_installation: Installation, command: Commands):
     done = command("release", KEY)
     told = {"first": KEY, "last": KEY, "outcome": "not held", "days": 0, "of_days": 1}
