@@ -124,10 +124,7 @@ def owner(site: Site) -> Claim | None:
 
 
 def claim_to_read(dataset: Dataset, lake: Lake, *, replaced: bool = False) -> Claim | None:
-    """As ``read_claim``, for those who only read: a marker that cannot be read is a warning, and counts as none.
-
-    Where it is to be ``replaced``, that of a newer program is an error all the same.
-    """
+    """As ``read_claim``, but one that cannot be read is a warning; to be ``replaced``, a newer program's is an error."""
     try:
         return read_claim(dataset, lake)
     except IntegrityError as error:
@@ -210,9 +207,8 @@ def _claimed(dataset: Dataset, lake: Lake, asking: Identity) -> Claim:
             # Another run was faster. Whoever it was, its marker counts.
             return _claimed(dataset, lake, asking)
         # That a new folder is the first run's is no news.
-        news = before or _sources_of_files(dataset, lake)
         logger.log(
-            logging.INFO if news else logging.DEBUG,
+            logging.INFO if before or _sources_of_files(dataset, lake) else logging.DEBUG,
             "%s: from now on these files belong to %s, timeline %d",
             files_of(dataset),
             after.source,
