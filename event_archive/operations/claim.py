@@ -124,7 +124,7 @@ def owner(site: Site) -> Claim | None:
 
 
 def claim_to_read(dataset: Dataset, lake: Lake, *, replaced: bool = False) -> Claim | None:
-    """As ``read_claim``, but one that cannot be read is a warning; to be ``replaced``, a newer program's is an error."""
+    """As ``read_claim``, but what cannot be read is a warning; to be ``replaced``, a newer program's is an error."""
     try:
         return read_claim(dataset, lake)
     except IntegrityError as error:
