@@ -30,6 +30,10 @@ class IntegrityError(EventArchiveError):
     """What was read contradicts what was recorded. Nothing was deleted, and it is never retried."""
 
 
+class NewerFormError(IntegrityError):
+    """A newer version of this program wrote it: this one cannot read it, and must not write over it."""
+
+
 class RefusedError(EventArchiveError):
     """The database or the lake can be reached but refuses: a permission, a missing table, a foreign key."""
 

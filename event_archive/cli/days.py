@@ -3,7 +3,7 @@
 Not here: counting (``nightly.backlog``), estimating (``nightly.estimate``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from event_archive.errors import IntegrityError, OtherSourceError
 if TYPE_CHECKING:
     from event_archive.config.environment import Settings
     from event_archive.domain.dataset import Dataset
+    from event_archive.domain.source import Source
     from event_archive.lake.protocol import StoredFile
     from event_archive.operations.site import Site
 
@@ -36,7 +37,8 @@ class _ListedDay:
         day: the day.
         state: ``aged``: its rows are in the table alone; ``archived``: in both, as after a dry run, or where late rows
             came; ``purged``: in the lake alone; ``held``; ``failed``: the command line failed on it last time;
-            ``young``: it is not aged, ``before start``: older than ARCHIVE_START_DATE, so its rows were not counted.
+            ``young``: it is not aged, ``before start``: older than ARCHIVE_START_DATE, so its rows were not counted;
+            ``not ours``: its file is of another source or day, ``no manifest``: nobody can tell what its file is.
         rows: in the table; None where they were not counted.
         file: in the lake.
     """
@@ -68,16 +70,24 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
     table = rows_of_aged_days(dataset, now, postgres)
     with lake(settings) as opened:
         files = {day: file for file in opened.list(dataset.folder) if (day := dataset.day_of(file.path))}
-        attempts = read_attempts(dataset, opened) if table.rows else {}
-        whose = _other_owner(Site(dataset, postgres, opened))
-    failed = {day for day, attempt in attempts.items() if attempt.failed}
-    listed = [
-        _ListedDay(day, _state(dataset, day, now, table.rows, files, table.held, failed), rows, files.get(day))
-        for day in sorted(table.rows.keys() | files.keys())
-        if within(day, first, last)
-        # Of a day that is not aged nothing is known: it was not counted.
-        for rows in [table.rows.get(day, 0) if dataset.is_aged(day, now) else None]
-    ]
+        attempts = read_attempts(dataset, opened)
+        whose, is_own = _owner(Site(dataset, postgres, opened))
+    # Where the files are another's, so is what is written down of attempts.
+    failed = {day for day, attempt in attempts.items() if attempt.failed and not whose}
+    listed = []
+    for day in sorted(table.rows.keys() | files.keys() | failed):
+        if within(day, first, last):
+            file = files.get(day)
+            # Of a day that is not aged nothing is known: it was not counted.
+            rows = table.rows.get(day, 0) if dataset.is_aged(day, now) else None
+            state = (
+                _state_of_age(dataset, day, now)
+                or ("held" if rows and day in table.held else "")
+                or ("failed" if day in failed else "")
+                or (_state_of_file(file, day, is_own) if file else "")
+                or (("archived" if file else "aged") if rows else "purged")
+            )
+            listed.append(_ListedDay(day, state, rows, file))
     left = sum(day.rows or 0 for day in listed)
     to_do = [day for day in listed if day.rows and day.state != "held"]
     found = estimate(dataset, [day.day for day in to_do], postgres)
@@ -95,35 +105,39 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
         click.echo(f"Warning: {orphans_told(dataset, table.orphans)}", err=True)
 
 
-def _other_owner(site: "Site") -> str:
-    """That the files belong to another source, in words; empty where they do not."""
+def _owner(site: "Site") -> "tuple[str, Callable[[Source], bool]]":
+    """That the files belong to another source, in words, empty where they do not; and which sources are ours."""
     from event_archive.operations.claim import owner
 
     try:
-        owner(site)
-    except (OtherSourceError, IntegrityError) as error:
-        return str(error)
-    return ""
+        claim = owner(site)
+    except OtherSourceError as error:
+        return str(error), lambda _source: False
+    except IntegrityError as error:
+        claim, warning = None, str(error)
+    else:
+        warning = ""
+    return warning, claim.holds if claim else lambda source: source.table == str(site.dataset.table)
 
 
-def _state(
-    dataset: "Dataset",
-    day: date,
-    now: datetime,
-    rows: Mapping[date, int],
-    files: Mapping[date, "StoredFile"],
-    held: set[date],
-    failed: set[date],
-) -> str:
-    if not dataset.is_aged(day, now):
-        return "young" if day >= dataset.start else "before start"
-    if not rows.get(day):
-        return "purged"
-    if day in held:
-        return "held"
-    if day in failed:
-        return "failed"
-    return "archived" if day in files else "aged"
+def _state_of_age(dataset: "Dataset", day: date, now: datetime) -> str:
+    if dataset.is_aged(day, now):
+        return ""
+    return "young" if day >= dataset.start else "before start"
+
+
+def _state_of_file(file: "StoredFile", day: date, is_own: "Callable[[Source], bool]") -> str:
+    """Why a file says nothing of the day; empty where it does."""
+    from event_archive.domain.manifest import Manifest
+
+    try:
+        manifest = Manifest.claimed_by(file)
+    except IntegrityError:
+        manifest = None
+    if manifest is None:
+        return "no manifest"
+    is_of_day = manifest.day in ("", day.isoformat())
+    return "" if is_of_day and is_own(manifest.source) else "not ours"
 
 
 def _show_json(

@@ -25,7 +25,7 @@ from event_archive.cli.arguments import (
     within,
 )
 from event_archive.domain.wording import counted
-from event_archive.errors import EventArchiveError, IntegrityError, UnreachableError
+from event_archive.errors import EventArchiveError, IntegrityError, UnexpectedError, UnreachableError
 
 if TYPE_CHECKING:
     from event_archive.config.environment import Settings
@@ -210,11 +210,12 @@ def _each(
         error: EventArchiveError | None = None
         try:
             found = do(day)
-        except EventArchiveError as failure:
+        except Exception as failure:  # noqa: BLE001 (hides nothing: the day has failed, the others have their turn)
             # An error that a stop led to says nothing of the day.
             _stop_if_requested()
-            error, found = failure, failure.found if isinstance(failure, _DamagedError) else {}
-            failures.append(failure)
+            error = failure if isinstance(failure, EventArchiveError) else UnexpectedError.of(failure)
+            found = failure.found if isinstance(failure, _DamagedError) else {}
+            failures.append(error)
         totals["days"] += 1
         totals["failed"] += error is not None
         for name, value in found.items():
@@ -224,6 +225,8 @@ def _each(
         if isinstance(error, UnreachableError):
             break
     failed = f"{totals['failed']} of {counted(len(days), 'day', 'days')} failed" if totals["failed"] else None
+    if failed and (left := len(days) - int(totals["days"])):
+        failed += f". A service is out of reach: {counted(left, 'day was', 'days were')} not tried"
     if not days:
         # Among several datasets, a new one has none yet.
         failed = none if not settings.entry.name else None

@@ -153,7 +153,7 @@ def _purged_events(
                 dry_run=config.dry_run or current.dry_run,
                 message_prefix=current.logical_message_prefix,
             )
-        if purged.outcome in ("dry run", "held"):
+        if purged.outcome in ("dry run", "held", "kept"):
             context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: purged.outcome})
         _log_day(dataset, record, purged)
         return dg.MaterializeResult(metadata=purge_metadata(purged))

@@ -11,17 +11,24 @@ from event_archive.postgres.session import Connection
 
 
 def triggers(connection: Connection, oid: int) -> Finding:
-    """Triggers that fire on DELETE."""
-    found = catalogue.delete_triggers(connection, oid)
+    """Triggers that fire on DELETE, and event triggers that a read-back fires."""
+    found = []
+    if named := _named(catalogue.delete_triggers(connection, oid)):
+        found.append(f"fires on DELETE: {named}. It may change other rows, which no file holds, or keep these")
+    if named := _named(catalogue.ddl_triggers(connection)):
+        found.append(f"fires where a file is read back into a temporary table: {named}. It may refuse that")
     if not found:
-        return Finding("triggers", "good", "none fires on DELETE")
-    named = ", ".join(f"{quoted(name)} ({function})" for name, function in found)
+        return Finding("triggers", "good", "none fires on DELETE, or where a file is read back")
     return Finding(
         "triggers",
         "warning",
-        f"fires on DELETE: {named}. It may change other rows, which no file holds",
+        "; ".join(found),
         "Check what it does. Let it do nothing where application_name is event_archive, or disable it.",
     )
+
+
+def _named(triggers: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{quoted(name)} ({function})" for name, function in triggers)
 
 
 def foreign_keys(connection: Connection, oid: int) -> Finding:

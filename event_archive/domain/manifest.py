@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
@@ -10,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from event_archive.domain.contradiction import contradiction
 from event_archive.domain.source import Claim, Source
-from event_archive.errors import IntegrityError
+from event_archive.errors import IntegrityError, NewerFormError
 from event_archive.lake.names import check_metadata
 from event_archive.lake.protocol import StoredFile
 
@@ -84,7 +85,8 @@ class Manifest:
         """Reads a file's manifest; None where it has none, since another tool wrote it.
 
         Raises:
-            IntegrityError: it is unreadable, of a later version, or says another length.
+            IntegrityError: it is unreadable, or says another length.
+            NewerFormError: it is of a later version.
         """
         manifest = cls.claimed_by(file)
         if manifest and manifest.bytes != file.size_bytes:
@@ -108,7 +110,7 @@ class Manifest:
         except (KeyError, TypeError, ValueError) as error:
             raise contradiction(file, f"its manifest is unreadable ({type(error).__name__} {error})") from None
         if manifest.version != VERSION:
-            raise IntegrityError(
+            raise NewerFormError(
                 f"{file.path}: its manifest is of version {manifest.version}, this program knows version {VERSION}. "
                 "Nothing was written or deleted. A newer program wrote the file: update this one."
             )
@@ -187,4 +189,4 @@ class Hashes:
 def stored_rows(file: StoredFile) -> int | None:
     """How many rows a file's manifest says it holds; None where it has no manifest that can be read."""
     rows = file.metadata.get(_PREFIX + "rows", "")
-    return int(rows) if rows.isdecimal() else None
+    return int(rows) if re.fullmatch("[0-9]{1,18}", rows) else None

@@ -111,5 +111,8 @@ class Lake(Protocol):
         ...
 
     def list(self, folder: str) -> Iterator[StoredFile]:
-        """The files directly in a folder, by path; none where the folder does not exist."""
+        """The files directly in a folder, by path; none where the folder does not exist.
+
+        One whose metadata cannot be read has none here; ``stat`` says why.
+        """
         ...

@@ -26,8 +26,8 @@ class DayOutcome:
         deleted: rows deleted; 0 in a dry run.
         proven: rows that were read back identical: what is deleted where the run is not dry.
         left: rows of the day that stay.
-        outcome: ``purged``, ``dry run``, ``nothing to do``, ``held``, ``locked`` or ``failed``.
-        reason: why it is held.
+        outcome: ``purged``, ``kept``, ``dry run``, ``nothing to do``, ``held``, ``locked`` or ``failed``.
+        reason: why it is held, or rows are kept.
         cause: why it failed.
     """
 

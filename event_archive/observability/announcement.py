@@ -20,6 +20,8 @@ from event_archive.observability.metrics import RunFigures, write
 
 logger = logging.getLogger(__name__)
 
+_TO_BE_MENDED = "The next run tries again, and fails as long as nobody has done what the message says."
+
 
 @contextmanager
 def announced(
@@ -33,16 +35,17 @@ def announced(
             count rows.
         others: the other datasets, whose figures stay.
     """
-    totals, started, failure = Totals(), time.monotonic(), ""
+    totals, started = Totals(), time.monotonic()
+    failure: EventArchiveError | None = None
     interrupted = False
     try:
         yield totals
-        failure = str(totals.failure or "")
+        failure = totals.failure
     except EventArchiveError as error:
-        failure, interrupted = str(error), stopped()
+        failure, interrupted = error, stopped()
         raise
     except Exception as error:
-        failure, interrupted = str(UnexpectedError.of(error)), stopped()
+        failure, interrupted = UnexpectedError.of(error), stopped()
         raise
     except BaseException:
         interrupted = True
@@ -58,13 +61,18 @@ def announced(
             _measure(settings, listeners.metrics_textfile, figures, others, with_aged=not interrupted)
 
 
-def _alert(settings: PipelineSettings, listeners: ListenerSettings, totals: Totals, failure: str) -> None:
+def _alert(
+    settings: PipelineSettings, listeners: ListenerSettings, totals: Totals, failure: EventArchiveError | None
+) -> None:
     failures = [FailedDay(run.day.isoformat(), run.error or "") for run in totals.failures]
     if failure:
-        failures.append(FailedDay("", failure))
+        failures.append(FailedDay("", str(failure)))
     if not failures or listeners.alert_webhook_url is None:
         return
-    message = failure_message(settings.dataset.label, failures, "The next run goes on.")
+    causes = [*(run.cause for run in totals.failures), failure]
+    passes = all(cause.transient for cause in causes if cause)
+    what_to_do = "It may pass: the next run tries again." if passes else _TO_BE_MENDED
+    message = failure_message(settings.dataset.label, failures, what_to_do)
     post_or_warn(listeners.alert_webhook_url.get_secret_value(), message)
 
 

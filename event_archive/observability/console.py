@@ -161,8 +161,9 @@ def _remark(outcome: DayOutcome) -> str:
         return "another command is working on this day"
     if outcome.outcome == "held":
         return f"held, not purged: {outcome.reason}"
+    if outcome.outcome == "kept":
+        return outcome.reason
     if outcome.outcome == "dry run":
-        return f"dry run: {outcome.proven:,} rows proven, none deleted"
-    if outcome.outcome == "nothing to do":
-        return outcome.outcome
-    return "" if outcome.rows_appended or outcome.deleted else "nothing new"
+        proven = f"dry run: {outcome.proven:,} rows proven, none deleted"
+        return f"{proven}; {outcome.reason}" if outcome.reason else proven
+    return outcome.outcome if outcome.outcome == "nothing to do" else ""

@@ -10,7 +10,7 @@ from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.source import Claim
 from event_archive.domain.wording import counted
-from event_archive.errors import IntegrityError, RefusedError
+from event_archive.errors import IntegrityError, NewerFormError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.claim import claim
 from event_archive.operations.loading import load
@@ -35,7 +35,7 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
     Raises:
         RefusedError: there is no file.
         OtherSourceError: the files belong to another table or database.
-        IntegrityError: it is no CSV file with a header, or the file of another table or day.
+        IntegrityError: it is no CSV file with a header, or the file of another table or day, or of a newer program.
         FileChangedError: somebody wrote it meanwhile.
         UnreachableError, BusyError: as PostgreSQL or the lake says.
     """
@@ -75,6 +75,8 @@ def _require_own(file: StoredFile, day: date, claimed: Claim) -> None:
     """Refuses the file of another table or day: its bytes may be what its manifest says, and are not ours."""
     try:
         manifest = Manifest.claimed_by(file)
+    except NewerFormError:
+        raise
     except IntegrityError:
         # A manifest that cannot be read is what adopting replaces.
         return

@@ -14,7 +14,7 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Claim, Source
 from event_archive.domain.wording import counted
-from event_archive.errors import ConfigurationError, FileChangedError, IntegrityError, OtherSourceError
+from event_archive.errors import ConfigurationError, FileChangedError, IntegrityError, NewerFormError, OtherSourceError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.server import Identity, identity
@@ -123,11 +123,13 @@ def owner(site: Site) -> Claim | None:
     return found
 
 
-def claim_to_read(dataset: Dataset, lake: Lake) -> Claim | None:
-    """As ``read_claim``, for those who only read: a marker that cannot be read is a warning, and counts as none."""
+def claim_to_read(dataset: Dataset, lake: Lake, *, replaced: bool = False) -> Claim | None:
+    """As ``read_claim``, but what cannot be read is a warning; to be ``replaced``, a newer program's is an error."""
     try:
         return read_claim(dataset, lake)
     except IntegrityError as error:
+        if replaced and isinstance(error, NewerFormError):
+            raise
         logger.warning("%s", error)
         return None
 
@@ -159,7 +161,7 @@ def adopt_source(site: Site) -> Claim:
 
     Raises:
         FileChangedError: somebody else wrote the marker meanwhile.
-        IntegrityError: the marker cannot be read.
+        NewerFormError: a newer program wrote the marker.
         RefusedError, UnreachableError: as PostgreSQL or the lake says.
     """
     dataset, lake = site.dataset, site.lake
@@ -167,7 +169,7 @@ def adopt_source(site: Site) -> Claim:
         asking = _primary(connection)
         source = source_of(asking, dataset)
         marker = lake.stat(marker_path(dataset))
-        before = claim_to_read(dataset, lake)
+        before = claim_to_read(dataset, lake, replaced=True)
         others = () if before else _sources_of_files(dataset, lake)
         after = (before or Claim(source, asking.timeline)).adopted_by(source, asking.timeline, others)
         for table in {former.table for former in after.former} - {source.table}:
@@ -205,9 +207,8 @@ def _claimed(dataset: Dataset, lake: Lake, asking: Identity) -> Claim:
             # Another run was faster. Whoever it was, its marker counts.
             return _claimed(dataset, lake, asking)
         # That a new folder is the first run's is no news.
-        news = before or _sources_of_files(dataset, lake)
         logger.log(
-            logging.INFO if news else logging.DEBUG,
+            logging.INFO if before or _sources_of_files(dataset, lake) else logging.DEBUG,
             "%s: from now on these files belong to %s, timeline %d",
             files_of(dataset),
             after.source,
@@ -277,7 +278,7 @@ def _read(lake: Lake, marker: StoredFile | None) -> Claim | None:
         with lake.read(marker) as blocks:
             return Claim.from_json(b"".join(blocks))
     except NotImplementedError as error:
-        raise IntegrityError(
+        raise NewerFormError(
             f"{marker.path}: it says whose files lie here, and {error}. Nothing was written or deleted. A newer "
             "program wrote it: update this one."
         ) from None

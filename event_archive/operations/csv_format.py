@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 
-from event_archive.domain.contradiction import contradiction
+from event_archive.domain.contradiction import no_csv_of_ours
 from event_archive.domain.dataset import check_identifier
 from event_archive.lake.protocol import StoredFile
 
@@ -27,7 +27,7 @@ def read_head(blocks: Iterator[bytes], file: StoredFile) -> bytes:
         if header_end(head) or len(head) > _MAX_HEADER_BYTES:
             break
     if not head:
-        raise contradiction(file, "it is empty, without even a header")
+        raise no_csv_of_ours(file, "it is empty, without even a header")
     return head
 
 
@@ -59,11 +59,11 @@ def header(head: bytes, file: StoredFile, expected: Sequence[str] = ()) -> tuple
         for name in names or [""]:
             check_identifier(name)
     except (UnicodeDecodeError, csv.Error, IndexError, ValueError) as error:
-        raise contradiction(file, f"its first line is not the header of a CSV file ({error})") from None
+        raise no_csv_of_ours(file, f"its first line is not the header of a CSV file ({error})") from None
     if head.startswith(BOM) and (marked := BOM.decode() + names[0]) in expected:
         names[0] = marked
     if len(set(names)) < len(names):
-        raise contradiction(file, "its header names a column twice")
+        raise no_csv_of_ours(file, "its header names a column twice")
     return tuple(names)
 
 
@@ -86,7 +86,7 @@ def without_end_marker(blocks: Iterator[bytes], file: StoredFile) -> Iterator[by
         text = carry + block
         for match in _END_MARKER.finditer(text):
             if (quotes + text.count(b'"', len(carry), match.start())) % 2 == 0:
-                raise contradiction(file, r"a line of it is \. alone, which PostgreSQL before 18 takes for its end")
+                raise no_csv_of_ours(file, r"a line of it is \. alone, which PostgreSQL before 18 takes for its end")
         quotes += block.count(b'"')
         # The marker's 5 bytes less one.
         carry = text[-4:]

@@ -10,10 +10,9 @@ from itertools import chain
 import psycopg
 from psycopg import sql
 
-from event_archive.domain.contradiction import contradiction
+from event_archive.domain.contradiction import no_csv_of_ours
 from event_archive.domain.manifest import Hashes
 from event_archive.domain.progress import Phase, Progress
-from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.csv_format import header, read_head, takes_more_rows, without_end_marker
 from event_archive.operations.readback import READBACK, Readback
@@ -64,7 +63,7 @@ def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, pro
                 return _load(connection, table, lake, file, progress, as_text=as_text)
         except _NotParsedError as error:
             words = words or str(error)
-    raise contradiction(file, f"it is not a CSV file of {table.dataset.table}: {words}")
+    raise no_csv_of_ours(file, f"it is not a CSV file of {table.dataset.table}: {words}")
 
 
 class _NotParsedError(Exception):
@@ -93,10 +92,7 @@ def _load(
         columns = header(first, file, table.names)
         if not set(columns).intersection(table.names):
             # Not named: where the header was cut off, its first line is a row.
-            raise IntegrityError(
-                f"{file.path}: its first line names no column of {table.dataset.table}. Nothing was written or "
-                "deleted. Put the right file back, or move this one elsewhere."
-            )
+            raise no_csv_of_ours(file, f"its first line names no column of {table.dataset.table}")
         line = sql.Identifier(line_column([*table.names, *columns]))
         # Event triggers and the checks of domains may call what they name without a schema.
         with own_search_path(connection):

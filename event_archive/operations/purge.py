@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 _WHAT_TO_DO = "Let it do nothing where application_name is event_archive, or disable it."
 
-Outcome = Literal["purged", "dry run", "locked", "held"]
+Outcome = Literal["purged", "kept", "dry run", "locked", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,10 @@ class PurgedDay:
         day: the day.
         deleted: rows deleted; 0 in a dry run.
         proven: rows that were found in the file, identical in every column. A run that is not dry deletes them.
-        left: rows of the day that stay, because the file does not hold them in their present form.
-        outcome: ``locked`` where another command is working on the day; ``held`` where a person put a hold on it.
-        reason: why it is held.
+        left: rows of the day that stay, because the file does not hold them in their present form, or for a reason.
+        outcome: ``locked`` where another command is working on the day; ``held`` where a person put a hold on it;
+            ``kept`` where rows stay although the file holds them.
+        reason: why it is held, or kept; in a dry run, why it would be kept.
         seconds: how long the call took.
     """
 
@@ -117,10 +118,11 @@ def purge_day(
             if outcome == "purged":
                 if message_prefix:
                     _announce(connection, dataset, day, message_prefix)
-                proven, left = _delete(connection, site, day, record, progress)
+                proven, left, reason = _delete(connection, site, day, record, progress)
+                outcome = "kept" if reason else "purged"
             else:
                 left = count_day(connection, reflect(connection, dataset), day).rows
-            if dry_run and outcome == "purged":
+            if dry_run and outcome in ("purged", "kept"):
                 outcome = "dry run"
                 raise _RollBack
     except _RollBack:
@@ -134,7 +136,10 @@ def _announce(connection: Connection, dataset: Dataset, day: date, prefix: str) 
     connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, %s, %s)", (prefix, message))
 
 
-def _delete(connection: Connection, site: Site, day: date, record: Record, progress: Progress) -> tuple[int, int]:
+def _delete(
+    connection: Connection, site: Site, day: date, record: Record, progress: Progress
+) -> tuple[int, int, str | None]:
+    """Deletes the day's proven rows; returns how many, how many stay, and why some stay that the file holds."""
     dataset, lake = site.dataset, site.lake
     claimed = claim(site, connection)
     path = dataset.path(day)
@@ -142,11 +147,11 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     _require_recorded(dataset, day, file, record)
     table, filled = glance_at_day(connection, dataset, day, "delete")
     if not filled:
-        return 0, 0
+        return 0, 0, None
     if file is None:
         left = count_day(connection, table, day).rows
         _warn_of_left(table, day, left)
-        return 0, left
+        return 0, left, None
     manifest = Manifest.from_file(file)
     if manifest is None:
         raise IntegrityError(
@@ -166,10 +171,10 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     deleted = _delete_identical(connection, table, day, readback, path)
     # What a DELETE must fear may have come while it ran: ATTACH PARTITION and INHERIT wait for no DELETE.
     require_unchanged(connection, table, "delete")
-    left = _left(connection, table, day, readback)
+    left, kept = _left(connection, table, day, readback)
     # Somebody may have taken the file away during a long DELETE. After this look, only the commit is left.
     _require_recorded(dataset, day, lake.stat(path), record)
-    return deleted, left
+    return deleted, left, kept
 
 
 def _delete_identical(connection: Connection, table: Table, day: date, readback: Readback, path: str) -> int:
@@ -223,27 +228,26 @@ def _require_only_deleted(connection: Connection, table: Table, day: date, chang
     raise RefusedError(f"{table.dataset.table}, {day}: {problem}. Rolled back: nothing was deleted. {what_to_do}")
 
 
-def _left(connection: Connection, table: Table, day: date, readback: Readback) -> int:
+def _left(connection: Connection, table: Table, day: date, readback: Readback) -> tuple[int, str | None]:
+    """How many rows of the day stay, and why some do that the file holds."""
     left = count_day(connection, table, day).rows
-    kept = 0
+    kept, why = 0, None
     if left:
         query = sql.SQL("SELECT count(*) FROM {}, {} WHERE {} AND {}").format(
             table.rows, readback.current, table.within(day, day), readback.identical
         )
         kept = one(connection, query)[0]
     if kept:
-        logger.warning(
-            "%s, %s: %s although the file holds them: %s.",
-            table.dataset.table,
-            day,
-            counted(kept, "row stays", "rows stay"),
-            "a trigger of the table keeps them from being deleted"
-            if dependents.delete_triggers(connection, table.oid)
-            else "the DELETE did not find them. Report it as a bug",
+        triggers = ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
+        why = f"{counted(kept, 'row stays', 'rows stay')} although the file holds them: " + (
+            f"a trigger of the table keeps them from being deleted ({triggers}), and will again"
+            if triggers
+            else "the DELETE did not find them. Report it as a bug"
         )
+        logger.warning("%s, %s: %s.", table.dataset.table, day, why)
     if left > kept:
         _warn_of_left(table, day, left - kept)
-    return left
+    return left, why
 
 
 def _warn_of_left(table: Table, day: date, left: int) -> None:

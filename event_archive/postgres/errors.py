@@ -70,14 +70,17 @@ def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callabl
     """
     code = error.sqlstate or ""
     message = f"{subject}: PostgreSQL says: {hide(without_values(error))}" + (f" [SQLSTATE {code}]" if code else "")
+    # What a function wanted is its author's business: our advice would accuse the wrong party, or call it passing.
+    of_a_function = RefusedError(f"{message}. {advice.outcome} Look at that function, or into PostgreSQL's log.")
+    if _raised_by_a_function(error):
+        return of_a_function
     if code in _BUSY:
         return BusyError(f"{message}. {advice.outcome} {_BUSY[code]}; {advice.again}.")
     lost = code[:2] in ("", "08") or code.startswith("57P") or code == _TOO_MANY_CONNECTIONS
     if isinstance(error, psycopg.OperationalError) and lost and code != _PROTOCOL_VIOLATION:
         return UnreachableError(f"{message}. {advice.lost}")
     if in_a_function(error):
-        # What a function wanted is its author's business: our advice would accuse the wrong party.
-        return RefusedError(f"{message}. {advice.outcome} Look at that function, or into PostgreSQL's log.")
+        return of_a_function
     remedies = {"42501": advice.privileges, "25006": _READ_ONLY, _PROTOCOL_VIOLATION: _POOLER, **advice.by_code}
     return RefusedError(f"{message}. {advice.outcome} {remedies.get(code, '')}".rstrip())
 
@@ -91,7 +94,7 @@ def without_values(error: psycopg.Error) -> str:
     diag, code = error.diag, error.sqlstate or ""
     if not code:
         return " ".join(str(error).split()).rstrip(".")
-    if diag.source_function in _RAISING or code.startswith(_RAISED_BY_A_FUNCTION):
+    if _raised_by_a_function(error):
         return f"a function raised an exception{_function(diag.context or '')}"
     if in_a_function(error):
         return f"{_condition(error)} in a function{_function(diag.context or '')}"
@@ -110,6 +113,11 @@ def without_values(error: psycopg.Error) -> str:
     if constraint and constraint not in words:
         words += f", constraint {constraint}"
     return f"{words}. {diag.message_hint.rstrip('.')}" if diag.message_hint else words
+
+
+def _raised_by_a_function(error: psycopg.Error) -> bool:
+    """Whether a function's author raised an error, under whatever SQLSTATE: a trigger's that refuses a row, say."""
+    return error.diag.source_function in _RAISING or (error.sqlstate or "").startswith(_RAISED_BY_A_FUNCTION)
 
 
 def in_a_function(error: psycopg.Error) -> bool:

@@ -100,6 +100,8 @@ TIME_TYPES = {
     "date": "pg_catalog.date",
 }
 
+_MOST_COLUMNS = 1600
+"""PostgreSQL's limit."""
 _DELETE_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
@@ -134,6 +136,11 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
             "one by one, or make it a partitioned table."
         )
     columns = relations.columns(connection, found.oid)
+    if len(columns) >= _MOST_COLUMNS and purpose != "look":
+        raise RefusedError(
+            f"{name} has {len(columns)} columns. A file is read back into a temporary table with one column more, and "
+            f"PostgreSQL's limit is {_MOST_COLUMNS}. Drop a column, or keep the rows in the table."
+        )
     to_purge = purpose in ("archive", "delete")
     types = {column.name: column.plain_type for column in columns}
     time_type = _time_type(dataset, types) if to_purge else types.get(dataset.time_column, "")

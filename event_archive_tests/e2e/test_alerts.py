@@ -157,10 +157,12 @@ def test_the_command_line_announces_its_own_failures(command: Commands, local_in
     (text,) = webhook.texts
     assert '1 day of public."Event" failed' in text
     assert f"{KEYS[0]}: " in text
+    assert text.endswith("fails as long as nobody has done what the message says.")
     # A service out of reach is no day's failure, but one of the run.
     gone = variables | {"PG_CONNECTION_STRING": "postgresql://archiver:pa55w0rd@127.0.0.1:9/events"}
     assert command("run", **gone).code == 1
     assert "PostgreSQL cannot be reached" in webhook.texts[1]
+    assert webhook.texts[1].endswith("It may pass: the next run tries again.")
     assert "pa55w0rd" not in webhook.texts[1]
     # Nobody is told of a run that went well, nor of a wrong argument.
     assert command("run", KEYS[1], **variables).code == 0

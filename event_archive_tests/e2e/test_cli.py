@@ -144,7 +144,7 @@ def test_days_lists_what_is_in_the_table_and_what_is_in_the_lake(azure_installat
     assert days == [
         {"day": KEYS[0], "outcome": "archived", "rows": 2, "lake_rows": 3, "lake_bytes": size},
         {"day": KEYS[1], "outcome": "aged", "rows": 4, "lake_rows": None, "lake_bytes": None},
-        {"day": KEYS[2], "outcome": "purged", "rows": 0, "lake_rows": None, "lake_bytes": 5},
+        {"day": KEYS[2], "outcome": "no manifest", "rows": 0, "lake_rows": None, "lake_bytes": 5},
     ]
     assert 0.5 * size * 6 / 3 < totals.pop("estimated_bytes") < 2 * size * 6 / 3
     assert totals.pop("estimated_seconds") >= 0
@@ -152,7 +152,7 @@ def test_days_lists_what_is_in_the_table_and_what_is_in_the_lake(azure_installat
     assert set(command("days", "--from", KEYS[1], "--to", KEYS[1]).days) == {KEYS[1]}
     shown = command("days", LOG_FORMAT="console").stdout.splitlines()
     assert [line.split()[:3] for line in shown[1:4]] == [[KEYS[0], "2", "3"], [KEYS[1], "4", "-"], [KEYS[2], "0", "?"]]
-    assert [line.split()[-1] for line in shown[1:4]] == ["archived", "aged", "purged"]
+    assert [line.split()[-1] for line in shown[1:4]] == ["archived", "aged", "manifest"]
     assert shown[4].split()[:3] == ["total", "6", "3"]
     assert shown[5].startswith("What is left to do will take about 1 s, and ")
     assert 'public."Event": days up to' in shown[6]

@@ -2,6 +2,7 @@
 
 import json
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -9,6 +10,7 @@ import pytest
 
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.build import build_definitions
+from event_archive.domain.days import ONE_DAY
 from event_archive.errors import UnreachableError
 from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive_tests.fixtures.installation import Commands, Installation, failure
@@ -134,6 +136,70 @@ def test_a_held_day_is_archived_and_not_purged(installation: Installation, comma
     (told,) = command("release", KEY, "--to", "2024-03-31").lines
     assert told == {"first": KEY, "last": "2024-03-31", "outcome": "released", "days": 30, "of_days": 31}
     assert command("run").end["deleted"] == 5
+
+
+def test_a_day_whose_rows_a_trigger_keeps_is_not_told_as_purged(local_installation: Installation, command: Commands):
+    """A trigger BEFORE DELETE that returns NEW, as its author is used to, keeps every row for ever."""
+    local_installation.add(3)
+    local_installation.database.execute(
+        """CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        CREATE TRIGGER keep BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION keep()"""
+    )
+    why = "3 rows stay although the file holds them: a trigger of the table keeps them from being deleted (keep)"
+    assert f"none deleted; {why}" in command("run", "--dry-run", LOG_FORMAT="console").stdout
+    done = command("run")
+    line = done.days[KEY]
+    assert (done.code, line["outcome"], line["deleted"], line["left"]) == (0, "kept", 0, 3)
+    assert line["reason"].startswith(why)
+    assert why in command("run", LOG_FORMAT="console").stdout
+
+
+def test_one_damaged_sidecar_is_named_and_the_other_days_go_on(local_installation: Installation, command: Commands):
+    for day in (DAY, DAY + ONE_DAY):
+        local_installation.add(2, day=day)
+    assert command("run").code == 0
+    (sidecar,) = Path(local_installation.variables["ARCHIVE_LOCAL_PATH"]).rglob(f".*{KEY}.csv.json")
+    sidecar.write_text("{")
+    done = command("verify")
+    assert done.code == 1
+    assert [line["outcome"] for line in done.lines] == ["failed", "good", "failed"]
+    assert "delete it: the file then counts as another tool's, until it is adopted" in done.days[KEY]["error"]
+    assert [line["outcome"] for line in command("days").days.values()] == ["no manifest", "purged"]
+    sidecar.unlink()
+    assert command("adopt", KEY).code == 0
+    assert command("verify").code == 0
+
+
+def test_days_names_files_that_are_not_ours_and_days_that_failed_without_rows(
+    local_installation: Installation, command: Commands, clean: pytest.MonkeyPatch
+):
+    for day in (DAY, DAY + ONE_DAY):
+        local_installation.add(2, day=day)
+    assert command("run").code == 0
+    file = local_installation.lake.stat(local_installation.dataset.path(DAY))
+    assert file is not None
+    content = local_installation.content()
+    # Damaged where no row of the day is left to be archived: only a verification sees it.
+    local_installation.put(content.replace(b"evt", b"EVT", 1), metadata=dict(file.metadata))
+    assert command("run", KEY, VERIFY_NIGHTLY="true").code == 1
+    assert [line["outcome"] for line in command("days").days.values()] == ["failed", "purged"]
+    # The file of another day.
+    local_installation.put(content, metadata=dict(file.metadata), day=DAY + ONE_DAY)
+    assert [line["outcome"] for line in command("days").days.values()] == ["failed", "not ours"]
+    # Another table's, all of them.
+    local_installation.database.execute('CREATE TABLE other (LIKE "Event" INCLUDING ALL)')
+    done = command("days", EVENT_TABLE="other", EVENT_FILE_PREFIX="events")
+    assert [line["outcome"] for line in done.days.values()] == ["not ours", "not ours"]
+
+
+def test_days_that_were_not_tried_are_counted(local_installation: Installation, command: Commands):
+    for day in (DAY, DAY + ONE_DAY):
+        local_installation.add(2, day=day)
+    assert command("run").code == 0
+    gone = "postgresql://archiver@127.0.0.1:9/events"
+    done = command("restore", KEY, "--to", (DAY + ONE_DAY).isoformat(), PG_CONNECTION_STRING=gone)
+    assert (done.code, done.end["days"], done.end["failed"]) == (1, 1, 1)
+    assert done.end["error"] == "1 of 2 days failed. A service is out of reach: 1 day was not tried"
 
 
 def test_a_release_of_what_is_not_held_says_so(local_installation: Installation, command: Commands):

@@ -46,6 +46,12 @@ FAILING_DELETES = {
     "a trigger that raises it under another code": (
         trigger(f"{RAISE}, ERRCODE = '23514';"), RAISED.format("23514")
     ),
+    "a trigger that raises it as if it were a lock": (
+        trigger(f"{RAISE}, ERRCODE = '55P03';"), f"{RAISED.format('55P03')}. Nothing was deleted. Look at that function"
+    ),
+    "a trigger that raises it as if the connection had broken": (
+        trigger(f"{RAISE}, ERRCODE = '08006';"), f"{RAISED.format('08006')}. Nothing was deleted. Look at that function"
+    ),
     "a trigger that raises it at the commit": (trigger(f"{RAISE};", when="deferred"), RAISED.format("P0001")),
     "a value that is no number": (
         trigger("PERFORM OLD.event_id::int;"), "invalid text representation in a function: keep(), line 5"
@@ -81,7 +87,7 @@ FAILING_DELETES = {
         trigger("PERFORM pg_terminate_backend(pg_backend_pid()), pg_sleep(5), OLD.event_id;"), "[SQLSTATE 57P01]"
     ),
     "a resource that is short": (
-        trigger("RAISE EXCEPTION '%', OLD USING ERRCODE = '53200';"), "Nothing was deleted."
+        trigger("RAISE EXCEPTION '%', OLD USING ERRCODE = '53200';"), "Nothing was deleted. Look at that function"
     ),
 }  # fmt: skip
 

@@ -268,6 +268,19 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
             "triggers", "warning", 'fires on DELETE: "Told" (public.audit).', "Check what it does",
         ),
         (
+            """CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+            CREATE EVENT TRIGGER "No" ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse();
+            CREATE EVENT TRIGGER other ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION refuse();
+            CREATE EVENT TRIGGER off ON ddl_command_end EXECUTE FUNCTION refuse();
+            ALTER EVENT TRIGGER off DISABLE""",
+            "triggers", "warning", 'read back into a temporary table: "No" (public.refuse). It', "application_name",
+        ),
+        (
+            """DO $$ BEGIN EXECUTE (SELECT 'ALTER TABLE "Event" ' || string_agg(format('ADD c%s int', n), ', ')
+            FROM generate_series(7, 1600) AS n); END $$""",
+            "table", "bad", "has 1600 columns. A file is read back into a temporary table with one column more", "",
+        ),
+        (
             'CREATE TABLE note (e bigint CONSTRAINT told REFERENCES "Event")', "foreign_keys", "warning",
             "told of public.note, which no index serves", 'CREATE INDEX CONCURRENTLY ON "public"."note" ("e");',
         ),

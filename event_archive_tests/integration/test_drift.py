@@ -241,8 +241,11 @@ def test_a_trigger_that_keeps_rows_is_named(pipeline: Pipeline, caplog: pytest.L
         CREATE TRIGGER keep BEFORE DELETE ON "Event" FOR EACH ROW WHEN (OLD.id = 2) EXECUTE FUNCTION keep()"""
     )
     purged = pipeline.run()
-    assert (purged.deleted, purged.left) == (2, 1)
-    assert "1 row stays although the file holds them: a trigger" in caplog.text
+    assert (purged.outcome, purged.deleted, purged.left) == ("kept", 2, 1)
+    assert purged.reason
+    assert purged.reason.startswith("1 row stays although the file holds them: a trigger")
+    assert "(keep)" in purged.reason
+    assert purged.reason in caplog.text
     assert "The next run appends them" not in caplog.text
 
 

@@ -401,3 +401,24 @@ def _replace_only_sidecars(source: Path, destination: Path) -> Path:
     if destination.suffix != ".json":
         raise PowerFailureError
     return _replace(source, destination)
+
+
+@pytest.mark.parametrize("damage", ["{", '{"versions": [{"etag": "x", "metadata": {"rows": 3}}]}', "[" * 100_000])
+def test_a_file_whose_sidecar_is_damaged_hides_no_other(lake: LocalLake, target: Path, damage: str):
+    put(lake, b"good", rows="1")
+    target.with_name("other.csv").write_bytes(b"damaged")
+    target.with_name(".other.csv.json").write_text(damage)
+    assert [(file.path, file.metadata) for file in lake.list("events")] == [
+        (PATH, {"rows": "1"}),
+        ("events/other.csv", {}),
+    ]
+    with pytest.raises(RefusedError, match="does not hold the metadata of other.csv any more"):
+        lake.stat("events/other.csv")
+
+
+def test_a_link_to_nothing_is_told_as_one(lake: LocalLake, target: Path):
+    """Else a writer finds no file, and its place taken, for ever."""
+    target.parent.mkdir()
+    target.symlink_to("nowhere")
+    with pytest.raises(RefusedError, match="is a link to nothing"):
+        lake.stat(PATH)

@@ -12,7 +12,7 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
-from event_archive.errors import BusyError, ConfigurationError, IntegrityError, RefusedError
+from event_archive.errors import BusyError, ConfigurationError, IntegrityError, NoSuchTableError, RefusedError
 from event_archive.operations.restore import losses
 from event_archive.operations.restore.day import RestoredDay, days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
@@ -212,7 +212,7 @@ CREATE TABLE mine PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-
         ),
         (PARTITION, "mine", RefusedError, 'mine is a partition, a child or a parent of public."Event"'),
         ("CREATE VIEW mine AS SELECT 1 AS id", "mine", RefusedError, "--table must name"),
-        ("", "nowhere.mine", RefusedError, "Create that schema, or name another table with --table"),
+        ("", "nowhere.mine", NoSuchTableError, "Create that schema, or name another table with --table"),
         (
             'ALTER TABLE "Event" ADD tenant text NOT NULL',
             None,

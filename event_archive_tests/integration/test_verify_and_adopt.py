@@ -259,3 +259,34 @@ def test_another_tools_file_without_the_key_is_not_told_to_be_adopted(pipeline: 
     with pytest.raises(IntegrityError, match="lacks the key: id.*move it elsewhere") as refused:
         pipeline.archive()
     assert "event-archive adopt" not in str(refused.value)
+
+
+def test_a_file_of_a_newer_program_is_not_adopted(pipeline: Pipeline):
+    pipeline.add(2)
+    metadata = {"event_archive_version": "2", "event_archive_rows": "2", "event_archive_bytes": "1"}
+    pipeline.archive()
+    file = pipeline.lake.stat(pipeline.dataset.path(DAY))
+    assert file is not None
+    pipeline.put(pipeline.content(), metadata=dict(file.metadata) | metadata)
+    with pytest.raises(IntegrityError, match=r"version 2.*update this one"):
+        adopt_day(pipeline.site, DAY)
+
+
+def test_a_manifest_that_was_altered_is_told_apart_from_rows_that_are_missing(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.archive()
+    file = pipeline.lake.stat(pipeline.dataset.path(DAY))
+    assert file is not None
+    pipeline.put(pipeline.content(), metadata=dict(file.metadata) | {"event_archive_rows": "4"})
+    (problem,) = verified(pipeline).problems
+    assert problem == "its manifest says 4 rows; its bytes are those that were archived, and hold 3"
+
+
+@pytest.mark.parametrize("content", [b"", b"id,id\n1,1\n", b"id\n1,2\n", b"\x00\n"])
+def test_nobody_is_sent_to_adopt_what_cannot_be_adopted(pipeline: Pipeline, content: bytes):
+    pipeline.add(1)
+    pipeline.put(content)
+    with pytest.raises(IntegrityError) as refused:
+        pipeline.archive()
+    assert "adopt" not in str(refused.value)
+    assert str(refused.value).endswith("Put the right file back, or move this one elsewhere.")

@@ -340,7 +340,10 @@ def test_a_trigger_finds_what_it_names_without_a_schema(pipeline: Pipeline):
 
 
 def test_operators_of_another_schema_are_not_taken_for_postgresqls(pipeline: Pipeline):
-    """A comparison that always holds stands first in the path: without names with schemas, all rows would go."""
+    """A comparison that always holds stands first in the path: without names with schemas, all rows would go.
+
+    The trigger has the DELETE run with the database's own path, where the pin protects nothing.
+    """
     pipeline.database.execute(
         f"""CREATE SCHEMA evil;
         CREATE FUNCTION evil.yes(bigint, bigint) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
@@ -350,6 +353,8 @@ def test_operators_of_another_schema_are_not_taken_for_postgresqls(pipeline: Pip
         CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.yes);
         CREATE OPERATOR evil.< (LEFTARG = timestamp, RIGHTARG = timestamp, FUNCTION = evil.yes);
         CREATE OPERATOR evil.>= (LEFTARG = timestamp, RIGHTARG = timestamp, FUNCTION = evil.yes);
+        CREATE FUNCTION let_go() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+        CREATE TRIGGER let_go BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION let_go();
         ALTER DATABASE {pipeline.database.name} SET search_path = evil, pg_catalog, public"""
     )
     pipeline.add(3)
@@ -504,15 +509,13 @@ def test_a_session_that_is_cancelled_while_it_reads_does_not_accuse_the_file(
     assert pipeline.purge().deleted == 2000
 
 
-def test_a_table_of_as_many_columns_as_there_can_be_does_not_accuse_the_file(pipeline: Pipeline):
+def test_a_table_of_as_many_columns_as_there_can_be_is_refused_before_a_file_is_written(pipeline: Pipeline):
     columns = ", ".join(f"c{n} int" for n in range(1598))
     of = of_table(pipeline, f"CREATE TABLE t (id int PRIMARY KEY, at timestamp, {columns})")
     of.database.execute("INSERT INTO t (id, at) VALUES (1, '2024-03-01')")
-    of.archive()
-    with pytest.raises(RefusedError, match="1600 columns|54011") as error:
-        of.purge()
-    assert not isinstance(error.value, IntegrityError)
-    assert "adopt" not in str(error.value)
+    with pytest.raises(RefusedError, match="1600 columns"):
+        of.archive()
+    assert of.lake.stat(of.dataset.path(DAY)) is None
 
 
 def test_a_name_that_begins_as_a_byte_order_mark_does_is_a_name(pipeline: Pipeline):

@@ -314,10 +314,14 @@ def test_files_from_before_make_nobody_else_an_owner():
 def test_a_marker_of_a_later_version_is_left_alone(pipeline: Pipeline):
     with pipeline.lake.write(marker_path(pipeline.dataset), replaces=None) as upload:
         upload.write(b'{"version": 2}')
-        upload.commit({})
+        marker = upload.commit({})
     pipeline.add(1)
     with pytest.raises(IntegrityError, match=r"version 2, this program knows 1.*update this one"):
         pipeline.archive()
+    with pytest.raises(IntegrityError, match=r"version 2, this program knows 1.*update this one"):
+        adopt_source(pipeline.site)
+    with pipeline.lake.read(marker) as blocks:
+        assert b"".join(blocks) == b'{"version": 2}'
 
 
 def test_a_folder_from_before_markers_is_claimed_by_the_first_run(

@@ -13,7 +13,7 @@ from pathlib import Path
 from event_archive.lake.local.errors import changed, translated
 from event_archive.lake.local.sidecar import read_sidecar
 from event_archive.lake.local.upload import LocalUpload
-from event_archive.lake.local.versions import blocks_of, open_version, stat_version
+from event_archive.lake.local.versions import blocks_of, listed_version, open_version, stat_version
 from event_archive.lake.names import check_path
 from event_archive.lake.protocol import StoredFile
 
@@ -79,7 +79,7 @@ class LocalLake:
         prefix = f"{folder}/" if folder else ""
         with translated(folder), suppress(FileNotFoundError), os.scandir(directory) as entries:
             names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
-            found = [stat_version(directory / name, prefix + name) for name in names]
+            found = [listed_version(directory / name, prefix + name) for name in names]
             return iter([file for file in found if file])
         return iter(())
 

@@ -20,13 +20,16 @@ def read_sidecar(target: Path) -> dict[str, dict[str, str]]:
     sidecar = _sidecar(target)
     try:
         document = json.loads(sidecar.read_bytes())
-        return {entry["etag"]: dict(entry["metadata"]) for entry in document["versions"]}
+        versions = {entry["etag"]: dict(entry["metadata"]) for entry in document["versions"]}
+        if not all(isinstance(text, str) for etag, of in versions.items() for text in (etag, *of, *of.values())):
+            raise TypeError("something else than text")
+        return versions
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError):
         raise RefusedError(
             f"{sidecar} does not hold the metadata of {target.name} any more: somebody else wrote it. Put it back, or "
-            "delete it to have the file treated as another tool's."
+            "delete it: the file then counts as another tool's, until it is adopted."
         ) from None
 
 

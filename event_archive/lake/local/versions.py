@@ -55,6 +55,8 @@ def stat_version(target: Path, path: str) -> StoredFile | None:
         try:
             status = target.stat()
         except FileNotFoundError:
+            if target.is_symlink():
+                raise RefusedError(f"{path}: {target} is a link to nothing. Move it away.") from None
             return None
         if not stat_modes.S_ISREG(status.st_mode):
             raise RefusedError(f"{path}: {target} is not a regular file. Move it away.")
@@ -64,6 +66,14 @@ def stat_version(target: Path, path: str) -> StoredFile | None:
             newest = next(reversed(versions.values()), {})
             metadata = versions.get(etag_of(status), newest)
             return stored(path, status, metadata)
+
+
+def listed_version(target: Path, path: str) -> StoredFile | None:
+    """As ``stat_version``, but without metadata where they cannot be read: one file must not hide all others."""
+    try:
+        return stat_version(target, path)
+    except (RefusedError, PermissionError):
+        return stored(path, target.stat(), {})
 
 
 def open_version(target: Path, file: StoredFile) -> io.FileIO:

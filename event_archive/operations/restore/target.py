@@ -3,10 +3,11 @@
 import logging
 from dataclasses import replace
 
+import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName, quoted
-from event_archive.errors import ConfigurationError, RefusedError
+from event_archive.errors import ConfigurationError, NoSuchTableError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.readback import Readback
 from event_archive.postgres.catalogue.dependents import shares_rows
@@ -33,7 +34,6 @@ ADVICE = Advice(
         "23503": "Rows of another table that these refer to are gone: put those back first, or use --table.",
         "23505": "A unique column beside the key has such a value already: remove that row, or use --table.",
         "23514": "A CHECK constraint forbids a row, or no partition takes it: create that partition, or use --table.",
-        "3F000": "Create that schema, or name another table with --table.",
     },
 )
 
@@ -74,6 +74,7 @@ def open_target(connection: Connection, dataset: Dataset, target: TableName) -> 
     column of the key that the source numbers by a sequence has an identity of its own.
 
     Raises:
+        NoSuchTableError: its schema is not there.
         RefusedError: it cannot be filled, or holds rows of the source.
     """
     if target != dataset.table:
@@ -87,8 +88,14 @@ def open_target(connection: Connection, dataset: Dataset, target: TableName) -> 
         lock_table(connection, target)
         if relation(connection, target.schema, target.name) is None:
             source_shape = glance(connection, dataset, "look")
-            with own_search_path(connection):
-                _create(connection, source_shape, target)
+            try:
+                with own_search_path(connection):
+                    _create(connection, source_shape, target)
+            except psycopg.errors.InvalidSchemaName:
+                raise NoSuchTableError(
+                    f"Schema {quoted(target.schema)} does not exist in database {quoted(connection.info.dbname)}. "
+                    "Nothing was restored. Create that schema, or name another table with --table."
+                ) from None
     return glance(connection, replace(dataset, table=target), "fill")
 
 

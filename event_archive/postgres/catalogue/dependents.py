@@ -46,6 +46,12 @@ WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal AND t.tgtype &
                   WHERE p.oid = t.tgparentid AND p.tgrelid IN (SELECT oid FROM tree_))
 ORDER BY t.tgname
 """
+# What a read-back fires: it makes a temporary table, adds a column, which rewrites it, and an index.
+_DDL_TRIGGERS = """
+SELECT evtname::text, evtfoid::pg_catalog.regproc::text FROM pg_catalog.pg_event_trigger
+WHERE evtevent IN ('ddl_command_start', 'ddl_command_end', 'table_rewrite') AND evtenabled IN ('O', 'A')
+  AND (evttags IS NULL OR evttags && ARRAY['CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX']) ORDER BY evtname
+"""
 # The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL.
 _UNENFORCED = """
 SELECT DISTINCT f.conname::text
@@ -135,6 +141,11 @@ def shares_rows(connection: Connection, oid: int, other: int) -> bool:
 def references(connection: Connection, oid: int) -> list[Reference]:
     """The foreign keys that refer to a table or a partition of it, by name."""
     return [Reference(*row) for row in _of_tree(connection, _REFERENCES, oid)]
+
+
+def ddl_triggers(connection: Connection) -> list[tuple[str, str]]:
+    """The event triggers that making a temporary table fires, by name, and their functions."""
+    return connection.execute(_DDL_TRIGGERS).fetchall()
 
 
 def delete_rules(connection: Connection, oid: int) -> list[str]:
