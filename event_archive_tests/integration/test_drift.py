@@ -234,6 +234,21 @@ def test_a_transaction_takes_no_setting_from_its_database(pipeline: Pipeline):
             assert row != (value,), name
 
 
+def test_a_session_speaks_utf_8_whatever_the_environment_says(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    pipeline.database.execute('CREATE TABLE "☃" (a int PRIMARY KEY, at date)')
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with pipeline.postgres.transaction("test") as connection:
+        assert reflect(connection, pipeline.of(table=TableName("public", "☃"), time_column="at").dataset)
+
+
+def test_a_session_prepares_no_statement(pipeline: Pipeline):
+    """A pooler may have given the session to another client by the time that it is executed."""
+    with pipeline.postgres.transaction("test") as connection:
+        for _ in range(10):
+            connection.execute("SELECT %s", (1,))
+        assert connection.execute("SELECT count(*) FROM pg_catalog.pg_prepared_statements").fetchone() == (0,)
+
+
 def test_a_trigger_that_keeps_rows_is_named(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
     pipeline.add(3)
     pipeline.database.execute(
