@@ -338,16 +338,19 @@ def test_a_connection_lost_before_the_commit_is_an_unreachable_service(
 
 def test_a_superseded_key_is_told_by_its_type_also_where_values_are_text(pipeline: Pipeline):
     pipeline.database.execute(
-        "CREATE TABLE t (k numeric PRIMARY KEY, at date, kind text); INSERT INTO t VALUES (1.0, '2024-03-01', 'a')"
+        "CREATE TABLE t (k numeric PRIMARY KEY, at date, kind text);"
+        "INSERT INTO t VALUES (1.0, '2024-03-01', '5'), (2, '2024-03-01', 'no number')"
     )
     of = pipeline.of(table=TableName("public", "t"), time_column="at")
     of.archive()
-    pipeline.database.execute("UPDATE t SET k = 1.00")
+    pipeline.database.execute("UPDATE t SET k = 1.00 WHERE k = 1")
     of.archive()
-    pipeline.database.execute("UPDATE t SET k = 1.0; ALTER TABLE t ALTER kind TYPE int USING 5")
+    pipeline.database.execute(
+        "DELETE FROM t WHERE k = 2; UPDATE t SET k = 1.0; ALTER TABLE t ALTER kind TYPE int USING kind::int"
+    )
     assert of.purge().deleted == 0
     assert of.run().deleted == 1
-    assert of.values("k") == ["1.0", "1.00", "1.0"]
+    assert of.values("k") == ["1.0", "2", "1.00", "1.0"]
 
 
 def test_a_key_that_no_longer_parses_is_compared_as_text_whatever_its_collation(pipeline: Pipeline):

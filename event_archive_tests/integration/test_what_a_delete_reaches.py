@@ -549,6 +549,9 @@ def test_functions_of_domains_and_event_triggers_find_what_they_name(pipeline: P
     )
     of.database.execute("INSERT INTO public.t VALUES (1, '2024-03-01', 'good')")
     of.archive()
+    # With a superseded row, the read-back is indexed a second time.
+    of.database.execute("INSERT INTO app.words VALUES ('better'); UPDATE public.t SET w = 'better'")
+    of.archive()
     of.database.execute("CREATE EVENT TRIGGER logged ON ddl_command_end EXECUTE FUNCTION app.logged()")
     try:
         assert of.purge().deleted == 1

@@ -248,17 +248,25 @@ def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
         pipeline.archive(export_postgres=clone.postgres)
 
 
-def test_a_standby_of_a_clone_is_no_replica(pipeline: Pipeline):
-    """It is in recovery and has the system's identifier; what tells it is its timeline."""
+@pytest.mark.parametrize("clone_of", [{"timeline": 2, "is_standby": True}, {}], ids=["standby of a clone", "clone"])
+def test_what_has_the_primarys_identifier_and_does_not_follow_it_is_no_replica(
+    pipeline: Pipeline, clone_of: dict[str, Any]
+):
+    """A standby of a clone is told by its timeline; a clone that began no timeline, by not being a standby."""
     pipeline.add(2)
     mine = identity_of(pipeline)
     assert (mine.timeline, mine.is_standby) == (1, False)
     with pytest.MonkeyPatch.context() as patched:
-        later = replace(mine, timeline=2, is_standby=True, started="another time")
-        answers = iter([mine, mine, later])
+        other = replace(mine, started="another time", **clone_of)
+        answers = iter([mine, mine, other])
         patched.setattr(claiming, "identity", lambda _connection: next(answers))
         with pytest.raises(OtherSourceError, match="no standby of"):
             pipeline.archive(export_postgres=pipeline.of().postgres)
+
+
+def test_the_primary_may_be_its_own_replica(pipeline: Pipeline):
+    pipeline.add(2)
+    assert pipeline.archive(export_postgres=pipeline.of().postgres).rows == 2
 
 
 def identity_of(pipeline: Pipeline) -> Identity:
