@@ -445,6 +445,21 @@ def test_files_that_lie_under_the_prefix_of_before_are_noticed(pipeline: Pipelin
         pipeline.of(table=EVENT_TWO, file_prefix="Event2").archive(OTHER_DAY)
 
 
+def test_files_of_another_table_under_the_prefix_of_before_keep_nobody_from_a_prefix_of_its_own(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.run()
+    Path(urlparse(pipeline.lake.url(marker_path(pipeline.dataset))).path).unlink()
+    pipeline.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
+    assert pipeline.of(table=EVENT_TWO, file_prefix="Event2").archive().rows == 0
+
+
+def test_a_source_that_is_accepted_again_leaves_the_marker_as_it_is(pipeline: Pipeline):
+    adopt_source(pipeline.site)
+    marker = pipeline.lake.stat(marker_path(pipeline.dataset))
+    adopt_source(pipeline.site)
+    assert marker == pipeline.lake.stat(marker_path(pipeline.dataset))
+
+
 @pytest.mark.parametrize("content", [b"{", Claim(Source("", "d", "t", "c"), 1).to_json() + b" " * 1024 * 1024])
 def test_a_marker_that_cannot_be_read_is_said(pipeline: Pipeline, content: bytes):
     with pipeline.lake.write(marker_path(pipeline.dataset), replaces=None) as upload:
