@@ -130,6 +130,13 @@ def test_what_is_not_there_is_none(database: Database):
         assert default_of(connection, oid, "created_at") == "CURRENT_TIMESTAMP"
 
 
+def test_a_sequence_that_begins_again_at_its_end_is_none_to_move(database: Database):
+    database.execute('ALTER SEQUENCE "Event_id_seq" CYCLE')
+    oid = found(database, "Event").oid
+    with Postgres(database.dsn).transaction("test") as connection:
+        assert sequences_behind(connection, oid) == []
+
+
 def test_a_sequence_that_moved_meanwhile_is_left_alone(database: Database):
     with Postgres(database.dsn).transaction("test") as connection:
         found = relation(connection, "public", "Event")

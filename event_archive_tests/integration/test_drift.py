@@ -234,6 +234,21 @@ def test_a_transaction_takes_no_setting_from_its_database(pipeline: Pipeline):
             assert row != (value,), name
 
 
+def test_a_session_speaks_utf_8_whatever_the_environment_says(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    pipeline.database.execute('CREATE TABLE "☃" (a int PRIMARY KEY, at date)')
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with pipeline.postgres.transaction("test") as connection:
+        assert reflect(connection, pipeline.of(table=TableName("public", "☃"), time_column="at").dataset)
+
+
+def test_a_session_prepares_no_statement(pipeline: Pipeline):
+    """A pooler may have given the session to another client by the time that it is executed."""
+    with pipeline.postgres.transaction("test") as connection:
+        for _ in range(10):
+            connection.execute("SELECT %s", (1,))
+        assert connection.execute("SELECT count(*) FROM pg_catalog.pg_prepared_statements").fetchone() == (0,)
+
+
 def test_a_trigger_that_keeps_rows_is_named(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
     pipeline.add(3)
     pipeline.database.execute(
@@ -326,16 +341,19 @@ def test_a_connection_lost_before_the_commit_is_an_unreachable_service(
 
 def test_a_superseded_key_is_told_by_its_type_also_where_values_are_text(pipeline: Pipeline):
     pipeline.database.execute(
-        "CREATE TABLE t (k numeric PRIMARY KEY, at date, kind text); INSERT INTO t VALUES (1.0, '2024-03-01', 'a')"
+        "CREATE TABLE t (k numeric PRIMARY KEY, at date, kind text);"
+        "INSERT INTO t VALUES (1.0, '2024-03-01', '5'), (2, '2024-03-01', 'no number')"
     )
     of = pipeline.of(table=TableName("public", "t"), time_column="at")
     of.archive()
-    pipeline.database.execute("UPDATE t SET k = 1.00")
+    pipeline.database.execute("UPDATE t SET k = 1.00 WHERE k = 1")
     of.archive()
-    pipeline.database.execute("UPDATE t SET k = 1.0; ALTER TABLE t ALTER kind TYPE int USING 5")
+    pipeline.database.execute(
+        "DELETE FROM t WHERE k = 2; UPDATE t SET k = 1.0; ALTER TABLE t ALTER kind TYPE int USING kind::int"
+    )
     assert of.purge().deleted == 0
     assert of.run().deleted == 1
-    assert of.values("k") == ["1.0", "1.00", "1.0"]
+    assert of.values("k") == ["1.0", "2", "1.00", "1.0"]
 
 
 def test_a_key_that_no_longer_parses_is_compared_as_text_whatever_its_collation(pipeline: Pipeline):

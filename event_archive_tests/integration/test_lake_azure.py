@@ -272,13 +272,18 @@ def test_a_commit_whose_answer_was_lost_is_recognised(proxy: FaultyAzurite, cont
     assert not proxy.faults
 
 
-def test_a_commit_that_lost_its_answer_and_then_the_race_has_lost(proxy: FaultyAzurite, container: str):
+@pytest.mark.parametrize(
+    ("content", "rows"), [(b"ours", "1"), (b"", "2")], ids=["told by its blocks", "told by its metadata"]
+)
+def test_a_commit_that_lost_its_answer_and_then_the_race_has_lost(
+    proxy: FaultyAzurite, container: str, content: bytes, rows: str
+):
     with lake_at(proxy.service, container) as lake, lake.write(PATH, replaces=None) as upload:
-        upload.write(b"ours")
-        faster = put(lake, b"ours")
+        upload.write(content)
+        faster = put(lake, content)
         proxy.faults.append(Fault(request("PUT", "comp=blocklist"), sent_fraction=0))
         with pytest.raises(FileChangedError):
-            upload.commit({"rows": "1"})
+            upload.commit({"rows": rows})
         assert stat(lake) == faster
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -114,11 +115,12 @@ def test_a_file_replaced_by_a_copy_keeps_the_metadata_last_written(lake: LocalLa
     assert read(lake, stat(lake)) == b"restored"
 
 
-def test_an_edit_while_it_is_read_is_noticed(lake: LocalLake, target: Path):
+@pytest.mark.parametrize("size_bytes", [9_000_000, 10_000_000], ids=["shorter", "of the same size"])
+def test_an_edit_while_it_is_read_is_noticed(lake: LocalLake, target: Path, size_bytes: int):
     file = put(lake, b"x" * 10_000_000)
     with lake.read(file) as blocks:
         next(blocks)
-        os.truncate(target, 9_000_000)
+        os.truncate(target, size_bytes)
         with pytest.raises(FileChangedError):
             list(blocks)
 
@@ -223,6 +225,20 @@ def test_what_the_file_system_says_is_passed_on(
     with pytest.raises(kind, match=os.strerror(number)):
         put(lake, b"x")
     assert lake.stat(PATH) is None
+
+
+def test_a_full_disk_is_told_once(lake: LocalLake, target: Path):
+    """What is left in the buffer would fail again when the file is closed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with lake.write(PATH, replaces=None) as upload:
+            upload.write(b"x")
+            with pytest.raises(RefusedError, match=os.strerror(errno.EFBIG)):
+                upload.write(b"x" * 2_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert staged(target) == []
 
 
 def test_a_file_system_that_is_away_is_told_by_its_folder(
@@ -384,6 +400,25 @@ def test_a_copy_without_the_file_systems_help_is_the_same(lake: LocalLake, monke
         upload.write(b"new")
         file = upload.commit({})
     assert read(lake, file) == b"old," * 2_000_000 + b"new"
+
+
+def test_a_copy_that_the_file_system_gives_up_half_way_is_whole(lake: LocalLake, monkeypatch: pytest.MonkeyPatch):
+    copy_file_range = os.copy_file_range
+    copied: list[int] = []
+
+    def gives_up(old: int, new: int, _: int) -> int:
+        if copied:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        copied.append(copy_file_range(old, new, 3))
+        return copied[0]
+
+    monkeypatch.setattr(os, "copy_file_range", gives_up)
+    old = put(lake, b"1234567")
+    with lake.write(PATH, replaces=old, append=True) as upload:
+        upload.write(b"8")
+        file = upload.commit({})
+    assert copied == [3]
+    assert read(lake, file) == b"12345678"
 
 
 def test_the_url_is_a_file_address(lake: LocalLake, target: Path):

@@ -427,6 +427,21 @@ def test_a_trigger_that_changes_what_is_restored_rolls_the_day_back(
     assert pipeline.count() == 0
 
 
+def test_a_trigger_that_would_change_what_is_restored_at_the_commit_rolls_the_day_back(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute(
+        """CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN DELETE FROM "Event" WHERE id = NEW.id; RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER meddle AFTER INSERT ON "Event" DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION meddle()"""
+    )
+    with pytest.raises(IntegrityError, match="2 rows should stand .* 0 do"):
+        restore(in_place=True)
+
+
 def test_a_column_that_the_file_lacks_gets_its_default(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
     pipeline.add(2)
     pipeline.run()

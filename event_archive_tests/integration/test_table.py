@@ -44,6 +44,12 @@ def test_a_key_is_found(pipeline: Pipeline, definition: str, key: tuple[str, ...
     assert shape(table(pipeline, definition)).key == key
 
 
+def test_a_column_is_read_back_under_its_own_collation(pipeline: Pipeline):
+    """Which values of a key are equal may depend on it."""
+    found = shape(table(pipeline, 'CREATE TABLE t (a text COLLATE "POSIX" PRIMARY KEY, at date)'))
+    assert found.columns[0].definition.as_string(None) == 'text COLLATE pg_catalog."POSIX"'
+
+
 @pytest.mark.parametrize(
     ("definition", "words"),
     [
@@ -57,6 +63,7 @@ def test_a_key_is_found(pipeline: Pipeline, definition: str, key: tuple[str, ...
         ),
         ("CREATE TABLE t (a int NOT NULL, at date); CREATE UNIQUE INDEX ON t (a) WHERE a > 0", "has no key"),
         ("CREATE TABLE t (a int NOT NULL, at date); CREATE UNIQUE INDEX ON t (abs(a))", "has no key"),
+        ("CREATE TABLE t (a int NOT NULL, b int, at date); CREATE UNIQUE INDEX ON t (a, abs(b))", "has no key"),
         ("CREATE TABLE t (a int NOT NULL, at date, UNIQUE (a) DEFERRABLE)", "has no key"),
         ("CREATE TABLE t (a int PRIMARY KEY, at date); CREATE TABLE child () INHERITS (t)", "inheritance children"),
         (

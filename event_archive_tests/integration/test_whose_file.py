@@ -248,17 +248,25 @@ def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
         pipeline.archive(export_postgres=clone.postgres)
 
 
-def test_a_standby_of_a_clone_is_no_replica(pipeline: Pipeline):
-    """It is in recovery and has the system's identifier; what tells it is its timeline."""
+@pytest.mark.parametrize("clone_of", [{"timeline": 2, "is_standby": True}, {}], ids=["standby of a clone", "clone"])
+def test_what_has_the_primarys_identifier_and_does_not_follow_it_is_no_replica(
+    pipeline: Pipeline, clone_of: dict[str, Any]
+):
+    """A standby of a clone is told by its timeline; a clone that began no timeline, by not being a standby."""
     pipeline.add(2)
     mine = identity_of(pipeline)
     assert (mine.timeline, mine.is_standby) == (1, False)
     with pytest.MonkeyPatch.context() as patched:
-        later = replace(mine, timeline=2, is_standby=True, started="another time")
-        answers = iter([mine, mine, later])
+        other = replace(mine, started="another time", **clone_of)
+        answers = iter([mine, mine, other])
         patched.setattr(claiming, "identity", lambda _connection: next(answers))
         with pytest.raises(OtherSourceError, match="no standby of"):
             pipeline.archive(export_postgres=pipeline.of().postgres)
+
+
+def test_the_primary_may_be_its_own_replica(pipeline: Pipeline):
+    pipeline.add(2)
+    assert pipeline.archive(export_postgres=pipeline.of().postgres).rows == 2
 
 
 def identity_of(pipeline: Pipeline) -> Identity:
@@ -451,6 +459,21 @@ def test_files_that_lie_under_the_prefix_of_before_are_noticed(pipeline: Pipelin
     before.run()
     with pytest.raises(OtherSourceError, match="Set EVENT_FILE_PREFIX to events"):
         pipeline.of(table=EVENT_TWO, file_prefix="Event2").archive(OTHER_DAY)
+
+
+def test_files_of_another_table_under_the_prefix_of_before_keep_nobody_from_a_prefix_of_its_own(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.run()
+    Path(urlparse(pipeline.lake.url(marker_path(pipeline.dataset))).path).unlink()
+    pipeline.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
+    assert pipeline.of(table=EVENT_TWO, file_prefix="Event2").archive().rows == 0
+
+
+def test_a_source_that_is_accepted_again_leaves_the_marker_as_it_is(pipeline: Pipeline):
+    adopt_source(pipeline.site)
+    marker = pipeline.lake.stat(marker_path(pipeline.dataset))
+    adopt_source(pipeline.site)
+    assert marker == pipeline.lake.stat(marker_path(pipeline.dataset))
 
 
 @pytest.mark.parametrize("content", [b"{", Claim(Source("", "d", "t", "c"), 1).to_json() + b" " * 1024 * 1024])

@@ -31,6 +31,18 @@ def test_what_is_no_header_is_refused(head: bytes):
         header(head, FILE)
 
 
+def test_a_mark_counts_as_part_of_a_name_only_where_it_stands():
+    marked = "\ufeffid"
+    assert header(b"id\n", FILE, [marked, "id"]) == ("id",)
+    assert header(marked.encode() + b"\n", FILE, [marked, "id"]) == (marked,)
+
+
+def test_what_has_no_end_of_a_line_is_not_read_to_its_end_for_a_header():
+    blocks = iter([b"x" * 2_000_000] * 3)
+    assert len(read_head(blocks, FILE)) == 2_000_000
+    assert len(list(blocks)) == 2
+
+
 def test_an_empty_file_is_said_to_be_empty():
     with pytest.raises(IntegrityError, match="it is empty"):
         read_head(iter([]), FILE)

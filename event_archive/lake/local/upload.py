@@ -101,8 +101,7 @@ def _copy(old: io.FileIO, new: io.BufferedIOBase) -> None:
         while os.copy_file_range(old.fileno(), new.fileno(), 1 << 30):
             pass
     except (AttributeError, OSError):
-        old.seek(0)
-        new.seek(0)
+        # Both stand where the file system gave up.
         while block := old.read(READ_BYTES):
             new.write(block)
         new.flush()

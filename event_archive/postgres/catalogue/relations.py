@@ -11,6 +11,7 @@ SELECT c.oid, c.relkind, c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_i
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
+# A column that was dropped has no type.
 _COLUMNS = """
 SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_type(atttypid, NULL),
        NOT attnotnull, attgenerated <> '',
@@ -19,7 +20,7 @@ SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_t
          (SELECT pg_catalog.format('%%I.%%I', n.nspname, l.collname) FROM pg_catalog.pg_collation AS l
           JOIN pg_catalog.pg_namespace AS n ON n.oid = l.collnamespace WHERE l.oid = attcollation) ELSE '' END
 FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type AS t ON t.oid = atttypid
-WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+WHERE attrelid = %s AND attnum > 0 ORDER BY attnum
 """
 # What a stored value reads as, where its type's own definition says so: the labels of enums, the attributes of
 # composite types, in whatever arrays, domains and ranges.
