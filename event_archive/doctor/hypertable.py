@@ -46,7 +46,5 @@ def _drops(policies: list[timescale.RetentionPolicy], dataset: Dataset) -> tuple
     if not found:
         return [], []
     table = sql.Literal(str(dataset.table)).as_string(None)
-    return found, [
-        f"SELECT remove_retention_policy({table}); rows then go by the purge, after {dataset.retention}, and none before "
-        "it is archived."
-    ]
+    remedy = f"SELECT remove_retention_policy({table}); the purge deletes rows after {dataset.retention}, and only"
+    return found, [f"{remedy} those that are archived."]

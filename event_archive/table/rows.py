@@ -150,13 +150,12 @@ def count_orphans(connection: Connection, table: Table, *, until: float | None =
 def _orphans(connection: Connection, table: Table) -> list[sql.Composable]:
     """The conditions of a row of no day, no row meeting two of them."""
     start = table.dataset.start
-    conditions: list[sql.Composable] = [sql.SQL("{} = 'infinity'").format(table.time)]
-    if any(column.nullable for column in table.columns if column.name == table.dataset.time_column):
-        conditions.append(sql.SQL("{} IS NULL").format(table.time))
-    early, *later = windows(connection, table, date.min, start - ONE_DAY) if start > date.min else [(start, start)]
-    before = sql.SQL("{} < {}")
+    first, *later = windows(connection, table, date.min, start - ONE_DAY) if start > date.min else [(start, start)]
+    infinite = sql.SQL("{} = 'infinity'").format(table.time)
     if not later:
         # At once, since without an index each condition is a pass over the table.
-        return [sql.SQL(" OR ").join([*conditions, before.format(table.time, table.instant(start))])]
-    conditions.append(before.format(table.time, table.instant(early[1] + ONE_DAY)))
-    return [*conditions, *(table.within(*stretch) for stretch in later)]
+        at_once = sql.SQL("{infinite} OR {time} IS NULL OR {time} < {start}")
+        return [at_once.format(infinite=infinite, time=table.time, start=table.instant(start))]
+    # A column that divides a table belongs to its key, so it is never NULL.
+    earliest = sql.SQL("{} < {}").format(table.time, table.instant(first[1] + ONE_DAY))
+    return [infinite, earliest, *(table.within(*stretch) for stretch in later)]
