@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -25,7 +25,6 @@ from event_archive.nightly.backlog import (
     rows_of_aged_days,
 )
 from event_archive.nightly.estimate import estimate
-from event_archive.operations.archive import ArchivedDay
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.ranges import beginnings
@@ -34,10 +33,11 @@ from event_archive.table.shape import current_shape, reflect
 from event_archive.table.windows import MOST_PARTITIONS, windows
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, _database, _serve
+from event_archive_tests.integration.test_what_a_delete_reaches import while_reading
 
 FIRST, LAST = date(2023, 1, 1), date(2024, 3, 31)
 DAYS = list(day_range(FIRST, LAST))
-TABLE = "CREATE TABLE t (id int, at timestamp, PRIMARY KEY (at, id)) PARTITION BY RANGE (at)"
+TABLE = "CREATE TABLE t (id serial, at timestamp, PRIMARY KEY (at, id)) PARTITION BY RANGE (at)"
 FEW_LOCKS = """
 max_locks_per_transaction = 10
 max_connections = 12
@@ -128,6 +128,7 @@ def locked(database: Database, tables: list[str], mode: str = "ACCESS EXCLUSIVE"
 def test_a_day_touches_its_own_partitions_alone(each_database: Database, pipeline: Pipeline):
     days = list(day_range(DAY - 60 * ONE_DAY, DAY + 60 * ONE_DAY))
     make_partitions(each_database, days)
+    each_database.execute("CREATE INDEX ON t (id)")
     each_database.execute("INSERT INTO t SELECT n, '2024-03-01 12:00' FROM generate_series(1, 3) AS n")
     of = of_t(each_database, pipeline)
     with locked(each_database, [f"t_{day}" for day in days if day != DAY]):
@@ -141,6 +142,7 @@ def test_a_day_touches_its_own_partitions_alone(each_database: Database, pipelin
         assert not verify_day(of.dataset, DAY, table=current_shape(of.dataset, of.postgres), lake=of.lake).problems
         assert restore_day(of.site, DAY, of.dataset.table).restored == 4
         assert restore_day(of.site, DAY, of.dataset.table).skipped == 4
+    assert each_database.execute("SELECT nextval('t_id_seq')") == [(5,)]
 
 
 def test_a_lock_on_another_days_partition_would_be_seen(database: Database, pipeline: Pipeline):
@@ -168,30 +170,43 @@ def test_an_export_that_waited_while_a_partition_was_written_anew_has_its_rows(
     make_partitions(each_database, [DAY, DAY + ONE_DAY])
     each_database.execute("INSERT INTO t SELECT n, '2024-03-01 12:00' FROM generate_series(1, 3) AS n")
     of = of_t(each_database, pipeline)
-    assert archived_while_written_anew(of).rows == 3
+    with written_anew(each_database):
+        assert of.archive().rows == 3
+
+
+def test_an_append_that_waited_while_a_partition_was_written_anew_has_its_rows(
+    each_database: Database, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    make_partitions(each_database, [DAY, DAY + ONE_DAY])
+    each_database.execute("INSERT INTO t SELECT n, '2024-03-01 12:00' FROM generate_series(1, 3) AS n")
+    of = of_t(each_database, pipeline)
+    of.archive()
     each_database.execute("INSERT INTO t SELECT n, '2024-03-01 13:00' FROM generate_series(4, 5) AS n")
-    assert archived_while_written_anew(of).rows_appended == 2
+    with ExitStack() as stack:
+        rewrite = lambda: stack.enter_context(written_anew(each_database))  # noqa: E731
+        with while_reading(monkeypatch, of.lake, rewrite):
+            assert of.archive().rows_appended == 2
 
 
-def archived_while_written_anew(of: Pipeline) -> ArchivedDay:
-    """Archives the day, which waits for a session that writes the day's partition anew."""
-    done: list[ArchivedDay] = []
-    partition = sql.Identifier(f"t_{DAY}")
-    with psycopg.connect(of.database.dsn) as connection:
+@contextmanager
+def written_anew(database: Database) -> Iterator[None]:
+    """Another session has written the day's partition anew, and commits as soon as anybody waits for it."""
+    partition, ended = sql.Identifier(f"t_{DAY}"), threading.Event()
+    with psycopg.connect(database.dsn) as connection:
         connection.execute(sql.SQL("ALTER TABLE {} SET UNLOGGED").format(partition))
-        thread = threading.Thread(target=lambda: done.append(of.archive()))
+
+        def commit() -> None:
+            while not ended.is_set() and not database.execute("SELECT 1 FROM pg_locks WHERE NOT granted"):
+                pass
+            connection.commit()
+
+        thread = threading.Thread(target=commit)
         thread.start()
-        wait_for_a_waiting_session(of.database, thread)
-        connection.commit()
-        thread.join()
-    of.database.execute(f'ALTER TABLE "t_{DAY}" SET LOGGED')
-    return done[0]
-
-
-def wait_for_a_waiting_session(database: Database, thread: threading.Thread) -> None:
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-    while thread.is_alive() and database.execute(waiting) == [(0,)]:
-        pass
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 # Stretches
