@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, date, datetime
 
+import psycopg
 import pytest
 
 from event_archive.domain.dataset import TableName
@@ -11,7 +12,7 @@ from event_archive.errors import NoSuchTableError, RefusedError
 from event_archive.nightly.backlog import days_to_do, orphans, rows_of_aged_days
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
-from event_archive.postgres.catalogue.timescale import retention_policies
+from event_archive.postgres.catalogue.timescale import decompress_without_limit, retention_policies
 from event_archive.table import windows
 from event_archive.table.shape import Table, current_shape
 from event_archive_tests.fixtures.doctor import findings, wrong
@@ -80,7 +81,7 @@ def test_a_hypertable_without_chunks_yet_is_no_table_in_one_piece(reading: Pipel
     assert restore_day(reading.site, DAY, reading.dataset.table).restored == 3
 
 
-def test_a_purge_and_a_restore_decompress_without_limit_and_only_in_their_transaction(reading: Pipeline):
+def test_a_purge_and_a_restore_decompress_without_limit(reading: Pipeline):
     reading.database.execute(TELLS_LIMIT)
     reading.run()
     reading.database.execute(INTO_CHUNK)
@@ -89,6 +90,14 @@ def test_a_purge_and_a_restore_decompress_without_limit_and_only_in_their_transa
         ("DELETE", "0"),
         ("INSERT", "0"),
     ]
+
+
+def test_decompression_is_without_limit_for_one_transaction_alone(database: Database):
+    with psycopg.connect(database.dsn) as connection:
+        decompress_without_limit(connection)
+        assert connection.execute(f"SHOW {LIMIT}").fetchone() == ("0",)
+        connection.commit()
+        assert connection.execute(f"SHOW {LIMIT}").fetchone() == ("",)
 
 
 def test_a_table_beside_hypertables_sets_nothing_of_theirs(pipeline: Pipeline, timescale: Database):
