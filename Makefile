@@ -75,6 +75,10 @@ bench: $(BENCH) azurite ## Measure time, CPU and memory beside other ways: some 
 bench-container: $(BENCH) ## A night of 1,000,000 rows within 300m of CPU and 512Mi
 	$(BIN)/python -m event_archive_tests.benchmarks.container
 
+.PHONY: bench-partitions
+bench-partitions: $(BENCH) ## Every question to a table of 10,000 partitions: some ten minutes
+	$(BIN)/python -m event_archive_tests.benchmarks.partitions
+
 .PHONY: lint
 lint: $(DEV) ## Format, style, types, import rules, lock files
 	$(BIN)/ruff format --check

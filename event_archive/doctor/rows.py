@@ -1,10 +1,11 @@
 """Rows that no night purges: those of no day, and those of held days. Only reads."""
 
+import time
 from collections.abc import Iterator
 
 from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
-from event_archive.doctor.server import reading
+from event_archive.doctor.server import STATEMENT_TIMEOUT_SECONDS, reading
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError
 from event_archive.nightly.backlog import orphans_told
@@ -20,7 +21,8 @@ def rows(patient: Patient) -> Iterator[Finding]:
     dataset, primary = patient.settings.dataset, services.primary(patient.settings)
     try:
         with reading(primary, str(dataset.table)) as connection:
-            orphans = count_orphans(connection, reflect(connection, dataset))
+            table = reflect(connection, dataset)
+            orphans = count_orphans(connection, table, until=time.monotonic() + STATEMENT_TIMEOUT_SECONDS)
     except BusyError as error:
         yield Finding("orphans", "warning", f"rows of no day could not be counted in time: {error}")
     else:

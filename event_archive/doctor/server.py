@@ -36,7 +36,7 @@ MOST_LAG_SECONDS = 60
 
 # A person waits for the doctor: a busy server is a finding soon.
 _LOCK_TIMEOUT_SECONDS = 5
-_STATEMENT_TIMEOUT_SECONDS = 20
+STATEMENT_TIMEOUT_SECONDS = 20
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def reading(database: Postgres, subject: str) -> Iterator[Connection]:
     """
     impatient = replace(database, lock_timeout_seconds=_LOCK_TIMEOUT_SECONDS)
     with impatient.transaction(
-        subject, statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS, advice=ARCHIVE_ADVICE
+        subject, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS, advice=ARCHIVE_ADVICE
     ) as connection:
         connection.execute("SET TRANSACTION READ ONLY")
         yield connection

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from event_archive.config import services
 from event_archive.doctor import dependents
 from event_archive.doctor.findings import Finding, Patient
+from event_archive.doctor.hypertable import hypertable
 from event_archive.doctor.server import reading
 from event_archive.domain.dataset import quoted
 from event_archive.postgres.catalogue.relations import default_of
@@ -13,7 +14,8 @@ from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table, reflect
 
 TABLE = (
-    "table", "time_index", "time_zone", "triggers", "foreign_keys", "row_security", "replication", "autovacuum",
+    "table", "time_index", "time_zone", "hypertable", "triggers", "foreign_keys", "row_security", "replication",
+    "autovacuum",
 )  # fmt: skip
 
 _UTC = {"UTC", "Etc/UTC", "UCT", "Etc/UCT", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal"}
@@ -29,6 +31,7 @@ def table(patient: Patient) -> Iterator[Finding]:
         yield _shape(shape)
         yield _time_index(shape)
         yield _time_zone(connection, shape, oid)
+        yield hypertable(connection, shape)
         yield dependents.triggers(connection, oid)
         yield dependents.foreign_keys(connection, oid)
         yield dependents.row_security(connection, oid, name)

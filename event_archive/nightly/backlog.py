@@ -28,6 +28,7 @@ from event_archive.table.rows import (
     rows_by_day,
 )
 from event_archive.table.shape import Table, reflect
+from event_archive.table.windows import letting_go
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class DaysToDo:
 
 
 def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> DaysToDo:
-    """The aged days that still have rows, and the held ones, as of one transaction. Rows of no day are reported.
+    """The aged days that still have rows, and the held ones. Rows of no day are reported.
 
     Args:
         dataset: whose table it is.
@@ -76,13 +77,13 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
         RefusedError, UnreachableError: as PostgreSQL says.
     """
     table: Table | None = None
-    started = time.monotonic()
+    until = time.monotonic() + timeout_seconds if timeout_seconds else None
     try:
         with postgres.transaction(
             str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
         ) as connection:
             table = reflect(connection, dataset)
-            days = days_with_rows(connection, table, dataset.start, dataset.retention.last_aged_day(now))
+            days = days_with_rows(connection, table, dataset.start, dataset.retention.last_aged_day(now), until=until)
             held = held_days(connection, dataset)
     except BusyError as error:
         if table is None or table.time_indexed:
@@ -91,7 +92,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
             f"{dataset.table}: finding the days that have rows took longer than {timeout_seconds:g} s, because no "
             f"index begins with the time column. Create it: {table.missing_index()};"
         ) from error
-    left_seconds = max(1.0, timeout_seconds - (time.monotonic() - started)) if timeout_seconds else 0
+    left_seconds = max(1.0, until - time.monotonic()) if until else 0
     _report_orphans(dataset, postgres, timeout_seconds=left_seconds)
     return DaysToDo(days, held)
 
@@ -136,8 +137,9 @@ def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres
         ) as connection:
             table = reflect(connection, dataset)
             for day in takewhile(lambda _: time.monotonic() < until, days):
-                if not has_rows(connection, table, day):
-                    empty.append(day)
+                with letting_go(connection):
+                    if not has_rows(connection, table, day):
+                        empty.append(day)
     except BusyError as error:
         logger.warning("whether days have rows could not be seen in time: %s", error)
     return empty
@@ -164,7 +166,8 @@ def orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float = 0)
     with postgres.transaction(
         str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
     ) as connection:
-        return count_orphans(connection, reflect(connection, dataset))
+        until = time.monotonic() + timeout_seconds if timeout_seconds else None
+        return count_orphans(connection, reflect(connection, dataset), until=until)
 
 
 @dataclass(frozen=True, slots=True)

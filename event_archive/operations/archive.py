@@ -33,7 +33,7 @@ from event_archive.postgres.catalogue.relations import Column
 from event_archive.postgres.session import Connection
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.locks import lock_day
-from event_archive.table.rows import glance_at_day
+from event_archive.table.rows import glance_at_day, lock_rows
 from event_archive.table.shape import Table, reflect, require_unchanged
 
 logger = logging.getLogger(__name__)
@@ -175,6 +175,7 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
 def _write_first(connection: Connection, table: Table, order: _Order, progress: Progress) -> _Written:
     """A new file with a header and all rows of the day; none where there are no rows."""
     day = order.day
+    lock_rows(connection, table, day)
     with order.lake.write(table.dataset.path(day), replaces=None) as upload:
         export = Export(upload, progress)
         rows = export.copy(connection, rows_of_day(table, day, table.names), with_header=True)
@@ -210,6 +211,7 @@ def _write_late(
                 return _Written(file, manifest, 0, table.columns)
         load_verbatim(connection, readback, lake, file, progress)
     require_unchanged(connection, table, "archive")
+    lock_rows(connection, table, order.day)
     with lake.write(file.path, replaces=file, append=append) as upload:
         export = Export(upload, progress, readback.hashes if append else None)
         rows_kept = readback.rows

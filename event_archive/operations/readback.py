@@ -35,6 +35,8 @@ class Readback:
         takes_more_rows: whether rows may be appended to the file's bytes as they are.
         hashes: of the bytes read; who appends goes on with them.
         line: the column that numbers the rows.
+        reach: a condition on ``TABLE_ALIAS`` that every row with a key of the file meets, and by which PostgreSQL
+            leaves out partitions; None where there is none.
     """
 
     table: Table
@@ -45,6 +47,7 @@ class Readback:
     takes_more_rows: bool
     hashes: Hashes
     line: sql.Identifier
+    reach: sql.Composable | None = None
 
     @property
     def current(self) -> sql.Composable:
@@ -65,7 +68,7 @@ class Readback:
 
     def equal_keys(self, names: Sequence[str]) -> sql.Composable:
         """The condition that the key of ``TABLE_ALIAS`` equals these columns of ``ARCHIVED``, as its index has it."""
-        return sql.SQL(" AND ").join(
+        equal: list[sql.Composable] = [
             sql.SQL("{} OPERATOR({}) {}.{}").format(
                 self._source(column.name),
                 sql.SQL(_TEXT_EQUALITY if column.name in self.as_text else column.equality),
@@ -73,7 +76,8 @@ class Readback:
                 sql.Identifier(name),
             )
             for column, name in zip(self.table.key_columns, names, strict=True)
-        )
+        ]
+        return sql.SQL(" AND ").join([*equal, self.reach] if self.reach else equal)
 
     @property
     def identical(self) -> sql.Composable:

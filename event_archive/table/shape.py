@@ -12,7 +12,7 @@ from psycopg import sql
 from event_archive.domain.dataset import Dataset, TableName, quoted
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, NoSuchTableError, RefusedError, UnreachableError
-from event_archive.postgres.catalogue import dependents, relations
+from event_archive.postgres.catalogue import dependents, relations, timescale
 from event_archive.postgres.catalogue.relations import Column, KeyColumn, Relation
 from event_archive.postgres.catalogue.server import setting
 from event_archive.postgres.session import Connection, Postgres
@@ -35,7 +35,9 @@ class Table:
     Attributes:
         dataset: whose table it is.
         oid: the catalogue's number for the table: another one of the same name has another.
-        is_partitioned: whether its rows lie in partitions. Else its own rows alone are meant wherever it is named.
+        is_partitioned: whether its rows lie in partitions or chunks. Else its own rows alone are meant wherever it is
+            named.
+        is_hypertable: whether it is one of TimescaleDB's.
         columns: in the table's order.
         key_columns: those that identify a row: of the primary key, else of a unique index.
         time_type: ``timestamp``, ``timestamptz`` or ``date``, by PostgreSQL's full names; of a table to look at or
@@ -47,6 +49,7 @@ class Table:
     dataset: Dataset
     oid: int
     is_partitioned: bool
+    is_hypertable: bool
     columns: tuple[Column, ...]
     key_columns: tuple[KeyColumn, ...]
     time_type: str
@@ -130,7 +133,10 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         require_table(connection, name, named_by)
         raise
     found = require_table(connection, name, named_by)
-    if found.has_children:
+    is_hypertable = found.has_timescaledb and timescale.is_hypertable(connection, name.schema, name.name)
+    if is_hypertable and purpose in ("delete", "fill"):
+        timescale.decompress_without_limit(connection)
+    if found.has_children and not is_hypertable:
         raise RefusedError(
             f"{name} has inheritance children, whose rows would be archived and deleted with it. Archive the children "
             "one by one, or make it a partitioned table."
@@ -147,10 +153,18 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     key = _key(connection, name, found.oid)
     if to_purge:
         _require_deletable(connection, name, found.oid)
-    indexed = relations.index_begins_with(connection, found.oid, dataset.time_column)
     built_in = all(column.built_in for column in columns)
-    meanings = "" if built_in else relations.meanings(connection, found.oid)
-    return Table(dataset, found.oid, found.kind == "p", columns, key, time_type, meanings, indexed)
+    return Table(
+        dataset=dataset,
+        oid=found.oid,
+        is_partitioned=found.kind == "p" or is_hypertable,
+        is_hypertable=is_hypertable,
+        columns=columns,
+        key_columns=key,
+        time_type=time_type,
+        meanings="" if built_in else relations.meanings(connection, found.oid),
+        time_indexed=relations.index_begins_with(connection, found.oid, dataset.time_column),
+    )
 
 
 def _key(connection: Connection, name: TableName, oid: int) -> tuple[KeyColumn, ...]:

@@ -8,7 +8,7 @@ behind its columns (``sequences``).
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from psycopg import sql
@@ -37,7 +37,7 @@ from event_archive.postgres.catalogue.server import identity
 from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
-from event_archive.table.shape import require_unchanged
+from event_archive.table.shape import TIME_TYPES, require_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         written_as_today = manifest and manifest.types and manifest.types == types_hash(table, readback.columns)
         lost = {} if written_as_today else losses(connection, readback, lake, file, progress)
         report_losses(target, lost, file, by_us=manifest is not None)
+        readback = _reaching(connection, readback)
         # The file has been read, twice where need be: from here on the target is locked.
         require_unchanged(connection, table, "fill")
         readback = widened(connection, dataset, readback, file, (source and source.time_column) or dataset.time_column)
@@ -145,6 +146,26 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
     current = readback.rows - readback.superseded
     return RestoredDay(
         day, target, restored, current - restored, readback.superseded, source, setval, time.monotonic() - started
+    )
+
+
+def _reaching(connection: Connection, readback: Readback) -> Readback:
+    """The same file, compared with those partitions of the target alone in which rows of its times may lie.
+
+    Rows with one key have one time where the time column belongs to the key, as in a table partitioned by it.
+    """
+    table = readback.table
+    column = table.dataset.time_column
+    if not table.is_partitioned or column not in table.key or table.time_type not in TIME_TYPES:
+        return readback
+    query = sql.SQL("SELECT min({0})::text, max({0})::text FROM {1}").format(sql.Identifier(column), READBACK)
+    first, last = one(connection, query)
+    if first is None:
+        return readback
+    reach = sql.SQL("{time} OPERATOR(pg_catalog.>=) {first}::{type} AND {time} OPERATOR(pg_catalog.<=) {last}::{type}")
+    kind = sql.SQL(TIME_TYPES[table.time_type])
+    return replace(
+        readback, reach=reach.format(time=table.time, first=sql.Literal(first), last=sql.Literal(last), type=kind)
     )
 
 

@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 def move_on(connection: Connection, readback: Readback) -> tuple[str, ...]:
     """Moves each sequence past the values that the table has, where this role may, and never back.
 
-    Of a column without an index only the values of the file are looked at.
+    Of a column without an index, and of a table in partitions, all of which would be locked, only the values of the
+    file are looked at.
 
     Args:
         connection: in the transaction that filled the table. What a sequence is set to outlives a rollback.
@@ -61,8 +62,8 @@ def _furthest_of(connection: Connection, sequence: Sequence, readback: Readback)
             TableName(sequence.schema, sequence.name),
         )
         return None
-    indexed = index_begins_with(connection, readback.table.oid, sequence.column)
-    furthest: int | None = one(connection, _furthest(sequence, readback.table.identifier if indexed else READBACK))[0]
+    at_hand = not readback.table.is_partitioned and index_begins_with(connection, readback.table.oid, sequence.column)
+    furthest: int | None = one(connection, _furthest(sequence, readback.table.identifier if at_hand else READBACK))[0]
     return furthest
 
 

@@ -7,7 +7,8 @@ from psycopg import sql
 from event_archive.postgres.session import Connection, one
 
 _RELATION = """
-SELECT c.oid, c.relkind, c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhparent = c.oid)
+SELECT c.oid, c.relkind, c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhparent = c.oid),
+       EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'timescaledb')
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
@@ -111,12 +112,14 @@ class Relation:
     Attributes:
         oid: by which everything else is asked.
         kind: ``pg_class.relkind``: ``r`` for an ordinary table, ``p`` for a partitioned one.
-        has_children: whether it is an ordinary table from which others inherit.
+        has_children: whether it is an ordinary table from which others inherit, as chunks do from a hypertable.
+        has_timescaledb: whether its database has the extension.
     """
 
     oid: int
     kind: str
     has_children: bool
+    has_timescaledb: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,244 @@
+"""A hypertable is archived as any table. The catalogue is a stand-in: ``fixtures.timescale`` says for what."""
+
+import json
+from datetime import UTC, date, datetime
+
+import psycopg
+import pytest
+
+from event_archive.domain.dataset import TableName
+from event_archive.domain.days import Retention
+from event_archive.errors import NoSuchTableError, RefusedError
+from event_archive.nightly.backlog import days_to_do, orphans, rows_of_aged_days
+from event_archive.operations.restore.day import restore_day
+from event_archive.operations.verify import verify_day
+from event_archive.postgres.catalogue.timescale import decompress_without_limit, retention_policies
+from event_archive.table import windows
+from event_archive.table.shape import Table, current_shape
+from event_archive_tests.fixtures.doctor import findings, wrong
+from event_archive_tests.fixtures.installation import Commands, Installation
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.timescale import add_chunk, make_hypertable
+
+READING = "CREATE TABLE reading (id bigint, at timestamptz NOT NULL, note text, PRIMARY KEY (at, id))"
+CHUNKS = [("2024-02-23", "2024-03-01"), ("2024-03-01", "2024-03-08"), ("2024-03-08", "2024-03-15")]
+CHUNK = "_timescaledb_internal.reading_2024_03_01"
+LIMIT = "timescaledb.max_tuples_decompressed_per_dml_transaction"
+# Told by the chunk, whose triggers fire in the statements of a purge and of a restore.
+TELLS_LIMIT = f"""
+CREATE TABLE seen (command text, decompressed text);
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO public.seen VALUES (TG_OP, current_setting('{LIMIT}', true)); RETURN NULL; END $$;
+CREATE TRIGGER tells AFTER INSERT OR DELETE ON {CHUNK} FOR EACH ROW EXECUTE FUNCTION tell();
+"""
+# The real one finds the chunk by itself.
+INTO_CHUNK = f"CREATE RULE into_chunk AS ON INSERT TO reading DO INSTEAD INSERT INTO {CHUNK} VALUES (NEW.*)"
+
+
+@pytest.fixture
+def reading(pipeline: Pipeline, timescale: Database) -> Pipeline:
+    """A hypertable of three weeks, with three rows on the first of March and one before and after."""
+    timescale.execute(READING)
+    make_hypertable(timescale, "reading", "at", CHUNKS)
+    timescale.execute(
+        f"""INSERT INTO {CHUNK} SELECT n, '2024-03-01 00:00Z'::timestamptz + n * interval '1 hour', 'x'
+        FROM generate_series(1, 3) AS n;
+        INSERT INTO _timescaledb_internal.reading_2024_02_23 VALUES (4, '2024-02-29 23:00Z', 'y');
+        INSERT INTO _timescaledb_internal.reading_2024_03_08 VALUES (5, '2024-03-08 00:00Z', 'z')"""
+    )
+    return pipeline.of(table=TableName("public", "reading"), time_column="at")
+
+
+def shape(pipeline: Pipeline) -> Table:
+    return current_shape(pipeline.dataset, pipeline.postgres)
+
+
+def test_a_hypertable_is_archived_verified_purged_and_restored_in_place(reading: Pipeline):
+    assert days_to_do(reading.dataset, datetime.now(UTC), reading.postgres).days == [
+        date(2024, 2, 29),
+        DAY,
+        date(2024, 3, 8),
+    ]
+    reading.archive()
+    assert reading.archive().rows_appended == 0
+    assert not verify_day(reading.dataset, DAY, table=shape(reading), lake=reading.lake).problems
+    assert reading.purge(dry_run=True).proven == 3
+    assert (reading.purge().deleted, reading.count()) == (3, 2)
+    reading.database.execute(INTO_CHUNK)
+    assert restore_day(reading.site, DAY, reading.dataset.table).restored == 3
+    assert restore_day(reading.site, DAY, reading.dataset.table).skipped == 3
+    assert reading.count() == 5
+
+
+def test_a_hypertable_without_chunks_yet_is_no_table_in_one_piece(reading: Pipeline):
+    reading.run()
+    reading.database.execute(f"DROP TABLE {CHUNK}, _timescaledb_internal.reading_2024_02_23 CASCADE")
+    reading.database.execute("DROP TABLE _timescaledb_internal.reading_2024_03_08")
+    assert shape(reading).is_partitioned
+    add_chunk(reading.database, "reading", "at", "2024-03-01", "2024-03-08")
+    reading.database.execute(INTO_CHUNK)
+    assert restore_day(reading.site, DAY, reading.dataset.table).restored == 3
+
+
+def test_a_purge_and_a_restore_decompress_without_limit(reading: Pipeline):
+    reading.database.execute(TELLS_LIMIT)
+    reading.run()
+    reading.database.execute(INTO_CHUNK)
+    restore_day(reading.site, DAY, reading.dataset.table)
+    assert reading.database.execute("SELECT DISTINCT command, decompressed FROM seen ORDER BY 1") == [
+        ("DELETE", "0"),
+        ("INSERT", "0"),
+    ]
+
+
+def test_decompression_is_without_limit_for_one_transaction_alone(database: Database):
+    with psycopg.connect(database.dsn) as connection:
+        decompress_without_limit(connection)
+        assert connection.execute(f"SHOW {LIMIT}").fetchone() == ("0",)
+        connection.commit()
+        assert connection.execute(f"SHOW {LIMIT}").fetchone() == ("",)
+
+
+def test_a_table_beside_hypertables_sets_nothing_of_theirs(pipeline: Pipeline, timescale: Database):
+    pipeline.add(1)
+    timescale.execute(TELLS_LIMIT.replace(CHUNK, '"Event"'))
+    pipeline.run()
+    assert timescale.execute("SELECT DISTINCT decompressed FROM seen") == [(None,)]
+
+
+def test_inheritance_without_timescaledb_is_refused(reading: Pipeline):
+    reading.database.execute("DELETE FROM timescaledb_information.hypertables")
+    with pytest.raises(RefusedError, match="reading has inheritance children"):
+        shape(reading)
+
+
+def test_schemas_of_timescaledbs_names_without_the_extension_make_no_hypertable(reading: Pipeline):
+    reading.database.execute(
+        """ALTER EXTENSION timescaledb DROP SCHEMA timescaledb_information;
+        ALTER EXTENSION timescaledb DROP SCHEMA _timescaledb_internal;
+        DO $$ DECLARE name text; BEGIN
+          FOREACH name IN ARRAY ARRAY['hypertables', 'chunks', 'jobs', 'continuous_aggregates'] LOOP
+            EXECUTE 'ALTER EXTENSION timescaledb DROP TABLE timescaledb_information.' || name; END LOOP; END $$;
+        DROP EXTENSION timescaledb"""
+    )
+    with pytest.raises(RefusedError, match="reading has inheritance children"):
+        shape(reading)
+
+
+def test_a_chunk_by_itself_is_a_table(reading: Pipeline):
+    chunk = reading.of(table=TableName("_timescaledb_internal", "reading_2024_03_01"))
+    assert not shape(chunk).is_hypertable
+
+
+def test_a_hypertable_of_another_name_is_missed_as_any_table(reading: Pipeline):
+    with pytest.raises(NoSuchTableError, match="Did you mean public.reading"):
+        shape(reading.of(table=TableName("public", "Reading")))
+
+
+def test_days_of_many_chunks_are_searched_stretch_by_stretch(reading: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(windows, "MOST_PARTITIONS", 1)
+    dataset, now = reading.dataset, datetime.now(UTC)
+    with reading.postgres.transaction("test") as connection:
+        assert windows.windows(connection, shape(reading), date(2024, 2, 28), date(2024, 3, 10)) == [
+            (date(2024, 2, 28), date(2024, 2, 29)),
+            (DAY, date(2024, 3, 7)),
+            (date(2024, 3, 8), date(2024, 3, 10)),
+        ]
+    found = rows_of_aged_days(dataset, now, reading.postgres)
+    assert found.rows == {date(2024, 2, 29): 1, DAY: 3, date(2024, 3, 8): 1}
+    assert not found.orphans
+    assert days_to_do(dataset, now, reading.postgres).days == list(found.rows)
+    late = reading.of(start=date(2024, 3, 8))
+    assert orphans(late.dataset, late.postgres).before_start == 4
+
+
+@pytest.mark.parametrize("start", ["-infinity", "4713-01-01 BC", "20000-01-01"])
+def test_a_chunk_from_beyond_the_calendar_ends_no_stretch(
+    reading: Pipeline, monkeypatch: pytest.MonkeyPatch, start: str
+):
+    monkeypatch.setattr(windows, "MOST_PARTITIONS", 1)
+    reading.database.execute("UPDATE timescaledb_information.chunks SET range_start = %s::timestamptz", start)
+    with reading.postgres.transaction("test") as connection:
+        days = (date.min, date.max)
+        assert windows.windows(connection, shape(reading), *days) == [days]
+
+
+def test_a_role_of_least_privilege_sees_hypertables(reading: Pipeline):
+    role = f"least_{reading.database.name}"
+    reading.database.execute(
+        f"""CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON reading TO {role};
+        GRANT ALL ON ALL TABLES IN SCHEMA _timescaledb_internal TO {role}"""
+    )
+    reading.role = role
+    assert reading.run().deleted == 3
+
+
+# The doctor
+
+
+POLICY = """INSERT INTO timescaledb_information.jobs VALUES (1001, 'policy_retention', {scheduled}, %s::jsonb,
+'public', 'reading')"""
+
+
+def job(after: str, *, key: str = "drop_after", scheduled: bool = True) -> tuple[str, str]:
+    return POLICY.format(scheduled=scheduled), json.dumps({key: after, "hypertable_id": 1})
+
+
+def refresh(start_offset: str | None, *, name: str = "hourly") -> tuple[str, str]:
+    """A continuous aggregate's policy; which name the job has for it depends on the version of TimescaleDB."""
+    return (
+        f"""INSERT INTO timescaledb_information.continuous_aggregates
+        VALUES ('public', 'reading', 'public', 'hourly', '_timescaledb_internal', '_materialized_hypertable_2');
+        INSERT INTO timescaledb_information.jobs SELECT 1002, 'policy_refresh_continuous_aggregate', true,
+        config, schema_, '{name}' FROM (VALUES ($1::jsonb)) AS v (config),
+        LATERAL (SELECT CASE '{name}' WHEN 'hourly' THEN 'public' ELSE '_timescaledb_internal' END) AS s (schema_)"""
+    ).replace("$1", "%s"), json.dumps({"start_offset": start_offset, "end_offset": "01:00:00"})
+
+
+@pytest.mark.parametrize(
+    ("rows", "status", "message"),
+    [
+        (None, "good", "no job drops its chunks"),
+        (job("90 days"), "bad", "job 1001 drops chunks older than 90 days, before their rows can be archived"),
+        (job("1 year"), "bad", "before their rows can be archived"),
+        (job("2 years"), "warning", "drops chunks older than 2 years, whether or not their rows are archived"),
+        (job("2 years", key="drop_created_before"), "bad", "drops chunks older than 2 years, before"),
+        (job("90 days", scheduled=False), "good", "no job drops its chunks"),
+        (refresh("1 mon"), "good", "no continuous aggregate loses"),
+        (refresh("2 years"), "warning", "public.hourly is computed again from rows of the last 2 years: it loses"),
+        (refresh("2 years", name="_materialized_hypertable_2"), "warning", "public.hourly is computed again"),
+        (refresh(None), "warning", "public.hourly is computed again from rows of all times"),
+    ],
+)
+def test_the_doctor_sees_what_timescaledb_does_by_itself(
+    healthy_locally: Installation,
+    command: Commands,
+    timescale: Database,
+    rows: tuple[str, str] | None,
+    status: str,
+    message: str,
+):
+    timescale.execute(READING)
+    make_hypertable(timescale, "reading", "at", CHUNKS)
+    timescale.execute(POLICY.format(scheduled=True).replace("'reading'", "'another'"), '{"drop_after": "1 day"}')
+    if rows:
+        statements, config = rows
+        for statement in statements.split(";"):
+            timescale.execute(statement, *([config] if "%s" in statement else []))
+    variables = {"EVENT_TABLE": "public.reading", "EVENT_TIME_COLUMN": "at"}
+    found = findings(command("doctor", "--json", **variables), 1 if status == "bad" else 0)
+    assert message in found["hypertable"].message
+    assert wrong(found) == ({} if status == "good" else {"hypertable": status})
+
+
+def test_the_doctor_says_that_a_table_is_no_hypertable(healthy_locally: Installation, command: Commands):
+    assert findings(command("doctor", "--json"), 0)["hypertable"].message == "the table is none"
+
+
+def test_the_age_of_a_policy_is_compared_with_the_retention_by_the_calendar(reading: Pipeline):
+    reading.database.execute(*job("1 year"))
+    retention = Retention(months=0, days=363)
+    with reading.postgres.transaction("test") as connection:
+        (policy,) = retention_policies(connection, "public", "reading", retention.before(datetime.now(UTC)))
+    assert not policy.too_early
