@@ -3,8 +3,10 @@
 Here: the schedule of the archive job. Not here: the order of days (``nightly.plan``), the schedules of upkeep.
 """
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
 
 import dagster as dg
 
@@ -16,13 +18,14 @@ from event_archive.defs.last_runs import TICK_TAG, last_attempts
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import ConfigurationError, EventArchiveError
-from event_archive.nightly.backlog import DaysToDo, days_to_do, first_day_left
+from event_archive.nightly.backlog import days_to_do, first_day_left
 from event_archive.nightly.plan import plan
 from event_archive.observability.alerts import FailedDay, failure_message, post_or_warn
-from event_archive.postgres.session import Postgres
 
 QUERY_TIMEOUT_SECONDS = 45
 """Of the 60 that Dagster gives a tick."""
+_LAST_SECONDS = 10
+"""Of those 60, for looking at other datasets where the own table took its whole time."""
 
 
 def build_schedule(
@@ -55,12 +58,15 @@ def build_schedule(
         context: dg.ScheduleEvaluationContext, postgres: PostgresResource
     ) -> Sequence[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
-        found = _to_do(dataset, now, postgres.primary(settings))
+        until = time.monotonic() + QUERY_TIMEOUT_SECONDS
+        with _announced(dataset):
+            found = days_to_do(dataset, now, postgres.primary(settings), timeout_seconds=QUERY_TIMEOUT_SECONDS)
         busy = days_in_flight(context.instance, dataset, datetime.now(UTC))
         idle = [day for day in found.days if day.isoformat() not in busy]
         in_flight = len(found.days) - len(idle)
         if idle and after:
-            first = min(first_day_left(other.dataset, idle[-1], postgres.primary(other)) for other in after)
+            with _announced(dataset):
+                first = _first_day_left(after, idle[-1], postgres, until - time.monotonic())
             idle = [day for day in idle if day < first]
         attempts = last_attempts(context.instance, dataset, idle)
         chosen = plan(idle, attempts, found.held, now=now, most=settings.max_days_per_run)
@@ -87,11 +93,22 @@ def build_schedule(
     return archive_daily
 
 
-def _to_do(dataset: Dataset, now: datetime, postgres: Postgres) -> DaysToDo:
+def _first_day_left(
+    datasets: Sequence[PipelineSettings], last: date, postgres: PostgresResource, left_seconds: float
+) -> date:
+    """The first day up to ``last`` of which any of some datasets has rows; a later day where none has."""
+    seconds = max(_LAST_SECONDS, left_seconds) / len(datasets)
+    return min(
+        first_day_left(other.dataset, last, postgres.primary(other), timeout_seconds=seconds) for other in datasets
+    )
+
+
+@contextmanager
+def _announced(dataset: Dataset) -> Iterator[None]:
+    """Alerts of an error. No run fails where none is launched, so no sensor would alert anybody."""
     try:
-        return days_to_do(dataset, now, postgres, timeout_seconds=QUERY_TIMEOUT_SECONDS)
+        yield
     except EventArchiveError as error:
-        # No run fails where none is launched, so no sensor would alert anybody.
         if url := ListenerSettings.load().alert_webhook_url:
             failed = [FailedDay("", str(error))]
             message = failure_message(dataset.label, failed, "The night launched no day.")

@@ -97,14 +97,18 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
     return DaysToDo(days, held)
 
 
-def first_day_left(dataset: Dataset, last: date, postgres: Postgres) -> date:
+def first_day_left(dataset: Dataset, last: date, postgres: Postgres, *, timeout_seconds: float = 0) -> date:
     """The first day that has rows, of those up to ``last``; the day after ``last`` where none has.
 
     Raises:
-        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+        BusyError: it took longer than ``timeout_seconds``, where that is not 0.
+        RefusedError, UnreachableError: as PostgreSQL says.
     """
-    with postgres.transaction(dataset.label, advice=ARCHIVE_ADVICE) as connection:
-        found = days_with_rows(connection, reflect(connection, dataset), dataset.start, last)
+    until = time.monotonic() + timeout_seconds if timeout_seconds else None
+    with postgres.transaction(
+        dataset.label, statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
+    ) as connection:
+        found = days_with_rows(connection, reflect(connection, dataset), dataset.start, last, until=until)
     return min(found, default=last + ONE_DAY)
 
 

@@ -42,6 +42,8 @@ class Scheduler:
 
     instance: dg.DagsterInstance
     definitions: dg.Definitions
+    ending: str = ""
+    """Of the names of the schedule and the job, among several datasets."""
 
     def evaluate(self, at: datetime) -> list[dg.RunRequest] | str:
         context = dg.build_schedule_context(
@@ -50,7 +52,7 @@ class Scheduler:
             resources={"postgres": PostgresResource()},
             repository_def=self.definitions.get_repository_def(),
         )
-        schedule = self.definitions.resolve_schedule_def("archive_daily")
+        schedule = self.definitions.resolve_schedule_def(f"archive_daily{self.ending}")
         assert isinstance(schedule, dg.ScheduleDefinition)
         with context:
             data = schedule.evaluate_tick(context)
@@ -67,7 +69,7 @@ class Scheduler:
         return [] if isinstance(requests, str) else [str(request.partition_key) for request in requests]
 
     def launch(self, request: dg.RunRequest, *, dry_run: bool = False) -> dg.ExecuteInProcessResult:
-        return self.definitions.resolve_job_def("archive_job").execute_in_process(
+        return self.definitions.resolve_job_def(f"archive_job{self.ending}").execute_in_process(
             partition_key=request.partition_key,
             tags=dict(request.tags),
             run_config={"ops": {"purged_events": {"config": {"dry_run": True}}}} if dry_run else None,
@@ -91,7 +93,7 @@ class Scheduler:
             found,
             status=status,
             tags={**found.tags, **{f"dagster/{name}": value for name, value in tags.items()}},
-            asset_selection={dg.AssetKey(asset) for asset in assets} or None,
+            asset_selection={dg.AssetKey.from_user_string(asset) for asset in assets} or None,
             remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), found.name),
         )
         if started_ago is not None:
