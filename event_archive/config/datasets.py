@@ -99,8 +99,13 @@ def entry_of(name: str, keys: Mapping[str, str]) -> Entry:
     problems: list[str] = []
     found = _entry(name, dict(keys), {}, problems.append)
     if problems:
-        raise ConfigurationError("\n".join(problems))
+        raise ConfigurationError(f"The dataset {name} is not right:\n" + "\n".join(f"  {line}" for line in problems))
     return found
+
+
+def unknown_key(name: str, key: str, known: Iterable[str]) -> str:
+    """What is wrong with a key that does not exist: not its value, which may be a secret."""
+    return f"{name}.{key} is no key of a dataset{_meant(key, known)}"
 
 
 class _Loader(yaml.BaseLoader):
@@ -191,7 +196,7 @@ def _texts(name: str, keys: dict[str, Any], problem: Callable[[str], None]) -> I
     """The keys that hold text, which is all but ``after``."""
     for key, value in keys.items():
         if key not in KEYS:
-            problem(f"{name}.{key} is no key of a dataset{_meant(key, KEYS)}")
+            problem(unknown_key(name, key, KEYS))
         elif key == "after":
             continue
         elif not isinstance(value, str) or not value.strip():

@@ -113,12 +113,12 @@ class PipelineSettings(EnvironmentSettings):
         return super().attempt(entry)
 
     @classmethod
-    def _misspelt(cls, _entry: Entry) -> list[str]:
+    def _misspelt(cls, entry: Entry) -> list[str]:
         return [
             f"{name} is no variable of event_archive, and {meant} decides what is deleted. Rename it to {meant}, in "
             "capitals, or unset it."
             for name, meant in _near()
-            if meant in _DECIDING
+            if meant in _DECIDING and not (_is_embedded(entry) and _may_be_theirs(name, meant, entry))
         ]
 
     @property
@@ -246,6 +246,18 @@ def _near() -> list[tuple[str, str]]:
         # The file names variables of its own for the connections of its datasets.
         return [(name, meant) for name, meant in found if not meant.endswith("PG_CONNECTION_STRING")]
     return found
+
+
+def _is_embedded(entry: Entry) -> bool:
+    """Whether a dataset is described in somebody else's project, whose environment has variables of its own."""
+    return bool(entry.name) and not value_of("DATASETS_FILE")
+
+
+def _may_be_theirs(name: str, meant: str, entry: Entry) -> bool:
+    """Whether a variable of such a project may well mean something else: by its spelling, or since ours is not read."""
+    told = entry.unread | {field for field, _, _ in entry.values if field != "dry_run"}
+    is_connection = meant == "PG_CONNECTION_STRING"
+    return is_connection or meant.lower() in told or not get_close_matches(name.upper(), [meant], 1, _SIMILARITY)
 
 
 @cache

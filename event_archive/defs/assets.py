@@ -91,9 +91,9 @@ def _aged_events(settings: PipelineSettings, partitions: dg.PartitionsDefinition
     dataset = settings.dataset
 
     @_daily(dataset, partitions, {"postgres"}, f"Rows of {dataset.table} that are of this day, which is aged.")
-    def aged_events(context: dg.AssetExecutionContext, postgres: PostgresResource) -> Result:
+    def aged_events(context: dg.AssetExecutionContext, event_archive_postgres: PostgresResource) -> Result:
         with dagster_failures(context.retry_number):
-            rows = aged_rows(dataset, parse_day(context.partition_key), postgres.primary(settings))
+            rows = aged_rows(dataset, parse_day(context.partition_key), event_archive_postgres.primary(settings))
         return dg.MaterializeResult(metadata=aged_metadata(rows))
 
     return aged_events
@@ -110,10 +110,14 @@ def _archive_csv(settings: PipelineSettings, partitions: dg.PartitionsDefinition
         [asset_keys(dataset).aged_events],
         _EVERY_NIGHT,
     )
-    def archive_csv(context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource) -> Result:
-        with dagster_failures(context.retry_number), lake.open(settings) as opened:
+    def archive_csv(
+        context: dg.AssetExecutionContext, event_archive_postgres: PostgresResource, event_archive_lake: LakeResource
+    ) -> Result:
+        with dagster_failures(context.retry_number), event_archive_lake.open(settings) as opened:
             archived = archive_day(
-                Site(dataset, postgres.primary(settings), opened, postgres.replica(settings)),
+                Site(
+                    dataset, event_archive_postgres.primary(settings), opened, event_archive_postgres.replica(settings)
+                ),
                 parse_day(context.partition_key),
                 max_bytes_per_second=settings.with_secrets().export_rate_limit,
             )
@@ -137,17 +141,20 @@ def _purged_events(
         [asset_keys(dataset).archive_csv, *earlier],
     )
     def purged_events(
-        context: dg.AssetExecutionContext, config: PurgeConfig, postgres: PostgresResource, lake: LakeResource
+        context: dg.AssetExecutionContext,
+        config: PurgeConfig,
+        event_archive_postgres: PostgresResource,
+        event_archive_lake: LakeResource,
     ) -> Result:
-        with dagster_failures(context.retry_number), lake.open(settings) as opened:
+        with dagster_failures(context.retry_number), event_archive_lake.open(settings) as opened:
             day, current = parse_day(context.partition_key), settings.with_secrets()
             record = latest_record(context.instance, dataset, day)
             for other in after:
-                require_purged(other.dataset, day, postgres.primary(other), before=dataset)
+                require_purged(other.dataset, day, event_archive_postgres.primary(other), before=dataset)
             if current.max_replica_lag:
-                await_replicas(postgres.primary(settings), current.max_replica_lag)
+                await_replicas(event_archive_postgres.primary(settings), current.max_replica_lag)
             purged = purge_day(
-                Site(dataset, postgres.primary(settings), opened),
+                Site(dataset, event_archive_postgres.primary(settings), opened),
                 day,
                 record,
                 dry_run=config.dry_run or current.dry_run,

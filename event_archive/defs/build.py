@@ -10,7 +10,7 @@ import dagster as dg
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.executor import one_process
 from event_archive.defs.pipeline import build_pipeline
-from event_archive.defs.resources import LAKE, POSTGRES
+from event_archive.defs.resources import RESOURCES
 from event_archive.defs.sensors import build_sensors
 from event_archive.defs.upkeep import build_upkeep
 
@@ -32,7 +32,7 @@ def build_definitions(*datasets: PipelineSettings) -> dg.Definitions:
         jobs=[job for pipeline in pipelines for job in (pipeline.job, pipeline.restore_job)],
         schedules=[*(pipeline.schedule for pipeline in pipelines), *build_upkeep(pipelines)],
         sensors=build_sensors(pipelines),
-        resources={"postgres": POSTGRES, "lake": LAKE},
+        resources=RESOURCES,
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,
     )

@@ -49,13 +49,15 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
             description="The day's file reads back as its manifest says: bytes, SHA-256, rows, header, days, JSON.",
         )
         def archive_is_whole(
-            context: dg.AssetCheckExecutionContext, postgres: PostgresResource, lake: LakeResource
+            context: dg.AssetCheckExecutionContext,
+            event_archive_postgres: PostgresResource,
+            event_archive_lake: LakeResource,
         ) -> dg.AssetCheckResult:
             # Late: pyarrow is a fifth of the memory that a run needs, and no run of the job does.
             from event_archive.operations.verify import verify_day
 
             day = parse_day(context.partition_key)
-            with dagster_failures(), lake.open(settings) as opened:
+            with dagster_failures(), event_archive_lake.open(settings) as opened:
                 if opened.stat(dataset.path(day)) is None:
                     record = record_if_any(context.instance, dataset, day)
                     if record is None or record.etag is None:
@@ -65,7 +67,7 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
                     return dg.AssetCheckResult(passed=False, description=gone)
                 table = None
                 try:
-                    table = current_shape(dataset, postgres.primary(settings), "look")
+                    table = current_shape(dataset, event_archive_postgres.primary(settings), "look")
                 except (BusyError, RefusedError, UnreachableError) as error:
                     context.log.warning("values are not looked at, only the file as a whole: %s", error)
                 found = verify_day(dataset, day, table=table, lake=opened)
@@ -94,9 +96,9 @@ def _backlog_is_small(settings: PipelineSettings) -> dg.AssetChecksDefinition:
         pool=POOL,
         description=f"No day that came of age more than {alert_days} days ago still has rows, unless it is held.",
     )
-    def backlog_is_small(postgres: PostgresResource) -> dg.AssetCheckResult:
+    def backlog_is_small(event_archive_postgres: PostgresResource) -> dg.AssetCheckResult:
         with dagster_failures():
-            found = backlog(dataset, now_utc(), postgres.primary(settings), grace_days=alert_days)
+            found = backlog(dataset, now_utc(), event_archive_postgres.primary(settings), grace_days=alert_days)
             if found.days:
                 _alert("backlog_is_small", found.message(dataset))
         return dg.AssetCheckResult(
@@ -117,9 +119,9 @@ def _no_orphans(settings: PipelineSettings) -> dg.AssetChecksDefinition:
         pool=POOL,
         description="No row lies before the first day that is archived, or has no finite time: none would ever go.",
     )
-    def no_orphans(postgres: PostgresResource) -> dg.AssetCheckResult:
+    def no_orphans(event_archive_postgres: PostgresResource) -> dg.AssetCheckResult:
         with dagster_failures():
-            found = orphans(dataset, postgres.primary(settings))
+            found = orphans(dataset, event_archive_postgres.primary(settings))
         return dg.AssetCheckResult(
             passed=not found,
             severity=dg.AssetCheckSeverity.WARN,

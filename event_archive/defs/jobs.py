@@ -71,14 +71,17 @@ def build_restore_job(settings: PipelineSettings) -> dg.JobDefinition:
         description="Restores each day of a range that has a file, one transaction a day.",
     )
     def restore_days(
-        context: dg.OpExecutionContext, config: RestoreConfig, postgres: PostgresResource, lake: LakeResource
+        context: dg.OpExecutionContext,
+        config: RestoreConfig,
+        event_archive_postgres: PostgresResource,
+        event_archive_lake: LakeResource,
     ) -> None:
-        with dagster_failures(), lake.open(settings) as opened:
+        with dagster_failures(), event_archive_lake.open(settings) as opened:
             first = parse_day(config.first_day)
             last = parse_day(config.last_day) if config.last_day else first
             target = target_named(dataset, config.table or None, in_place=config.in_place)
             for day in days_with_file(dataset, opened, first, last):
-                done = restore_day(Site(dataset, postgres.primary(settings), opened), day, target)
+                done = restore_day(Site(dataset, event_archive_postgres.primary(settings), opened), day, target)
                 context.log.info(
                     "%s: %d rows restored into %s, %d stood there already, %d superseded",
                     day,

@@ -35,5 +35,5 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return services.lake(settings.with_secrets())
 
 
-POSTGRES, LAKE = PostgresResource(), LakeResource()
-"""The same objects for every dataset: Dagster merges definitions whose resources are the same."""
+RESOURCES = {"event_archive_postgres": PostgresResource(), "event_archive_lake": LakeResource()}
+"""By keys that nobody else has. Dagster merges definitions whose resources are the very same objects."""

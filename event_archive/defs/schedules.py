@@ -55,18 +55,20 @@ def build_schedule(
         description="Archives and purges every aged day that still has rows.",
     )
     def archive_daily(
-        context: dg.ScheduleEvaluationContext, postgres: PostgresResource
+        context: dg.ScheduleEvaluationContext, event_archive_postgres: PostgresResource
     ) -> Sequence[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
         until = time.monotonic() + QUERY_TIMEOUT_SECONDS
         with _announced(dataset):
-            found = days_to_do(dataset, now, postgres.primary(settings), timeout_seconds=QUERY_TIMEOUT_SECONDS)
+            found = days_to_do(
+                dataset, now, event_archive_postgres.primary(settings), timeout_seconds=QUERY_TIMEOUT_SECONDS
+            )
         busy = days_in_flight(context.instance, dataset, datetime.now(UTC))
         idle = [day for day in found.days if day.isoformat() not in busy]
         in_flight = len(found.days) - len(idle)
         if idle and after:
             with _announced(dataset):
-                first = _first_day_left(after, idle[-1], postgres, until - time.monotonic())
+                first = _first_day_left(after, idle[-1], event_archive_postgres, until - time.monotonic())
             idle = [day for day in idle if day < first]
         attempts = last_attempts(context.instance, dataset, idle)
         chosen = plan(idle, attempts, found.held, now=now, most=settings.max_days_per_run)

@@ -91,7 +91,9 @@ def _failed_days(pipelines: Sequence[DatasetPipeline]) -> dg.SensorDefinition:
             "the schedule never would."
         ),
     )
-    def failed_days(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult | dg.SkipReason:
+    def failed_days(
+        context: dg.SensorEvaluationContext, event_archive_postgres: PostgresResource
+    ) -> dg.SensorResult | dg.SkipReason:
         now, instance = datetime.now(UTC), context.instance
         if context.cursor and now - datetime.fromisoformat(context.cursor) < _LEFT_FAILED_EVERY:
             return dg.SkipReason("looked within a day")
@@ -106,7 +108,7 @@ def _failed_days(pipelines: Sequence[DatasetPipeline]) -> dg.SensorDefinition:
         again: list[dg.RunRequest] = []
         for pipeline in pipelines:
             if failed := left.get(pipeline.dataset.name, []):
-                empty = _empty_days(pipeline, failed, postgres, len(left))
+                empty = _empty_days(pipeline, failed, event_archive_postgres, len(left))
                 stopped = _stopped_days(instance, pipeline.dataset, failed)
                 _alert(pipeline.dataset, [day for day in failed if day not in stopped])
                 again += [

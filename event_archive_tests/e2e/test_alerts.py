@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.defs.build import build_definitions
 from event_archive.defs.jobs import TABLE_TAG
-from event_archive.defs.resources import PostgresResource
+from event_archive.defs.resources import RESOURCES
 from event_archive.defs.upkeep import superseded_runs
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import RefusedError
@@ -33,9 +33,7 @@ def definitions(local_installation: Installation) -> dg.Definitions:
 
 def evaluate(definitions: dg.Definitions, instance: dg.DagsterInstance, name: str, cursor: str | None) -> object:
     """One tick of a sensor: what it asks for, with the cursor that it leaves."""
-    context = dg.build_sensor_context(
-        instance=instance, cursor=cursor, definitions=definitions, resources={"postgres": PostgresResource()}
-    )
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, definitions=definitions, resources=RESOURCES)
     with context:
         return definitions.resolve_sensor_def(name).evaluate_tick(context)
 

@@ -20,7 +20,7 @@ from event_archive.defs import schedules
 from event_archive.defs.build import build_definitions
 from event_archive.defs.in_flight import DaysInFlight, days_in_flight
 from event_archive.defs.last_runs import TICK_TAG, last_attempts
-from event_archive.defs.resources import PostgresResource
+from event_archive.defs.resources import RESOURCES
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError
 from event_archive.nightly.backlog import days_to_do, rows_of_aged_days
@@ -49,7 +49,7 @@ class Scheduler:
         context = dg.build_schedule_context(
             instance=self.instance,
             scheduled_execution_time=at,
-            resources={"postgres": PostgresResource()},
+            resources=RESOURCES,
             repository_def=self.definitions.get_repository_def(),
         )
         schedule = self.definitions.resolve_schedule_def(f"archive_daily{self.ending}")

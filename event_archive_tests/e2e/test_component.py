@@ -1,0 +1,206 @@
+"""``event_archive.ArchivedTable`` in somebody else's project: a folder with components and assets of their own."""
+
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster.components.core.package_entry import get_package_objects_in_module
+from dagster.components.core.snapshot import get_package_entry_snap
+from dagster_shared.serdes.objects import EnvRegistryKey
+
+import event_archive
+from event_archive.config.datasets import KEYS
+from event_archive.errors import ConfigurationError
+from event_archive_tests.fixtures.installation import REPOSITORY, Installation, clean_environment, metadata
+from event_archive_tests.fixtures.pipeline import DAY
+
+KEY = DAY.isoformat()
+SECRET = "s3cr3t"
+PAGE = (REPOSITORY / "docs" / "howto" / "embed.md").read_text()
+
+THEIR_OWN = '''
+import dagster as dg
+
+
+class TheirPostgres(dg.ConfigurableResource):
+    """Not ours, by the name that everybody chooses."""
+
+
+@dg.asset(deps=[["logs", "purged_events"]])
+def report(postgres: TheirPostgres) -> None:
+    """Downstream of a purge."""
+
+
+defs = dg.Definitions(assets=[report], resources={"postgres": TheirPostgres(), "lake": "theirs"})
+'''
+
+Project = Callable[..., dg.Definitions]
+
+
+@pytest.fixture
+def project(tmp_path: Path, clean: pytest.MonkeyPatch) -> Project:
+    """Loads a project with components of these attributes, as their ``definitions.py`` does."""
+    module = f"theirs_{tmp_path.name.replace('-', '_')}"
+    root = tmp_path / "project"
+    defs = root / "src" / module / "defs"
+    defs.mkdir(parents=True)
+    (root / "pyproject.toml").write_text(
+        f'[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "{module}"\n'
+    )
+    for folder in (defs.parent, defs):
+        (folder / "__init__.py").touch()
+    (defs / "report.py").write_text(THEIR_OWN)
+    clean.syspath_prepend(root / "src")
+
+    def load(*components: str) -> dg.Definitions:
+        for number, text in enumerate(components):
+            (defs / f"table_{number}").mkdir()
+            (defs / f"table_{number}" / "defs.yaml").write_text(text)
+        importlib.invalidate_caches()
+        return dg.load_from_defs_folder(path_within_project=root)
+
+    return load
+
+
+def component(**attributes: object) -> str:
+    return yaml.safe_dump({"type": "event_archive.ArchivedTable", "attributes": attributes})
+
+
+def refusal(load: Callable[[], object]) -> str:
+    """What is said of a mistake; no secret is in it, nor in anything that is shown with it."""
+    with pytest.raises(Exception) as raised:  # noqa: PT011 (Dagster's own wraps ours)
+        load()
+    errors, error = [], raised.value
+    while error:
+        errors.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)  # type: ignore[assignment]
+    assert not [each for each in errors if SECRET in str(each)]
+    (ours,) = {str(each) for each in errors if isinstance(each, ConfigurationError)}
+    return ours
+
+
+def run(definitions: dg.Definitions, instance: dg.DagsterInstance, job: str) -> dg.ExecuteInProcessResult:
+    return definitions.resolve_job_def(job).execute_in_process(partition_key=KEY, instance=instance)
+
+
+LOGS = """
+CREATE TABLE logs (id bigint PRIMARY KEY, "timestamp" timestamptz NOT NULL);
+INSERT INTO logs SELECT n, '2024-03-01 12:00Z' FROM generate_series(1, 4) AS n
+"""
+
+
+def example() -> list[str]:
+    """The components of the page."""
+    return re.findall(r"```yaml\n(type: event_archive\.ArchivedTable\n.*?)```", PAGE, re.DOTALL)
+
+
+# Dagster's own, wherever a component brings checks.
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type` of function `AssetsDefinition.__init__`")
+def test_the_pages_two_components_work_in_a_project_with_a_postgres_and_a_lake_of_its_own(
+    project: Project, local_installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
+):
+    definitions = project(*example())
+    keys = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
+    assets = ("aged_events", "archive_csv", "purged_events")
+    assert keys == {"report", *(f"{name}/{asset}" for name in ("orders", "logs") for asset in assets)}
+    dg.Definitions.validate_loadable(definitions)
+
+    # A database of its own, by a variable whose name is close to ours.
+    database = local_installation.variables["PG_CONNECTION_STRING"]
+    clean.delenv("PG_CONNECTION_STRING")
+    clean.setenv("ORDERS_PG_CONNECTION_STRING", database)
+    clean.setenv("LOGS_PG_CONNECTION_STRING", database)
+    local_installation.add(3)
+    local_installation.database.execute(LOGS)
+    for name, rows in (("orders", 3), ("logs", 4)):
+        done = run(definitions, instance, f"archive_job_{name}")
+        assert metadata(done, f"{name}__purged_events")["deleted"] == rows
+    assert local_installation.count() == 0
+    pages = definitions.resolve_implicit_global_asset_job_def()
+    downstream = [dg.AssetKey("report"), dg.AssetKey(["logs", "aged_events"])]
+    assert pages.execute_in_process(partition_key=KEY, instance=instance, asset_selection=downstream).success
+    with pytest.raises(dg.DagsterInvariantViolationError):
+        definitions.resolve_sensor_def("failed_runs")
+
+
+def test_a_value_may_be_text_or_what_yaml_makes_of_it(clean: pytest.MonkeyPatch):
+    from event_archive import ArchivedTable
+
+    plain = ArchivedTable(name="a", table="b", start="2020-01-01", max_days_per_run="5", dry_run="true")
+    attributes = yaml.safe_load("{name: a, table: b, start: 2020-01-01, max_days_per_run: 5, dry_run: true}")
+    made = ArchivedTable.from_attributes_dict(attributes=attributes)
+    assert made.settings() == plain.settings()
+    assert (made.settings().max_days_per_run, made.settings().dry_run) == (5, True)
+    assert f"{made.settings().archive_start_date}" == "2020-01-01"
+
+
+def test_the_attributes_are_the_keys_of_the_datasets_file_but_for_after():
+    from event_archive import ArchivedTable
+
+    assert {*ArchivedTable.model_fields, "after"} == {"name", *KEYS}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"name": "a", "table": "b", "retention": "x", "start": 0}, ["a.retention holds 'x'", "a.start holds '0'"]),
+        ({"name": "a", "table": "b", "retension": SECRET}, ["retension is no key", "did you mean retention?"]),
+        ({"table": [SECRET]}, ["ArchivedTable.name is missing.", "ArchivedTable.table must hold a value."]),
+        ({"name": "A b", "table": "b"}, ["'A b' is no name of a dataset"]),
+        ({"name": "a", "table": "b", "cron": "61 2 * * *"}, ["a.cron holds '61 2 * * *'"]),
+    ],
+)
+def test_mistakes_in_defs_yaml_are_told_in_one_message(
+    project: Project, attributes: dict[str, object], said: list[str]
+):
+    found = refusal(lambda: project(component(**attributes)))
+    assert [words for words in said if words not in found] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pg_connection_string", f"postgresql://archiver:{SECRET}@db/events"),
+        ("pg_connection_string_env", f"postgresql://archiver:{SECRET}@db/events"),
+        ("pg_connection_string_env", "{{ env.DATABASE_URL }}"),
+        ("folder", f"host=db password={SECRET}"),
+    ],
+)
+def test_a_secret_in_defs_yaml_is_refused_and_not_repeated(
+    project: Project, clean: pytest.MonkeyPatch, key: str, value: str
+):
+    clean.setenv("DATABASE_URL", f"postgresql://archiver:{SECRET}@db/events")
+    found = refusal(lambda: project(component(name="a", table="b", **{key: value})))
+    assert "pg_connection_string_env" in found
+
+
+def test_the_variables_of_the_project_around_it_are_none_of_its_business(clean: pytest.MonkeyPatch):
+    from event_archive import ArchivedTable
+
+    for theirs in ("LOG_RETENTION", "DBT_DRY_RUN", "EVENT_TABEL", "SHOP_PG_CONNECTION_STRING"):
+        clean.setenv(theirs, "1")
+    assert not ArchivedTable(name="a", table="b").settings().dry_run
+    # Whoever writes this expects that nothing is deleted.
+    clean.setenv("DRYRUN", "1")
+    assert "DRYRUN is no variable of event_archive" in refusal(lambda: ArchivedTable(name="a", table="b"))
+
+
+def test_dagster_finds_the_component_and_whoever_does_not_ask_for_it_imports_no_dagster():
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["entry-points"]
+    (module,) = declared["dagster_dg_cli.registry_modules"].values()
+    found = dict(get_package_objects_in_module(importlib.import_module(module)))
+    assert found == {"ArchivedTable": event_archive.ArchivedTable}
+    # As `dg` lists it, with the schema that editors check a defs.yaml by.
+    schema = str(get_package_entry_snap(EnvRegistryKey(module, "ArchivedTable"), found["ArchivedTable"]))
+    assert [name for name in event_archive.ArchivedTable.model_fields if f"'{name}': " not in schema] == []
+    with pytest.raises(AttributeError, match="has no attribute 'ArchivedTabel'"):
+        getattr(event_archive, "ArchivedTabel")  # noqa: B009 (mypy knows that it is not there)
+    code = "import sys, event_archive; sys.exit('dagster' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env=clean_environment(), check=True, timeout=60)
