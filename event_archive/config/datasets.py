@@ -69,7 +69,7 @@ def load_datasets() -> list[PipelineSettings]:
     ]
     entries = _entries(_document(path), problems.append)
     found = list(_settings(entries, problems.append))
-    _check_together([entry.name for entry in entries], found, problems.append)
+    _check_together(entries, found, problems.append)
     if problems:
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(problems))
         raise ConfigurationError(f"The datasets file {path} is not right:\n{lines}")
@@ -222,8 +222,20 @@ def _settings(entries: Iterable[Entry], problem: Callable[[str], None]) -> Itera
             yield settings
 
 
-def _check_together(names: Sequence[str], found: Sequence[PipelineSettings], problem: Callable[[str], None]) -> None:
+def _check_together(
+    entries: Sequence[Entry], found: Sequence[PipelineSettings], problem: Callable[[str], None]
+) -> None:
     """What is wrong between datasets."""
+    names = [entry.name for entry in entries]
+    for entry in entries:
+        for other in entry.after:
+            if other not in names:
+                problem(f"{entry.name}.after names {other}, which is no dataset{_meant(other, names)}")
+    if circle := _circle({entry.name: entry.after for entry in entries}):
+        problem(f"after goes round in a circle: {' after '.join(circle)}.")
+    bare = [entry.name for entry in entries if entry.bare_keys]
+    if len(bare) > 1:
+        problem(f"{' and '.join(bare)} have asset_keys: bare; one dataset at most can.")
     files: dict[tuple[str, str], str] = {}
     tables: dict[tuple[str, str], str] = {}
     for settings in found:
@@ -235,14 +247,6 @@ def _check_together(names: Sequence[str], found: Sequence[PipelineSettings], pro
             problem(f"{first} and {name} have one folder and file_prefix, {dataset.folder}/{dataset.file_prefix}.")
         if (first := tables.setdefault((database, str(dataset.table)), name)) != name:
             problem(f"{first} and {name} are one table, {dataset.table}.")
-        for other in settings.entry.after:
-            if other not in names:
-                problem(f"{name}.after names {other}, which is no dataset{_meant(other, names)}")
-    bare = [settings.entry.name for settings in found if settings.entry.bare_keys]
-    if len(bare) > 1:
-        problem(f"{' and '.join(bare)} have asset_keys: bare; one dataset at most can.")
-    if circle := _circle({settings.entry.name: settings.entry.after for settings in found}):
-        problem(f"after goes round in a circle: {' after '.join(circle)}.")
 
 
 def _circle(after: Mapping[str, Sequence[str]]) -> list[str]:
