@@ -8,6 +8,14 @@ from event_archive.domain.days import Retention, parse_day
 from event_archive.errors import ConfigurationError, NotAgedError
 
 _MAX_IDENTIFIER_BYTES = 63
+_KEYS = {
+    "EVENT_TABLE": "table",
+    "EVENT_TIME_COLUMN": "time_column",
+    "EVENT_FILE_PREFIX": "file_prefix",
+    "ARCHIVE_START_DATE": "start",
+    "MAX_DAYS_PER_RUN": "max_days_per_run",
+}
+"""Of the datasets file."""
 _NAME = re.compile(r'"((?:[^"]|"")+)"(?=\.|$)|([^.]+)')
 _NAMES = re.compile(rf"(?:{_NAME.pattern})(?:\.(?:{_NAME.pattern}))?")
 
@@ -87,6 +95,10 @@ class Dataset:
         """What people know it by: its table, and its name where it has one."""
         return f"{self.name} ({self.table})" if self.name else str(self.table)
 
+    def setting(self, variable: str) -> str:
+        """What people know one of this dataset's settings by: the variable, or its place in the datasets file."""
+        return f"{self.name}.{_KEYS[variable]}" if self.name else variable
+
     def is_aged(self, day: date, now: datetime) -> bool:
         """Whether a day may be archived at ``now``, which must be aware."""
         return self.start <= day <= self.retention.last_aged_day(now)
@@ -110,7 +122,7 @@ class Dataset:
         if day < self.start:
             raise NotAgedError(
                 f"{self.label}: {day} lies before the first day that is archived, {self.start}. "
-                f"Set {f'{self.name}.start' if self.name else 'ARCHIVE_START_DATE'} to {day} or earlier to archive it."
+                f"Set {self.setting('ARCHIVE_START_DATE')} to {day} or earlier to archive it."
             )
 
     def path(self, day: date) -> str:

@@ -222,7 +222,8 @@ class Backlog:
         )
         return (
             f"{dataset.table}: {days} {counted(self.rows, 'row', 'rows')}. "
-            "Check that the schedule is on and no run fails; if there are just too many days, raise MAX_DAYS_PER_RUN."
+            "Check that the schedule is on and no run fails; if there are just too many days, raise "
+            f"{dataset.setting('MAX_DAYS_PER_RUN')}."
         )
 
 
@@ -248,7 +249,7 @@ def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
     if orphans.before_start:
         parts.append(
             f"{counted(orphans.before_start, 'row lies', 'rows lie')} before the first day that is archived, "
-            f"{dataset.start}: set ARCHIVE_START_DATE earlier to archive them"
+            f"{dataset.start}: set {dataset.setting('ARCHIVE_START_DATE')} earlier to archive them"
         )
     if orphans.not_finite:
         have = counted(orphans.not_finite, "row has", "rows have")

@@ -17,7 +17,7 @@ from event_archive_tests.azurite import Azurite
 from event_archive_tests.faults.tally import faults_survived
 from event_archive_tests.fixtures.installation import clean_environment
 from event_archive_tests.fixtures.pipeline import Pipeline
-from event_archive_tests.fixtures.postgres import Database, Server, _database
+from event_archive_tests.fixtures.postgres import Database, Server, new_database
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 
 @pytest.fixture(scope="session")
 def _session_database(server_18: Server) -> Iterator[Database]:
-    yield from _database(server_18)
+    yield from new_database(server_18)
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -22,9 +23,11 @@ datasets:
     after: [events]
 """
 
+Write = Callable[[str], Path]
+
 
 @pytest.fixture
-def write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Write:
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -43,7 +46,9 @@ def refused(names: tuple[str, ...] = ()) -> list[str]:
     return str(error.value).splitlines()
 
 
-def test_a_dataset_has_its_own_keys_then_the_defaults_then_the_environments(write, monkeypatch: pytest.MonkeyPatch):
+def test_a_dataset_has_its_own_keys_then_the_defaults_then_the_environments(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+):
     write(TWO)
     monkeypatch.setenv("ARCHIVE_CRON", "0 3 * * *")
     monkeypatch.setenv("ARCHIVE_FOLDER", "overruled")
@@ -58,14 +63,16 @@ def test_a_dataset_has_its_own_keys_then_the_defaults_then_the_environments(writ
     assert logs.entry.after == ("events",)
 
 
-def test_without_a_file_the_environment_describes_one_dataset_without_a_name(write, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_file_the_environment_describes_one_dataset_without_a_name(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("EVENT_TABLE", "app.readings")
     (only,) = load_datasets()
     assert only == PipelineSettings.load()
     assert (only.dataset.name, only.dataset.asset_prefix, only.dataset.label) == ("", "", "app.readings")
 
 
-def test_every_value_is_text_for_the_variables_parsers(write):
+def test_every_value_is_text_for_the_variables_parsers(write: Write):
     """YAML itself would read 22:30 as 1350, and no as false."""
     write(
         "datasets: {a: {table: no, time_column: 2024-01-01, file_prefix: 22:30, dry_run: 'yes', max_days_per_run: 7}}"
@@ -85,14 +92,14 @@ def test_every_value_is_text_for_the_variables_parsers(write):
     [("true", "false", True), ("false", "true", True), ("", "true", True), ("false", "false", False), ("", "", False)],
 )
 def test_a_dry_run_that_either_asks_for_is_dry(
-    write, monkeypatch: pytest.MonkeyPatch, environment: str, file: str, *, dry: bool
+    write: Write, monkeypatch: pytest.MonkeyPatch, environment: str, file: str, *, dry: bool
 ):
     write(f"datasets: {{a: {{table: t{f', dry_run: {file}' if file else ''}}}}}")
     monkeypatch.setenv("DRY_RUN", environment)
     assert load_datasets()[0].dry_run is dry
 
 
-def test_every_mistake_is_named_at_once_with_dataset_and_key(write, monkeypatch: pytest.MonkeyPatch):
+def test_every_mistake_is_named_at_once_with_dataset_and_key(write: Write, monkeypatch: pytest.MonkeyPatch):
     path = write(f"""
     defaults: {{retention: soon, table: t}}
     dataset: {{}}
@@ -151,19 +158,19 @@ def test_every_mistake_is_named_at_once_with_dataset_and_key(write, monkeypatch:
         (f"datasets: {{a: {{table: t, pg_connection_string: '{DSN}'}}}}", "did you mean pg_connection_string_env"),
     ],
 )
-def test_a_file_that_is_not_right_is_refused(write, text: str, words: str):
+def test_a_file_that_is_not_right_is_refused(write: Write, text: str, words: str):
     write(text)
     with pytest.raises(ConfigurationError, match=words) as error:
         load_datasets()
     assert SECRET not in str(error.value)
 
 
-def test_a_file_that_cannot_be_read_is_refused(write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_file_that_cannot_be_read_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("DATASETS_FILE", str(tmp_path))
     assert refused() == [f"DATASETS_FILE holds {str(tmp_path)!r}, which cannot be read: Is a directory."]
 
 
-def test_one_table_of_two_databases_is_two_tables(write, monkeypatch: pytest.MonkeyPatch):
+def test_one_table_of_two_databases_is_two_tables(write: Write, monkeypatch: pytest.MonkeyPatch):
     text = "datasets: {a: {table: t}, b: {table: t, pg_connection_string_env: PG_CONNECTION_STRING_OF_B}}"
     write(text)
     assert len(load_datasets()) == 2
@@ -172,7 +179,7 @@ def test_one_table_of_two_databases_is_two_tables(write, monkeypatch: pytest.Mon
     assert "a and b are one table, public.t." in refused()[1]
 
 
-def test_a_dataset_reads_the_variables_that_it_names(write, monkeypatch: pytest.MonkeyPatch):
+def test_a_dataset_reads_the_variables_that_it_names(write: Write, monkeypatch: pytest.MonkeyPatch):
     write("datasets: {a: {table: t}, b: {table: u, pg_connection_string_env: PG_CONNECTION_STRING_OF_B}}")
     monkeypatch.setenv("ARCHIVE_LOCAL_PATH", "/lake")
     monkeypatch.setenv("PG_CONNECTION_STRING", "host=one")
@@ -188,7 +195,7 @@ def test_a_dataset_reads_the_variables_that_it_names(write, monkeypatch: pytest.
     assert b.with_secrets().export_pg_connection_string is None, "the replica of another database"
 
 
-def test_a_wrong_value_of_a_named_variable_is_told_by_its_name(write, monkeypatch: pytest.MonkeyPatch):
+def test_a_wrong_value_of_a_named_variable_is_told_by_its_name(write: Write, monkeypatch: pytest.MonkeyPatch):
     write("datasets: {b: {table: u, pg_connection_string_env: EVENTS_DATABASE}}")
     monkeypatch.setenv("ARCHIVE_LOCAL_PATH", "/lake")
     monkeypatch.setenv("EVENTS_DATABASE", f"mysql://user:{SECRET}@host/x")
@@ -197,20 +204,20 @@ def test_a_wrong_value_of_a_named_variable_is_told_by_its_name(write, monkeypatc
     assert SECRET not in str(error.value)
 
 
-def test_datasets_are_chosen_by_name_in_the_files_order(write):
+def test_datasets_are_chosen_by_name_in_the_files_order(write: Write):
     write(TWO)
     assert [of.dataset.name for of in chosen(())] == ["events", "logs"]
     assert [of.dataset.name for of in chosen(("logs", "events"))] == ["events", "logs"]
     assert refused(("log",)) == ["There is no dataset log; did you mean logs? There are events, logs."]
 
 
-def test_a_name_is_no_dataset_where_there_is_no_file(write):
+def test_a_name_is_no_dataset_where_there_is_no_file(write: Write):
     assert refused(("events",)) == [
         "There is no dataset events. There is one dataset, without a name: no DATASETS_FILE."
     ]
 
 
-def test_settings_of_the_environment_are_not_read_beside_a_file(write):
+def test_settings_of_the_environment_are_not_read_beside_a_file(write: Write):
     """They would be those of the default table."""
     write(TWO)
     with pytest.raises(AssertionError):
