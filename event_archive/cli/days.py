@@ -16,6 +16,7 @@ from event_archive.errors import IntegrityError, OtherSourceError
 if TYPE_CHECKING:
     from event_archive.domain.dataset import Dataset
     from event_archive.lake.protocol import StoredFile
+    from event_archive.nightly.backlog import AgedDays
     from event_archive.operations.site import Site
 
 
@@ -26,7 +27,8 @@ class _ListedDay:
     Attributes:
         day: the day.
         state: ``aged``: its rows are in the table alone; ``archived``: in both, as after a dry run, or where late rows
-            came; ``purged``: in the lake alone; ``held``; ``failed``: the command line failed on it last time;
+            came; ``purged``: in the lake alone; ``held``; ``waiting``: for its
+            partition; ``failed``: the command line failed on it last time;
             ``young``: it is not aged, ``before start``: older than ARCHIVE_START_DATE, so its rows were not counted.
         rows: in the table; None where they were not counted.
         file: in the lake.
@@ -59,14 +61,14 @@ def list_days(first: date | None, last: date | None) -> None:
         whose = _other_owner(Site(dataset, postgres, opened))
     failed = {day for day, attempt in attempts.items() if attempt.failed}
     listed = [
-        _ListedDay(day, _state(dataset, day, now, table.rows, files, table.held, failed), rows, files.get(day))
+        _ListedDay(day, _state(dataset, day, now, table, files, failed), rows, files.get(day))
         for day in sorted(table.rows.keys() | files.keys())
         if within(day, first, last)
         # Of a day that is not aged nothing is known: it was not counted.
         for rows in [table.rows.get(day, 0) if dataset.is_aged(day, now) else None]
     ]
     left = sum(day.rows or 0 for day in listed)
-    to_do = [day for day in listed if day.rows and day.state != "held"]
+    to_do = [day for day in listed if day.rows and day.state not in ("held", "waiting")]
     found = estimate(dataset, [day.day for day in to_do], postgres)
     rows_to_do = sum(day.rows or 0 for day in to_do)
     left_bytes, left_seconds = found.bytes_of(rows_to_do), found.seconds_of(rows_to_do)
@@ -97,19 +99,20 @@ def _state(
     dataset: "Dataset",
     day: date,
     now: datetime,
-    rows: Mapping[date, int],
+    table: "AgedDays",
     files: Mapping[date, "StoredFile"],
-    held: set[date],
     failed: set[date],
 ) -> str:
     if not dataset.is_aged(day, now):
         return "young" if day >= dataset.start else "before start"
-    if not rows.get(day):
+    if not table.rows.get(day):
         return "purged"
-    if day in held:
+    if day in table.held:
         return "held"
     if day in failed:
         return "failed"
+    if day in table.waiting and day in files:
+        return "waiting"
     return "archived" if day in files else "aged"
 
 

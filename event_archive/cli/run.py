@@ -82,7 +82,7 @@ def _planned(site: "Site", days: tuple[date, ...], first: date | None, last: dat
     # A day that failed after its rows were gone, at its report or verification, has no rows and is not done.
     failed = {day for day, attempt in attempts.items() if attempt.failed and site.dataset.is_aged(day, now)}
     wanted = [day for day in failed.union(found.days) if within(day, first, last)]
-    return plan(wanted, attempts, found.held, now=now)
+    return plan(wanted, attempts, found.staying, now=now)
 
 
 def _run(

@@ -63,7 +63,7 @@ def build_schedule(
         busy = days_in_flight(context.instance, dataset, keys, datetime.now(UTC))
         idle = [day for day in found.days if day.isoformat() not in busy]
         attempts = last_attempts(context.instance, dataset, idle)
-        chosen = plan(idle, attempts, found.held, now=now, most=max_days_per_run)
+        chosen = plan(idle, attempts, found.staying, now=now, most=max_days_per_run)
         context.log.info(
             "%d aged days have rows; %d of them have a run in flight; launching %d",
             len(found.days),

@@ -3,9 +3,12 @@
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Literal
 
 from event_archive.domain.days import Retention, parse_day
 from event_archive.errors import ConfigurationError, NotAgedError
+
+Purge = Literal["delete", "drop"]
 
 _MAX_IDENTIFIER_BYTES = 63
 _NAME = re.compile(r'"((?:[^"]|"")+)"(?=\.|$)|([^.]+)')
@@ -69,6 +72,9 @@ class Dataset:
         file_prefix: files are ``PREFIX_YYYY-MM-DD.csv``.
         retention: how long a row stays in the table.
         start: the first day that is archived; rows before it are reported.
+        purge: whether rows are deleted, or partitions dropped where every row of them is proven.
+        drop_empty_partitions: whether a partition that a purge has emptied is dropped once all of it is aged.
+        vacuum: whether an ordinary table is vacuumed after its rows were deleted.
     """
 
     table: TableName
@@ -77,6 +83,9 @@ class Dataset:
     file_prefix: str
     retention: Retention
     start: date
+    purge: Purge = "delete"
+    drop_empty_partitions: bool = False
+    vacuum: bool = False
 
     def is_aged(self, day: date, now: datetime) -> bool:
         """Whether a day may be archived at ``now``, which must be aware."""

@@ -1,5 +1,6 @@
 """How a day of a run went, and the sums over a run's days. Not here: running them, showing them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
@@ -24,8 +25,11 @@ class DayOutcome:
         deleted: rows deleted; 0 in a dry run.
         proven: rows that were read back identical: what is deleted where the run is not dry.
         left: rows of the day that stay.
-        outcome: ``purged``, ``dry run``, ``nothing to do``, ``held``, ``locked`` or ``failed``.
-        reason: why it is held.
+        outcome: ``purged``, ``dry run``, ``nothing to do``, ``held``, ``waiting``, ``locked`` or ``failed``.
+        reason: why it is held or waits, or why its partition was not dropped.
+        how: as in ``PurgedDay``; empty where nothing was purged.
+        partitions: as in ``PurgedDay``.
+        vacuum_seconds: as in ``PurgedDay``.
         cause: why it failed.
     """
 
@@ -39,6 +43,9 @@ class DayOutcome:
     left: int = 0
     outcome: str = "failed"
     reason: str = ""
+    how: str = ""
+    partitions: tuple[str, ...] = ()
+    vacuum_seconds: float | None = None
     cause: EventArchiveError | None = None
 
     @property
@@ -55,8 +62,23 @@ class DayOutcome:
         """The day's rows were deleted, or left for a reason."""
         self.deleted, self.proven, self.left = purged.deleted, purged.proven, purged.left
         self.outcome, self.reason = purged.outcome, purged.reason or ""
-        if purged.outcome in ("purged", "dry run") and not (self.rows_appended or purged.proven or purged.left):
+        self.how = purged.how if purged.proven else ""
+        self.partitions, self.vacuum_seconds = purged.partitions, purged.vacuum_seconds
+        if purged.outcome in ("purged", "dry run") and not (
+            self.rows_appended or purged.proven or purged.left or purged.partitions
+        ):
             self.outcome = "nothing to do"
+
+    @property
+    def details(self) -> dict[str, object]:
+        """How its rows were purged, as far as there is anything to tell: for lines of logs and of output."""
+        return purge_details(self.how, self.partitions, self.vacuum_seconds)
+
+
+def purge_details(how: str, partitions: Sequence[str], vacuum_seconds: float | None) -> dict[str, object]:
+    """The names under which users find how rows were purged; without those of which there is nothing to tell."""
+    told = {"purge": how, "partition": ", ".join(partitions), "vacuum_seconds": vacuum_seconds}
+    return {name: value for name, value in told.items() if value not in ("", None)}
 
 
 @dataclass(slots=True)

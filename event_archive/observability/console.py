@@ -153,6 +153,8 @@ def _remark(outcome: DayOutcome) -> str:
         return "another command is working on this day"
     if outcome.outcome == "held":
         return f"held, not purged: {outcome.reason}"
+    if outcome.outcome == "waiting":
+        return f"archived, waits: {outcome.reason}"
     if outcome.outcome == "dry run":
         return f"dry run: {outcome.proven:,} rows proven, none deleted"
     if outcome.outcome == "nothing to do":

@@ -72,6 +72,7 @@ class JsonDisplay:
             rows=outcome.rows,
             deleted=outcome.deleted,
             left=outcome.left,
+            **outcome.details,
             bytes=outcome.bytes,
             seconds=round(outcome.seconds, 3),
         )

@@ -1,4 +1,4 @@
-"""Deletes the rows of one aged day from PostgreSQL. The stakes: what this module deletes is gone.
+"""Purges one aged day from PostgreSQL. The stakes: what this module deletes is gone.
 
 All in one transaction: see by the database's clock that the day is aged, lock the table's day, see that it is not held,
 read the file back into a temporary table while the table is not locked, lock it and see that it was not altered, DELETE
@@ -7,30 +7,34 @@ table, that the table is still as it was, and that the file is still there, comm
 PostgreSQL compares a row that was updated meanwhile again in its new form, and leaves it; and so that the look for a
 hold, after the lock, sees every hold that was committed before it (docs/decisions/0006).
 
-Not here: writing the file, how it is read back, when a purge is tried again.
+Where the dataset says so, partitions of the day are dropped in place of the DELETE, in the same transaction; and what
+a purge leaves behind is cleared away after its commit: an empty partition, dead rows.
+
+Not here: writing the file, how it is read back and proven (``proof``), when a purge is tried again.
 """
 
 import json
 import logging
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
 
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, quoted
-from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
 from event_archive.domain.wording import counted
-from event_archive.errors import IntegrityError, RefusedError
-from event_archive.lake.protocol import StoredFile
+from event_archive.errors import EventArchiveError, IntegrityError, RefusedError
 from event_archive.operations.claim import claim
-from event_archive.operations.loading import load
+from event_archive.operations.drop_plan import KeptError, Recorded, WaitsError, plan_drop
+from event_archive.operations.dropping import drop_if_empty, drop_proven
+from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.readback import Readback
 from event_archive.operations.site import Site
+from event_archive.operations.vacuum import vacuum
 from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.server import is_on
@@ -38,12 +42,14 @@ from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
+from event_archive.table.partitions import told
 from event_archive.table.rows import count_day, glance_at_day
 from event_archive.table.shape import Table, reflect, require_unchanged
 
 logger = logging.getLogger(__name__)
 
-Outcome = Literal["purged", "dry run", "locked", "held"]
+Outcome = Literal["purged", "dry run", "locked", "held", "waiting"]
+How = Literal["deleted", "dropped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +58,16 @@ class PurgedDay:
 
     Attributes:
         day: the day.
-        deleted: rows deleted; 0 in a dry run.
+        deleted: rows deleted, those of dropped partitions included; 0 in a dry run.
         proven: rows that were found in the file, identical in every column. A run that is not dry deletes them.
         left: rows of the day that stay, because the file does not hold them in their present form.
-        outcome: ``locked`` where another command is working on the day; ``held`` where a person put a hold on it.
-        reason: why it is held.
+        outcome: ``locked`` where another command is working on the day; ``held`` where a person put a hold on it;
+            ``waiting`` where its partition is dropped later, and its rows stay until then.
+        reason: why it is held or waits; or why its rows were deleted although partitions are to be dropped.
         seconds: how long the call took.
+        how: whether partitions were dropped in place of their rows; in a dry run, whether they would have been.
+        partitions: names of those that were dropped, of empty ones too.
+        vacuum_seconds: how long a VACUUM after it took; None where there was none.
     """
 
     day: date
@@ -67,6 +77,19 @@ class PurgedDay:
     outcome: Outcome
     reason: str | None
     seconds: float
+    how: How = "deleted"
+    partitions: tuple[str, ...] = ()
+    vacuum_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Purged:
+    """What was done to rows: how many were proven and left, which partitions were dropped, or why none was."""
+
+    proven: int
+    left: int
+    partitions: tuple[str, ...] = ()
+    why_kept: str | None = None
 
 
 class _RollBack(Exception):  # noqa: N818 (no error: the end of a dry run)
@@ -79,16 +102,18 @@ def purge_day(
     record: Record,
     *,
     dry_run: bool,
+    recorded: Recorded | None = None,
     message_prefix: str | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> PurgedDay:
-    """Deletes those of the day's rows that the day's file holds, identical in every column.
+    """Deletes those of the day's rows that the day's file holds, identical in every column, or drops their partition.
 
     Args:
         site: the dataset, with its database and its lake.
         day: must be aged by the database's clock.
         record: what the day's latest archive recorded of its file.
         dry_run: do everything, then roll back instead of committing.
+        recorded: what is recorded of other days in its partition; None where their files' manifests count.
         message_prefix: begin with a logical decoding message of this prefix, so that consumers of a replication slot
             know these deletes from others.
         progress: is told of every block that is read.
@@ -102,7 +127,7 @@ def purge_day(
         RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says; nothing was deleted.
     """
     started, dataset = time.monotonic(), site.dataset
-    proven, left = 0, 0
+    done = _Purged(0, 0)
     outcome: Outcome = "purged"
     reason: str | None = None
     try:
@@ -112,19 +137,38 @@ def purge_day(
                 outcome = "locked"
             elif (reason := hold_on(connection, dataset, day)) is not None:
                 outcome = "held"
-            if outcome == "purged":
-                if message_prefix:
-                    _announce(connection, dataset, day, message_prefix)
-                proven, left = _delete(connection, site, day, record, progress)
             else:
-                left = count_day(connection, reflect(connection, dataset), day).rows
-            if dry_run and outcome == "purged":
+                try:
+                    done = _purge(connection, site, day, record, recorded, message_prefix, progress)
+                    reason = done.why_kept
+                except WaitsError as why:
+                    outcome, reason = "waiting", str(why)
+            if outcome != "purged":
+                done = _Purged(0, count_day(connection, reflect(connection, dataset), day).rows)
+            elif dry_run:
                 outcome = "dry run"
                 raise _RollBack
     except _RollBack:
         pass
-    deleted = 0 if outcome == "dry run" else proven
-    return PurgedDay(day, deleted, proven, left, outcome, reason, time.monotonic() - started)
+    how: How = "dropped" if done.partitions else "deleted"
+    deleted = done.proven if outcome == "purged" else 0
+    purged = PurgedDay(day, deleted, done.proven, done.left, outcome, reason, 0, how, done.partitions)
+    if outcome == "purged":
+        purged = _cleared(site, purged)
+    return replace(purged, seconds=time.monotonic() - started)
+
+
+def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:
+    """Clears away what a purge that has committed left behind. That it cannot is no failure of the day."""
+    dataset, partitions, vacuum_seconds = site.dataset, purged.partitions, None
+    try:
+        if dataset.drop_empty_partitions and purged.how == "deleted":
+            partitions += tuple(drop_if_empty(site, purged.day))
+        if dataset.vacuum and purged.how == "deleted" and purged.deleted:
+            vacuum_seconds = vacuum(site)
+    except EventArchiveError as error:
+        logger.warning("%s, %s: purged, but not cleared away behind it: %s", dataset.table, purged.day, error)
+    return replace(purged, partitions=partitions, vacuum_seconds=vacuum_seconds)
 
 
 def _announce(connection: Connection, dataset: Dataset, day: date, prefix: str) -> None:
@@ -132,33 +176,44 @@ def _announce(connection: Connection, dataset: Dataset, day: date, prefix: str) 
     connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, %s, %s)", (prefix, message))
 
 
-def _delete(connection: Connection, site: Site, day: date, record: Record, progress: Progress) -> tuple[int, int]:
+def _purge(
+    connection: Connection,
+    site: Site,
+    day: date,
+    record: Record,
+    recorded: Recorded | None,
+    message_prefix: str | None,
+    progress: Progress,
+) -> _Purged:
     dataset, lake = site.dataset, site.lake
     claimed = claim(site, connection)
     path = dataset.path(day)
     file = lake.stat(path)
-    _require_recorded(dataset, day, file, record)
+    require_recorded(dataset, day, file, record)
     table, filled = glance_at_day(connection, dataset, day, "delete")
     if not filled:
-        return 0, 0
+        return _Purged(0, 0)
     if file is None:
         left = count_day(connection, table, day).rows
         _warn_of_left(table, day, left)
-        return 0, left
-    manifest = Manifest.from_file(file)
-    if manifest is None:
-        raise IntegrityError(
-            f"{path}: another tool wrote it, for it has no manifest. Nothing was deleted. Archive the day again, "
-            f"which takes it over: event-archive run {day}, or materialize archive_csv."
-        )
-    manifest.require_own(file, day, claimed)
-    readback = load(connection, table, lake, file, progress)
-    manifest.require(file, readback.manifest)
-    if readback.rows != record.rows:
-        raise IntegrityError(
-            f"{path}: it has {readback.rows} rows, the archive's record says {record.rows}. Nothing was deleted. "
-            f"{_archive_again(day)}"
-        )
+        return _Purged(0, left)
+    drop, why_kept = None, None
+    if dataset.purge == "drop":
+        try:
+            drop = plan_drop(connection, site, table, day, file, recorded)
+        except KeptError as why:
+            why_kept = str(why)
+    if message_prefix:
+        _announce(connection, dataset, day, message_prefix)
+    readback = prove(connection, table, lake, day, file, record, claimed, progress)
+    if drop:
+        try:
+            dropped = drop_proven(connection, site, table, drop, record, readback, claimed, progress)
+            return _Purged(dropped, 0, tuple(map(told, drop.partitions)))
+        except KeptError as why:
+            why_kept = str(why)
+    if why_kept:
+        logger.warning("%s, %s: rows are deleted, no partition is dropped: %s", dataset.table, day, why_kept)
     progress.begin("comparing and deleting")
     require_unchanged(connection, table, "delete")
     deleted = _delete_identical(connection, table, day, readback, path)
@@ -166,8 +221,8 @@ def _delete(connection: Connection, site: Site, day: date, record: Record, progr
     require_unchanged(connection, table, "delete")
     left = _left(connection, table, day, readback)
     # Somebody may have taken the file away during a long DELETE. After this look, only the commit is left.
-    _require_recorded(dataset, day, lake.stat(path), record)
-    return deleted, left
+    require_recorded(dataset, day, lake.stat(path), record)
+    return _Purged(deleted, left, why_kept=why_kept)
 
 
 def _delete_identical(connection: Connection, table: Table, day: date, readback: Readback, path: str) -> int:
@@ -245,25 +300,3 @@ def _warn_of_left(table: Table, day: date, left: int) -> None:
         day,
         counted(left, "row stays", "rows stay"),
     )
-
-
-def _require_recorded(dataset: Dataset, day: date, file: StoredFile | None, record: Record) -> None:
-    """The gate: the file in the lake is the one that was recorded.
-
-    Raises:
-        IntegrityError: it is another one, or gone.
-    """
-    path, found = dataset.path(day), file.etag if file else None
-    if found == record.etag:
-        return
-    if file is None:
-        problem = f"{path} is gone from the lake; the day's latest archive recorded {record.rows} rows in it"
-    elif record.etag is None:
-        problem = f"{path} is in the lake; the day's latest archive found no rows and wrote no file"
-    else:
-        problem = f"{path} has ETag {found}; the day's latest archive recorded {record.etag}"
-    raise IntegrityError(f"{dataset.table}, {day}: {problem}. Nothing was deleted. {_archive_again(day)}")
-
-
-def _archive_again(day: date) -> str:
-    return f"Archive the day again: event-archive run {day}, or materialize archive_csv, then purged_events."

@@ -12,7 +12,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.manifest import Hashes
 from event_archive.errors import EventArchiveError
-from event_archive.operations import archive, loading, purge
+from event_archive.operations import archive, dropping, loading, proof, purge
 from event_archive.operations.export import Export
 from event_archive.operations.verify import verify_day
 from event_archive.table import rows
@@ -85,10 +85,10 @@ APPEND: dict[str, Where] = {
 }
 PURGE: dict[str, Where] = {
     "before the shape": (rows, "reflect", False),
-    "before the file is read back": (purge, "load", False),
+    "before the file is read back": (proof, "load", False),
     "while the file is read back": (Hashes, "update", True),
     "before the index": (loading, "_index", False),
-    "after the file is read back": (purge, "load", True),
+    "after the file is read back": (proof, "load", True),
     "before the delete": (purge, "_delete_identical", False),
     "after the delete": (purge, "_delete_identical", True),
     "before the commit": (purge, "_left", True),
