@@ -12,7 +12,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.manifest import Hashes
 from event_archive.errors import EventArchiveError
-from event_archive.operations import archive, dropping, loading, proof, purge
+from event_archive.operations import archive, loading, proof, purge
 from event_archive.operations.export import Export
 from event_archive.operations.verify import verify_day
 from event_archive.table import rows

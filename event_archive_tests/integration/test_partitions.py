@@ -442,19 +442,13 @@ def test_a_partition_that_a_purge_has_emptied_is_dropped(pipeline: Pipeline):
 
 
 def test_an_empty_partition_that_is_not_aged_as_a_whole_stays(pipeline: Pipeline):
-    of = of_table(
-        pipeline, WEEKLY, purge="delete", drop_empty_partitions=True, retention=aged_up_to(date(2024, 3, 2))
-    )
+    of = of_table(pipeline, WEEKLY, purge="delete", drop_empty_partitions=True, retention=aged_up_to(date(2024, 3, 2)))
     of.database.execute("DELETE FROM t WHERE id > 5")
     assert (of.run().deleted, partitions(of)) == (5, {"w"})
 
 
-def test_what_cannot_be_dropped_empty_stays_and_the_day_is_purged(
-    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
-):
-    of = of_table(
-        pipeline, f"{DAILY} CREATE VIEW v AS SELECT * FROM d1", purge="delete", drop_empty_partitions=True
-    )
+def test_what_cannot_be_dropped_empty_stays_and_the_day_is_purged(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    of = of_table(pipeline, f"{DAILY} CREATE VIEW v AS SELECT * FROM d1", purge="delete", drop_empty_partitions=True)
     assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
     assert "empty partition public.d1 is not dropped: cannot drop table d1" in caplog.text
 
