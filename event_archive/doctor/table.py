@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from event_archive.config import services
 from event_archive.doctor import dependents
 from event_archive.doctor.findings import Finding, Patient
+from event_archive.doctor.partitions import partitions
 from event_archive.doctor.server import reading
 from event_archive.domain.dataset import quoted
 from event_archive.postgres.catalogue.relations import default_of
@@ -14,6 +15,7 @@ from event_archive.table.shape import Table, reflect
 
 TABLE = (
     "table", "time_index", "time_zone", "triggers", "foreign_keys", "row_security", "replication", "autovacuum",
+    "partitions",
 )  # fmt: skip
 
 _UTC = {"UTC", "Etc/UTC", "UCT", "Etc/UCT", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal"}
@@ -34,6 +36,7 @@ def table(patient: Patient) -> Iterator[Finding]:
         yield dependents.row_security(connection, oid, name)
         yield dependents.replication(connection, oid, settings.logical_message_prefix)
         yield dependents.autovacuum(connection, oid)
+        yield partitions(connection, shape)
 
 
 def _shape(shape: Table) -> Finding:

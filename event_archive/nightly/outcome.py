@@ -29,6 +29,7 @@ class DayOutcome:
         reason: why it is held or waits, or why its partition was not dropped.
         how: as in ``PurgedDay``; empty where nothing was purged.
         partitions: as in ``PurgedDay``.
+        others: as in ``PurgedDay``; empty in a dry run.
         vacuum_seconds: as in ``PurgedDay``.
         cause: why it failed.
     """
@@ -45,6 +46,7 @@ class DayOutcome:
     reason: str = ""
     how: str = ""
     partitions: tuple[str, ...] = ()
+    others: tuple[date, ...] = ()
     vacuum_seconds: float | None = None
     cause: EventArchiveError | None = None
 
@@ -64,6 +66,7 @@ class DayOutcome:
         self.outcome, self.reason = purged.outcome, purged.reason or ""
         self.how = purged.how if purged.proven else ""
         self.partitions, self.vacuum_seconds = purged.partitions, purged.vacuum_seconds
+        self.others = purged.others if purged.outcome == "purged" else ()
         if purged.outcome in ("purged", "dry run") and not (
             self.rows_appended or purged.proven or purged.left or purged.partitions
         ):
@@ -103,6 +106,8 @@ class Totals:
     def add(self, outcome: DayOutcome) -> None:
         """Counts one day, which has ended."""
         self.day_in_hand = None
+        # Rows that waited for their partition have gone with it.
+        self.left -= sum(before.left for before in self.outcomes if before.day in outcome.others)
         self.outcomes.append(outcome)
         self.days += 1
         self.failed += outcome.cause is not None

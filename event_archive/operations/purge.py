@@ -16,35 +16,28 @@ Not here: writing the file, how it is read back and proven (``proof``), when a p
 import json
 import logging
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
 
-from psycopg import sql
-
-from event_archive.domain.dataset import Dataset, quoted
+from event_archive.domain.dataset import Dataset
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
-from event_archive.domain.wording import counted
-from event_archive.errors import EventArchiveError, IntegrityError, RefusedError
+from event_archive.errors import EventArchiveError
 from event_archive.operations.claim import claim
+from event_archive.operations.deleting import delete_identical, rows_left, warn_of_left
 from event_archive.operations.drop_plan import KeptError, Recorded, WaitsError, plan_drop
 from event_archive.operations.dropping import drop_if_empty, drop_proven
 from event_archive.operations.proof import prove, require_recorded
-from event_archive.operations.readback import Readback
 from event_archive.operations.site import Site
 from event_archive.operations.vacuum import vacuum
-from event_archive.postgres.catalogue import dependents
-from event_archive.postgres.catalogue.dependents import Changes
-from event_archive.postgres.catalogue.server import is_on
-from event_archive.postgres.session import Connection, one, own_search_path
+from event_archive.postgres.session import Connection, one
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
 from event_archive.table.partitions import told
 from event_archive.table.rows import count_day, glance_at_day
-from event_archive.table.shape import Table, reflect, require_unchanged
+from event_archive.table.shape import reflect, require_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +60,7 @@ class PurgedDay:
         seconds: how long the call took.
         how: whether partitions were dropped in place of their rows; in a dry run, whether they would have been.
         partitions: names of those that were dropped, of empty ones too.
+        others: other days whose rows went with them.
         vacuum_seconds: how long a VACUUM after it took; None where there was none.
     """
 
@@ -79,16 +73,18 @@ class PurgedDay:
     seconds: float
     how: How = "deleted"
     partitions: tuple[str, ...] = ()
+    others: tuple[date, ...] = ()
     vacuum_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Purged:
-    """What was done to rows: how many were proven and left, which partitions were dropped, or why none was."""
+    """What was done to rows: how many were proven and left; which partitions and other days went, or why none did."""
 
     proven: int
     left: int
     partitions: tuple[str, ...] = ()
+    others: tuple[date, ...] = ()
     why_kept: str | None = None
 
 
@@ -152,7 +148,7 @@ def purge_day(
         pass
     how: How = "dropped" if done.partitions else "deleted"
     deleted = done.proven if outcome == "purged" else 0
-    purged = PurgedDay(day, deleted, done.proven, done.left, outcome, reason, 0, how, done.partitions)
+    purged = PurgedDay(day, deleted, done.proven, done.left, outcome, reason, 0, how, done.partitions, done.others)
     if outcome == "purged":
         purged = _cleared(site, purged)
     return replace(purged, seconds=time.monotonic() - started)
@@ -195,7 +191,7 @@ def _purge(
         return _Purged(0, 0)
     if file is None:
         left = count_day(connection, table, day).rows
-        _warn_of_left(table, day, left)
+        warn_of_left(table, day, left)
         return _Purged(0, left)
     drop, why_kept = None, None
     if dataset.purge == "drop":
@@ -209,94 +205,17 @@ def _purge(
     if drop:
         try:
             dropped = drop_proven(connection, site, table, drop, record, readback, claimed, progress)
-            return _Purged(dropped, 0, tuple(map(told, drop.partitions)))
+            return _Purged(dropped, 0, tuple(map(told, drop.partitions)), tuple(of.day for of in drop.others))
         except KeptError as why:
             why_kept = str(why)
     if why_kept:
         logger.warning("%s, %s: rows are deleted, no partition is dropped: %s", dataset.table, day, why_kept)
     progress.begin("comparing and deleting")
     require_unchanged(connection, table, "delete")
-    deleted = _delete_identical(connection, table, day, readback, path)
+    deleted = delete_identical(connection, table, day, readback, path)
     # What a DELETE must fear may have come while it ran: ATTACH PARTITION and INHERIT wait for no DELETE.
     require_unchanged(connection, table, "delete")
-    left = _left(connection, table, day, readback)
+    left = rows_left(connection, table, day, readback)
     # Somebody may have taken the file away during a long DELETE. After this look, only the commit is left.
     require_recorded(dataset, day, lake.stat(path), record)
     return _Purged(deleted, left, why_kept=why_kept)
-
-
-def _delete_identical(connection: Connection, table: Table, day: date, readback: Readback, path: str) -> int:
-    """Deletes the rows that the file holds, sees that nothing else was done to the table, and returns how many."""
-    before = dependents.changes(connection, table.oid)
-    statement = sql.SQL("DELETE FROM {} USING {} WHERE {} AND {}").format(
-        table.rows, readback.current, table.within(day, day), readback.identical
-    )
-    # Triggers, deferred ones too, find what they name. Without any, values keep the text that they have in the file.
-    with own_search_path(connection) if dependents.delete_triggers(connection, table.oid) else nullcontext():
-        deleted = connection.execute(statement).rowcount
-        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    current = readback.rows - readback.superseded
-    if deleted > current:
-        raise IntegrityError(
-            f"{table.dataset.table}, {day}: {deleted} rows are identical to {current} current rows of {path}. Rolled "
-            "back: nothing was deleted. Report it as a bug."
-        )
-    _require_only_deleted(connection, table, day, dependents.changes(connection, table.oid) - before, deleted)
-    return deleted
-
-
-def _require_only_deleted(connection: Connection, table: Table, day: date, changes: Changes, deleted: int) -> None:
-    """Sees that the DELETE led to nothing else in the table, as a trigger may.
-
-    Raises:
-        RefusedError: it did, or nobody can tell.
-    """
-    tracked = is_on(connection, "track_counts")
-    if tracked and changes == Changes(inserted=0, updated=0, deleted=deleted):
-        return
-    triggers = ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
-    if not tracked:
-        if not triggers:
-            return
-        problem = f"track_counts is off, so that nobody can tell what its triggers on DELETE ({triggers}) change in it"
-        what_to_do = "Turn track_counts on"
-    else:
-        problem = (
-            f"deleting {counted(deleted, 'row', 'rows')} of the day led to {changes.inserted} inserted, "
-            f"{changes.updated} updated and {changes.deleted} deleted in this table, or to the attempt: a trigger on "
-            f"DELETE ({triggers or 'none is seen'}) does something else than to let rows go"
-        )
-        what_to_do = "Let it do nothing where application_name is event_archive, or disable it"
-    raise RefusedError(f"{table.dataset.table}, {day}: {problem}. Rolled back: nothing was deleted. {what_to_do}.")
-
-
-def _left(connection: Connection, table: Table, day: date, readback: Readback) -> int:
-    left = count_day(connection, table, day).rows
-    kept = 0
-    if left:
-        query = sql.SQL("SELECT count(*) FROM {}, {} WHERE {} AND {}").format(
-            table.rows, readback.current, table.within(day, day), readback.identical
-        )
-        kept = one(connection, query)[0]
-    if kept:
-        logger.warning(
-            "%s, %s: %s although the file holds them: %s.",
-            table.dataset.table,
-            day,
-            counted(kept, "row stays", "rows stay"),
-            "a trigger of the table keeps them from being deleted"
-            if dependents.delete_triggers(connection, table.oid)
-            else "the DELETE did not find them. Report it as a bug",
-        )
-    if left > kept:
-        _warn_of_left(table, day, left - kept)
-    return left
-
-
-def _warn_of_left(table: Table, day: date, left: int) -> None:
-    logger.warning(
-        "%s, %s: %s: the file does not hold them in their present form. The next run appends them.",
-        table.dataset.table,
-        day,
-        counted(left, "row stays", "rows stay"),
-    )

@@ -89,9 +89,9 @@ PURGE: dict[str, Where] = {
     "while the file is read back": (Hashes, "update", True),
     "before the index": (loading, "_index", False),
     "after the file is read back": (proof, "load", True),
-    "before the delete": (purge, "_delete_identical", False),
-    "after the delete": (purge, "_delete_identical", True),
-    "before the commit": (purge, "_left", True),
+    "before the delete": (purge, "delete_identical", False),
+    "after the delete": (purge, "delete_identical", True),
+    "before the commit": (purge, "rows_left", True),
 }
 STEPS = [("export", *step) for step in EXPORT.items()]
 STEPS += [("append", *step) for step in APPEND.items()]
