@@ -22,7 +22,7 @@ from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection, one
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
-from event_archive.table.partitions import partitions_of, passed_over, rows_by_day, told, unfit
+from event_archive.table.partitions import ends_in_time, partitions_of, passed_over, rows_by_day, told, unfit
 from event_archive.table.rows import count_day
 from event_archive.table.shape import Table
 
@@ -113,6 +113,8 @@ def _partitions(connection: Connection, table: Table, day: date) -> list[Partiti
     for partition in found:
         if why_not := unfit(connection, table, partition) or passed_over(connection, table, partition):
             raise KeptError(why_not)
+    if endless := next((of for of in found if not ends_in_time(of, day)), None):
+        raise KeptError(f"{told(endless)} goes on for more than a year after it")
     retention, now = table.dataset.retention, one(connection, "SELECT pg_catalog.now()")[0]
     for partition in found:
         if partition.last > retention.last_aged_day(now):

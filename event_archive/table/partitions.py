@@ -4,7 +4,7 @@ Not here: the proof that a partition's rows are archived, and the DROP itself (`
 """
 
 from collections.abc import Collection
-from datetime import date
+from datetime import date, timedelta
 
 from psycopg import sql
 
@@ -14,6 +14,8 @@ from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.partitions import Partition, bounded_partitions, triggers_on_delete_from
 from event_archive.postgres.session import Connection, one
 from event_archive.table.shape import TABLE_ALIAS, Table
+
+_LONGEST_WAIT = timedelta(days=366)
 
 
 def partitions_of(connection: Connection, table: Table, day: date) -> list[Partition]:
@@ -55,6 +57,11 @@ def passed_over(connection: Connection, table: Table, partition: Partition) -> s
     return ""
 
 
+def ends_in_time(partition: Partition, day: date) -> bool:
+    """Whether a partition ends so soon after a day that the day's rows may wait for the rest of it: within a year."""
+    return partition.last - day <= _LONGEST_WAIT
+
+
 def rows_by_day(connection: Connection, table: Table, partition: Partition) -> dict[date | None, int]:
     """How many rows of each day a partition holds; under None those that belong to no day that is archived."""
     query = sql.SQL(
@@ -84,6 +91,8 @@ def waiting_days(connection: Connection, table: Table, days: Collection[date], l
     # A partition that holds aged days and is not aged as a whole holds the first day that is not.
     for partition in partitions_of(connection, table, last_aged + ONE_DAY):
         why_not = unfit(connection, table, partition) or passed_over(connection, table, partition)
-        within = {day for day in days if partition.first is None or day >= partition.first}
+        within = {
+            day for day in days if (partition.first is None or day >= partition.first) and ends_in_time(partition, day)
+        }
         (deleted if why_not else waiting).update(within)
     return waiting - deleted

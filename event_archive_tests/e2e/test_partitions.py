@@ -29,6 +29,7 @@ def weekly(local_installation: Installation, clean: pytest.MonkeyPatch) -> Insta
     for rows, day in enumerate(DAYS, start=3):
         local_installation.add(rows, day=day)
     clean.setenv("EVENT_PURGE", "drop")
+    local_installation.dataset = replace(local_installation.dataset, purge="drop")
     return local_installation
 
 
@@ -70,7 +71,7 @@ def test_days_that_wait_for_their_partition_come_last_and_are_no_backlog(weekly:
 def _aged_up_to(dataset: Dataset, last: date) -> Dataset:
 
     days = (now_utc().date() - last - ONE_DAY) // timedelta(days=1)
-    return replace(dataset, purge="drop", retention=Retention(months=0, days=days))
+    return replace(dataset, retention=Retention(months=0, days=days))
 
 
 def test_dagster_drops_by_the_records_of_all_days(weekly: Installation, instance: dg.DagsterInstance):

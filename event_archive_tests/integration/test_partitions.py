@@ -11,11 +11,13 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention, now_utc
+from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.protocol import Lake
 from event_archive.operations import drop_plan, dropping
 from event_archive.operations.restore.day import restore_day
 from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.table.holds import hold
+from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.integration.test_what_a_delete_reaches import rows_of, while_reading
@@ -99,6 +101,17 @@ def test_rows_wait_for_the_rest_of_their_partition_to_come_of_age(pipeline: Pipe
     comes_of_age = of.dataset.retention.comes_of_age(date(2024, 3, 3))
     assert purged.reason == f"public.w is dropped when all of it is aged, on {comes_of_age}"
     assert len(of.records_of_file()) == 5
+
+
+def test_no_day_waits_for_a_partition_that_ends_in_years(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        f"""{TABLE} CREATE TABLE ever PARTITION OF t FOR VALUES FROM ('2024-01-01') TO ('9998-01-01');
+        INSERT INTO t VALUES (1, '2024-03-01 08:00+00', 'n')""",
+    )
+    purged = of.run()
+    assert (purged.how, purged.deleted) == ("deleted", 1)
+    assert purged.reason == "public.ever goes on for more than a year after it"
 
 
 def test_a_day_waits_for_a_week_at_the_most(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
@@ -413,6 +426,35 @@ def test_a_writer_that_waits_makes_the_drop_give_up(pipeline: Pipeline, monkeypa
     assert (purged.how, purged.deleted) == ("deleted", 5)
     assert purged.reason == "another session waits for public.d1"
     assert of.database.execute("SELECT note FROM d1") == [("late",)]
+
+
+@pytest.mark.parametrize(("purged", "other"), [(DAY, NEXT), (NEXT, DAY)])
+def test_a_day_waits_while_another_command_works_on_one_of_its_partition(pipeline: Pipeline, purged: date, other: date):
+    of = of_table(pipeline, WEEKLY)
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    with of.postgres.transaction("test") as connection:
+        assert lock_day(connection, of.dataset, other)
+        done = of.purge(purged)
+    assert (done.outcome, done.deleted) == ("waiting", 0)
+    assert done.reason == f"another command is working on {other}, which lies in the same partition"
+    assert of.purge(purged).how == "dropped"
+
+
+@pytest.mark.parametrize("moment", ["_keep_writers_out", "_count_proven"])
+def test_the_file_of_another_day_that_is_taken_away_keeps_the_partition(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    of = of_table(pipeline, WEEKLY)
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    lake = of.lake
+    assert isinstance(lake, LocalLake)
+    at_once(monkeypatch, moment, (lake._root / of.dataset.path(NEXT)).unlink)
+    purged = of.purge()
+    assert (purged.how, purged.deleted) == ("deleted", 5)
+    assert f"{of.dataset.path(NEXT)} is gone from the lake" in str(purged.reason)
+    assert of.count() == 5
 
 
 # Restoring
