@@ -161,6 +161,19 @@ def test_a_row_that_is_not_proven_keeps_the_partition(pipeline: Pipeline, change
     assert of.purge(NEXT).partitions == ("public.w",)
 
 
+def test_a_row_that_stands_in_the_file_of_another_day_alone_is_not_proven(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY)
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    of.database.execute("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (50, '2024-03-01 10:00+00', 'new')")
+    of.put(of.content(NEXT) + b"50,2024-03-01 10:00:00+00,new\n", day=NEXT)
+    assert of.archive(NEXT).rows == 4
+    purged = of.purge(NEXT)
+    assert (purged.how, purged.deleted) == ("deleted", 3)
+    assert purged.reason == "1 of 10 rows is in no file in their present form, in public.w"
+    assert of.count("id = 50") == 1
+
+
 def test_a_row_of_no_day_keeps_the_partition(pipeline: Pipeline):
     of = of_table(
         pipeline,
