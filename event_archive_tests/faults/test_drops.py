@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -244,11 +245,25 @@ def dropping_crowd(database: Database, local_lake: Lake, tmp_path: Path, azurite
 MAKE = "CREATE TABLE IF NOT EXISTS two PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-03')"
 
 
-def write(dsn: str, ids: range, kept: dict[int, str], failures: list[Exception]) -> None:
+def write(
+    dsn: str,
+    ids: range,
+    kept: dict[int, str],
+    failures: list[Exception],
+    dropped: threading.Event,
+    pause: threading.Barrier,
+) -> None:
     """An application that makes a partition which is not there, and knows of no other failure."""
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
-            for id_ in ids:
+            for place, id_ in enumerate(ids):
+                if place % 60 == 59:
+                    # Late rows all the time would let no partition be proven.
+                    pause.wait(60)
+                    until = time.monotonic() + 10
+                    while connection.execute("SELECT FROM t LIMIT 1").rowcount and time.monotonic() < until:
+                        time.sleep(0.05)
+                    pause.wait(60)
                 at = f"2024-03-0{1 + id_ % 2} 0{id_ % 9}:00"
                 for version in ("first", "second") if id_ % 5 == 0 else ("first",):
                     while True:
@@ -261,10 +276,12 @@ def write(dsn: str, ids: range, kept: dict[int, str], failures: list[Exception])
                                 kept[id_] = version if done.rowcount else kept[id_]
                             break
                         except psycopg.errors.CheckViolation:
+                            dropped.set()
                             with suppress(psycopg.errors.DuplicateTable, psycopg.errors.UniqueViolation):
                                 connection.execute(MAKE)
     except Exception as error:  # noqa: BLE001
         failures.append(error)
+        pause.abort()
 
 
 @pytest.mark.parametrize("processes", [1, 3])
@@ -272,10 +289,13 @@ def test_writers_beside_runs_that_drop_lose_nothing_and_never_fail(dropping_crow
     of = dropping_crowd.pipeline
     kept: dict[int, str] = {}
     failures: list[Exception] = []
+    dropped, pause = threading.Event(), threading.Barrier(3)
 
     def writers() -> None:
         threads = [
-            threading.Thread(target=write, args=(of.database.dsn, range(first, 1500, 3), kept, failures))
+            threading.Thread(
+                target=write, args=(of.database.dsn, range(first, 1500, 3), kept, failures, dropped, pause)
+            )
             for first in range(3)
         ]
         for thread in threads:
@@ -286,6 +306,7 @@ def test_writers_beside_runs_that_drop_lose_nothing_and_never_fail(dropping_crow
     of.database.execute(MAKE)
     ended = dropping_crowd.run(processes, writers, days=[DAY, NEXT_DAY])
     assert failures == []
+    assert dropped.is_set(), "no partition was dropped"
     for turn in ("before", "after"):
         table: dict[Any, Any] = dict(of.database.execute("SELECT id, note FROM t"))  # type: ignore[arg-type]
         last = {
