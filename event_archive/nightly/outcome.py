@@ -27,7 +27,7 @@ class DayOutcome:
         left: rows of the day that stay.
         outcome: ``purged``, ``dry run``, ``nothing to do``, ``held``, ``waiting``, ``locked`` or ``failed``.
         reason: why it is held or waits, or why its partition was not dropped.
-        how: as in ``PurgedDay``; empty where nothing was purged.
+        how: as in ``PurgedDay``.
         partitions: as in ``PurgedDay``.
         others: as in ``PurgedDay``; empty in a dry run.
         vacuum_seconds: as in ``PurgedDay``.
@@ -44,7 +44,7 @@ class DayOutcome:
     left: int = 0
     outcome: str = "failed"
     reason: str = ""
-    how: str = ""
+    how: str | None = None
     partitions: tuple[str, ...] = ()
     others: tuple[date, ...] = ()
     vacuum_seconds: float | None = None
@@ -64,8 +64,7 @@ class DayOutcome:
         """The day's rows were deleted, or left for a reason."""
         self.deleted, self.proven, self.left = purged.deleted, purged.proven, purged.left
         self.outcome, self.reason = purged.outcome, purged.reason or ""
-        self.how = purged.how if purged.proven else ""
-        self.partitions, self.vacuum_seconds = purged.partitions, purged.vacuum_seconds
+        self.how, self.partitions, self.vacuum_seconds = purged.how, purged.partitions, purged.vacuum_seconds
         self.others = purged.others if purged.outcome == "purged" else ()
         if purged.outcome in ("purged", "dry run") and not (
             self.rows_appended or purged.proven or purged.left or purged.partitions
@@ -78,7 +77,7 @@ class DayOutcome:
         return purge_details(self.how, self.partitions, self.vacuum_seconds)
 
 
-def purge_details(how: str, partitions: Sequence[str], vacuum_seconds: float | None) -> dict[str, object]:
+def purge_details(how: str | None, partitions: Sequence[str], vacuum_seconds: float | None) -> dict[str, object]:
     """The names under which users find how rows were purged; without those of which there is nothing to tell."""
     told = {"purge": how, "partition": ", ".join(partitions), "vacuum_seconds": vacuum_seconds}
     return {name: value for name, value in told.items() if value not in ("", None)}

@@ -58,7 +58,8 @@ class PurgedDay:
             ``waiting`` where its partition is dropped later, and its rows stay until then.
         reason: why it is held or waits; or why its rows were deleted although partitions are to be dropped.
         seconds: how long the call took.
-        how: whether partitions were dropped in place of their rows; in a dry run, whether they would have been.
+        how: whether rows were deleted or partitions dropped with them; in a dry run, which would have been. None where
+            no row was proven.
         partitions: names of those that were dropped, of empty ones too.
         others: other days whose rows went with them.
         vacuum_seconds: how long a VACUUM after it took; None where there was none.
@@ -71,7 +72,7 @@ class PurgedDay:
     outcome: Outcome
     reason: str | None
     seconds: float
-    how: How = "deleted"
+    how: How | None = None
     partitions: tuple[str, ...] = ()
     others: tuple[date, ...] = ()
     vacuum_seconds: float | None = None
@@ -146,7 +147,7 @@ def purge_day(
                 raise _RollBack
     except _RollBack:
         pass
-    how: How = "dropped" if done.partitions else "deleted"
+    how: How | None = "dropped" if done.partitions else "deleted" if done.proven else None
     deleted = done.proven if outcome == "purged" else 0
     purged = PurgedDay(day, deleted, done.proven, done.left, outcome, reason, 0, how, done.partitions, done.others)
     if outcome == "purged":
@@ -158,9 +159,9 @@ def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:
     """Clears away what a purge that has committed left behind. That it cannot is no failure of the day."""
     dataset, partitions, vacuum_seconds = site.dataset, purged.partitions, None
     try:
-        if dataset.drop_empty_partitions and purged.how == "deleted":
+        if dataset.drop_empty_partitions and purged.how != "dropped":
             partitions += tuple(drop_if_empty(site, purged.day))
-        if dataset.vacuum and purged.how == "deleted" and purged.deleted:
+        if dataset.vacuum and purged.how == "deleted":
             vacuum_seconds = vacuum(site)
     except EventArchiveError as error:
         logger.warning("%s, %s: purged, but not cleared away behind it: %s", dataset.table, purged.day, error)

@@ -315,7 +315,7 @@ def test_a_connection_lost_before_the_commit_is_an_unreachable_service(
         pipeline.database.execute("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
         return found
 
-    monkeypatch.setattr("event_archive.operations.purge.count_day", count_then_end)
+    monkeypatch.setattr("event_archive.operations.deleting.count_day", count_then_end)
     with pytest.raises(UnreachableError):
         pipeline.purge()
     assert pipeline.count() == 3
