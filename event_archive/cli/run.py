@@ -173,7 +173,7 @@ def _planned(site: "Site", wanted: _Wanted) -> list[date]:
     # A day that failed after its rows were gone, at its report or verification, has no rows and is not done.
     failed = {day for day, attempt in attempts.items() if attempt.failed and site.dataset.is_aged(day, now)}
     days = [day for day in failed.union(found.days) if within(day, wanted.first, wanted.last)]
-    return plan(days, attempts, found.held, now=now)
+    return plan(days, attempts, found.staying, now=now)
 
 
 def _run(parts: "list[_Part]", wanted: _Wanted, started: float, *, dry_run: bool) -> None:

@@ -32,6 +32,9 @@ _FIELDS = {
     "max_replica_lag": "max_replica_lag",
     "verify_nightly": "verify_nightly",
     "logical_message_prefix": "logical_message_prefix",
+    "purge": "event_purge",
+    "drop_empty_partitions": "event_drop_empty_partitions",
+    "vacuum": "event_vacuum",
 }
 """Keys of a dataset, and the fields that they fill."""
 _CONNECTIONS = {
@@ -43,7 +46,10 @@ _ITS_OWN = ("table", "file_prefix", "asset_keys", "after")
 """Keys that make no sense as a default for all."""
 KEYS = (*_FIELDS, *_CONNECTIONS, "asset_keys", "after")
 
-_ONE_TABLES = ("event_table", "event_time_column", "event_file_prefix", "event_retention_period")
+_ONE_TABLES = (
+    *("event_table", "event_time_column", "event_file_prefix", "event_retention_period"),
+    *("event_purge", "event_drop_empty_partitions", "event_vacuum"),
+)
 """Variables that describe a table, and would describe none beside the file."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -240,6 +246,8 @@ def _check_together(
     tables: dict[tuple[str, str], str] = {}
     for settings in found:
         name, dataset = settings.entry.name, settings.dataset
+        if dataset.purge == "drop" and settings.entry.after:
+            problem(f"{name} has purge: drop and after: a partition's days go together, and cannot wait one by one.")
         connection = dict(settings.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
         # Two variables of one value are one database.
         database = value_of(connection) or connection

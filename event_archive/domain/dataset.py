@@ -3,9 +3,12 @@
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Literal
 
 from event_archive.domain.days import Retention, parse_day
 from event_archive.errors import ConfigurationError, NotAgedError
+
+Purge = Literal["delete", "drop"]
 
 _MAX_IDENTIFIER_BYTES = 63
 _KEYS = {
@@ -77,6 +80,9 @@ class Dataset:
         file_prefix: files are ``PREFIX_YYYY-MM-DD.csv``.
         retention: how long a row stays in the table.
         start: the first day that is archived; rows before it are reported.
+        purge: whether rows are deleted, or partitions dropped where every row of them is proven.
+        drop_empty_partitions: whether a partition that a purge has emptied is dropped once all of it is aged.
+        vacuum: whether an ordinary table is vacuumed after its rows were deleted.
         name: among several datasets; empty where the environment describes the only one.
         asset_prefix: what the keys of its assets in Dagster begin with; empty for none.
     """
@@ -87,6 +93,9 @@ class Dataset:
     file_prefix: str
     retention: Retention
     start: date
+    purge: Purge = "delete"
+    drop_empty_partitions: bool = False
+    vacuum: bool = False
     name: str = ""
     asset_prefix: str = ""
 

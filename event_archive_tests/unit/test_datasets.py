@@ -151,6 +151,7 @@ def test_every_mistake_is_named_at_once_with_dataset_and_key(write: Write, monke
         ("datasets: {a: {table: t}, b: {table: public.t}}", "a and b are one table, public.t"),
         ("datasets: {a: {table: t, asset_keys: bare}, b: {table: u, asset_keys: bare}}", "a and b have asset_keys"),
         ("datasets: {a: {table: t, after: [b]}, b: {table: u, after: [a]}}", "circle: a after b after a"),
+        ("datasets: {a: {table: t, purge: drop, after: [b]}, b: {table: u}}", "a has purge: drop and after"),
         ("datasets: {a: {table: t, after: b}}", "a.after must be a list"),
         ("datasets: {a: {table: t, cron: [0]}}", "a.cron must hold a value"),
         ("datasets: {a: {table: t, <<: {cron: x}}}", "a.<< is no key"),
