@@ -73,6 +73,9 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
     max_replica_lag: Text | None = None
     verify_nightly: Text | None = None
     logical_message_prefix: Text | None = None
+    purge: Text | None = None
+    drop_empty_partitions: Text | None = None
+    vacuum: Text | None = None
 
     @model_validator(mode="after")
     def _parsed(self) -> "ArchivedTable":
