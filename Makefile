@@ -79,6 +79,10 @@ bench-container: $(BENCH) ## A night of 1,000,000 rows within 300m of CPU and 51
 bench-partitions: $(BENCH) ## Every question to a table of 10,000 partitions: some ten minutes
 	$(BIN)/python -m event_archive_tests.benchmarks.partitions
 
+.PHONY: bench-definitions
+bench-definitions: $(DEV) ## How long 50 datasets take to load in Dagster: a minute
+	$(BIN)/python -m event_archive_tests.benchmarks.definitions
+
 .PHONY: lint
 lint: $(DEV) ## Format, style, types, import rules, lock files
 	$(BIN)/ruff format --check

@@ -40,4 +40,5 @@ def build_definitions(*datasets: PipelineSettings) -> dg.Definitions:
 
 def _earlier(settings: PipelineSettings, datasets: Sequence[PipelineSettings]) -> list[PipelineSettings]:
     """The datasets whose days are purged before those of one."""
-    return [other for other in datasets if other.entry.name in settings.entry.after]
+    names = settings.entry.after
+    return [other for other in datasets if other.entry.name in names] if names else []

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 
 from dateutil.relativedelta import relativedelta
 
@@ -59,13 +60,7 @@ class Retention:
     @property
     def fewest_days(self) -> int:
         """The fewest days that this duration can span: 365 for a year, 28 for a month, 181 for six months."""
-        if not self.months:
-            return self.days
-        # A span that ends on the first of a month is never longer than one that ends later in it.
-        firsts = [date(2000 + m // 12, m % 12 + 1, 1).toordinal() for m in range(_GREGORIAN_CYCLE_YEARS * 12)]
-        cycle_days = date(2000 + _GREGORIAN_CYCLE_YEARS, 1, 1).toordinal() - firsts[0]
-        wrapped = firsts + [first + cycle_days for first in firsts[: self.months]]
-        return min(wrapped[m + self.months] - firsts[m] for m in range(len(firsts))) + self.days
+        return _fewest_days(self.months) + self.days
 
     def before(self, moment: datetime) -> datetime:
         """*moment - retention*: rows from this instant on are too young."""
@@ -87,6 +82,15 @@ class Retention:
         while self.last_aged_day(midnight(candidate - ONE_DAY)) >= day:
             candidate -= ONE_DAY
         return candidate
+
+
+@cache
+def _fewest_days(months: int) -> int:
+    # A span that ends on the first of a month is never longer than one that ends later in it.
+    firsts = [date(2000 + m // 12, m % 12 + 1, 1).toordinal() for m in range(_GREGORIAN_CYCLE_YEARS * 12)]
+    cycle_days = date(2000 + _GREGORIAN_CYCLE_YEARS, 1, 1).toordinal() - firsts[0]
+    wrapped = firsts + [first + cycle_days for first in firsts[:months]]
+    return min(wrapped[m + months] - firsts[m] for m in range(len(firsts)))
 
 
 def _amounts(text: str) -> list[tuple[int, str]]:

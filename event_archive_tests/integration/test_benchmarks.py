@@ -10,7 +10,7 @@ from event_archive.errors import FileChangedError
 from event_archive.lake.azure.container import AzureLake
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
-from event_archive_tests.benchmarks import plot, report, sink_process, stage
+from event_archive_tests.benchmarks import definitions, plot, report, sink_process, stage
 from event_archive_tests.benchmarks.__main__ import measure
 from event_archive_tests.benchmarks.catalogue import NODE, OURS, PSQL, PYTHON, Job, cli
 from event_archive_tests.benchmarks.data import Data
@@ -146,3 +146,8 @@ def test_targets_are_met_up_to_their_limit_and_missed_beyond():
     missed = targets(Results({}, [result for result in at_the_limit if result.case.contender == NODE] + beyond))
     assert [target.what for target in missed] == [target.what for target in met]
     assert not any(target.met for target in missed)
+
+
+def test_definitions_are_measured_of_dagster_alone_and_of_ours():
+    *_, alike, ours = definitions.measured(count=2, rounds=1).values()
+    assert min(*alike, *ours) > 0
