@@ -13,7 +13,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations import loading
+from event_archive.operations import loading, proof
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.readback import Readback
 from event_archive.operations.restore.day import restore_day
