@@ -20,7 +20,7 @@ from typing import Literal
 
 from psycopg import sql
 
-from event_archive.domain.dataset import Dataset, quoted
+from event_archive.domain.dataset import Dataset, key_named, quoted
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
@@ -159,6 +159,7 @@ def _delete(
             f"which takes it over: event-archive run {day}, or materialize archive_csv."
         )
     manifest.require_own(file, day, claimed)
+    _require_key_known(table, day, manifest, path)
     readback = load(connection, table, lake, file, progress)
     manifest.require(file, readback.manifest)
     if readback.rows != record.rows:
@@ -275,6 +276,22 @@ def _require_recorded(dataset: Dataset, day: date, file: StoredFile | None, reco
     else:
         problem = f"{path} has ETag {found}; the day's latest archive recorded {record.etag}"
     raise IntegrityError(f"{dataset.table}, {day}: {problem}. Nothing was deleted. {_archive_again(day)}")
+
+
+def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -> None:
+    """Sees that the manifest names the key by which rows are compared.
+
+    By another key a former form in the file may pass for the current one, and a restore would not know.
+
+    Raises:
+        IntegrityError: the table has got another key since the file was written.
+    """
+    if manifest.keys and not manifest.knows_key(table.key):
+        known = ", ".join(map(key_named, manifest.keys))
+        raise IntegrityError(
+            f"{table.dataset.table}, {day}: the table's key is {key_named(table.key)}, {path} was archived under "
+            f"{known}. Nothing was deleted. {_archive_again(day)}"
+        )
 
 
 def _archive_again(day: date) -> str:
