@@ -402,6 +402,11 @@ def test_of_a_file_from_before_the_part_of_the_key_that_it_holds_counts(pipeline
     pipeline.database.execute(WIDENED.replace("ADD PRIMARY KEY (id,", "ADD tenant int, ADD PRIMARY KEY (id, tenant,"))
     with pytest.raises(IntegrityError, match=r"1 row of it would be lost .* told apart by \(id, created_at\)"):
         restoring(pipeline)("mine")
+    # Rows that agree in a part of a key are no forms of one row.
+    pipeline.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", ADD PRIMARY KEY (event_type, tenant)')
+    pipeline.database.execute('CREATE TABLE whole (LIKE "Event" INCLUDING DEFAULTS, PRIMARY KEY (id))')
+    pipeline.database.execute("ALTER TABLE whole ALTER tenant DROP NOT NULL")
+    assert restoring(pipeline)("whole").restored == 3
 
 
 def manifest_of(pipeline: Pipeline) -> Manifest:
