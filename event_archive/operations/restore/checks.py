@@ -90,6 +90,7 @@ def require_same_current_rows(
         return
     lost, former, undecided = _differing(connection, readback, keys)
     target, own = readback.table.dataset.table, key_named(readback.table.key)
+    named = key_named(keys[0]) if recorded else f"{key_named(keys[0])}, the present key of {dataset.table}"
     if undecided:
         raise IntegrityError(
             f"{file.path}: it was archived under several keys, {' and '.join(map(key_named, keys))}. By one of them "
@@ -99,15 +100,15 @@ def require_same_current_rows(
     if lost:
         raise IntegrityError(
             f"{file.path}: {counted(lost, 'row', 'rows')} of it would be lost in {target}, whose key is {own}: its "
-            f"rows are told apart by {key_named(keys[0])}. Nothing of this day was restored. Restore into a table with "
-            "that key: --table NAME."
+            f"rows are told apart by {named}. Nothing of this day was restored. Restore into a table with that key: "
+            "--table NAME."
         )
     # Rows that agree in a part of a key need not be forms of one row.
     if former and (recorded or held == present):
         raise IntegrityError(
             f"{file.path}: {counted(former, 'row', 'rows')} of it would come back to {target} beside a later form, "
-            f"whose key is {own}: by the key under which it was archived, {key_named(keys[0])}, the later one "
-            "replaces it. Nothing of this day was restored. Restore into a table with that key: --table NAME."
+            f"whose key is {own}: that one replaces it by {named}. Nothing of this day was restored. Restore into a "
+            "table with that key: --table NAME."
         )
 
 
