@@ -1,6 +1,7 @@
 """What is archived: a table, its time column, its retention, where its files lie. Not here: the table's shape."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
@@ -55,6 +56,11 @@ class TableName:
 def quoted(name: str) -> str:
     """An identifier in double quotes where it needs them. For messages; SQL uses ``psycopg.sql``."""
     return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
+
+
+def key_named(key: Iterable[str]) -> str:
+    """A key's columns, for messages: ``(id, created_at)``."""
+    return f"({', '.join(map(quoted, key))})"
 
 
 def check_identifier(name: str) -> None:

@@ -15,6 +15,9 @@ from event_archive.errors import IntegrityError, NewerFormError
 from event_archive.lake.names import check_metadata
 from event_archive.lake.protocol import StoredFile
 
+Key = tuple[str, ...]
+"""The names of a key's columns, in the order of its index."""
+
 VERSION = 1
 _PREFIX = "event_archive_"
 _CONTENT = ("rows", "bytes", "sha256", "columns")
@@ -39,6 +42,8 @@ class Manifest:
         database: as in ``Source``.
         time_column: as in ``Source``.
         day: whose rows the file holds, ISO 8601.
+        keys: the keys that the table has had since the file's first row, without repetition; empty where they are not
+            all known, as in a file from before manifests said so. A later row of the same key replaces an earlier one.
     """
 
     table: str
@@ -52,6 +57,7 @@ class Manifest:
     database: str = ""
     time_column: str = ""
     day: str = ""
+    keys: tuple[Key, ...] = ()
 
     @property
     def source(self) -> Source:
@@ -75,7 +81,9 @@ class Manifest:
         Raises:
             ValueError: more than a lake takes.
         """
-        known = {name: str(value) for name, value in asdict(self).items() if value != ""}
+        known = {name: str(value) for name, value in asdict(self).items() if value not in ("", ())}
+        if self.keys:
+            known["keys"] = json.dumps(self.keys, ensure_ascii=False, separators=(",", ":"))
         metadata = {_PREFIX + name: quote(value, safe=".-_") for name, value in known.items()}
         check_metadata(metadata)
         return metadata
@@ -106,8 +114,9 @@ class Manifest:
         try:
             numbers = {name: int(given[name]) for name in ("rows", "bytes", "version")}
             known = {field.name: given[field.name] for field in fields(cls) if field.name in given}
-            manifest = cls(**known | numbers)  # type: ignore[arg-type]  # each is of its field's type
-        except (KeyError, TypeError, ValueError) as error:
+            read = {"keys": _keys(given["keys"])} if "keys" in given else {}
+            manifest = cls(**known | numbers | read)  # type: ignore[arg-type]  # each is of its field's type
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise contradiction(file, f"its manifest is unreadable ({type(error).__name__} {error})") from None
         if manifest.version != VERSION:
             raise NewerFormError(
@@ -115,6 +124,10 @@ class Manifest:
                 "Nothing was written or deleted. A newer program wrote the file: update this one."
             )
         return manifest
+
+    def knows_key(self, key: Key) -> bool:
+        """Whether a key is one of ``keys``, in whatever order of its columns."""
+        return set(key) in map(set, self.keys)
 
     def require_day(self, file: StoredFile, day: date) -> None:
         """Sees that the file is of a day.
@@ -162,6 +175,27 @@ class Manifest:
             raise contradiction(file, f"its manifest says {expected}; it holds {read}")
 
 
+def keys_with(manifest: Manifest | None, key: Key) -> tuple[Key, ...]:
+    """What ``Manifest.keys`` becomes where a table with this key is compared with a file.
+
+    Args:
+        manifest: the file's; None where it has none, since no key but this one has been used.
+        key: the table's.
+    """
+    if manifest is None:
+        return (key,)
+    return manifest.keys if not manifest.keys or manifest.knows_key(key) else (*manifest.keys, key)
+
+
+def _keys(text: str) -> tuple[Key, ...]:
+    keys = json.loads(text)
+    if not isinstance(keys, list) or not all(
+        isinstance(key, list) and key and all(isinstance(name, str) for name in key) for key in keys
+    ):
+        raise ValueError("keys are no lists of names")
+    return tuple(map(tuple, keys))
+
+
 def names_hash(names: Sequence[str]) -> str:
     """A hash of names in their order, of a header's columns or of their types: SHA-256 of a JSON array, hex."""
     return hashlib.sha256(json.dumps(list(names), ensure_ascii=True).encode()).hexdigest()
@@ -181,9 +215,11 @@ class Hashes:
         self.bytes += len(data)
         self.last_byte = bytes(data[-1:]) or self.last_byte
 
-    def manifest(self, table: str, columns: Sequence[str], rows: int, *, types: str = "") -> Manifest:
+    def manifest(
+        self, table: str, columns: Sequence[str], rows: int, *, types: str = "", keys: tuple[Key, ...] = ()
+    ) -> Manifest:
         """The manifest of a file of these bytes."""
-        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), names_hash(columns), types=types)
+        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), names_hash(columns), types=types, keys=keys)
 
 
 def stored_rows(file: StoredFile) -> int | None:

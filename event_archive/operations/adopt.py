@@ -4,9 +4,10 @@ Not here: how the file is read, taking over another tool's file (``archive`` doe
 """
 
 import logging
+from dataclasses import replace
 from datetime import date
 
-from event_archive.domain.manifest import Manifest
+from event_archive.domain.manifest import Manifest, keys_with
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.source import Claim
 from event_archive.domain.wording import counted
@@ -46,7 +47,7 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
         raise RefusedError(f"{path}: there is no file to adopt.")
     with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
         claimed = claim(site, connection)
-        _require_own(file, day, claimed)
+        former = _own_manifest(file, day, claimed)
         table = glance(connection, dataset)
         try:
             readback = load(connection, table, lake, file, progress)
@@ -60,7 +61,8 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
             f"{path}: its header lacks the key: {', '.join(lacking)}. It cannot be adopted: without the key its rows "
             "cannot be compared, nor restored. Add it to the file, or move the file elsewhere."
         )
-    manifest = readback.manifest.of(claimed.source, day)
+    keys = tuple(key for key in keys_with(former, table.key) if set(key) <= set(readback.columns))
+    manifest = replace(readback.manifest.of(claimed.source, day), keys=keys)
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
         progress.begin("adopting", total_bytes=file.size_bytes)
         for block in blocks:
@@ -71,14 +73,18 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
     return manifest
 
 
-def _require_own(file: StoredFile, day: date, claimed: Claim) -> None:
-    """Refuses the file of another table or day: its bytes may be what its manifest says, and are not ours."""
+def _own_manifest(file: StoredFile, day: date, claimed: Claim) -> Manifest | None:
+    """The manifest that adopting replaces; None where it cannot be read, or there is none.
+
+    Raises:
+        IntegrityError: it is of another table or day: the file's bytes may be what it says, and are not ours.
+    """
     try:
         manifest = Manifest.claimed_by(file)
     except NewerFormError:
         raise
     except IntegrityError:
-        # A manifest that cannot be read is what adopting replaces.
-        return
+        return None
     if manifest:
         manifest.require_own(file, day, claimed)
+    return manifest

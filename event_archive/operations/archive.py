@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from event_archive.domain.days import now_utc
-from event_archive.domain.manifest import Manifest
+from event_archive.domain.manifest import Manifest, keys_with
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
@@ -182,7 +182,8 @@ def _write_first(connection: Connection, table: Table, order: _Order, progress: 
         if not rows:
             return _Written(None, None, 0, table.columns)
         types = types_hash(table, table.names)
-        file, manifest = export.commit(order.claim.source, day, table.names, rows, types=types)
+        keys = keys_with(None, table.key)
+        file, manifest = export.commit(order.claim.source, day, table.names, rows, types=types, keys=keys)
         return _Written(file, manifest, rows, table.columns)
 
 
@@ -199,15 +200,20 @@ def _write_late(
 
     The whole file is written where the table has columns that the header lacks, and where the file's blocks or its
     line ends are not ours. Every row keeps its place in the file, and every value its text.
+
+    A manifest that does not name the table's key is written even if no row is missing, since the purge is about to
+    compare by that key.
     """
     lake = order.lake
     columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
     append = bool(manifest) and readback.takes_more_rows and columns == readback.columns and lake.appendable(file)
     missing = rows_of_day(table, order.day, columns, unless=readback)
+    keys = keys_with(manifest, table.key)
+    same_keys = manifest is not None and manifest.keys == keys
     if not append:
         # Without a lock afterwards: the file is read once more.
         with connection.transaction(force_rollback=True):
-            if manifest and not has_any(connection, missing):
+            if same_keys and not has_any(connection, missing):
                 return _Written(file, manifest, 0, table.columns)
         load_verbatim(connection, readback, lake, file, progress)
     require_unchanged(connection, table, "archive")
@@ -218,12 +224,17 @@ def _write_late(
         if not append:
             rows_kept = export.copy(connection, verbatim_rows(readback, columns), with_header=True)
         rows_appended = export.copy(connection, missing)
-        if append and not rows_appended:
+        if append and same_keys and not rows_appended:
             return _Written(file, manifest, 0, table.columns)
         # Rows from before a column came or changed its type were not all written as these types.
         types = types_hash(table, columns)
         of_one_kind = manifest is not None and manifest.types == types
         new_file, new_manifest = export.commit(
-            order.claim.source, order.day, columns, rows_kept + rows_appended, types=types if of_one_kind else ""
+            order.claim.source,
+            order.day,
+            columns,
+            rows_kept + rows_appended,
+            types=types if of_one_kind else "",
+            keys=keys,
         )
         return _Written(new_file, new_manifest, rows_appended, table.columns)

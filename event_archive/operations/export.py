@@ -5,7 +5,7 @@ from datetime import date
 
 from psycopg import sql
 
-from event_archive.domain.manifest import Hashes, Manifest
+from event_archive.domain.manifest import Hashes, Key, Manifest
 from event_archive.domain.progress import Phase, Progress
 from event_archive.domain.source import Source
 from event_archive.lake.protocol import StoredFile, Upload
@@ -45,10 +45,10 @@ class Export:
         self._header_lines = 0
 
     def commit(
-        self, source: Source, day: date, columns: tuple[str, ...], rows: int, *, types: str
+        self, source: Source, day: date, columns: tuple[str, ...], rows: int, *, types: str, keys: tuple[Key, ...]
     ) -> tuple[StoredFile, Manifest]:
         """Makes the file appear, with its manifest."""
-        manifest = self._hashes.manifest(source.table, columns, rows, types=types).of(source, day)
+        manifest = self._hashes.manifest(source.table, columns, rows, types=types, keys=keys).of(source, day)
         return self._upload.commit(manifest.to_metadata()), manifest
 
 

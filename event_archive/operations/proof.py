@@ -7,7 +7,7 @@ from datetime import date
 
 from psycopg import sql
 
-from event_archive.domain.dataset import Dataset
+from event_archive.domain.dataset import Dataset, key_named
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import Progress
 from event_archive.domain.record import Record
@@ -56,6 +56,7 @@ def prove(
             f"which takes it over: event-archive run {day}, or materialize archive_csv."
         )
     manifest.require_own(file, day, claimed)
+    _require_key_known(table, day, manifest, file.path)
     readback = load(connection, table, lake, file, progress, into=into)
     manifest.require(file, readback.manifest)
     if readback.rows != record.rows:
@@ -64,6 +65,22 @@ def prove(
             f"{_archive_again(day)}"
         )
     return readback
+
+
+def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -> None:
+    """Sees that the manifest names the key by which rows are compared.
+
+    By another key a former form in the file may pass for the current one, and a restore would not know.
+
+    Raises:
+        IntegrityError: the table has got another key since the file was written.
+    """
+    if manifest.keys and not manifest.knows_key(table.key):
+        known = ", ".join(map(key_named, manifest.keys))
+        raise IntegrityError(
+            f"{table.dataset.table}, {day}: the table's key is {key_named(table.key)}, {path} was archived under "
+            f"{known}. Nothing was deleted. {_archive_again(day)}"
+        )
 
 
 def require_recorded(dataset: Dataset, day: date, file: StoredFile | None, record: Record) -> None:

@@ -52,7 +52,6 @@ def test_a_month_of_five_datasets_is_done_in_one_run(server_18: Server, tmp_path
         (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
         done = run_cli(
             "run",
-            timeout_seconds=400,
             PG_CONNECTION_STRING=here.dsn,
             PG_CONNECTION_STRING_ELSEWHERE=there.dsn,
             ARCHIVE_LOCAL_PATH=str(tmp_path / "lake"),

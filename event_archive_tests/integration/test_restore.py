@@ -4,6 +4,7 @@ import re
 import runpy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
+from event_archive.domain.manifest import Manifest
 from event_archive.errors import BusyError, ConfigurationError, IntegrityError, NoSuchTableError, RefusedError
+from event_archive.lake.protocol import Lake
 from event_archive.operations.restore import losses
 from event_archive.operations.restore.day import RestoredDay, days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
@@ -295,6 +298,122 @@ def test_a_key_that_tells_forms_of_one_row_apart_brings_none_back(
     with pytest.raises(IntegrityError, match=r"1 row of it .* beside a later form, whose key is \(id, created_at\)"):
         restore("other")
     assert (restored, pipeline.database.execute("SELECT count(*) FROM other")) == (3, [(0,)])
+
+
+WIDENED = """ALTER TABLE "Event" DROP CONSTRAINT "Event_event_id_key", DROP CONSTRAINT "Event_pkey",
+ADD PRIMARY KEY (id, created_at)"""
+MOVED = "UPDATE \"Event\" SET created_at = created_at + interval '1 hour' WHERE id = 2"
+
+
+def test_rows_of_a_finer_key_are_not_merged_where_the_source_is_gone(pipeline: Pipeline):
+    database = pipeline.database
+    database.execute("CREATE TABLE n (id int, region text, at timestamp, PRIMARY KEY (id, region))")
+    database.execute("INSERT INTO n VALUES (1, 'a', '2024-03-01'), (1, 'b', '2024-03-01')")
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    assert of.run().deleted == 2
+    database.execute("DROP TABLE n; CREATE TABLE coarse (id int PRIMARY KEY, region text, at timestamp)")
+    database.execute("CREATE TABLE fine (id int, region text, at timestamp, PRIMARY KEY (region, id))")
+    with pytest.raises(
+        IntegrityError,
+        match=r"1 row .* lost in public.coarse, whose key is \(id\): its rows are told apart by \(id, region\)",
+    ):
+        restoring(of)("coarse")
+    assert database.execute("SELECT FROM coarse") == []
+    assert restoring(of)("fine").restored == 2
+
+
+def test_a_key_that_was_widened_brings_no_former_form_back(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute(MOVED)
+    assert pipeline.run().deleted == 3
+    pipeline.database.execute(WIDENED)
+    with pytest.raises(
+        IntegrityError,
+        match=r"1 row of it .* beside a later form, whose key is \(id, created_at\): .* replaces it by \(id\)\.",
+    ):
+        restore(in_place=True)
+    assert pipeline.count() == 0
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
+    done = restore("mine")
+    assert (done.restored, done.superseded) == (3, 1)
+
+
+def test_rows_of_two_keys_come_back_where_both_keep_the_same(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute(WIDENED)
+    pipeline.add(1, prefix="late")
+    pipeline.run()
+    assert manifest_of(pipeline).keys == (("id",), ("id", "created_at"))
+    assert restore(in_place=True).restored == 3
+    pipeline.database.execute(MOVED)
+    pipeline.run()
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
+    for name in ("mine", None):
+        with pytest.raises(IntegrityError, match="Load the file into a table without a key"):
+            restore(name)
+
+
+def test_a_row_that_went_back_before_the_key_was_widened_is_not_restored_as_it_was_between(
+    database: Database, lake: Lake
+):
+    pipeline = Pipeline(database, lake)
+    pipeline.add(3)
+    pipeline.archive()
+    database.execute(MOVED)
+    pipeline.archive()
+    content = pipeline.content()
+    database.execute(MOVED.replace("+", "-"))
+    database.execute(WIDENED)
+    # The wider key finds the row in the file, where by the former one another form is the last.
+    with pytest.raises(IntegrityError, match=r"key is \(id, created_at\), .* under \(id\)\. Nothing was deleted"):
+        pipeline.purge()
+    assert pipeline.run().deleted == 3
+    assert pipeline.content() == content
+    assert manifest_of(pipeline).keys == (("id",), ("id", "created_at"))
+    etag = pipeline.records[DAY].etag
+    database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
+    for name in ("mine", None):
+        with pytest.raises(IntegrityError, match="nobody can tell"):
+            restoring(pipeline)(name)
+    assert pipeline.archive().etag == etag
+
+
+def test_a_file_from_before_goes_by_the_key_of_the_source(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.put(pipeline.content(), metadata=replace(manifest_of(pipeline), keys=()).to_metadata())
+    pipeline.database.execute(MOVED)
+    pipeline.run()
+    assert manifest_of(pipeline).keys == ()
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id, created_at))')
+    with pytest.raises(IntegrityError, match=r"replaces it by \(id\), the present key of public.\"Event\"\."):
+        restore("mine")
+    pipeline.database.execute(WIDENED)
+    assert restore("mine").restored == 4
+
+
+def test_of_a_file_from_before_the_part_of_the_key_that_it_holds_counts(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.run()
+    pipeline.put(pipeline.content(), metadata=replace(manifest_of(pipeline), keys=()).to_metadata())
+    pipeline.database.execute(COARSE)
+    pipeline.database.execute(WIDENED.replace("ADD PRIMARY KEY (id,", "ADD tenant int, ADD PRIMARY KEY (id, tenant,"))
+    with pytest.raises(IntegrityError, match=r"1 row of it would be lost .* told apart by \(id, created_at\)"):
+        restoring(pipeline)("mine")
+    # Rows that agree in a part of a key are no forms of one row.
+    pipeline.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", ADD PRIMARY KEY (event_type, tenant)')
+    pipeline.database.execute('CREATE TABLE whole (LIKE "Event" INCLUDING DEFAULTS, PRIMARY KEY (id))')
+    pipeline.database.execute("ALTER TABLE whole ALTER tenant DROP NOT NULL")
+    assert restoring(pipeline)("whole").restored == 3
+
+
+def manifest_of(pipeline: Pipeline) -> Manifest:
+    file = pipeline.lake.stat(pipeline.dataset.path(DAY))
+    manifest = Manifest.from_file(file) if file else None
+    assert manifest is not None
+    return manifest
 
 
 def test_two_restores_at_once_share_a_new_table(pipeline: Pipeline, restore: Callable[..., RestoredDay]):

@@ -1,6 +1,7 @@
 """What verify says of a file, and what adopt makes of one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -234,6 +235,20 @@ def test_what_was_adopted_is_not_purged_by_before_it_was_archived_again(simple: 
     with pytest.raises(IntegrityError, match="Archive the day again"):
         simple.purge()
     assert simple.run().deleted == 1
+
+
+def test_an_adopted_file_names_the_former_keys_and_the_present_one(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.archive()
+    content = pipeline.content()
+    pipeline.put(content)
+    assert adopt_day(pipeline.site, DAY).keys == (("id",),)
+    pipeline.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_event_id_key", DROP CONSTRAINT "Event_pkey"')
+    pipeline.database.execute('ALTER TABLE "Event" ADD PRIMARY KEY (id, created_at)')
+    manifest = adopt_day(pipeline.site, DAY)
+    assert manifest.keys == (("id",), ("id", "created_at"))
+    pipeline.put(content, metadata=replace(manifest, keys=()).to_metadata())
+    assert adopt_day(pipeline.site, DAY).keys == ()
 
 
 def test_a_file_without_the_key_is_not_adopted(simple: Pipeline):

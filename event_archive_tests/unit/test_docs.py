@@ -1,6 +1,7 @@
 """Tables, commands and links of the documentation agree with the code."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ import pytest
 
 from event_archive.cli.commands import commands
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings
+from event_archive.domain.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -82,6 +84,12 @@ def test_links_lead_somewhere(page: Path):
         if anchor:
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
             assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
+def test_every_field_of_a_manifest_is_documented():
+    rows = re.findall(r"^\| (`event_archive_.*?) \|", (ROOT / "docs/files.md").read_text(), re.MULTILINE)
+    told = re.findall(r"`event_archive_(\w+)`", " ".join(rows))
+    assert sorted(told) == sorted(field.name for field in fields(Manifest))
 
 
 def test_every_page_is_linked_by_the_readme():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_archive.domain.manifest import Manifest, names_hash, stored_rows
+from event_archive.domain.manifest import Manifest, keys_with, names_hash, stored_rows
 from event_archive.domain.record import Record
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
@@ -18,6 +18,7 @@ MANIFEST = Manifest(
     sha256="ab" * 32,
     columns=names_hash(["id", "at"]),
     types=names_hash(["bigint"]),
+    keys=(("id",), ("id", 'größe, "m²"')),
 )
 
 
@@ -36,6 +37,20 @@ def test_types_that_are_not_known_are_left_out_and_contradict_nothing():
     assert Manifest.from_file(file(unknown.to_metadata())) == unknown
     MANIFEST.require(file(MANIFEST.to_metadata()), unknown)
     unknown.require(file(unknown.to_metadata()), MANIFEST)
+
+
+def test_keys_that_are_not_known_are_left_out_and_stay_unknown():
+    unknown = replace(MANIFEST, keys=())
+    assert "event_archive_keys" not in unknown.to_metadata()
+    assert Manifest.from_file(file(unknown.to_metadata())) == unknown
+    assert keys_with(unknown, ("id",)) == ()
+    MANIFEST.require(file({}), unknown)
+
+
+def test_a_key_is_added_once_in_whatever_order_its_columns_stand():
+    first = replace(MANIFEST, keys=keys_with(None, ("id", "at")))
+    assert first.keys == keys_with(first, ("at", "id")) == (("id", "at"),)
+    assert keys_with(first, ("id",)) == (("id", "at"), ("id",))
 
 
 @given(st.text(min_size=1, max_size=63))
@@ -61,6 +76,10 @@ def test_a_file_of_another_tool_has_none():
     ("change", "words"),
     [
         ({"event_archive_rows": "many"}, "unreadable"),
+        ({"event_archive_keys": "id"}, "unreadable"),
+        ({"event_archive_keys": '["id"]'}, "unreadable .*keys are no lists of names"),
+        ({"event_archive_keys": "[[]]"}, "unreadable .*keys are no lists of names"),
+        ({"event_archive_keys": "[" * 100_000}, "unreadable"),
         ({"event_archive_version": "2"}, "version 2, this program knows version 1"),
         ({"event_archive_bytes": "99"}, "has 100 bytes, its manifest says 99"),
     ],

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from psycopg import sql
 
-from event_archive.domain.dataset import Dataset, TableName, quoted
+from event_archive.domain.dataset import Dataset, TableName, key_named, quoted
+from event_archive.domain.manifest import Key, Manifest
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import StoredFile
@@ -70,82 +71,78 @@ def require_no_other_rows(connection: Connection, readback: Readback, file: Stor
         )
 
 
-def require_one_row_a_key(connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile) -> None:
-    """Refuses a target whose key would merge rows that the source's key tells apart, or tell apart forms of one row.
+def require_same_current_rows(
+    connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile, manifest: Manifest | None
+) -> None:
+    """Refuses a target whose key keeps other rows of the file than the keys under which they were archived.
+
+    A coarser key would merge rows, a finer one would bring former forms back. A file that does not name its keys is
+    judged by the source's present key, where there is a source.
 
     Raises:
         IntegrityError: there are such rows in the file.
     """
-    key = [column.name for column in key_of(connection, dataset.table)]
-    names = [name for name in key if name in readback.columns]
-    same = _same_key(readback, names)
-    if readback.superseded and names:
-        _require_none_merged(connection, dataset, readback, file, names, same)
-    if names and names == key and not set(readback.table.key) <= set(names):
-        _require_none_split(connection, dataset, readback, file, names, same)
-
-
-def _same_key(readback: Readback, names: Sequence[str]) -> sql.Composable:
-    # A column that is no key of the target, or was read as text, is compared as its plain type is.
-    equality = {
-        column.name: column.equality for column in readback.table.key_columns if column.name not in readback.as_text
-    }
-    return sql.SQL(" AND ").join(
-        sql.SQL("later_.{0} OPERATOR({1}) earlier_.{0}").format(
-            sql.Identifier(name), sql.SQL(equality.get(name, "pg_catalog.="))
+    recorded = manifest.keys if manifest else ()
+    present = tuple(column.name for column in key_of(connection, dataset.table))
+    held = tuple(name for name in present if name in readback.columns)
+    keys = recorded or ((held,) if held else ())
+    if all(set(key) == set(readback.table.key) for key in keys):
+        return
+    lost, former, undecided = _differing(connection, readback, keys)
+    target, own = readback.table.dataset.table, key_named(readback.table.key)
+    named = key_named(keys[0]) if recorded else f"{key_named(keys[0])}, the present key of {dataset.table}"
+    if undecided:
+        raise IntegrityError(
+            f"{file.path}: it was archived under several keys, {' and '.join(map(key_named, keys))}. By one of them "
+            f"later rows replace {counted(undecided, 'row', 'rows')} of it, by another they do not: nobody can tell. "
+            "Nothing of this day was restored. Load the file into a table without a key, by \\copy, and choose."
         )
-        for name in names
+    if lost:
+        raise IntegrityError(
+            f"{file.path}: {counted(lost, 'row', 'rows')} of it would be lost in {target}, whose key is {own}: its "
+            f"rows are told apart by {named}. Nothing of this day was restored. Restore into a table with that key: "
+            "--table NAME."
+        )
+    # Rows that agree in a part of a key need not be forms of one row.
+    if former and (recorded or held == present):
+        raise IntegrityError(
+            f"{file.path}: {counted(former, 'row', 'rows')} of it would come back to {target} beside a later form, "
+            f"whose key is {own}: that one replaces it by {named}. Nothing of this day was restored. Restore into a "
+            "table with that key: --table NAME."
+        )
+
+
+def _differing(connection: Connection, readback: Readback, keys: Sequence[Key]) -> tuple[int, int, int]:
+    """Counts the rows that the target's key takes for current and these keys do not, or the other way round.
+
+    A row is replaced for certain where a later one agrees with it in the columns of all keys, NULLs included: whichever
+    of the keys the table had then, they are one row. Values are compared by the default equality of their types.
+
+    Returns:
+        How many rows would be lost, how many former forms would come back, and of how many the keys disagree.
+    """
+    replaced = sql.SQL(" OR ").join(
+        sql.SQL("pg_catalog.num_nulls({}) = 0 AND {}").format(_names(key), _has_later(readback, key)) for key in keys
+    )
+    together = tuple(dict.fromkeys(name for key in keys for name in key))
+    query = sql.SQL(
+        "SELECT count(*) FILTER (WHERE NOT replaced_ AND {line} < 0), "
+        "count(*) FILTER (WHERE replaced_ AND {line} > 0), count(*) FILTER (WHERE replaced_ AND NOT certain_) "
+        "FROM (SELECT {line}, {replaced} AS replaced_, {certain} AS certain_ FROM {readback}) AS row_"
+    ).format(line=readback.line, replaced=replaced, certain=_has_later(readback, together), readback=READBACK)
+    lost, former, undecided = one(connection, query)
+    return lost, former, undecided
+
+
+def _has_later(readback: Readback, names: Sequence[str]) -> sql.Composable:
+    """The condition that a later row of the file has the same values in these columns, NULL being one."""
+    return sql.SQL("lead({0}) OVER (PARTITION BY {1} ORDER BY pg_catalog.abs({0})) IS NOT NULL").format(
+        readback.line, _names(names)
     )
 
 
-def _require_none_split(
-    connection: Connection,
-    dataset: Dataset,
-    readback: Readback,
-    file: StoredFile,
-    names: Sequence[str],
-    same: sql.Composable,
-) -> None:
-    old = one(
-        connection,
-        sql.SQL(
-            "SELECT count(*) FROM {readback} AS earlier_ WHERE {line} > 0 AND EXISTS (SELECT FROM {readback} AS later_ "
-            "WHERE later_.{line} > earlier_.{line} AND {same})"
-        ).format(readback=READBACK, line=readback.line, same=same),
-    )[0]
-    if old:
-        table = readback.table
-        raise IntegrityError(
-            f"{file.path}: {counted(old, 'row', 'rows')} of it would come back to {table.dataset.table} beside a later "
-            f"form, whose key is ({', '.join(map(quoted, table.key))}): by the key of {dataset.table}, "
-            f"({', '.join(map(quoted, names))}), the later one replaces it. Restore into a table with that key: "
-            "--table NAME."
-        )
-
-
-def _require_none_merged(
-    connection: Connection,
-    dataset: Dataset,
-    readback: Readback,
-    file: StoredFile,
-    names: Sequence[str],
-    same: sql.Composable,
-) -> None:
-    key = sql.SQL(", ").join(map(sql.Identifier, names))
-    lost = one(
-        connection,
-        sql.SQL(
-            "SELECT count(*) FROM {readback} AS earlier_ WHERE {line} < 0 AND pg_catalog.num_nulls({key}) = 0 "
-            "AND NOT EXISTS (SELECT FROM {readback} AS later_ WHERE later_.{line} > 0 AND {same})"
-        ).format(readback=READBACK, line=readback.line, key=key, same=same),
-    )[0]
-    if lost:
-        table = readback.table
-        raise IntegrityError(
-            f"{file.path}: {counted(lost, 'row', 'rows')} of it would be lost in {table.dataset.table}, whose key is "
-            f"({', '.join(map(quoted, table.key))}): {dataset.table} tells them apart by "
-            f"({', '.join(map(quoted, names))}). Restore into a table with that key: --table NAME."
-        )
+def _names(names: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 def report_losses(target: TableName, lost: Mapping[str, int], file: StoredFile, *, by_us: bool) -> None:

@@ -26,8 +26,8 @@ from event_archive.operations.readback import ARCHIVED, READBACK, Readback, type
 from event_archive.operations.restore.checks import (
     report_losses,
     require_no_other_rows,
-    require_one_row_a_key,
     require_parsed,
+    require_same_current_rows,
 )
 from event_archive.operations.restore.losses import losses
 from event_archive.operations.restore.sequences import move_on
@@ -130,7 +130,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         require_unchanged(connection, table, "fill")
         readback = widened(connection, dataset, readback, file, (source and source.time_column) or dataset.time_column)
         require_no_other_rows(connection, readback, file)
-        require_one_row_a_key(connection, dataset, readback, file)
+        require_same_current_rows(connection, dataset, readback, file, manifest)
         progress.begin("restoring")
         restored = _insert(connection, readback, file)
         setval = move_on(connection, readback)
