@@ -46,6 +46,8 @@ concurrency: {runs: {max_concurrent_runs: 2}}
 
 _RETENTIONS = {"events": "1 year", "page_views": "90 days"}
 _DATASETS = """\
+defaults:
+  verify_nightly: "true"
 datasets:
   events:
     table: public.Event
@@ -137,8 +139,7 @@ def serve(port: int) -> None:
         command = [sys.executable, "-m", "dagster", "dev", "-m", "event_archive.definitions", "-p", str(port)]
         # What Dagster says of its own command is no news of the demo.
         quiet = {"PYTHONWARNINGS": "ignore:Function `dev_command` is superseded"}
-        environment = os.environ | quiet | {"VERIFY_NIGHTLY": "true"}
-        environment["ARCHIVE_CRON"] = f"{tick.minute} {tick.hour} * * *"
+        environment = os.environ | quiet | {"ARCHIVE_CRON": f"{tick.minute} {tick.hour} * * *"}
         # A group of its own, so that all of Dagster's processes end with this one.
         with subprocess.Popen(command, start_new_session=True, env=environment) as process:
             try:
