@@ -35,7 +35,7 @@ EVENTS_PER_YOUNG_DAY = 2_000
 _PERCENT = (100, 40, 60, 120, 110, 90, 150, 80, 50, 200)
 """Of EVENTS_PER_AGED_DAY, on one aged day after the other."""
 _END_SECONDS = 3
-_UNTIL_THE_TICK = timedelta(seconds=40)
+_UNTIL_THE_TICK = timedelta(seconds=60)
 """At least, for the daemon to be there; the tick comes with a full minute."""
 
 _DAGSTER_YAML = """
@@ -57,6 +57,7 @@ datasets:
     table: public.page_views
     time_column: viewed_at
     retention: 90 days
+    purge: drop
     start: "{page_views}"
 """
 

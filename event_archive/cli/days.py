@@ -36,7 +36,8 @@ class _ListedDay:
     Attributes:
         day: the day.
         state: ``aged``: its rows are in the table alone; ``archived``: in both, as after a dry run, or where late rows
-            came; ``purged``: in the lake alone; ``held``; ``failed``: the command line failed on it last time;
+            came; ``purged``: in the lake alone; ``held``; ``waiting``: for its partition; ``failed``: the command line
+            failed on it last time;
             ``young``: it is not aged, ``before start``: older than ARCHIVE_START_DATE, so its rows were not counted;
             ``not ours``: its file is of another source or day, ``no manifest``: nobody can tell what its file is.
         rows: in the table; None where they were not counted.
@@ -85,11 +86,12 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
                 or ("held" if rows and day in table.held else "")
                 or ("failed" if day in failed else "")
                 or (_state_of_file(file, day, is_own) if file else "")
+                or ("waiting" if rows and file and day in table.waiting else "")
                 or (("archived" if file else "aged") if rows else "purged")
             )
             listed.append(_ListedDay(day, state, rows, file))
     left = sum(day.rows or 0 for day in listed)
-    to_do = [day for day in listed if day.rows and day.state != "held"]
+    to_do = [day for day in listed if day.rows and day.state not in ("held", "waiting")]
     found = estimate(dataset, [day.day for day in to_do], postgres)
     rows_to_do = sum(day.rows or 0 for day in to_do)
     left_bytes, left_seconds = found.bytes_of(rows_to_do), found.seconds_of(rows_to_do)

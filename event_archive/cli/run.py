@@ -19,7 +19,6 @@ from event_archive.cli.arguments import (
     each_dataset,
     load_pipelines,
     range_options,
-    with_name,
     within,
 )
 
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
     from event_archive.config.environment import PipelineSettings, Settings
     from event_archive.domain.dataset import Dataset
     from event_archive.errors import EventArchiveError
+    from event_archive.nightly.day import Observer, Reports
     from event_archive.nightly.outcome import Totals
-    from event_archive.nightly.run import Observer, Reports, Share
+    from event_archive.nightly.run import Share
     from event_archive.observability.console import ConsoleDisplay
     from event_archive.observability.json_lines import JsonDisplay
     from event_archive.operations.site import Site
@@ -55,6 +55,7 @@ def run(
 ) -> None:
     """Archives and purges every aged day that still has rows, those of a range, or the days named (YYYY-MM-DD)."""
     check_range(days, first, last)
+    from event_archive.config.datasets import load_datasets
     from event_archive.config.environment import dagster_home
     from event_archive.domain.days import now_utc
     from event_archive.observability.announcement import announced
@@ -69,7 +70,7 @@ def run(
         each_dataset(pipelines, lambda settings: _plan_only(settings, wanted))
         return
     with ExitStack() as stack:
-        names = [of.dataset.name for of in pipelines]
+        names = [of.dataset.name for of in load_datasets()]
         parts = [
             _Part(
                 of,
@@ -143,6 +144,7 @@ def _prepare(part: _Part, wanted: _Wanted, stack: ExitStack, *, alone: bool) -> 
 
 
 def _plan_only(settings: "Settings", wanted: _Wanted) -> None:
+    from event_archive.cli.plan import show_plan
     from event_archive.config.services import lake, primary
     from event_archive.operations.claim import owner
     from event_archive.operations.site import Site
@@ -151,7 +153,7 @@ def _plan_only(settings: "Settings", wanted: _Wanted) -> None:
         site = Site(settings.dataset, primary(settings), opened)
         planned = _planned(site, wanted)
         owner(site)
-        _show_plan(settings, site, planned)
+        show_plan(site, planned, as_json=settings.log_as_json)
 
 
 def _planned(site: "Site", wanted: _Wanted) -> list[date]:
@@ -171,7 +173,7 @@ def _planned(site: "Site", wanted: _Wanted) -> list[date]:
     # A day that failed after its rows were gone, at its report or verification, has no rows and is not done.
     failed = {day for day, attempt in attempts.items() if attempt.failed and site.dataset.is_aged(day, now)}
     days = [day for day in failed.union(found.days) if within(day, wanted.first, wanted.last)]
-    return plan(days, attempts, found.held, now=now)
+    return plan(days, attempts, found.staying, now=now)
 
 
 def _run(parts: "list[_Part]", wanted: _Wanted, started: float, *, dry_run: bool) -> None:
@@ -223,7 +225,8 @@ def _shares(
     part: _Part, display: "Observer", reports: "Callable[[Dataset], Reports]", wanted: _Wanted, *, dry_run: bool
 ) -> "Iterator[Share]":
     """What is to be done for a dataset that could begin."""
-    from event_archive.nightly.run import Night, Share
+    from event_archive.nightly.day import Night
+    from event_archive.nightly.run import Share
 
     if part.site is None or part.settings is None:
         return
@@ -269,39 +272,9 @@ def _reports() -> "AbstractContextManager[Callable[[Dataset], Reports]]":
     from event_archive.config.environment import dagster_home
 
     if dagster_home() is None:
-        from event_archive.nightly.run import NO_REPORTS
+        from event_archive.nightly.day import NO_REPORTS
 
         return nullcontext(lambda _: NO_REPORTS)
     from event_archive.defs.report import reporting
 
     return reporting()
-
-
-def _show_plan(settings: "Settings", site: "Site", planned: list[date]) -> None:
-    from event_archive.domain.wording import counted, duration, size
-    from event_archive.nightly.estimate import estimate
-    from event_archive.observability.json_lines import write_line
-
-    found = estimate(site.dataset, planned, site.postgres)
-    rows = sum(found.rows.values())
-    if settings.log_as_json:
-        for day in planned:
-            of_day = found.rows[day]
-            seconds = round(found.seconds_of(of_day), 3)
-            known = {"day": day, "rows": of_day, "deleted": 0, "bytes": found.bytes_of(of_day), "seconds": seconds}
-            write_line("planned", **with_name(site.dataset, **known))
-        seconds = round(found.seconds_of(rows), 3)
-        known = {"days": len(planned), "rows": rows, "deleted": 0, "bytes": found.bytes_of(rows), "seconds": seconds}
-        write_line("planned", **with_name(site.dataset, **known))
-        return
-    form = "{:<10}  {:>14}  {:>10}  {:>10}"
-    click.echo(form.format("day", "rows", "about", "takes"))
-    for day in planned:
-        of_day = found.rows[day]
-        click.echo(
-            form.format(str(day), f"{of_day:,}", size(found.bytes_of(of_day)), duration(found.seconds_of(of_day)))
-        )
-    click.echo(
-        f"{site.dataset.label}: a run would do {counted(len(planned), 'day', 'days')} in this order: {rows:,} rows, "
-        f"about {size(found.bytes_of(rows))} of CSV, in about {duration(found.seconds_of(rows))}. Nothing was touched."
-    )

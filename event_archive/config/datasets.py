@@ -32,6 +32,9 @@ _FIELDS = {
     "max_replica_lag": "max_replica_lag",
     "verify_nightly": "verify_nightly",
     "logical_message_prefix": "logical_message_prefix",
+    "purge": "event_purge",
+    "drop_empty_partitions": "event_drop_empty_partitions",
+    "vacuum": "event_vacuum",
 }
 """Keys of a dataset, and the fields that they fill."""
 _CONNECTIONS = {
@@ -43,7 +46,10 @@ _ITS_OWN = ("table", "file_prefix", "asset_keys", "after")
 """Keys that make no sense as a default for all."""
 KEYS = (*_FIELDS, *_CONNECTIONS, "asset_keys", "after")
 
-_ONE_TABLES = ("event_table", "event_time_column", "event_file_prefix", "event_retention_period")
+_ONE_TABLES = (
+    *("event_table", "event_time_column", "event_file_prefix", "event_retention_period"),
+    *("event_purge", "event_drop_empty_partitions", "event_vacuum"),
+)
 """Variables that describe a table, and would describe none beside the file."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -69,7 +75,7 @@ def load_datasets() -> list[PipelineSettings]:
     ]
     entries = _entries(_document(path), problems.append)
     found = list(_settings(entries, problems.append))
-    _check_together([entry.name for entry in entries], found, problems.append)
+    _check_together(entries, found, problems.append)
     if problems:
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(problems))
         raise ConfigurationError(f"The datasets file {path} is not right:\n{lines}")
@@ -222,12 +228,26 @@ def _settings(entries: Iterable[Entry], problem: Callable[[str], None]) -> Itera
             yield settings
 
 
-def _check_together(names: Sequence[str], found: Sequence[PipelineSettings], problem: Callable[[str], None]) -> None:
+def _check_together(
+    entries: Sequence[Entry], found: Sequence[PipelineSettings], problem: Callable[[str], None]
+) -> None:
     """What is wrong between datasets."""
+    names = [entry.name for entry in entries]
+    for entry in entries:
+        for other in entry.after:
+            if other not in names:
+                problem(f"{entry.name}.after names {other}, which is no dataset{_meant(other, names)}")
+    if circle := _circle({entry.name: entry.after for entry in entries}):
+        problem(f"after goes round in a circle: {' after '.join(circle)}.")
+    bare = [entry.name for entry in entries if entry.bare_keys]
+    if len(bare) > 1:
+        problem(f"{' and '.join(bare)} have asset_keys: bare; one dataset at most can.")
     files: dict[tuple[str, str], str] = {}
     tables: dict[tuple[str, str], str] = {}
     for settings in found:
         name, dataset = settings.entry.name, settings.dataset
+        if dataset.purge == "drop" and settings.entry.after:
+            problem(f"{name} has purge: drop and after: a partition's days go together, and cannot wait one by one.")
         connection = dict(settings.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
         # Two variables of one value are one database.
         database = value_of(connection) or connection
@@ -235,14 +255,6 @@ def _check_together(names: Sequence[str], found: Sequence[PipelineSettings], pro
             problem(f"{first} and {name} have one folder and file_prefix, {dataset.folder}/{dataset.file_prefix}.")
         if (first := tables.setdefault((database, str(dataset.table)), name)) != name:
             problem(f"{first} and {name} are one table, {dataset.table}.")
-        for other in settings.entry.after:
-            if other not in names:
-                problem(f"{name}.after names {other}, which is no dataset{_meant(other, names)}")
-    bare = [settings.entry.name for settings in found if settings.entry.bare_keys]
-    if len(bare) > 1:
-        problem(f"{' and '.join(bare)} have asset_keys: bare; one dataset at most can.")
-    if circle := _circle({settings.entry.name: settings.entry.after for settings in found}):
-        problem(f"after goes round in a circle: {' after '.join(circle)}.")
 
 
 def _circle(after: Mapping[str, Sequence[str]]) -> list[str]:

@@ -42,7 +42,7 @@ from event_archive.config.values import (
     parse_start,
     parse_storage_account,
 )
-from event_archive.domain.dataset import Dataset, TableName
+from event_archive.domain.dataset import Dataset, Purge, TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
 
@@ -54,6 +54,7 @@ _LAKES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "ARCHI
 _DECIDING = (
     *("DRY_RUN", "EVENT_RETENTION_PERIOD", "ARCHIVE_START_DATE", "MAX_DAYS_PER_RUN", "RUN_BUDGET"),
     *("EVENT_TABLE", "EVENT_TIME_COLUMN", "EVENT_FILE_PREFIX", "PG_CONNECTION_STRING"),
+    *("EVENT_PURGE", "EVENT_DROP_EMPTY_PARTITIONS"),
     *("ARCHIVE_FOLDER", "AZURE_STORAGE_CONTAINER", "DATASETS_FILE", *_LAKES),
 )
 """What decides which rows are deleted, of which table, proven by which files, and how many of them."""
@@ -85,6 +86,9 @@ class PipelineSettings(EnvironmentSettings):
     backlog_alert_days: Annotated[int, Field(ge=0, le=36_500)] = 3
     log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(lower_case)] = None
     dry_run: Annotated[bool, BeforeValidator(lower_case)] = False
+    event_purge: Annotated[Purge, BeforeValidator(lower_case)] = "delete"
+    event_drop_empty_partitions: Annotated[bool, BeforeValidator(lower_case)] = False
+    event_vacuum: Annotated[bool, BeforeValidator(lower_case)] = False
     export_rate_limit: Annotated[int | None, BeforeValidator(parse_size)] = None
     max_replica_lag: Annotated[int | None, BeforeValidator(parse_size)] = None
     verify_nightly: Annotated[bool, BeforeValidator(lower_case)] = False
@@ -131,6 +135,9 @@ class PipelineSettings(EnvironmentSettings):
             file_prefix=self.event_file_prefix or "",
             retention=self.event_retention_period,
             start=self.archive_start_date,
+            purge=self.event_purge,
+            drop_empty_partitions=self.event_drop_empty_partitions,
+            vacuum=self.event_vacuum,
             name=self.entry.name,
             asset_prefix="" if self.entry.bare_keys else self.entry.name,
         )

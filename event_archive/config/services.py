@@ -10,7 +10,8 @@ from event_archive.postgres.session import Postgres
 
 def primary(settings: Settings) -> Postgres:
     """The events database."""
-    return Postgres(settings.pg_connection_string.get_secret_value(), settings.pg_auth)
+    variable = variable_of(settings, "pg_connection_string")
+    return Postgres(settings.pg_connection_string.get_secret_value(), settings.pg_auth, variable=variable)
 
 
 def replica(settings: Settings) -> Postgres | None:
@@ -18,7 +19,13 @@ def replica(settings: Settings) -> Postgres | None:
     secret = settings.export_pg_connection_string
     if secret is None:
         return None
-    return Postgres(secret.get_secret_value(), settings.pg_auth, variable="EXPORT_PG_CONNECTION_STRING")
+    variable = variable_of(settings, "export_pg_connection_string")
+    return Postgres(secret.get_secret_value(), settings.pg_auth, variable=variable)
+
+
+def variable_of(settings: Settings, field: str) -> str:
+    """The variable that a field of these settings is read from."""
+    return dict(settings.entry.variables).get(field, field.upper())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import dagster as dg
 
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.failures import dagster_failures
-from event_archive.defs.gate import asset_keys, latest_record
+from event_archive.defs.gate import asset_keys, latest_record, record_if_any
 from event_archive.defs.metadata import aged_metadata, archive_metadata, purge_metadata
 from event_archive.defs.preview import preview_of_day
 from event_archive.defs.resources import LakeResource, PostgresResource
@@ -22,6 +22,7 @@ from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.domain.record import Record
 from event_archive.nightly.backlog import aged_rows, require_purged
+from event_archive.nightly.outcome import purge_details
 from event_archive.nightly.replicas import await_replicas
 from event_archive.operations.archive import archive_day
 from event_archive.operations.purge import PurgedDay, purge_day
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 GROUP = "event_archive"
 POOL = "postgres"
 OUTCOME_TAG = "event_archive/outcome"
-"""On runs whose purge deleted nothing on purpose, for people: ``dry run`` or ``held``."""
+"""On runs whose purge deleted nothing on purpose, for people: ``dry run``, ``held`` or ``waiting``."""
 
 # A day comes of age every night. A warning after one that was missed, a failure after two.
 _EVERY_NIGHT = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
@@ -151,9 +152,10 @@ def _purged_events(
                 day,
                 record,
                 dry_run=config.dry_run or current.dry_run,
+                recorded=lambda other: record_if_any(context.instance, dataset, other),
                 message_prefix=current.logical_message_prefix,
             )
-        if purged.outcome in ("dry run", "held", "kept"):
+        if purged.outcome in ("dry run", "held", "kept", "waiting"):
             context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: purged.outcome})
         _log_day(dataset, record, purged)
         return dg.MaterializeResult(metadata=purge_metadata(purged))
@@ -183,6 +185,7 @@ def _log_day(dataset: Dataset, record: Record, purged: PurgedDay) -> None:
             "rows": record.rows,
             "deleted": purged.deleted,
             "left": purged.left,
+            **purge_details(purged.how, purged.partitions, purged.vacuum_seconds),
             "bytes": record.bytes,
             "seconds": round(record.seconds + purged.seconds, 3),
         },

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from event_archive.nightly.outcome import purge_details
 from event_archive.operations.archive import ArchivedDay
 from event_archive.operations.purge import PurgedDay
 from event_archive.table.rows import RowsOfDay
@@ -64,6 +65,7 @@ def purge_metadata(purged: PurgedDay) -> Metadata:
         "outcome": purged.outcome,
         "reason": purged.reason or "",
         "seconds": purged.seconds,
+        **purge_details(purged.how, purged.partitions, purged.vacuum_seconds),
     }
 
 

@@ -63,7 +63,7 @@ def build_schedule(
             first = min(first_day_left(other.dataset, idle[-1], postgres.primary(other)) for other in after)
             idle = [day for day in idle if day < first]
         attempts = last_attempts(context.instance, dataset, idle)
-        chosen = plan(idle, attempts, found.held, now=now, most=settings.max_days_per_run)
+        chosen = plan(idle, attempts, found.staying, now=now, most=settings.max_days_per_run)
         context.log.info(
             "%d aged days have rows; %d of them have a run in flight; launching %d",
             len(found.days),

@@ -147,7 +147,7 @@ def replica(patient: Patient) -> Iterator[Finding]:
     with reading(services.primary(settings), "doctor") as connection:
         shape = reflect(connection, settings.dataset)
         written, original = written_wal(connection), identity(connection)
-    with reading(database, "EXPORT_PG_CONNECTION_STRING") as connection:
+    with reading(database, database.variable) as connection:
         require_copy(original, identity(connection))
         yield _replica(connection, shape.columns == reflect(connection, settings.dataset).columns, written)
 

@@ -6,6 +6,7 @@ from event_archive.config import services
 from event_archive.doctor import dependents
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.doctor.hypertable import hypertable
+from event_archive.doctor.partitions import partitions
 from event_archive.doctor.server import reading
 from event_archive.domain.dataset import quoted
 from event_archive.postgres.catalogue.relations import default_of
@@ -15,7 +16,7 @@ from event_archive.table.shape import Table, reflect
 
 TABLE = (
     "table", "time_index", "time_zone", "hypertable", "triggers", "foreign_keys", "row_security", "replication",
-    "autovacuum",
+    "autovacuum", "partitions",
 )  # fmt: skip
 
 _UTC = {"UTC", "Etc/UTC", "UCT", "Etc/UCT", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal"}
@@ -37,6 +38,7 @@ def table(patient: Patient) -> Iterator[Finding]:
         yield dependents.row_security(connection, oid, name)
         yield dependents.replication(connection, oid, settings.logical_message_prefix)
         yield dependents.autovacuum(connection, oid)
+        yield partitions(connection, shape)
 
 
 def _shape(shape: Table) -> Finding:

@@ -3,11 +3,22 @@
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Literal
 
 from event_archive.domain.days import Retention, parse_day
 from event_archive.errors import ConfigurationError, NotAgedError
 
+Purge = Literal["delete", "drop"]
+
 _MAX_IDENTIFIER_BYTES = 63
+_KEYS = {
+    "EVENT_TABLE": "table",
+    "EVENT_TIME_COLUMN": "time_column",
+    "EVENT_FILE_PREFIX": "file_prefix",
+    "ARCHIVE_START_DATE": "start",
+    "MAX_DAYS_PER_RUN": "max_days_per_run",
+}
+"""Of the datasets file."""
 _NAME = re.compile(r'"((?:[^"]|"")+)"(?=\.|$)|([^.]+)')
 _NAMES = re.compile(rf"(?:{_NAME.pattern})(?:\.(?:{_NAME.pattern}))?")
 
@@ -69,6 +80,9 @@ class Dataset:
         file_prefix: files are ``PREFIX_YYYY-MM-DD.csv``.
         retention: how long a row stays in the table.
         start: the first day that is archived; rows before it are reported.
+        purge: whether rows are deleted, or partitions dropped where every row of them is proven.
+        drop_empty_partitions: whether a partition that a purge has emptied is dropped once all of it is aged.
+        vacuum: whether an ordinary table is vacuumed after its rows were deleted.
         name: among several datasets; empty where the environment describes the only one.
         asset_prefix: what the keys of its assets in Dagster begin with; empty for none.
     """
@@ -79,6 +93,9 @@ class Dataset:
     file_prefix: str
     retention: Retention
     start: date
+    purge: Purge = "delete"
+    drop_empty_partitions: bool = False
+    vacuum: bool = False
     name: str = ""
     asset_prefix: str = ""
 
@@ -86,6 +103,10 @@ class Dataset:
     def label(self) -> str:
         """What people know it by: its table, and its name where it has one."""
         return f"{self.name} ({self.table})" if self.name else str(self.table)
+
+    def setting(self, variable: str) -> str:
+        """What people know one of this dataset's settings by: the variable, or its place in the datasets file."""
+        return f"{self.name}.{_KEYS[variable]}" if self.name else variable
 
     def is_aged(self, day: date, now: datetime) -> bool:
         """Whether a day may be archived at ``now``, which must be aware."""
@@ -110,7 +131,7 @@ class Dataset:
         if day < self.start:
             raise NotAgedError(
                 f"{self.label}: {day} lies before the first day that is archived, {self.start}. "
-                f"Set {f'{self.name}.start' if self.name else 'ARCHIVE_START_DATE'} to {day} or earlier to archive it."
+                f"Set {self.setting('ARCHIVE_START_DATE')} to {day} or earlier to archive it."
             )
 
     def path(self, day: date) -> str:

@@ -80,14 +80,14 @@ class Claim:
         if not source.is_same(self.source):
             raise OtherSourceError(
                 f"{place} belongs to {self.source}; this is {source}. Nothing was written or deleted. Give this table "
-                "a place of its own (EVENT_FILE_PREFIX or ARCHIVE_FOLDER). If it is the same table, which has moved, "
+                "a file prefix or a folder of its own. If it is the same table, which has moved, "
                 "was upgraded or renamed, accept it once: event-archive adopt --source."
             )
         if timeline < self.timeline or timeline in self.refused_timelines:
             raise OtherSourceError(
                 f"{place} was last used by {self.source} on timeline {self.timeline}; this server is on timeline "
                 f"{timeline}: one of the two is a restored or cloned copy of the other. Nothing was written or "
-                "deleted. Give the copy a place of its own (EVENT_FILE_PREFIX or ARCHIVE_FOLDER). If this server is "
+                "deleted. Give the copy a file prefix or a folder of its own. If this server is "
                 "the one to go on with, accept it once: event-archive adopt --source."
             )
         return replace(self, source=self.source.completed(source), timeline=timeline)

@@ -17,6 +17,7 @@ from event_archive.errors import BusyError, WaitingError
 from event_archive.postgres.session import Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import held_days
+from event_archive.table.partitions import waiting_days
 from event_archive.table.rows import (
     MOST_ORPHANS,
     Orphans,
@@ -57,10 +58,17 @@ class DaysToDo:
     Attributes:
         days: aged days that have rows, oldest first.
         held: days that are held, whether they have rows or not.
+        waiting: days whose rows stay until all of their partition is aged.
     """
 
     days: list[date]
     held: set[date]
+    waiting: set[date]
+
+    @property
+    def staying(self) -> set[date]:
+        """The days of which nothing can be purged at present."""
+        return self.held | self.waiting
 
 
 def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> DaysToDo:
@@ -83,8 +91,10 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
             str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
         ) as connection:
             table = reflect(connection, dataset)
-            days = days_with_rows(connection, table, dataset.start, dataset.retention.last_aged_day(now), until=until)
+            last_aged = dataset.retention.last_aged_day(now)
+            days = days_with_rows(connection, table, dataset.start, last_aged, until=until)
             held = held_days(connection, dataset)
+            waiting = waiting_days(connection, table, days, last_aged)
     except BusyError as error:
         if table is None or table.time_indexed:
             raise
@@ -94,7 +104,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
         ) from error
     left_seconds = max(1.0, until - time.monotonic()) if until else 0
     _report_orphans(dataset, postgres, timeout_seconds=left_seconds)
-    return DaysToDo(days, held)
+    return DaysToDo(days, held, waiting)
 
 
 def first_day_left(dataset: Dataset, last: date, postgres: Postgres) -> date:
@@ -177,11 +187,13 @@ class AgedDays:
     Attributes:
         rows: of each day that has any.
         held: the days that are held.
+        waiting: the days whose rows stay until all of their partition is aged.
         orphans: rows that no day will ever archive.
     """
 
     rows: dict[date, int]
     held: set[date]
+    waiting: set[date]
     orphans: Orphans
 
 
@@ -193,13 +205,15 @@ def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> Ag
     """
     with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
         table = reflect(connection, dataset)
-        rows = rows_by_day(connection, table, dataset.start, dataset.retention.last_aged_day(now))
-        return AgedDays(rows, held_days(connection, dataset), count_orphans(connection, table))
+        last_aged = dataset.retention.last_aged_day(now)
+        rows = rows_by_day(connection, table, dataset.start, last_aged)
+        waiting = waiting_days(connection, table, rows, last_aged)
+        return AgedDays(rows, held_days(connection, dataset), waiting, count_orphans(connection, table))
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Days that ought to be done: they came of age some time ago, have rows, and are not held.
+    """Days that ought to be done: they came of age some time ago, have rows, and neither are held nor wait.
 
     Attributes:
         days: how many.
@@ -222,7 +236,8 @@ class Backlog:
         )
         return (
             f"{dataset.table}: {days} {counted(self.rows, 'row', 'rows')}. "
-            "Check that the schedule is on and no run fails; if there are just too many days, raise MAX_DAYS_PER_RUN."
+            "Check that the schedule is on and no run fails; if there are just too many days, raise "
+            f"{dataset.setting('MAX_DAYS_PER_RUN')}."
         )
 
 
@@ -234,9 +249,11 @@ def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: 
     """
     last = dataset.retention.last_aged_day(now) - timedelta(days=grace_days)
     with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
-        rows = rows_by_day(connection, reflect(connection, dataset), dataset.start, last)
+        table = reflect(connection, dataset)
+        rows = rows_by_day(connection, table, dataset.start, last)
         held = held_days(connection, dataset)
-    late = sorted(rows.keys() - held)
+        waiting = waiting_days(connection, table, rows, dataset.retention.last_aged_day(now))
+    late = sorted(rows.keys() - held - waiting)
     return Backlog(len(late), sum(rows[day] for day in late), late[0] if late else None, len(rows.keys() & held))
 
 
@@ -248,7 +265,7 @@ def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
     if orphans.before_start:
         parts.append(
             f"{counted(orphans.before_start, 'row lies', 'rows lie')} before the first day that is archived, "
-            f"{dataset.start}: set ARCHIVE_START_DATE earlier to archive them"
+            f"{dataset.start}: set {dataset.setting('ARCHIVE_START_DATE')} earlier to archive them"
         )
     if orphans.not_finite:
         have = counted(orphans.not_finite, "row has", "rows have")

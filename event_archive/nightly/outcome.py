@@ -1,6 +1,6 @@
 """How a day of a run went, and the sums over a run's days. Not here: running them, showing them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
@@ -26,8 +26,12 @@ class DayOutcome:
         deleted: rows deleted; 0 in a dry run.
         proven: rows that were read back identical: what is deleted where the run is not dry.
         left: rows of the day that stay.
-        outcome: ``purged``, ``kept``, ``dry run``, ``nothing to do``, ``held``, ``locked`` or ``failed``.
-        reason: why it is held, or rows are kept.
+        outcome: ``purged``, ``kept``, ``dry run``, ``nothing to do``, ``held``, ``waiting``, ``locked`` or ``failed``.
+        reason: why it is held, waits or rows are kept, or why its partition was not dropped.
+        how: as in ``PurgedDay``.
+        partitions: as in ``PurgedDay``.
+        others: as in ``PurgedDay``; empty in a dry run.
+        vacuum_seconds: as in ``PurgedDay``.
         cause: why it failed.
     """
 
@@ -42,6 +46,10 @@ class DayOutcome:
     left: int = 0
     outcome: str = "failed"
     reason: str = ""
+    how: str | None = None
+    partitions: tuple[str, ...] = ()
+    others: tuple[date, ...] = ()
+    vacuum_seconds: float | None = None
     cause: EventArchiveError | None = None
 
     @property
@@ -58,8 +66,23 @@ class DayOutcome:
         """The day's rows were deleted, or left for a reason."""
         self.deleted, self.proven, self.left = purged.deleted, purged.proven, purged.left
         self.outcome, self.reason = purged.outcome, purged.reason or ""
-        if purged.outcome in ("purged", "dry run") and not (self.rows_appended or purged.proven or purged.left):
+        self.how, self.partitions, self.vacuum_seconds = purged.how, purged.partitions, purged.vacuum_seconds
+        self.others = purged.others if purged.outcome == "purged" else ()
+        if purged.outcome in ("purged", "dry run") and not (
+            self.rows_appended or purged.proven or purged.left or purged.partitions
+        ):
             self.outcome = "nothing to do"
+
+    @property
+    def details(self) -> dict[str, object]:
+        """How its rows were purged, as far as there is anything to tell: for lines of logs and of output."""
+        return purge_details(self.how, self.partitions, self.vacuum_seconds)
+
+
+def purge_details(how: str | None, partitions: Sequence[str], vacuum_seconds: float | None) -> dict[str, object]:
+    """The names under which users find how rows were purged; without those of which there is nothing to tell."""
+    told = {"purge": how, "partition": ", ".join(partitions), "vacuum_seconds": vacuum_seconds}
+    return {name: value for name, value in told.items() if value not in ("", None)}
 
 
 @dataclass(slots=True)
@@ -95,6 +118,8 @@ class Totals:
     def add(self, outcome: DayOutcome) -> None:
         """Counts one day, which has ended."""
         self.day_in_hand = None
+        # Rows that waited for their partition have gone with it.
+        self.left -= sum(before.left for before in self.outcomes if before.day in outcome.others)
         self.outcomes.append(outcome)
         self.days += 1
         self.failed += outcome.cause is not None

@@ -16,7 +16,8 @@ takes no memory, which a limit of one day a night would otherwise need. A queue 
 its days within ``5 * n`` runs; new days get at least three in five runs. Exception: runs every 5, 10, ... hours start
 at the same place each time.
 
-Held days come after all others: nothing can be deleted there, so they must keep nobody waiting.
+Days that stay, because they are held or their partition is not aged as a whole, come after all others: nothing can be
+deleted there, so they must keep nobody waiting.
 """
 
 from collections import deque
@@ -54,7 +55,7 @@ _NEVER = Attempt()
 def plan(
     days: Iterable[date],
     attempts: Mapping[date, Attempt],
-    held: Collection[date],
+    staying: Collection[date],
     *,
     now: datetime,
     most: int | None = None,
@@ -64,7 +65,7 @@ def plan(
     Args:
         days: that have rows and that nobody has in hand.
         attempts: how days were last tried; days that are missing here never were.
-        held: days that are not purged at present.
+        staying: days of which nothing can be purged at present: held, or waiting for their partition.
         now: when this run begins, aware; runs of one schedule pass the time of their tick.
         most: how many days at most; None for all.
     """
@@ -75,7 +76,7 @@ def plan(
     new, tried, failed, last = deque[date](), deque[date](), deque[date](), list[date]()
     for day in sorted(days, key=in_turn):
         attempt = attempts.get(day, _NEVER)
-        if day in held:
+        if day in staying:
             last.append(day)
         elif attempt.failed:
             failed.append(day)

@@ -163,6 +163,8 @@ def _remark(outcome: DayOutcome) -> str:
         return f"held, not purged: {outcome.reason}"
     if outcome.outcome == "kept":
         return outcome.reason
+    if outcome.outcome == "waiting":
+        return f"archived, waits: {outcome.reason}"
     if outcome.outcome == "dry run":
         proven = f"dry run: {outcome.proven:,} rows proven, none deleted"
         return f"{proven}; {outcome.reason}" if outcome.reason else proven

@@ -73,6 +73,7 @@ class JsonDisplay:
             rows=outcome.rows,
             deleted=outcome.deleted,
             left=outcome.left,
+            **outcome.details,
             bytes=outcome.bytes,
             seconds=round(outcome.seconds, 3),
         )

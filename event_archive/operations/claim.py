@@ -149,7 +149,7 @@ def source_to_read(dataset: Dataset, day: date, manifest: Manifest, file: Stored
         if manifest.table != str(dataset.table):
             raise IntegrityError(
                 f"{file.path}: it belongs to {manifest.source}, as its manifest says, not to {dataset.table}. Let "
-                "EVENT_TABLE name that table to read it."
+                f"{dataset.setting('EVENT_TABLE')} name that table to read it."
             )
     return manifest.source
 
@@ -234,7 +234,7 @@ def _require_unclaimed(dataset: Dataset, lake: Lake, source: Source) -> None:
         if not source.is_same(other):
             raise OtherSourceError(
                 f"{place} holds files of {other}; this is {source}. Nothing was written or deleted. Give this table a "
-                "place of its own (EVENT_FILE_PREFIX or ARCHIVE_FOLDER). If it is the same table under another name, "
+                "file prefix or a folder of its own. If it is the same table under another name, "
                 "accept it once: event-archive adopt --source."
             )
     before = replace(dataset, file_prefix=_FORMER_PREFIX)
@@ -246,11 +246,12 @@ def _require_none_of_before(before: Dataset, lake: Lake, source: Source, place: 
     claimed = read_claim(before, lake)
     if claimed and not claimed.source.is_same(source):
         return
+    setting, named = before.setting("EVENT_FILE_PREFIX"), "dataset" if before.name else "table"
     for path, other in _sources(before, lake):
         if other.is_same(source):
             raise OtherSourceError(
-                f"{path} holds rows of {source.table}, and {place} is empty: without EVENT_FILE_PREFIX, files are "
-                f"now named after the table. Nothing was written or deleted. Set EVENT_FILE_PREFIX to {_FORMER_PREFIX} "
+                f"{path} holds rows of {source.table}, and {place} is empty: where {setting} is not set, files are "
+                f"named after the {named}. Nothing was written or deleted. Set {setting} to {_FORMER_PREFIX} "
                 "to go on with those files; to begin anew here: event-archive adopt --source."
             )
 

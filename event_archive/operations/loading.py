@@ -40,15 +40,24 @@ _NOT_THE_FILES_FAULT = (
 """What the SQLSTATE of an error begins with that says nothing against the file."""
 
 
-def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, progress: Progress) -> Readback:
-    """Reads a file into the temporary table ``READBACK``, which lasts until the transaction ends.
+def load(
+    connection: Connection,
+    table: Table,
+    lake: Lake,
+    file: StoredFile,
+    progress: Progress,
+    *,
+    into: sql.Identifier = READBACK,
+) -> Readback:
+    """Reads a file into a temporary table, which lasts until the transaction ends.
 
     Args:
-        connection: in a transaction in which nothing was loaded yet.
+        connection: in a transaction.
         table: whose rows the file is to hold.
         lake: where the file lies.
         file: as stat'ed; any other version is refused.
         progress: is told of every block; each attempt is a phase of its own.
+        into: the temporary table's name, in ``pg_temp``; there must be none of it yet.
 
     Raises:
         IntegrityError: it is no CSV file with a header.
@@ -60,7 +69,7 @@ def load(connection: Connection, table: Table, lake: Lake, file: StoredFile, pro
     for as_text in (frozenset[str](), values, frozenset(table.names)):
         try:
             with connection.transaction():
-                return _load(connection, table, lake, file, progress, as_text=as_text)
+                return _load(connection, table, lake, file, progress, into=into, as_text=as_text)
         except _NotParsedError as error:
             words = words or str(error)
     raise no_csv_of_ours(file, f"it is not a CSV file of {table.dataset.table}: {words}")
@@ -85,7 +94,14 @@ def _place(context: str, names: Iterable[str]) -> str:
 
 
 def _load(
-    connection: Connection, table: Table, lake: Lake, file: StoredFile, progress: Progress, *, as_text: frozenset[str]
+    connection: Connection,
+    table: Table,
+    lake: Lake,
+    file: StoredFile,
+    progress: Progress,
+    *,
+    into: sql.Identifier,
+    as_text: frozenset[str],
 ) -> Readback:
     with lake.read(file) as blocks:
         first = read_head(blocks, file)
@@ -96,18 +112,19 @@ def _load(
         line = sql.Identifier(line_column([*table.names, *columns]))
         # Event triggers and the checks of domains may call what they name without a schema.
         with own_search_path(connection):
-            _create(connection, table, columns, line, as_text)
+            _create(connection, into, table, columns, line, as_text)
             try:
                 rows, hashes = copy_file(
-                    connection, READBACK, columns, chain([first], blocks), file, progress, phase="reading back"
+                    connection, into, columns, chain([first], blocks), file, progress, phase="reading back"
                 )
             except psycopg.Error as error:
                 if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
                     raise
                 raise _NotParsedError(without_values(error) + _place(error.diag.context or "", table.names)) from None
-    superseded = _index(connection, table, line)
+    superseded = _index(connection, into, table, line)
     return Readback(
         table=table,
+        relation=into,
         columns=columns,
         rows=rows,
         superseded=superseded,
@@ -151,7 +168,12 @@ def copy_file(
 
 
 def _create(
-    connection: Connection, table: Table, columns: Sequence[str], line: sql.Identifier, as_text: frozenset[str]
+    connection: Connection,
+    into: sql.Identifier,
+    table: Table,
+    columns: Sequence[str],
+    line: sql.Identifier,
+    as_text: frozenset[str],
 ) -> None:
     """Creates the temporary table: the table's columns without constraints, then those that only the file has.
 
@@ -168,9 +190,9 @@ def _create(
     ]
     definitions += [sql.SQL("{} {}").format(sql.Identifier(name), _TEXT) for name in columns if name not in table.names]
     connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(READBACK, sql.SQL(", ").join(definitions))
+        sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(into, sql.SQL(", ").join(definitions))
     )
-    number_rows(connection, READBACK, line)
+    number_rows(connection, into, line)
 
 
 def number_rows(connection: Connection, table: sql.Identifier, line: sql.Identifier) -> None:
@@ -183,13 +205,13 @@ def number_rows(connection: Connection, table: sql.Identifier, line: sql.Identif
     connection.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table))
 
 
-def _index(connection: Connection, table: Table, line: sql.Composable) -> int:
+def _index(connection: Connection, into: sql.Identifier, table: Table, line: sql.Composable) -> int:
     """Indexes the current rows by key and returns how many rows are superseded.
 
     Mostly none are, and the unique index proves it. Where it cannot be made, superseded rows are numbered negatively.
     """
     key = sql.SQL(", ").join(map(sql.Identifier, table.key))
-    index = sql.SQL("CREATE UNIQUE INDEX ON {} ({}) WHERE {} OPERATOR(pg_catalog.>) 0").format(READBACK, key, line)
+    index = sql.SQL("CREATE UNIQUE INDEX ON {} ({}) WHERE {} OPERATOR(pg_catalog.>) 0").format(into, key, line)
     superseded = 0
     try:
         with connection.transaction(), own_search_path(connection):
@@ -200,11 +222,11 @@ def _index(connection: Connection, table: Table, line: sql.Composable) -> int:
                 "UPDATE {readback} SET {line} = -{line} WHERE {line} IN (SELECT {line} FROM (SELECT {line}, "
                 "lead({line}) OVER (PARTITION BY {key} ORDER BY {line}) AS later_ FROM {readback} "
                 "WHERE pg_catalog.num_nulls({key}) = 0) AS numbered_ WHERE later_ IS NOT NULL)"
-            ).format(readback=READBACK, line=line, key=key)
+            ).format(readback=into, line=line, key=key)
         ).rowcount
         with own_search_path(connection):
             connection.execute(index)
-    connection.execute(sql.SQL("ANALYZE {}").format(READBACK))
+    connection.execute(sql.SQL("ANALYZE {}").format(into))
     return superseded
 
 

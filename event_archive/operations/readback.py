@@ -16,7 +16,7 @@ from event_archive.domain.manifest import Hashes, Manifest, names_hash
 from event_archive.table.shape import TABLE_ALIAS, Table
 
 READBACK = sql.Identifier("pg_temp", "event_archive_readback")
-"""The temporary table that holds the file's rows."""
+"""The temporary table that holds a file's rows, where one file is read."""
 ARCHIVED = sql.Identifier("archived_")
 """The alias of ``Readback.current``."""
 _TEXT_EQUALITY = "pg_catalog.="
@@ -28,6 +28,7 @@ class Readback:
 
     Attributes:
         table: the table that is compared.
+        relation: the temporary table that holds the file's rows.
         columns: the file's header.
         rows: rows in the file, superseded ones included.
         superseded: rows that a later row of the same key replaces.
@@ -40,6 +41,7 @@ class Readback:
     """
 
     table: Table
+    relation: sql.Identifier
     columns: tuple[str, ...]
     rows: int
     superseded: int
@@ -58,7 +60,7 @@ class Readback:
         ]
         image = sql.SQL(", ").join(map(sql.Identifier, self.table.names))
         return sql.SQL("(SELECT {}, ROW({}) AS image FROM {} WHERE {} OPERATOR(pg_catalog.>) 0) AS {}").format(
-            sql.SQL(", ").join(keys), image, READBACK, self.line, ARCHIVED
+            sql.SQL(", ").join(keys), image, self.relation, self.line, ARCHIVED
         )
 
     @property

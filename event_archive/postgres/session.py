@@ -111,6 +111,24 @@ class Postgres:
                 raise
             raise refusal(error.orig, subject, advice, hide=self._hide) from None
 
+    def execute_alone(self, statement: sql.Composed, subject: str, *, advice: Advice = NO_ADVICE) -> None:
+        """Executes a statement that no transaction may be around, as a VACUUM, on its own connection.
+
+        Args:
+            statement: which.
+            subject: as for ``transaction``.
+            advice: as for ``transaction``.
+
+        Raises:
+            UnreachableError, BusyError, RefusedError: as for ``transaction``.
+        """
+        try:
+            with self._connect() as connection:
+                connection.autocommit = True
+                connection.execute(statement)
+        except psycopg.Error as error:
+            raise refusal(error, subject, advice, hide=self._hide) from None
+
     def _connect(self) -> Connection:
         return connect(self.conninfo, self.auth, variable=self.variable)
 

@@ -122,7 +122,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
             not promised").
     """
     name = dataset.table
-    named_by = "--table" if purpose == "fill" else "EVENT_TABLE"
+    named_by = "--table" if purpose == "fill" else dataset.setting("EVENT_TABLE")
     mode = sql.SQL("ROW EXCLUSIVE" if purpose in ("delete", "fill") else "ACCESS SHARE")
     # ONLY: the lock on a partition is that of the statement which reads or deletes its rows.
     lock = sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(sql.Identifier(name.schema, name.name), mode)
@@ -279,13 +279,13 @@ def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
         alike = [name for name in types if name.lower() == dataset.time_column.lower()]
         raise NoSuchTableError(
             f"{dataset.table} has no column {quoted(dataset.time_column)}.{_did_you_mean(map(quoted, alike))} "
-            "EVENT_TIME_COLUMN names the time column, taken literally; the table has "
+            f"{dataset.setting('EVENT_TIME_COLUMN')} names the time column, taken literally; the table has "
             f"{', '.join(map(quoted, types))}."
         )
     if found not in TIME_TYPES:
         raise NoSuchTableError(
-            f"Column {quoted(dataset.time_column)} of {dataset.table} is of type {found}; EVENT_TIME_COLUMN must name "
-            "a timestamp, timestamptz or date."
+            f"Column {quoted(dataset.time_column)} of {dataset.table} is of type {found}; "
+            f"{dataset.setting('EVENT_TIME_COLUMN')} must name a timestamp, timestamptz or date."
         )
     return found
 

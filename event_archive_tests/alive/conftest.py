@@ -15,5 +15,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts this folder's tests into their places, in the order of their lines."""
     places = [place for place, item in enumerate(items) if FOLDER in item.path.parents]
-    for place, item in zip(places, sorted((items[p] for p in places), key=lambda i: i.location[1] or 0), strict=True):
+    for place, item in zip(places, sorted((items[p] for p in places), key=lambda i: i.location[:2]), strict=True):
         items[place] = item

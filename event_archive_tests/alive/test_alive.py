@@ -23,7 +23,7 @@ from event_archive_tests.azurite import Azurite
 from event_archive_tests.fixtures.graphql import LOCATION
 from event_archive_tests.fixtures.installation import ASSETS, Installation
 from event_archive_tests.fixtures.pipeline import SPECIFICATION
-from event_archive_tests.fixtures.postgres import Server, _database
+from event_archive_tests.fixtures.postgres import Server, new_database
 
 LAST = SPECIFICATION.retention.last_aged_day(datetime.now(UTC))
 DAYS = [LAST - n * ONE_DAY for n in reversed(range(34))]
@@ -43,7 +43,7 @@ def alive(server_18: Server, azurite: Azurite, tmp_path_factory: pytest.TempPath
     home = tmp_path_factory.mktemp("dagster-home")
     variables = {"AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string}
     with (
-        contextmanager(_database)(server_18) as database,
+        contextmanager(new_database)(server_18) as database,
         AzureLake.from_connection_string(azurite.connection_string, "archive", retry_seconds=10) as lake,
     ):
         events = Installation(database, lake, variables={**variables, "PG_CONNECTION_STRING": database.dsn})

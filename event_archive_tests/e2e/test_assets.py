@@ -91,7 +91,15 @@ def test_the_assets_record_what_the_contract_names(installation: Installation, i
     assert (len(lines), lines[2].startswith("| 1 | evt-2024-03-01-0 | order.created | ")) == (7, True)
     purged = metadata(result, "purged_events")
     assert purged.pop("seconds") > 0
-    assert purged == {"deleted": 10, "proven": 10, "left": 0, "dry_run": False, "outcome": "purged", "reason": ""}
+    assert purged == {
+        "deleted": 10,
+        "proven": 10,
+        "left": 0,
+        "dry_run": False,
+        "outcome": "purged",
+        "reason": "",
+        "purge": "deleted",
+    }
     assert installation.count() == 0
 
 

@@ -297,7 +297,7 @@ def test_a_check_that_fails_after_the_purge_takes_nothing_back(
 
     local_installation.add(5)
     with monkeypatch.context() as patch:
-        patch.setattr("event_archive.nightly.run._RETRY_AFTER_SECONDS", (0, 0))
+        patch.setattr("event_archive.nightly.day._RETRY_AFTER_SECONDS", (0, 0))
         patch.setattr("event_archive.operations.verify.verify_day", away)
         done = command("run", VERIFY_NIGHTLY="true")
     assert (done.code, local_installation.count()) == (1, 0)

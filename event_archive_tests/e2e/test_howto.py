@@ -139,7 +139,7 @@ SITUATIONS: dict[str, Situation] = {
     "restore": _archived,
     "retention": _archived,
 }
-ROWS_AT_THE_END = {"aks": 9, "doctor": 9, "retention": 3, "upgrade": 9}
+ROWS_AT_THE_END = {"aks": 9, "doctor": 9, "partitions": 9, "retention": 3, "upgrade": 9}
 """Of nine; other pages leave none."""
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from event_archive.domain.days import ONE_DAY
-from event_archive.nightly import run as nightly_run
+from event_archive.nightly import day as nightly_day
 from event_archive.nightly.attempts import attempts_path
 from event_archive_tests.fixtures.installation import Commands, Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
@@ -83,7 +83,7 @@ def test_a_day_that_fails_every_night_starves_nobody_and_has_its_turn(
 def test_a_day_whose_connection_is_cut_does_not_end_the_night(
     filled: Installation, command: Commands, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(nightly_run, "_RETRY_AFTER_SECONDS", (0, 0))
+    monkeypatch.setattr(nightly_day, "_RETRY_AFTER_SECONDS", (0, 0))
     cut = "PERFORM pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
     filled.database.execute(FAILING.format(day=DAYS[1], action=cut))
     done = command("run")

@@ -12,7 +12,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.manifest import Hashes
 from event_archive.errors import EventArchiveError
-from event_archive.operations import archive, loading, purge
+from event_archive.operations import archive, loading, proof, purge
 from event_archive.operations.export import Export
 from event_archive.operations.verify import verify_day
 from event_archive.table import rows
@@ -85,13 +85,13 @@ APPEND: dict[str, Where] = {
 }
 PURGE: dict[str, Where] = {
     "before the shape": (rows, "reflect", False),
-    "before the file is read back": (purge, "load", False),
+    "before the file is read back": (proof, "load", False),
     "while the file is read back": (Hashes, "update", True),
     "before the index": (loading, "_index", False),
-    "after the file is read back": (purge, "load", True),
-    "before the delete": (purge, "_delete_identical", False),
-    "after the delete": (purge, "_delete_identical", True),
-    "before the commit": (purge, "_left", True),
+    "after the file is read back": (proof, "load", True),
+    "before the delete": (purge, "delete_identical", False),
+    "after the delete": (purge, "delete_identical", True),
+    "before the commit": (purge, "rows_left", True),
 }
 STEPS = [("export", *step) for step in EXPORT.items()]
 STEPS += [("append", *step) for step in APPEND.items()]

@@ -84,7 +84,7 @@ def die_at(point: str, nth: int) -> None:
         return wrapper
 
     def deletes(_connection: object, query: object, *_: object) -> bool:
-        return isinstance(query, sql.Composed) and query.as_string(None).startswith("DELETE FROM")
+        return isinstance(query, sql.Composed) and query.as_string(None).startswith(("DELETE FROM", "DROP TABLE"))
 
     deleted: set[int] = set()
 

@@ -1,5 +1,6 @@
 """The doctor names what is wrong, for each kind of wrong there is; where nothing is, it says so and leaves no trace."""
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -479,3 +480,43 @@ def test_the_page_lists_every_check():
     page = (REPOSITORY / "docs/howto/doctor.md").read_text()
     rows = [line.split("|")[1].strip().strip("`") for line in page.splitlines() if line.startswith("| `")]
     assert rows == CHECKS
+
+
+# Partitions
+
+
+PARTITIONED = """
+CREATE TABLE t (id int, created_at timestamp, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at);
+CREATE INDEX ON t (created_at);
+CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
+"""
+
+
+@pytest.mark.parametrize(
+    ("definition", "status", "words"),
+    [
+        (PARTITIONED, "good", "1 partition can be dropped"),
+        (f"{PARTITIONED} CREATE PUBLICATION p FOR TABLE t", "warning", "public.d1 is not dropped, .* publication p"),
+        ("CREATE TABLE t (id int PRIMARY KEY, created_at timestamp)", "warning", "none is of a range of created_at"),
+    ],
+)
+def test_what_keeps_partitions_from_being_dropped_is_said(
+    healthy_locally: Installation, command: Commands, definition: str, status: str, words: str
+):
+    healthy_locally.database.execute(definition)
+    found = findings(command("doctor", "--json", EVENT_TABLE="public.t", EVENT_PURGE="drop"), 0)["partitions"]
+    assert found.status == status
+    assert re.search(words, found.message), found.message
+
+
+def test_partitions_of_another_owner_are_a_warning(healthy_locally: Installation, command: Commands):
+    role = f"guest_{healthy_locally.database.name}"
+    healthy_locally.database.execute(f"{PARTITIONED} CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON t TO {role}")
+    try:
+        dsn = healthy_locally.database.server.dsn(healthy_locally.database.name, role)
+        variables = {"PG_CONNECTION_STRING": dsn, "EVENT_TABLE": "public.t"}
+        found = findings(command("doctor", "--json", EVENT_DROP_EMPTY_PARTITIONS="true", **variables), 0)["partitions"]
+        assert found.status == "warning"
+        assert f"1 partition (public.d1) is not {role}'s own" in found.message
+    finally:
+        healthy_locally.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

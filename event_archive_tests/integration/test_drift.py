@@ -12,7 +12,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.domain.progress import NO_PROGRESS
 from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations import loading, purge
+from event_archive.operations import deleting, loading, purge
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
@@ -296,7 +296,7 @@ def test_nothing_of_the_table_can_change_between_the_comparison_and_the_delete(
     """A column added there could not be compared, and its values would be lost."""
     pipeline.add(3)
     pipeline.archive()
-    original = purge._delete_identical
+    original = deleting.delete_identical
     blocked: list[bool] = []
 
     def delete_while_somebody_alters(*arguments: Any) -> int:
@@ -305,7 +305,7 @@ def test_nothing_of_the_table_can_change_between_the_comparison_and_the_delete(
         blocked.append(True)
         return original(*arguments)
 
-    monkeypatch.setattr(purge, "_delete_identical", delete_while_somebody_alters)
+    monkeypatch.setattr(purge, "delete_identical", delete_while_somebody_alters)
     assert pipeline.purge().deleted == 3
     assert blocked == [True]
 
@@ -333,7 +333,7 @@ def test_a_connection_lost_before_the_commit_is_an_unreachable_service(
         pipeline.database.execute("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
         return found
 
-    monkeypatch.setattr("event_archive.operations.purge.count_day", count_then_end)
+    monkeypatch.setattr("event_archive.operations.deleting.count_day", count_then_end)
     with pytest.raises(UnreachableError):
         pipeline.purge()
     assert pipeline.count() == 3

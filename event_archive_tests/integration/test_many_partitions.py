@@ -33,7 +33,7 @@ from event_archive.table.rows import Orphans, count_orphans, days_with_rows
 from event_archive.table.shape import current_shape, reflect
 from event_archive.table.windows import MOST_PARTITIONS, windows
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.postgres import Database, Server, _database, _serve
+from event_archive_tests.fixtures.postgres import Database, Server, _serve, new_database
 from event_archive_tests.integration.test_what_a_delete_reaches import while_reading
 
 FIRST, LAST = date(2023, 1, 1), date(2024, 3, 31)
@@ -81,7 +81,7 @@ def server_of_few_locks() -> Iterator[Server]:
 @pytest.fixture
 def crowded(server_of_few_locks: Server, pipeline: Pipeline) -> Iterator[Pipeline]:
     """A table of 456 daily partitions, a row in every fifth."""
-    for database in _database(server_of_few_locks):
+    for database in new_database(server_of_few_locks):
         with psycopg.connect(database.dsn, autocommit=True) as connection:
             for number, day in enumerate(DAYS[::5]):
                 connection.execute("INSERT INTO t VALUES (%s, %s)", (number, day))

@@ -13,7 +13,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations import loading, purge
+from event_archive.operations import loading, proof
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.readback import Readback
 from event_archive.operations.restore.day import restore_day
@@ -682,13 +682,13 @@ def test_labels_that_change_places_while_the_file_is_read_are_noticed(
 
     original = loading.load
 
-    def load_then_swap(*arguments: Any) -> Readback:
-        readback = original(*arguments)
+    def load_then_swap(*arguments: Any, **options: Any) -> Readback:
+        readback = original(*arguments, **options)
         for old, new in [("sad", "x"), ("ok", "sad"), ("x", "ok")]:
             of.database.execute(f"ALTER TYPE mood RENAME VALUE '{old}' TO '{new}'")
         return readback
 
-    monkeypatch.setattr(purge, "load", load_then_swap)
+    monkeypatch.setattr(proof, "load", load_then_swap)
     with pytest.raises(BusyError, match="was altered"):
         of.purge()
     monkeypatch.undo()

@@ -33,7 +33,7 @@ from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.table.holds import hold, holds
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.postgres import Database, Server, _database
+from event_archive_tests.fixtures.postgres import Database, Server, new_database
 
 OTHER_DAY = DAY + timedelta(days=1)
 EVENT_TWO = TableName("public", "Event2")
@@ -42,7 +42,7 @@ EVENT_TWO = TableName("public", "Event2")
 @pytest.fixture
 def elsewhere(pipeline: Pipeline, server_18: Server) -> Iterator[Pipeline]:
     """Another database of the same shape, with the same lake, folder and prefix."""
-    for database in _database(server_18):
+    for database in new_database(server_18):
         yield Pipeline(database, pipeline.lake)
 
 

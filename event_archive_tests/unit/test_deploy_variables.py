@@ -31,7 +31,7 @@ IN_THE_CHART = {
     "DAGSTER_LOGS_CONTAINER": "container",
 }
 LAKES = ("AZURE_STORAGE_ACCOUNT_URL", "ARCHIVE_LOCAL_PATH")
-OF_ONE_TABLE = {"EVENT_TABLE", "EVENT_TIME_COLUMN", "EVENT_FILE_PREFIX", "EVENT_RETENTION_PERIOD"}
+OF_ONE_TABLE = {name for name in OF_THE_PIPELINE if name.startswith("EVENT_")}
 
 
 def of_the_values() -> dict[str, str]:

@@ -88,6 +88,8 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch):
         ("ALERT_WEBHOOK_URL", f"ftp://{SECRET}", "http or https"),
         ("LOG_FORMAT", "xml", "'json' or 'console'"),
         ("DRY_RUN", "perhaps", "boolean"),
+        ("EVENT_PURGE", "truncate", "'delete' or 'drop'"),
+        ("EVENT_DROP_EMPTY_PARTITIONS", "perhaps", "boolean"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(
@@ -121,6 +123,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
         ("PG_CONECTION_STRING", "PG_CONNECTION_STRING"),
         ("MAX_DAY_PER_RUN", "MAX_DAYS_PER_RUN"),
         ("RUN_BUGDET", "RUN_BUDGET"),
+        ("EVENT_PURGES", "EVENT_PURGE"),
+        ("EVENT_DROP_EMPTY_PARTITION", "EVENT_DROP_EMPTY_PARTITIONS"),
     ],
 )
 def test_a_misspelling_of_what_decides_what_is_deleted_is_refused(
@@ -172,6 +176,9 @@ RIGHT = {
     "EVENT_FILE_PREFIX": "e",
     "EVENT_RETENTION_PERIOD": "6 months",
     "ARCHIVE_START_DATE": "2020-02-29",
+    "EVENT_PURGE": "drop",
+    "EVENT_DROP_EMPTY_PARTITIONS": "true",
+    "EVENT_VACUUM": "true",
     "ARCHIVE_CRON": "0 3 * * *",
     "MAX_DAYS_PER_RUN": "5",
     "RUN_BUDGET": "90 minutes",

@@ -28,6 +28,13 @@ WHERE c.oid = %s AND privilege_type = %s AND (grantee = 0 OR rolname IS NOT NULL
 _ROW_SECURITY = """
 SELECT relrowsecurity, pg_catalog.row_security_active(oid) FROM pg_catalog.pg_class WHERE oid = %s
 """
+# A member of the table's or the database's owner may, and from PostgreSQL 17 on who has MAINTAIN on the table.
+_OWNS = """
+SELECT pg_catalog.pg_has_role(relowner, 'USAGE') OR (SELECT pg_catalog.pg_has_role(datdba, 'USAGE')
+  FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+FROM pg_catalog.pg_class WHERE oid = %s
+"""
+_MAINTAIN_SINCE = 170000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,15 @@ def schemas_of_types(connection: Connection, schema: str, table: str) -> list[st
 def may_make_temporary_tables(connection: Connection) -> bool:
     """Whether this role has TEMPORARY on the database."""
     return bool(one(connection, _MAY_MAKE_TEMPORARY)[0])
+
+
+def may_vacuum(connection: Connection, oid: int) -> bool:
+    """Whether this role may vacuum a table; PostgreSQL itself only warns where it may not."""
+    if one(connection, _OWNS, oid)[0]:
+        return True
+    if connection.info.server_version < _MAINTAIN_SINCE:
+        return False
+    return bool(one(connection, "SELECT pg_catalog.has_table_privilege(%s::pg_catalog.oid, 'MAINTAIN')", oid)[0])
 
 
 def grantees(connection: Connection, oid: int, privilege: str) -> list[str | None]:

@@ -1,0 +1,38 @@
+"""``event-archive run --plan``: what a run would do. Here: how it is shown. Not here: planning, estimating."""
+
+from datetime import date
+
+import click
+
+from event_archive.cli.arguments import with_name
+from event_archive.domain.wording import counted, duration, size
+from event_archive.nightly.estimate import estimate
+from event_archive.observability.json_lines import write_line
+from event_archive.operations.site import Site
+
+
+def show_plan(site: Site, planned: list[date], *, as_json: bool) -> None:
+    """Shows the days in their order, with rows, bytes and seconds, and the sums."""
+    found = estimate(site.dataset, planned, site.postgres)
+    rows = sum(found.rows.values())
+    if as_json:
+        for day in planned:
+            of_day = found.rows[day]
+            seconds = round(found.seconds_of(of_day), 3)
+            known = {"day": day, "rows": of_day, "deleted": 0, "bytes": found.bytes_of(of_day), "seconds": seconds}
+            write_line("planned", **with_name(site.dataset, **known))
+        seconds = round(found.seconds_of(rows), 3)
+        known = {"days": len(planned), "rows": rows, "deleted": 0, "bytes": found.bytes_of(rows), "seconds": seconds}
+        write_line("planned", **with_name(site.dataset, **known))
+        return
+    form = "{:<10}  {:>14}  {:>10}  {:>10}"
+    click.echo(form.format("day", "rows", "about", "takes"))
+    for day in planned:
+        of_day = found.rows[day]
+        click.echo(
+            form.format(str(day), f"{of_day:,}", size(found.bytes_of(of_day)), duration(found.seconds_of(of_day)))
+        )
+    click.echo(
+        f"{site.dataset.label}: a run would do {counted(len(planned), 'day', 'days')} in this order: {rows:,} rows, "
+        f"about {size(found.bytes_of(rows))} of CSV, in about {duration(found.seconds_of(rows))}. Nothing was touched."
+    )

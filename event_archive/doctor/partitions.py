@@ -1,0 +1,53 @@
+"""Whether partitions can be dropped, where the settings ask for that. Only reads."""
+
+from datetime import date
+
+from event_archive.doctor.findings import Finding
+from event_archive.domain.dataset import quoted
+from event_archive.domain.wording import counted
+from event_archive.postgres.catalogue.partitions import bounded_partitions
+from event_archive.postgres.session import Connection
+from event_archive.table.partitions import passed_over, told, unfit
+from event_archive.table.shape import Table
+
+
+def partitions(connection: Connection, shape: Table) -> Finding:
+    """What keeps partitions from being dropped in place of their rows, or when a purge has emptied them."""
+    dataset = shape.dataset
+    if dataset.purge == "delete" and not dataset.drop_empty_partitions:
+        return Finding("partitions", "good", "none is dropped: rows are deleted")
+    found = (
+        bounded_partitions(connection, shape.oid, dataset.time_column, dataset.start, date.max)
+        if shape.is_partitioned
+        else []
+    )
+    if not found:
+        return Finding(
+            "partitions",
+            "warning",
+            f"none is of a range of {quoted(dataset.time_column)} that ends somewhere: rows are deleted",
+            "Set EVENT_PURGE to delete and EVENT_DROP_EMPTY_PARTITIONS to false, or partition the table by range.",
+        )
+    if foreign := [of for of in found if of.is_table and not of.is_owned]:
+        names = counted(len(foreign), f"partition ({told(foreign[0])}) is", f"partitions ({told(foreign[0])} …) are")
+        return Finding(
+            "partitions",
+            "warning",
+            f"{names} not {quoted(connection.info.user)}'s own, so that rows are deleted there",
+            f"GRANT the owner's role to {quoted(connection.info.user)}, or ALTER TABLE … OWNER TO it.",
+        )
+    # Each costs a look at the whole table's catalogue; what keeps them is mostly the table's.
+    for partition in dict.fromkeys((found[0], found[-1])):
+        why_not = unfit(connection, shape, partition)
+        if not why_not and dataset.purge == "drop":
+            why_not = passed_over(connection, shape, partition)
+        if why_not:
+            return Finding(
+                "partitions",
+                "warning",
+                f"{told(partition)} is not dropped, and rows are deleted: {why_not}",
+                "docs/howto/partitions.md says what to do about it.",
+            )
+    return Finding(
+        "partitions", "good", counted(len(found), "partition", "partitions") + " can be dropped in their time"
+    )

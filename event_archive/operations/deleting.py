@@ -1,0 +1,116 @@
+"""The DELETE of a day's rows, and the look at what else it did. Not here: proof, locks and commit (``purge``)."""
+
+import logging
+from contextlib import nullcontext
+from datetime import date
+
+from psycopg import sql
+
+from event_archive.domain.dataset import quoted
+from event_archive.domain.wording import counted
+from event_archive.errors import IntegrityError, RefusedError
+from event_archive.operations.readback import Readback
+from event_archive.postgres.catalogue import dependents
+from event_archive.postgres.catalogue.dependents import Changes
+from event_archive.postgres.catalogue.server import is_on
+from event_archive.postgres.session import Connection, one, own_search_path
+from event_archive.table.rows import count_day
+from event_archive.table.shape import Table
+
+logger = logging.getLogger(__name__)
+
+_WHAT_TO_DO = "Let it do nothing where application_name is event_archive, or disable it."
+
+
+def delete_identical(connection: Connection, table: Table, day: date, readback: Readback, path: str) -> int:
+    """Deletes the rows that the file holds, sees that nothing else was done to the table, and returns how many.
+
+    Args:
+        connection: in the transaction of the purge, which has locked the table.
+        table: its shape.
+        day: the day.
+        readback: of its file.
+        path: of the file, for messages.
+
+    Raises:
+        IntegrityError, RefusedError: something else was done than to delete them. The transaction must be rolled back.
+    """
+    before, tree = dependents.changes(connection, table.oid), dependents.tree(connection, table.oid)
+    statement = sql.SQL("DELETE FROM {} USING {} WHERE {} AND {}").format(
+        table.rows, readback.current, table.within(day, day), readback.identical
+    )
+    # Triggers, deferred ones too, find what they name. Without any, values keep the text that they have in the file.
+    with own_search_path(connection) if dependents.delete_triggers(connection, table.oid) else nullcontext():
+        deleted = connection.execute(statement).rowcount
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    current = readback.rows - readback.superseded
+    if deleted > current:
+        raise IntegrityError(
+            f"{table.dataset.table}, {day}: {deleted} rows are identical to {current} current rows of {path}. Rolled "
+            "back: nothing was deleted. Report it as a bug."
+        )
+    # TRUNCATE and DROP count no rows.
+    if dependents.locks_out(connection, tree):
+        raise RefusedError(
+            f"{table.dataset.table}, {day}: a trigger on DELETE truncated, dropped, detached or altered the table or "
+            f"a partition of it. Rolled back: nothing was deleted. {_WHAT_TO_DO}"
+        )
+    _require_only_deleted(connection, table, day, dependents.changes(connection, table.oid) - before, deleted)
+    return deleted
+
+
+def _require_only_deleted(connection: Connection, table: Table, day: date, changes: Changes, deleted: int) -> None:
+    """Sees that the DELETE led to nothing else in the table, as a trigger may.
+
+    Raises:
+        RefusedError: it did, or nobody can tell.
+    """
+    tracked = is_on(connection, "track_counts")
+    if tracked and changes == Changes(inserted=0, updated=0, deleted=deleted):
+        return
+    triggers = ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
+    if not tracked:
+        if not triggers:
+            return
+        problem = f"track_counts is off, so that nobody can tell what its triggers on DELETE ({triggers}) change in it"
+        what_to_do = "Turn track_counts on."
+    else:
+        problem = (
+            f"deleting {counted(deleted, 'row', 'rows')} of the day led to {changes.inserted} inserted, "
+            f"{changes.updated} updated and {changes.deleted} deleted in this table, or to the attempt: a trigger on "
+            f"DELETE ({triggers or 'none is seen'}) does something else than to let rows go"
+        )
+        what_to_do = _WHAT_TO_DO
+    raise RefusedError(f"{table.dataset.table}, {day}: {problem}. Rolled back: nothing was deleted. {what_to_do}")
+
+
+def rows_left(connection: Connection, table: Table, day: date, readback: Readback) -> tuple[int, str | None]:
+    """Counts the rows of the day that a DELETE has left, and warns of them; says why some stay that the file holds."""
+    left = count_day(connection, table, day).rows
+    kept, why = 0, None
+    if left:
+        query = sql.SQL("SELECT count(*) FROM {}, {} WHERE {} AND {}").format(
+            table.rows, readback.current, table.within(day, day), readback.identical
+        )
+        kept = one(connection, query)[0]
+    if kept:
+        triggers = ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
+        why = f"{counted(kept, 'row stays', 'rows stay')} although the file holds them: " + (
+            f"a trigger of the table keeps them from being deleted ({triggers}), and will again"
+            if triggers
+            else "the DELETE did not find them. Report it as a bug"
+        )
+        logger.warning("%s, %s: %s.", table.dataset.table, day, why)
+    if left > kept:
+        warn_of_left(table, day, left - kept)
+    return left, why
+
+
+def warn_of_left(table: Table, day: date, left: int) -> None:
+    """Warns of rows that stay because the file does not hold them."""
+    logger.warning(
+        "%s, %s: %s: the file does not hold them in their present form. The next run appends them.",
+        table.dataset.table,
+        day,
+        counted(left, "row stays", "rows stay"),
+    )

@@ -1,0 +1,179 @@
+"""Which partitions may be dropped with an aged day in place of its rows: now, later, or not at all.
+
+Here: what must hold of the partitions, and of every other day of which they hold rows, before a file is read back. Not
+here: the proof and the DROP (``dropping``), why a partition is unfit (``table.partitions``).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+
+from event_archive.domain.manifest import stored_rows
+from event_archive.domain.record import Record
+from event_archive.domain.wording import counted
+from event_archive.errors import IntegrityError
+from event_archive.lake.protocol import StoredFile
+from event_archive.operations.proof import require_recorded
+from event_archive.operations.site import Site
+from event_archive.postgres.catalogue.partitions import Partition
+from event_archive.postgres.errors import without_values
+from event_archive.postgres.session import Connection, one
+from event_archive.table.holds import hold_on
+from event_archive.table.locks import lock_day
+from event_archive.table.partitions import ends_in_time, partitions_of, passed_over, rows_by_day, told, unfit
+from event_archive.table.rows import count_day
+from event_archive.table.shape import Table
+
+Recorded = Callable[[date], Record | None]
+"""What the latest archive of a day recorded of its file; None where nothing was recorded."""
+
+MOST_WAITING = timedelta(days=7)
+"""For how long an archived day waits for days of its partition that are not archived; then its rows are deleted."""
+REFUSALS = (
+    psycopg.errors.DependentObjectsStillExist,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.ObjectInUse,
+    psycopg.errors.RaiseException,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.WrongObjectType,
+)
+"""PostgreSQL's errors for which a partition is kept."""
+
+
+class KeptError(Exception):
+    """The partition is kept, and the reason why. The day's rows are to be deleted as ever."""
+
+
+class WaitsError(Exception):
+    """The partition is dropped later, and the reason why. No row is to be deleted until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherDay:
+    """A day of which the partitions hold rows, too: its file, and what was recorded of that."""
+
+    day: date
+    file: StoredFile
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """What is to be dropped once it is proven.
+
+    Attributes:
+        day: that is purged.
+        partitions: which hold all rows of the day.
+        others: the other days of which they hold rows.
+    """
+
+    day: date
+    partitions: list[Partition]
+    others: list[OtherDay]
+
+
+def plan_drop(
+    connection: Connection, site: Site, table: Table, day: date, file: StoredFile, recorded: Recorded | None
+) -> Drop:
+    """Sees which partitions may go with a day, and takes the locks of all other days of which they hold rows.
+
+    Args:
+        connection: in the transaction of the purge, which has the day's lock and has seen that the day is aged.
+        site: the dataset, with its lake.
+        table: its shape; not locked, nor is it afterwards.
+        day: the day.
+        file: the day's.
+        recorded: what is recorded of other days; None where nothing is kept: their files' manifests count then.
+
+    Raises:
+        KeptError, WaitsError: not now.
+        RefusedError, UnreachableError: as the lake says.
+    """
+    try:
+        with connection.transaction():
+            partitions = _partitions(connection, table, day)
+            rows = _rows(connection, table, partitions, day)
+            patient = datetime.now(UTC) - file.modified < MOST_WAITING
+            others = [
+                _other_day(connection, site, other, rows[other], day, recorded, patient=patient)
+                for other in rows
+                if other != day
+            ]
+            return Drop(day, partitions, others)
+    except REFUSALS as error:
+        raise KeptError(without_values(error)) from None
+
+
+def _partitions(connection: Connection, table: Table, day: date) -> list[Partition]:
+    found = partitions_of(connection, table, day)
+    if not found:
+        raise KeptError("it lies in no partition of a range of the time column that ends somewhere")
+    for partition in found:
+        if why_not := unfit(connection, table, partition) or passed_over(connection, table, partition):
+            raise KeptError(why_not)
+    if endless := next((of for of in found if not ends_in_time(of, day)), None):
+        raise KeptError(f"{told(endless)} goes on for more than a year after it")
+    retention, now = table.dataset.retention, one(connection, "SELECT pg_catalog.now()")[0]
+    for partition in found:
+        if partition.last > retention.last_aged_day(now):
+            raise WaitsError(
+                f"{told(partition)} is dropped when all of it is aged, on {retention.comes_of_age(partition.last)}"
+            )
+    return found
+
+
+def _rows(connection: Connection, table: Table, partitions: Sequence[Partition], day: date) -> dict[date, int]:
+    """How many rows of each day the partitions hold. Leaves no lock behind."""
+    rows: dict[date, int] = {}
+    with connection.transaction(force_rollback=True):
+        for partition in partitions:
+            for of, number in rows_by_day(connection, table, partition).items():
+                if of is None:
+                    have = counted(number, "row that is", "rows that are")
+                    raise KeptError(f"{told(partition)} holds {have} of no day that is archived")
+                rows[of] = rows.get(of, 0) + number
+        if count_day(connection, table, day).rows != rows.get(day, 0):
+            raise KeptError("some of its rows lie in other partitions")
+    return rows
+
+
+def _other_day(
+    connection: Connection,
+    site: Site,
+    day: date,
+    rows: int,
+    purged: date,
+    recorded: Recorded | None,
+    *,
+    patient: bool,
+) -> OtherDay:
+    dataset = site.dataset
+    # Only ever for an earlier day, so that two purges do not wait for one another.
+    try:
+        free = lock_day(connection, dataset, day, wait=day < purged)
+    except psycopg.errors.LockNotAvailable:
+        free = False
+    if not free:
+        raise WaitsError(f"another command is working on {day}, which lies in the same partition")
+    if hold_on(connection, dataset, day) is not None:
+        raise KeptError(f"{day}, which lies in the same partition, is held")
+    file = site.lake.stat(dataset.path(day))
+    try:
+        record = _record(day, file, recorded)
+        if file is None or record is None:
+            words = f"{day}, which lies in the same partition, is not archived"
+            raise WaitsError(f"{words} yet") if patient else KeptError(f"{words}, and was not for a week")
+        require_recorded(dataset, day, file, record)
+    except IntegrityError as error:
+        raise KeptError(str(error)) from None
+    if rows > record.rows:
+        raise KeptError(f"{day}, which lies in the same partition, has rows that are not archived")
+    return OtherDay(day, file, record)
+
+
+def _record(day: date, file: StoredFile | None, recorded: Recorded | None) -> Record | None:
+    if recorded:
+        return recorded(day)
+    return Record(file.etag, stored_rows(file) or 0) if file else None

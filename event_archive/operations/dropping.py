@@ -1,0 +1,244 @@
+"""Drops the partitions of an aged day in place of deleting their rows. The stakes: what this module drops is gone.
+
+All in the transaction of the purge. First, without a lock on the table: every day of which the partitions hold rows is
+aged, locked, not held, and its file read back. Then SHARE on the partitions, under which nobody writes to them and
+everybody reads: every row in them is identical to the file of its own day. Last, ACCESS EXCLUSIVE on the table, for no
+longer than the DROP and the commit take.
+
+An application must never wait long, nor lose a deadlock to us. Who waits for the partitions makes us give up; and we
+wait for the table for half of ``deadlock_timeout`` at a time: whoever waits for us in a circle that long is not yet
+looked at by PostgreSQL, which would end one of the two. DROP and not DETACH: that locks the tables that the partition
+refers to.
+
+Not here: the DELETE of rows (``purge``), which rows a file holds (``readback``), why a partition is unfit
+(``table.partitions``).
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import date
+
+import psycopg
+from psycopg import sql
+
+from event_archive.domain.progress import Progress
+from event_archive.domain.record import Record
+from event_archive.domain.source import Claim
+from event_archive.domain.wording import counted
+from event_archive.errors import FileChangedError, IntegrityError
+from event_archive.operations.drop_plan import REFUSALS, Drop, KeptError, OtherDay
+from event_archive.operations.proof import prove, require_recorded
+from event_archive.operations.readback import Readback
+from event_archive.operations.site import Site
+from event_archive.postgres.catalogue.partitions import Partition, is_awaited
+from event_archive.postgres.errors import without_values
+from event_archive.postgres.session import Connection, one, own_search_path
+from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.table.partitions import has_any_row, partitions_of, passed_over, rows_in, told, unfit
+from event_archive.table.shape import Table, glance, require_unchanged
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+_PATIENCE = 10
+"""The table's lock is asked for again and again for so many times the lock timeout: nobody waits for us meanwhile."""
+# A lock timeout of 1 ms at the least: 0 would be none.
+_SET_LOCK_TIMEOUT = """
+SELECT pg_catalog.set_config('lock_timeout', greatest(1, (setting::float8 * %s)::int8)::text || 'ms', true)
+FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'
+"""
+_ALTERED = "its partitions were altered meanwhile"
+
+
+def drop_proven(
+    connection: Connection,
+    site: Site,
+    table: Table,
+    drop: Drop,
+    record: Record,
+    readback: Readback,
+    claimed: Claim,
+    progress: Progress,
+) -> int:
+    """Drops partitions, every row of which is identical to the last of its key in the file of its day.
+
+    Args:
+        connection: in the transaction of the purge, which has the locks of all days.
+        site: the dataset, with its database and its lake.
+        table: its shape.
+        drop: what is to be dropped.
+        record: of the day that is purged.
+        readback: of its file.
+        claimed: whose the files are.
+        progress: is told of every block that is read.
+
+    Returns:
+        How many rows were in them.
+
+    Raises:
+        KeptError: a row is not; or the partitions cannot be dropped. Nothing was.
+        IntegrityError: the day's own file is not the one that was recorded any more.
+        BusyError, RefusedError, UnreachableError: as PostgreSQL or the lake says.
+    """
+    try:
+        with connection.transaction():
+            readbacks = {drop.day: readback}
+            for other in drop.others:
+                readbacks[other.day] = _prove_other(connection, site, table, other, claimed, progress)
+            progress.begin("comparing and deleting")
+            _keep_writers_out(connection, drop.partitions)
+            if partitions_of(connection, table, drop.day) != drop.partitions:
+                raise KeptError(_ALTERED)
+            rows = sum(_count_proven(connection, table, of, readbacks) for of in drop.partitions)
+            # A look at the lake may take long, and must not while the table is locked.
+            require_recorded(site.dataset, drop.day, site.lake.stat(site.dataset.path(drop.day)), record)
+            for other in drop.others:
+                _require_recorded(site, other)
+            _drop(connection, site, table, drop.day, drop.partitions)
+            return rows
+    except REFUSALS as error:
+        raise KeptError(without_values(error)) from None
+
+
+def _prove_other(
+    connection: Connection, site: Site, table: Table, other: OtherDay, claimed: Claim, progress: Progress
+) -> Readback:
+    into = sql.Identifier("pg_temp", f"event_archive_readback_{other.day:%Y_%m_%d}")
+    try:
+        return prove(connection, table, site.lake, other.day, other.file, other.record, claimed, progress, into=into)
+    except (IntegrityError, FileChangedError) as error:
+        raise KeptError(str(error)) from None
+
+
+def _require_recorded(site: Site, other: OtherDay) -> None:
+    try:
+        require_recorded(site.dataset, other.day, site.lake.stat(site.dataset.path(other.day)), other.record)
+    except IntegrityError as error:
+        raise KeptError(str(error)) from None
+
+
+def _count_proven(connection: Connection, table: Table, partition: Partition, readbacks: dict[date, Readback]) -> int:
+    """The number of a partition's rows, each of which is identical to the file of its day."""
+    rows: int = one(connection, sql.SQL("SELECT pg_catalog.count(*) FROM {}").format(rows_in(partition)))[0]
+    proven = 0
+    for day, readback in readbacks.items():
+        query = sql.SQL("SELECT pg_catalog.count(*) FROM {}, {} WHERE {} AND {}").format(
+            rows_in(partition), readback.current, table.within(day, day), readback.identical
+        )
+        proven += one(connection, query)[0]
+    if proven != rows:
+        which = counted(rows - proven, f"of {rows} rows is", f"of {rows} rows are")
+        raise KeptError(f"{which} in no file in their present form, in {told(partition)}")
+    return rows
+
+
+def _keep_writers_out(connection: Connection, partitions: Sequence[Partition]) -> None:
+    # Long enough for PostgreSQL to send an autovacuum away that works on them.
+    try:
+        with connection.transaction():
+            connection.execute(_SET_LOCK_TIMEOUT, (2,))
+            _lock(connection, [of.identifier for of in partitions], "SHARE")
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        raise KeptError(f"{', '.join(map(told, partitions))} is being written to") from None
+
+
+def _lock(connection: Connection, names: Sequence[sql.Composable], mode: str) -> None:
+    only = sql.SQL(", ").join(sql.SQL("ONLY {}").format(name) for name in names)
+    connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(only, sql.SQL(mode)))
+
+
+def _drop(
+    connection: Connection, site: Site, table: Table, day: date, partitions: list[Partition], *, empty: bool = False
+) -> None:
+    """Drops partitions that nobody can write to, as soon as their table's lock is to be had."""
+    until = time.monotonic() + _PATIENCE * site.postgres.lock_timeout_seconds
+    pause_seconds = _FIRST_PAUSE_SECONDS
+    while True:
+        _require_not_awaited(connection, partitions)
+        try:
+            with connection.transaction():
+                _drop_at_once(connection, table, day, partitions, empty=empty)
+                return
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            if time.monotonic() + pause_seconds > until:
+                raise KeptError("the table's lock was not to be had: others are at work on it all the time") from None
+        _pause(connection, partitions, pause_seconds)
+        pause_seconds *= 2
+
+
+def _pause(connection: Connection, partitions: Sequence[Partition], seconds: float) -> None:
+    """Waits, and gives up as soon as another session waits for us."""
+    until = time.monotonic() + seconds
+    while (left_seconds := until - time.monotonic()) > 0:
+        time.sleep(min(left_seconds, _LOOK_SECONDS))
+        _require_not_awaited(connection, partitions)
+
+
+def _require_not_awaited(connection: Connection, partitions: Sequence[Partition]) -> None:
+    if is_awaited(connection, [of.oid for of in partitions]):
+        raise KeptError(f"another session waits for {', '.join(map(told, partitions))}")
+
+
+def _drop_at_once(connection: Connection, table: Table, day: date, partitions: list[Partition], *, empty: bool) -> None:
+    connection.execute(_SET_LOCK_TIMEOUT, (0.5,))
+    # Parents first, as every statement by way of the table does.
+    parents = {(of.parent_schema, of.parent_name): of.parent for of in partitions}
+    _lock(connection, list(parents.values()), "ACCESS EXCLUSIVE")
+    _lock(connection, [of.identifier for of in partitions], "ACCESS EXCLUSIVE")
+    # What a DROP must fear may have come while the rows were compared.
+    require_unchanged(connection, table, "delete")
+    if not set(partitions) <= set(partitions_of(connection, table, day)):
+        raise KeptError(_ALTERED)
+    for partition in partitions:
+        why_not = unfit(connection, table, partition)
+        if not empty:
+            why_not = why_not or passed_over(connection, table, partition)
+        if why_not:
+            raise KeptError(why_not)
+    # Event triggers find what they name. Never CASCADE: what depends on a partition stays, and so does that.
+    with own_search_path(connection):
+        for partition in partitions:
+            connection.execute(sql.SQL("DROP TABLE {} RESTRICT").format(partition.identifier))
+
+
+def drop_if_empty(site: Site, day: date) -> list[str]:
+    """Drops those partitions of a day that are aged as a whole and hold no row; returns their names.
+
+    Each is proven empty under a lock that keeps writers out. What cannot be dropped stays, and the log says why.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    dataset, dropped = site.dataset, list[str]()
+    with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
+        table = glance(connection, dataset, "delete")
+        last_aged = dataset.retention.last_aged_day(one(connection, "SELECT pg_catalog.now()")[0])
+        for partition in partitions_of(connection, table, day):
+            if partition.last > last_aged:
+                continue
+            try:
+                with connection.transaction():
+                    if _drop_if_empty(connection, site, table, day, partition):
+                        dropped.append(told(partition))
+            except KeptError as why:
+                logger.warning("%s: empty partition %s is not dropped: %s", dataset.table, told(partition), why)
+            except REFUSALS as error:
+                words = without_values(error)
+                logger.warning("%s: empty partition %s is not dropped: %s", dataset.table, told(partition), words)
+    return dropped
+
+
+def _drop_if_empty(connection: Connection, site: Site, table: Table, day: date, partition: Partition) -> bool:
+    # Without a lock that anybody could wait for: reading past many deleted rows may take long.
+    with connection.transaction(force_rollback=True):
+        if has_any_row(connection, partition):
+            return False
+    if why_not := unfit(connection, table, partition):
+        raise KeptError(why_not)
+    _keep_writers_out(connection, [partition])
+    if has_any_row(connection, partition):
+        return False
+    _drop(connection, site, table, day, [partition], empty=True)
+    return True

@@ -1,0 +1,88 @@
+"""The proof that a day's file may be deleted by: it is the one that was recorded, it is ours, and it reads as it says.
+
+Not here: the comparison with the table's rows (``readback``), what is deleted.
+"""
+
+from datetime import date
+
+from psycopg import sql
+
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.manifest import Manifest
+from event_archive.domain.progress import Progress
+from event_archive.domain.record import Record
+from event_archive.domain.source import Claim
+from event_archive.errors import IntegrityError
+from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.loading import load
+from event_archive.operations.readback import READBACK, Readback
+from event_archive.postgres.session import Connection
+from event_archive.table.shape import Table
+
+
+def prove(
+    connection: Connection,
+    table: Table,
+    lake: Lake,
+    day: date,
+    file: StoredFile,
+    record: Record,
+    claimed: Claim,
+    progress: Progress,
+    *,
+    into: sql.Identifier = READBACK,
+) -> Readback:
+    """Reads a day's file back, and sees that it is what its manifest and the archive's record say.
+
+    Args:
+        connection: in a transaction, which has the day's lock.
+        table: whose rows the file holds. It is not locked.
+        lake: where the file lies.
+        day: whose file.
+        file: as stat'ed, and as recorded.
+        record: what the day's latest archive recorded of it.
+        claimed: whose the files are.
+        progress: is told of every block.
+        into: the temporary table.
+
+    Raises:
+        IntegrityError: it is not.
+        FileChangedError, RefusedError, UnreachableError: as the lake says.
+    """
+    manifest = Manifest.from_file(file)
+    if manifest is None:
+        raise IntegrityError(
+            f"{file.path}: another tool wrote it, for it has no manifest. Nothing was deleted. Archive the day again, "
+            f"which takes it over: event-archive run {day}, or materialize archive_csv."
+        )
+    manifest.require_own(file, day, claimed)
+    readback = load(connection, table, lake, file, progress, into=into)
+    manifest.require(file, readback.manifest)
+    if readback.rows != record.rows:
+        raise IntegrityError(
+            f"{file.path}: it has {readback.rows} rows, the archive's record says {record.rows}. Nothing was deleted. "
+            f"{_archive_again(day)}"
+        )
+    return readback
+
+
+def require_recorded(dataset: Dataset, day: date, file: StoredFile | None, record: Record) -> None:
+    """The gate: the file in the lake is the one that was recorded.
+
+    Raises:
+        IntegrityError: it is another one, or gone.
+    """
+    path, found = dataset.path(day), file.etag if file else None
+    if found == record.etag:
+        return
+    if file is None:
+        problem = f"{path} is gone from the lake; the day's latest archive recorded {record.rows} rows in it"
+    elif record.etag is None:
+        problem = f"{path} is in the lake; the day's latest archive found no rows and wrote no file"
+    else:
+        problem = f"{path} has ETag {found}; the day's latest archive recorded {record.etag}"
+    raise IntegrityError(f"{dataset.table}, {day}: {problem}. Nothing was deleted. {_archive_again(day)}")
+
+
+def _archive_again(day: date) -> str:
+    return f"Archive the day again: event-archive run {day}, or materialize archive_csv, then purged_events."

@@ -1,0 +1,119 @@
+"""The partitions of a table: where they lie in time, who owns them, what a DROP of one would pass over.
+
+Not here: the table as a whole (``relations``), what hangs on it (``dependents``).
+"""
+
+from dataclasses import dataclass
+from datetime import date
+
+from psycopg import sql
+
+from event_archive.postgres.session import Connection, one
+
+# A partition is bounded where it, or a parent of it, is one of a range of the time column alone. A bound that Python
+# knows no date for counts as none. One that is being detached concurrently is no partition any more.
+_BOUNDED = """
+WITH RECURSIVE tree_(oid, parent, begins, ends) AS (
+  SELECT %(oid)s::pg_catalog.oid, NULL::pg_catalog.oid, NULL::timestamptz, NULL::timestamptz
+  UNION ALL
+  SELECT i.inhrelid, i.inhparent,
+         greatest(tree_.begins, bound_.begins::timestamptz), least(tree_.ends, bound_.ends::timestamptz)
+  FROM tree_
+  JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = tree_.oid
+  JOIN pg_catalog.pg_inherits AS i ON i.inhparent = tree_.oid AND NOT i.inhdetachpending
+  JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+  LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = tree_.oid AND a.attname = %(time)s
+    AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partattrs[0] = a.attnum
+  CROSS JOIN LATERAL (
+    SELECT pg_catalog.regexp_match(
+      CASE WHEN a.attnum IS NOT NULL THEN pg_catalog.pg_get_expr(c.relpartbound, c.oid) END,
+      '^FOR VALUES FROM [(](?:''([^'']*)''|MINVALUE)[)] TO [(](?:''([^'']*)''|MAXVALUE)[)]$') AS found
+  ) AS text_
+  CROSS JOIN LATERAL (SELECT text_.found[1] AS begins, text_.found[2] AS ends) AS bound_
+)
+SELECT c.oid, n.nspname, c.relname, u.nspname, r.relname, c.relkind = 'r',
+       pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+       CASE WHEN begins BETWEEN '0001-01-02' AND '9999-01-01' THEN begins::date END,
+       (ends - interval '1 microsecond')::date
+FROM tree_
+JOIN pg_catalog.pg_class AS c ON c.oid = tree_.oid AND c.relkind <> 'p'
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_class AS r ON r.oid = tree_.parent JOIN pg_catalog.pg_namespace AS u ON u.oid = r.relnamespace
+WHERE ends BETWEEN '0001-01-02' AND '9999-01-01' AND ends > %(first)s::date
+  AND coalesce(begins < %(last)s::date + 1, true) AND coalesce(begins < ends, true)
+ORDER BY ends, c.oid
+"""
+# Those of the tables above fire for them too: row by row by a copy, and once a statement. 8 is TRIGGER_TYPE_DELETE.
+_DELETE_TRIGGERS = """
+WITH RECURSIVE above_(oid) AS (SELECT %(oid)s::pg_catalog.oid UNION
+                               SELECT inhparent FROM pg_catalog.pg_inherits JOIN above_ ON inhrelid = above_.oid)
+SELECT DISTINCT t.tgname FROM pg_catalog.pg_trigger AS t
+WHERE t.tgrelid IN (SELECT oid FROM above_) AND NOT t.tgisinternal AND t.tgtype & 8 <> 0 AND t.tgenabled IN ('O', 'A')
+ORDER BY t.tgname
+"""
+_AWAITED = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS d ON d.oid = l.database
+               WHERE d.datname = pg_catalog.current_database() AND NOT l.granted
+               AND l.relation = ANY (%s::pg_catalog.oid[]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A leaf of a partitioned table that holds the rows of a range of days, or of a part of them.
+
+    Attributes:
+        oid: the catalogue's number for it.
+        schema: its own.
+        name: its own.
+        parent_schema: of the table that it is a partition of, which need not be the whole.
+        parent_name: likewise.
+        is_table: whether it is an ordinary table; else a foreign one.
+        is_owned: whether this role may drop it.
+        first: the first day of which it may hold rows; None where it begins nowhere.
+        last: the last one.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    parent_schema: str
+    parent_name: str
+    is_table: bool
+    is_owned: bool
+    first: date | None
+    last: date
+
+    @property
+    def identifier(self) -> sql.Composable:
+        """Its name for SQL."""
+        return sql.Identifier(self.schema, self.name)
+
+    @property
+    def parent(self) -> sql.Composable:
+        """The name of its parent for SQL."""
+        return sql.Identifier(self.parent_schema, self.parent_name)
+
+
+def bounded_partitions(connection: Connection, oid: int, time_column: str, first: date, last: date) -> list[Partition]:
+    """The leaves of a partitioned table that end somewhere in time and may hold rows of these days, in their order.
+
+    Args:
+        connection: in a transaction.
+        oid: the table's.
+        time_column: of type timestamp, timestamptz or date.
+        first: the first day.
+        last: the last day.
+    """
+    values = {"oid": oid, "time": time_column, "first": first, "last": last}
+    return [Partition(*row) for row in connection.execute(_BOUNDED, values).fetchall()]
+
+
+def triggers_on_delete_from(connection: Connection, oid: int) -> list[str]:
+    """The triggers that fire where rows of a partition are deleted by way of any table above it."""
+    return [name for (name,) in connection.execute(_DELETE_TRIGGERS, {"oid": oid}).fetchall()]
+
+
+def is_awaited(connection: Connection, oids: list[int]) -> bool:
+    """Whether another session waits for a lock on one of these tables."""
+    return bool(one(connection, _AWAITED, oids)[0])

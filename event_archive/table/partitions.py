@@ -1,0 +1,98 @@
+"""Which partitions of a table may be dropped in place of deleting their rows, and which days wait for that.
+
+Not here: the proof that a partition's rows are archived, and the DROP itself (``operations.dropping``).
+"""
+
+from collections.abc import Collection
+from datetime import date, timedelta
+
+from psycopg import sql
+
+from event_archive.domain.dataset import TableName, quoted
+from event_archive.domain.days import ONE_DAY
+from event_archive.postgres.catalogue import dependents
+from event_archive.postgres.catalogue.partitions import Partition, bounded_partitions, triggers_on_delete_from
+from event_archive.postgres.session import Connection, one
+from event_archive.table.shape import TABLE_ALIAS, Table
+
+_LONGEST_WAIT = timedelta(days=366)
+
+
+def partitions_of(connection: Connection, table: Table, day: date) -> list[Partition]:
+    """The partitions that end somewhere in time and may hold rows of a day. Takes no lock."""
+    if not table.is_partitioned:
+        return []
+    return bounded_partitions(connection, table.oid, table.dataset.time_column, day, day)
+
+
+def rows_in(partition: Partition) -> sql.Composable:
+    """A partition as ``TABLE_ALIAS``, for FROM: so the table itself is not locked."""
+    return sql.SQL("ONLY {} AS {}").format(partition.identifier, TABLE_ALIAS)
+
+
+def told(partition: Partition) -> str:
+    """A partition's name, for messages."""
+    return str(TableName(partition.schema, partition.name))
+
+
+def unfit(connection: Connection, table: Table, partition: Partition) -> str:
+    """Why a partition cannot be dropped even if it were empty; an empty string where it can."""
+    if not partition.is_table:
+        return f"{told(partition)} is a foreign table"
+    if not partition.is_owned:
+        return f"{quoted(connection.info.user)} does not own {told(partition)}"
+    if found := dependents.references(connection, table.oid):
+        names = ", ".join(quoted(reference.constraint) for reference in found)
+        return f"the table is referenced by foreign key {names}, which a DELETE observes row by row"
+    return ""
+
+
+def passed_over(connection: Connection, table: Table, partition: Partition) -> str:
+    """What a DELETE of a partition's rows would set off and a DROP would not; an empty string where nothing is."""
+    if triggers := triggers_on_delete_from(connection, partition.oid):
+        return f"a DROP would not fire its triggers on DELETE: {', '.join(map(quoted, triggers))}"
+    if publications := dependents.publications_of_deletes(connection, table.oid):
+        names = ", ".join(map(quoted, publications))
+        return f"a DROP would not reach the subscribers of publication {names}, which carries deletes"
+    return ""
+
+
+def ends_in_time(partition: Partition, day: date) -> bool:
+    """Whether a partition ends so soon after a day that the day's rows may wait for the rest of it: within a year."""
+    return partition.last - day <= _LONGEST_WAIT
+
+
+def rows_by_day(connection: Connection, table: Table, partition: Partition) -> dict[date | None, int]:
+    """How many rows of each day a partition holds; under None those that belong to no day that is archived."""
+    query = sql.SQL(
+        "SELECT CASE WHEN {time} OPERATOR(pg_catalog.>=) {start} AND pg_catalog.isfinite({time}) "
+        "THEN {time}::pg_catalog.date END, pg_catalog.count(*) FROM {rows} GROUP BY 1 ORDER BY 1"
+    ).format(time=table.time, start=table.instant(table.dataset.start), rows=rows_in(partition))
+    return dict(connection.execute(query).fetchall())
+
+
+def has_any_row(connection: Connection, partition: Partition) -> bool:
+    """Whether a partition holds a row."""
+    return bool(one(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(rows_in(partition)))[0])
+
+
+def waiting_days(connection: Connection, table: Table, days: Collection[date], last_aged: date) -> set[date]:
+    """Those of some aged days whose rows stay until all of their partition is aged, and it is dropped as a whole.
+
+    Args:
+        connection: in a transaction.
+        table: whose days.
+        days: aged ones.
+        last_aged: the youngest aged day.
+    """
+    if table.dataset.purge != "drop" or not days:
+        return set()
+    waiting, deleted = set[date](), set[date]()
+    # A partition that holds aged days and is not aged as a whole holds the first day that is not.
+    for partition in partitions_of(connection, table, last_aged + ONE_DAY):
+        why_not = unfit(connection, table, partition) or passed_over(connection, table, partition)
+        within = {
+            day for day in days if (partition.first is None or day >= partition.first) and ends_in_time(partition, day)
+        }
+        (deleted if why_not else waiting).update(within)
+    return waiting - deleted

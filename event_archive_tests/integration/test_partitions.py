@@ -1,0 +1,546 @@
+"""Partitions that are dropped in place of their rows, or because a purge emptied them; and what keeps one."""
+
+import re
+import threading
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from event_archive.domain.dataset import TableName
+from event_archive.domain.days import Retention, now_utc
+from event_archive.lake.local.folder import LocalLake
+from event_archive.lake.protocol import Lake
+from event_archive.operations import drop_plan, dropping
+from event_archive.operations.restore.day import restore_day
+from event_archive.postgres.catalogue.partitions import bounded_partitions
+from event_archive.table.holds import hold
+from event_archive.table.locks import lock_day
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.integration.test_what_a_delete_reaches import rows_of, while_reading
+
+T = TableName("public", "t")
+NEXT = DAY + timedelta(days=1)
+
+TABLE = """
+CREATE TABLE t (id int, at timestamptz NOT NULL, note text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE INDEX ON t (at);
+"""
+DAILY = f"""{TABLE}
+CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01 00:00+00') TO ('2024-03-02 00:00+00');
+CREATE TABLE d2 PARTITION OF t FOR VALUES FROM ('2024-03-02 00:00+00') TO ('2024-03-03 00:00+00');
+INSERT INTO t SELECT n, '2024-03-01 08:00+00', 'n' FROM generate_series(1, 5) AS n;
+INSERT INTO t SELECT n, '2024-03-02 08:00+00', 'n' FROM generate_series(6, 8) AS n;
+"""
+WEEKLY = f"""{TABLE}
+CREATE TABLE w PARTITION OF t FOR VALUES FROM ('2024-02-26 00:00+00') TO ('2024-03-04 00:00+00');
+INSERT INTO t SELECT n, '2024-03-01 08:00+00', 'n' FROM generate_series(1, 5) AS n;
+INSERT INTO t SELECT n, '2024-03-02 08:00+00', 'n' FROM generate_series(6, 8) AS n;
+INSERT INTO t SELECT n, '2024-03-03 08:00+00', 'n' FROM generate_series(9, 10) AS n;
+"""
+DAYS_OF_WEEK = [DAY, NEXT, NEXT + timedelta(days=1)]
+
+
+def of_table(pipeline: Pipeline, definition: str, **changes: object) -> Pipeline:
+    pipeline.database.execute(definition)
+    return pipeline.of(**{"table": T, "time_column": "at", "file_prefix": "t", "purge": "drop"} | changes)
+
+
+def partitions(of: Pipeline) -> set[object]:
+    return {
+        name
+        for (name,) in of.database.execute(
+            "SELECT relid::regclass::text FROM pg_partition_tree('t') WHERE isleaf AND level > 0"
+        )
+    }
+
+
+def test_the_partition_of_a_day_is_dropped_in_place_of_its_rows(each_database: Database, lake: Lake):
+    of = of_table(Pipeline(each_database, lake), DAILY)
+    purged = of.run()
+    assert (purged.outcome, purged.deleted, purged.left) == ("purged", 5, 0)
+    assert (purged.how, purged.partitions, purged.reason) == ("dropped", ("public.d1",), None)
+    assert partitions(of) == {"d2"}
+    assert of.count() == 3
+    assert len(of.records_of_file()) == 5
+
+
+def test_a_dry_run_says_what_would_be_dropped(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    purged = of.purge(dry_run=True)
+    assert (purged.outcome, purged.deleted, purged.proven, purged.how) == ("dry run", 0, 5, "dropped")
+    assert partitions(of) == {"d1", "d2"}
+    assert of.count() == 8
+
+
+def test_a_partition_of_many_days_is_dropped_once_all_of_them_are_archived(each_database: Database, local_lake: Lake):
+    of = of_table(Pipeline(each_database, local_lake), WEEKLY)
+    first, second, third = (of.run(day) for day in DAYS_OF_WEEK)
+    for waiting in (first, second):
+        assert (waiting.outcome, waiting.deleted) == ("waiting", 0)
+        assert "which lies in the same partition, is not archived yet" in str(waiting.reason)
+    assert (third.outcome, third.deleted, third.how, third.partitions) == ("purged", 10, "dropped", ("public.w",))
+    assert of.count() == 0
+    assert [len(of.records_of_file(day)) for day in DAYS_OF_WEEK] == [5, 3, 2]
+    assert of.run(DAY).deleted == 0
+
+
+def aged_up_to(last: date) -> Retention:
+    """A retention with which ``last`` is the youngest aged day."""
+    return Retention(months=0, days=(now_utc().date() - last).days - 1)
+
+
+def test_rows_wait_for_the_rest_of_their_partition_to_come_of_age(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY, retention=aged_up_to(NEXT))
+    purged = of.run()
+    assert (purged.outcome, purged.deleted, purged.left) == ("waiting", 0, 5)
+    comes_of_age = of.dataset.retention.comes_of_age(date(2024, 3, 3))
+    assert purged.reason == f"public.w is dropped when all of it is aged, on {comes_of_age}"
+    assert len(of.records_of_file()) == 5
+
+
+def test_no_day_waits_for_a_partition_that_ends_in_years(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        f"""{TABLE} CREATE TABLE ever PARTITION OF t FOR VALUES FROM ('2024-01-01') TO ('9998-01-01');
+        INSERT INTO t VALUES (1, '2024-03-01 08:00+00', 'n')""",
+    )
+    purged = of.run()
+    assert (purged.how, purged.deleted) == ("deleted", 1)
+    assert purged.reason == "public.ever goes on for more than a year after it"
+
+
+def test_a_day_waits_for_a_week_at_the_most(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    of = of_table(pipeline, WEEKLY)
+    assert of.run().outcome == "waiting"
+    monkeypatch.setattr(drop_plan, "MOST_WAITING", timedelta(0))
+    purged = of.run()
+    assert (purged.outcome, purged.deleted, purged.how) == ("purged", 5, "deleted")
+    assert "2024-03-02, which lies in the same partition, is not archived, and was not for a week" in str(purged.reason)
+
+
+def run_week(of: Pipeline) -> list[Any]:
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    return [of.purge(day) for day in DAYS_OF_WEEK]
+
+
+def test_a_held_day_lets_the_others_be_deleted(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY)
+    hold(of.dataset, NEXT, NEXT, "a court", of.postgres)
+    first, second, third = run_week(of)
+    assert (first.how, first.deleted, third.how, third.deleted) == ("deleted", 5, "deleted", 2)
+    assert "2024-03-02, which lies in the same partition, is held" in first.reason
+    assert (second.outcome, second.deleted) == ("held", 0)
+    assert of.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("INSERT INTO t VALUES (99, '2024-03-02 09:00+00', 'late')", "2024-03-02.* has rows that are not archived"),
+        ("UPDATE t SET note = 'changed' WHERE id = 7", "1 of 10 rows is in no file in their present form"),
+    ],
+)
+def test_a_row_that_is_not_proven_keeps_the_partition(pipeline: Pipeline, change: str, words: str):
+    of = of_table(pipeline, WEEKLY)
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    of.database.execute(change)
+    purged = of.purge()
+    assert (purged.how, purged.deleted) == ("deleted", 5)
+    assert purged.reason is not None
+    assert re.search(words, purged.reason)
+    # The next run appends it, and the partition goes.
+    of.archive(NEXT)
+    of.archive(DAYS_OF_WEEK[2])
+    assert of.purge(NEXT).partitions == ("public.w",)
+
+
+def test_a_row_that_stands_in_the_file_of_another_day_alone_is_not_proven(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY)
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    of.database.execute("DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (50, '2024-03-01 10:00+00', 'new')")
+    of.put(of.content(NEXT) + b"50,2024-03-01 10:00:00+00,new\n", day=NEXT)
+    assert of.archive(NEXT).rows == 4
+    purged = of.purge(NEXT)
+    assert (purged.how, purged.deleted) == ("deleted", 3)
+    assert purged.reason == "1 of 10 rows is in no file in their present form, in public.w"
+    assert of.count("id = 50") == 1
+
+
+def test_a_row_of_no_day_keeps_the_partition(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        f"""{TABLE} CREATE TABLE old PARTITION OF t FOR VALUES FROM (MINVALUE) TO ('2024-03-02 00:00+00');
+        INSERT INTO t VALUES (1, '2024-03-01 08:00+00', 'n'), (2, '-infinity', 'n'), (3, '1999-01-01', 'n')""",
+    )
+    purged = of.run()
+    assert (purged.how, purged.deleted) == ("deleted", 1)
+    assert purged.reason == "public.old holds 2 rows that are of no day that is archived"
+    assert of.count() == 2
+
+
+TRIGGER = """
+CREATE TABLE audit (id int);
+CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO audit VALUES (1); RETURN NULL; END $$;
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (f"{TRIGGER} CREATE TRIGGER each AFTER DELETE ON t FOR EACH ROW EXECUTE FUNCTION f()", "triggers .*: each"),
+        (f"{TRIGGER} CREATE TRIGGER stm AFTER DELETE ON t FOR EACH STATEMENT EXECUTE FUNCTION f()", "triggers .*: stm"),
+        (f"{TRIGGER} CREATE TRIGGER own AFTER DELETE ON d1 FOR EACH ROW EXECUTE FUNCTION f()", "triggers .*: own"),
+        ("CREATE PUBLICATION pub FOR TABLE t", "subscribers of publication pub"),
+        ("CREATE TABLE child (id int, at timestamptz, FOREIGN KEY (id, at) REFERENCES t)", "foreign key child_id_at"),
+        ("CREATE VIEW v AS SELECT * FROM d1", "other objects depend on it"),
+        ("INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')", "1 of 6 rows is in no file"),
+    ],
+)
+def test_what_a_drop_would_pass_over_is_deleted_row_by_row(pipeline: Pipeline, change: str, words: str):
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    of.database.execute(change)
+    purged = of.purge()
+    assert (purged.outcome, purged.deleted, purged.how) == ("purged", 5, "deleted")
+    assert purged.reason is not None
+    assert re.search(words, purged.reason), purged.reason
+    assert partitions(of) == {"d1", "d2"}
+    if "FUNCTION" in change:
+        assert rows_of(of, "audit") == (1 if "STATEMENT" in change else 5)
+
+
+def test_a_trigger_of_another_partition_keeps_none(pipeline: Pipeline):
+    of = of_table(
+        pipeline, f"{DAILY} {TRIGGER} CREATE TRIGGER own AFTER DELETE ON d2 FOR EACH ROW EXECUTE FUNCTION f()"
+    )
+    assert of.run().how == "dropped"
+
+
+def test_a_publication_without_deletes_keeps_none(pipeline: Pipeline):
+    of = of_table(pipeline, f"{DAILY} CREATE PUBLICATION pub FOR TABLE t WITH (publish = 'insert, update')")
+    assert of.run().how == "dropped"
+
+
+def test_a_role_that_does_not_own_the_partition_deletes(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY)
+    role = f"guest_{of.database.name}"
+    of.database.execute(
+        f"CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON t TO {role}; GRANT TEMPORARY ON DATABASE "
+        f"{of.database.name} TO {role}"
+    )
+    guest = Pipeline(of.database, of.lake, of.dataset, role=role)
+    try:
+        purged = guest.run()
+        assert (purged.how, purged.deleted) == ("deleted", 5)
+        assert purged.reason == f"{role} does not own public.d1"
+        of.database.execute(f"ALTER TABLE d2 OWNER TO {role}")
+        assert guest.run(NEXT).how == "dropped"
+    finally:
+        of.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_forced_row_security_keeps_the_partition(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY)
+    role = f"owner_{of.database.name}"
+    of.database.execute(
+        f"""CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON t TO {role}; ALTER TABLE d1 OWNER TO {role};
+        ALTER TABLE d1 ENABLE ROW LEVEL SECURITY; ALTER TABLE d1 FORCE ROW LEVEL SECURITY;
+        CREATE POLICY few ON d1 USING (id < 3)"""
+    )
+    owner = Pipeline(of.database, of.lake, of.dataset, role=role)
+    try:
+        purged = owner.run()
+        assert (purged.how, purged.deleted) == ("deleted", 5)
+        assert "row-level security" in str(purged.reason)
+    finally:
+        of.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_an_ordinary_table_has_no_partition_to_drop(pipeline: Pipeline):
+    of = pipeline.of(purge="drop")
+    of.add(3)
+    purged = of.run()
+    assert (purged.how, purged.deleted) == ("deleted", 3)
+    assert "in no partition" in str(purged.reason)
+
+
+LIST_THEN_RANGE = """
+CREATE TABLE t (id int, tenant text, at timestamptz NOT NULL, note text, PRIMARY KEY (id, tenant, at))
+  PARTITION BY LIST (tenant);
+CREATE TABLE a PARTITION OF t FOR VALUES IN ('a') PARTITION BY RANGE (at);
+CREATE TABLE b PARTITION OF t FOR VALUES IN ('b') PARTITION BY RANGE (at);
+CREATE TABLE rest PARTITION OF t DEFAULT;
+CREATE TABLE a1 PARTITION OF a FOR VALUES FROM ('2024-03-01 00:00+00') TO ('2024-03-02 00:00+00');
+CREATE TABLE b1 PARTITION OF b FOR VALUES FROM ('2024-03-01 00:00+00') TO ('2024-03-02 00:00+00');
+INSERT INTO t VALUES (1, 'a', '2024-03-01 08:00+00', 'n'), (2, 'b', '2024-03-01 09:00+00', 'n');
+"""
+RANGE_THEN_HASH = """
+CREATE TABLE t (id int, at timestamptz NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE m PARTITION OF t FOR VALUES FROM ('2024-03-01 00:00+00') TO ('2024-03-02 00:00+00') PARTITION BY HASH (id);
+CREATE TABLE m0 PARTITION OF m FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE m1 PARTITION OF m FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO t SELECT n, '2024-03-01 08:00+00' FROM generate_series(1, 20) AS n;
+"""
+
+
+@pytest.mark.parametrize(("definition", "rows"), [(LIST_THEN_RANGE, 2), (RANGE_THEN_HASH, 20)])
+def test_all_leaves_of_a_day_are_dropped_at_once(pipeline: Pipeline, definition: str, rows: int):
+    of = of_table(pipeline, definition)
+    purged = of.run()
+    assert (purged.deleted, len(purged.partitions), of.count()) == (rows, 2, 0)
+
+
+def test_rows_of_the_day_in_a_default_partition_keep_the_others(pipeline: Pipeline):
+    of = of_table(pipeline, f"{LIST_THEN_RANGE} INSERT INTO t VALUES (3, 'c', '2024-03-01 10:00+00', 'n')")
+    purged = of.run()
+    assert (purged.how, purged.deleted) == ("deleted", 3)
+    assert purged.reason == "some of its rows lie in other partitions"
+
+
+def test_a_default_partition_stays_and_takes_later_rows(pipeline: Pipeline):
+    of = of_table(pipeline, f"{DAILY} CREATE TABLE rest PARTITION OF t DEFAULT")
+    assert of.run().partitions == ("public.d1",)
+    of.database.execute("INSERT INTO t VALUES (99, '2024-03-01 10:00+00', 'late')")
+    late = of.run()
+    assert (late.how, late.deleted, len(of.records_of_file())) == ("deleted", 1, 6)
+    assert partitions(of) == {"d2", "rest"}
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "date"])
+def test_bounds_of_every_type_are_understood(pipeline: Pipeline, kind: str):
+    of = of_table(
+        pipeline,
+        f"""CREATE TABLE t (id int, at {kind} NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE open PARTITION OF t FOR VALUES FROM (MINVALUE) TO ('2024-03-01');
+        CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
+        CREATE TABLE ever PARTITION OF t FOR VALUES FROM ('2024-03-02') TO (MAXVALUE);
+        INSERT INTO t VALUES (1, '2024-03-01')""",
+    )
+    with of.postgres.transaction("test") as connection:
+        (row,) = connection.execute("SELECT 'public.t'::regclass::oid::int8").fetchall()
+        found = bounded_partitions(connection, row[0], "at", date(2024, 2, 1), date(2024, 4, 1))
+    assert [(of_.name, of_.first, of_.last) for of_ in found] == [
+        ("open", None, date(2024, 2, 29)),
+        ("d1", DAY, DAY),
+    ]
+    assert of.run().partitions == ("public.d1",)
+
+
+# Beside others
+
+
+def test_nobody_waits_for_the_table_while_files_are_read_for_a_drop(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    of = of_table(pipeline, WEEKLY)
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+
+    def migrate() -> None:
+        of.database.execute("SET lock_timeout = '1s'; LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+
+    with while_reading(monkeypatch, of.lake, migrate, nth=2):
+        assert of.purge(DAYS_OF_WEEK[-1]).how == "dropped"
+
+
+def at_once(monkeypatch: pytest.MonkeyPatch, name: str, action: Callable[[], object]) -> None:
+    """Does something once, when a function of the module is called."""
+    original, done = getattr(dropping, name), threading.Event()
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not done.is_set():
+            done.set()
+            action()
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(dropping, name, wrapper)
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ("INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')", "late"),
+        ("UPDATE t SET note = 'changed' WHERE id = 2", "changed"),
+    ],
+)
+def test_a_row_that_comes_or_changes_right_before_the_comparison_stays(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, change: str, kept: str
+):
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    at_once(monkeypatch, "_keep_writers_out", lambda: of.database.execute(change))
+    purged = of.purge()
+    assert (purged.how, purged.left) == ("deleted", 1)
+    assert of.database.execute("SELECT note FROM d1") == [(kept,)]
+
+
+def test_nobody_writes_to_the_partition_from_the_comparison_on_and_everybody_reads(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    seen = []
+
+    def write() -> None:
+        seen.append(of.count())
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            of.database.execute("SET lock_timeout = '50ms'; INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')")
+
+    at_once(monkeypatch, "_drop", write)
+    assert of.purge().how == "dropped"
+    assert seen == [8]
+
+
+def test_a_table_that_is_never_free_is_deleted_from(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dropping, "_PATIENCE", 0)
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    with psycopg.connect(of.database.dsn) as reader:
+        reader.execute("SELECT count(*) FROM t")
+        purged = of.purge()
+    assert (purged.how, purged.deleted) == ("deleted", 5)
+    assert "the table's lock was not to be had" in str(purged.reason)
+
+
+def test_the_drop_is_tried_again_until_the_table_is_free(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    with psycopg.connect(of.database.dsn) as reader:
+        reader.execute("SELECT count(*) FROM t")
+        at_once(monkeypatch, "_pause", reader.commit)
+        assert of.purge().how == "dropped"
+
+
+def test_a_writer_that_waits_makes_the_drop_give_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    writers: list[threading.Thread] = []
+
+    def write() -> None:
+        insert = "INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')"
+        writers.append(threading.Thread(target=of.database.execute, args=(insert,)))
+        writers[0].start()
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'd1'::regclass"
+        while of.database.execute(waits) != [(1,)]:
+            pass
+
+    at_once(monkeypatch, "_drop", write)
+    purged = of.purge()
+    writers[0].join()
+    assert (purged.how, purged.deleted) == ("deleted", 5)
+    assert purged.reason == "another session waits for public.d1"
+    assert of.database.execute("SELECT note FROM d1") == [("late",)]
+
+
+@pytest.mark.parametrize(("purged", "other"), [(DAY, NEXT), (NEXT, DAY)])
+def test_a_day_waits_while_another_command_works_on_one_of_its_partition(pipeline: Pipeline, purged: date, other: date):
+    of = of_table(pipeline, WEEKLY)
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    with of.postgres.transaction("test") as connection:
+        assert lock_day(connection, of.dataset, other)
+        done = of.purge(purged)
+    assert (done.outcome, done.deleted) == ("waiting", 0)
+    assert done.reason == f"another command is working on {other}, which lies in the same partition"
+    assert of.purge(purged).how == "dropped"
+
+
+@pytest.mark.parametrize("moment", ["_keep_writers_out", "_count_proven"])
+def test_the_file_of_another_day_that_is_taken_away_keeps_the_partition(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    of = of_table(pipeline, WEEKLY)
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    lake = of.lake
+    assert isinstance(lake, LocalLake)
+    at_once(monkeypatch, moment, (lake._root / of.dataset.path(NEXT)).unlink)
+    purged = of.purge()
+    assert (purged.how, purged.deleted) == ("deleted", 5)
+    assert f"{of.dataset.path(NEXT)} is gone from the lake" in str(purged.reason)
+    assert of.count() == 5
+
+
+# Restoring
+
+
+def test_a_restore_into_a_dropped_partition_says_to_create_it(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY)
+    of.run()
+    with pytest.raises(Exception, match=r"no partition takes it: create that partition, or use --table"):
+        restore_day(of.site, DAY, T)
+    of.database.execute(
+        "CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01 00:00+00') TO ('2024-03-02 00:00+00')"
+    )
+    assert restore_day(of.site, DAY, T).restored == 5
+
+
+# Empty partitions
+
+
+def test_a_partition_that_a_purge_has_emptied_is_dropped(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY, purge="delete", drop_empty_partitions=True)
+    first, second, third = run_week(of)
+    assert [day.deleted for day in (first, second, third)] == [5, 3, 2]
+    assert [day.partitions for day in (first, second, third)] == [(), (), ("public.w",)]
+    assert third.how == "deleted"
+    assert partitions(of) == set()
+
+
+def test_an_empty_partition_that_is_not_aged_as_a_whole_stays(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY, purge="delete", drop_empty_partitions=True, retention=aged_up_to(date(2024, 3, 2)))
+    of.database.execute("DELETE FROM t WHERE id > 5")
+    assert (of.run().deleted, partitions(of)) == (5, {"w"})
+
+
+def test_what_cannot_be_dropped_empty_stays_and_the_day_is_purged(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    of = of_table(pipeline, f"{DAILY} CREATE VIEW v AS SELECT * FROM d1", purge="delete", drop_empty_partitions=True)
+    assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
+    assert "empty partition public.d1 is not dropped: cannot drop table d1" in caplog.text
+
+
+def test_a_partition_that_is_filled_before_it_is_dropped_stays(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    insert = "INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')"
+    at_once(monkeypatch, "_keep_writers_out", lambda: of.database.execute(insert))
+    assert (of.run().deleted, partitions(of), rows_of(of, "d1")) == (5, {"d1", "d2"}, 1)
+
+
+# VACUUM
+
+
+def test_an_ordinary_table_is_vacuumed_after_a_delete(pipeline: Pipeline):
+    of = pipeline.of(vacuum=True)
+    of.add(3)
+    purged = of.run()
+    assert purged.vacuum_seconds is not None
+    ((vacuums, analyzes),) = of.database.execute(
+        "SELECT vacuum_count, analyze_count FROM pg_stat_user_tables WHERE relname = 'Event'"
+    )
+    assert (vacuums, analyzes) == (1, 1)
+    assert of.run().vacuum_seconds is None
+
+
+def test_a_role_that_may_not_vacuum_says_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    of = pipeline.of(vacuum=True)
+    of.add(3)
+    role = f"guest_{of.database.name}"
+    of.database.execute(
+        f'CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON "Event" TO {role}; '
+        f"GRANT TEMPORARY ON DATABASE {of.database.name} TO {role}"
+    )
+    try:
+        purged = Pipeline(of.database, of.lake, of.dataset, role=role).run()
+        assert (purged.deleted, purged.vacuum_seconds) == (3, None)
+        assert f"not vacuumed: {role} may not" in caplog.text
+    finally:
+        of.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

@@ -1,0 +1,236 @@
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from event_archive.config.datasets import KEYS, chosen, load_datasets
+from event_archive.config.environment import PipelineSettings, Settings, misspelt
+from event_archive.domain.days import Retention
+from event_archive.errors import ConfigurationError
+
+SECRET = "hunter2"
+DSN = f"postgresql://user:{SECRET}@host:5432/events"
+
+TWO = """
+defaults: {retention: 1 year, folder: lake, start: 2020-01-01}
+datasets:
+  events: {table: public.Event, asset_keys: bare}
+  logs:
+    table: public.logs
+    time_column: timestamp
+    retention: 90 days
+    after: [events]
+"""
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Write:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+    def written(text: str) -> Path:
+        path = tmp_path / "datasets.yaml"
+        path.write_text(text)
+        monkeypatch.setenv("DATASETS_FILE", str(path))
+        return path
+
+    return written
+
+
+def refused(names: tuple[str, ...] = ()) -> list[str]:
+    with pytest.raises(ConfigurationError) as error:
+        chosen(names)
+    return str(error.value).splitlines()
+
+
+def test_a_dataset_has_its_own_keys_then_the_defaults_then_the_environments(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+):
+    write(TWO)
+    monkeypatch.setenv("ARCHIVE_CRON", "0 3 * * *")
+    monkeypatch.setenv("ARCHIVE_FOLDER", "overruled")
+    events, logs = load_datasets()
+    assert (events.dataset.name, str(events.dataset.table)) == ("events", 'public."Event"')
+    assert events.dataset.path(date(2024, 3, 1)) == "lake/events_2024-03-01.csv"
+    assert (events.dataset.retention, events.dataset.start) == (Retention(12, 0), date(2020, 1, 1))
+    assert (events.dataset.asset_prefix, logs.dataset.asset_prefix) == ("", "logs")
+    assert (logs.dataset.retention, logs.dataset.time_column) == (Retention(0, 90), "timestamp")
+    assert logs.dataset.path(date(2024, 3, 1)) == "lake/logs_2024-03-01.csv"
+    assert {of.archive_cron for of in (events, logs)} == {"0 3 * * *"}
+    assert logs.entry.after == ("events",)
+
+
+def test_without_a_file_the_environment_describes_one_dataset_without_a_name(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("EVENT_TABLE", "app.readings")
+    (only,) = load_datasets()
+    assert only == PipelineSettings.load()
+    assert (only.dataset.name, only.dataset.asset_prefix, only.dataset.label) == ("", "", "app.readings")
+
+
+def test_every_value_is_text_for_the_variables_parsers(write: Write):
+    """YAML itself would read 22:30 as 1350, and no as false."""
+    write(
+        "datasets: {a: {table: no, time_column: 2024-01-01, file_prefix: 22:30, dry_run: 'yes', max_days_per_run: 7}}"
+    )
+    (only,) = load_datasets()
+    assert (only.dataset.table.name, only.dataset.time_column, only.dataset.file_prefix) == (
+        "no",
+        "2024-01-01",
+        "22:30",
+    )
+    assert only.dry_run
+    assert only.max_days_per_run == 7
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "dry"),
+    [("true", "false", True), ("false", "true", True), ("", "true", True), ("false", "false", False), ("", "", False)],
+)
+def test_a_dry_run_that_either_asks_for_is_dry(
+    write: Write, monkeypatch: pytest.MonkeyPatch, environment: str, file: str, *, dry: bool
+):
+    write(f"datasets: {{a: {{table: t{f', dry_run: {file}' if file else ''}}}}}")
+    monkeypatch.setenv("DRY_RUN", environment)
+    assert load_datasets()[0].dry_run is dry
+
+
+def test_every_mistake_is_named_at_once_with_dataset_and_key(write: Write, monkeypatch: pytest.MonkeyPatch):
+    path = write(f"""
+    defaults: {{retention: soon, table: t}}
+    dataset: {{}}
+    datasets:
+      events: {{table: public.Event, retension: 1 year, cron: '* *', dry_run: perhaps}}
+      Logs: {{table: ''}}
+      jobs: {{table: jobs, pg_connection_string_env: '{DSN}', max_days_per_run: '0', after: [evens]}}
+      none: {{time_column: at, asset_keys: yes}}
+      text: nothing
+    """)
+    monkeypatch.setenv("EVENT_TABLE", "public.Event")
+    monkeypatch.setenv("EVENT_RETENTION_PERIOD", "1 year")
+    first, *lines = refused()
+    assert first == f"The datasets file {path} is not right:"
+    for beginning in (
+        "EVENT_TABLE is set beside DATASETS_FILE",
+        "EVENT_RETENTION_PERIOD is set beside DATASETS_FILE",
+        "dataset is no key of the file; did you mean datasets?",
+        "defaults.table: each dataset has its own",
+        "defaults.retention holds 'soon'",
+        "events.retension is no key of a dataset; did you mean retention?",
+        "events.cron holds '* *'",
+        "events.dry_run holds 'perhaps'",
+        "'Logs' is no name of a dataset",
+        "Logs.table must hold a value",
+        "jobs.pg_connection_string_env looks like a connection string",
+        "jobs.max_days_per_run holds '0'",
+        "jobs.after names evens, which is no dataset; did you mean events?",
+        "none.table is missing",
+        "none.asset_keys holds 'yes'",
+        "text must be keys and values",
+    ):
+        assert [line for line in lines if line.strip().startswith(beginning)], (beginning, lines)
+    assert SECRET not in "\n".join(lines)
+    assert len(set(lines)) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("datasets: {a: {table: t}, a: {table: u}}", "a stands there twice"),
+        ("datasets:\n  a:\n    table: t\n    table: u", "table stands there twice"),
+        ("datasets: {}", "describes no dataset"),
+        ("- a", "describes no dataset"),
+        ("", "describes no dataset"),
+        ("datasets: {a: {table: t}", "is not YAML"),
+        ("datasets: !!python/object:os.system {a: 1}", "describes no dataset|is not"),
+        ("datasets: {a: {table: t, file_prefix: x}, b: {table: u, file_prefix: x}}", "a and b have one folder"),
+        ("datasets: {a: {table: t}, b: {table: public.t}}", "a and b are one table, public.t"),
+        ("datasets: {a: {table: t, asset_keys: bare}, b: {table: u, asset_keys: bare}}", "a and b have asset_keys"),
+        ("datasets: {a: {table: t, after: [b]}, b: {table: u, after: [a]}}", "circle: a after b after a"),
+        ("datasets: {a: {table: t, purge: drop, after: [b]}, b: {table: u}}", "a has purge: drop and after"),
+        ("datasets: {a: {table: t, after: b}}", "a.after must be a list"),
+        ("datasets: {a: {table: t, cron: [0]}}", "a.cron must hold a value"),
+        ("datasets: {a: {table: t, <<: {cron: x}}}", "a.<< is no key"),
+        (f"datasets: {{a: {{table: t, folder: 'password={SECRET}'}}}}", "a.folder looks like a connection string"),
+        (f"datasets: {{a: {{table: t, pg_connection_string: '{DSN}'}}}}", "did you mean pg_connection_string_env"),
+    ],
+)
+def test_a_file_that_is_not_right_is_refused(write: Write, text: str, words: str):
+    write(text)
+    with pytest.raises(ConfigurationError, match=words) as error:
+        load_datasets()
+    assert SECRET not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("DATASETS_FILE", str(tmp_path))
+    assert refused() == [f"DATASETS_FILE holds {str(tmp_path)!r}, which cannot be read: Is a directory."]
+
+
+def test_one_table_of_two_databases_is_two_tables(write: Write, monkeypatch: pytest.MonkeyPatch):
+    text = "datasets: {a: {table: t}, b: {table: t, pg_connection_string_env: PG_CONNECTION_STRING_OF_B}}"
+    write(text)
+    assert len(load_datasets()) == 2
+    for name in ("PG_CONNECTION_STRING", "PG_CONNECTION_STRING_OF_B"):
+        monkeypatch.setenv(name, DSN)
+    assert "a and b are one table, public.t." in refused()[1]
+
+
+def test_a_dataset_reads_the_variables_that_it_names(write: Write, monkeypatch: pytest.MonkeyPatch):
+    write("datasets: {a: {table: t}, b: {table: u, pg_connection_string_env: PG_CONNECTION_STRING_OF_B}}")
+    monkeypatch.setenv("ARCHIVE_LOCAL_PATH", "/lake")
+    monkeypatch.setenv("PG_CONNECTION_STRING", "host=one")
+    monkeypatch.setenv("EXPORT_PG_CONNECTION_STRING", "host=replica-of-one")
+    a, b = load_datasets()
+    with pytest.raises(ConfigurationError, match="PG_CONNECTION_STRING_OF_B is not set, which the dataset b needs"):
+        b.with_secrets()
+    monkeypatch.setenv("PG_CONNECTION_STRING_OF_B", "host=two")
+    assert misspelt() == []
+    assert a.with_secrets().pg_connection_string.get_secret_value() == "host=one"
+    assert a.with_secrets().export_pg_connection_string is not None
+    assert b.with_secrets().pg_connection_string.get_secret_value() == "host=two"
+    assert b.with_secrets().export_pg_connection_string is None, "the replica of another database"
+
+
+def test_a_wrong_value_of_a_named_variable_is_told_by_its_name(write: Write, monkeypatch: pytest.MonkeyPatch):
+    write("datasets: {b: {table: u, pg_connection_string_env: EVENTS_DATABASE}}")
+    monkeypatch.setenv("ARCHIVE_LOCAL_PATH", "/lake")
+    monkeypatch.setenv("EVENTS_DATABASE", f"mysql://user:{SECRET}@host/x")
+    with pytest.raises(ConfigurationError, match=r"EVENTS_DATABASE holds \(a secret, not shown\)") as error:
+        load_datasets()[0].with_secrets()
+    assert SECRET not in str(error.value)
+
+
+def test_datasets_are_chosen_by_name_in_the_files_order(write: Write):
+    write(TWO)
+    assert [of.dataset.name for of in chosen(())] == ["events", "logs"]
+    assert [of.dataset.name for of in chosen(("logs", "events"))] == ["events", "logs"]
+    assert refused(("log",)) == ["There is no dataset log; did you mean logs? There are events, logs."]
+
+
+def test_a_name_is_no_dataset_where_there_is_no_file(write: Write):
+    assert refused(("events",)) == [
+        "There is no dataset events. There is one dataset, without a name: no DATASETS_FILE."
+    ]
+
+
+def test_settings_of_the_environment_are_not_read_beside_a_file(write: Write):
+    """They would be those of the default table."""
+    write(TWO)
+    with pytest.raises(AssertionError):
+        PipelineSettings.load()
+    with pytest.raises(AssertionError):
+        Settings.load()
+
+
+def test_every_setting_of_a_dataset_has_a_key():
+    others = {
+        *("log_format", "datasets_file", "pg_auth", "run_budget", "metrics_textfile", "alert_webhook_url"),
+        *("azure_storage_connection_string", "azure_storage_account_url", "azure_storage_container"),
+        "archive_local_path",
+    }
+    assert len(KEYS) - len(("asset_keys", "after")) == len(Settings.model_fields.keys() - others)
