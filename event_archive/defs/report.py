@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import dagster as dg
 
@@ -63,6 +64,7 @@ class DayReports:
         self._dataset = dataset
         self._keys = asset_keys(dataset)
         self._instance = instance
+        self._check_run_id = str(uuid4())
 
     def counted(self, day: date, rows: RowsOfDay) -> None:
         """As ``aged_events``."""
@@ -98,8 +100,12 @@ class DayReports:
             metadata=check_metadata(verified),
             partition=verified.day.isoformat(),
         )
+        # Dagster 1.13 keeps one evaluation of a check, a partition and a run, and events without a run share one.
+        event = dg.DagsterEvent(
+            dg.DagsterEventType.ASSET_CHECK_EVALUATION.value, job_name="", event_specific_data=evaluation
+        )
         with self._writing(verified.day):
-            self._instance.report_runless_asset_event(evaluation)
+            self._instance.report_dagster_event(event, self._check_run_id)
 
     def _materialized(self, key: dg.AssetKey, day: date, metadata: Metadata) -> None:
         self._instance.report_runless_asset_event(

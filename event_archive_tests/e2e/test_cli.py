@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -16,7 +17,7 @@ import psycopg
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.domain.days import ONE_DAY
+from event_archive.domain.days import ONE_DAY, Retention, now_utc
 from event_archive_tests.fixtures.installation import (
     ASSETS,
     Commands,
@@ -501,12 +502,12 @@ def test_other_names_and_another_retention(local_installation: Installation, com
 # The demo's own numbers would take half a minute.
 SMALL_DEMO = """
 from event_archive import cli, demo
-demo.AGED_DAYS, demo.EVENTS_PER_AGED_DAY, demo.YOUNG_DAYS, demo.EVENTS_PER_YOUNG_DAY = 2, 300, 1, 50
+demo.AGED_DAYS, demo.EVENTS_PER_AGED_DAY, demo.YOUNG_DAYS, demo.EVENTS_PER_YOUNG_DAY = 3, 300, 1, 50
 cli.main()
 """
 
 
-def test_the_demo_shows_it_all_and_the_second_time_that_nothing_is_left():
+def test_the_demo_shows_it_all_and_the_second_time_that_only_a_held_day_is_left():
     # Not in tmp_path: each pytest that starts closes its parent to others, PostgreSQL's own user among them.
     with tempfile.TemporaryDirectory(prefix="ea-demo") as folder:
         _demo_twice(Path(folder))
@@ -529,25 +530,39 @@ def _demo_twice(tmp_path: Path):
         return done.stdout
 
     first = demo()
-    youngest = (
-        TODAY.replace(year=TODAY.year - 1) if (TODAY.month, TODAY.day) != (2, 29) else date(TODAY.year - 1, 2, 28)
+    events, page_views = (
+        [(youngest - timedelta(n)).isoformat() for n in (2, 1, 0)]
+        for youngest in (Retention.parse(text).last_aged_day(now_utc()) for text in ("1 year", "90 days"))
     )
-    aged = [(youngest - timedelta(n)).isoformat() for n in (1, 2)]
-    assert 'Filling table "Event": 600 events of 2 aged days, 50 of 1 young ones' in first
-    for day in aged:
-        assert f"{day}           300           300" in first
-        assert (tmp_path / ".demo" / "lake" / "titan-pulse-event-archive" / f"events_{day}.csv").is_file()
-    assert 'The table "Event" holds 50 rows' in first
-    assert "0 aged days are left to do." in first
-    assert f"The CSVs: {tmp_path}/.demo/lake/titan-pulse-event-archive/" in first
+    for table in ('public."Event"', "public.page_views"):
+        assert f"Filling table {table}: 600 events of 3 aged days, 50 of 1 young ones" in first
+    lake = tmp_path / ".demo" / "lake" / "titan-pulse-event-archive"
+    files = re.findall(r"^(\S+\.csv) +(\d+) .* [0-9a-f]{64}$", first, re.MULTILINE)
+    assert files == [
+        *((f"events_{day}.csv", rows) for day, rows in zip(events, ("301", "120", "180"), strict=True)),
+        *((f"page_views_{day}.csv", rows) for day, rows in zip(page_views, ("300", "120", "180"), strict=True)),
+    ]
+    assert all((lake / name).is_file() for name, _ in files)
+    nights = first.split("$ event-archive run\n")
+    assert f"{events[1]} held: a customer asks about it" in nights[0]
+    assert [line.split()[:4] for line in nights[2].splitlines()[1:3]] == [
+        ["events", events[0], "301", "1"],
+        ["events", events[1], "120", "0"],
+    ]
+    assert 'public."Event" holds 170 rows. Aged days that still have rows: 1 (held: 1).' in first
+    assert "public.page_views holds 50 rows. Aged days that still have rows: 0 (held: 0)." in first
+    assert f"The CSVs: {lake}/" in first
     assert "make ui" in first
     second = demo()
-    assert "Nothing to do: no aged day has rows." in second
+    assert "Filling" not in second
+    assert "late" not in second
+    assert second.count("held, not purged") == 1
     assert second.partition("The lake")[2] == first.partition("The lake")[2]
     assert not processes_about(tmp_path / ".demo")
     home = os.fspath(tmp_path / ".demo" / "dagster")
     with dg.DagsterInstance.from_config(home) as instance:
-        assert instance.get_materialized_partitions(dg.AssetKey("purged_events")) == set(aged)
+        assert instance.get_materialized_partitions(dg.AssetKey("archive_csv")) == set(events)
+        assert instance.get_materialized_partitions(dg.AssetKey(["page_views", "purged_events"])) == set(page_views)
 
 
 def processes_about(folder: Path) -> list[list[str]]:

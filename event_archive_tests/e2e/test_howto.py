@@ -24,8 +24,8 @@ from event_archive_tests.fixtures.postgres import Database, Server
 
 PAGES = sorted((REPOSITORY / "docs/howto").glob("*.md"))
 ROLE = "event-archive"
-NO_SETTINGS = {"DAGSTER_HOME", "PRINCIPAL_ID", "ACCOUNT_ID"}
-"""Variables of Dagster, and what a reader fills in."""
+NO_SETTINGS = {"DAGSTER_HOME", "PRINCIPAL_ID", "ACCOUNT_ID", "PAYMENTS_DATABASE_URL"}
+"""Variables of Dagster, what a reader fills in, and a variable that the example of a datasets file names."""
 
 
 @dataclass(frozen=True)

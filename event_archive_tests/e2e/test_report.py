@@ -162,6 +162,20 @@ def test_a_verified_day_is_an_evaluation_of_its_check(
     assert evaluation.description == ("; ".join(verified.problems) if damaged else "good")
 
 
+def test_a_day_is_verified_again_by_one_night_after_the_other(
+    local_installation: Installation, instance: dg.DagsterInstance, reports: DayReports
+):
+    local_installation.add(3)
+    archive(local_installation, reports)
+    verified = verify_day(local_installation.dataset, DAY, table=None, lake=local_installation.lake)
+    reports.verified(verified)
+    with reporting() as found:
+        found(local_installation.dataset).verified(verified)
+    key = dg.AssetCheckKey(asset_keys(SPECIFICATION).archive_csv, ARCHIVE_IS_WHOLE)
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=5)
+    assert [record.partition for record in records] == [KEY, KEY]
+
+
 def databases(home: Path) -> list[Path]:
     found = [path for path in home.rglob("*.db") if path.is_file()]
     assert found

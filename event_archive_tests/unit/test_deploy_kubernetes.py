@@ -73,6 +73,10 @@ def test_what_a_pod_names_exists():
         (container,) = pod["containers"]
         for source in container["envFrom"]:
             assert ("Secret", source["secretRef"]["name"]) in names
+        (config,) = [volume["configMap"] for volume in pod["volumes"] if "configMap" in volume]
+        assert ("ConfigMap", config["name"]) in names
+        # Without it the pods of one table would never start.
+        assert config["optional"] is True
     (keys,) = [document for document in everything() if document["metadata"]["name"] == "dagster-postgresql"]
     assert chart.values_of()["global"]["postgresqlSecretName"] == keys["metadata"]["name"]
     assert keys["stringData"].keys() == {"postgresql-password"}

@@ -56,6 +56,12 @@ IN_THE_VALUES = [
     mistake("a unit that is none", "memory: 512Mi", "memory: 512mb", PODS),
     mistake("more requested than allowed", "memory: 256Mi", "memory: 2Gi", PODS),
     mistake("root", "runAsNonRoot: true", "runAsNonRoot: false", PODS),
+    mistake(
+        "a mount without its volume",
+        "- name: datasets\n          mountPath",
+        "- name: dataset\n          mountPath",
+        PODS,
+    ),
     mistake("a misspelt variable", "- name: EVENT_TABLE", "- name: EVENT_TABEL", VARIABLES),
     mistake("a variable left out", '        # - name: DRY_RUN\n        #   value: "false"\n', "", VARIABLES),
     mistake("a comment that is no variable", "# - name: DRY_RUN", "#- name: DRY_RUN", VARIABLES),

@@ -2,12 +2,21 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings
+from event_archive.config.datasets import load_datasets
+from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings, misspelt
 from event_archive_tests.deploy import chart
-from event_archive_tests.deploy.manifests import MANIFESTS, documents, manifest, pod_of, with_optional_variables
+from event_archive_tests.deploy.manifests import (
+    MANIFESTS,
+    Document,
+    documents,
+    manifest,
+    pod_of,
+    with_optional_variables,
+)
 
 FIELDS = {**Settings.model_fields, **InstanceSettings.model_fields}
 SECRETS = {name.upper() for name, field in FIELDS.items() if "Secret" in repr(field.annotation)}
@@ -22,6 +31,7 @@ IN_THE_CHART = {
     "DAGSTER_LOGS_CONTAINER": "container",
 }
 LAKES = ("AZURE_STORAGE_ACCOUNT_URL", "ARCHIVE_LOCAL_PATH")
+OF_ONE_TABLE = {name for name in OF_THE_PIPELINE if name.startswith("EVENT_")}
 
 
 def of_the_values() -> dict[str, str]:
@@ -70,21 +80,69 @@ def test_the_secret_knows_every_secret():
     assert secret["stringData"].keys() == SECRETS
 
 
+def set_alone(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets variables, and a connection string, with no other variable of ours beside them."""
+    for name in OF_THE_PIPELINE | OF_THE_INSTANCE:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PG_CONNECTION_STRING", "postgresql://archiver@127.0.0.1/events")
+
+
 @pytest.mark.parametrize("read", [of_the_values, of_the_cronjob])
 @pytest.mark.parametrize("lake", LAKES)
 def test_what_is_set_and_what_may_be_is_accepted(
     read: Callable[[], dict[str, str]], lake: str, monkeypatch: pytest.MonkeyPatch
 ):
-    given = read()
-    for name in OF_THE_PIPELINE | OF_THE_INSTANCE:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        if name == lake or name not in LAKES:
-            monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PG_CONNECTION_STRING", "postgresql://archiver@127.0.0.1/events")
+    left_out = {"DATASETS_FILE", *LAKES} - {lake}
+    set_alone({name: value for name, value in read().items() if name not in left_out}, monkeypatch)
     settings = Settings.load()
     InstanceSettings.load()
     defaults = PipelineSettings()
     assert settings.dataset == defaults.dataset
     assert settings.max_days_per_run == defaults.max_days_per_run
     assert settings.dry_run == defaults.dry_run
+
+
+def mounted(pod: Document, folder: Path) -> None:
+    """Writes the files of the pod's ConfigMaps below a folder, where the container would have them."""
+    (container,) = pod["containers"]
+    paths = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    for volume in pod["volumes"]:
+        if "configMap" in volume:
+            config = manifest("datasets.yaml", "ConfigMap")
+            assert config["metadata"]["name"] == volume["configMap"]["name"]
+            place = folder / paths[volume["name"]].lstrip("/")
+            place.mkdir(parents=True)
+            for name, text in config["data"].items():
+                (place / name).write_text(text)
+
+
+@pytest.mark.parametrize("where", ["chart", "cronjob"])
+def test_the_pods_find_the_datasets_where_the_variable_says(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    deployed = chart.code_server(chart.values_of()) if where == "chart" else manifest("cronjob.yaml", "CronJob")
+    given = of_the_values() if where == "chart" else of_the_cronjob()
+    mounted(pod_of(deployed), tmp_path)
+    file = tmp_path / given["DATASETS_FILE"].lstrip("/")
+    left_out = {*OF_ONE_TABLE, "ARCHIVE_LOCAL_PATH"}
+    variables = {name: value for name, value in given.items() if name not in left_out}
+    set_alone(variables | {"DATASETS_FILE": str(file)}, monkeypatch)
+    monkeypatch.setenv("PAYMENTS_DATABASE_URL", "postgresql://archiver@127.0.0.1/ledger")
+    events, logs, payments = [settings.with_secrets() for settings in load_datasets()]
+    alone = PipelineSettings().dataset
+    assert (str(events.dataset.table), events.dataset.asset_prefix) == (str(alone.table), "")
+    assert events.dataset.file_prefix == alone.file_prefix
+    assert (logs.dataset.time_column, str(logs.dataset.retention)) == ("timestamp", "90 days")
+    assert logs.pg_connection_string == events.pg_connection_string
+    assert payments.pg_connection_string.get_secret_value().endswith("/ledger")
+
+
+def test_the_variable_of_a_second_database_may_be_there_before_the_file(monkeypatch: pytest.MonkeyPatch):
+    set_alone({"AZURE_STORAGE_ACCOUNT_URL": of_the_values()["AZURE_STORAGE_ACCOUNT_URL"]}, monkeypatch)
+    named = re.findall(r"pg_connection_string_env: (\w+)", (MANIFESTS / "datasets.yaml").read_text())
+    assert named == ["PAYMENTS_DATABASE_URL"]
+    monkeypatch.setenv(named[0], "postgresql://archiver@127.0.0.1/ledger")
+    assert Settings.load().dataset == PipelineSettings().dataset
+    assert misspelt() == []
