@@ -79,12 +79,12 @@ class _Examination:
 
 def _examinations(names: tuple[str, ...]) -> list[_Examination]:
     """One for each dataset; Dagster is looked at with the last."""
-    from event_archive.config.datasets import chosen, load_datasets
+    from event_archive.config.datasets import chosen
     from event_archive.config.environment import Settings
     from event_archive.doctor import TOPICS
 
     try:
-        load_datasets()
+        chosen(())
     except ConfigurationError as error:
         wrong = error
 

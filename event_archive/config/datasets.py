@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from event_archive.config.environment import PipelineSettings
+from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.config.reading import Entry, value_of
 from event_archive.errors import ConfigurationError
 
@@ -86,8 +86,12 @@ def chosen(names: Collection[str]) -> list[PipelineSettings]:
     """The settings of some datasets, in the order of the file; of all where no name is given.
 
     Raises:
-        ConfigurationError: as ``load_datasets``; or there is no dataset of such a name.
+        ConfigurationError: as ``load_datasets``, or ``Settings.load`` where there is no file; or there is no dataset
+            of such a name.
     """
+    if not value_of("DATASETS_FILE"):
+        # All that is wrong is said at once, what commands need beside the pipeline's settings, too.
+        Settings.load()
     found = load_datasets()
     known = [settings.entry.name for settings in found]
     for name in names:

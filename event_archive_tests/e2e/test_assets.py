@@ -65,6 +65,7 @@ def test_the_assets_record_what_the_contract_names(installation: Installation, i
         "database": installation.database.name,
         "time_column": "created_at",
         "day": "2024-03-01",
+        "keys": [["id"]],
     }
     assert archived == {
         "path": "titan-pulse-event-archive/events_2024-03-01.csv",

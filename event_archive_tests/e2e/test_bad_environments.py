@@ -18,7 +18,7 @@ from azure.storage.blob import BlobServiceClient, ContainerClient, generate_cont
 from event_archive.errors import UnreachableError
 from event_archive.lake.azure import client
 from event_archive.lake.azure.retry import BoundedRetry
-from event_archive.nightly import run
+from event_archive.nightly import day as nightly_day
 from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive.postgres.session import Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE
@@ -244,7 +244,7 @@ def test_records_of_dagster_that_are_lost_after_they_were_opened(
                 path.write_bytes(rest)
         return archive_day(*arguments, **options)
 
-    clean.setattr(run, "archive_day", archive_and_lose)
+    clean.setattr(nightly_day, "archive_day", archive_and_lose)
     done = command("run", DAGSTER_HOME=str(home))
     assert "what was done to this day could not be written to Dagster's records: " in told(done, 1)
     assert local_installation.count() == 1

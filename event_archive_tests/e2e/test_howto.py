@@ -24,8 +24,12 @@ from event_archive_tests.fixtures.postgres import Database, Server
 
 PAGES = sorted((REPOSITORY / "docs/howto").glob("*.md"))
 ROLE = "event-archive"
-NO_SETTINGS = {"DAGSTER_HOME", "PRINCIPAL_ID", "ACCOUNT_ID", "PAYMENTS_DATABASE_URL"}
-"""Variables of Dagster, what a reader fills in, and a variable that the example of a datasets file names."""
+NO_SETTINGS = {
+    *("DAGSTER_HOME", "PRINCIPAL_ID", "ACCOUNT_ID", "DATABASE_URL"),
+    *("PAYMENTS_DATABASE_URL", "PG_CONNECTION_STRING_OF_BILLING"),
+    *("ORDERS_PG_CONNECTION_STRING", "LOGS_PG_CONNECTION_STRING"),
+}
+"""Variables of Dagster, what a reader fills in, and variables that examples of datasets name."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +136,35 @@ def _partitioned(installed: Installation, command: Commands) -> None:
     )
 
 
+def _several(installed: Installation, command: Commands) -> None:
+    """The page's own file, its tables, and a variable that it names."""
+    (text,) = [block.text for block in blocks(REPOSITORY / "docs/howto/tables.md") if block.kind == "yaml"]
+    Path("datasets.yaml").write_text(text)
+    command.monkeypatch.setenv("PG_CONNECTION_STRING_OF_BILLING", installed.database.dsn)
+    installed.database.execute(
+        """
+        CREATE SCHEMA app; CREATE SCHEMA telemetry;
+        CREATE TABLE app.lines (id int PRIMARY KEY, at timestamptz NOT NULL); CREATE INDEX ON app.lines (at);
+        CREATE TABLE app.details (id int PRIMARY KEY, at timestamptz NOT NULL, line int REFERENCES app.lines);
+        CREATE INDEX ON app.details (at);
+        CREATE TABLE public.invoices (id int PRIMARY KEY, at timestamptz); CREATE INDEX ON public.invoices (at);
+        CREATE TABLE telemetry.readings (id int, at timestamp, PRIMARY KEY (at, id)) PARTITION BY RANGE (at);
+        CREATE TABLE telemetry.march PARTITION OF telemetry.readings FOR VALUES FROM ('2024-03-01') TO ('2024-04-01');
+        INSERT INTO app.lines VALUES (1, '2024-03-01'); INSERT INTO app.details VALUES (1, '2024-03-01', 1);
+        INSERT INTO telemetry.readings VALUES (1, '2024-03-01'), (2, '2024-03-02')
+        """
+    )
+
+
 SITUATIONS: dict[str, Situation] = {
     "alerts": _archived,
     "backlog": _partitioned,
     "failed-day": _tampered_with,
     "restore": _archived,
     "retention": _archived,
+    "tables": _several,
 }
-ROWS_AT_THE_END = {"aks": 9, "doctor": 9, "partitions": 9, "retention": 3, "upgrade": 9}
+ROWS_AT_THE_END = {"aks": 9, "doctor": 9, "embed": 9, "partitions": 9, "retention": 3, "tables": 9, "upgrade": 9}
 """Of nine; other pages leave none."""
 
 

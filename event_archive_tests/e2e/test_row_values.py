@@ -9,7 +9,7 @@ import pytest
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs import failures
 from event_archive.defs.build import build_definitions
-from event_archive.nightly import run as nightly
+from event_archive.nightly import day as nightly
 from event_archive.postgres.errors import without_values
 from event_archive_tests.fixtures.installation import Commands, Finished, Installation
 from event_archive_tests.fixtures.pipeline import DAY

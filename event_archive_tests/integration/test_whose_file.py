@@ -105,9 +105,9 @@ def test_of_two_that_accept_a_source_at_once_the_second_is_told(
     pipeline.archive()
     original = claiming.claim_to_read
 
-    def lose(*arguments: Any) -> Claim | None:
+    def lose(*arguments: Any, **options: Any) -> Claim | None:
         monkeypatch.undo()
-        found = original(*arguments)
+        found = original(*arguments, **options)
         adopt_source(pipeline.of(table=EVENT_TWO).site)
         return found
 

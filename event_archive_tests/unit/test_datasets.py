@@ -212,7 +212,9 @@ def test_datasets_are_chosen_by_name_in_the_files_order(write: Write):
     assert refused(("log",)) == ["There is no dataset log; did you mean logs? There are events, logs."]
 
 
-def test_a_name_is_no_dataset_where_there_is_no_file(write: Write):
+def test_a_name_is_no_dataset_where_there_is_no_file(write: Write, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PG_CONNECTION_STRING", DSN)
+    monkeypatch.setenv("ARCHIVE_LOCAL_PATH", "/lake")
     assert refused(("events",)) == [
         "There is no dataset events. There is one dataset, without a name: no DATASETS_FILE."
     ]
