@@ -1,7 +1,6 @@
 """Whose folder it is: the marker beside the files, which every run that writes or deletes must find to be its own.
 
-``FOLDER/_PREFIX.source.json`` is written by the first run, on condition that there is none. Reading is open to all.
-Not here: what a claim means (``domain.source``).
+The first run writes ``FOLDER/_PREFIX.source.json``. Reading is open to all. Not here: what a claim means (``domain``).
 """
 
 import logging

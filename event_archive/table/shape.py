@@ -21,8 +21,7 @@ from event_archive.table.advice import ARCHIVE_ADVICE
 logger = logging.getLogger(__name__)
 
 TABLE_ALIAS = sql.Identifier("src_")
-"""The alias of the table that is archived, compared or filled. A column of that name would make it ambiguous; none is
-likely to have it."""
+"""The alias of the table that is archived, compared or filled. A column of that name would make it ambiguous."""
 
 Purpose = Literal["archive", "delete", "look", "fill"]
 """Why a table's shape is read: to archive its rows, to delete them, to look at the shape, to fill it by a restore."""
@@ -35,8 +34,7 @@ class Table:
     Attributes:
         dataset: whose table it is.
         oid: the catalogue's number for the table: another one of the same name has another.
-        is_partitioned: whether its rows lie in partitions or chunks. Else its own rows alone are meant wherever it is
-            named.
+        is_partitioned: whether its rows lie in partitions or chunks. Else its own rows alone are meant everywhere.
         is_hypertable: whether it is one of TimescaleDB's.
         columns: in the table's order.
         key_columns: those that identify a row: of the primary key, else of a unique index.
