@@ -411,6 +411,16 @@ def test_a_file_from_before_goes_by_the_key_of_the_source(pipeline: Pipeline, re
     assert restore("mine").restored == 4
 
 
+def test_a_file_from_before_whose_source_is_gone_goes_by_the_key_of_the_target(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.put(pipeline.content(), metadata=replace(manifest_of(pipeline), keys=()).to_metadata())
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id)); DROP TABLE "Event"')
+    assert restore("mine").restored == 3
+
+
 def test_of_a_file_from_before_the_part_of_the_key_that_it_holds_counts(pipeline: Pipeline):
     pipeline.add(3)
     pipeline.run()
