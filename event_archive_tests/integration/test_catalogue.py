@@ -111,6 +111,19 @@ def test_what_hangs_on_a_partitioned_table_is_found_once_by_it_and_by_its_partit
         assert delete_triggers(connection, oid) == [("fires", "public.f")]
 
 
+def test_a_trigger_that_no_delete_fires_is_not_found(database: Database):
+    database.execute(
+        f"""{PARTITIONED}
+        CREATE TRIGGER on_update AFTER UPDATE ON whole FOR EACH ROW EXECUTE FUNCTION f();
+        CREATE TRIGGER off BEFORE DELETE ON whole EXECUTE FUNCTION f(); ALTER TABLE whole DISABLE TRIGGER off;
+        CREATE TRIGGER of_a_replica BEFORE DELETE ON whole EXECUTE FUNCTION f();
+        ALTER TABLE whole ENABLE REPLICA TRIGGER of_a_replica"""
+    )
+    oid = found(database, "whole").oid
+    with Postgres(database.dsn).transaction("test") as connection:
+        assert delete_triggers(connection, oid) == [("fires", "public.f")]
+
+
 def test_tables_that_share_rows_are_told_from_others(database: Database):
     database.execute(f"{PARTITIONED} CREATE TABLE other (); CREATE TABLE child () INHERITS (other)")
     whole, part, other, child = (found(database, name).oid for name in ("whole", "part", "other", "child"))

@@ -232,6 +232,7 @@ def test_a_transaction_takes_no_setting_from_its_database(pipeline: Pipeline):
             asked = "transaction_isolation" if name == inherited else name
             row = connection.execute("SELECT pg_catalog.current_setting(%s)", (asked,)).fetchone()
             assert row != (value,), name
+        assert connection.execute("SHOW search_path").fetchone() == ("pg_catalog, pg_temp",)
 
 
 def test_a_session_speaks_utf_8_whatever_the_environment_says(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):

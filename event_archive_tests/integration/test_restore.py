@@ -355,6 +355,23 @@ def test_rows_of_two_keys_come_back_where_both_keep_the_same(pipeline: Pipeline,
             restore(name)
 
 
+def test_rows_that_have_no_value_of_a_later_key_replace_none_by_it(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(3)
+    pipeline.run()
+    pipeline.database.execute(
+        """ALTER TABLE "Event" DROP CONSTRAINT "Event_event_id_key", DROP CONSTRAINT "Event_pkey",
+        ADD code int DEFAULT 7, ADD PRIMARY KEY (code)"""
+    )
+    pipeline.add(1, prefix="late")
+    pipeline.run()
+    assert manifest_of(pipeline).keys == (("id",), ("code",))
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
+    pipeline.database.execute("ALTER TABLE mine ALTER code DROP NOT NULL")
+    assert restore("mine").restored == 4
+
+
 def test_a_row_that_went_back_before_the_key_was_widened_is_not_restored_as_it_was_between(
     database: Database, lake: Lake
 ):
@@ -392,6 +409,16 @@ def test_a_file_from_before_goes_by_the_key_of_the_source(pipeline: Pipeline, re
         restore("mine")
     pipeline.database.execute(WIDENED)
     assert restore("mine").restored == 4
+
+
+def test_a_file_from_before_whose_source_is_gone_goes_by_the_key_of_the_target(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.put(pipeline.content(), metadata=replace(manifest_of(pipeline), keys=()).to_metadata())
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id)); DROP TABLE "Event"')
+    assert restore("mine").restored == 3
 
 
 def test_of_a_file_from_before_the_part_of_the_key_that_it_holds_counts(pipeline: Pipeline):

@@ -7,7 +7,7 @@ import pytest
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.errors import NoSuchTableError, RefusedError
 from event_archive.table.rows import Orphans, count_orphans, days_with_rows, rows_by_day
-from event_archive.table.shape import Table, reflect
+from event_archive.table.shape import Table, key_of, reflect
 from event_archive_tests.fixtures.pipeline import Pipeline
 
 
@@ -42,6 +42,17 @@ def test_the_specifications_table(pipeline: Pipeline):
 )
 def test_a_key_is_found(pipeline: Pipeline, definition: str, key: tuple[str, ...]):
     assert shape(table(pipeline, definition)).key == key
+
+
+def test_an_index_of_another_equality_is_no_key_of_a_file_either(pipeline: Pipeline):
+    pipeline.database.execute("CREATE TABLE t (a text NOT NULL); CREATE UNIQUE INDEX ON t (a text_pattern_ops)")
+    with pipeline.postgres.transaction("test") as connection:
+        assert key_of(connection, TableName("public", "t")) == ()
+
+
+def test_a_rule_on_updates_harms_nobody(pipeline: Pipeline):
+    definition = "CREATE TABLE t (a int PRIMARY KEY, at date); CREATE RULE r AS ON UPDATE TO t DO INSTEAD NOTHING"
+    assert shape(table(pipeline, definition)).key == ("a",)
 
 
 def test_a_column_is_read_back_under_its_own_collation(pipeline: Pipeline):

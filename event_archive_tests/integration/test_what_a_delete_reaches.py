@@ -339,6 +339,18 @@ def test_a_trigger_finds_what_it_names_without_a_schema(pipeline: Pipeline):
     assert rows_of(pipeline, "app.audit") == 3
 
 
+def test_without_a_trigger_a_name_of_a_table_reads_as_it_does_in_the_file(pipeline: Pipeline):
+    pipeline.database.execute(
+        """CREATE TABLE here (); CREATE TABLE gone (); CREATE TABLE t (id int PRIMARY KEY, at date, named regclass);
+        INSERT INTO t VALUES (1, '2024-03-01', 'here'), (2, '2024-03-01', 'gone')"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    # The file's name of it no longer parses, so that the column is compared as text.
+    pipeline.database.execute("DROP TABLE gone")
+    assert of.purge().deleted == 1
+
+
 def test_operators_of_another_schema_are_not_taken_for_postgresqls(pipeline: Pipeline):
     """A comparison that always holds stands first in the path: without names with schemas, all rows would go.
 

@@ -274,6 +274,19 @@ def identity_of(pipeline: Pipeline) -> Identity:
         return identity(connection)
 
 
+def test_a_standby_that_hears_late_of_a_new_timeline_is_taken_for_no_copy(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    primary = replace(identity_of(pipeline), timeline=2)
+    monkeypatch.setattr(claiming, "identity", lambda _connection: primary)
+    adopt_source(pipeline.site)
+    standby = replace(primary, timeline=1, is_standby=True)
+    monkeypatch.setattr(claiming, "identity", lambda _connection: standby)
+    claimed = owner(pipeline.site)
+    assert claimed
+    assert claimed.timeline == 2
+
+
 def test_a_standby_is_no_primary(pipeline: Pipeline, standby: Server):
     pipeline.add(2)
     pipeline.archive()
@@ -467,6 +480,17 @@ def test_files_of_another_table_under_the_prefix_of_before_keep_nobody_from_a_pr
     Path(urlparse(pipeline.lake.url(marker_path(pipeline.dataset))).path).unlink()
     pipeline.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
     assert pipeline.of(table=EVENT_TWO, file_prefix="Event2").archive().rows == 0
+
+
+def test_files_under_the_prefix_of_before_keep_nobody_from_going_on_with_its_own(pipeline: Pipeline):
+    pipeline.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
+    pipeline.database.execute("""INSERT INTO "Event2" (event_id, event_type, created_at, payload)
+        VALUES ('1', 't', '2024-03-01', '{}')""")
+    own = pipeline.of(table=EVENT_TWO, file_prefix="Event2")
+    assert own.archive().rows == 1
+    pipeline.of(table=EVENT_TWO).archive()
+    Path(urlparse(own.lake.url(marker_path(own.dataset))).path).unlink()
+    assert pipeline.of(table=EVENT_TWO, file_prefix="Event2").archive().rows == 1
 
 
 def test_a_source_that_is_accepted_again_leaves_the_marker_as_it_is(pipeline: Pipeline):
