@@ -13,7 +13,6 @@ from event_archive.errors import ConfigurationError, EventArchiveError
 
 if TYPE_CHECKING:
     from event_archive.config.environment import PipelineSettings, Settings
-    from event_archive.domain.dataset import Dataset
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -136,11 +135,6 @@ def _code_of_one(of: "PipelineSettings", do: "Callable[[Settings], None]") -> in
         click.echo(f"Error: {of.dataset.name}: {error}", err=True)
         return exit_code([error])
     return 0
-
-
-def with_name(dataset: "Dataset", **fields: Any) -> dict[str, Any]:
-    """Fields of a JSON line, with the dataset before them where it has a name."""
-    return ({"dataset": dataset.name} if dataset.name else {}) | fields
 
 
 def within(day: date, first: date | None, last: date | None) -> bool:

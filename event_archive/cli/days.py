@@ -16,7 +16,6 @@ from event_archive.cli.arguments import (
     each_dataset,
     load_pipelines,
     range_options,
-    with_name,
     within,
 )
 from event_archive.errors import IntegrityError, OtherSourceError
@@ -151,26 +150,22 @@ def _show_json(
     for day in listed:
         write_line(
             day.state,
-            **with_name(
-                dataset,
-                day=day.day,
-                rows=day.rows,
-                lake_rows=stored_rows(day.file) if day.file else None,
-                lake_bytes=day.file.size_bytes if day.file else None,
-            ),
+            dataset=dataset.name,
+            day=day.day,
+            rows=day.rows,
+            lake_rows=stored_rows(day.file) if day.file else None,
+            lake_bytes=day.file.size_bytes if day.file else None,
         )
     write_line(
         "done",
         error=whose or None,
-        **with_name(
-            dataset,
-            days=len(listed),
-            rows=left,
-            lake_rows=sum(stored_rows(day.file) or 0 for day in listed if day.file),
-            lake_bytes=sum(day.file.size_bytes for day in listed if day.file),
-            estimated_bytes=left_bytes,
-            estimated_seconds=round(left_seconds, 3),
-        ),
+        dataset=dataset.name,
+        days=len(listed),
+        rows=left,
+        lake_rows=sum(stored_rows(day.file) or 0 for day in listed if day.file),
+        lake_bytes=sum(day.file.size_bytes for day in listed if day.file),
+        estimated_bytes=left_bytes,
+        estimated_seconds=round(left_seconds, 3),
     )
 
 

@@ -129,7 +129,7 @@ def _written(examinations: Iterable[_Examination]) -> Iterator[Told]:
             counts[finding.status] += 1
             error = finding.message if finding.status == "bad" else None
             known = {"check": finding.name, "message": finding.message, "remedy": finding.remedy}
-            write_line(finding.status, error=error, **({"dataset": name} if name else {}), **known)
+            write_line(finding.status, dataset=name, error=error, **known)
             yield name, finding
     error = f"{counted(counts['bad'], 'check', 'checks')} found something bad" if counts["bad"] else None
     write_line(

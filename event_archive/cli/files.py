@@ -21,7 +21,6 @@ from event_archive.cli.arguments import (
     each_dataset,
     load_pipelines,
     range_options,
-    with_name,
     within,
 )
 from event_archive.domain.wording import counted
@@ -169,8 +168,8 @@ def _adopt_source(settings: "Settings") -> None:
         claim = adopt_source(Site(dataset, postgres, opened))
     former = [str(of) for of in claim.former]
     if settings.log_as_json:
-        known = with_name(dataset, files=files_of(dataset), source=str(claim.source), former=former)
-        write_line("adopted", **known)
+        source = str(claim.source)
+        write_line("adopted", dataset=dataset.name, files=files_of(dataset), source=source, former=former)
         return
     click.echo(f"{files_of(dataset)} belongs to {claim.source} from now on.")
     for of in former:
@@ -253,8 +252,8 @@ def _show(
 
     rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in found.items()}
     if settings.log_as_json:
-        known = with_name(settings.dataset, **({"day": day} if day else {}), **rounded)
-        write_line("failed" if error else outcome, error=error, **known)
+        of_day = {"day": day} if day else {}
+        write_line("failed" if error else outcome, dataset=settings.entry.name, error=error, **of_day, **rounded)
         return
     figures = ", ".join(
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in rounded.items()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from event_archive.cli.arguments import DAY, dataset_option, day_and_last, each_dataset, load_pipelines, with_name
+from event_archive.cli.arguments import DAY, dataset_option, day_and_last, each_dataset, load_pipelines
 
 if TYPE_CHECKING:
     from event_archive.config.environment import Settings
@@ -94,7 +94,7 @@ def _list_holds(settings: "Settings") -> None:
 def _as_json(dataset: "Dataset", outcome: str, first: date, last: date, **fields: Any) -> None:
     from event_archive.observability.json_lines import write_line
 
-    write_line(outcome, **with_name(dataset, first=first, last=last, **fields))
+    write_line(outcome, dataset=dataset.name, first=first, last=last, **fields)
 
 
 def _days(first: date, last: date) -> str:

@@ -4,7 +4,6 @@ from datetime import date
 
 import click
 
-from event_archive.cli.arguments import with_name
 from event_archive.domain.wording import counted, duration, size
 from event_archive.nightly.estimate import estimate
 from event_archive.observability.json_lines import write_line
@@ -16,14 +15,14 @@ def show_plan(site: Site, planned: list[date], *, as_json: bool) -> None:
     found = estimate(site.dataset, planned, site.postgres)
     rows = sum(found.rows.values())
     if as_json:
+        name = site.dataset.name
         for day in planned:
             of_day = found.rows[day]
-            seconds = round(found.seconds_of(of_day), 3)
-            known = {"day": day, "rows": of_day, "deleted": 0, "bytes": found.bytes_of(of_day), "seconds": seconds}
-            write_line("planned", **with_name(site.dataset, **known))
-        seconds = round(found.seconds_of(rows), 3)
-        known = {"days": len(planned), "rows": rows, "deleted": 0, "bytes": found.bytes_of(rows), "seconds": seconds}
-        write_line("planned", **with_name(site.dataset, **known))
+            size_bytes, seconds = found.bytes_of(of_day), round(found.seconds_of(of_day), 3)
+            write_line("planned", dataset=name, day=day, rows=of_day, deleted=0, bytes=size_bytes, seconds=seconds)
+        size_bytes, seconds = found.bytes_of(rows), round(found.seconds_of(rows), 3)
+        days = len(planned)
+        write_line("planned", dataset=name, days=days, rows=rows, deleted=0, bytes=size_bytes, seconds=seconds)
         return
     form = "{:<10}  {:>14}  {:>10}  {:>10}"
     click.echo(form.format("day", "rows", "about", "takes"))

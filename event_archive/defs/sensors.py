@@ -98,27 +98,26 @@ def _failed_days(pipelines: Sequence[DatasetPipeline]) -> dg.SensorDefinition:
         if context.cursor and now - datetime.fromisoformat(context.cursor) < _LEFT_FAILED_EVERY:
             return dg.SkipReason("looked within a day")
         stamp = now.isoformat(timespec="seconds")
-        left: dict[str, list[date]] = {}
+        left: list[tuple[DatasetPipeline, list[date]]] = []
         for pipeline in pipelines:
             busy = days_in_flight(instance, pipeline.dataset, now)
-            failed = [day for day in days_left_failed(instance, pipeline.assets) if day.isoformat() not in busy]
-            left |= {pipeline.dataset.name: failed} if failed else {}
+            if failed := [day for day in days_left_failed(instance, pipeline.assets) if day.isoformat() not in busy]:
+                left.append((pipeline, failed))
         if not left:
             return dg.SkipReason("no day is left failed")
         again: list[dg.RunRequest] = []
-        for pipeline in pipelines:
-            if failed := left.get(pipeline.dataset.name, []):
-                empty = _empty_days(pipeline, failed, event_archive_postgres, len(left))
-                stopped = _stopped_days(instance, pipeline.dataset, failed)
-                _alert(pipeline.dataset, [day for day in failed if day not in stopped])
-                again += [
-                    dg.RunRequest(
-                        run_key=f"{pipeline.job.name} {day} {stamp}",
-                        partition_key=day.isoformat(),
-                        job_name=pipeline.job.name,
-                    )
-                    for day in empty[: pipeline.settings.max_days_per_run]
-                ]
+        for pipeline, failed in left:
+            empty = _empty_days(pipeline, failed, event_archive_postgres, len(left))
+            stopped = _stopped_days(instance, pipeline.dataset, failed)
+            _alert(pipeline.dataset, [day for day in failed if day not in stopped])
+            again += [
+                dg.RunRequest(
+                    run_key=f"{pipeline.job.name} {day} {stamp}",
+                    partition_key=day.isoformat(),
+                    job_name=pipeline.job.name,
+                )
+                for day in empty[: pipeline.settings.max_days_per_run]
+            ]
         return dg.SensorResult(run_requests=again, cursor=stamp)
 
     return failed_days

@@ -18,15 +18,17 @@ from event_archive.domain.wording import counted
 from event_archive.nightly.outcome import DayOutcome, Totals
 
 
-def write_line(outcome: str, *, error: str | None = None, **fields: object) -> None:
+def write_line(outcome: str, *, dataset: str = "", error: str | None = None, **fields: object) -> None:
     """Writes one line.
 
     Args:
         outcome: what came of it.
+        dataset: the name of the dataset that it is about; empty where that has none.
         error: what went wrong, for people; None where nothing did.
         fields: what it is about, and what else is known.
     """
-    line = fields | {"outcome": outcome} | ({} if error is None else {"error": error})
+    line = ({"dataset": dataset} if dataset else {}) | fields | {"outcome": outcome}
+    line |= {} if error is None else {"error": error}
     click.echo(json.dumps(line, default=str))
     _written.append(outcome)
 
@@ -67,7 +69,7 @@ class JsonDisplay:
             outcome.outcome,
             error=outcome.error,
             **_as_a_log_line(message, failed=outcome.error is not None),
-            **({"dataset": outcome.dataset} if outcome.dataset else {}),
+            dataset=outcome.dataset,
             day=outcome.day,
             **({"reason": outcome.reason} if outcome.reason else {}),
             rows=outcome.rows,

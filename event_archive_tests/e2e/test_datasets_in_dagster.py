@@ -80,7 +80,10 @@ class Two:
         return record.run_id
 
 
-def two(file: str, installation: Installation, instance: dg.DagsterInstance, tmp_path: Path) -> Two:
+def two(
+    file: str, installation: Installation, instance: dg.DagsterInstance, tmp_path: Path, clean: pytest.MonkeyPatch
+) -> Two:
+    clean.setenv("DATASETS_FILE", str(tmp_path / "datasets.yaml"))
     (tmp_path / "datasets.yaml").write_text(file)
     installation.database.execute(NOTES)
     return Two(installation, instance, build_definitions(*load_datasets()))
@@ -91,8 +94,7 @@ def datasets(
     local_installation: Installation, instance: dg.DagsterInstance, tmp_path: Path, clean: pytest.MonkeyPatch
 ) -> Two:
     """Two datasets that know nothing of one another."""
-    clean.setenv("DATASETS_FILE", str(tmp_path / "datasets.yaml"))
-    return two(FILE, local_installation, instance, tmp_path)
+    return two(FILE, local_installation, instance, tmp_path, clean)
 
 
 @pytest.fixture
@@ -100,8 +102,7 @@ def children_first(
     local_installation: Installation, instance: dg.DagsterInstance, tmp_path: Path, clean: pytest.MonkeyPatch
 ) -> Two:
     """A day of events is purged after the notes of it."""
-    clean.setenv("DATASETS_FILE", str(tmp_path / "datasets.yaml"))
-    return two(CHILDREN_FIRST, local_installation, instance, tmp_path)
+    return two(CHILDREN_FIRST, local_installation, instance, tmp_path, clean)
 
 
 def deleted(result: dg.ExecuteInProcessResult, asset: str) -> object:
