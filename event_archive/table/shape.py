@@ -254,8 +254,8 @@ def _require_deletable(connection: Connection, name: TableName, oid: int) -> Non
         )
     for constraint in dependents.unenforced_references(connection, oid):
         raise RefusedError(
-            f"Foreign key {quoted(constraint)}, which references {name}, does not fire: the triggers of {name} are "
-            f"disabled. Rows that refer to deleted events would stay: ALTER TABLE {name} ENABLE TRIGGER ALL."
+            f"Foreign key {quoted(constraint)}, which references {name}, does not fire: it is NOT ENFORCED, or "
+            f"triggers are disabled. Referring rows would stay: enforce it, or ALTER TABLE {name} ENABLE TRIGGER ALL."
         )
     for reference in dependents.references(connection, oid):
         if reference.on_delete in _DELETE_ACTIONS:

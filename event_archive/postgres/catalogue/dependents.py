@@ -52,9 +52,12 @@ SELECT evtname::text, evtfoid::pg_catalog.regproc::text FROM pg_catalog.pg_event
 WHERE evtevent IN ('ddl_command_start', 'ddl_command_end', 'table_rewrite') AND evtenabled IN ('O', 'A')
   AND (evttags IS NULL OR evttags && ARRAY['CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX']) ORDER BY evtname
 """
-# The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL.
+# The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL. A key
+# that is NOT ENFORCED has none; PostgreSQL before 18 knows no such column.
 _UNENFORCED = """
-SELECT DISTINCT f.conname::text
+SELECT f.conname::text FROM pg_catalog.pg_constraint AS f
+WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_) AND pg_catalog.to_jsonb(f) ->> 'conenforced' = 'false'
+UNION SELECT f.conname::text
 FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_constraint AS f ON f.oid = t.tgconstraint
 WHERE t.tgrelid IN (SELECT oid FROM tree_) AND f.contype = 'f' AND f.confrelid = t.tgrelid
   AND t.tgenabled NOT IN ('O', 'A') ORDER BY 1
