@@ -531,6 +531,17 @@ def narrowed(pipeline: Pipeline, was: str, value: str, now: str) -> Pipeline:
     return of
 
 
+def test_values_that_no_longer_parse_are_refused_where_a_table_is_nothing_but_key(pipeline: Pipeline):
+    pipeline.database.execute(
+        "CREATE TABLE n (k text, at timestamp, PRIMARY KEY (k, at)); INSERT INTO n VALUES ('x', '2024-03-01')"
+    )
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    assert of.run().deleted == 1
+    pipeline.database.execute("ALTER TABLE n ALTER k TYPE int USING 1")
+    with pytest.raises(RefusedError, match="do not all parse"):
+        restoring(of)(in_place=True)
+
+
 @pytest.mark.parametrize(
     ("was", "keys", "now"),
     [
