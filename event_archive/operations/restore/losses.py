@@ -79,6 +79,8 @@ def merged(connection: Connection, readback: Readback) -> int:
         connection: in the transaction in which ``losses`` has read the file.
         readback: of the file.
     """
+    if not readback.superseded:
+        return 0
     key = [
         sql.SQL("{}::timestamptz" if _SAME.get(column.plain_type) == _INSTANT else "{}").format(
             sql.Identifier(column.name)
