@@ -112,9 +112,11 @@ def _load(
             # Not named: where the header was cut off, its first line is a row.
             raise no_csv_of_ours(file, f"its first line names no column of {table.dataset.table}")
         line = sql.Identifier(line_column([*table.names, *columns]))
-        # Event triggers and the checks of domains may call what they name without a schema.
+        # Event triggers and the checks of domains may call what they name without a schema. What an event trigger sets
+        # must not change how the file is parsed.
         with own_search_path(connection):
             _create(connection, into, table, columns, line, as_text)
+        with own_search_path(connection):
             try:
                 rows, hashes = copy_file(
                     connection, into, columns, chain([first], blocks), file, progress, phase="reading back"

@@ -624,6 +624,26 @@ def test_triggers_that_an_event_trigger_gives_new_tables_do_not_touch_what_is_re
     assert (purged.deleted, purged.left) == (1, 1)
 
 
+def test_what_an_event_trigger_sets_changes_neither_a_file_nor_how_it_reads(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamptz, v timestamp, span interval, tags text[]);
+        INSERT INTO t VALUES (1, '2024-03-01 00:30+00', '2024-02-03', '-1 day +02:00', '{NULL}');
+        CREATE FUNCTION sets() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+          SET LOCAL TimeZone TO 'Asia/Tokyo'; SET LOCAL DateStyle TO 'SQL, DMY';
+          SET LOCAL IntervalStyle TO 'sql_standard'; SET LOCAL array_nulls TO off; END $$;
+        CREATE EVENT TRIGGER sets ON ddl_command_end EXECUTE FUNCTION sets();""",
+    )
+    of.archive()
+    of.database.execute("INSERT INTO t VALUES (2, '2024-03-01 20:00+00', '2024-02-03', '-1 day +02:00', '{NULL}')")
+    of.archive()
+    rows = [",2024-02-03 00:00:00,-1 days +02:00:00,{NULL}"] * 2
+    times = ["1,2024-03-01 00:30:00+00", "2,2024-03-01 20:00:00+00"]
+    assert of.content().decode().splitlines()[1:] == [time + row for time, row in zip(times, rows, strict=True)]
+    assert of.purge().deleted == 2
+    assert restore_day(of.site, DAY, T).restored == 2
+
+
 # Item 17: no lock on the table while the file is read
 
 
