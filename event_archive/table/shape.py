@@ -151,7 +151,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     key = _key(connection, name, found.oid)
     if to_purge:
         _require_deletable(connection, name, found.oid)
-    built_in = all(column.built_in for column in columns)
+    all_base = all(column.is_base for column in columns)
     return Table(
         dataset=dataset,
         oid=found.oid,
@@ -160,7 +160,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         columns=columns,
         key_columns=key,
         time_type=time_type,
-        meanings="" if built_in else relations.meanings(connection, found.oid),
+        meanings="" if all_base else relations.meanings(connection, found.oid),
         time_indexed=relations.index_begins_with(connection, found.oid, dataset.time_column),
     )
 
