@@ -195,6 +195,12 @@ CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 """
 
 
+ROOT = """
+CREATE TABLE root (id int, at timestamptz NOT NULL, note text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+ALTER TABLE root ATTACH PARTITION t FOR VALUES FROM ('2024-01-01 00:00+00') TO ('2025-01-01 00:00+00');
+"""
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -202,6 +208,8 @@ CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         (f"{TRIGGER} CREATE TRIGGER stm AFTER DELETE ON t FOR EACH STATEMENT EXECUTE FUNCTION f()", "triggers .*: stm"),
         (f"{TRIGGER} CREATE TRIGGER own AFTER DELETE ON d1 FOR EACH ROW EXECUTE FUNCTION f()", "triggers .*: own"),
         ("CREATE PUBLICATION pub FOR TABLE t", "subscribers of publication pub"),
+        (f"{ROOT} CREATE PUBLICATION pub FOR TABLE root WITH (publish_via_partition_root)", "publication pub"),
+        ("CREATE SEQUENCE ids OWNED BY d1.id", r"sequence public\.ids belongs to public\.d1"),
         ("CREATE TABLE child (id int, at timestamptz, FOREIGN KEY (id, at) REFERENCES t)", "foreign key child_id_at"),
         ("CREATE VIEW v AS SELECT * FROM d1", "other objects depend on it"),
         ("INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')", "1 of 6 rows is in no file"),
@@ -508,6 +516,16 @@ def test_what_cannot_be_dropped_empty_stays_and_the_day_is_purged(pipeline: Pipe
     of = of_table(pipeline, f"{DAILY} CREATE VIEW v AS SELECT * FROM d1", purge="delete", drop_empty_partitions=True)
     assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
     assert "empty partition public.d1 is not dropped: cannot drop table d1" in caplog.text
+
+
+def test_an_empty_partition_takes_no_sequence_along(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    owned = f"{DAILY} CREATE SEQUENCE ids OWNED BY d1.id"
+    of = of_table(pipeline, owned, purge="delete", drop_empty_partitions=True)
+    assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
+    assert "sequence public.ids belongs to public.d1" in caplog.text
+    of.database.execute("ALTER SEQUENCE ids OWNED BY NONE; INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')")
+    assert (of.run().deleted, partitions(of)) == (1, {"d2"})
+    assert of.database.execute("SELECT nextval('ids')") == [(1,)]
 
 
 def test_a_partition_that_is_filled_before_it_is_dropped_stays(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
