@@ -1,5 +1,7 @@
 """What to do where PostgreSQL refuses to archive or purge. Not here: the advice of holds and of restores."""
 
+from dataclasses import replace
+
 from event_archive.postgres.errors import Advice
 
 ARCHIVE_ADVICE = Advice(
@@ -19,3 +21,14 @@ ARCHIVE_ADVICE = Advice(
     },
 )
 """For everything that archives, purges, or looks which days are to be archived."""
+
+LOOK_ADVICE = replace(ARCHIVE_ADVICE, outcome="Nothing was changed by this.")
+"""For looks at the table that may come after a purge."""
+
+CLEARING_ADVICE = replace(
+    ARCHIVE_ADVICE,
+    outcome="The day is purged all the same.",
+    again="a later purge clears away",
+    lost="The day is purged all the same.",
+)
+"""For what is cleared away behind a purge that has committed."""
