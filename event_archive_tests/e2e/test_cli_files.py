@@ -251,6 +251,25 @@ def test_the_launchpad_restores(archived: Installation, instance: dg.DagsterInst
     assert archived.database.execute('SELECT count(*) FROM "Event_restored"') == [(5,)]
 
 
+def test_the_launchpad_says_which_sequence_somebody_else_has_to_move(
+    archived: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
+):
+    role = f"guest_{archived.database.name}"
+    archived.database.execute(f"""
+        CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT ON "Event" TO {role};
+        GRANT TEMPORARY ON DATABASE {archived.database.name} TO {role};
+        SELECT setval('"Event_id_seq"', 1, false)""")
+    clean.setenv("PG_CONNECTION_STRING", archived.database.server.dsn(archived.database.name, role))
+    try:
+        job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
+        config = {"ops": {"restore_days": {"config": {"first_day": KEY, "in_place": True}}}}
+        result = job.execute_in_process(run_config=config, instance=instance)
+        logged = [entry.message for entry in instance.all_logs(result.run_id)]
+        assert any(f"{KEY}: let the owner of the sequence run: SELECT pg_catalog.setval(" in words for words in logged)
+    finally:
+        archived.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
