@@ -10,6 +10,7 @@ import pytest
 from event_archive.domain.days import ONE_DAY
 from event_archive.nightly import day as nightly_day
 from event_archive.nightly.attempts import attempts_path
+from event_archive.postgres import connecting
 from event_archive_tests.fixtures.installation import Commands, Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
 
@@ -92,6 +93,26 @@ def test_a_day_whose_connection_is_cut_does_not_end_the_night(
     assert "terminating connection" in done.days[KEYS[1]]["error"]
     assert (done.end["outcome"], done.end["failed"], done.end["deleted"]) == ("failed", 1, 5)
     assert filled.count() == 1
+
+
+def test_days_that_were_not_tried_are_told_where_there_are_any(
+    filled: Installation, command: Commands, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(nightly_day, "_RETRY_AFTER_SECONDS", (0, 0))
+    monkeypatch.setattr(connecting, "_ATTEMPTS", 1)
+    database, door = filled.database, filled.database.server.socket_dir / f"door_{filled.database.name}"
+    close = (
+        f"COPY (SELECT) TO PROGRAM 'rm -f {door}'; PERFORM pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
+    )
+    database.execute(FAILING.format(day=DAYS[0], action=close))
+    told = "A service is out of reach; the days that are left were not tried."
+    for days, error in (
+        (KEYS[:1], "1 of 1 day failed. A service is out of reach."),
+        (KEYS[:2], f"1 of 1 day failed. {told}"),
+    ):
+        door.symlink_to(".")
+        done = command("run", *days, PG_CONNECTION_STRING=f"host={door} dbname={database.name} user=postgres")
+        assert (done.code, list(done.days), done.end["error"]) == (1, KEYS[:1], error)
 
 
 def test_what_was_tried_is_remembered_only_where_the_next_run_has_to_know(filled: Installation, command: Commands):
