@@ -4,6 +4,12 @@ from dataclasses import replace
 
 from event_archive.postgres.errors import Advice
 
+_NO_UTF_8 = (
+    "A text of it is no UTF-8, as may be where the database's encoding is SQL_ASCII, or cannot be written in UTF-8. No "
+    "file can hold it, and the next run fails alike: correct the text, or move the table to a database whose encoding is "
+    "UTF8."
+)
+
 ARCHIVE_ADVICE = Advice(
     outcome="Nothing was deleted.",
     again="the next run tries again",
@@ -17,7 +23,9 @@ ARCHIVE_ADVICE = Advice(
         "23503": (
             "Rows of another table still refer to rows of this day: remove or archive those first, or drop the "
             "foreign key."
-        )
+        ),
+        "22021": _NO_UTF_8,
+        "22P05": _NO_UTF_8,
     },
 )
 """For everything that archives, purges, or looks which days are to be archived."""
