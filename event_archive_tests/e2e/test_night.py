@@ -160,6 +160,9 @@ def test_the_plan_names_the_days_in_their_order_and_touches_nothing(filled: Inst
     assert list(filled.lake.list(filled.dataset.folder)) == []
     shown = command("run", "--plan", "--to", KEYS[1], LOG_FORMAT="console").stdout
     assert "a run would do 2 days in this order: 4 rows" in shown
+    assert "RUN_BUDGET" not in shown
+    budgeted = command("run", "--plan", LOG_FORMAT="console", RUN_BUDGET="2 hours").stdout
+    assert "no day begins once RUN_BUDGET (2:00:00) has passed" in budgeted
     assert command("run").end["bytes"] == pytest.approx(totals["bytes"], rel=0.3)
 
 
