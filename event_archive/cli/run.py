@@ -153,7 +153,7 @@ def _plan_only(settings: "Settings", wanted: _Wanted) -> None:
         site = Site(settings.dataset, primary(settings), opened)
         planned = _planned(site, wanted)
         owner(site)
-        show_plan(site, planned, as_json=settings.log_as_json)
+        show_plan(site, planned, budget=settings.run_budget, as_json=settings.log_as_json)
 
 
 def _planned(site: "Site", wanted: _Wanted) -> list[date]:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 GROUP = "event_archive"
 POOL = "postgres"
 OUTCOME_TAG = "event_archive/outcome"
-"""On runs whose purge deleted nothing on purpose, for people: ``dry run``, ``held`` or ``waiting``."""
+"""On runs that left rows on purpose, for people: ``dry run``, ``held``, ``kept`` or ``waiting``."""
 
 # A day comes of age every night. A warning after one that was missed, a failure after two.
 _EVERY_NIGHT = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))

@@ -61,7 +61,7 @@ def purge_metadata(purged: PurgedDay) -> Metadata:
         "deleted": purged.deleted,
         "proven": purged.proven,
         "left": purged.left,
-        "dry_run": purged.outcome == "dry run",
+        "dry_run": purged.dry_run,
         "outcome": purged.outcome,
         "reason": purged.reason or "",
         "seconds": purged.seconds,

@@ -15,7 +15,7 @@ from event_archive.domain.days import ONE_DAY, now_utc
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, WaitingError
 from event_archive.postgres.session import Postgres
-from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.partitions import waiting_days
 from event_archive.table.rows import (
@@ -207,7 +207,7 @@ def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> Ag
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
+    with postgres.transaction(str(dataset.table), advice=LOOK_ADVICE) as connection:
         table = reflect(connection, dataset)
         last_aged = dataset.retention.last_aged_day(now)
         rows = rows_by_day(connection, table, dataset.start, last_aged)
@@ -239,7 +239,7 @@ class Backlog:
             self.days, f"aged day since {self.oldest} still has", f"aged days since {self.oldest} still have"
         )
         return (
-            f"{dataset.table}: {days} {counted(self.rows, 'row', 'rows')}. "
+            f"{dataset.label}: {days} {counted(self.rows, 'row', 'rows')}. "
             "Check that the schedule is on and no run fails; if there are just too many days, raise "
             f"{dataset.setting('MAX_DAYS_PER_RUN')}."
         )
@@ -274,4 +274,4 @@ def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
     if orphans.not_finite:
         have = counted(orphans.not_finite, "row has", "rows have")
         parts.append(f"{have} NULL or infinity as {dataset.time_column}: give them a time")
-    return f"{dataset.table}: {'; '.join(parts)}. They stay in the table."
+    return f"{dataset.label}: {'; '.join(parts)}. They stay in the table."

@@ -87,10 +87,10 @@ def _in_turn(shares: Sequence[Share], budget: timedelta | None, started: float) 
             begun = True
             cause = _do(share, day)
             if isinstance(cause, RecordsError):
-                return [*remarks, "Dagster's own records are out of reach; the days that are left were not tried."]
+                return [*remarks, _not_tried("Dagster's own records are out of reach", at_work)]
             if isinstance(cause, UnreachableError) and not _services_answer(share.night.site):
                 whose = f"{name}: a" if name else "A"
-                remarks.append(f"{whose} service is out of reach; the days that are left were not tried.")
+                remarks.append(_not_tried(f"{whose} service is out of reach", [share]))
                 at_work.remove(share)
         if len(waiting) == len([share for share in at_work if share.days]):
             return [*remarks, *map(_waits, waiting)]
@@ -103,6 +103,10 @@ def _next_day(share: Share) -> date | None:
         stop_if_requested(share.night)
         share.totals.failure = error
         return None
+
+
+def _not_tried(why: str, shares: Sequence[Share]) -> str:
+    return f"{why}; the days that are left were not tried." if any(share.days for share in shares) else f"{why}."
 
 
 def _waits(share: Share) -> str:

@@ -34,7 +34,7 @@ from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.partitions import Partition, is_awaited
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection, one, own_search_path
-from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.table.advice import CLEARING_ADVICE
 from event_archive.table.partitions import has_any_row, partitions_of, passed_over, rows_in, told, unfit
 from event_archive.table.shape import Table, glance, require_unchanged
 
@@ -212,7 +212,7 @@ def drop_if_empty(site: Site, day: date) -> list[str]:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
     dataset, dropped = site.dataset, list[str]()
-    with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
+    with site.postgres.transaction(f"{dataset.table}, {day}", advice=CLEARING_ADVICE) as connection:
         table = glance(connection, dataset, "delete")
         last_aged = dataset.retention.last_aged_day(one(connection, "SELECT pg_catalog.now()")[0])
         for partition in partitions_of(connection, table, day):

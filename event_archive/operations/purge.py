@@ -65,6 +65,7 @@ class PurgedDay:
         partitions: names of those that were dropped, of empty ones too.
         others: other days whose rows went with them.
         vacuum_seconds: how long a VACUUM after it took; None where there was none.
+        dry_run: whether nothing would have been deleted in any case, also where the day is held, say.
     """
 
     day: date
@@ -78,6 +79,7 @@ class PurgedDay:
     partitions: tuple[str, ...] = ()
     others: tuple[date, ...] = ()
     vacuum_seconds: float | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ def purge_day(
     purged = PurgedDay(day, deleted, done.proven, done.left, outcome, reason, 0, how, done.partitions, done.others)
     if outcome == "purged":
         purged = _cleared(site, purged)
-    return replace(purged, seconds=time.monotonic() - started)
+    return replace(purged, seconds=time.monotonic() - started, dry_run=dry_run)
 
 
 def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:

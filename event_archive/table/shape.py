@@ -16,7 +16,7 @@ from event_archive.postgres.catalogue import dependents, relations, timescale
 from event_archive.postgres.catalogue.relations import Column, KeyColumn, Relation
 from event_archive.postgres.catalogue.server import setting
 from event_archive.postgres.session import Connection, Postgres
-from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.table.advice import LOOK_ADVICE
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ def current_shape(dataset: Dataset, postgres: Postgres, purpose: Purpose = "arch
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
+    with postgres.transaction(str(dataset.table), advice=LOOK_ADVICE) as connection:
         return reflect(connection, dataset, purpose)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from event_archive.nightly.backlog import Backlog
 from event_archive_tests.fixtures.datasets import DAYS, FILE, NAMES, ROWS_OF, Datasets, lines_of
 from event_archive_tests.fixtures.installation import Commands
 from event_archive_tests.fixtures.postgres import insert_events
@@ -218,3 +219,17 @@ def test_a_dataset_may_not_take_over_the_files_of_another(four: Datasets, comman
     refused = command("run")
     assert refused.code == 2
     assert 'belongs to public."Event"' in refused.said
+
+
+def test_what_is_wrong_with_rows_is_told_of_the_dataset_and_not_of_a_table_that_two_have(
+    four: Datasets, command: Commands
+):
+    insert_events(four.there, "1999-01-01", 1, prefix="lost")
+    warnings = [
+        line["message"] for line in command("run", "--dataset", "elsewhere").lines if line["outcome"] == "warning"
+    ]
+    assert [words.partition(": 1 row lies")[0] for words in warnings] == ['elsewhere (public."Event")']
+    dataset = four.pipeline("elsewhere").dataset
+    assert (
+        Backlog(1, 2, date(2024, 3, 1), 0).message(dataset).startswith('elsewhere (public."Event"): 1 aged day since')
+    )

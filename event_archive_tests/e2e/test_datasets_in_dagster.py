@@ -269,6 +269,17 @@ def test_a_failed_run_from_the_asset_pages_is_told_of_the_dataset_whose_asset_it
     assert "1 day of notes (public.notes) failed" in text
 
 
+def test_a_restore_that_fails_is_told_of_its_own_dataset(datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    job = datasets.definitions.resolve_job_def("restore_job_notes")
+    config = {"ops": {"restore_days_notes": {"config": {"first_day": KEYS[0]}}}}
+    assert not job.execute_in_process(run_config=config, instance=datasets.instance, raise_on_error=False).success
+    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    (text,) = webhook.texts
+    assert text.startswith("event_archive: notes (public.notes): failed.\n")
+
+
 def test_days_left_failed_without_rows_are_run_again_each_by_its_datasets_job(
     datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
 ):

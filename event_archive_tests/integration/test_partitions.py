@@ -11,13 +11,16 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention, now_utc
+from event_archive.errors import RefusedError
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.protocol import Lake
+from event_archive.nightly.backlog import rows_of_aged_days
 from event_archive.operations import drop_plan, dropping
 from event_archive.operations.restore.day import restore_day
 from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.table.holds import hold
 from event_archive.table.locks import lock_day
+from event_archive.table.shape import current_shape
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.integration.test_what_a_delete_reaches import rows_of, while_reading
@@ -564,3 +567,41 @@ def test_a_role_that_may_not_vacuum_says_so(pipeline: Pipeline, caplog: pytest.L
         assert f"not vacuumed: {role} may not" in caplog.text
     finally:
         of.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_vacuum_that_fails_does_not_say_that_nothing_was_deleted(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    of = pipeline.of(vacuum=True)
+    of.database.execute("""
+        CREATE TABLE broken ();
+        CREATE FUNCTION measured(text) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+        BEGIN IF EXISTS (SELECT FROM public.broken) THEN RAISE 'no'; END IF; RETURN length($1); END $$;
+        CREATE INDEX ON "Event" (measured(event_id))""")
+    of.add(3)
+    # A young row, so that ANALYZE has one to look at.
+    of.add(1, day=now_utc().date(), prefix="young")
+    of.database.execute("INSERT INTO broken DEFAULT VALUES")
+    purged = of.run()
+    assert (purged.deleted, purged.vacuum_seconds) == (3, None)
+    assert "purged, but not cleared away behind it" in caplog.text
+    assert "The day is purged all the same." in caplog.text
+    assert "Nothing was deleted" not in caplog.text
+
+
+def test_a_look_that_fails_after_a_purge_does_not_say_that_nothing_was_deleted(pipeline: Pipeline):
+    """The figures for Prometheus and a nightly verification look at the table when rows are gone."""
+    role = f"guest_{pipeline.database.name}"
+    pipeline.database.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        guest = Pipeline(pipeline.database, pipeline.lake, role=role)
+        for look in (
+            lambda: rows_of_aged_days(guest.dataset, now_utc(), guest.postgres),
+            lambda: current_shape(guest.dataset, guest.postgres, "look"),
+        ):
+            with pytest.raises(RefusedError, match="permission denied") as refused:
+                look()
+            assert "Nothing was changed by this." in str(refused.value)
+            assert "Nothing was deleted" not in str(refused.value)
+    finally:
+        pipeline.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
