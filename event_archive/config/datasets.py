@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.config.reading import Entry, value_of
+from event_archive.config.values import database_named
 from event_archive.errors import ConfigurationError
 
 _FIELDS = {
@@ -42,6 +44,7 @@ _CONNECTIONS = {
     "export_pg_connection_string_env": "export_pg_connection_string",
 }
 """Keys that name a variable."""
+_DATABASE = "PG_CONNECTION_STRING"
 _ITS_OWN = ("table", "file_prefix", "asset_keys", "after")
 """Keys that make no sense as a default for all."""
 KEYS = (*_FIELDS, *_CONNECTIONS, "asset_keys", "after")
@@ -115,7 +118,7 @@ def entry_of(name: str, keys: Mapping[str, str]) -> Entry:
 
 def unknown_key(name: str, key: str, known: Iterable[str]) -> str:
     """What is wrong with a key that does not exist: not its value, which may be a secret."""
-    return f"{name}.{key} is no key of a dataset{_meant(key, known)}"
+    return f"{name}.{_shown(key)} is no key of a dataset{_meant(key, known)}"
 
 
 class _Loader(yaml.BaseLoader):
@@ -125,7 +128,9 @@ class _Loader(yaml.BaseLoader):
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         if twice := [key for key, count in counts.items() if count > 1]:
             line = node.start_mark.line + 1
-            raise ConfigurationError(f"{', '.join(twice)} stands there twice, in what begins at line {line}")
+            raise ConfigurationError(
+                f"{', '.join(map(_shown, twice))} stands there twice, in what begins at line {line}"
+            )
         return super().construct_mapping(node, deep=deep)
 
 
@@ -141,7 +146,8 @@ def _document(path: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         # Without the line itself, which may hold anything.
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigurationError(f"The datasets file {path} is not YAML: line {line}: {error.problem}.") from None
+        problem = re.sub(r"(found undefined (alias|tag handle)) .*", r"\1", error.problem or "", flags=re.DOTALL)
+        raise ConfigurationError(f"The datasets file {path} is not YAML: line {line}: {problem}.") from None
     except (yaml.YAMLError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"The datasets file {path} is not YAML ({type(error).__name__}).") from None
     if not isinstance(document, dict) or not isinstance(document.get("datasets"), dict) or not document["datasets"]:
@@ -154,7 +160,7 @@ def _document(path: str) -> dict[str, Any]:
 def _entries(document: dict[str, Any], problem: Callable[[str], None]) -> list[Entry]:
     for key in document:
         if key not in ("defaults", "datasets"):
-            problem(f"{key} is no key of the file{_meant(key, ('defaults', 'datasets'))}")
+            problem(f"{_shown(key)} is no key of the file{_meant(key, ('defaults', 'datasets'))}")
     defaults = document.get("defaults") or {}
     if not isinstance(defaults, dict):
         problem("defaults must be keys and values.")
@@ -164,7 +170,7 @@ def _entries(document: dict[str, Any], problem: Callable[[str], None]) -> list[E
             problem(f"defaults.{key}: each dataset has its own.")
             del defaults[key]
     list(_texts("defaults", defaults, problem))
-    return [_entry(name, keys, defaults, problem) for name, keys in document["datasets"].items()]
+    return [_entry(_shown(name), keys, defaults, problem) for name, keys in document["datasets"].items()]
 
 
 def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[str], None]) -> Entry:
@@ -177,7 +183,8 @@ def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[st
         problem(f"{name}.table is missing: which table is it?")
     own = dict(_texts(name, keys, problem))
     # What is wrong with a default was said before.
-    texts = dict(_texts("defaults", defaults, lambda _: None)) | own
+    inherited = dict(_texts("defaults", defaults, lambda _: None))
+    texts = inherited | own
     if texts.get("asset_keys", "bare") != "bare":
         problem(f"{name}.asset_keys holds {texts['asset_keys']!r}: it must be bare, or not be there.")
     variables = {field: texts[key] for key, field in _CONNECTIONS.items() if key in texts}
@@ -186,8 +193,13 @@ def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[st
             problem(f"{name}.{key} must be the name of an environment variable.")
     values = {key: text for key, text in ({"file_prefix": name} | texts).items() if key in _FIELDS}
     unread = set(_ONE_TABLES)
-    if "pg_connection_string" in variables and "export_pg_connection_string" not in variables:
-        # The environment's replica is one of another database.
+    # A replica is inherited with its database, or not at all.
+    database = texts.get("pg_connection_string_env", _DATABASE)
+    if "export_pg_connection_string_env" not in own and database != inherited.get(
+        "pg_connection_string_env", _DATABASE
+    ):
+        variables.pop("export_pg_connection_string", None)
+    if "export_pg_connection_string" not in variables and database != _DATABASE:
         unread.add("export_pg_connection_string")
     return Entry(
         name,
@@ -245,9 +257,11 @@ def _check_together(
     for entry in entries:
         for other in entry.after:
             if other not in names:
-                problem(f"{entry.name}.after names {other}, which is no dataset{_meant(other, names)}")
-    if circle := _circle({entry.name: entry.after for entry in entries}):
-        problem(f"after goes round in a circle: {' after '.join(circle)}.")
+                problem(f"{entry.name}.after names {_shown(other)}, which is no dataset{_meant(other, names)}")
+    try:
+        TopologicalSorter({entry.name: entry.after for entry in entries}).prepare()
+    except CycleError as error:
+        problem(f"after goes round in a circle: {' after '.join(reversed(error.args[1]))}.")
     bare = [entry.name for entry in entries if entry.bare_keys]
     if len(bare) > 1:
         problem(f"{' and '.join(bare)} have asset_keys: bare; one dataset at most can.")
@@ -257,24 +271,18 @@ def _check_together(
         name, dataset = settings.entry.name, settings.dataset
         if dataset.purge == "drop" and settings.entry.after:
             problem(f"{name} has purge: drop and after: a partition's days go together, and cannot wait one by one.")
-        connection = dict(settings.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
-        # Two variables of one value are one database.
-        database = value_of(connection) or connection
+        connection = dict(settings.entry.variables).get("pg_connection_string", _DATABASE)
+        # Two variables may name one database.
+        database = database_named(value_of(connection)) or connection
         if (first := files.setdefault((dataset.folder, dataset.file_prefix), name)) != name:
             problem(f"{first} and {name} have one folder and file_prefix, {dataset.folder}/{dataset.file_prefix}.")
         if (first := tables.setdefault((database, str(dataset.table)), name)) != name:
             problem(f"{first} and {name} are one table, {dataset.table}.")
 
 
-def _circle(after: Mapping[str, Sequence[str]]) -> list[str]:
-    """A dataset that comes after itself, and the way there; empty where there is none."""
-
-    def way(name: str, path: list[str]) -> list[str]:
-        if name in path:
-            return [*path[path.index(name) :], name]
-        return next((found for other in after.get(name, ()) if (found := way(other, [*path, name]))), [])
-
-    return next((found for name in after if (found := way(name, []))), [])
+def _shown(name: str) -> str:
+    """What stands in place of a name, for messages: somebody may have written a secret there."""
+    return "(a secret, not shown)" if _SECRET.search(name) else name or "(nothing)"
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
