@@ -79,12 +79,12 @@ class _Examination:
 
 def _examinations(names: tuple[str, ...]) -> list[_Examination]:
     """One for each dataset; Dagster is looked at with the last."""
-    from event_archive.config.datasets import chosen
+    from event_archive.config.datasets import chosen, load_for_command
     from event_archive.config.environment import Settings
     from event_archive.doctor import TOPICS
 
     try:
-        chosen(())
+        datasets = load_for_command()
     except ConfigurationError as error:
         wrong = error
 
@@ -92,7 +92,7 @@ def _examinations(names: tuple[str, ...]) -> list[_Examination]:
             raise wrong
 
         return [_Examination("", _topics(), refuse)]
-    pipelines = chosen(names)
+    pipelines = chosen(datasets, names)
     last = pipelines[-1]
     return [_Examination(of.dataset.name, _topics() if of is last else TOPICS, of.with_secrets) for of in pipelines]
 

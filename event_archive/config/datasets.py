@@ -1,19 +1,16 @@
 """The datasets of this deployment: those of DATASETS_FILE, or the one that the environment describes.
 
 The file is YAML, all of it text, which the parsers of the variables read. It holds no secrets: connections are the
-names of variables. Not here: the parsers (``values``), what a value means (``environment``).
+names of variables. Not here: YAML (``document``), the parsers (``values``), what a value means (``environment``).
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from event_archive.config.document import is_secret, read_document, shown
 from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.config.reading import Entry, value_of
 from event_archive.config.values import database_named
@@ -56,10 +53,6 @@ _ONE_TABLES = (
 """Variables that describe a table, and would describe none beside the file."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(
-    r"://[^/\s]*@|\b(password|passwd|pwd|accountkey|sharedaccesssignature|sig|host|dbname)\s*=|^postgres(ql)?://",
-    re.IGNORECASE,
-)
 
 
 def load_datasets() -> list[PipelineSettings]:
@@ -76,7 +69,7 @@ def load_datasets() -> list[PipelineSettings]:
         for field in _ONE_TABLES
         if value_of(field.upper())
     ]
-    entries = _entries(_document(path), problems.append)
+    entries = _entries(read_document(path), problems.append)
     found = list(_settings(entries, problems.append))
     _check_together(entries, found, problems.append)
     if problems:
@@ -85,22 +78,33 @@ def load_datasets() -> list[PipelineSettings]:
     return found
 
 
-def chosen(names: Collection[str]) -> list[PipelineSettings]:
-    """The settings of some datasets, in the order of the file; of all where no name is given.
+def load_for_command() -> list[PipelineSettings]:
+    """As ``load_datasets``; without a file, all that commands need is looked at, too, so that all is said at once.
 
     Raises:
-        ConfigurationError: as ``load_datasets``, or ``Settings.load`` where there is no file; or there is no dataset
-            of such a name.
+        ConfigurationError: as ``load_datasets`` and ``Settings.load``.
     """
     if not value_of("DATASETS_FILE"):
-        # All that is wrong is said at once, what commands need beside the pipeline's settings, too.
         Settings.load()
-    found = load_datasets()
-    known = [settings.entry.name for settings in found]
+    return load_datasets()
+
+
+def chosen(datasets: Sequence[PipelineSettings], names: Collection[str]) -> list[PipelineSettings]:
+    """Those of some datasets that are named, in the order of the file; all where no name is given.
+
+    Raises:
+        ConfigurationError: there is no dataset of such a name.
+    """
+    known = [settings.entry.name for settings in datasets]
     for name in names:
         if name not in known:
             raise ConfigurationError(f"There is no dataset {name}{_meant(name, known)} {_listed(known)}")
-    return [settings for settings in found if settings.entry.name in names or not names]
+    return [settings for settings in datasets if settings.entry.name in names or not names]
+
+
+def earlier(datasets: Iterable[PipelineSettings], settings: PipelineSettings) -> list[PipelineSettings]:
+    """Those of some datasets whose days are purged before the days of one."""
+    return [other for other in datasets if other.entry.name in settings.entry.after]
 
 
 def entry_of(name: str, keys: Mapping[str, str]) -> Entry:
@@ -118,49 +122,13 @@ def entry_of(name: str, keys: Mapping[str, str]) -> Entry:
 
 def unknown_key(name: str, key: str, known: Iterable[str]) -> str:
     """What is wrong with a key that does not exist: not its value, which may be a secret."""
-    return f"{name}.{_shown(key)} is no key of a dataset{_meant(key, known)}"
-
-
-class _Loader(yaml.BaseLoader):
-    """Reads every value as text, and refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        if twice := [key for key, count in counts.items() if count > 1]:
-            line = node.start_mark.line + 1
-            raise ConfigurationError(
-                f"{', '.join(map(_shown, twice))} stands there twice, in what begins at line {line}"
-            )
-        return super().construct_mapping(node, deep=deep)
-
-
-def _document(path: str) -> dict[str, Any]:
-    try:
-        document = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 (a BaseLoader: text only)
-    except OSError as error:
-        raise ConfigurationError(f"DATASETS_FILE holds {path!r}, which cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"The datasets file {path} is not UTF-8.") from None
-    except ConfigurationError as error:
-        raise ConfigurationError(f"The datasets file {path} is not right: {error}.") from None
-    except yaml.MarkedYAMLError as error:
-        # Without the line itself, which may hold anything.
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        problem = re.sub(r"(found undefined (alias|tag handle)) .*", r"\1", error.problem or "", flags=re.DOTALL)
-        raise ConfigurationError(f"The datasets file {path} is not YAML: line {line}: {problem}.") from None
-    except (yaml.YAMLError, TypeError, RecursionError) as error:
-        raise ConfigurationError(f"The datasets file {path} is not YAML ({type(error).__name__}).") from None
-    if not isinstance(document, dict) or not isinstance(document.get("datasets"), dict) or not document["datasets"]:
-        raise ConfigurationError(
-            f"The datasets file {path} describes no dataset. Write: datasets: {{NAME: {{table: SCHEMA.TABLE}}}}"
-        )
-    return document
+    return f"{name}.{shown(key)} is no key of a dataset{_meant(key, known)}"
 
 
 def _entries(document: dict[str, Any], problem: Callable[[str], None]) -> list[Entry]:
     for key in document:
         if key not in ("defaults", "datasets"):
-            problem(f"{_shown(key)} is no key of the file{_meant(key, ('defaults', 'datasets'))}")
+            problem(f"{shown(key)} is no key of the file{_meant(key, ('defaults', 'datasets'))}")
     defaults = document.get("defaults") or {}
     if not isinstance(defaults, dict):
         problem("defaults must be keys and values.")
@@ -170,7 +138,7 @@ def _entries(document: dict[str, Any], problem: Callable[[str], None]) -> list[E
             problem(f"defaults.{key}: each dataset has its own.")
             del defaults[key]
     list(_texts("defaults", defaults, problem))
-    return [_entry(_shown(name), keys, defaults, problem) for name, keys in document["datasets"].items()]
+    return [_entry(shown(name), keys, defaults, problem) for name, keys in document["datasets"].items()]
 
 
 def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[str], None]) -> Entry:
@@ -223,7 +191,7 @@ def _texts(name: str, keys: dict[str, Any], problem: Callable[[str], None]) -> I
             continue
         elif not isinstance(value, str) or not value.strip():
             problem(f"{name}.{key} must hold a value.")
-        elif _SECRET.search(value):
+        elif is_secret(value):
             problem(
                 f"{name}.{key} looks like a connection string, and the file is no place for secrets. Put it into an "
                 "environment variable, and write pg_connection_string_env: NAME_OF_THE_VARIABLE."
@@ -257,7 +225,7 @@ def _check_together(
     for entry in entries:
         for other in entry.after:
             if other not in names:
-                problem(f"{entry.name}.after names {_shown(other)}, which is no dataset{_meant(other, names)}")
+                problem(f"{entry.name}.after names {shown(other)}, which is no dataset{_meant(other, names)}")
     try:
         TopologicalSorter({entry.name: entry.after for entry in entries}).prepare()
     except CycleError as error:
@@ -278,11 +246,6 @@ def _check_together(
             problem(f"{first} and {name} have one folder and file_prefix, {dataset.folder}/{dataset.file_prefix}.")
         if (first := tables.setdefault((database, str(dataset.table)), name)) != name:
             problem(f"{first} and {name} are one table, {dataset.table}.")
-
-
-def _shown(name: str) -> str:
-    """What stands in place of a name, for messages: somebody may have written a secret there."""
-    return "(a secret, not shown)" if _SECRET.search(name) else name or "(nothing)"
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

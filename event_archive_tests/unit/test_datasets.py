@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from event_archive.config.datasets import KEYS, chosen, load_datasets
+from event_archive.config.datasets import KEYS, chosen, load_datasets, load_for_command
 from event_archive.config.environment import PipelineSettings, Settings, misspelt
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
@@ -42,7 +42,7 @@ def write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Write:
 
 def refused(names: tuple[str, ...] = ()) -> list[str]:
     with pytest.raises(ConfigurationError) as error:
-        chosen(names)
+        chosen(load_for_command(), names)
     return str(error.value).splitlines()
 
 
@@ -266,8 +266,8 @@ def test_a_wrong_value_of_a_named_variable_is_told_by_its_name(write: Write, mon
 
 def test_datasets_are_chosen_by_name_in_the_files_order(write: Write):
     write(TWO)
-    assert [of.dataset.name for of in chosen(())] == ["events", "logs"]
-    assert [of.dataset.name for of in chosen(("logs", "events"))] == ["events", "logs"]
+    assert [of.dataset.name for of in chosen(load_datasets(), ())] == ["events", "logs"]
+    assert [of.dataset.name for of in chosen(load_datasets(), ("logs", "events"))] == ["events", "logs"]
     assert refused(("log",)) == ["There is no dataset log; did you mean logs? There are events, logs."]
 
 
