@@ -253,7 +253,7 @@ class Backlog:
             self.days, f"aged day since {self.oldest} still has", f"aged days since {self.oldest} still have"
         )
         return (
-            f"{dataset.table}: {days} {counted(self.rows, 'row', 'rows')}. "
+            f"{dataset.label}: {days} {counted(self.rows, 'row', 'rows')}. "
             "Check that the schedule is on and no run fails; if there are just too many days, raise "
             f"{dataset.setting('MAX_DAYS_PER_RUN')}."
         )
@@ -288,4 +288,4 @@ def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
     if orphans.not_finite:
         have = counted(orphans.not_finite, "row has", "rows have")
         parts.append(f"{have} NULL or infinity as {dataset.time_column}: give them a time")
-    return f"{dataset.table}: {'; '.join(parts)}. They stay in the table."
+    return f"{dataset.label}: {'; '.join(parts)}. They stay in the table."

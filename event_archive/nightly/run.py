@@ -77,7 +77,7 @@ def _in_turn(shares: Sequence[Share], budget: timedelta | None, started: float) 
     remarks: list[str] = []
     at_work, begun = list(shares), False
     while True:
-        waiting = list[Share]()
+        waiting, done = list[Share](), False
         for share in tuple(at_work):
             stop_if_requested(share.night)
             day = _next_day(share)
@@ -88,7 +88,7 @@ def _in_turn(shares: Sequence[Share], budget: timedelta | None, started: float) 
             if begun and budget and time.monotonic() - started > budget.total_seconds():
                 whose = f"{name}, " if name else ""
                 return [*remarks, f"The run's budget of {budget} is used up; the next run goes on with {whose}{day}."]
-            begun = True
+            begun = done = True
             cause = _do(share, day)
             if isinstance(cause, RecordsError):
                 return [*remarks, "Dagster's own records are out of reach; the days that are left were not tried."]
@@ -96,7 +96,7 @@ def _in_turn(shares: Sequence[Share], budget: timedelta | None, started: float) 
                 whose = f"{name}: a" if name else "A"
                 remarks.append(f"{whose} service is out of reach; the days that are left were not tried.")
                 at_work.remove(share)
-        if len(waiting) == len([share for share in at_work if share.days]):
+        if not done:
             return [*remarks, *map(_waits, waiting)]
 
 
