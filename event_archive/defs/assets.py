@@ -172,7 +172,7 @@ def _purged_events(
 
 
 def _report_others(context: dg.AssetExecutionContext, purged: PurgedDay) -> None:
-    """Materializations of the days whose rows went with this one: of no run, since that of another day may be pruned."""
+    """Records the days whose rows went with this one: without a run, since that of another day may be pruned."""
     for other in purges_of_others(purged):
         context.instance.report_runless_asset_event(
             dg.AssetMaterialization(context.asset_key, partition=other.day.isoformat(), metadata=purge_metadata(other))
