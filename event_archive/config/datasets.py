@@ -107,17 +107,19 @@ def earlier(datasets: Iterable[PipelineSettings], settings: PipelineSettings) ->
     return [other for other in datasets if other.entry.name in settings.entry.after]
 
 
-def entry_of(name: str, keys: Mapping[str, str]) -> Entry:
-    """One dataset, described elsewhere than in the file by the keys that the file knows.
+def settings_of(name: str, keys: Mapping[str, object]) -> PipelineSettings:
+    """The settings of one dataset that is described elsewhere than in the file, by the keys that the file knows.
 
     Raises:
         ConfigurationError: with a line for each mistake.
     """
     problems: list[str] = []
-    found = _entry(name, dict(keys), {}, problems.append)
+    entry = _entry(shown(name), dict(keys), {}, problems.append)
+    found = [] if problems else list(_settings([entry], problems.append))
     if problems:
-        raise ConfigurationError(f"The dataset {name} is not right:\n" + "\n".join(f"  {line}" for line in problems))
-    return found
+        lines = "\n".join(f"  {line}" for line in problems)
+        raise ConfigurationError(f"The dataset {entry.name} is not right:\n{lines}")
+    return found[0]
 
 
 def unknown_key(name: str, key: str, known: Iterable[str]) -> str:
@@ -182,6 +184,11 @@ def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[st
     )
 
 
+def unknown_dataset(name: str, other: str, known: Iterable[str]) -> str:
+    """What is wrong with an ``after`` that names no dataset."""
+    return f"{name}.after names {shown(other)}, which is no dataset{_meant(other, known)}"
+
+
 def _texts(name: str, keys: dict[str, Any], problem: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """The keys that hold text, which is all but ``after``."""
     for key, value in keys.items():
@@ -214,6 +221,10 @@ def _settings(entries: Iterable[Entry], problem: Callable[[str], None]) -> Itera
         for line in found:
             problem(line)
         if settings is not None:
+            if settings.event_purge == "drop" and entry.after:
+                problem(
+                    f"{entry.name} has purge: drop and after: a partition's days go together, and cannot wait singly."
+                )
             yield settings
 
 
@@ -225,7 +236,7 @@ def _check_together(
     for entry in entries:
         for other in entry.after:
             if other not in names:
-                problem(f"{entry.name}.after names {shown(other)}, which is no dataset{_meant(other, names)}")
+                problem(unknown_dataset(entry.name, other, names))
     try:
         TopologicalSorter({entry.name: entry.after for entry in entries}).prepare()
     except CycleError as error:
@@ -237,8 +248,6 @@ def _check_together(
     tables: dict[tuple[str, str], str] = {}
     for settings in found:
         name, dataset = settings.entry.name, settings.dataset
-        if dataset.purge == "drop" and settings.entry.after:
-            problem(f"{name} has purge: drop and after: a partition's days go together, and cannot wait one by one.")
         connection = dict(settings.entry.variables).get("pg_connection_string", _DATABASE)
         # Two variables may name one database.
         database = database_named(value_of(connection)) or connection

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import dagster as dg
 from pydantic import BaseModel, create_model, model_validator
 
-from event_archive.config.datasets import entry_of, unknown_key
+from event_archive.config.datasets import settings_of, unknown_dataset, unknown_key
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.pipeline import build_pipeline
 from event_archive.defs.resources import RESOURCES
@@ -38,7 +38,10 @@ class _OwnWords(BaseModel):
         problems = [unknown_key("ArchivedTable", key, known) for key in given if key not in known]
         problems += [f"ArchivedTable.{key} is missing." for key in ("name", "table") if key not in given]
         for key, value in given.items():
-            if key in known and not isinstance(value, str | int | date):
+            if key == "after":
+                if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+                    problems.append("ArchivedTable.after must be a list of names of other components.")
+            elif key in known and not isinstance(value, str | int | date):
                 problems.append(f"ArchivedTable.{key} must hold a value.")
         if problems:
             raise _wrong(problems)
@@ -76,6 +79,7 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
     purge: Text | None = None
     drop_empty_partitions: Text | None = None
     vacuum: Text | None = None
+    after: list[str] | None = None
 
     @model_validator(mode="after")
     def _parsed(self) -> "ArchivedTable":
@@ -94,18 +98,16 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
             ConfigurationError: with a line for each mistake.
         """
         keys = self.model_dump(exclude_none=True, exclude={"name"})
-        settings, problems = PipelineSettings.attempt(entry_of(self.name, keys))
-        if settings is None:
-            raise _wrong(problems)
-        return settings
+        return settings_of(self.name, keys)
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 (Dagster's signature)
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The dataset's assets, checks, jobs, schedule and resources; the executor of other runs is the project's.
 
         Raises:
-            ConfigurationError: Dagster cannot read the cron expression.
+            ConfigurationError: Dagster cannot read the cron expression, or the project has no component that ``after``
+                names.
         """
-        pipeline = build_pipeline(self.settings())
+        pipeline = build_pipeline(self.settings(), self._earlier(context) if self.after else ())
         return dg.Definitions(
             assets=pipeline.assets,
             asset_checks=pipeline.checks,
@@ -113,6 +115,13 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
             schedules=[pipeline.schedule],
             resources=RESOURCES,
         )
+
+    def _earlier(self, context: dg.ComponentLoadContext) -> list[PipelineSettings]:
+        others = {of.name: of for of in context.component_tree.get_all_components(ArchivedTable)}
+        names = dict.fromkeys(self.after or ())
+        if problems := [unknown_dataset(self.name, name, others) for name in names if name not in others]:
+            raise _wrong(problems)
+        return [others[name].settings() for name in names]
 
 
 def _wrong(problems: Any) -> ConfigurationError:
