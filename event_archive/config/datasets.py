@@ -71,7 +71,7 @@ def load_datasets() -> list[PipelineSettings]:
     ]
     entries = _entries(read_document(path), problems.append)
     found = list(_settings(entries, problems.append))
-    _check_together(entries, found, problems.append)
+    check_together(entries, found, problems.append)
     if problems:
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(problems))
         raise ConfigurationError(f"The datasets file {path} is not right:\n{lines}")
@@ -184,11 +184,6 @@ def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[st
     )
 
 
-def unknown_dataset(name: str, other: str, known: Iterable[str]) -> str:
-    """What is wrong with an ``after`` that names no dataset."""
-    return f"{name}.after names {shown(other)}, which is no dataset{_meant(other, known)}"
-
-
 def _texts(name: str, keys: dict[str, Any], problem: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """The keys that hold text, which is all but ``after``."""
     for key, value in keys.items():
@@ -228,15 +223,19 @@ def _settings(entries: Iterable[Entry], problem: Callable[[str], None]) -> Itera
             yield settings
 
 
-def _check_together(
-    entries: Sequence[Entry], found: Sequence[PipelineSettings], problem: Callable[[str], None]
-) -> None:
-    """What is wrong between datasets."""
+def check_together(entries: Sequence[Entry], found: Sequence[PipelineSettings], problem: Callable[[str], None]) -> None:
+    """Says what is wrong between datasets.
+
+    Args:
+        entries: of all datasets.
+        found: the settings of those that are right by themselves.
+        problem: is told of each mistake.
+    """
     names = [entry.name for entry in entries]
     for entry in entries:
         for other in entry.after:
             if other not in names:
-                problem(unknown_dataset(entry.name, other, names))
+                problem(f"{entry.name}.after names {shown(other)}, which is no dataset{_meant(other, names)}")
     try:
         TopologicalSorter({entry.name: entry.after for entry in entries}).prepare()
     except CycleError as error:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import dagster as dg
 from pydantic import BaseModel, create_model, model_validator
 
-from event_archive.config.datasets import settings_of, unknown_dataset, unknown_key
+from event_archive.config.datasets import check_together, earlier, settings_of, unknown_key
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.pipeline import build_pipeline
 from event_archive.defs.resources import RESOURCES
@@ -104,10 +104,11 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
         """The dataset's assets, checks, jobs, schedule and resources; the executor of other runs is the project's.
 
         Raises:
-            ConfigurationError: Dagster cannot read the cron expression, or the project has no component that ``after``
-                names.
+            ConfigurationError: Dagster cannot read the cron expression, or the project's components contradict one
+                another.
         """
-        pipeline = build_pipeline(self.settings(), self._earlier(context) if self.after else ())
+        settings = self.settings()
+        pipeline = build_pipeline(settings, earlier(self._all(context), settings))
         return dg.Definitions(
             assets=pipeline.assets,
             asset_checks=pipeline.checks,
@@ -116,12 +117,15 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
             resources=RESOURCES,
         )
 
-    def _earlier(self, context: dg.ComponentLoadContext) -> list[PipelineSettings]:
-        others = {of.name: of for of in context.component_tree.get_all_components(ArchivedTable)}
-        names = dict.fromkeys(self.after or ())
-        if problems := [unknown_dataset(self.name, name, others) for name in names if name not in others]:
+    def _all(self, context: dg.ComponentLoadContext) -> list[PipelineSettings]:
+        """The settings of all components of the project, this one among them."""
+        components = {of.name: of for of in [self, *context.component_tree.get_all_components(ArchivedTable)]}
+        found = [of.settings() for of in components.values()]
+        problems: list[str] = []
+        check_together([of.entry for of in found], found, problems.append)
+        if problems:
             raise _wrong(problems)
-        return [others[name].settings() for name in names]
+        return found
 
 
 def _wrong(problems: Any) -> ConfigurationError:

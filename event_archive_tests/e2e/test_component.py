@@ -192,6 +192,21 @@ def test_mistakes_in_defs_yaml_are_told_in_one_message(
 
 
 @pytest.mark.parametrize(
+    ("b", "said"),
+    [
+        ({"table": "t"}, "and b are one table, public.t."),
+        ({"table": "u", "file_prefix": "a"}, "and b have one folder and file_prefix, titan-pulse-event-archive/a."),
+        ({"table": "u", "asset_keys": "bare"}, "and b have asset_keys: bare"),
+        ({"table": "u", "after": ["a"]}, "after goes round in a circle"),
+    ],
+)
+def test_two_components_that_contradict_one_another_are_refused(project: Project, b: dict[str, object], said: str):
+    extra = {key: value for key, value in {"asset_keys": "bare", "after": ["b"]}.items() if key in b}
+    found = refusal(lambda: project(component(name="a", table="t", **extra), component(name="b", **b)))
+    assert said in found.replace("b and a", "a and b")
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("pg_connection_string", f"postgresql://archiver:{SECRET}@db/events"),
