@@ -25,6 +25,7 @@ from event_archive.table.rows import (
     count_day,
     count_orphans,
     days_with_rows,
+    first_day_with_rows,
     has_rows,
     rows_by_day,
 )
@@ -132,8 +133,8 @@ def _first_day_left(dataset: Dataset, last: date, postgres: Postgres, *, timeout
     with postgres.transaction(
         dataset.label, statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
     ) as connection:
-        found = days_with_rows(connection, reflect(connection, dataset), dataset.start, last, until=until)
-    return min(found, default=last + ONE_DAY)
+        found = first_day_with_rows(connection, reflect(connection, dataset), dataset.start, last, until=until)
+    return found or last + ONE_DAY
 
 
 def require_purged(dataset: Dataset, day: date, postgres: Postgres, *, before: Dataset) -> None:
