@@ -13,6 +13,7 @@ from pydantic import BaseModel, create_model, model_validator
 
 from event_archive.config.datasets import check_together, earlier, settings_of, unknown_key
 from event_archive.config.environment import PipelineSettings
+from event_archive.defs.internals import TestComponentTree
 from event_archive.defs.pipeline import build_pipeline
 from event_archive.defs.resources import RESOURCES
 from event_archive.errors import ConfigurationError
@@ -119,7 +120,9 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
 
     def _all(self, context: dg.ComponentLoadContext) -> list[PipelineSettings]:
         """The settings of all components of the project, this one among them."""
-        components = {of.name: of for of in [self, *context.component_tree.get_all_components(ArchivedTable)]}
+        tree = context.component_tree
+        others = [] if isinstance(tree, TestComponentTree) else tree.get_all_components(ArchivedTable)
+        components = {of.name: of for of in [self, *others]}
         found = [of.settings() for of in components.values()]
         problems: list[str] = []
         check_together([of.entry for of in found], found, problems.append)

@@ -191,6 +191,18 @@ def test_mistakes_in_defs_yaml_are_told_in_one_message(
     assert [words for words in said if words not in found] == []
 
 
+# Dagster's own, wherever a component brings checks.
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type` of function `AssetsDefinition.__init__`")
+def test_a_component_works_in_a_project_that_has_no_components(clean: pytest.MonkeyPatch):
+    from event_archive import ArchivedTable
+
+    definitions = dg.build_defs_for_component(ArchivedTable(name="logs", table="public.logs"))
+    dg.Definitions.validate_loadable(definitions)
+    assert definitions.resolve_job_def("archive_job_logs")
+    waiting = ArchivedTable(name="logs", table="public.logs", after=["details"])
+    assert "logs.after names details, which is no dataset" in refusal(lambda: dg.build_defs_for_component(waiting))
+
+
 @pytest.mark.parametrize(
     ("b", "said"),
     [
