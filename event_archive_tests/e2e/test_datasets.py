@@ -171,7 +171,12 @@ def test_the_commands_that_look_tell_of_each_dataset(four: Datasets, command: Co
     assert doctor["good"], doctor
     tables = {check["dataset"]: check["status"] for check in doctor["checks"] if check["name"] == "table"}
     assert tables == dict.fromkeys(NAMES, "good")
-    assert len([check for check in doctor["checks"] if check["name"] == "dagster_definitions"]) == 1
+    four.write(FILE.replace("PG_CONNECTION_STRING_ELSEWHERE", "PG_CONNECTION_STRING_UNSET"))
+    doctor = json.loads(command("doctor", "--json").stdout)
+    assert [check["dataset"] for check in doctor["checks"] if check["status"] == "bad"] == ["elsewhere"]
+    # Dagster is nobody's own, and looked at once, whatever is wrong with a dataset.
+    (definitions,) = [check for check in doctor["checks"] if check["name"] == "dagster_definitions"]
+    assert (definitions["status"], "dataset" in definitions) == ("good", False)
 
 
 def test_a_terminal_shows_the_datasets_beside_the_days(four: Datasets, command: Commands):
