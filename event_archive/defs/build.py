@@ -3,10 +3,9 @@
 Here: what belongs together. Not here: what any of it does.
 """
 
-from collections.abc import Sequence
-
 import dagster as dg
 
+from event_archive.config.datasets import earlier
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.executor import one_process
 from event_archive.defs.pipeline import build_pipeline
@@ -25,7 +24,7 @@ def build_definitions(*datasets: PipelineSettings) -> dg.Definitions:
     Raises:
         ConfigurationError: Dagster cannot read a cron expression.
     """
-    pipelines = [build_pipeline(settings, _earlier(settings, datasets)) for settings in datasets]
+    pipelines = [build_pipeline(settings, earlier(datasets, settings)) for settings in datasets]
     return dg.Definitions(
         assets=[asset for pipeline in pipelines for asset in pipeline.assets],
         asset_checks=[check for pipeline in pipelines for check in pipeline.checks],
@@ -36,9 +35,3 @@ def build_definitions(*datasets: PipelineSettings) -> dg.Definitions:
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,
     )
-
-
-def _earlier(settings: PipelineSettings, datasets: Sequence[PipelineSettings]) -> list[PipelineSettings]:
-    """The datasets whose days are purged before those of one."""
-    names = settings.entry.after
-    return [other for other in datasets if other.entry.name in names] if names else []

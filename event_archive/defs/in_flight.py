@@ -14,7 +14,7 @@ from event_archive.defs.internals import (
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
 )
-from event_archive.defs.jobs import tags_of
+from event_archive.defs.jobs import is_run_of
 from event_archive.domain.dataset import Dataset
 
 _IN_FLIGHT = [
@@ -50,8 +50,7 @@ def days_in_flight(instance: dg.DagsterInstance, dataset: Dataset, now: datetime
     days, ranges, keys = set[str](), list[tuple[str, str]](), set(asset_keys(dataset))
     for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT)):
         run = record.dagster_run
-        of_job = run.tags.items() >= tags_of(dataset).items()
-        if not of_job and not (run.asset_selection or frozenset()) & keys:
+        if not is_run_of(run, dataset) and not (run.asset_selection or frozenset()) & keys:
             continue
         since = record.start_time if record.start_time is not None else record.create_timestamp.timestamp()
         if run.status != dg.DagsterRunStatus.QUEUED and now.timestamp() - since > _STALE.total_seconds():

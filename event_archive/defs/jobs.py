@@ -30,6 +30,12 @@ def tags_of(dataset: Dataset) -> dict[str, str]:
     return {TABLE_TAG: str(dataset.table)} | ({DATASET_TAG: dataset.name} if dataset.name else {})
 
 
+def is_run_of(run: dg.DagsterRun, dataset: Dataset) -> bool:
+    """Whether a run is one of a dataset's jobs; also from before it had a name, where its assets keep their keys."""
+    names = {dataset.name} | (set() if dataset.asset_prefix else {""})
+    return run.tags.get(TABLE_TAG) == str(dataset.table) and run.tags.get(DATASET_TAG, "") in names
+
+
 def named(what: str, dataset: Dataset) -> str:
     """The name of a dataset's job or schedule: the dataset's own name at its end, where it has one."""
     return f"{what}_{dataset.name}" if dataset.name else what

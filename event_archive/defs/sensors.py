@@ -19,7 +19,7 @@ from event_archive.defs.internals import (
     WILL_RETRY_TAG,
     AssetPartitionStatus,
 )
-from event_archive.defs.jobs import tags_of
+from event_archive.defs.jobs import is_run_of
 from event_archive.defs.last_runs import last_runs
 from event_archive.defs.pipeline import DatasetPipeline
 from event_archive.defs.resources import PostgresResource
@@ -75,7 +75,7 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
 def _whose(run: dg.DagsterRun, datasets: Sequence[Dataset]) -> str:
     """The dataset that a run is about, for people: by its tags, else by what it selects; all where neither says."""
     selected = run.asset_selection or frozenset()
-    found = [of for of in datasets if run.tags.items() >= tags_of(of).items()]
+    found = [of for of in datasets if is_run_of(run, of)]
     found = found or [of for of in datasets if selected & set(asset_keys(of))]
     return ", ".join(of.label for of in found or datasets)
 

@@ -5,7 +5,7 @@ Here: the questions of the schedule, the command line and ``aged_events``. Not h
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import takewhile
@@ -25,6 +25,7 @@ from event_archive.table.rows import (
     count_day,
     count_orphans,
     days_with_rows,
+    first_day_with_rows,
     has_rows,
     rows_by_day,
 )
@@ -107,19 +108,33 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
     return DaysToDo(days, held, waiting)
 
 
-def first_day_left(dataset: Dataset, last: date, postgres: Postgres, *, timeout_seconds: float = 0) -> date:
-    """The first day that has rows, of those up to ``last``; the day after ``last`` where none has.
+Purged = tuple[Dataset, Postgres]
+"""A dataset whose days are purged before those of another, and its database."""
+
+
+def first_day_left(earlier: Sequence[Purged], last: date, *, timeout_seconds: float = 0) -> date:
+    """The first day of which any of some datasets has rows, of those up to ``last``; the day after ``last`` where none.
+
+    Args:
+        earlier: the datasets, at least one.
+        last: the last day that is looked at.
+        timeout_seconds: how long it may take in all; 0 for no limit.
 
     Raises:
-        BusyError: it took longer than ``timeout_seconds``, where that is not 0.
+        BusyError: it took longer.
         RefusedError, UnreachableError: as PostgreSQL says.
     """
+    seconds = timeout_seconds / len(earlier)
+    return min(_first_day_left(dataset, last, postgres, timeout_seconds=seconds) for dataset, postgres in earlier)
+
+
+def _first_day_left(dataset: Dataset, last: date, postgres: Postgres, *, timeout_seconds: float = 0) -> date:
     until = time.monotonic() + timeout_seconds if timeout_seconds else None
     with postgres.transaction(
         dataset.label, statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
     ) as connection:
-        found = days_with_rows(connection, reflect(connection, dataset), dataset.start, last, until=until)
-    return min(found, default=last + ONE_DAY)
+        found = first_day_with_rows(connection, reflect(connection, dataset), dataset.start, last, until=until)
+    return found or last + ONE_DAY
 
 
 def require_purged(dataset: Dataset, day: date, postgres: Postgres, *, before: Dataset) -> None:
@@ -129,7 +144,7 @@ def require_purged(dataset: Dataset, day: date, postgres: Postgres, *, before: D
         WaitingError: it has.
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    if (first := first_day_left(dataset, day, postgres)) <= day:
+    if (first := _first_day_left(dataset, day, postgres)) <= day:
         raise WaitingError(
             f"{before.label}, {day}: it comes after {dataset.label}, which has rows of {first}. Nothing was deleted; "
             "a later run goes on when they are purged."

@@ -23,11 +23,11 @@ from event_archive.table.shape import TABLE_ALIAS, Table
 _LONGEST_WAIT = timedelta(days=366)
 
 
-def partitions_of(connection: Connection, table: Table, day: date) -> list[Partition]:
-    """The partitions that end somewhere in time and may hold rows of a day. Takes no lock."""
+def partitions_of(connection: Connection, table: Table, day: date, *, since: date | None = None) -> list[Partition]:
+    """The partitions that end somewhere in time and may hold rows of a day, or of one since another. Takes no lock."""
     if not table.is_partitioned:
         return []
-    return bounded_partitions(connection, table.oid, table.dataset.time_column, day, day)
+    return bounded_partitions(connection, table.oid, table.dataset.time_column, since or day, day)
 
 
 def rows_in(partition: Partition) -> sql.Composable:

@@ -538,6 +538,30 @@ def test_a_partition_that_is_filled_before_it_is_dropped_stays(pipeline: Pipelin
     assert (of.run().deleted, partitions(of), rows_of(of, "d1")) == (5, {"d1", "d2"}, 1)
 
 
+def test_an_empty_partition_that_could_not_be_dropped_goes_with_a_later_day(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(dropping, "_PATIENCE", 0)
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    with psycopg.connect(of.database.dsn) as reader:
+        reader.execute("SELECT count(*) FROM t")
+        assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
+    assert "empty partition public.d1 is not dropped: the table's lock was not to be had" in caplog.text
+    assert of.run(NEXT).partitions == ("public.d1", "public.d2")
+    assert partitions(of) == set()
+
+
+def test_an_empty_partition_of_a_held_day_stays_for_its_restore(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    of.run()
+    of.database.execute(
+        "CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01 00:00+00') TO ('2024-03-02 00:00+00')"
+    )
+    hold(of.dataset, DAY, DAY, "audit", of.postgres)
+    assert of.run(NEXT).partitions == ("public.d2",)
+    assert restore_day(of.site, DAY, T).restored == 5
+
+
 # VACUUM
 
 
