@@ -4,7 +4,8 @@ import gzip
 import json
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
@@ -53,7 +54,7 @@ class Served:
         path: asked for.
         params: of the query.
         status: answered; 0 for silence.
-        time: when it came, in seconds since 1970 by the API's clock.
+        time: when it was answered, in seconds since 1970 by the API's clock.
         key: sent in the header with the key.
         at_once: how many requests were under way, this one included.
     """
@@ -110,22 +111,28 @@ class Api:
         with self.answered:
             self.events.add(texts)
 
-    def answer(self, request: Request) -> Answer:
-        """What the client gets; written into the log."""
+    @contextmanager
+    def under_way(self) -> Iterator[int]:
+        """How many requests are, this one included, which is until the context is left."""
         with self.answered:
             self._at_once += 1
-            at_once, now = self._at_once, self.now()
+            at_once = self._at_once
+        try:
+            yield at_once
+        finally:
+            with self.answered:
+                self._at_once -= 1
+
+    def answer(self, request: Request, at_once: int) -> Answer:
+        """What the client gets; written into the log."""
+        with self.answered:
+            now = self.now()
             answer = self._answer(request)
             status = 0 if answer.fault and answer.fault.kind == "silence" else answer.status
             key = request.headers.get(self._switches.key_header.lower())
             self.served.append(Served(request.path, request.parameters, status, now, key, at_once))
             self.answered.notify_all()
         return replace(answer, headers={"Date": formatdate(now, usegmt=True)} | answer.headers)
-
-    def leave(self) -> None:
-        """Notes that an answer was sent."""
-        with self.answered:
-            self._at_once -= 1
 
     def _answer(self, request: Request) -> Answer:
         switches = self._switches

@@ -95,7 +95,7 @@ def page(numbers: Sequence[int], asked: Query, switches: Switches) -> Page:
 
 
 def body(texts: Sequence[bytes], told: Mapping[str, Any], switches: Switches) -> bytes:
-    """A page as the envelope has it, with ``told``: ``limit``, ``hasMore``, ``nextCursor``, ``total``, ``returned`` and the like."""
+    """A page in its envelope, with what is told: ``hasMore``, ``nextCursor``, ``limit``, ``total`` and the like."""
     names = switches.names
     data = b"null" if switches.null_when_empty and not texts else b"[%b]" % b",".join(texts)
     if switches.envelope == "bare":

@@ -141,12 +141,10 @@ def _events_handler(api: Api, ended: threading.Event) -> type[BaseHTTPRequestHan
             request = Request(
                 f"http://{headers['host']}{address.path}", address.path, dict(parse_qsl(address.query)), headers
             )
-            ended.wait(api.switches.latency_ms / 1000)
-            answer = api.answer(request)
-            try:
-                self.close_connection = not deliver(self.connection, answer, ended) or self.close_connection
-            finally:
-                api.leave()
+            with api.under_way() as at_once:
+                ended.wait(api.switches.latency_ms / 1000)
+                delivered = deliver(self.connection, api.answer(request, at_once), ended)
+            self.close_connection = self.close_connection or not delivered
 
     return Handler
 
