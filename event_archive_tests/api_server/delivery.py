@@ -1,16 +1,17 @@
 """An answer on its way through a socket, whole or broken. Not here: what it says."""
 
-import gzip
 import os
 import socket
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from http import HTTPStatus
 
 from event_archive_tests.api_server.api import Answer
 
 _CHUNK_BYTES = 64 * 1024
+_GZIP = zlib.MAX_WBITS | 16
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -71,8 +72,17 @@ def _blown_up(answer: Answer) -> Answer:
     if fault is None or fault.kind == "giant":
         blanks = b" " * (fault.decoded_bytes if fault else 0)
         return Answer(answer.status, blanks + answer.body, answer.headers, answer.chunked)
-    bomb = gzip.compress(b" " * fault.decoded_bytes, compresslevel=9, mtime=0)
-    return Answer(answer.status, bomb, answer.headers | {"Content-Encoding": "gzip"}, answer.chunked)
+    return Answer(
+        answer.status, _bomb(fault.decoded_bytes), answer.headers | {"Content-Encoding": "gzip"}, answer.chunked
+    )
+
+
+def _bomb(decoded_bytes: int) -> bytes:
+    """That many blanks as gzip, never all of them in memory."""
+    packer = zlib.compressobj(9, wbits=_GZIP)
+    whole, rest = divmod(decoded_bytes, _CHUNK_BYTES)
+    pieces = [packer.compress(b" " * size) for size in (*[_CHUNK_BYTES] * whole, rest)]
+    return b"".join(pieces) + packer.flush()
 
 
 def _whole(answer: Answer) -> bytes:
