@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -65,13 +65,13 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
             error=" ".join(errors) if errors else None,
             message=words,
             source="api",
-            **totals.counts.as_dict(),
             events=totals.counts.taken,
             pages=totals.pages,
             restarts=totals.restarts,
             watermark=totals.watermark,
             seconds=round(totals.seconds, 3),
             events_per_second=round(totals.rate, 1),
+            **cast(dict[str, Any], totals.counts.as_dict()),
         )
     else:
         click.echo(f"{words}: {_told(totals)}")

@@ -35,7 +35,7 @@ class NoInstantError(ValueError):
 
 
 def parse_iso(text: str, zone: ZoneInfo) -> datetime:
-    """ISO 8601: calendar or week date, basic or extended, with or without time and zone.
+    """ISO 8601: calendar or week date, basic or extended, with or without time and zone; or an epoch as text.
 
     Digits behind the microseconds are cut off, as PostgreSQL holds none; so no time moves into the next day. A leap
     second is the first of the next minute, as PostgreSQL has it.
@@ -54,6 +54,8 @@ def parse_iso(text: str, zone: ZoneInfo) -> datetime:
         except ValueError:
             pass
     found = _ISO.fullmatch(text)
+    if not found and _NUMBER.fullmatch(text):
+        return parse_epoch(text)
     if not found:
         raise NoInstantError("its time is not ISO 8601")
     date, hour, minute, second, fraction, offset = found.groups()

@@ -124,7 +124,7 @@ def land(
     target: Target,
     source: str,
     batch: Batch,
-    position: Callable[[Connection, Counts], None],
+    position: Callable[[Connection], None],
     *,
     pause: Callable[[float], None] = sleep,
 ) -> Counts:
@@ -135,7 +135,7 @@ def land(
         target: where rows go.
         source: whose records they are, for ``rejected_records``.
         batch: what to land.
-        position: writes the position behind the batch, in the same transaction. It is called again at each attempt.
+        position: writes the position behind the batch, first of all in the same transaction; again at each attempt.
         pause: waits some seconds between two attempts.
 
     Returns:
@@ -157,6 +157,7 @@ def land(
     for attempt in count(1):
         try:
             with session.transaction(str(target.table), advice=advice) as connection:
+                position(connection)
                 counts = Counts(
                     taken=len(batch.lines) + len(batch.rejected) + batch.too_old + batch.lost,
                     too_old=batch.too_old,
@@ -168,7 +169,6 @@ def land(
                     raise IntegrityError(
                         f"{target.table}: the books of a batch do not balance: {counts.as_dict()}. It was not taken in."
                     )
-                position(connection, counts)
             return counts
         except BusyError:
             if attempt == _ATTEMPTS:

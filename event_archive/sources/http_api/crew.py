@@ -23,7 +23,7 @@ from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import Limiter
 from event_archive.sources.http_api.pages import Fields
 from event_archive.sources.http_api.positions import Position, Positions, resumed, windows
-from event_archive.sources.http_api.records import SOURCE, Reader
+from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.walking import Ended, Fetched, Paging, walk
 from event_archive.sources.landing import Batch, Counts, land, rejected_table
@@ -62,12 +62,7 @@ class Crew:
         self._fetcher = Fetcher(_api(settings), self._limiter, clock, self._stop)
         self._buffer: Buffer[tuple[Shard, Fetched | Ended]] = Buffer(_BUFFER_BYTES)
         self._paging = _paging(settings)
-        self._reader = Reader(
-            id_field=settings.api_id_field,
-            type_field=settings.api_type_field,
-            time_field=settings.api_time_field,
-            zone=settings.api_timezone,
-        )
+        self._reader = reader(settings)
         self._positions = Positions(TableName(settings.ingest_schema, "cursor_state"), settings.url)
         self._waiting: deque[Position] = deque()
         self._shards: list[Shard] = []
@@ -178,7 +173,7 @@ class Crew:
                 instead += parts
                 after[shard.position.shard] = replace(shard.position, passes=-1)
 
-        def write(connection: Connection, _counts: Counts) -> None:
+        def write(connection: Connection) -> None:
             for position in after.values():
                 if position.passes < 0:
                     self._positions.remove(connection, position)

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
 from event_archive.sources.copy_format import clean_line, line
 from event_archive.sources.instants import NoInstantError, check_plausible, parse_epoch, parse_iso
@@ -31,6 +32,16 @@ def target(schema: str, conflict: str) -> Target:
     """
     return Target(
         TableName(schema, "ingested_events"), _COLUMNS, ("id",), "timestamp" if conflict == "update" else None
+    )
+
+
+def reader(settings: ApiSettings) -> "Reader":
+    """Reads events by the names that the settings give."""
+    return Reader(
+        id_field=settings.api_id_field,
+        type_field=settings.api_type_field,
+        time_field=settings.api_time_field,
+        zone=settings.api_timezone,
     )
 
 
