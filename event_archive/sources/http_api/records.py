@@ -5,8 +5,9 @@ Not here: pages, how rows are landed.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -14,13 +15,20 @@ import msgspec
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
 from event_archive.sources.copy_format import clean_line, line
-from event_archive.sources.instants import NoInstantError, check_plausible, parse_epoch, parse_iso
+from event_archive.sources.instants import (
+    NoInstantError,
+    check_plausible,
+    of_epoch,
+    parse_epoch,
+    parse_iso,
+)
 from event_archive.sources.json_text import refusal_of
 from event_archive.sources.landing import Batch, Rejected, Target
 
 SOURCE = "api"
 _COLUMNS = (("id", "text"), ("event_type", "text"), ("timestamp", "timestamptz"), ("data", "jsonb"))
 Raw = bytes | msgspec.Raw
+_Row = tuple[datetime, bytes]
 
 
 def target(schema: str, conflict: str) -> Target:
@@ -51,6 +59,12 @@ class _Event(msgspec.Struct):
     time: msgspec.Raw
 
 
+class _Plain(msgspec.Struct):
+    id: str
+    type: str
+    time: str | int
+
+
 class _RejectedError(Exception):
     """Why an event cannot be a row."""
 
@@ -66,6 +80,8 @@ class Reader:
         kind = msgspec.defstruct("Event", fields, rename=names, gc=False)
         self._one = msgspec.json.Decoder(kind)
         self._many = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
+        plain = msgspec.defstruct("Plain", [("id", str), ("type", str), ("time", str | int)], rename=names, gc=False)
+        self._many_plain = msgspec.json.Decoder(list[plain])  # type: ignore[valid-type]
         self._zone = zone
 
     def read(
@@ -85,7 +101,8 @@ class Reader:
         times: list[datetime] = []
         made_of: list[Raw] = []
         first = len(batch.lines)
-        for raw, event in zip(events, self._decoded(events), strict=True):
+        decoded, row_of = self._decoded(events)
+        for raw, event in zip(events, decoded, strict=True):
             data = bytes(raw)
             try:
                 # Those of a page that is JSON throughout are Raw, and can only hold what JSON allows.
@@ -93,7 +110,7 @@ class Reader:
                     _check(data)
                 if event is None:
                     raise _RejectedError("it is no object")
-                instant, row = self._row(data, event, now)
+                instant, row = row_of(data, event, now)
             except _RejectedError as error:
                 batch.rejected.append(Rejected(locator(data), str(error), data))
                 continue
@@ -106,11 +123,14 @@ class Reader:
         batch.origins.append((first, lambda index: _origin(made_of[index - first])))
         return times
 
-    def _decoded(self, events: Sequence[Raw]) -> Sequence[_Event | None]:
-        try:
-            return cast("list[_Event | None]", self._many.decode(b"[" + b",".join(events) + b"]"))
-        except msgspec.MsgspecError:
-            return [self._decoded_alone(event) for event in events]
+    def _decoded(self, events: Sequence[Raw]) -> "tuple[Sequence[Any], Callable[[bytes, Any, datetime], _Row]]":
+        """The events of a page, and what makes a row of one: less is to be looked at where all are of plain kinds."""
+        page = b"[" + b",".join(events) + b"]"
+        with suppress(msgspec.MsgspecError):
+            return self._many_plain.decode(page), self._plain_row
+        with suppress(msgspec.MsgspecError):
+            return self._many.decode(page), self._row
+        return [self._decoded_alone(event) for event in events], self._row
 
     def _decoded_alone(self, event: Raw) -> _Event | None:
         try:
@@ -118,7 +138,20 @@ class Reader:
         except msgspec.MsgspecError:
             return None
 
-    def _row(self, data: bytes, event: _Event, now: datetime) -> tuple[datetime, bytes]:
+    def _plain_row(self, data: bytes, event: _Plain, now: datetime) -> "_Row":
+        name, kind, time = event.id, event.type, event.time
+        try:
+            instant = parse_iso(time, self._zone) if isinstance(time, str) else of_epoch(time)
+            check_plausible(instant, now)
+        except NoInstantError as error:
+            raise _RejectedError(str(error)) from None
+        if not name:
+            raise _RejectedError("it has no id")
+        values = (name.encode(), kind.encode(), instant.isoformat().encode(), data)
+        plain = kind and name.isprintable() and kind.isprintable() and b"\n" not in data and b"\r" not in data
+        return instant, clean_line(values) if plain else line(values)
+
+    def _row(self, data: bytes, event: _Event, now: datetime) -> "_Row":
         key, kind = bytes(event.id), bytes(event.type)
         name = _text(key)
         if not name:
