@@ -21,6 +21,8 @@ from event_archive.errors import ConfigurationError
 from event_archive_tests.fixtures.installation import REPOSITORY, Installation, clean_environment, metadata
 from event_archive_tests.fixtures.pipeline import DAY
 
+pytestmark = pytest.mark.slow
+
 KEY = DAY.isoformat()
 SECRET = "s3cr3t"
 PAGE = (REPOSITORY / "docs" / "howto" / "embed.md").read_text()

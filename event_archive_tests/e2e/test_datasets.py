@@ -11,6 +11,8 @@ from event_archive_tests.fixtures.installation import Commands
 from event_archive_tests.fixtures.postgres import insert_events
 from event_archive_tests.fixtures.webhook import Webhook
 
+pytestmark = pytest.mark.slow
+
 NOTHING_LEFT = dict.fromkeys(NAMES, 0)
 CHILDREN = """
 CREATE TABLE app.details (id int PRIMARY KEY, at timestamptz NOT NULL, line bigint NOT NULL REFERENCES app.lines);

@@ -13,6 +13,8 @@ from event_archive.nightly.attempts import attempts_path
 from event_archive_tests.fixtures.installation import Commands, Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
 
+pytestmark = pytest.mark.slow
+
 DAYS = [DAY + n * ONE_DAY for n in range(6)]
 KEYS = [day.isoformat() for day in DAYS]
 ONE_DAY_FITS = "1 second"

@@ -12,6 +12,8 @@ from event_archive.nightly.backlog import backlog, days_to_do, rows_of_aged_days
 from event_archive_tests.fixtures.installation import Commands, Installation, metadata
 from event_archive_tests.fixtures.pipeline import DAY
 
+pytestmark = pytest.mark.slow
+
 DAYS = [DAY, DAY + ONE_DAY, DAY + 2 * ONE_DAY]
 
 

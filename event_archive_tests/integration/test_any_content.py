@@ -6,11 +6,14 @@ import json
 from datetime import date, timedelta
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from event_archive.domain.dataset import TableName
 from event_archive_tests.fixtures.pipeline import Pipeline
+
+pytestmark = pytest.mark.slow
 
 COLUMNS = {
     "words": "text",

@@ -16,6 +16,8 @@ from event_archive.doctor.findings import Topic, go_through
 from event_archive_tests.fixtures.doctor import PASSWORD, findings, wrong
 from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation, clean_environment
 
+pytestmark = pytest.mark.slow
+
 # Dagster
 
 

@@ -22,6 +22,8 @@ from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.integration.test_what_a_delete_reaches import rows_of, while_reading
 
+pytestmark = pytest.mark.slow
+
 T = TableName("public", "t")
 NEXT = DAY + timedelta(days=1)
 
