@@ -8,6 +8,7 @@ pytest_plugins = [
     "event_archive_tests.fixtures.timescale",
     "event_archive_tests.fixtures.installation",
     "event_archive_tests.fixtures.datasets",
+    "event_archive_tests.fixtures.api",
     "event_archive_tests.fixtures.webhook",
     "event_archive_tests.fixtures.doctor",
 ]

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from event_archive.cli import EXIT_FAILED, days, demo, doctor, exit_code, files, holds, run, stop
+from event_archive.cli import EXIT_FAILED, days, demo, doctor, exit_code, files, holds, ingest, rejected, run, stop
 from event_archive.cli.output import make_unbreakable, show_error_line, show_stopped_line, unwritten
 from event_archive.errors import EventArchiveError, UnexpectedError
 
@@ -30,7 +30,7 @@ def commands() -> None:
 
 for command in (
     run.run, days.list_days, files.verify, files.restore, files.adopt, holds.hold, holds.release, holds.list_holds,
-    doctor.doctor, demo.demo,
+    doctor.doctor, demo.demo, ingest.ingest, rejected.list_rejected,
 ):  # fmt: skip
     commands.add_command(command)
 

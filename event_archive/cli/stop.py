@@ -11,6 +11,8 @@ import select
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class _State:
     number: int | None = None
     at_end = False
+    deferred = False
+    grace_seconds = GRACE_SECONDS
 
 
 _state = _State()
@@ -34,7 +38,7 @@ _state = _State()
 
 def install() -> None:
     """Handles SIGINT and SIGTERM from here on; in the main thread."""
-    _state.number, _state.at_end = None, False
+    _state.number, _state.at_end, _state.deferred, _state.grace_seconds = None, False, False, GRACE_SECONDS
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # Written to by the signal itself, whatever the main thread waits for.
@@ -55,6 +59,20 @@ def exit_code() -> int:
     return 128 + (_state.number or signal.SIGINT)
 
 
+@contextmanager
+def deferred(grace_seconds: float) -> Iterator[None]:
+    """In this block a signal only sets the flag, for work that looks at it and ends well; a second one stops at once.
+
+    Args:
+        grace_seconds: how long the work may take to end, from the first signal on.
+    """
+    _state.deferred, _state.grace_seconds = True, grace_seconds
+    try:
+        yield
+    finally:
+        _state.deferred = False
+
+
 def work_is_done() -> None:
     """Nothing is left to roll back: from here on a signal ends the process at once."""
     _state.at_end = True
@@ -68,9 +86,14 @@ def ignore_further() -> None:
 
 def _handle(number: int, _frame: FrameType | None) -> None:
     if _state.number is not None:
-        # The first is being carried out; a second one would only disturb the rollback.
+        # The first is being carried out; a second one would only disturb the rollback. Work that ends well may take
+        # longer than somebody wants to wait.
+        if _state.deferred:
+            os._exit(exit_code())
         return
     _state.number = number
+    if _state.deferred:
+        return
     if _state.at_end:
         os._exit(exit_code())
     raise KeyboardInterrupt
@@ -89,7 +112,7 @@ def _end_in_any_case(reader: int) -> None:
         if not received:
             return
         number = received[0]
-    threading.Event().wait(GRACE_SECONDS)
+    threading.Event().wait(_state.grace_seconds)
     try:
         # Where somebody reads it at once: nothing may keep this process from its end any more.
         if select.select([], [2], [], 0)[1]:

@@ -1,8 +1,9 @@
 """Values of variables: from text to what it means, or a ValueError that says what is allowed. Not here: variables."""
 
 import re
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -10,7 +11,7 @@ from psycopg.pq import Conninfo
 from pydantic import SecretStr
 
 from event_archive.domain.dataset import check_identifier
-from event_archive.domain.days import parse_day
+from event_archive.domain.days import midnight, parse_day
 from event_archive.errors import ConfigurationError
 from event_archive.lake.names import check_path
 from event_archive.postgres.connecting import without_secrets
@@ -68,8 +69,8 @@ def parse_cron(text: str) -> str:
 
 
 def parse_budget(text: str) -> timedelta:
-    """A duration: ``2 hours``, ``90 minutes``, ``600 seconds``."""
-    match = re.fullmatch(r"(\d+)\s*(second|minute|hour)s?", text.strip(), re.IGNORECASE)
+    """A duration: ``1 day``, ``2 hours``, ``90 minutes``, ``600 seconds``."""
+    match = re.fullmatch(r"(\d+)\s*(second|minute|hour|day)s?", text.strip(), re.IGNORECASE)
     if not match or not int(match[1]):
         raise ValueError("is not a duration like '2 hours', '90 minutes' or '600 seconds'")
     return int(match[1]) * timedelta(**{match[2].lower() + "s": 1})
@@ -168,6 +169,48 @@ def check_http_url(secret: SecretStr) -> SecretStr:
     if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", secret.get_secret_value()):
         raise ValueError("must be an http or https URL")
     return secret
+
+
+def parse_url(url: str | None) -> str | None:
+    """An http or https URL without user, password, query or fragment: it stands in messages."""
+    if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+        raise ValueError("must be an http or https URL without a user, a query or a fragment")
+    return url
+
+
+def check_api_key(secret: SecretStr) -> SecretStr:
+    """A value that an HTTP header can have."""
+    if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", secret.get_secret_value()):
+        raise ValueError("must be printable ASCII on one line, as a header's value is")
+    return secret
+
+
+def parse_header(name: str) -> str:
+    """A header's name, by RFC 9110, section 5.1."""
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError("is no name of an HTTP header")
+    return name
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """The names of two parameters, the start's and the end's: ``since,until``."""
+    names = tuple(name.strip() for name in text.split(","))
+    if len(names) != 2 or not all(re.fullmatch(r"[\w.\[\]-]+", name) for name in names):
+        raise ValueError("must be the names of two parameters, like since,until")
+    return names
+
+
+def parse_zone(text: str) -> ZoneInfo:
+    """A time zone of the IANA's."""
+    try:
+        return ZoneInfo(text)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError("is no time zone like UTC or Europe/Berlin") from None
+
+
+def parse_start_instant(text: str) -> datetime:
+    """The first instant of a day, UTC."""
+    return midnight(parse_start(text))
 
 
 def check_azure_connection_string(secret: SecretStr) -> SecretStr:

@@ -90,27 +90,21 @@ class Postgres:
             BusyError: a lock or statement timeout, a deadlock.
             RefusedError: any other refusal, with PostgreSQL's own words.
         """
-        timeouts = {
-            "lock_timeout": f"{self.lock_timeout_seconds}s",
-            "statement_timeout": f"{statement_timeout_seconds}s",
-        }
-        try:
-            with _engine(self).connect() as connection:
-                connection.execution_options(isolation_level="READ COMMITTED", timeouts=timeouts)
-                with connection.begin():
-                    raw = cast(Connection, connection.connection.driver_connection)
-                    try:
-                        yield raw
-                    except BaseException:
-                        _abandon(connection, raw)
-                        raise
-        except psycopg.Error as error:
-            raise refusal(error, subject, advice, hide=self._hide) from None
-        except DBAPIError as error:
-            # From the statements that SQLAlchemy sends itself: at the beginning and the commit.
-            if not isinstance(error.orig, psycopg.Error):
-                raise
-            raise refusal(error.orig, subject, advice, hide=self._hide) from None
+        with (
+            self.session() as session,
+            session.transaction(subject, statement_timeout_seconds=statement_timeout_seconds, advice=advice) as raw,
+        ):
+            yield raw
+
+    @contextmanager
+    def session(self) -> Iterator["Session"]:
+        """A connection for several transactions, one after another.
+
+        Raises:
+            UnreachableError, RefusedError: no connection.
+        """
+        with _engine(self).connect() as connection:
+            yield Session(self, connection)
 
     def execute_alone(self, statement: sql.Composed, subject: str, *, advice: Advice = NO_ADVICE) -> None:
         """Executes a statement that no transaction may be around, as a VACUUM, on its own connection.
@@ -135,6 +129,41 @@ class Postgres:
 
     def _hide(self, words: str) -> str:
         return without_secrets(words, self.conninfo)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A connection to a database, for several transactions, one after another."""
+
+    postgres: Postgres
+    _connection: EngineConnection = field(repr=False)
+
+    @contextmanager
+    def transaction(
+        self, subject: str, *, statement_timeout_seconds: float = 0, advice: Advice = NO_ADVICE
+    ) -> Iterator[Connection]:
+        """As ``Postgres.transaction``, on this connection, which is of no use any more once it broke."""
+        connection = self._connection
+        timeouts = {
+            "lock_timeout": f"{self.postgres.lock_timeout_seconds}s",
+            "statement_timeout": f"{statement_timeout_seconds}s",
+        }
+        try:
+            connection.execution_options(isolation_level="READ COMMITTED", timeouts=timeouts)
+            with connection.begin():
+                raw = cast(Connection, connection.connection.driver_connection)
+                try:
+                    yield raw
+                except BaseException:
+                    _abandon(connection, raw)
+                    raise
+        except psycopg.Error as error:
+            raise refusal(error, subject, advice, hide=self.postgres._hide) from None  # noqa: SLF001
+        except DBAPIError as error:
+            # From the statements that SQLAlchemy sends itself: at the beginning and the commit.
+            if not isinstance(error.orig, psycopg.Error):
+                raise
+            raise refusal(error.orig, subject, advice, hide=self.postgres._hide) from None  # noqa: SLF001
 
 
 @cache

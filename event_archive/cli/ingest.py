@@ -1,0 +1,97 @@
+"""``event-archive ingest``: events of a source, into PostgreSQL. Not here: how any source is read."""
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from event_archive.cli import EXIT_FAILED, exit_code, stop
+from event_archive.errors import EventArchiveError
+
+if TYPE_CHECKING:
+    from event_archive.sources.http_api.ingest import Totals
+
+_GRACE_SECONDS = 20.0
+"""From a signal on: requests on their way get five, and what arrived is landed."""
+
+_log = logging.getLogger(__name__)
+
+
+@click.group()
+def ingest() -> None:
+    """Brings events into PostgreSQL: each becomes one row, however often its source sends it."""
+
+
+@ingest.command()
+def api() -> None:
+    """Events of an HTTP API (API_BASE_URL) into ingested_events, from where the last run ended."""
+    from event_archive.config.datasets import load_datasets
+    from event_archive.config.environment import output_is_json
+    from event_archive.config.sources import ApiSettings
+    from event_archive.observability import logs
+    from event_archive.sources.http_api.ingest import Ingestion
+
+    settings = ApiSettings.load()
+    as_json = output_is_json(settings.log_format)
+    logs.configure(as_json=as_json, verbose=True, stream=sys.stdout if as_json else sys.stderr)
+    run = Ingestion(
+        settings,
+        [of.dataset for of in load_datasets()],
+        told_to_stop=stop.requested,
+        progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),
+    )
+    with stop.deferred(_GRACE_SECONDS):
+        try:
+            run.run()
+        except EventArchiveError as error:
+            run.totals.failures.append(error)
+        _show(run.totals, as_json=as_json)
+    if run.totals.failures:
+        sys.exit(EXIT_FAILED if run.totals.pages else exit_code(run.totals.failures))
+    if run.totals.ended == "interrupted":
+        sys.exit(stop.exit_code())
+
+
+def _show(totals: "Totals", *, as_json: bool) -> None:
+    """Says what the run did, and why not all of it."""
+    from event_archive.observability.json_lines import write_line
+
+    outcome, words = _OUTCOMES["failed" if totals.failures else totals.ended]
+    errors = list(dict.fromkeys(str(failure) for failure in totals.failures))
+    if as_json:
+        write_line(
+            outcome,
+            error=" ".join(errors) if errors else None,
+            message=words,
+            source="api",
+            events=totals.counts.taken,
+            pages=totals.pages,
+            restarts=totals.restarts,
+            watermark=totals.watermark,
+            seconds=round(totals.seconds, 3),
+            events_per_second=round(totals.rate, 1),
+            **cast(dict[str, Any], totals.counts.as_dict()),
+        )
+    else:
+        click.echo(f"{words}: {_told(totals)}")
+    for error in errors:
+        click.echo(f"Error: {error}", err=True)
+
+
+_OUTCOMES = {
+    "complete": ("done", "ingestion complete"),
+    "interrupted": ("stopped", "ingestion interrupted"),
+    "budget": ("budget", "ingestion ended by RUN_BUDGET, the next run goes on"),
+    "failed": ("failed", "ingestion failed"),
+}
+
+
+def _told(totals: "Totals") -> str:
+    counts = totals.counts
+    words = f"{counts.taken:,} events in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): {counts.new:,} new"
+    kinds = {"known": "known", "superseded": "superseded", "rejected": "rejected", "too_old": "too old", "lost": "lost"}
+    words += "".join(f", {number:,} {kind}" for name, kind in kinds.items() if (number := getattr(counts, name)))
+    if totals.expected and totals.rate and totals.ended == "complete" and totals.expected > counts.taken:
+        words += f"; about {(totals.expected - counts.taken) / totals.rate:,.0f} s left of {totals.expected:,} events"
+    return words

@@ -1,0 +1,103 @@
+"""``event-archive rejected``: records that could not be rows. Not here: where they are kept."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from event_archive.sources.rejected import RejectedRecord, RejectedRecords
+
+_SOURCES = ("api", "logs", "stream")
+
+
+@click.command("rejected")
+@click.option("--source", type=click.Choice(_SOURCES), help="Of this source alone.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many are listed.")
+@click.option("--explain", "number", type=int, metavar="ID", help="Say more of one, without its values.")
+@click.option("--replay", is_flag=True, help="Try them again: those that are rows by now land.")
+def list_rejected(*, source: str | None, limit: int, number: int | None, replay: bool) -> None:
+    """Lists records of sources that could not be rows, and says why; or tries them again."""
+    from event_archive.config.environment import output_is_json
+    from event_archive.config.sources import LandingSettings
+    from event_archive.domain.dataset import TableName
+    from event_archive.observability import logs
+    from event_archive.sources.rejected import RejectedRecords
+
+    if replay and number is not None:
+        raise click.UsageError("--explain and --replay exclude one another.")
+    settings = LandingSettings.load()
+    as_json = output_is_json(settings.log_format)
+    logs.configure(as_json=as_json, verbose=False, stream=sys.stderr)
+    with settings.postgres.session() as session:
+        records = RejectedRecords(session, TableName(settings.ingest_schema, "rejected_records"))
+        if replay:
+            _replay(records, source or _the_only(records), as_json=as_json)
+        elif number is not None:
+            _explain(records, number, as_json=as_json)
+        else:
+            _list(records, source, limit, as_json=as_json)
+
+
+def _list(records: "RejectedRecords", source: str | None, most: int, *, as_json: bool) -> None:
+    from event_archive.observability.json_lines import write_line
+
+    found, reasons = records.newest(source, most), records.by_reason(source)
+    total = sum(number for *_, number in reasons)
+    if as_json:
+        for of in found:
+            _write(of)
+        write_line("done", records=total, listed=len(found))
+        return
+    for name, reason, number in reasons:
+        click.echo(f"{number:>8,}  {name}: {reason}")
+    if total:
+        click.echo(f"\nThe newest {len(found)} of {total:,}:")
+    for of in found:
+        click.echo(f"{of.id:>8}  {of.at:%Y-%m-%d %H:%M:%S}  {of.source}  {of.size_bytes:,} bytes  {of.locator}")
+    if not total:
+        click.echo("No record was rejected.")
+
+
+def _explain(records: "RejectedRecords", number: int, *, as_json: bool) -> None:
+    of, look = records.explained(number)
+    if as_json:
+        _write(of, look=look)
+        return
+    click.echo(f"{of.source}, {of.locator}, rejected {of.at:%Y-%m-%d %H:%M:%S} UTC: {of.reason}. {look}")
+    click.echo(f"Its {of.size_bytes:,} bytes are in {records.table}, column raw, id {of.id}.")
+
+
+def _write(of: "RejectedRecord", **more: str) -> None:
+    from event_archive.observability.json_lines import write_line
+
+    write_line(
+        "rejected",
+        id=of.id,
+        source=of.source,
+        locator=of.locator,
+        reason=of.reason,
+        bytes=of.size_bytes,
+        rejected_at=of.at,
+        **more,
+    )
+
+
+def _replay(records: "RejectedRecords", source: str, *, as_json: bool) -> None:
+    from event_archive.config.sources import ApiSettings
+    from event_archive.observability.json_lines import write_line
+    from event_archive.sources.http_api.replay import replay
+
+    counts = replay(records, ApiSettings.load())
+    left = sum(number for *_, number in records.by_reason(source))
+    if as_json:
+        write_line("done", source=source, new=counts.new, known=counts.known, superseded=counts.superseded, left=left)
+    else:
+        click.echo(f"{source}: {counts.taken - counts.rejected:,} records landed, {left:,} are rejected still.")
+
+
+def _the_only(records: "RejectedRecords") -> str:
+    found = sorted({name for name, *_ in records.by_reason(None)})
+    if len(found) > 1:
+        raise click.UsageError(f"Name one with --source: there are rejected records of {', '.join(found)}.")
+    return found[0] if found else "api"

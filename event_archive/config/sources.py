@@ -1,0 +1,97 @@
+"""The variables of the sources, validated: what each reads from, and the database it lands in.
+
+Not here: how a value is parsed (``values``), what a source does.
+"""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from event_archive.config.reading import EnvironmentSettings
+from event_archive.config.values import (
+    check_api_key,
+    check_conninfo,
+    lower_case,
+    parse_budget,
+    parse_cron,
+    parse_header,
+    parse_identifier,
+    parse_names,
+    parse_start_instant,
+    parse_url,
+    parse_zone,
+)
+from event_archive.postgres.session import Postgres
+
+
+class LandingSettings(EnvironmentSettings):
+    """What every source needs: a database, and how much may be wrong before somebody has to look.
+
+    The attributes are the variables of the same name; the documentation's table says what each means.
+    """
+
+    pg_connection_string: Annotated[SecretStr, AfterValidator(check_conninfo)] = Field(
+        description="says how to reach the events database: postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+    )
+    pg_auth: Annotated[Literal["password", "azure"], BeforeValidator(lower_case)] = "password"
+    ingest_schema: Annotated[str, AfterValidator(parse_identifier)] = "public"
+    max_rejected: Annotated[int, Field(ge=0)] = 1000
+    run_budget: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
+    log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(lower_case)] = None
+
+    @property
+    def postgres(self) -> Postgres:
+        """The database that events land in."""
+        return Postgres(self.pg_connection_string.get_secret_value(), self.pg_auth)
+
+
+class ApiShape(EnvironmentSettings):
+    """What shapes the ingestion of the API in Dagster; no secrets, so that definitions load where none is set."""
+
+    api_base_url: Annotated[str | None, AfterValidator(parse_url)] = None
+    api_cron: Annotated[str, AfterValidator(parse_cron)] = "*/15 * * * *"
+
+
+class ApiSettings(LandingSettings, ApiShape):
+    """The HTTP API that events are fetched from.
+
+    The attributes are the variables of the same name.
+    """
+
+    api_base_url: Annotated[str, AfterValidator(parse_url)] = Field(
+        description="is the address of the API, like https://api.example.com/v1"
+    )
+    api_key: Annotated[SecretStr, AfterValidator(check_api_key)] | None = None
+    api_key_header: Annotated[str, AfterValidator(parse_header)] = "X-API-Key"
+    api_events_path: str = "/events"
+    api_page_limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    api_pagination: Annotated[Literal["cursor", "page", "offset", "link"], BeforeValidator(lower_case)] = "cursor"
+    api_shard: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
+    api_start: Annotated[datetime | None, BeforeValidator(parse_start_instant)] = None
+    api_overlap: Annotated[timedelta, BeforeValidator(parse_budget)] = timedelta(minutes=10)
+    api_concurrency: Annotated[int, Field(ge=1, le=10)] = 5
+    api_time_filter: Annotated[tuple[str, ...] | None, BeforeValidator(parse_names)] = None
+    api_conflict: Annotated[Literal["ignore", "update"], BeforeValidator(lower_case)] = "ignore"
+    api_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
+    api_limit_parameter: str = "limit"
+    api_cursor_parameter: str | None = None
+    api_data_field: str | None = None
+    api_has_more_field: str | None = None
+    api_next_cursor_field: str | None = None
+    api_total_field: str | None = None
+    api_id_field: str = "id"
+    api_type_field: str = "type"
+    api_time_field: str = "timestamp"
+
+    @property
+    def url(self) -> str:
+        """Where events are asked for, without parameters."""
+        return self.api_base_url.rstrip("/") + "/" + self.api_events_path.lstrip("/")
+
+    @property
+    def time_filter(self) -> tuple[str, str] | None:
+        """The parameters that ask for a window of time, its start and its end; None where the API has none."""
+        names = self.api_time_filter or (("since", "until") if self.api_shard else None)
+        return (names[0], names[1]) if names else None

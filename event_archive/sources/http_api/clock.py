@@ -1,0 +1,45 @@
+"""Time as requests need it: read, and waited for until somebody stops. Not here: how long to wait."""
+
+import time
+from datetime import UTC, datetime
+from threading import Event
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Seconds that pass."""
+
+    def seconds(self) -> float:
+        """Seconds since some moment; they never go back."""
+
+    def now(self) -> datetime:
+        """The date and time, UTC."""
+
+    def wait(self, seconds: float, stop: Event) -> bool:
+        """Waits; returns at once where ``stop`` is set, and whether it is."""
+
+
+class SystemClock:
+    """This machine's clock, or one that runs faster than it.
+
+    Args:
+        speed: how many seconds pass in one.
+    """
+
+    def __init__(self, speed: float = 1) -> None:
+        self._speed = speed
+        self._began, self._date = time.monotonic(), datetime.now(UTC)
+
+    def seconds(self) -> float:
+        """As the protocol says."""
+        return (time.monotonic() - self._began) * self._speed
+
+    def now(self) -> datetime:
+        """As the protocol says."""
+        from datetime import timedelta
+
+        return self._date + timedelta(seconds=self.seconds())
+
+    def wait(self, seconds: float, stop: Event) -> bool:
+        """As the protocol says."""
+        return stop.wait(max(0.0, seconds) / self._speed)

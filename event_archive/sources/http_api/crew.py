@@ -1,0 +1,268 @@
+"""Workers that fetch, a pass each, and the one thread that lands what they bring, on one connection.
+
+So every position is written in its order, with the rows it stands for. Not here: how a page is fetched, what it does to
+a position.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from event_archive.config.sources import ApiSettings
+from event_archive.domain.dataset import TableName
+from event_archive.domain.days import ONE_DAY, midnight
+from event_archive.errors import BusyError, EventArchiveError, RefusedError
+from event_archive.postgres.session import Connection, Session
+from event_archive.sources.http_api.buffer import Buffer
+from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
+from event_archive.sources.http_api.limiter import Limiter
+from event_archive.sources.http_api.pages import Fields
+from event_archive.sources.http_api.positions import Position, Positions, resumed, windows
+from event_archive.sources.http_api.records import SOURCE, reader
+from event_archive.sources.http_api.shards import Shard
+from event_archive.sources.http_api.walking import Ended, Fetched, Paging, walk
+from event_archive.sources.landing import Batch, Counts, land, rejected_table
+from event_archive.sources.tables import make_missing
+
+if TYPE_CHECKING:
+    from event_archive.sources.http_api.ingest import Ingestion
+
+_BATCH_BYTES = 8 * 1024 * 1024
+_BUFFER_BYTES = 2 * _BATCH_BYTES
+_WAIT_SECONDS = 0.2
+_PROGRESS_SECONDS = 5.0
+_IN_FLIGHT_SECONDS = 5.0
+"""How long requests that are on their way may take once somebody stops."""
+_FAILURES_UNTIL_END = 3
+"""Shards in a row that fail, with no page in between: the API is away."""
+
+_log = logging.getLogger(__name__)
+
+
+class Crew:
+    """One landing thread and its workers, for as long as a connection lasts."""
+
+    def __init__(self, run: "Ingestion", session: Session, began: float) -> None:
+        """Hires nobody yet.
+
+        Args:
+            run: what they work for.
+            session: with the database.
+            began: when the run began, by ``time.monotonic``.
+        """
+        self._run, self._session, self._began = run, session, began
+        settings, clock = run.settings, run.clock
+        self._stop = Event()
+        self._limiter = Limiter(clock, self._stop, concurrency=settings.api_concurrency)
+        self._fetcher = Fetcher(_api(settings), self._limiter, clock, self._stop)
+        self._buffer: Buffer[tuple[Shard, Fetched | Ended]] = Buffer(_BUFFER_BYTES)
+        self._paging = _paging(settings)
+        self._reader = reader(settings)
+        self._positions = Positions(TableName(settings.ingest_schema, "cursor_state"), settings.url)
+        self._waiting: deque[Position] = deque()
+        self._shards: list[Shard] = []
+        self._failures_in_a_row = 0
+        self._told = began
+
+    def work(self) -> None:
+        """Reads every shard to its end, or until somebody stops; then all that arrived is landed."""
+        try:
+            make_missing(self._session, self._run.target.table, rejected_table(self._run.target), self._positions.table)
+            self._plan()
+            until = None
+            while True:
+                self._hire()
+                arrived = self._buffer.take(_BATCH_BYTES, _WAIT_SECONDS)
+                if arrived:
+                    self._take_in(arrived)
+                elif not self._shards or (until is not None and time.monotonic() > until):
+                    return
+                if until is None and self._is_over():
+                    self._stop.set()
+                    until = time.monotonic() + _IN_FLIGHT_SECONDS
+                self._tell()
+        finally:
+            self._stop.set()
+            self._buffer.close()
+            self._fetcher.close()
+
+    def _is_over(self) -> bool:
+        """Whether no further page is to be fetched."""
+        budget, totals = self._run.settings.run_budget, self._run.totals
+        if self._run.told_to_stop():
+            totals.ended = "interrupted"
+        elif budget is not None and time.monotonic() - self._began > budget.total_seconds():
+            totals.ended = "budget"
+        return totals.ended != "complete"
+
+    def _tell(self) -> None:
+        if time.monotonic() - self._told > _PROGRESS_SECONDS:
+            self._told = time.monotonic()
+            self._run.totals.seconds = self._told - self._began
+            self._run.progress(self._run.totals)
+
+    def _plan(self) -> None:
+        """Which shards wait to be read: those that were not read to their end yet, the oldest first."""
+        settings, now = self._run.settings, self._run.clock.now()
+        with self._session.transaction("positions") as connection:
+            known = self._positions.read(connection)
+            if settings.api_shard is None:
+                self._waiting.append(next((of for of in known if not of.shard), Position()))
+                return
+            known = [of for of in known if of.upper]
+            if settings.api_start is None and not known:
+                raise RefusedError("API_SHARD needs API_START, the first day that events are asked for: set it.")
+            new = list(windows(known, settings.api_start or now, now, settings.api_shard))
+            for position in new:
+                self._positions.save(connection, position)
+        self._waiting += [of for of in [*known, *new] if not of.passes]
+
+    def _hire(self) -> None:
+        """Gives shards that wait to workers."""
+        now = self._run.clock.now()
+        while self._waiting and len(self._shards) < self._limiter.concurrency and not self._stop.is_set():
+            claimed = self._positions.claim(self._session, self._waiting.popleft())
+            # Another process has it, or has read it meanwhile.
+            if claimed is None or (claimed.upper and claimed.passes):
+                continue
+            filtered, overlap = self._paging.time_filter is not None, self._run.settings.api_overlap
+            shard = Shard(resumed(claimed, now), now, filtered, overlap)
+            self._shards.append(shard)
+            self._send(shard)
+
+    def _send(self, shard: Shard) -> None:
+        """Lets a worker read a shard: a pass, or what is left of one."""
+        shard.begin(self._run.clock.now(), self._run.settings.api_start)
+        start = shard.start()
+
+        def emit(fetched: Fetched) -> bool:
+            self._buffer.put((shard, fetched), fetched.size_bytes)
+            return not (shard.enough or self._stop.is_set())
+
+        def work() -> None:
+            self._buffer.put((shard, walk(start, self._paging, self._fetcher, emit)))
+
+        Thread(target=work, name=f"fetch {shard.position.shard}", daemon=True).start()
+
+    def _take_in(self, arrived: Sequence[tuple[Shard, Fetched | Ended]]) -> None:
+        pages = [(shard, item) for shard, item in arrived if isinstance(item, Fetched)]
+        if pages:
+            self._land(pages)
+        for shard, item in arrived:
+            if isinstance(item, Ended):
+                self._end(shard, item)
+
+    def _land(self, pages: Sequence[tuple[Shard, Fetched]]) -> None:
+        """Lands some pages and the positions behind them, in one transaction."""
+        now, batch = self._run.clock.now(), Batch()
+        after: dict[str, Position] = {}
+        instead: list[Position] = []
+        for shard, fetched in pages:
+            if shard.enough:
+                # Asked for before the end was known.
+                continue
+            times = self._reader.read(fetched.page.events, batch, now=now, too_old=self._too_old(shard, now))
+            shard.position = after[shard.position.shard] = shard.after(fetched, times, now)
+            if parts := shard.parts(fetched, times):
+                shard.enough = True
+                instead += parts
+                after[shard.position.shard] = replace(shard.position, passes=-1)
+
+        def write(connection: Connection) -> None:
+            for position in after.values():
+                if position.passes < 0:
+                    self._positions.remove(connection, position)
+                else:
+                    self._positions.save(connection, position)
+            for position in instead:
+                self._positions.save(connection, position)
+
+        counts = land(self._session, self._run.target, SOURCE, batch, write, pause=time.sleep)
+        self._waiting.extendleft(reversed([of for of in instead if not of.passes]))
+        self._count(counts, pages)
+
+    def _count(self, counts: Counts, pages: Sequence[tuple[Shard, Fetched]]) -> None:
+        totals, settings = self._run.totals, self._run.settings
+        totals.counts.add(counts)
+        totals.pages += len(pages)
+        self._failures_in_a_row = 0
+        for shard, fetched in pages:
+            if not shard.is_window and fetched.page.total is not None:
+                totals.expected = fetched.page.total
+        watermarks = [shard.position.watermark for shard, _ in pages if shard.position.watermark]
+        totals.watermark = max([*watermarks, *([totals.watermark] if totals.watermark else [])], default=None)
+        if totals.counts.rejected > settings.max_rejected:
+            raise RefusedError(
+                f"{totals.counts.rejected} events cannot be rows, more than MAX_REJECTED={settings.max_rejected}. They "
+                f"are in {rejected_table(self._run.target)}: `event-archive rejected` says why. What arrived is kept; "
+                "the next run goes on."
+            )
+
+    def _too_old(self, shard: Shard, now: datetime) -> Callable[[datetime], bool]:
+        """Whether an event's day is archived already, once a first pass has taken in all there was."""
+        retention = self._run.retention
+        if retention is None or not shard.position.passes:
+            return lambda _instant: False
+        young = midnight(retention.last_aged_day(now) + ONE_DAY)
+        return lambda instant: instant < young
+
+    def _end(self, shard: Shard, ended: Ended) -> None:
+        """A worker came to the end of a pass, or could not."""
+        now, totals = self._run.clock.now(), self._run.totals
+        error = ended.error
+        if ended.cursor_refused and not shard.enough:
+            totals.restarts += 1
+            try:
+                shard.restart(now, self._run.settings.api_start, self._run.settings.url)
+            except RefusedError as vain:
+                error = vain
+            else:
+                _log.info("%s: the API does not know the cursor any more; going on by time", self._run.settings.url)
+                self._send(shard)
+                return
+        if error is not None:
+            self._fail(error)
+        elif shard.has_to_look_again and not self._stop.is_set():
+            self._send(shard)
+            return
+        self._shards.remove(shard)
+        self._positions.release(self._session, shard.position)
+
+    def _fail(self, error: EventArchiveError) -> None:
+        self._run.totals.failures.append(error)
+        self._failures_in_a_row += 1
+        if isinstance(error, NoEntryError | BusyError) or self._failures_in_a_row == _FAILURES_UNTIL_END:
+            self._run.totals.ended = "failed"
+
+
+def _api(settings: ApiSettings) -> Api:
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    fields = Fields(
+        *(
+            tuple(name.split(".")) if name else None
+            for name in (
+                settings.api_data_field,
+                settings.api_has_more_field,
+                settings.api_next_cursor_field,
+                settings.api_total_field,
+            )
+        )
+    )
+    return Api(settings.url, {settings.api_key_header: key} if key else {}, key, fields)
+
+
+def _paging(settings: ApiSettings) -> Paging:
+    names = {"cursor": "cursor", "page": "page", "offset": "offset", "link": ""}
+    return Paging(
+        settings.url,
+        settings.api_pagination,
+        settings.api_page_limit,
+        settings.api_limit_parameter,
+        settings.api_cursor_parameter or names[settings.api_pagination],
+        settings.time_filter,
+    )

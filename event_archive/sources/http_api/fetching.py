@@ -1,0 +1,260 @@
+"""One request after another to an API, until its body is a whole page: tried again, halved, paused, within its limits.
+
+Not here: which page is next, what is in it but for its shape.
+"""
+
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Final
+
+import urllib3
+from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.exceptions import TimeoutError as HTTPTimeoutError
+
+from event_archive.errors import RefusedError, UnreachableError
+from event_archive.sources.http_api.clock import Clock
+from event_archive.sources.http_api.headers import quota, retry_after
+from event_archive.sources.http_api.limiter import Limiter
+from event_archive.sources.http_api.pages import Fields, Page, PageError, read_page
+
+LARGEST_BODY_BYTES = 32 * 1024 * 1024
+"""Of a body as decoded: a page of gzip can hold a thousand times its size."""
+
+_TIMEOUT_SECONDS = 10.0
+_PAUSES_SECONDS: Final = (1, 2, 4, 8)
+_PIECE_BYTES = 64 * 1024
+_TOO_MUCH, _FORBIDDEN, _NO_ENTRY = 429, 403, (401, 403)
+_HALVING = (413, 502, 504)
+_PASSING = (408, *range(500, 600))
+_CURSOR_REFUSED = (400, 404, 410, 422)
+_SUCCESSES_UNTIL_LARGER = 20
+
+
+class StoppedError(Exception):
+    """Somebody stops: no page comes any more."""
+
+
+class NoEntryError(RefusedError):
+    """The API refuses the key: no further request makes sense."""
+
+
+class CursorRefusedError(Exception):
+    """The API does not, or no longer, know the cursor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """An API.
+
+    Attributes:
+        url: where events are asked for, without parameters.
+        headers: sent with each request, the key among them. A secret.
+        secret: the key; taken out of all messages.
+        fields: names of its own in a page.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    secret: str = field(default="", repr=False)
+    fields: Fields = field(default_factory=Fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole page, and what came with it.
+
+    Attributes:
+        page: what it holds.
+        size_bytes: of its body, decoded.
+        link: the address of the next page by the ``Link`` header (RFC 8288); None where there is none.
+    """
+
+    page: Page
+    size_bytes: int
+    link: str | None
+
+
+class PageSize:
+    """How many events a page is asked to hold: halved where that is too many, and doubled again after a while."""
+
+    def __init__(self, most: int, *, fixed: bool = False) -> None:
+        """Begins with the most; a fixed one stays."""
+        self.most = self.value = most
+        self._fixed = fixed
+        self._successes = 0
+
+    def halve(self) -> None:
+        """A page of this size was too much for the API."""
+        if not self._fixed:
+            self.value = max(1, self.value // 2)
+        self._successes = 0
+
+    def succeeded(self) -> None:
+        """A page arrived."""
+        self._successes += 1
+        if self._successes >= _SUCCESSES_UNTIL_LARGER and self.value < self.most:
+            self.value, self._successes = min(self.most, self.value * 2), 0
+
+
+class _TooMuchError(Exception):
+    """The API's limit is reached; the limiter knows for how long."""
+
+
+class _FailedError(Exception):
+    """One attempt failed; another may not.
+
+    Attributes:
+        halve: a smaller page may go through.
+    """
+
+    def __init__(self, why: str, *, halve: bool = False) -> None:
+        super().__init__(why)
+        self.halve = halve
+
+
+class Fetcher:
+    """Fetches pages for all workers, over one pool of connections."""
+
+    def __init__(self, api: Api, limiter: Limiter, clock: Clock, stop: Event) -> None:
+        """Opens no connection yet."""
+        self._api, self._limiter, self._clock, self._stop = api, limiter, clock, stop
+        # No redirect is followed: it would take the key to another host.
+        self._pool = urllib3.PoolManager(maxsize=10, block=True, retries=False)
+        self._dice = random.Random()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._pool.clear()
+
+    def fetch(self, request: Callable[[], tuple[str, Mapping[str, str]]], size: PageSize, *, cursor: bool) -> Answer:
+        """One page, tried again for some seconds.
+
+        Args:
+            request: address and parameters, as they are for the size of the page at each attempt.
+            size: of the page; it is halved where the API cannot answer in time.
+            cursor: whether it asks for a page by a cursor, which the API may not know any more.
+
+        Raises:
+            StoppedError: somebody stops.
+            CursorRefusedError: the API does not know the cursor.
+            UnreachableError: the API does not answer, or not well, at any attempt.
+            RefusedError: it refuses the key or the request, or its answer is no page.
+            BusyError: it wants a longer pause than a run waits.
+        """
+        attempt = 0
+        while True:
+            if not self._limiter.acquire():
+                raise StoppedError
+            try:
+                answer = self._ask(*request(), cursor=cursor)
+            except _TooMuchError:
+                continue
+            except _FailedError as failed:
+                if failed.halve:
+                    size.halve()
+                if attempt == len(_PAUSES_SECONDS):
+                    raise UnreachableError(
+                        f"{self._api.url} did not answer well in {attempt + 1} attempts: {failed}. What arrived is "
+                        "kept; the next run goes on."
+                    ) from None
+                pause = _PAUSES_SECONDS[attempt] * self._dice.uniform(1, 1.25)
+                attempt += 1
+                if self._clock.wait(pause, self._stop):
+                    raise StoppedError from None
+            else:
+                self._limiter.succeeded()
+                size.succeeded()
+                return answer
+
+    def _ask(self, url: str, parameters: Mapping[str, str], *, cursor: bool) -> Answer:
+        """One attempt. It has been let in by the limiter."""
+        told = None
+        try:
+            response = self._pool.request(
+                "GET",
+                url,
+                fields=parameters or None,
+                headers={**self._api.headers, "Accept": "application/json", "Accept-Encoding": "gzip"},
+                timeout=urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=_TIMEOUT_SECONDS),
+                redirect=False,
+                preload_content=False,
+            )
+            with response:
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                told = quota(headers, self._clock.now())
+                body = self._body(response)
+                response.release_conn()
+        except (HTTPTimeoutError, TimeoutError):
+            raise _FailedError("no answer within 10 s", halve=True) from None
+        except ProtocolError:
+            raise _FailedError("the connection broke off") from None
+        except HTTPError as error:
+            raise _FailedError(self._hide(str(error).rpartition(">: ")[2])) from None
+        finally:
+            self._limiter.release(told)
+        if response.status != 200:
+            self._refuse(response.status, headers, cursor=cursor)
+        try:
+            return Answer(read_page(body, self._api.fields), len(body), _next_link(headers.get("link", "")))
+        except PageError as error:
+            if error.cut_short:
+                raise _FailedError(self._hide(str(error))) from None
+            raise RefusedError(
+                f"{self._api.url}: {self._hide(str(error))}. API_DATA_FIELD names the list where it has a name of its "
+                "own; else look at what the API says."
+            ) from None
+
+    def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """The body, decoded, up to a size and a time."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        # Each with what has arrived: a body that comes byte by byte reaches its deadline.
+        pieces, size_bytes = [], 0
+        while piece := response.read1(_PIECE_BYTES, decode_content=True):
+            pieces.append(piece)
+            size_bytes += len(piece)
+            if size_bytes > LARGEST_BODY_BYTES:
+                raise _FailedError(f"a page has more than {LARGEST_BODY_BYTES} bytes", halve=True)
+            if time.monotonic() > deadline:
+                raise HTTPTimeoutError
+        return b"".join(pieces)
+
+    def _refuse(self, status: int, headers: Mapping[str, str], *, cursor: bool) -> None:
+        """Raises what a status means."""
+        wait = retry_after(headers, self._clock.now())
+        spent = quota(headers, self._clock.now())
+        if status == _TOO_MUCH or (status == _FORBIDDEN and (wait is not None or spent.remaining == 0)):
+            self._limiter.refused(wait if wait is not None else spent.reset_seconds if spent.remaining == 0 else None)
+            raise _TooMuchError
+        if status in _NO_ENTRY:
+            raise NoEntryError(
+                f"{self._api.url} refuses the key (status {status}). Check API_KEY and API_KEY_HEADER. What arrived is "
+                "kept; the next run goes on."
+            )
+        if cursor and status in _CURSOR_REFUSED:
+            raise CursorRefusedError
+        if status in _HALVING or status in _PASSING:
+            raise _FailedError(f"status {status}", halve=status in _HALVING)
+        if 300 <= status < 400:
+            raise RefusedError(
+                f"{self._api.url} redirects (status {status}), which is not followed, since the key would go with it. "
+                "Let API_BASE_URL name the address itself."
+            )
+        raise RefusedError(
+            f"{self._api.url} refuses the request (status {status}). Check API_BASE_URL, API_EVENTS_PATH and the names "
+            "of parameters."
+        )
+
+    def _hide(self, words: str) -> str:
+        return words.replace(self._api.secret, "***") if self._api.secret else words
+
+
+def _next_link(header: str) -> str | None:
+    """The address with ``rel="next"`` of a Link header (RFC 8288)."""
+    for address, parameters in re.findall(r"<([^>]*)>((?:[^,\"]|\"[^\"]*\")*)", header):
+        if re.search(r";\s*rel=\"?(?:[^\"]*\s)?next(?:[\s\";,]|$)", parameters):
+            return str(address)
+    return None

@@ -1,0 +1,181 @@
+"""A body as a page of events: where the list is, whether more follows, and by which cursor.
+
+Not here: how bodies are fetched, what an event is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from event_archive.errors import EventArchiveError
+from event_archive.sources.json_text import list_at
+
+_DATA = (("data",), ("data", "data"), ("events",), ("items",), ("results",), ("records",), ())
+"""Where the list of events may be, in this order; last, the document itself."""
+_AROUND = ((), ("pagination",), ("data", "pagination"), ("data",), ("meta",), ("meta", "pagination"))
+"""Around the list, where the names below may stand."""
+_HAS_MORE = ("hasMore", "has_more")
+_NEXT_CURSOR = ("nextCursor", "next_cursor")
+_EXPIRES_IN = ("cursorExpiresIn",)
+_TOTAL = ("total",)
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_DEEPEST = 2
+"""Levels at which a page may hold its list."""
+_NO_EVENTS = msgspec.Raw(b"[]")
+
+Document = Mapping[tuple[str, ...], msgspec.Raw]
+"""The values of a document and of the objects in it, by the keys that lead there."""
+
+
+class PageError(EventArchiveError):
+    """A body is no page of events.
+
+    Attributes:
+        cut_short: it may be whole at another try.
+    """
+
+    def __init__(self, message: str, *, cut_short: bool) -> None:
+        super().__init__(message)
+        self.cut_short = cut_short
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names that an API has of its own, as the keys that lead there; None for those that are known."""
+
+    data: tuple[str, ...] | None = None
+    has_more: tuple[str, ...] | None = None
+    next_cursor: tuple[str, ...] | None = None
+    total: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page.
+
+    Attributes:
+        events: each as it came.
+        has_more: whether more follows; None where the page does not say.
+        cursor: of the next page, as text; None where there is none.
+        expires_seconds: how long that cursor holds, where it is told.
+        total: how many events there are, where it is told.
+    """
+
+    events: Sequence[bytes | msgspec.Raw]
+    has_more: bool | None
+    cursor: str | None
+    expires_seconds: float | None = None
+    total: int | None = None
+
+
+def read_page(body: bytes, fields: Fields) -> Page:
+    """Reads a page. An event that is not quite JSON is kept as it came, beside the others.
+
+    Raises:
+        PageError: no JSON, or no list of events in it: an error of the API's in spite of its status, say.
+    """
+    loose: dict[tuple[str, ...], list[bytes]] = {}
+    try:
+        body.decode()
+        document = _document(body)
+    except (ValueError, msgspec.MsgspecError):
+        document = _document_around(body, fields, loose)
+    path = next((path for path in _paths(fields) if _is_list(document.get(path))), None)
+    if path is None:
+        raise PageError(f"the answer has no list of events in it{_error_in(document)}", cut_short=False)
+    return Page(
+        events=loose[path] if path in loose else _LIST.decode(_or_none(document[path]) or _NO_EVENTS),
+        has_more=_boolean(_found(document, fields.has_more, _HAS_MORE)),
+        cursor=_text(_found(document, fields.next_cursor, _NEXT_CURSOR)),
+        expires_seconds=_number(_found(document, None, _EXPIRES_IN)),
+        total=_whole(_number(_found(document, fields.total, _TOTAL))),
+    )
+
+
+def _paths(fields: Fields) -> Sequence[tuple[str, ...]]:
+    return _DATA if fields.data is None else (fields.data,)
+
+
+def _document(body: bytes) -> Document:
+    """Raises MsgspecError where the body is not JSON throughout."""
+    found: dict[tuple[str, ...], msgspec.Raw] = {(): msgspec.Raw(body)}
+    if bytes(body).lstrip()[:1] == b"{":
+        _open((), found)
+    else:
+        _LIST.decode(body)
+    return found
+
+
+def _open(path: tuple[str, ...], found: dict[tuple[str, ...], msgspec.Raw]) -> None:
+    """Adds what is in an object, and in the objects in it."""
+    if len(path) > _DEEPEST:
+        return
+    for key, value in _OBJECT.decode(found[path]).items():
+        found[*path, key] = value
+        if bytes(memoryview(value)[:1]) == b"{":
+            _open((*path, key), found)
+
+
+def _document_around(body: bytes, fields: Fields, loose: dict[tuple[str, ...], list[bytes]]) -> Document:
+    """A document whose list may hold what is not quite JSON; the list's elements go into ``loose``."""
+    for path in _paths(fields):
+        try:
+            elements, around = list_at(body, path)
+            document = _document(around)
+        except (ValueError, RecursionError, msgspec.MsgspecError):
+            continue
+        loose[path] = elements
+        return document
+    raise PageError(f"the answer is {_described(body)}", cut_short=True)
+
+
+def _described(body: bytes) -> str:
+    """What a body is that is no JSON. That of events is not repeated, only that of a proxy's page."""
+    start = body.lstrip()[:1]
+    if not start:
+        return "empty"
+    if start in (b"{", b"["):
+        return f"no JSON, or cut short: it has {len(body)} bytes"
+    return f"no JSON; it begins with {body[:200].decode(errors='replace')!r}"
+
+
+def _error_in(document: Document) -> str:
+    keys = ", ".join(sorted(path[0] for path in document if len(path) == 1)[:10])
+    return f"; it has {keys}" if keys else ""
+
+
+def _is_list(value: msgspec.Raw | None) -> bool:
+    return value is not None and (bytes(memoryview(value)).lstrip()[:1] == b"[" or _or_none(value) is None)
+
+
+def _or_none(value: msgspec.Raw) -> msgspec.Raw | None:
+    return None if bytes(value) == b"null" else value
+
+
+def _found(document: Document, path: tuple[str, ...] | None, names: Sequence[str]) -> Any:
+    """The value at a path, else of the first of some names that stands around the list."""
+    paths = [(*around, name) for around in _AROUND for name in names] if path is None else [path]
+    raw = next((document[path] for path in paths if path in document), None)
+    return None if raw is None else msgspec.json.decode(raw)
+
+
+def _boolean(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value) or None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)

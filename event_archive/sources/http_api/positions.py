@@ -1,0 +1,179 @@
+"""How far each shard of an API was read, in ``cursor_state``: read, claimed, and written with the rows it stands for.
+
+A shard is the whole of an API, or a window of time. Not here: what moves a position.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from psycopg import sql
+
+from event_archive.domain.dataset import TableName
+from event_archive.postgres.session import Connection, Session, one
+
+_READ_ONE = """
+SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, passes, events_ingested
+FROM {} WHERE source = %s AND shard = %s
+"""
+_READ = """
+SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, passes, events_ingested
+FROM {} WHERE source = %s ORDER BY lower_bound, shard
+"""
+_SAVE = """
+INSERT INTO {table} (source, shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling,
+                     passes, events_ingested)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (source, shard) DO UPDATE SET
+  cursor_value = excluded.cursor_value, cursor_expires_at = excluded.cursor_expires_at,
+  lower_bound = excluded.lower_bound, upper_bound = excluded.upper_bound, watermark = excluded.watermark,
+  ceiling = excluded.ceiling, passes = excluded.passes, events_ingested = excluded.events_ingested,
+  updated_at = pg_catalog.clock_timestamp()
+"""
+_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
+_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a shard was read.
+
+    Attributes:
+        shard: its name; empty for the whole of an API.
+        cursor: of the next page; None at the beginning of a pass.
+        expires: until when the cursor holds, where that was told.
+        lower: the start of its window, inclusive; None where it has none.
+        upper: the end of its window, exclusive.
+        watermark: events up to this time have arrived, but for those that become visible late.
+        ceiling: in a pass from the newest event to the oldest, the time of the newest at its start.
+        passes: how often it was read from its beginning to its end.
+        events: how many events of it were taken in.
+    """
+
+    shard: str = ""
+    cursor: str | None = None
+    expires: datetime | None = None
+    lower: datetime | None = None
+    upper: datetime | None = None
+    watermark: datetime | None = None
+    ceiling: datetime | None = None
+    passes: int = 0
+    events: int = 0
+
+    @classmethod
+    def window(cls, lower: datetime, upper: datetime) -> "Position":
+        """The beginning of a window."""
+        return cls(f"{iso(lower)}/{iso(upper)}", lower=lower, upper=upper)
+
+
+def iso(moment: datetime) -> str:
+    """As parameters and names have it: ``2024-03-01T00:00:00Z``, with microseconds where there are any."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """The positions of one API.
+
+    Attributes:
+        table: where they stand.
+        source: the API's address.
+    """
+
+    table: TableName
+    source: str
+
+    def read(self, connection: Connection) -> list[Position]:
+        """All of them, the oldest window first."""
+        rows = connection.execute(sql.SQL(_READ).format(self._name), (self.source,)).fetchall()
+        return [Position(*row) for row in rows]
+
+    def save(self, connection: Connection, position: Position) -> None:
+        """Writes a position, in the transaction of the rows that it stands for."""
+        connection.execute(
+            sql.SQL(_SAVE).format(table=self._name),
+            (
+                self.source,
+                position.shard,
+                position.cursor,
+                position.expires,
+                position.lower,
+                position.upper,
+                position.watermark,
+                position.ceiling,
+                position.passes,
+                position.events,
+            ),
+        )
+
+    def remove(self, connection: Connection, position: Position) -> None:
+        """Removes one, in place of which there are others."""
+        connection.execute(
+            sql.SQL("DELETE FROM {} WHERE source = %s AND shard = %s").format(self._name),
+            (self.source, position.shard),
+        )
+
+    def claim(self, session: Session, position: Position) -> Position | None:
+        """Takes a shard for as long as the session lasts, and returns its position; None where another process has it.
+
+        A pooler that changes the session from one transaction to the next lets two processes have it: then each event
+        is fetched twice, and still lands once.
+        """
+        with session.transaction("positions") as connection:
+            if not one(connection, _LOCK, self._lock(position))[0]:
+                return None
+            query = sql.SQL(_READ_ONE).format(self._name)
+            row = connection.execute(query, (self.source, position.shard)).fetchone()
+            return Position(*row) if row else position
+
+    def release(self, session: Session, position: Position) -> None:
+        """Lets other processes have a shard."""
+        with session.transaction("positions") as connection:
+            connection.execute(_UNLOCK, (self._lock(position),))
+
+    def _lock(self, position: Position) -> str:
+        return f"event_archive {self.table.schema} {self.source} {position.shard}"
+
+    @property
+    def _name(self) -> sql.Identifier:
+        return sql.Identifier(self.table.schema, self.table.name)
+
+
+def windows(known: list[Position], start: datetime, now: datetime, length: timedelta) -> Iterator[Position]:
+    """The windows up to ``now`` that no position stands for yet.
+
+    Args:
+        known: the positions there are.
+        start: of the first window.
+        now: the last window holds it.
+        length: of a window.
+    """
+    lower = max((of.upper for of in known if of.upper), default=start)
+    while lower <= now:
+        yield Position.window(lower, lower + length)
+        lower += length
+
+
+def split(position: Position, at: datetime, parts: int, *, newest_first: bool) -> list[Position]:
+    """The rest of a window in parts, where one end of it was read.
+
+    Args:
+        position: of the window.
+        at: the time of the last event that was read; events of the same time may be in the rest.
+        parts: how many.
+        newest_first: the rest lies before that time; else after it.
+    """
+    if position.lower is None or position.upper is None:
+        raise AssertionError("only a window can be split")
+    lower, upper = (position.lower, at + timedelta(microseconds=1)) if newest_first else (at, position.upper)
+    step = (upper - lower) / parts
+    edges = [lower + step * part for part in range(parts)] + [upper]
+    return [Position.window(first, last) for first, last in pairwise(edges) if first < last]
+
+
+def resumed(position: Position, now: datetime) -> Position:
+    """The same position, at the beginning of a pass where its cursor has expired."""
+    if position.cursor and position.expires and position.expires <= now:
+        return replace(position, cursor=None, expires=None)
+    return position

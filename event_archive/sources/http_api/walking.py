@@ -1,0 +1,202 @@
+"""One pass over a shard, page after page: each request begins as soon as the page before has told its cursor.
+
+Four kinds of pages: by cursor, by number, by offset, by link. Not here: what the events are, where they land, how a
+pass that ended begins again.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from urllib.parse import urljoin, urlsplit
+
+from event_archive.errors import EventArchiveError, RefusedError
+from event_archive.sources.http_api.fetching import Answer, CursorRefusedError, Fetcher, PageSize, StoppedError
+from event_archive.sources.http_api.pages import Page
+from event_archive.sources.http_api.positions import iso
+
+Pagination = Literal["cursor", "page", "offset", "link"]
+
+MOST_EMPTY_PAGES = 100
+"""In a row, of which each says that more follows."""
+
+_SHOWN_CURSOR = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """How an API is asked for pages.
+
+    Attributes:
+        url: where events are asked for.
+        pagination: the kind.
+        most: events on a page.
+        size_parameter: how many events a page is to hold.
+        cursor_parameter: the parameter of the cursor, the page's number or the offset.
+        time_filter: the parameters of a window's start and end; None where the API has none.
+    """
+
+    url: str
+    pagination: Pagination
+    most: int
+    size_parameter: str
+    cursor_parameter: str
+    time_filter: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a pass begins: at a cursor, or at the beginning of a window.
+
+    Attributes:
+        cursor: of the first page; None for the very first.
+        since: the start of the window that is asked for; None for none.
+        until: its end.
+    """
+
+    cursor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One page of a pass.
+
+    Attributes:
+        page: the page.
+        asked_by: the cursor that it was asked by.
+        next: the cursor of the page after it; None where it is the last.
+        size_bytes: of its body.
+        first: whether the pass began with it at its very beginning.
+    """
+
+    page: Page
+    asked_by: str | None
+    next: str | None
+    size_bytes: int
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of a pass.
+
+    Attributes:
+        error: why it ended before its last page; None where it did not, or where somebody stopped it.
+        cursor_refused: the API does not know the cursor any more.
+    """
+
+    error: EventArchiveError | None = None
+    cursor_refused: bool = False
+
+
+def walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetched], bool]) -> Ended:
+    """Fetches every page of a pass.
+
+    Args:
+        start: where it begins.
+        paging: how pages are asked for.
+        fetcher: fetches them.
+        emit: takes each page; returns False where no further one is wanted.
+    """
+    try:
+        _walk(start, paging, fetcher, emit)
+    except StoppedError:
+        return Ended()
+    except CursorRefusedError:
+        return Ended(cursor_refused=True)
+    except EventArchiveError as error:
+        return Ended(error)
+    return Ended()
+
+
+def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetched], bool]) -> None:
+    # By numbers, a page of another size would leave events out.
+    size = PageSize(paging.most, fixed=paging.pagination == "page")
+    cursor, seen, empty = start.cursor, {start.cursor}, 0
+    while True:
+        step = _Step(paging, start, cursor, size)
+        answer = fetcher.fetch(step.request, size, cursor=cursor is not None)
+        following = step.next(answer)
+        empty = 0 if answer.page.events else empty + 1
+        if following is not None and empty == MOST_EMPTY_PAGES:
+            raise RefusedError(
+                f"{paging.url} answered {empty} empty pages in a row, and says that more follows. What arrived is "
+                "kept; tell whoever keeps the API."
+            )
+        if not emit(Fetched(answer.page, cursor, following, answer.size_bytes, cursor is None)) or following is None:
+            return
+        if following in seen:
+            raise RefusedError(
+                f"{paging.url} gave the cursor {following[:_SHOWN_CURSOR]!r} a second time: it would go round for "
+                "ever. What arrived is kept; tell whoever keeps the API."
+            )
+        seen.add(following)
+        cursor = following
+
+
+@dataclass(slots=True)
+class _Step:
+    """One page: how it is asked for, and what follows it."""
+
+    paging: Paging
+    start: Start
+    cursor: str | None
+    size: PageSize
+
+    def request(self) -> tuple[str, Mapping[str, str]]:
+        """Address and parameters, for the size that a page has at this attempt."""
+        paging, start = self.paging, self.start
+        if paging.pagination == "link" and self.cursor is not None:
+            return self.cursor, {}
+        parameters = {paging.size_parameter: str(self.size.value)}
+        if paging.time_filter:
+            bounds = zip(paging.time_filter, (start.since, start.until), strict=True)
+            parameters |= {name: iso(moment) for name, moment in bounds if moment is not None}
+        if paging.pagination == "page":
+            parameters[paging.cursor_parameter] = str(self._number)
+        elif self.cursor is not None or paging.pagination == "offset":
+            parameters[paging.cursor_parameter] = self.cursor or "0"
+        return paging.url, parameters
+
+    @property
+    def _number(self) -> int:
+        """Of this page; the first, where pages were counted by another size."""
+        number, _, counted = (self.cursor or "").partition("/")
+        return int(number) if counted == str(self.size.value) else 1
+
+    def next(self, answer: Answer) -> str | None:
+        """The cursor of the page that follows; None where none does.
+
+        Raises:
+            RefusedError: more follows, and nothing says where.
+        """
+        page, paging = answer.page, self.paging
+        if paging.pagination == "link":
+            return self._linked(answer.link)
+        if paging.pagination == "cursor":
+            more = page.cursor is not None if page.has_more is None else page.has_more
+            if more and page.cursor is None:
+                raise RefusedError(
+                    f"{paging.url} says that more follows, and gives no cursor for it. What arrived is kept. "
+                    "API_NEXT_CURSOR_FIELD names the cursor where it has a name of its own."
+                )
+            return page.cursor if more else None
+        # A short page is not the end: the API may cap its size without a word.
+        if not (bool(page.events) if page.has_more is None else page.has_more):
+            return None
+        if paging.pagination == "page":
+            return f"{self._number + 1}/{self.size.value}"
+        return str(int(self.cursor or 0) + len(page.events))
+
+    def _linked(self, link: str | None) -> str | None:
+        if link is None:
+            return None
+        url = urljoin(self.cursor or self.paging.url, link)
+        if urlsplit(url)[:2] != urlsplit(self.paging.url)[:2]:
+            raise RefusedError(
+                f"{self.paging.url} links to another host for the next page, which is not followed, since the key "
+                "would go with it."
+            )
+        return url

@@ -1,0 +1,335 @@
+"""The landing: one transaction that holds a batch of records, those that were rejected, and the position behind them.
+
+COPY into the session's own temporary table, a merge into the target in the order of its key, so that two landings never
+wait for each other in a ring. Not here: how records are read or checked, what a position is.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from time import sleep
+
+import psycopg
+from psycopg import sql
+
+from event_archive.domain.dataset import TableName
+from event_archive.errors import BusyError, IntegrityError
+from event_archive.postgres.copy import copy_in
+from event_archive.postgres.errors import Advice, without_values
+from event_archive.postgres.session import Connection, Session, one, own_search_path
+from event_archive.sources.copy_format import OPTIONS, line
+
+_ATTEMPTS = 5
+_OF_A_ROW = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
+"""What PostgreSQL raises of a row's values: the rest of its batch goes on."""
+_COPIED_AT_ONCE = 500
+"""Lines that are joined to one piece of the COPY."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where records land.
+
+    Attributes:
+        table: the table.
+        columns: name and SQL type of each column that a record fills, in the order of its line.
+        key: the columns of its primary key.
+        version: the column by which a newer record takes the place of the row of its key; None where the first stays.
+    """
+
+    table: TableName
+    columns: Sequence[tuple[str, str]]
+    key: Sequence[str]
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that cannot be a row.
+
+    Attributes:
+        locator: where in the source it was found; the same at every reading.
+        reason: why, without any of its values.
+        raw: its bytes as they came.
+    """
+
+    locator: str
+    reason: str
+    raw: bytes
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction lands.
+
+    Attributes:
+        lines: rows, as ``copy_format.line`` writes them.
+        origins: from the line of an index on, what tells the locator and the bytes of the record that a line was made
+            of, should PostgreSQL refuse it.
+        rejected: what cannot be a row.
+        too_old: how many records were left out, since their day is archived already.
+        lost: how many records the source itself no longer has.
+    """
+
+    lines: list[bytes] = field(default_factory=list)
+    origins: list[tuple[int, Callable[[int], tuple[str, bytes]]]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    too_old: int = 0
+    lost: int = 0
+
+    def origin(self, index: int) -> tuple[str, bytes]:
+        """Locator and bytes of the record that a line was made of."""
+        return next(tell for first, tell in reversed(self.origins) if first <= index)(index)
+
+
+@dataclass(slots=True)
+class Counts:
+    """The books: what was taken in, and what became of it.
+
+    Attributes:
+        taken: records taken in.
+        new: rows that were not there.
+        known: records that were there already, as a row or as a rejected record.
+        superseded: records that gave way to a newer one of their key.
+        rejected: records that cannot be rows.
+        too_old: records whose day is archived already.
+        lost: records that the source no longer has.
+    """
+
+    taken: int = 0
+    new: int = 0
+    known: int = 0
+    superseded: int = 0
+    rejected: int = 0
+    too_old: int = 0
+    lost: int = 0
+
+    def add(self, other: "Counts") -> None:
+        """Adds the counts of another landing."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_dict(self) -> dict[str, int]:
+        """By name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @property
+    def balance(self) -> int:
+        """Records of which nobody knows what became; 0 where the books balance."""
+        return 2 * self.taken - sum(self.as_dict().values())
+
+
+def land(
+    session: Session,
+    target: Target,
+    source: str,
+    batch: Batch,
+    position: Callable[[Connection], None],
+    *,
+    pause: Callable[[float], None] = sleep,
+) -> Counts:
+    """Lands a batch, once, in one transaction; a deadlock or a failed serialization does all of it again.
+
+    Args:
+        session: with the database.
+        target: where rows go.
+        source: whose records they are, for ``rejected_records``.
+        batch: what to land.
+        position: writes the position behind the batch, first of all in the same transaction; again at each attempt.
+        pause: waits some seconds between two attempts.
+
+    Returns:
+        What became of the batch.
+
+    Raises:
+        UnreachableError: the connection broke. Whether the batch was committed, only the stored position tells.
+        BusyError: others had what it needs at each of five attempts.
+        IntegrityError: the books do not balance; nothing was committed.
+        RefusedError: as PostgreSQL says.
+    """
+    advice = Advice(
+        outcome="The batch was not taken in.",
+        again="the next run takes it in",
+        lost="The next run goes on where the last commit ended.",
+        privileges=f"The role needs SELECT, INSERT and UPDATE on {target.table} and on the tables beside it, and "
+        "TEMPORARY on the database: GRANT them, or connect as another role.",
+    )
+    for attempt in count(1):
+        try:
+            with session.transaction(str(target.table), advice=advice) as connection:
+                position(connection)
+                counts = Counts(
+                    taken=len(batch.lines) + len(batch.rejected) + batch.too_old + batch.lost,
+                    too_old=batch.too_old,
+                    lost=batch.lost,
+                )
+                refused = _land_lines(connection, target, batch, range(len(batch.lines)), counts)
+                _reject(connection, target, source, [*batch.rejected, *refused], counts)
+                if counts.balance:
+                    raise IntegrityError(
+                        f"{target.table}: the books of a batch do not balance: {counts.as_dict()}. It was not taken in."
+                    )
+            return counts
+        except BusyError:
+            if attempt == _ATTEMPTS:
+                raise
+        pause(0.1 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: range, counts: Counts) -> list[Rejected]:
+    """Merges some lines, but for those that PostgreSQL refuses, which are found by halving and returned."""
+    if not indexes:
+        return []
+    try:
+        with connection.transaction():
+            _merge(connection, target, batch.lines[indexes.start : indexes.stop], counts)
+            return []
+    except _OF_A_ROW as error:
+        if len(indexes) == 1:
+            locator, raw = batch.origin(indexes.start)
+            return [Rejected(locator, f"PostgreSQL refuses it: {without_values(error)}", raw)]
+    middle = (indexes.start + indexes.stop) // 2
+    return [
+        refused
+        for half in (range(indexes.start, middle), range(middle, indexes.stop))
+        for refused in _land_lines(connection, target, batch, half, counts)
+    ]
+
+
+def _merge(connection: Connection, target: Target, lines: Sequence[bytes], counts: Counts) -> None:
+    staged = _stage(connection, target, lines)
+    with own_search_path(connection):
+        merged, updated, distinct, forms = one(connection, _merge_statement(target, staged))
+    inserted, superseded = merged - updated, updated + forms - distinct
+    if target.version and merged < distinct:
+        superseded += one(connection, _older_statement(target, staged))[0]
+    # Emptied at the commit only, and another part of the batch may follow.
+    connection.execute(sql.SQL("TRUNCATE {}").format(staged))
+    counts.new += inserted
+    counts.superseded += superseded
+    counts.known += len(lines) - inserted - superseded
+
+
+def _stage(connection: Connection, target: Target, lines: Sequence[bytes]) -> sql.Identifier:
+    """Copies the lines into a temporary table of this session, which is empty at the end of each transaction."""
+    table = sql.Identifier("pg_temp", f"event_archive_landing_{target.table.name}"[:63])
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in target.columns
+    )
+    connection.execute("SET LOCAL client_min_messages TO warning")
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(table, columns)
+    )
+    copied = copy_in(
+        connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(table, sql.SQL(OPTIONS)), _pieces(lines)
+    )
+    if copied != len(lines):
+        raise IntegrityError(f"{target.table}: PostgreSQL took {copied} of {len(lines)} records. None was taken in.")
+    return table
+
+
+def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
+    for start in range(0, len(lines), _COPIED_AT_ONCE):
+        yield b"".join(lines[start : start + _COPIED_AT_ONCE])
+
+
+def _names(names: Iterable[str], prefix: str = "") -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL(prefix) + sql.Identifier(name) for name in names)
+
+
+def _merge_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
+    """Returns how many rows were written, how many of those updated, and how many keys and forms the batch has.
+
+    Of a key's records in the batch the newest counts, of equally new ones the last; where the first stays, the first.
+    """
+    columns = [name for name, _ in target.columns]
+    version = target.version
+    forms = [*target.key, version] if version else list(target.key)
+    order = _names(target.key)
+    if version:
+        order += sql.SQL(", {} DESC, ctid DESC").format(sql.Identifier(version))
+    else:
+        order += sql.SQL(", ctid")
+    return sql.SQL(
+        """
+        WITH batch AS MATERIALIZED (SELECT DISTINCT ON ({key}) {columns} FROM {staged} ORDER BY {order}),
+        merged AS (
+          INSERT INTO {table} AS target ({columns}) SELECT {columns} FROM batch ORDER BY {key}
+          ON CONFLICT ({key}) {conflict} RETURNING {updated} AS updated
+        )
+        SELECT (SELECT pg_catalog.count(*) FROM merged), (SELECT pg_catalog.count(*) FROM merged WHERE updated),
+               (SELECT pg_catalog.count(*) FROM batch),
+               {forms}
+        """
+    ).format(
+        key=_names(target.key),
+        columns=_names(columns),
+        staged=staged,
+        order=order,
+        table=sql.Identifier(target.table.schema, target.table.name),
+        conflict=_update(target) if version else sql.SQL("DO NOTHING"),
+        # The row that an INSERT makes was locked by nobody before.
+        updated=sql.SQL("target.xmax OPERATOR(pg_catalog.<>) 0") if version else sql.SQL("false"),
+        forms=sql.SQL("(SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {} FROM {}) AS forms_)").format(
+            _names(forms), staged
+        )
+        if version
+        else sql.SQL("(SELECT pg_catalog.count(*) FROM batch)"),
+    )
+
+
+def _update(target: Target) -> sql.Composed:
+    values = [name for name, _ in target.columns if name not in target.key]
+    return sql.SQL(
+        "DO UPDATE SET {assignments} WHERE excluded.{version} >= target.{version} "
+        "AND ROW({former}) IS DISTINCT FROM ROW({latter})"
+    ).format(
+        assignments=sql.SQL(", ").join(
+            sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in values
+        ),
+        version=sql.Identifier(target.version or ""),
+        former=_names(values, "target."),
+        latter=_names(values, "excluded."),
+    )
+
+
+def _older_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
+    """Counts the batch's keys whose row is newer than the newest record of the batch."""
+    version = sql.Identifier(target.version or "")
+    return sql.SQL(
+        "SELECT pg_catalog.count(*) FROM (SELECT {key}, pg_catalog.max({version}) AS newest_ FROM {staged} "
+        "GROUP BY {key}) AS batch JOIN {table} AS target USING ({key}) WHERE target.{version} > newest_"
+    ).format(
+        key=_names(target.key),
+        version=version,
+        staged=staged,
+        table=sql.Identifier(target.table.schema, target.table.name),
+    )
+
+
+def rejected_table(target: Target) -> TableName:
+    """Where the records of a target go that cannot be rows."""
+    return TableName(target.table.schema, "rejected_records")
+
+
+def _reject(connection: Connection, target: Target, source: str, rejected: Sequence[Rejected], counts: Counts) -> None:
+    """Writes what was rejected; what was rejected before counts as known."""
+    if not rejected:
+        return
+    table = rejected_table(target)
+    staged = sql.Identifier("pg_temp", "event_archive_landing_rejected_records")
+    connection.execute(
+        sql.SQL(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS {} (locator text, reason text, raw bytea) ON COMMIT DELETE ROWS"
+        ).format(staged)
+    )
+    rows = [line((of.locator.encode(), of.reason.encode(), b"\\x" + of.raw.hex().encode())) for of in rejected]
+    copy_in(connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(staged, sql.SQL(OPTIONS)), _pieces(rows))
+    counts.rejected = connection.execute(
+        sql.SQL(
+            "INSERT INTO {} (source, locator, reason, raw) SELECT DISTINCT ON (locator) {}, locator, reason, raw "
+            "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"
+        ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
+    ).rowcount
+    counts.known += len(rejected) - counts.rejected

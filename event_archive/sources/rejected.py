@@ -1,0 +1,137 @@
+"""Records that could not be rows: listed, told about, and tried again. Not here: why a record is rejected.
+
+Their bytes stay in the database: what is told of one names its fields and their kinds, never a value.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+
+from psycopg import sql
+
+from event_archive.domain.dataset import TableName
+from event_archive.errors import ConfigurationError
+from event_archive.postgres.catalogue.relations import relation
+from event_archive.postgres.session import Connection, Session
+from event_archive.sources.landing import Batch, Counts, Target, land
+
+_AT_ONCE = 1000
+_LIST = """
+SELECT id, source, locator, reason, pg_catalog.octet_length(raw), rejected_at
+FROM {} WHERE source = coalesce(%(source)s, source) ORDER BY id DESC LIMIT %(most)s
+"""
+_BY_REASON = """
+SELECT source, reason, pg_catalog.count(*) FROM {} WHERE source = coalesce(%(source)s, source)
+GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
+"""
+_ONE = "SELECT id, source, locator, reason, pg_catalog.octet_length(raw), rejected_at, raw FROM {} WHERE id = %s"
+_SOME = "SELECT id, raw FROM {} WHERE source = %s AND id > %s AND id <= %s ORDER BY id LIMIT %s"
+_DELETE = "DELETE FROM {} WHERE id = ANY (%s)"
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRecord:
+    """A record that could not be a row.
+
+    Attributes:
+        id: its number.
+        source: where it came from: ``api``, ``logs``, ``stream``.
+        locator: where it was found there.
+        reason: why it is no row.
+        size_bytes: how long it is.
+        at: when it was rejected, UTC.
+    """
+
+    id: int
+    source: str
+    locator: str
+    reason: str
+    size_bytes: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRecords:
+    """The rejected records of a database.
+
+    Attributes:
+        session: with the database.
+        table: where they are.
+    """
+
+    session: Session
+    table: TableName
+
+    def newest(self, source: str | None, most: int) -> list[RejectedRecord]:
+        """Those of a source, or of all, the newest first."""
+        return [RejectedRecord(*row) for row in self._rows(_LIST, {"source": source, "most": most})]
+
+    def by_reason(self, source: str | None) -> list[tuple[str, str, int]]:
+        """How many there are of each source and reason, the most frequent first."""
+        return [(name, reason, number) for name, reason, number in self._rows(_BY_REASON, {"source": source})]
+
+    def explained(self, number: int) -> tuple[RejectedRecord, str]:
+        """One of them, and what it looks like, without a value of it.
+
+        Raises:
+            ConfigurationError: there is no such record.
+        """
+        rows = self._rows(_ONE, (number,))
+        if not rows:
+            raise ConfigurationError(f"There is no rejected record {number} in {self.table}.")
+        *told, raw = rows[0]
+        return RejectedRecord(*told), _look(bytes(raw))
+
+    def replay(self, source: str, target: Target, read: Callable[[Sequence[bytes]], tuple[Batch, list[int]]]) -> Counts:
+        """Tries the records of a source again; those that are rows by now land, and are rejected no more.
+
+        Args:
+            source: whose.
+            target: where they land.
+            read: reads some records; returns what lands, and the indexes of the records in it.
+        """
+        newest = self.newest(source, 1)
+        # Those that PostgreSQL refuses again come back, with numbers of their own.
+        counts, last, end = Counts(), 0, newest[0].id if newest else 0
+        while rows := self._rows(_SOME, (source, last, end, _AT_ONCE)):
+            last = rows[-1][0]
+            batch, landing = read([bytes(raw) for _, raw in rows])
+            numbers = [rows[index][0] for index in landing]
+            if numbers:
+                counts.add(land(self.session, target, source, batch, lambda of, these=numbers: self._delete(of, these)))  # type: ignore[misc]
+        return counts
+
+    def _delete(self, connection: Connection, numbers: Sequence[int]) -> None:
+        connection.execute(sql.SQL(_DELETE).format(self._name), (list(numbers),))
+
+    def _rows(self, query: LiteralString, values: Sequence[object] | Mapping[str, object]) -> list[tuple[Any, ...]]:
+        with self.session.transaction(str(self.table)) as connection:
+            if relation(connection, self.table.schema, self.table.name) is None:
+                return []
+            return connection.execute(sql.SQL(query).format(self._name), values).fetchall()
+
+    @property
+    def _name(self) -> sql.Identifier:
+        return sql.Identifier(self.table.schema, self.table.name)
+
+
+def _look(raw: bytes) -> str:
+    """Which fields a record has, and of which kinds; where it is none, how it begins by kind."""
+    try:
+        value = json.loads(raw.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return "It is no JSON."
+    if not isinstance(value, dict):
+        return f"It is {_kind(value)}."
+    fields = ", ".join(f"{name[:63]} ({_kind(inner)})" for name, inner in list(value.items())[:50])
+    return f"Its fields: {fields}." if fields else "It is an object without fields."
+
+
+def _kind(value: object) -> str:
+    """What JSON calls a value."""
+    if value is None:
+        return "null"
+    kinds = {bool: "true or false", int: "number", float: "number", str: "text", list: "list", dict: "object"}
+    return kinds[type(value)]

@@ -1,0 +1,123 @@
+"""A process with a source imported that forks children which take in all there is, and are killed on the way.
+
+Started by ``test_ingest_api``; takes a JSON object a line on standard input and answers with the child's wait status.
+The points where a child dies are put into functions from here: the product has no seam for it.
+"""
+
+import functools
+import json
+import os
+import random
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from event_archive.config.sources import ApiSettings
+from event_archive.sources import landing
+from event_archive.sources.http_api import fetching
+from event_archive.sources.http_api.ingest import Ingestion
+from event_archive.sources.http_api.positions import Positions
+
+POINTS = (
+    "request",
+    "page",
+    "copy in",
+    "merged",
+    "rejected",
+    "position",
+    "before the commit",
+    "after the commit",
+)
+"""Where a child can be made to die."""
+
+
+def _before(function: Callable[..., Any], come: Callable[[], None]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        come()
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def _after(function: Callable[..., Any], come: Callable[[], None]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        come()
+        return result
+
+    return wrapper
+
+
+def die_at(point: str, nth: int) -> None:
+    """Makes this process kill itself when it comes to a point for the nth time."""
+    seen, lock = 0, threading.Lock()
+
+    def come() -> None:
+        nonlocal seen
+        with lock:
+            seen += 1
+            if seen == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    owner, name, wrap = {
+        "request": (fetching.Fetcher, "_ask", _before),
+        "page": (fetching, "read_page", _after),
+        "copy in": (psycopg.Copy, "write", _after),
+        "merged": (landing, "_merge", _after),
+        "rejected": (landing, "_reject", _after),
+        "position": (Positions, "save", _after),
+        "before the commit": (psycopg.Connection, "commit", _before),
+        "after the commit": (psycopg.Connection, "commit", _after),
+    }[point]
+    setattr(owner, name, wrap(getattr(owner, name), come))
+
+
+def run(order: dict[str, Any]) -> int:
+    """Takes in all there is; 0 where it went well."""
+    os.environ.update(order["variables"])
+    if order.get("point"):
+        die_at(order["point"], order["nth"])
+    totals = Ingestion(ApiSettings.load()).run()
+    for failure in totals.failures:
+        print(failure, file=sys.stderr)
+    return 1 if totals.failures else 0
+
+
+def carry_out(order: dict[str, Any]) -> list[int]:
+    """Forks the children of an order, kills each at some instant where the order says so; their wait statuses."""
+    children = []
+    for _ in range(order.get("processes", 1)):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = run(order)
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    if order.get("most_seconds"):
+        for child in children:
+            watch = os.pidfd_open(child)
+            select.select([watch], [], [], random.uniform(0, order["most_seconds"]))
+            os.close(watch)
+            os.kill(child, signal.SIGKILL)
+    return [os.waitpid(child, 0)[1] for child in children]
+
+
+def main() -> None:
+    """Carries out orders until standard input ends."""
+    # Pages of some events each make several batches.
+    for line in sys.stdin:
+        print(json.dumps(carry_out(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The ingestion of an API, killed at every step and at any instant, by one process and by several: each event once."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from event_archive.domain.days import midnight
+from event_archive_tests.api_server.events import Events
+from event_archive_tests.api_server.odd import NO_RECORDS
+from event_archive_tests.api_server.running import ApiServer
+from event_archive_tests.faults.ingest_victim import POINTS
+from event_archive_tests.faults.tally import survived
+from event_archive_tests.fixtures.api import ServeApi
+from event_archive_tests.fixtures.installation import clean_environment
+from event_archive_tests.fixtures.postgres import Database
+
+EVENTS = 600
+PAGE = 50
+RANDOM_KILLS = 200
+MOST_RANDOM_SECONDS = 0.6
+START = midnight(datetime.now(UTC).date()) - timedelta(days=8)
+BAD = [NO_RECORDS["no id"], NO_RECORDS["no time"]]
+
+
+@dataclass
+class Victims:
+    """The process that forks them, against one API and one database."""
+
+    process: subprocess.Popen[str]
+    api: ApiServer
+    database: Database
+    variables: dict[str, str]
+
+    def run(self, **order: Any) -> list[int]:
+        """The wait statuses of children that took in what there is, and were perhaps killed."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps({"variables": self.variables} | order) + "\n")
+        self.process.stdin.flush()
+        statuses: list[int] = json.loads(self.process.stdout.readline())
+        return statuses
+
+    def rows(self) -> list[str]:
+        return [str(key) for (key,) in self.database.execute("SELECT id FROM ingested_events ORDER BY id")]
+
+    def check_books(self) -> None:
+        """Whatever was committed was committed with the position behind it."""
+        [(exists,)] = self.database.execute("SELECT to_regclass('cursor_state') IS NOT NULL")
+        if not exists:
+            return
+        [(told,)] = self.database.execute("SELECT coalesce(sum(events_ingested), 0)::int FROM cursor_state")
+        [(kept,)] = self.database.execute(
+            "SELECT (SELECT count(*) FROM ingested_events) + (SELECT count(*) FROM rejected_records)"
+        )
+        assert told == kept
+
+    def check_all(self) -> None:
+        """Every event of the API is one row, to the letter; what cannot be one is rejected once."""
+        kept = self.database.execute("SELECT id, data FROM ingested_events ORDER BY id")
+        assert kept == [(key, json.loads(text)) for key, text in sorted(self.api.events.items())]
+        rejected = self.database.execute("SELECT raw FROM rejected_records ORDER BY raw")
+        assert rejected == [(raw,) for raw in sorted(BAD)]
+
+    def forget(self) -> None:
+        """As if nothing had been taken in."""
+        self.database.execute("TRUNCATE ingested_events, rejected_records, cursor_state")
+
+
+@pytest.fixture
+def victims(serve_api: ServeApi, database: Database) -> Iterator[Victims]:
+    # A hundred events a day, so that each of several processes finds windows to read.
+    api = serve_api(Events(EVENTS, START, step_ms=864_000))
+    api.set(bad_events=BAD, bad_after=EVENTS // 2, time_filter=True)
+    variables = {
+        "PG_CONNECTION_STRING": database.dsn,
+        "API_BASE_URL": api.url.removesuffix("/events"),
+        "API_KEY": api.key,
+        "API_PAGE_LIMIT": str(PAGE),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "event_archive_tests.faults.ingest_victim"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=clean_environment(),
+    ) as process:
+        yield Victims(process, api, database, variables)
+        assert process.stdin
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_any_step_loses_no_event_and_takes_none_in_twice(victims: Victims, point: str):
+    for nth in (1, 2, 4, 7):
+        [status] = victims.run(point=point, nth=nth)
+        if status == signal.SIGKILL:
+            survived(f"kills of an ingestion: {point}")
+        victims.check_books()
+        assert victims.run() == [0]
+        victims.check_all()
+        victims.forget()
+
+
+def test_kills_at_any_instant_lose_no_event_and_take_none_in_twice(victims: Victims):
+    killed = 0
+    for number in range(RANDOM_KILLS):
+        [status] = victims.run(most_seconds=MOST_RANDOM_SECONDS)
+        killed += status == signal.SIGKILL
+        victims.check_books()
+        if status == 0 or number % 10 == 9:
+            assert victims.run() == [0]
+            victims.check_all()
+            victims.forget()
+    assert killed > RANDOM_KILLS / 2
+    for _ in range(killed):
+        survived("kills of an ingestion: any instant")
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_on_one_api_take_in_each_event_once(victims: Victims, processes: int):
+    victims.variables |= {"API_SHARD": "1 day", "API_START": str(START.date()), "API_PAGE_LIMIT": "20"}
+    for _ in range(4):
+        statuses = victims.run(processes=processes, most_seconds=MOST_RANDOM_SECONDS)
+        for status in statuses:
+            if status == signal.SIGKILL:
+                survived(f"kills of {processes} ingestions at once")
+    assert victims.run(processes=processes) == [0] * processes
+    assert victims.run() == [0]
+    victims.check_all()
