@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -37,7 +37,7 @@ def api() -> None:
     logs.configure(as_json=as_json, verbose=True, stream=sys.stdout if as_json else sys.stderr)
     run = Ingestion(
         settings,
-        [of.dataset for of in load_datasets()],
+        [of.dataset for of in load_datasets() if settings.fills(of)],
         told_to_stop=stop.requested,
         progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),
     )
@@ -59,13 +59,14 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
 
     outcome, words = _OUTCOMES["failed" if totals.failures else totals.ended]
     errors = list(dict.fromkeys(str(failure) for failure in totals.failures))
+    counts: dict[str, Any] = dict(totals.counts.as_dict())
     if as_json:
         write_line(
             outcome,
             error=" ".join(errors) if errors else None,
             message=words,
             source="api",
-            **totals.counts.as_dict(),
+            **counts,
             events=totals.counts.taken,
             pages=totals.pages,
             restarts=totals.restarts,
