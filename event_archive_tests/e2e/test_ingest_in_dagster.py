@@ -266,9 +266,19 @@ def test_only_the_dataset_of_the_same_database_has_the_api_upstream(
     )
     clean.setenv("DATASETS_FILE", str(file))
     clean.setenv("API_BASE_URL", "https://api.example.com/v1")
-    found = {spec.key: spec for spec in definitions().resolve_all_asset_specs()}
-    fed = [key for key, spec in found.items() if INGESTED_EVENTS in {dep.asset_key for dep in spec.deps}]
-    assert fed == [dg.AssetKey(["here", "aged_events"])]
+
+    def fed() -> list[dg.AssetKey]:
+        specs = definitions().resolve_all_asset_specs()
+        return [spec.key for spec in specs if INGESTED_EVENTS in {dep.asset_key for dep in spec.deps}]
+
+    assert fed() == [dg.AssetKey(["here", "aged_events"])]
+    # The same database by another variable.
+    file.write_text(
+        "\n".join(line for line in file.read_text().splitlines() if "here:" not in line or "there:" in line)
+    )
+    assert fed() == []
+    clean.setenv("THERE_DATABASE_URL", local_installation.variables["PG_CONNECTION_STRING"])
+    assert fed() == [dg.AssetKey(["there", "aged_events"])]
 
 
 def tick(instance: dg.DagsterInstance) -> list[dg.RunRequest] | str:
