@@ -11,7 +11,7 @@ MAKEFLAGS += --no-builtin-rules
 # The Python that .venv is made from; the first suitable of these unless PYTHON names one.
 PYTHONS := python3 python3.13 python3.12 python3.11
 PYTHON ?=
-# The folders that `make test` runs.
+# The folders that `make test` and `make test-slow` run.
 TESTS ?= event_archive_tests/unit event_archive_tests/integration event_archive_tests/e2e
 # What pytest is told besides the folders. Four workers on two cores, too: half of the time a test waits for a server.
 PYTEST_ARGS ?= -n 4
@@ -46,8 +46,12 @@ ui: $(DEMO) ## The same, then Dagster's UI on it
 	@$(BIN)/event-archive demo --ui
 
 .PHONY: test
-test: $(DEV) azurite ## Unit, integration and end-to-end tests
-	$(BIN)/python -m pytest $(TESTS) $(PYTEST_ARGS)
+test: $(DEV) azurite ## Unit, integration and end-to-end tests: some minutes
+	$(BIN)/python -m pytest $(TESTS) -m "not slow" $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: $(DEV) azurite ## The same of what takes longer: many partitions, several datasets, whole nights
+	$(BIN)/python -m pytest $(TESTS) -m slow $(PYTEST_ARGS)
 
 .PHONY: test-faults
 test-faults: $(DEV) azurite ## Kills, network faults and races: some minutes
@@ -65,7 +69,7 @@ screenshots: $(DEV) azurite ## The same, with pictures of Dagster's pages into d
 	$(ALIVE) --screenshots docs/images
 
 .PHONY: test-all
-test-all: test test-faults test-e2e ## Every test there is
+test-all: test test-slow test-faults test-e2e ## Every test there is
 
 .PHONY: bench
 bench: $(BENCH) azurite ## Measure time, CPU and memory beside other ways: some twenty minutes; BENCH_ARGS="--help"

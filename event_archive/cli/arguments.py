@@ -88,10 +88,10 @@ def load_pipelines(
         log_is_output: of a command that runs unattended: all that it does, among its JSON lines.
         one_by_one: of several datasets, one has to be named.
     """
-    from event_archive.config.datasets import chosen
+    from event_archive.config.datasets import chosen, load_for_command
     from event_archive.observability import logs
 
-    found = chosen(names)
+    found = chosen(load_for_command(), names)
     if one_by_one and not names and len(found) > 1:
         known = ", ".join(of.dataset.name for of in found)
         raise click.UsageError(f"There are several datasets: name one with --dataset. There are {known}.")

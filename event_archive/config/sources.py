@@ -14,6 +14,7 @@ from event_archive.config.reading import EnvironmentSettings, value_of
 from event_archive.config.values import (
     check_api_key,
     check_conninfo,
+    database_named,
     lower_case,
     parse_budget,
     parse_cron,
@@ -68,8 +69,8 @@ class ApiShape(LandingShape):
     def fills(self, dataset: PipelineSettings) -> bool:
         """Whether a dataset archives the table that events land in, and no other database's of that name."""
         variable = dict(dataset.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
-        is_here = variable == "PG_CONNECTION_STRING" or value_of(variable) == value_of("PG_CONNECTION_STRING") != ""
-        return is_here and dataset.dataset.table == self.table
+        here, there = (database_named(value_of(name)) for name in ("PG_CONNECTION_STRING", variable))
+        return (variable == "PG_CONNECTION_STRING" or (here == there != "")) and dataset.dataset.table == self.table
 
 
 class ApiSettings(LandingSettings, ApiShape):

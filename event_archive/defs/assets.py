@@ -15,7 +15,7 @@ import dagster as dg
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.failures import dagster_failures
 from event_archive.defs.gate import asset_keys, latest_record, record_if_any
-from event_archive.defs.metadata import aged_metadata, archive_metadata, purge_metadata
+from event_archive.defs.metadata import aged_metadata, archive_metadata, purge_metadata, purges_of_others
 from event_archive.defs.preview import preview_of_day
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.dataset import Dataset
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 GROUP = "event_archive"
 POOL = "postgres"
 OUTCOME_TAG = "event_archive/outcome"
-"""On runs whose purge deleted nothing on purpose, for people: ``dry run``, ``held`` or ``waiting``."""
+"""On runs that left rows on purpose, for people: ``dry run``, ``held``, ``kept`` or ``waiting``."""
 
 # A day comes of age every night. A warning after one that was missed, a failure after two.
 _EVERY_NIGHT = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
@@ -168,10 +168,19 @@ def _purged_events(
             )
         if purged.outcome in ("dry run", "held", "kept", "waiting"):
             context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: purged.outcome})
+        _report_others(context, purged)
         _log_day(dataset, record, purged)
         return dg.MaterializeResult(metadata=purge_metadata(purged))
 
     return purged_events
+
+
+def _report_others(context: dg.AssetExecutionContext, purged: PurgedDay) -> None:
+    """Records the days whose rows went with this one: without a run, since that of another day may be pruned."""
+    for other in purges_of_others(purged):
+        context.instance.report_runless_asset_event(
+            dg.AssetMaterialization(context.asset_key, partition=other.day.isoformat(), metadata=purge_metadata(other))
+        )
 
 
 def _earlier(dataset: Dataset) -> dg.AssetDep:

@@ -3,10 +3,9 @@
 Here: what belongs together. Not here: what any of it does.
 """
 
-from collections.abc import Sequence
-
 import dagster as dg
 
+from event_archive.config.datasets import earlier
 from event_archive.config.environment import PipelineSettings
 from event_archive.config.sources import ApiShape
 from event_archive.defs.executor import one_process
@@ -31,7 +30,7 @@ def build_definitions(*datasets: PipelineSettings, api: ApiShape | None = None) 
     filled = [settings for settings in datasets if api and api.api_base_url and api.fills(settings)]
     sources = [build_api(api, filled)] if api and api.api_base_url else []
     pipelines = [
-        build_pipeline(settings, _earlier(settings, datasets), [of.asset.key for of in sources if settings in filled])
+        build_pipeline(settings, earlier(datasets, settings), [of.asset.key for of in sources if settings in filled])
         for settings in datasets
     ]
     return dg.Definitions(
@@ -51,9 +50,3 @@ def build_definitions(*datasets: PipelineSettings, api: ApiShape | None = None) 
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,
     )
-
-
-def _earlier(settings: PipelineSettings, datasets: Sequence[PipelineSettings]) -> list[PipelineSettings]:
-    """The datasets whose days are purged before those of one."""
-    names = settings.entry.after
-    return [other for other in datasets if other.entry.name in names] if names else []

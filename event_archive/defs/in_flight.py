@@ -3,7 +3,7 @@
 Here: runs that wait, or began a short time ago. Not here: how runs ended (``last_runs``).
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ from event_archive.defs.internals import (
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
 )
-from event_archive.defs.jobs import tags_of
+from event_archive.defs.jobs import is_run_of
 from event_archive.domain.dataset import Dataset
 
 _IN_FLIGHT = [
@@ -48,8 +48,10 @@ def days_in_flight(instance: dg.DagsterInstance, dataset: Dataset, now: datetime
         dataset: whose job's runs count, and those that select one of its assets, as backfills from the UI do.
         now: decides what is stale; aware.
     """
-    days, ranges = set[str](), list[tuple[str, str]]()
-    for run in runs_in_flight(instance, tags_of(dataset), set(asset_keys(dataset)), now):
+    days, ranges, keys = set[str](), list[tuple[str, str]](), set(asset_keys(dataset))
+    for run in runs_in_flight(instance, now):
+        if not is_run_of(run, dataset) and not (run.asset_selection or frozenset()) & keys:
+            continue
         if day := run.tags.get(PARTITION_NAME_TAG):
             days.add(day)
         elif ASSET_PARTITION_RANGE_START_TAG in run.tags and ASSET_PARTITION_RANGE_END_TAG in run.tags:
@@ -57,21 +59,15 @@ def days_in_flight(instance: dg.DagsterInstance, dataset: Dataset, now: datetime
     return DaysInFlight(days, ranges)
 
 
-def runs_in_flight(
-    instance: dg.DagsterInstance, tags: Mapping[str, str], keys: Collection[dg.AssetKey], now: datetime
-) -> Iterator[dg.DagsterRun]:
-    """Runs that are queued, or began in the last six hours, with some tags, or of one of some assets.
+def runs_in_flight(instance: dg.DagsterInstance, now: datetime) -> Iterator[dg.DagsterRun]:
+    """All runs that are queued, or began in the last six hours.
 
     Args:
         instance: Dagster's records.
-        tags: on every run of a job.
-        keys: of assets, which runs from the asset pages select.
         now: decides what is stale; aware.
     """
     for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT)):
         run = record.dagster_run
-        if not run.tags.items() >= tags.items() and not (run.asset_selection or frozenset()) & set(keys):
-            continue
         since = record.start_time if record.start_time is not None else record.create_timestamp.timestamp()
         if run.status == dg.DagsterRunStatus.QUEUED or now.timestamp() - since <= _STALE.total_seconds():
             yield run

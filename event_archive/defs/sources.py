@@ -73,7 +73,12 @@ def build_api(shape: ApiShape, datasets: Sequence[PipelineSettings]) -> SourcePi
         description="Takes in what the API has, from where the last run ended.",
         tags=tags,
     )
-    return SourcePipeline(asset, checks, job, _ingest_api(shape, job, tags), tags)
+    return SourcePipeline(asset, checks, job, _ingest_api(shape, job), tags)
+
+
+def is_ingestion(run: dg.DagsterRun) -> bool:
+    """Whether a run is of the API's job, or of its asset from the asset pages."""
+    return run.tags.get(SOURCE_TAG) == SOURCE or INGESTED_EVENTS in (run.asset_selection or ())
 
 
 def _ingested_events(shape: ApiShape, datasets: Sequence[PipelineSettings]) -> dg.AssetsDefinition:
@@ -161,7 +166,7 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
         put_back()
 
 
-def _ingest_api(shape: ApiShape, job: UnresolvedAssetJobDefinition, tags: dict[str, str]) -> dg.ScheduleDefinition:
+def _ingest_api(shape: ApiShape, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     @dg.schedule(
         name="ingest_api",
         job=job,
@@ -171,7 +176,7 @@ def _ingest_api(shape: ApiShape, job: UnresolvedAssetJobDefinition, tags: dict[s
         description="Takes in what the API has, unless a run is at it.",
     )
     def ingest_api(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if next(runs_in_flight(context.instance, tags, [INGESTED_EVENTS], datetime.now(UTC)), None):
+        if any(map(is_ingestion, runs_in_flight(context.instance, datetime.now(UTC)))):
             return dg.SkipReason("a run is in flight, and takes in what there is")
         return dg.RunRequest(run_key=context.scheduled_execution_time.astimezone(UTC).isoformat(timespec="seconds"))
 

@@ -11,7 +11,7 @@ import dagster as dg
 from event_archive.defs.executor import one_process
 from event_archive.defs.gate import asset_keys, latest_materialization
 from event_archive.defs.internals import PARTITION_NAME_TAG, UnresolvedAssetJobDefinition
-from event_archive.defs.jobs import tags_of
+from event_archive.defs.jobs import TABLE_TAG, is_run_of, tags_of
 from event_archive.defs.pipeline import DatasetPipeline
 from event_archive.defs.sources import SourcePipeline
 from event_archive.domain.dataset import Dataset
@@ -83,9 +83,9 @@ def superseded_runs(instance: dg.DagsterInstance, dataset: Dataset, before: date
     Deleting a run deletes its events, and the latest materialization of a day is what its purge is gated on and what
     the UI shows of it.
     """
-    for run in _finished(instance, tags_of(dataset), before):
+    for run in _finished(instance, {TABLE_TAG: str(dataset.table)}, before):
         day = run.tags.get(PARTITION_NAME_TAG)
-        if day is None or run.run_id not in _latest_runs(instance, dataset, day):
+        if is_run_of(run, dataset) and (day is None or run.run_id not in _latest_runs(instance, dataset, day)):
             yield run.run_id
 
 

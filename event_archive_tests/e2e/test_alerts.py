@@ -21,6 +21,8 @@ from event_archive_tests.fixtures.installation import Commands, Installation, me
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.webhook import Webhook
 
+pytestmark = pytest.mark.slow
+
 DAYS = [DAY, DAY + ONE_DAY, DAY + 2 * ONE_DAY]
 KEYS = [day.isoformat() for day in DAYS]
 NO_CSV = b"not a CSV file of this table\n"

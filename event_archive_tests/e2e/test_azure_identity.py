@@ -22,6 +22,8 @@ from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database, password_role
 from event_archive_tests.fixtures.servers import serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def endpoint(clean: pytest.MonkeyPatch) -> Iterator[TokenEndpoint]:

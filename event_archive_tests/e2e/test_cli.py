@@ -523,7 +523,7 @@ def _demo_twice(tmp_path: Path):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")

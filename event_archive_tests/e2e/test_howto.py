@@ -24,6 +24,8 @@ from event_archive_tests.fixtures.installation import CONTRACT, REPOSITORY, Comm
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database, Server
 
+pytestmark = pytest.mark.slow
+
 PAGES = sorted((REPOSITORY / "docs/howto").glob("*.md"))
 ROLE = "event-archive"
 NO_SETTINGS = {

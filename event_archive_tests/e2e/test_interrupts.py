@@ -23,6 +23,8 @@ from event_archive_tests.fixtures.installation import Installation, clean_enviro
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.webhook import Webhook
 
+pytestmark = pytest.mark.slow
+
 KEY = DAY.isoformat()
 INSTANTS = 6
 RETRIES = "run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}\n"

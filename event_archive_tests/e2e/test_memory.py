@@ -4,9 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from event_archive.domain.days import ONE_DAY
 from event_archive_tests.fixtures.installation import Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
+
+pytestmark = pytest.mark.slow
 
 LIMIT_MIB = 200
 """The container has 512; what is left is for what nobody foresaw."""

@@ -25,6 +25,8 @@ from event_archive.operations.verify import verify_day
 from event_archive_tests.fixtures.installation import Installation, metadata
 from event_archive_tests.fixtures.pipeline import DAY, SPECIFICATION
 
+pytestmark = pytest.mark.slow
+
 NEXT = DAY + ONE_DAY
 KEY, NEXT_KEY = DAY.isoformat(), NEXT.isoformat()
 

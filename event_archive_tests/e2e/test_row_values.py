@@ -16,6 +16,8 @@ from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.webhook import Webhook
 
+pytestmark = pytest.mark.slow
+
 KEY = DAY.isoformat()
 MARKER = "marker-nobody-may-see"
 # The preview holds the first rows of a file.

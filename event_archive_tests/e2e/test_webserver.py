@@ -21,6 +21,8 @@ from event_archive_tests.fixtures.graphql import Webserver
 from event_archive_tests.fixtures.installation import ASSETS, REPOSITORY, Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
 
+pytestmark = pytest.mark.slow
+
 KEY = DAY.isoformat()
 START_SECONDS = 90
 RUN_SECONDS = 90

@@ -22,6 +22,8 @@ from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.slow
+
 ROWS = 100
 
 

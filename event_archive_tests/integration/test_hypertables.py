@@ -21,6 +21,8 @@ from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.timescale import add_chunk, make_hypertable
 
+pytestmark = pytest.mark.slow
+
 READING = "CREATE TABLE reading (id bigint, at timestamptz NOT NULL, note text, PRIMARY KEY (at, id))"
 CHUNKS = [("2024-02-23", "2024-03-01"), ("2024-03-01", "2024-03-08"), ("2024-03-08", "2024-03-15")]
 CHUNK = "_timescaledb_internal.reading_2024_03_01"

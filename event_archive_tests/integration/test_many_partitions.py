@@ -36,6 +36,8 @@ from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, _serve, new_database
 from event_archive_tests.integration.test_what_a_delete_reaches import while_reading
 
+pytestmark = pytest.mark.slow
+
 FIRST, LAST = date(2023, 1, 1), date(2024, 3, 31)
 DAYS = list(day_range(FIRST, LAST))
 TABLE = "CREATE TABLE t (id serial, at timestamp, PRIMARY KEY (at, id)) PARTITION BY RANGE (at)"
