@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -61,20 +61,19 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
 
     outcome, words = _OUTCOMES["failed" if totals.failures else totals.ended]
     errors = list(dict.fromkeys(str(failure) for failure in totals.failures))
-    counts: dict[str, Any] = dict(totals.counts.as_dict())
     if as_json:
         write_line(
             outcome,
             error=" ".join(errors) if errors else None,
             message=words,
             source="api",
-            **counts,
             events=totals.counts.taken,
             pages=totals.pages,
             restarts=totals.restarts,
             watermark=totals.watermark,
             seconds=round(totals.seconds, 3),
             events_per_second=round(totals.rate, 1),
+            **cast(dict[str, Any], totals.counts.as_dict()),
         )
     else:
         click.echo(f"{words}: {_told(totals)}")

@@ -132,10 +132,10 @@ def _log(totals: Totals, outcome: str = "under way") -> None:
 
 
 def _raise_failures(failures: Sequence[EventArchiveError]) -> None:
-    """Raises what went wrong, all of it in one error of the first one's kind."""
-    if failures:
-        words = " ".join(dict.fromkeys(map(str, failures)))
-        raise type(failures[0])(words) from failures[0]
+    """Raises what went wrong, all of it in one error."""
+    words = list(dict.fromkeys(map(str, failures)))
+    if words:
+        raise failures[0] if len(words) == 1 else EventArchiveError(" ".join(words))
 
 
 @contextmanager

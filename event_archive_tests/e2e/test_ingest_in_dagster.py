@@ -21,7 +21,7 @@ from event_archive.defs.build import build_definitions
 from event_archive.defs.failures import INTERRUPTED, STOPPED, failure_of_run
 from event_archive.defs.sources import INGESTED_EVENTS
 from event_archive.defs.upkeep import superseded_ingestions
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
 from event_archive_tests.api_server.running import ApiServer
 from event_archive_tests.e2e.test_alerts import cursor_after
 from event_archive_tests.fixtures.api import EVENTS, ServeApi
@@ -176,6 +176,14 @@ def test_too_many_rejected_events_fail_the_run_and_what_arrived_is_kept(
     clean.setenv("MAX_REJECTED", "1")
     assert ingest(instance).success
     assert rows(local_installation).keys() == api.events.keys()
+
+
+def test_failures_of_several_windows_are_told_together_and_each_once():
+    away = UnreachableError("The API is away.")
+    with pytest.raises(UnreachableError, match="^The API is away.$"):
+        sources._raise_failures([away, UnreachableError("The API is away.")])
+    with pytest.raises(EventArchiveError, match="^The API is away. The API goes in a circle.$"):
+        sources._raise_failures([away, RefusedError("The API goes in a circle.")])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
