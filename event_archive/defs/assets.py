@@ -52,6 +52,7 @@ def build_assets(
     settings: PipelineSettings,
     partitions: dg.PartitionsDefinition[str],
     after: Sequence[PipelineSettings] = (),
+    sources: Sequence[dg.AssetKey] = (),
 ) -> list[dg.AssetsDefinition]:
     """The assets of one dataset, one partition a day.
 
@@ -59,8 +60,9 @@ def build_assets(
         settings: of the dataset.
         partitions: its days.
         after: the datasets whose days are purged first.
+        sources: the assets that fill its table.
     """
-    aged = _aged_events(settings, partitions)
+    aged = _aged_events(settings, partitions, sources)
     archived = _archive_csv(settings, partitions)
     return [aged, archived, _purged_events(settings, partitions, after)]
 
@@ -88,10 +90,12 @@ def _daily(
     )
 
 
-def _aged_events(settings: PipelineSettings, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+def _aged_events(
+    settings: PipelineSettings, partitions: dg.PartitionsDefinition[str], sources: Sequence[dg.AssetKey]
+) -> dg.AssetsDefinition:
     dataset = settings.dataset
 
-    @_daily(dataset, partitions, {"postgres"}, f"Rows of {dataset.table} that are of this day, which is aged.")
+    @_daily(dataset, partitions, {"postgres"}, f"Rows of {dataset.table} that are of this day, which is aged.", sources)
     def aged_events(context: dg.AssetExecutionContext, event_archive_postgres: PostgresResource) -> Result:
         with dagster_failures(context.retry_number):
             rows = aged_rows(dataset, parse_day(context.partition_key), event_archive_postgres.primary(settings))

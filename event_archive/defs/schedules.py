@@ -42,9 +42,7 @@ def build_schedule(
         ConfigurationError: Dagster cannot read the cron expression.
     """
     dataset, cron = settings.dataset, settings.archive_cron
-    if not is_valid_cron_schedule(cron):
-        source = f"{dataset.name}.cron" if dataset.name else "ARCHIVE_CRON"
-        raise ConfigurationError(f"{source} holds {cron!r}, which is no cron expression like '0 2 * * *'.")
+    check_cron(f"{dataset.name}.cron" if dataset.name else "ARCHIVE_CRON", cron)
 
     @dg.schedule(
         name=named("archive_daily", dataset),
@@ -95,6 +93,16 @@ def build_schedule(
         ]
 
     return archive_daily
+
+
+def check_cron(source: str, cron: str) -> None:
+    """Checks that Dagster can read a cron expression.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if not is_valid_cron_schedule(cron):
+        raise ConfigurationError(f"{source} holds {cron!r}, which is no cron expression like '0 2 * * *'.")
 
 
 @contextmanager
