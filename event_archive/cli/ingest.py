@@ -49,17 +49,18 @@ def api() -> None:
         except EventArchiveError as error:
             run.totals.failures.append(error)
         _show(run.totals, as_json=as_json)
+    if stop.requested() and run.totals.ended != "complete":
+        sys.exit(stop.exit_code())
     if run.totals.failures:
         sys.exit(EXIT_FAILED if run.totals.pages else exit_code(run.totals.failures))
-    if run.totals.ended == "interrupted":
-        sys.exit(stop.exit_code())
 
 
 def _show(totals: "Totals", *, as_json: bool) -> None:
     """Says what the run did, and why not all of it."""
     from event_archive.observability.json_lines import write_line
 
-    outcome, words = _OUTCOMES["failed" if totals.failures else totals.ended]
+    stopped = stop.requested() and totals.ended != "complete"
+    outcome, words = _OUTCOMES["interrupted" if stopped else "failed" if totals.failures else totals.ended]
     errors = list(dict.fromkeys(str(failure) for failure in totals.failures))
     if as_json:
         write_line(
