@@ -10,7 +10,7 @@ from psycopg import sql
 
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.days import ONE_DAY
-from event_archive.postgres.catalogue import dependents
+from event_archive.postgres.catalogue import dependents, timescale
 from event_archive.postgres.catalogue.partitions import Partition, bounded_partitions, triggers_on_delete_from
 from event_archive.postgres.session import Connection, one
 from event_archive.table.shape import TABLE_ALIAS, Table
@@ -20,14 +20,21 @@ _LONGEST_WAIT = timedelta(days=366)
 
 def partitions_of(connection: Connection, table: Table, day: date) -> list[Partition]:
     """The partitions that end somewhere in time and may hold rows of a day. Takes no lock."""
-    if not table.is_partitioned:
-        return []
-    return bounded_partitions(connection, table.oid, table.dataset.time_column, day, day)
+    return partitions_between(connection, table, day, day)
+
+
+def partitions_between(connection: Connection, table: Table, first: date, last: date) -> list[Partition]:
+    """As ``partitions_of``, for the days from ``first`` to ``last``; chunks are a hypertable's partitions."""
+    name, column = table.dataset.table, table.dataset.time_column
+    if table.is_hypertable:
+        return timescale.chunks(connection, name.schema, name.name, column, first, last)
+    return bounded_partitions(connection, table.oid, column, first, last) if table.is_partitioned else []
 
 
 def rows_in(partition: Partition) -> sql.Composable:
     """A partition as ``TABLE_ALIAS``, for FROM: so the table itself is not locked."""
-    return sql.SQL("ONLY {} AS {}").format(partition.identifier, TABLE_ALIAS)
+    # ONLY a compressed chunk is what of it is not compressed.
+    return sql.SQL("{} AS {}" if partition.chunk else "ONLY {} AS {}").format(partition.identifier, TABLE_ALIAS)
 
 
 def told(partition: Partition) -> str:

@@ -4,7 +4,7 @@ Not here: the table as a whole (``relations``), what hangs on it (``dependents``
 """
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from psycopg import sql
 
@@ -44,11 +44,15 @@ WHERE ends BETWEEN '0001-01-02' AND '9999-01-01' AND ends > %(first)s::date
 ORDER BY ends, c.oid
 """
 # Those of the tables above fire for them too: row by row by a copy, and once a statement. 8 is TRIGGER_TYPE_DELETE.
+# What TimescaleDB's own do for its continuous aggregates, drop_chunks does itself.
 _DELETE_TRIGGERS = """
 WITH RECURSIVE above_(oid) AS (SELECT %(oid)s::pg_catalog.oid UNION
                                SELECT inhparent FROM pg_catalog.pg_inherits JOIN above_ ON inhrelid = above_.oid)
 SELECT DISTINCT t.tgname FROM pg_catalog.pg_trigger AS t
 WHERE t.tgrelid IN (SELECT oid FROM above_) AND NOT t.tgisinternal AND t.tgtype & 8 <> 0 AND t.tgenabled IN ('O', 'A')
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+                  WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = t.tgfoid
+                  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.extname = 'timescaledb')
 ORDER BY t.tgname
 """
 _AWAITED = """
@@ -60,7 +64,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A leaf of a partitioned table that holds the rows of a range of days, or of a part of them.
+    """A leaf of a partitioned table, or a chunk of a hypertable, that holds rows of a range of days.
 
     Attributes:
         oid: the catalogue's number for it.
@@ -72,6 +76,7 @@ class Partition:
         is_owned: whether this role may drop it.
         first: the first day of which it may hold rows; None where it begins nowhere.
         last: the last one.
+        chunk: for a chunk of a hypertable its range, half-open; else None.
     """
 
     oid: int
@@ -83,6 +88,7 @@ class Partition:
     is_owned: bool
     first: date | None
     last: date
+    chunk: tuple[datetime, datetime] | None = None
 
     @property
     def identifier(self) -> sql.Composable:
