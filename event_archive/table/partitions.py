@@ -11,7 +11,7 @@ from psycopg import sql
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.days import ONE_DAY
 from event_archive.postgres.catalogue import dependents, timescale
-from event_archive.postgres.catalogue.partitions import Partition, bounded_partitions, triggers_on_delete_from
+from event_archive.postgres.catalogue.partitions import Partition, bounded_partitions
 from event_archive.postgres.session import Connection, one
 from event_archive.table.shape import TABLE_ALIAS, Table
 
@@ -56,7 +56,7 @@ def unfit(connection: Connection, table: Table, partition: Partition) -> str:
 
 def passed_over(connection: Connection, table: Table, partition: Partition) -> str:
     """What a DELETE of a partition's rows would set off and a DROP would not; an empty string where nothing is."""
-    if triggers := triggers_on_delete_from(connection, partition.oid):
+    if triggers := dependents.delete_triggers_of_partition(connection, partition.oid):
         return f"a DROP would not fire its triggers on DELETE: {', '.join(map(quoted, triggers))}"
     if publications := dependents.publications_of_deletes(connection, table.oid):
         names = ", ".join(map(quoted, publications))

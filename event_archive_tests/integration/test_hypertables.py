@@ -248,6 +248,35 @@ def test_a_row_that_is_compressed_is_proven_too(reading: Pipeline):
     assert (purged.deleted, purged.left) == (2, 1)
 
 
+DECOMPRESSES = """
+UPDATE timescaledb_information.chunks SET is_compressed = {};
+CREATE TRIGGER decompresses AFTER DELETE ON reading EXECUTE FUNCTION _timescaledb_internal.decompresses()
+"""
+
+
+def test_what_a_purge_decompresses_is_not_taken_for_the_deed_of_a_trigger(reading: Pipeline):
+    reading.archive()
+    reading.database.execute(DECOMPRESSES.format("true"))
+    assert reading.purge().deleted == 3
+
+
+@pytest.mark.parametrize(
+    ("compressed", "trigger", "words"),
+    [
+        ("false", "", "1 inserted, 0 updated .*none is seen"),
+        ("true", TELLS_LIMIT, r"nobody can tell that from what its triggers on DELETE \(tells\) change in it"),
+    ],
+)
+def test_rows_that_more_than_a_decompression_may_have_changed_are_not_purged(
+    reading: Pipeline, compressed: str, trigger: str, words: str
+):
+    reading.archive()
+    reading.database.execute(DECOMPRESSES.format(compressed) + ";" + trigger)
+    with pytest.raises(RefusedError, match=words):
+        reading.purge()
+    assert reading.count() == 5
+
+
 def test_chunks_that_are_divided_in_space_too_go_together(reading: Pipeline):
     other = add_chunk(reading.database, "reading", "at", "2024-03-01", "2024-03-08", name="reading_in_space")
     reading.database.execute(f"INSERT INTO {other} VALUES (6, '2024-03-01 08:00Z', 'w')")

@@ -1,4 +1,4 @@
-"""The partitions of a table: where they lie in time, who owns them, what a DROP of one would pass over.
+"""The partitions of a table: where they lie in time, who owns them, who waits for them.
 
 Not here: the table as a whole (``relations``), what hangs on it (``dependents``).
 """
@@ -42,18 +42,6 @@ JOIN pg_catalog.pg_class AS r ON r.oid = tree_.parent JOIN pg_catalog.pg_namespa
 WHERE ends BETWEEN '0001-01-02' AND '9999-01-01' AND ends > %(first)s::date
   AND coalesce(begins < %(last)s::date + 1, true) AND coalesce(begins < ends, true)
 ORDER BY ends, c.oid
-"""
-# Those of the tables above fire for them too: row by row by a copy, and once a statement. 8 is TRIGGER_TYPE_DELETE.
-# What TimescaleDB's own do for its continuous aggregates, drop_chunks does itself.
-_DELETE_TRIGGERS = """
-WITH RECURSIVE above_(oid) AS (SELECT %(oid)s::pg_catalog.oid UNION
-                               SELECT inhparent FROM pg_catalog.pg_inherits JOIN above_ ON inhrelid = above_.oid)
-SELECT DISTINCT t.tgname FROM pg_catalog.pg_trigger AS t
-WHERE t.tgrelid IN (SELECT oid FROM above_) AND NOT t.tgisinternal AND t.tgtype & 8 <> 0 AND t.tgenabled IN ('O', 'A')
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
-                  WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = t.tgfoid
-                  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.extname = 'timescaledb')
-ORDER BY t.tgname
 """
 _AWAITED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS d ON d.oid = l.database
@@ -113,11 +101,6 @@ def bounded_partitions(connection: Connection, oid: int, time_column: str, first
     """
     values = {"oid": oid, "time": time_column, "first": first, "last": last}
     return [Partition(*row) for row in connection.execute(_BOUNDED, values).fetchall()]
-
-
-def triggers_on_delete_from(connection: Connection, oid: int) -> list[str]:
-    """The triggers that fire where rows of a partition are deleted by way of any table above it."""
-    return [name for (name,) in connection.execute(_DELETE_TRIGGERS, {"oid": oid}).fetchall()]
 
 
 def is_awaited(connection: Connection, oids: list[int]) -> bool:

@@ -33,6 +33,10 @@ WHERE hypertable_schema = %s AND hypertable_name = %s AND primary_dimension = %s
   AND range_end > %s::pg_catalog.date AND range_start < %s::pg_catalog.date + 1
 ORDER BY range_end, c.oid
 """
+_HAS_COMPRESSED = """
+SELECT EXISTS (SELECT FROM timescaledb_information.chunks
+               WHERE hypertable_schema = %s AND hypertable_name = %s AND is_compressed)
+"""
 _EXTENSION_SCHEMA = """
 SELECT nspname FROM pg_catalog.pg_extension JOIN pg_catalog.pg_namespace AS n ON n.oid = extnamespace
 WHERE extname = 'timescaledb'
@@ -42,15 +46,16 @@ _DROP_CHUNKS = """
 SELECT pg_catalog.parse_ident(chunk_) FROM {drop_chunks}(%s::pg_catalog.oid::pg_catalog.regclass,
   newer_than => %s::timestamptz::{type}, older_than => %s::timestamptz::{type}) AS chunk_
 """
+# A policy has its ages in the IntervalStyle of whoever made it.
 _RETENTION_POLICIES = """
-SELECT job_id, coalesce(config ->> 'drop_after', config ->> 'drop_created_before'),
+SELECT job_id, coalesce(config ->> 'drop_after', config ->> 'drop_created_before')::pg_catalog.interval::text,
        coalesce(pg_catalog.now() - (config ->> 'drop_after')::pg_catalog.interval >= %s, true)
 FROM timescaledb_information.jobs
 WHERE proc_name = 'policy_retention' AND scheduled AND hypertable_schema = %s AND hypertable_name = %s ORDER BY job_id
 """
 # Which of its two names the jobs have for a continuous aggregate differs between versions.
 _REFRESHES = """
-SELECT view_schema, view_name, j.config ->> 'start_offset'
+SELECT view_schema, view_name, (j.config ->> 'start_offset')::pg_catalog.interval::text
 FROM timescaledb_information.continuous_aggregates AS a JOIN timescaledb_information.jobs AS j
   ON (j.hypertable_schema, j.hypertable_name) IN (
     (a.view_schema, a.view_name), (a.materialization_hypertable_schema, a.materialization_hypertable_name))
@@ -116,6 +121,11 @@ def chunks(connection: Connection, schema: str, name: str, column: str, first: d
     """
     rows = connection.execute(_CHUNKS, (schema, name, column, first, last)).fetchall()
     return [replace(Partition(*row), chunk=(start, end)) for *row, start, end in rows]
+
+
+def has_compressed_chunk(connection: Connection, schema: str, name: str) -> bool:
+    """Whether a chunk of a hypertable is compressed, at least in part."""
+    return bool(one(connection, _HAS_COMPRESSED, schema, name)[0])
 
 
 def drop_chunks(connection: Connection, oid: int, type_: str, start: datetime, end: datetime) -> list[tuple[str, str]]:
