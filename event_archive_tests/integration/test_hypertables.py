@@ -155,6 +155,14 @@ def test_days_of_many_chunks_are_searched_stretch_by_stretch(reading: Pipeline, 
     assert orphans(late.dataset, late.postgres).before_start == 4
 
 
+@pytest.mark.parametrize("start", [date(2024, 3, 1), date.min])
+def test_rows_of_a_hypertable_that_belong_to_no_day_are_counted_once(reading: Pipeline, start: date):
+    reading.database.execute("INSERT INTO reading VALUES (6, 'infinity', 'w'), (7, '0044-03-15 BC', 'w')")
+    of = reading.of(start=start)
+    found = orphans(of.dataset, of.postgres)
+    assert (found.before_start, found.not_finite) == (1 if start == date.min else 2, 1)
+
+
 @pytest.mark.parametrize("start", ["-infinity", "4713-01-01 BC", "20000-01-01"])
 def test_a_chunk_from_beyond_the_calendar_ends_no_stretch(
     reading: Pipeline, monkeypatch: pytest.MonkeyPatch, start: str
