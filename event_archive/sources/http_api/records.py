@@ -15,7 +15,8 @@ from event_archive.domain.dataset import TableName
 from event_archive.sources.copy_format import clean_line, line
 from event_archive.sources.instants import NoInstantError, check_plausible, parse_epoch, parse_iso
 from event_archive.sources.json_text import refusal_of
-from event_archive.sources.landing import Batch, Rejected, Target
+from event_archive.sources.landing import Batch, Rejected
+from event_archive.sources.merge import Target
 
 SOURCE = "api"
 _COLUMNS = (("id", "text"), ("event_type", "text"), ("timestamp", "timestamptz"), ("data", "jsonb"))
