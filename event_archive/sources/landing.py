@@ -245,10 +245,10 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
     )
     rows = [line((of.locator.encode(), of.reason.encode(), b"\\x" + of.raw.hex().encode())) for of in rejected]
     copy_in(connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(staged, sql.SQL(OPTIONS)), _pieces(rows))
-    counts.rejected = connection.execute(
-        sql.SQL(
-            "INSERT INTO {} (source, locator, reason, raw) SELECT DISTINCT ON (locator) {}, locator, reason, raw "
-            "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"
-        ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
-    ).rowcount
+    insert = sql.SQL(
+        "INSERT INTO {} (source, locator, reason, raw) SELECT DISTINCT ON (locator) {}, locator, reason, raw "
+        "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"
+    ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
+    with own_search_path(connection):
+        counts.rejected = connection.execute(insert).rowcount
     counts.known += len(rejected) - counts.rejected

@@ -34,7 +34,7 @@ def _names(names: Iterable[str], prefix: str = "") -> sql.Composed:
 
 def insert_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
     """Returns how many rows were inserted, and how many keys and forms the batch has."""
-    forms = sql.SQL("(SELECT pg_catalog.count(*) FROM batch)")
+    forms: sql.Composable = sql.SQL("(SELECT pg_catalog.count(*) FROM batch)")
     if target.version:
         forms = sql.SQL("(SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {} FROM {}) AS forms_)").format(
             _names([*target.key, target.version]), staged
@@ -86,9 +86,9 @@ def _parts(target: Target) -> dict[str, sql.Composable]:
 
 def _batch(target: Target, staged: sql.Identifier) -> sql.Composed:
     """One record of each key: the newest, of equally new ones the last; where the first stays, the first."""
-    order = sql.SQL("ctid")
+    order: sql.Composable = sql.SQL("ctid")
     if target.version:
-        order: sql.Composable = sql.SQL("{} DESC, ctid DESC").format(sql.Identifier(target.version))
+        order = sql.SQL("{} DESC, ctid DESC").format(sql.Identifier(target.version))
     return sql.SQL("SELECT DISTINCT ON ({key}) {columns} FROM {staged} ORDER BY {key}, {order}").format(
         key=_names(target.key), columns=_names(name for name, _ in target.columns), staged=staged, order=order
     )

@@ -350,16 +350,20 @@ def test_two_landings_of_the_same_keys_in_opposite_order_never_wait_in_a_ring(ta
 
 
 def test_a_trigger_of_the_users_finds_what_it_names_without_a_schema(table: Database):
+    landed(table, UPDATE, Batch())
     table.execute(
         """
         CREATE TABLE audit (id text, what text);
         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
           $$ BEGIN INSERT INTO audit VALUES (new.id, tg_op); RETURN NULL; END $$;
-        CREATE TRIGGER note AFTER INSERT OR UPDATE ON measurements FOR EACH ROW EXECUTE FUNCTION note()
+        CREATE TRIGGER note AFTER INSERT OR UPDATE ON measurements FOR EACH ROW EXECUTE FUNCTION note();
+        CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN INSERT INTO audit VALUES (new.locator, 'REJECTED'); RETURN NULL; END $$;
+        CREATE TRIGGER tell AFTER INSERT ON rejected_records FOR EACH ROW EXECUTE FUNCTION tell()
         """
     )
-    landed(table, UPDATE, batch(("a", "01", "1")), batch(("a", "02", "2")), batch(("a", "02", "2")))
-    assert table.execute("SELECT what FROM audit") == [("INSERT",), ("UPDATE",)]
+    landed(table, UPDATE, batch(("a", "01", "1")), batch(("a", "02", "2")), batch(("a", "02", "2"), rejected=("x",)))
+    assert table.execute("SELECT what FROM audit") == [("INSERT",), ("UPDATE",), ("REJECTED",)]
 
 
 def test_names_that_need_quotes_are_quoted(each_database: Database):
