@@ -22,6 +22,8 @@ _ISO = re.compile(
     re.ASCII,
 )
 _NUMBER = re.compile(r"-?\d{1,25}(?:\.\d{1,25})?(?:[eE][+-]?\d{1,2})?", re.ASCII)
+# Eight digits are a date.
+_EPOCH_TEXT = re.compile(r"-?\d{9,25}(?:\.\d{1,25})?", re.ASCII)
 # What a number counts is told by its size: as seconds, 1e11 is the year 5138; as milliseconds, 1973.
 _UNITS = ((Decimal("1e11"), Decimal(1_000_000)), (Decimal("1e14"), Decimal(1000)), (Decimal("1e17"), Decimal(1)))
 _NANOSECOND = Decimal("0.001")
@@ -70,6 +72,15 @@ def parse_iso(text: str, zone: ZoneInfo) -> datetime:
         return instant.astimezone(UTC) + leap * timedelta(seconds=1) + whole_day * ONE_DAY
     except (ValueError, OverflowError):
         raise NoInstantError("its time is no date of the calendar") from None
+
+
+def parse_text(text: str, zone: ZoneInfo) -> datetime:
+    """A time that is a string: ISO 8601, or an epoch, as ``parse_iso`` and ``parse_epoch`` read them.
+
+    Raises:
+        NoInstantError: anything else.
+    """
+    return parse_epoch(text) if _EPOCH_TEXT.fullmatch(text) else parse_iso(text, zone)
 
 
 def parse_epoch(token: str) -> datetime:

@@ -20,7 +20,7 @@ from event_archive.errors import BusyError, EventArchiveError, RefusedError, Une
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
-from event_archive.sources.http_api.limiter import Limiter
+from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Fields
 from event_archive.sources.http_api.positions import Position, Positions, resumed, windows
 from event_archive.sources.http_api.records import SOURCE, Reader
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BUFFER_BYTES = 2 * _BATCH_BYTES
+_MOST_BYTES = 50_000_000
+"""In the buffer, and in the hands of workers, each of whom has a page that is as large as its share of the rest."""
 _WAIT_SECONDS = 0.2
 _PROGRESS_SECONDS = 5.0
 _IN_FLIGHT_SECONDS = 5.0
@@ -59,7 +61,8 @@ class Crew:
         settings, clock = run.settings, run.clock
         self._stop = Event()
         self._limiter = Limiter(clock, self._stop, concurrency=settings.api_concurrency)
-        self._fetcher = Fetcher(_api(settings), self._limiter, clock, self._stop)
+        largest = (_MOST_BYTES - _BUFFER_BYTES) // (MOST_AT_ONCE if settings.api_shard else 1)
+        self._fetcher = Fetcher(_api(settings), self._limiter, clock, self._stop, largest_body_bytes=largest)
         self._buffer: Buffer[tuple[Shard, Fetched | Ended]] = Buffer(_BUFFER_BYTES)
         self._paging = _paging(settings)
         self._reader = Reader(

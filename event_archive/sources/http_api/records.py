@@ -13,7 +13,7 @@ import msgspec
 
 from event_archive.domain.dataset import TableName
 from event_archive.sources.copy_format import clean_line, line
-from event_archive.sources.instants import NoInstantError, check_plausible, parse_epoch, parse_iso
+from event_archive.sources.instants import NoInstantError, check_plausible, parse_epoch, parse_text
 from event_archive.sources.json_text import refusal_of
 from event_archive.sources.landing import Batch, Rejected
 from event_archive.sources.merge import Target
@@ -99,13 +99,13 @@ class Reader:
     def _decoded(self, events: Sequence[Raw]) -> Sequence[_Event | None]:
         try:
             return cast("list[_Event | None]", self._many.decode(b"[" + b",".join(events) + b"]"))
-        except msgspec.MsgspecError:
+        except (RecursionError, msgspec.MsgspecError):
             return [self._decoded_alone(event) for event in events]
 
     def _decoded_alone(self, event: Raw) -> _Event | None:
         try:
             return cast(_Event, self._one.decode(event))
-        except msgspec.MsgspecError:
+        except (RecursionError, msgspec.MsgspecError):
             return None
 
     def _row(self, data: bytes, event: _Event, now: datetime) -> tuple[datetime, bytes]:
@@ -123,7 +123,7 @@ class Reader:
         try:
             if token[:1] == b'"':
                 text = token[1:-1].decode() if b"\\" not in token else msgspec.json.decode(token, type=str)
-                return check_plausible(parse_iso(text, self._zone), now)
+                return check_plausible(parse_text(text, self._zone), now)
             return check_plausible(parse_epoch(token.decode()), now)
         except NoInstantError as error:
             raise _RejectedError("it has no time" if token == b"null" else str(error)) from None
