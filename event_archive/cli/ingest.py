@@ -70,7 +70,7 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
             events=totals.counts.taken,
             pages=totals.pages,
             restarts=totals.restarts,
-            watermark=totals.watermark,
+            watermark=totals.watermark and totals.watermark.isoformat(),
             seconds=round(totals.seconds, 3),
             events_per_second=round(totals.rate, 1),
         )

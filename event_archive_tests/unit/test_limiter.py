@@ -28,11 +28,11 @@ class StoppingClock(WaitingClock):
 
 
 def remaining(limiter: Limiter) -> int:
-    """How many requests may begin at once."""
-    limiter.concurrency = 1000
+    """How many requests may begin before the window is over."""
     limiter._clock = StoppingClock(FakeClock(limiter._clock.seconds()))
     count = 0
     while limiter.acquire():
+        limiter.release()
         count += 1
     return count
 

@@ -71,7 +71,7 @@ class Limiter:
             while not self._stop.is_set():
                 if self._fewest is not None and self._clock.seconds() >= self._reset_at:
                     self._is_known = False
-                if self._under_way >= (self.concurrency if self._is_known else 1) or self._may_be_told_of_more():
+                if self._under_way >= (self.concurrency if self._is_known else 1) or self._will_be_told_more():
                     self._changed.wait(_LOOK_AGAIN_SECONDS)
                     continue
                 wait = self._wait_seconds()
@@ -91,9 +91,9 @@ class Limiter:
                     self._changed.acquire()
             return False
 
-    def _may_be_told_of_more(self) -> bool:
-        """Whether the window may hold more, as a request on its way will tell."""
-        return self._fewest is not None and self._fewest <= 0 < self._most and self._under_way > 0
+    def _will_be_told_more(self) -> bool:
+        """Whether a request on its way will tell if the window holds more, and when it ends."""
+        return self._fewest is not None and self._fewest <= 0 < self._under_way
 
     def _wait_seconds(self) -> float:
         now = self._clock.seconds()
