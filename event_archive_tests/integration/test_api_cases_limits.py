@@ -150,6 +150,6 @@ def test_what_others_take_of_the_quota_is_believed(ingest: Ingest):
 
 
 def test_a_run_begins_with_one_request_since_others_may_have_used_up_the_window(ingest: Ingest):
-    ingesting = windows(ingest, **QUOTA, foreign_per_request=9)
+    ingesting = windows(ingest, **QUOTA, foreign_per_request=9, latency_ms=100)
     ingesting.run(**MANY_WINDOWS, pages=2)
     assert {request.status for request in ingesting.api.requests} == {200}
