@@ -65,13 +65,14 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
     if as_json:
         write_line(
             outcome,
+            dataset="",
             error=" ".join(errors) if errors else None,
             message=words,
             source="api",
             events=totals.counts.taken,
             pages=totals.pages,
             restarts=totals.restarts,
-            watermark=totals.watermark,
+            watermark=totals.watermark and totals.watermark.isoformat(),
             seconds=round(totals.seconds, 3),
             events_per_second=round(totals.rate, 1),
             **cast(dict[str, Any], totals.counts.as_dict()),

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import ONE_DAY, midnight
-from event_archive.errors import BusyError, EventArchiveError, RefusedError
+from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
-from event_archive.sources.http_api.limiter import Limiter
+from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Fields
 from event_archive.sources.http_api.positions import Position, Positions, resumed, windows
 from event_archive.sources.http_api.records import SOURCE, reader
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BUFFER_BYTES = 2 * _BATCH_BYTES
+_MOST_BYTES = 50_000_000
+"""In the buffer, and in the hands of workers, each of whom has a page that is as large as its share of the rest."""
 _WAIT_SECONDS = 0.2
 _PROGRESS_SECONDS = 5.0
 _IN_FLIGHT_SECONDS = 5.0
@@ -59,7 +61,8 @@ class Crew:
         settings, clock = run.settings, run.clock
         self._stop = Event()
         self._limiter = Limiter(clock, self._stop, concurrency=settings.api_concurrency)
-        self._fetcher = Fetcher(_api(settings), self._limiter, clock, self._stop)
+        largest = (_MOST_BYTES - _BUFFER_BYTES) // (MOST_AT_ONCE if settings.api_shard else 1)
+        self._fetcher = Fetcher(_api(settings), self._limiter, clock, self._stop, largest_body_bytes=largest)
         self._buffer: Buffer[tuple[Shard, Fetched | Ended]] = Buffer(_BUFFER_BYTES)
         self._paging = _paging(settings)
         self._reader = reader(settings)
@@ -127,11 +130,10 @@ class Crew:
         now = self._run.clock.now()
         while self._waiting and len(self._shards) < self._limiter.concurrency and not self._stop.is_set():
             claimed = self._positions.claim(self._session, self._waiting.popleft())
-            # Another process has it, or has read it meanwhile.
-            if claimed is None or (claimed.upper and claimed.passes):
+            if claimed is None:
                 continue
             filtered, overlap = self._paging.time_filter is not None, self._run.settings.api_overlap
-            shard = Shard(resumed(claimed, now), now, filtered, overlap)
+            shard = Shard(resumed(claimed, now), filtered, overlap)
             self._shards.append(shard)
             self._send(shard)
 
@@ -145,7 +147,11 @@ class Crew:
             return not (shard.enough or self._stop.is_set())
 
         def work() -> None:
-            self._buffer.put((shard, walk(start, self._paging, self._fetcher, emit)))
+            try:
+                ended = walk(start, self._paging, self._fetcher, emit)
+            except Exception as error:  # noqa: BLE001 (told as the end of the shard)
+                ended = Ended(UnexpectedError.of(error))
+            self._buffer.put((shard, ended))
 
         Thread(target=work, name=f"fetch {shard.position.shard}", daemon=True).start()
 

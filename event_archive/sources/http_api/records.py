@@ -23,7 +23,8 @@ from event_archive.sources.instants import (
     parse_iso,
 )
 from event_archive.sources.json_text import refusal_of
-from event_archive.sources.landing import Batch, Rejected, Target
+from event_archive.sources.landing import Batch, Rejected
+from event_archive.sources.merge import Target
 
 SOURCE = "api"
 _COLUMNS = (("id", "text"), ("event_type", "text"), ("timestamp", "timestamptz"), ("data", "jsonb"))
@@ -126,16 +127,16 @@ class Reader:
     def _decoded(self, events: Sequence[Raw]) -> "tuple[Sequence[Any], Callable[[bytes, Any, datetime], _Row]]":
         """The events of a page, and what makes a row of one: less is to be looked at where all are of plain kinds."""
         page = b"[" + b",".join(events) + b"]"
-        with suppress(msgspec.MsgspecError):
+        with suppress(RecursionError, msgspec.MsgspecError):
             return self._many_plain.decode(page), self._plain_row
-        with suppress(msgspec.MsgspecError):
+        with suppress(RecursionError, msgspec.MsgspecError):
             return self._many.decode(page), self._row
         return [self._decoded_alone(event) for event in events], self._row
 
     def _decoded_alone(self, event: Raw) -> _Event | None:
         try:
             return cast(_Event, self._one.decode(event))
-        except msgspec.MsgspecError:
+        except (RecursionError, msgspec.MsgspecError):
             return None
 
     def _plain_row(self, data: bytes, event: _Plain, now: datetime) -> "_Row":
