@@ -6,7 +6,11 @@ from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
 
+import pytest
+
+from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
+from event_archive.errors import ConfigurationError
 from event_archive.postgres.session import Postgres
 from event_archive.sources.http_api.ingest import Ingestion
 from event_archive.sources.http_api.positions import Position, Positions
@@ -85,3 +89,20 @@ def test_a_position_is_stored_to_the_microsecond(database: Database):
         with session.transaction("positions") as connection:
             assert positions.read(connection) == [position]
             assert Positions(TABLE, "https://other.example.com").read(connection) == []
+
+
+def test_windows_that_would_be_too_many_are_refused_before_anything_is_written(ingest: Ingest):
+    ingesting = ingest(Events(1))
+    with pytest.raises(ConfigurationError, match="API_SHARD holds 0:01:00, which makes more than 20000 windows since"):
+        ingesting.run(api_shard="1 minute", api_start="2024-01-01")
+    assert ingesting.database.execute("SELECT count(*) FROM cursor_state") == [(0,)]
+
+
+def test_windows_need_a_beginning(monkeypatch: pytest.MonkeyPatch):
+    variables = {"API_BASE_URL": "http://api", "PG_CONNECTION_STRING": "postgresql://h/d", "API_SHARD": "1 day"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="API_SHARD is set, and API_START is not"):
+        ApiSettings.load()
+    monkeypatch.setenv("API_START", "2024-01-01")
+    assert ApiSettings.load().time_filter == ("since", "until")

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import ONE_DAY, midnight
-from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
+from event_archive.errors import BusyError, ConfigurationError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
@@ -40,6 +41,8 @@ _WAIT_SECONDS = 0.2
 _PROGRESS_SECONDS = 5.0
 _IN_FLIGHT_SECONDS = 5.0
 """How long requests that are on their way may take once somebody stops."""
+_MOST_WINDOWS = 20_000
+"""At once: each is a request, and a row of ``cursor_state``."""
 _FAILURES_UNTIL_END = 3
 """Shards in a row that fail, with no page in between: the API is away."""
 
@@ -118,9 +121,12 @@ class Crew:
                 self._waiting.append(next((of for of in known if not of.shard), Position()))
                 return
             known = [of for of in known if of.upper]
-            if settings.api_start is None and not known:
-                raise RefusedError("API_SHARD needs API_START, the first day that events are asked for: set it.")
-            new = list(windows(known, settings.api_start or now, now, settings.api_shard))
+            new = list(islice(windows(known, settings.api_start or now, now, settings.api_shard), _MOST_WINDOWS + 1))
+            if len(new) > _MOST_WINDOWS:
+                raise ConfigurationError(
+                    f"API_SHARD holds {settings.api_shard}, which makes more than {_MOST_WINDOWS} windows since "
+                    f"{new[0].lower:%Y-%m-%d}: choose longer ones, or a later API_START."
+                )
             for position in new:
                 self._positions.save(connection, position)
         self._waiting += [of for of in [*known, *new] if not of.passes]
