@@ -29,6 +29,11 @@ SOURCE = "api"
 _COLUMNS = (("id", "text"), ("event_type", "text"), ("timestamp", "timestamptz"), ("data", "jsonb"))
 Raw = bytes | msgspec.Raw
 _Row = tuple[datetime, bytes]
+_RowOf = Callable[[Raw, Any, datetime, bool], _Row]
+
+_LONGEST = len("2024-03-01T12:00:00.123456Z")
+_SIGNS = ("-T::Z", "-T::.")
+"""Every third character of such a time from the eighth on."""
 
 
 def target(schema: str, conflict: str) -> Target:
@@ -101,17 +106,20 @@ class Reader:
         times: list[datetime] = []
         made_of: list[Raw] = []
         first = len(batch.lines)
-        decoded, row_of = self._decoded(events)
+        page = b"[" + b",".join(events) + b"]"
+        decoded, row_of = self._decoded(page, events)
+        # Those of a page that is JSON throughout are Raw, and can only hold what JSON allows.
+        any_nul = b"\\u0000" in page
+        one_line = b"\n" not in page and b"\r" not in page
         for raw, event in zip(events, decoded, strict=True):
-            data = bytes(raw)
             try:
-                # Those of a page that is JSON throughout are Raw, and can only hold what JSON allows.
-                if event is None or type(raw) is bytes or b"\\u0000" in data:
-                    _check(data)
+                if event is None or type(raw) is bytes or (any_nul and b"\\u0000" in bytes(raw)):
+                    _check(bytes(raw))
                 if event is None:
                     raise _RejectedError("it is no object")
-                instant, row = row_of(data, event, now)
+                instant, row = row_of(raw, event, now, one_line)
             except _RejectedError as error:
+                data = bytes(raw)
                 batch.rejected.append(Rejected(locator(data), str(error), data))
                 continue
             times.append(instant)
@@ -123,9 +131,8 @@ class Reader:
         batch.origins.append((first, lambda index: _origin(made_of[index - first])))
         return times
 
-    def _decoded(self, events: Sequence[Raw]) -> "tuple[Sequence[Any], Callable[[bytes, Any, datetime], _Row]]":
+    def _decoded(self, page: bytes, events: Sequence[Raw]) -> "tuple[Sequence[Any], _RowOf]":
         """The events of a page, and what makes a row of one: less is to be looked at where all are of plain kinds."""
-        page = b"[" + b",".join(events) + b"]"
         with suppress(msgspec.MsgspecError):
             return self._many_plain.decode(page), self._plain_row
         with suppress(msgspec.MsgspecError):
@@ -138,20 +145,33 @@ class Reader:
         except msgspec.MsgspecError:
             return None
 
-    def _plain_row(self, data: bytes, event: _Plain, now: datetime) -> "_Row":
-        name, kind, time = event.id, event.type, event.time
+    def _plain_row(self, raw: Raw, event: _Plain, now: datetime, one_line: bool) -> _Row:
+        name, kind = event.id, event.type
         try:
-            instant = parse_iso(time, self._zone) if isinstance(time, str) else of_epoch(time)
+            instant, at = self._plain_instant(event.time)
             check_plausible(instant, now)
         except NoInstantError as error:
             raise _RejectedError(str(error)) from None
         if not name:
             raise _RejectedError("it has no id")
-        values = (name.encode(), kind.encode(), instant.isoformat().encode(), data)
-        plain = kind and name.isprintable() and kind.isprintable() and b"\n" not in data and b"\r" not in data
-        return instant, clean_line(values) if plain else line(values)
+        if one_line and kind and name.isprintable() and kind.isprintable():
+            return instant, clean_line((name.encode(), kind.encode(), at.encode(), raw))
+        return instant, line((name.encode(), kind.encode(), at.encode(), bytes(raw)))
 
-    def _row(self, data: bytes, event: _Event, now: datetime) -> "_Row":
+    def _plain_instant(self, time: str | int) -> tuple[datetime, str]:
+        """A time, and what PostgreSQL is told: the text as it came, where it reads that as Python does."""
+        if isinstance(time, str):
+            if len(time) <= _LONGEST and time[7:20:3] in _SIGNS and time[-1] == "Z":
+                try:
+                    return datetime.fromisoformat(time), time
+                except ValueError:
+                    pass
+            instant = parse_iso(time, self._zone)
+        else:
+            instant = of_epoch(time)
+        return instant, instant.isoformat()
+
+    def _row(self, raw: Raw, event: _Event, now: datetime, one_line: bool) -> _Row:
         key, kind = bytes(event.id), bytes(event.type)
         name = _text(key)
         if not name:
@@ -159,8 +179,8 @@ class Reader:
         instant = self._instant(bytes(event.time), now)
         told, at = _text(kind), instant.isoformat().encode()
         # JSON holds no control characters but between its tokens, and escaped.
-        plain = b"\\" not in key and b"\\" not in kind and b"\n" not in data and b"\r" not in data
-        return instant, clean_line((name, told, at, data)) if plain and told else line((name, told, at, data))
+        clean = one_line and told and b"\\" not in key and b"\\" not in kind
+        return instant, clean_line((name, told, at, raw)) if clean else line((name, told, at, bytes(raw)))
 
     def _instant(self, token: bytes, now: datetime) -> datetime:
         try:
