@@ -179,8 +179,9 @@ class Reader:
         instant = self._instant(bytes(event.time), now)
         told, at = _text(kind), instant.isoformat().encode()
         # JSON holds no control characters but between its tokens, and escaped.
-        clean = one_line and told and b"\\" not in key and b"\\" not in kind
-        return instant, clean_line((name, told, at, raw)) if clean else line((name, told, at, bytes(raw)))
+        if one_line and told and b"\\" not in key and b"\\" not in kind:
+            return instant, clean_line((name, told, at, raw))
+        return instant, line((name, told, at, bytes(raw)))
 
     def _instant(self, token: bytes, now: datetime) -> datetime:
         try:
