@@ -106,7 +106,7 @@ def of_epoch(number: int) -> datetime:
     else:
         microseconds = number if size < 10**17 else number // 1000
     try:
-        return _EPOCH + timedelta(microseconds=microseconds)
+        return _EPOCH + timedelta(0, 0, microseconds)
     except OverflowError:
         raise NoInstantError("its time is outside the years 1 to 9999") from None
 
