@@ -38,10 +38,10 @@ _DELETE_RULES = """
 SELECT rulename FROM pg_catalog.pg_rewrite
 WHERE ev_type = '4' AND ev_class = %s ORDER BY rulename
 """
-# 8 is TRIGGER_TYPE_DELETE.
-_DELETE_TRIGGERS = """
+_TRIGGERS = """
 SELECT t.tgname, t.tgfoid::pg_catalog.regproc::text FROM pg_catalog.pg_trigger AS t
-WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal AND t.tgtype & 8 <> 0 AND t.tgenabled IN ('O', 'A')
+WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal
+  AND t.tgtype & %(event)s <> 0 AND t.tgenabled IN ('O', 'A')
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS p
                   WHERE p.oid = t.tgparentid AND p.tgrelid IN (SELECT oid FROM tree_))
 ORDER BY t.tgname
@@ -62,6 +62,8 @@ FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_constraint AS f ON f.oid = t.
 WHERE t.tgrelid IN (SELECT oid FROM tree_) AND f.contype = 'f' AND f.confrelid = t.tgrelid
   AND t.tgenabled NOT IN ('O', 'A') ORDER BY 1
 """
+_INSERT, _DELETE = 4, 8
+"""TRIGGER_TYPE_INSERT and TRIGGER_TYPE_DELETE."""
 _CHANGES = """
 SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(oid)), 0)::int8,
        coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(oid)), 0)::int8,
@@ -159,7 +161,12 @@ def delete_rules(connection: Connection, oid: int) -> list[str]:
 
 def delete_triggers(connection: Connection, oid: int) -> list[tuple[str, str]]:
     """The triggers that fire on DELETE from a table or a partition of it: name and function."""
-    return [(name, function) for name, function in _of_tree(connection, _DELETE_TRIGGERS, oid)]
+    return [(name, function) for name, function in _of_tree(connection, _TRIGGERS, oid, event=_DELETE)]
+
+
+def insert_triggers(connection: Connection, oid: int) -> list[str]:
+    """The triggers that fire on INSERT into a table or a partition of it, by name."""
+    return [name for name, _ in _of_tree(connection, _TRIGGERS, oid, event=_INSERT)]
 
 
 def unenforced_references(connection: Connection, oid: int) -> list[str]:
@@ -197,5 +204,5 @@ def without_autovacuum(connection: Connection, oid: int) -> list[str]:
     return [name for (name,) in _of_tree(connection, _NOT_VACUUMED, oid)]
 
 
-def _of_tree(connection: Connection, query: LiteralString, oid: int) -> list[tuple[Any, ...]]:
-    return connection.execute(_WITH_PARTITIONS + query, {"oid": oid}).fetchall()
+def _of_tree(connection: Connection, query: LiteralString, oid: int, **values: int) -> list[tuple[Any, ...]]:
+    return connection.execute(_WITH_PARTITIONS + query, {"oid": oid} | values).fetchall()
