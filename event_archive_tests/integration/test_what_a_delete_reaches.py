@@ -463,6 +463,24 @@ def test_a_trigger_that_keeps_rows_as_they_are_is_warned_of(pipeline: Pipeline, 
     assert "a trigger of the table keeps them" in caplog.text
 
 
+def test_a_trigger_that_sets_how_values_are_written_lets_no_two_pass_for_one(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamptz NOT NULL, v float8);
+        INSERT INTO t VALUES (1, '2024-03-01 08:00+00', 1.1);
+        CREATE FUNCTION rounds() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          SET LOCAL extra_float_digits TO -15; RETURN OLD; END $$;
+        CREATE TRIGGER rounds BEFORE DELETE ON t EXECUTE FUNCTION rounds();""",
+    )
+    of.archive()
+    of.database.execute("UPDATE t SET v = 1.2")
+    with pytest.raises(RefusedError, match="a trigger on DELETE set extra_float_digits .*Rolled back"):
+        of.purge()
+    assert of.count("v = 1.2") == 1
+    of.database.execute("ALTER FUNCTION rounds SET extra_float_digits TO 1")
+    assert (of.purge().deleted, of.run().deleted) == (0, 1)
+
+
 @pytest.mark.parametrize("enabled", ["ENABLE", "ENABLE ALWAYS"])
 def test_without_counters_a_table_with_triggers_is_refused(pipeline: Pipeline, enabled: str):
     pipeline.add(2)
