@@ -42,7 +42,7 @@ def delete_identical(connection: Connection, table: Table, day: date, readback: 
     # Triggers, deferred ones too, find what they name. Without any, values keep the text that they have in the file.
     with own_search_path(connection) if dependents.delete_triggers(connection, table.oid) else nullcontext():
         deleted = connection.execute(statement).rowcount
-        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        dependents.fire_deferred_triggers(connection)
         changed = unpinned(connection)
     if changed:
         raise RefusedError(

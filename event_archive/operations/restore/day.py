@@ -197,7 +197,7 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
     locked = dependents.locks_out(connection, tree)
     with own_search_path(connection):
         restored = connection.execute(query).rowcount
-        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        dependents.fire_deferred_triggers(connection)
     standing = one(
         connection,
         sql.SQL("SELECT count(*) FROM {}, {} WHERE {}").format(table.rows, readback.current, readback.identical),

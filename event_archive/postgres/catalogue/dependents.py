@@ -70,6 +70,11 @@ SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(oid))
        coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(oid)), 0)::int8
 FROM tree_
 """
+# What is deferred follows from a row that was written.
+_WRITTEN = """
+SELECT pg_catalog.sum(n_tup_ins), pg_catalog.sum(n_tup_upd), pg_catalog.sum(n_tup_del)
+FROM pg_catalog.pg_stat_xact_all_tables
+"""
 _TREE_OIDS = "SELECT oid FROM tree_"
 # Its own locks last until a transaction ends, those on what it dropped too.
 _LOCKS_OUT = """
@@ -177,6 +182,17 @@ def unenforced_references(connection: Connection, oid: int) -> list[str]:
 def changes(connection: Connection, oid: int) -> Changes:
     """What this transaction has done to a table and its partitions; all zero where ``track_counts`` is off."""
     return Changes(*_of_tree(connection, _CHANGES, oid)[0])
+
+
+def fire_deferred_triggers(connection: Connection) -> None:
+    """Fires the triggers that wait for the commit, and those that they defer in their turn, until none is left.
+
+    Where ``track_counts`` is off, the latter may be left.
+    """
+    before: tuple[Any, ...] | None = None
+    while before != (written := one(connection, _WRITTEN)):
+        before = written
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 def tree(connection: Connection, oid: int) -> list[int]:
