@@ -49,6 +49,7 @@ _PINS: dict[str, str] = {
 # pg_temp last, or a temporary table left in a pooled session would hide one of the catalogue's.
 _PIN_SEARCH_PATH = "SET LOCAL search_path TO pg_catalog, pg_temp"
 _PIN = "; ".join([*(f"SET LOCAL {name} TO '{value}'" for name, value in _PINS.items()), _PIN_SEARCH_PATH])
+_SETTINGS = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (%s)"
 _TRANSACTION_TIMEOUT_SINCE = 170000
 # A cancel is a connection of its own; where that takes longer, the server is out of reach and gives up by itself.
 _CANCEL_TIMEOUT_SECONDS = 5
@@ -206,6 +207,12 @@ def own_search_path(connection: Connection) -> Iterator[None]:
     connection.execute("SET LOCAL search_path TO DEFAULT")
     yield
     connection.execute(_PIN.encode())
+
+
+def unpinned(connection: Connection) -> list[str]:
+    """The pinned settings that are not as they were pinned, since a function has set them."""
+    present: dict[str, str] = dict(connection.execute(_SETTINGS, (list(_PINS),)).fetchall())
+    return [name for name, value in _PINS.items() if present[name] != value]
 
 
 def one(connection: Connection, query: sql.Composed | LiteralString, *values: object) -> tuple[Any, ...]:
