@@ -92,20 +92,37 @@ class Postgres:
             RefusedError: any other refusal, with PostgreSQL's own words.
         """
         with (
-            self.session() as session,
+            self.session(subject, advice=advice) as session,
             session.transaction(subject, statement_timeout_seconds=statement_timeout_seconds, advice=advice) as raw,
         ):
             yield raw
 
     @contextmanager
-    def session(self) -> Iterator["Session"]:
+    def session(self, subject: str = "the database", *, advice: Advice = NO_ADVICE) -> Iterator["Session"]:
         """A connection for several transactions, one after another.
 
+        Args:
+            subject: as for ``transaction``.
+            advice: as for ``transaction``.
+
         Raises:
-            UnreachableError, RefusedError: no connection.
+            UnreachableError, BusyError, RefusedError: as ``transaction``.
         """
-        with _engine(self).connect() as connection:
+        # Statements that SQLAlchemy sends itself are refused like ours: it asks for the version at first.
+        with self._told(subject, advice), _engine(self).connect() as connection:
             yield Session(self, connection)
+
+    @contextmanager
+    def _told(self, subject: str, advice: Advice) -> Iterator[None]:
+        """What PostgreSQL raises in this block is raised as the error that people see."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise refusal(error, subject, advice, hide=self._hide) from None
+        except DBAPIError as error:
+            if not isinstance(error.orig, psycopg.Error):
+                raise
+            raise refusal(error.orig, subject, advice, hide=self._hide) from None
 
     def execute_alone(self, statement: sql.Composed, subject: str, *, advice: Advice = NO_ADVICE) -> None:
         """Executes a statement that no transaction may be around, as a VACUUM, on its own connection.
@@ -118,12 +135,9 @@ class Postgres:
         Raises:
             UnreachableError, BusyError, RefusedError: as for ``transaction``.
         """
-        try:
-            with self._connect() as connection:
-                connection.autocommit = True
-                connection.execute(statement)
-        except psycopg.Error as error:
-            raise refusal(error, subject, advice, hide=self._hide) from None
+        with self._told(subject, advice), self._connect() as connection:
+            connection.autocommit = True
+            connection.execute(statement)
 
     def _connect(self) -> Connection:
         return connect(self.conninfo, self.auth, variable=self.variable)
@@ -149,7 +163,7 @@ class Session:
             "lock_timeout": f"{self.postgres.lock_timeout_seconds}s",
             "statement_timeout": f"{statement_timeout_seconds}s",
         }
-        try:
+        with self.postgres._told(subject, advice):  # noqa: SLF001 (of this module)
             connection.execution_options(isolation_level="READ COMMITTED", timeouts=timeouts)
             with connection.begin():
                 raw = cast(Connection, connection.connection.driver_connection)
@@ -158,13 +172,6 @@ class Session:
                 except BaseException:
                     _abandon(connection, raw)
                     raise
-        except psycopg.Error as error:
-            raise refusal(error, subject, advice, hide=self.postgres._hide) from None  # noqa: SLF001
-        except DBAPIError as error:
-            # From the statements that SQLAlchemy sends itself: at the beginning and the commit.
-            if not isinstance(error.orig, psycopg.Error):
-                raise
-            raise refusal(error.orig, subject, advice, hide=self.postgres._hide) from None  # noqa: SLF001
 
 
 @cache

@@ -311,7 +311,7 @@ def test_a_partition_that_is_empty_by_a_damaged_index_alone_stays(pipeline: Pipe
     damage(of)
     assert of.run().deleted == 2005
     make_all_visible(of)
-    assert dropping.drop_if_empty(of.site, DAY) == []
+    assert dropping.drop_empty(of.site, DAY) == []
     assert of.count("note = 'lost'") == 1
 
 

@@ -185,9 +185,8 @@ def insert_triggers(connection: Connection, oid: int) -> list[str]:
 
 def delete_triggers_of_partition(connection: Connection, oid: int) -> list[str]:
     """The triggers that fire where rows of a partition are deleted by way of any table above it, by name."""
-    return [
-        name for name, _ in connection.execute(_WITH_PARENTS + _TRIGGERS, {"oid": oid, "event": _DELETE}).fetchall()
-    ]
+    values = {"oid": oid, "event": _DELETE}
+    return [name for name, _ in connection.execute(_WITH_PARENTS + _TRIGGERS, values).fetchall()]
 
 
 def unenforced_references(connection: Connection, oid: int) -> list[str]:
