@@ -27,6 +27,8 @@ from event_archive_tests.fixtures.installation import Commands, Finished, Instal
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import password_role
 
+pytestmark = pytest.mark.slow
+
 KEY = DAY.isoformat()
 PASSWORD = "pa55w0rd-nobody-may-see"
 ACCOUNT_KEY = "c2VjcmV0LWtleS1ub2JvZHktbWF5LXNlZQ=="

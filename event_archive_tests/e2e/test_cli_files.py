@@ -17,6 +17,8 @@ from event_archive_tests.fixtures.installation import Commands, Installation, fa
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.webhook import Webhook
 
+pytestmark = pytest.mark.slow
+
 KEY = DAY.isoformat()
 
 

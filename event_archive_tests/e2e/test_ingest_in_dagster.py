@@ -34,6 +34,8 @@ from event_archive_tests.fixtures.installation import (
 )
 from event_archive_tests.fixtures.webhook import Webhook
 
+pytestmark = pytest.mark.slow
+
 JOB = "ingest_api_job"
 CHECKS = {"books_balance", "nothing_rejected"}
 

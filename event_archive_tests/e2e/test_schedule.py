@@ -31,6 +31,8 @@ from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.webhook import Webhook
 
+pytestmark = pytest.mark.slow
+
 DAYS = [DAY + n * ONE_DAY for n in range(4)]
 KEYS = [day.isoformat() for day in DAYS]
 NO_CSV = b"not a CSV file of this table\n"

@@ -16,6 +16,8 @@ from event_archive_tests.api_server.events import START
 from event_archive_tests.api_server.switches import Fault, error_object, html, redirect, status
 from event_archive_tests.fixtures.ingestion import Ingest, Ingesting
 
+pytestmark = pytest.mark.slow
+
 MEBIBYTE = 1024 * 1024
 
 

@@ -35,6 +35,8 @@ from event_archive.table.holds import hold, holds
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, new_database
 
+pytestmark = pytest.mark.slow
+
 OTHER_DAY = DAY + timedelta(days=1)
 EVENT_TWO = TableName("public", "Event2")
 
