@@ -55,7 +55,10 @@ class Victims:
         [(exists,)] = self.database.execute("SELECT to_regclass('cursor_state') IS NOT NULL")
         if not exists:
             return
-        [(told,)] = self.database.execute("SELECT coalesce(sum(events_ingested), 0)::int FROM cursor_state")
+        # Each pass after the first one begins at the last page, whose events are known.
+        [(told,)] = self.database.execute(
+            f"SELECT coalesce(sum(events_ingested - {PAGE} * greatest(passes - 1, 0)), 0)::int FROM cursor_state"
+        )
         [(kept,)] = self.database.execute(
             "SELECT (SELECT count(*) FROM ingested_events) + (SELECT count(*) FROM rejected_records)"
         )

@@ -164,7 +164,7 @@ def test_the_line_may_be_cut_at_any_message(locally: ThroughWire, line: Wire, la
         Pipeline(locally.database, locally.lake).run()
     while met:
         nth += EVERY
-        assert nth < 400
+        assert nth < 1000
         if not late:
             before = []
             (locally.lake._root / locally.dataset.path(DAY)).unlink(missing_ok=True)  # type: ignore[attr-defined]
