@@ -9,6 +9,7 @@ pytest_plugins = [
     "event_archive_tests.fixtures.installation",
     "event_archive_tests.fixtures.datasets",
     "event_archive_tests.fixtures.api",
+    "event_archive_tests.fixtures.ingestion",
     "event_archive_tests.fixtures.webhook",
     "event_archive_tests.fixtures.doctor",
 ]

@@ -62,6 +62,7 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
     if as_json:
         write_line(
             outcome,
+            dataset="",
             error=" ".join(errors) if errors else None,
             message=words,
             source="api",

@@ -1,10 +1,10 @@
 """The landing: one transaction that holds a batch of records, those that were rejected, and the position behind them.
 
 COPY into the session's own temporary table, a merge into the target in the order of its key, so that two landings never
-wait for each other in a ring. Not here: how records are read or checked, what a position is.
+wait for each other in a ring. Not here: the merge's statements, how records are read or checked, what a position is.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from time import sleep
@@ -18,29 +18,19 @@ from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import Advice, without_values
 from event_archive.postgres.session import Connection, Session, one, own_search_path
 from event_archive.sources.copy_format import OPTIONS, line
+from event_archive.sources.merge import Target, insert_statement, older_statement, update_statement
 
 _ATTEMPTS = 5
-_OF_A_ROW = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
-"""What PostgreSQL raises of a row's values: the rest of its batch goes on."""
+_OF_A_ROW = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.RaiseException,
+    psycopg.errors.StatementTooComplex,
+)
+"""What PostgreSQL, or a trigger, raises of a row's values: the rest of its batch goes on."""
 _COPIED_AT_ONCE = 500
 """Lines that are joined to one piece of the COPY."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where records land.
-
-    Attributes:
-        table: the table.
-        columns: name and SQL type of each column that a record fills, in the order of its line.
-        key: the columns of its primary key.
-        version: the column by which a newer record takes the place of the row of its key; None where the first stays.
-    """
-
-    table: TableName
-    columns: Sequence[tuple[str, str]]
-    key: Sequence[str]
-    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +190,13 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
 def _merge(connection: Connection, target: Target, lines: Sequence[bytes], counts: Counts) -> None:
     staged = _stage(connection, target, lines)
     with own_search_path(connection):
-        merged, updated, distinct, forms = one(connection, _merge_statement(target, staged))
-    inserted, superseded = merged - updated, updated + forms - distinct
-    if target.version and merged < distinct:
-        superseded += one(connection, _older_statement(target, staged))[0]
+        inserted, distinct, forms = one(connection, insert_statement(target, staged))
+        updated = 0
+        if target.version and inserted < distinct:
+            updated = connection.execute(update_statement(target, staged)).rowcount
+    superseded = updated + forms - distinct
+    if target.version and inserted + updated < distinct:
+        superseded += one(connection, older_statement(target, staged))[0]
     # Emptied at the commit only, and another part of the batch may follow.
     connection.execute(sql.SQL("TRUNCATE {}").format(staged))
     counts.new += inserted
@@ -234,80 +227,6 @@ def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
         yield b"".join(lines[start : start + _COPIED_AT_ONCE])
 
 
-def _names(names: Iterable[str], prefix: str = "") -> sql.Composed:
-    return sql.SQL(", ").join(sql.SQL(prefix) + sql.Identifier(name) for name in names)
-
-
-def _merge_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
-    """Returns how many rows were written, how many of those updated, and how many keys and forms the batch has.
-
-    Of a key's records in the batch the newest counts, of equally new ones the last; where the first stays, the first.
-    """
-    columns = [name for name, _ in target.columns]
-    version = target.version
-    forms = [*target.key, version] if version else list(target.key)
-    order = _names(target.key)
-    if version:
-        order += sql.SQL(", {} DESC, ctid DESC").format(sql.Identifier(version))
-    else:
-        order += sql.SQL(", ctid")
-    return sql.SQL(
-        """
-        WITH batch AS MATERIALIZED (SELECT DISTINCT ON ({key}) {columns} FROM {staged} ORDER BY {order}),
-        merged AS (
-          INSERT INTO {table} AS target ({columns}) SELECT {columns} FROM batch ORDER BY {key}
-          ON CONFLICT ({key}) {conflict} RETURNING {updated} AS updated
-        )
-        SELECT (SELECT pg_catalog.count(*) FROM merged), (SELECT pg_catalog.count(*) FROM merged WHERE updated),
-               (SELECT pg_catalog.count(*) FROM batch),
-               {forms}
-        """
-    ).format(
-        key=_names(target.key),
-        columns=_names(columns),
-        staged=staged,
-        order=order,
-        table=sql.Identifier(target.table.schema, target.table.name),
-        conflict=_update(target) if version else sql.SQL("DO NOTHING"),
-        # The row that an INSERT makes was locked by nobody before.
-        updated=sql.SQL("target.xmax OPERATOR(pg_catalog.<>) 0") if version else sql.SQL("false"),
-        forms=sql.SQL("(SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {} FROM {}) AS forms_)").format(
-            _names(forms), staged
-        )
-        if version
-        else sql.SQL("(SELECT pg_catalog.count(*) FROM batch)"),
-    )
-
-
-def _update(target: Target) -> sql.Composed:
-    values = [name for name, _ in target.columns if name not in target.key]
-    return sql.SQL(
-        "DO UPDATE SET {assignments} WHERE excluded.{version} >= target.{version} "
-        "AND ROW({former}) IS DISTINCT FROM ROW({latter})"
-    ).format(
-        assignments=sql.SQL(", ").join(
-            sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in values
-        ),
-        version=sql.Identifier(target.version or ""),
-        former=_names(values, "target."),
-        latter=_names(values, "excluded."),
-    )
-
-
-def _older_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
-    """Counts the batch's keys whose row is newer than the newest record of the batch."""
-    version = sql.Identifier(target.version or "")
-    return sql.SQL(
-        "SELECT pg_catalog.count(*) FROM (SELECT {key}, pg_catalog.max({version}) AS newest_ FROM {staged} "
-        "GROUP BY {key}) AS batch JOIN {table} AS target USING ({key}) WHERE target.{version} > newest_"
-    ).format(
-        key=_names(target.key),
-        version=version,
-        staged=staged,
-        table=sql.Identifier(target.table.schema, target.table.name),
-    )
-
-
 def rejected_table(target: Target) -> TableName:
     """Where the records of a target go that cannot be rows."""
     return TableName(target.table.schema, "rejected_records")
@@ -326,10 +245,10 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
     )
     rows = [line((of.locator.encode(), of.reason.encode(), b"\\x" + of.raw.hex().encode())) for of in rejected]
     copy_in(connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(staged, sql.SQL(OPTIONS)), _pieces(rows))
-    counts.rejected = connection.execute(
-        sql.SQL(
-            "INSERT INTO {} (source, locator, reason, raw) SELECT DISTINCT ON (locator) {}, locator, reason, raw "
-            "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"
-        ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
-    ).rowcount
+    insert = sql.SQL(
+        "INSERT INTO {} (source, locator, reason, raw) SELECT DISTINCT ON (locator) {}, locator, reason, raw "
+        "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"
+    ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
+    with own_search_path(connection):
+        counts.rejected = connection.execute(insert).rowcount
     counts.known += len(rejected) - counts.rejected

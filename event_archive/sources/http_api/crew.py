@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import ONE_DAY, midnight
-from event_archive.errors import BusyError, EventArchiveError, RefusedError
+from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
@@ -127,11 +127,10 @@ class Crew:
         now = self._run.clock.now()
         while self._waiting and len(self._shards) < self._limiter.concurrency and not self._stop.is_set():
             claimed = self._positions.claim(self._session, self._waiting.popleft())
-            # Another process has it, or has read it meanwhile.
-            if claimed is None or (claimed.upper and claimed.passes):
+            if claimed is None:
                 continue
             filtered, overlap = self._paging.time_filter is not None, self._run.settings.api_overlap
-            shard = Shard(resumed(claimed, now), now, filtered, overlap)
+            shard = Shard(resumed(claimed, now), filtered, overlap)
             self._shards.append(shard)
             self._send(shard)
 
@@ -145,7 +144,11 @@ class Crew:
             return not (shard.enough or self._stop.is_set())
 
         def work() -> None:
-            self._buffer.put((shard, walk(start, self._paging, self._fetcher, emit)))
+            try:
+                ended = walk(start, self._paging, self._fetcher, emit)
+            except Exception as error:  # noqa: BLE001 (told as the end of the shard)
+                ended = Ended(UnexpectedError.of(error))
+            self._buffer.put((shard, ended))
 
         Thread(target=work, name=f"fetch {shard.position.shard}", daemon=True).start()
 

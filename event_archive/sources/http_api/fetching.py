@@ -32,6 +32,7 @@ _HALVING = (413, 502, 504)
 _PASSING = (408, *range(500, 600))
 _CURSOR_REFUSED = (400, 404, 410, 422)
 _SUCCESSES_UNTIL_LARGER = 20
+_LONGEST_ERROR_BYTES = 2000
 
 
 class StoppedError(Exception):
@@ -203,6 +204,9 @@ class Fetcher:
         except PageError as error:
             if error.cut_short:
                 raise _FailedError(self._hide(str(error))) from None
+            if cursor and b"cursor" in body[:_LONGEST_ERROR_BYTES].lower():
+                # An error object of a cursor's, under a status that is none.
+                raise CursorRefusedError from None
             raise RefusedError(
                 f"{self._api.url}: {self._hide(str(error))}. API_DATA_FIELD names the list where it has a name of its "
                 "own; else look at what the API says."

@@ -15,7 +15,8 @@ from event_archive.domain.days import Retention
 from event_archive.errors import EventArchiveError, UnreachableError
 from event_archive.sources.http_api.clock import Clock, SystemClock
 from event_archive.sources.http_api.records import target
-from event_archive.sources.landing import Counts, Target
+from event_archive.sources.landing import Counts
+from event_archive.sources.merge import Target
 
 _RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""

@@ -14,23 +14,26 @@ from event_archive.domain.dataset import TableName
 from event_archive.postgres.session import Connection, Session, one
 
 _READ_ONE = """
-SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, passes, events_ingested
+SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
+       passes, events_ingested
 FROM {} WHERE source = %s AND shard = %s
 """
 _READ = """
-SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, passes, events_ingested
+SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
+       passes, events_ingested
 FROM {} WHERE source = %s ORDER BY lower_bound, shard
 """
 _SAVE = """
 INSERT INTO {table} (source, shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling,
-                     passes, events_ingested)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                     pass_began, passes, events_ingested)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (source, shard) DO UPDATE SET
   cursor_value = excluded.cursor_value, cursor_expires_at = excluded.cursor_expires_at,
   lower_bound = excluded.lower_bound, upper_bound = excluded.upper_bound, watermark = excluded.watermark,
-  ceiling = excluded.ceiling, passes = excluded.passes, events_ingested = excluded.events_ingested,
-  updated_at = pg_catalog.clock_timestamp()
+  ceiling = excluded.ceiling, pass_began = excluded.pass_began, passes = excluded.passes,
+  events_ingested = excluded.events_ingested,  updated_at = pg_catalog.clock_timestamp()
 """
+_LOCK_ALL = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
 _LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
 _UNLOCK = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))"
 
@@ -46,7 +49,8 @@ class Position:
         lower: the start of its window, inclusive; None where it has none.
         upper: the end of its window, exclusive.
         watermark: events up to this time have arrived, but for those that become visible late.
-        ceiling: in a pass from the newest event to the oldest, the time of the newest at its start.
+        ceiling: the time of the newest event at the start of a pass that is not known to go from older ones to newer.
+        began: when the pass began that the cursor is in the midst of, by this machine's clock.
         passes: how often it was read from its beginning to its end.
         events: how many events of it were taken in.
     """
@@ -58,6 +62,7 @@ class Position:
     upper: datetime | None = None
     watermark: datetime | None = None
     ceiling: datetime | None = None
+    began: datetime | None = None
     passes: int = 0
     events: int = 0
 
@@ -85,7 +90,8 @@ class Positions:
     source: str
 
     def read(self, connection: Connection) -> list[Position]:
-        """All of them, the oldest window first."""
+        """All of them, the oldest window first; no other process plans windows until the transaction ends."""
+        connection.execute(_LOCK_ALL, (f"event_archive {self.table.schema} {self.source} windows",))
         rows = connection.execute(sql.SQL(_READ).format(self._name), (self.source,)).fetchall()
         return [Position(*row) for row in rows]
 
@@ -102,6 +108,7 @@ class Positions:
                 position.upper,
                 position.watermark,
                 position.ceiling,
+                position.began,
                 position.passes,
                 position.events,
             ),
@@ -115,7 +122,9 @@ class Positions:
         )
 
     def claim(self, session: Session, position: Position) -> Position | None:
-        """Takes a shard for as long as the session lasts, and returns its position; None where another process has it.
+        """Takes a shard until it is released or the session ends, and returns its position.
+
+        None where another process has it, or has read it to its end, or has split it.
 
         A pooler that changes the session from one transaction to the next lets two processes have it: then each event
         is fetched twice, and still lands once.
@@ -125,7 +134,11 @@ class Positions:
                 return None
             query = sql.SQL(_READ_ONE).format(self._name)
             row = connection.execute(query, (self.source, position.shard)).fetchone()
-            return Position(*row) if row else position
+            found = Position(*row) if row else position
+            if position.upper and (row is None or found.passes):
+                connection.execute(_UNLOCK, (self._lock(position),))
+                return None
+            return found
 
     def release(self, session: Session, position: Position) -> None:
         """Lets other processes have a shard."""

@@ -23,7 +23,8 @@ from event_archive.sources.instants import (
     parse_iso,
 )
 from event_archive.sources.json_text import refusal_of
-from event_archive.sources.landing import Batch, Rejected, Target
+from event_archive.sources.landing import Batch, Rejected
+from event_archive.sources.merge import Target
 
 SOURCE = "api"
 _COLUMNS = (("id", "text"), ("event_type", "text"), ("timestamp", "timestamptz"), ("data", "jsonb"))

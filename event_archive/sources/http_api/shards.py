@@ -1,7 +1,7 @@
 """What a page does to the position of its shard. Not here: how positions are stored, how pages come."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -11,7 +11,41 @@ from event_archive.sources.http_api.walking import Fetched, Start
 
 _SPLIT_ABOVE_PAGES, _PAGES_OF_A_PART, _MOST_PARTS = 20, 10, 8
 _RESTARTS_WITHOUT_PROGRESS = 2
-_FEWEST_TO_TELL_THE_ORDER = 3
+
+
+@dataclass(slots=True)
+class _Order:
+    """In which order a pass gives its events, as far as this process has seen it.
+
+    Attributes:
+        rising: an older event came before a newer one.
+        falling: a newer one came before an older one.
+        newest: of the last page that had any.
+    """
+
+    rising: bool = False
+    falling: bool = False
+    newest: datetime | None = None
+
+    def see(self, times: Sequence[datetime]) -> None:
+        """Looks at a page. Of two pages the newest events are compared, since some may stand on both."""
+        if not times:
+            return
+        newest = max(times)
+        steps = [*pairwise(times), (self.newest or newest, newest)]
+        self.rising = self.rising or any(one < other for one, other in steps)
+        self.falling = self.falling or any(one > other for one, other in steps)
+        self.newest = newest
+
+    @property
+    def ascends(self) -> bool:
+        """Whether it is from the oldest event to the newest."""
+        return self.rising and not self.falling
+
+    @property
+    def descends(self) -> bool:
+        """Whether it is from the newest event to the oldest."""
+        return self.falling and not self.rising
 
 
 @dataclass(slots=True)
@@ -20,25 +54,24 @@ class Shard:
 
     Attributes:
         position: as it was committed last.
-        began: when the present pass began, by this machine's clock.
         filtered: whether the API can be asked for a window of time.
         overlap: how far behind a watermark events may still become visible.
-        ascending: so far, the pass went from older events to newer ones.
         pages: of the present pass.
         enough: no further page of the pass is wanted.
         has_to_look_again: newer events may have arrived above the pass, which went from the newest to the oldest.
     """
 
     position: Position
-    began: datetime
     filtered: bool
     overlap: timedelta
-    ascending: bool = True
     pages: int = 0
     enough: bool = False
     has_to_look_again: bool = False
-    _newest_at_first: datetime | None = None
-    _furthest: int = 0
+    _order: _Order = field(default_factory=_Order)
+    _resumed: bool = False
+    _looked_again: bool = False
+    _furthest_pages: int = 0
+    _furthest: datetime | None = None
     _vain: int = 0
 
     @property
@@ -48,7 +81,11 @@ class Shard:
 
     def start(self) -> Start:
         """Where its pass begins."""
-        return Start(self.position.cursor, self.position.lower, self.position.upper)
+        of = self.position
+        since = of.lower
+        if of.cursor is None and of.lower and of.watermark and self.is_window:
+            since = max(of.lower, of.watermark - self.overlap)
+        return Start(of.cursor, since, of.upper)
 
     def begin(self, now: datetime, since: datetime | None) -> None:
         """Begins a pass, or goes on with the one that the position's cursor is in the midst of.
@@ -57,14 +94,17 @@ class Shard:
             now: this machine's clock.
             since: from when on events are wanted, where none has arrived.
         """
-        self.began, self.pages, self.ascending = now, 0, True
-        self.enough = self.has_to_look_again = False
-        self._newest_at_first = None
-        if self.position.cursor is not None or self.is_window:
+        self.pages, self.enough = 0, False
+        self._looked_again, self.has_to_look_again = self.has_to_look_again, False
+        self._order, self._resumed = _Order(), self.position.cursor is not None
+        if self._resumed:
+            self.position = replace(self.position, began=self.position.began or now)
             return
-        watermark = self.position.watermark
-        lower = (watermark - self.overlap if watermark else since) if self.filtered else None
-        self.position = replace(self.position, lower=lower, ceiling=None)
+        self.position = replace(self.position, began=now, ceiling=None)
+        if not self.is_window:
+            watermark = self.position.watermark
+            lower = (watermark - self.overlap if watermark else since) if self.filtered else None
+            self.position = replace(self.position, lower=lower)
 
     def restart(self, now: datetime, since: datetime | None, url: str) -> None:
         """Begins again, since the API does not know the cursor any more: at the watermark, else at the beginning.
@@ -72,13 +112,14 @@ class Shard:
         Raises:
             RefusedError: it got no further than before, twice.
         """
-        self._vain = 0 if self.pages > self._furthest else self._vain + 1
-        self._furthest = max(self._furthest, self.pages)
+        further = self.pages > self._furthest_pages or self.position.watermark != self._furthest
+        self._vain = 0 if further else self._vain + 1
+        self._furthest_pages, self._furthest = max(self._furthest_pages, self.pages), self.position.watermark
         if self._vain == _RESTARTS_WITHOUT_PROGRESS:
             raise RefusedError(
                 f"{url} does not know its cursors any more before a pass is at its end, and begins again without "
-                f"getting further than {self._furthest} pages. What arrived is kept. Raise API_PAGE_LIMIT, or ask for "
-                "windows of time (API_SHARD, API_TIME_FILTER) where the API has them."
+                f"getting further than {self._furthest_pages} pages. What arrived is kept. Raise API_PAGE_LIMIT, or "
+                "ask for windows of time (API_SHARD, API_TIME_FILTER) where the API has them."
             )
         self.position = replace(self.position, cursor=None, expires=None)
         self.begin(now, since)
@@ -92,14 +133,12 @@ class Shard:
             now: this machine's clock.
         """
         before = replace(self.position, events=self.position.events + len(fetched.page.events))
+        if fetched.is_broken:
+            return before
         self.pages += 1
-        if fetched.first and times:
-            self._newest_at_first = max(times)
-            if _is_descending(times) and not self.is_window:
-                before = replace(before, ceiling=times[0])
-        self.ascending = self.ascending and all(one <= other for one, other in pairwise(times))
-        floor = before.watermark - self.overlap if before.watermark and before.ceiling else None
-        reached = floor is not None and _is_descending(times) and times[-1] < floor
+        before = replace(before, ceiling=self._ceiling(times))
+        floor = before.watermark - self.overlap if before.watermark and not self.is_window else None
+        reached = floor is not None and self._order.descends and bool(times) and times[-1] < floor
         if fetched.next is None or reached:
             self.enough = True
             return self._complete(before, fetched, times)
@@ -108,33 +147,65 @@ class Shard:
             before,
             cursor=fetched.next,
             expires=None if expires_seconds is None else now + timedelta(seconds=expires_seconds),
-            watermark=_latest(before.watermark, times) if self.ascending else before.watermark,
+            watermark=self._watermark(times if before.ceiling is None and self._order.ascends else ()),
         )
+
+    def _ceiling(self, times: Sequence[datetime]) -> datetime | None:
+        """The ceiling behind a page: none once a pass that this process saw from its beginning has shown to ascend."""
+        ceiling = self.position.ceiling
+        if times and not self._resumed and self._order.newest is None:
+            ceiling = max(times)
+        self._order.see(times)
+        return None if self._order.ascends and not self._resumed else ceiling
 
     def _complete(self, before: Position, fetched: Fetched, times: Sequence[datetime]) -> Position:
         """The position at the end of a pass."""
-        passes = before.passes + (not self.is_window or self._is_settled(before))
-        self.has_to_look_again = before.ceiling is not None and self.pages > 1
-        if self.ascending:
-            # Where only newer events follow, the next pass goes on at the last page.
-            goes_on = not self.filtered and not self.is_window
-            cursor, watermark = fetched.asked_by if goes_on else None, _latest(before.watermark, times)
-        else:
-            newest = before.ceiling or self._newest_at_first
-            cursor, watermark = None, _latest(before.watermark, [newest] if newest else [])
-        return replace(before, cursor=cursor, expires=None, watermark=watermark, ceiling=None, passes=passes)
+        passes = before.passes + (not self.is_window or self._is_settled(before.upper))
+        ascends = before.ceiling is None and not self._order.falling
+        # Where only newer events follow, the next pass goes on at the last page.
+        goes_on = ascends and not self.filtered and not self.is_window
+        seen = times if ascends else [before.ceiling] if before.ceiling else ()
+        self.has_to_look_again = (
+            before.ceiling is not None
+            and not self.is_window
+            and not self._looked_again
+            and not self._order.rising
+            and (self._resumed or (self._order.falling and self.pages > 1))
+        )
+        return replace(
+            before,
+            cursor=fetched.asked_by if goes_on else None,
+            expires=None,
+            watermark=self._watermark(seen),
+            ceiling=None,
+            began=None,
+            passes=passes,
+        )
 
-    def _is_settled(self, position: Position) -> bool:
+    def _watermark(self, times: Sequence[datetime]) -> datetime | None:
+        """The watermark, moved on by the times of events, but not past the beginning of the pass.
+
+        What became visible since then may be older than events that have been read.
+        """
+        watermark, began = self.position.watermark, self.position.began
+        newest = max(times, default=None)
+        if newest is None or began is None:
+            return watermark
+        reached = min(newest, began)
+        return reached if watermark is None else max(watermark, reached)
+
+    def _is_settled(self, upper: datetime | None) -> bool:
         """Whether nothing becomes visible any more in a window, however late."""
-        return position.upper is not None and self.began >= position.upper + self.overlap
+        began = self.position.began
+        return upper is not None and began is not None and began >= upper + self.overlap
 
     def parts(self, fetched: Fetched, times: Sequence[datetime]) -> list[Position]:
         """What a dense window is split into at its first page: the part that was read, and the rest; else nothing."""
-        position = self.position
-        if not (position.lower and position.upper and fetched.first and fetched.next and len(set(times)) > 1):
+        position, newest_first = self.position, self._order.descends
+        if not (position.lower and position.upper and fetched.first and fetched.next):
             return []
-        newest_first = _is_descending(times)
-        if not (self.ascending or newest_first):
+        # An API that does not heed the bounds would be split for ever.
+        if not (self._order.ascends or newest_first) or min(times) < position.lower or max(times) >= position.upper:
             return []
         pages = (position.upper - position.lower) / abs(times[-1] - times[0])
         if fetched.page.total is not None:
@@ -145,12 +216,5 @@ class Shard:
         edge = times[-1] + timedelta(microseconds=1) if newest_first else times[-1]
         read = Position.window(edge, position.upper) if newest_first else Position.window(position.lower, edge)
         events = len(fetched.page.events)
-        return [replace(read, passes=int(self._is_settled(read)), events=events, watermark=max(times)), *rest]
-
-
-def _is_descending(times: Sequence[datetime]) -> bool:
-    return len(set(times)) >= _FEWEST_TO_TELL_THE_ORDER and all(one >= other for one, other in pairwise(times))
-
-
-def _latest(watermark: datetime | None, times: Sequence[datetime]) -> datetime | None:
-    return max([*times, *([watermark] if watermark else [])], default=None)
+        settled = int(self._is_settled(read.upper))
+        return [replace(read, passes=settled, events=events, watermark=self._watermark([max(times)])), *rest]

@@ -69,6 +69,7 @@ class Fetched:
         next: the cursor of the page after it; None where it is the last.
         size_bytes: of its body.
         first: whether the pass began with it at its very beginning.
+        is_broken: more follows, and nothing tells where.
     """
 
     page: Page
@@ -76,6 +77,7 @@ class Fetched:
     next: str | None
     size_bytes: int
     first: bool
+    is_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,11 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
     while True:
         step = _Step(paging, start, cursor, size)
         answer = fetcher.fetch(step.request, size, cursor=cursor is not None)
-        following = step.next(answer)
+        try:
+            following = step.next(answer)
+        except RefusedError:
+            emit(Fetched(answer.page, cursor, None, answer.size_bytes, cursor is None, is_broken=True))
+            raise
         empty = 0 if answer.page.events else empty + 1
         if following is not None and empty == MOST_EMPTY_PAGES:
             raise RefusedError(

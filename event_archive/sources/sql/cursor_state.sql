@@ -7,6 +7,7 @@ CREATE TABLE {schema}.cursor_state (
   upper_bound timestamptz,
   watermark timestamptz,
   ceiling timestamptz,
+  pass_began timestamptz,
   passes integer NOT NULL DEFAULT 0,
   events_ingested bigint NOT NULL DEFAULT 0,
   updated_at timestamptz NOT NULL DEFAULT now(),

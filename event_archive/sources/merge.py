@@ -1,0 +1,108 @@
+"""The statements that merge a batch, staged in a temporary table, into its target: inserts, updates, what is older.
+
+All go through the batch in the order of its key. Not here: staging, transactions, counts.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from event_archive.domain.dataset import TableName
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where records land.
+
+    Attributes:
+        table: the table.
+        columns: name and SQL type of each column that a record fills, in the order of its line.
+        key: the columns of its primary key.
+        version: the column by which a newer record takes the place of the row of its key; None where the first stays.
+    """
+
+    table: TableName
+    columns: Sequence[tuple[str, str]]
+    key: Sequence[str]
+    version: str | None = None
+
+
+def _names(names: Iterable[str], prefix: str = "") -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL(prefix) + sql.Identifier(name) for name in names)
+
+
+def insert_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
+    """Returns how many rows were inserted, and how many keys and forms the batch has."""
+    forms: sql.Composable = sql.SQL("(SELECT pg_catalog.count(*) FROM batch)")
+    if target.version:
+        forms = sql.SQL("(SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {} FROM {}) AS forms_)").format(
+            _names([*target.key, target.version]), staged
+        )
+    return sql.SQL(
+        """
+        WITH batch AS MATERIALIZED ({batch}),
+        inserted AS (
+          INSERT INTO {table} ({columns}) SELECT {columns} FROM batch ORDER BY {key}
+          ON CONFLICT ({key}) DO NOTHING RETURNING true
+        )
+        SELECT (SELECT pg_catalog.count(*) FROM inserted), (SELECT pg_catalog.count(*) FROM batch), {forms}
+        """
+    ).format(batch=_batch(target, staged), forms=forms, **_parts(target))
+
+
+def update_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
+    """Lets the batch's records take the places of older rows.
+
+    It follows the insert, since only an insert that does nothing on a conflict tells new rows from others: ``xmax``,
+    which would, cannot be read from a partitioned table.
+    """
+    values = [name for name, _ in target.columns if name not in target.key]
+    return sql.SQL(
+        """
+        INSERT INTO {table} AS target ({columns}) SELECT {columns} FROM ({batch}) AS batch ORDER BY {key}
+        ON CONFLICT ({key}) DO UPDATE SET {assignments}
+        WHERE excluded.{version} >= target.{version} AND ROW({former}) IS DISTINCT FROM ROW({latter})
+        """
+    ).format(
+        batch=_batch(target, staged),
+        assignments=sql.SQL(", ").join(
+            sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in values
+        ),
+        version=sql.Identifier(target.version or ""),
+        former=_names(values, "target."),
+        latter=_names(values, "excluded."),
+        **_parts(target),
+    )
+
+
+def _parts(target: Target) -> dict[str, sql.Composable]:
+    return {
+        "table": sql.Identifier(target.table.schema, target.table.name),
+        "columns": _names(name for name, _ in target.columns),
+        "key": _names(target.key),
+    }
+
+
+def _batch(target: Target, staged: sql.Identifier) -> sql.Composed:
+    """One record of each key: the newest, of equally new ones the last; where the first stays, the first."""
+    order: sql.Composable = sql.SQL("ctid")
+    if target.version:
+        order = sql.SQL("{} DESC, ctid DESC").format(sql.Identifier(target.version))
+    return sql.SQL("SELECT DISTINCT ON ({key}) {columns} FROM {staged} ORDER BY {key}, {order}").format(
+        key=_names(target.key), columns=_names(name for name, _ in target.columns), staged=staged, order=order
+    )
+
+
+def older_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
+    """Counts the batch's keys whose row is newer than the newest record of the batch."""
+    version = sql.Identifier(target.version or "")
+    return sql.SQL(
+        "SELECT pg_catalog.count(*) FROM (SELECT {key}, pg_catalog.max({version}) AS newest_ FROM {staged} "
+        "GROUP BY {key}) AS batch JOIN {table} AS target USING ({key}) WHERE target.{version} > newest_"
+    ).format(
+        key=_names(target.key),
+        version=version,
+        staged=staged,
+        table=sql.Identifier(target.table.schema, target.table.name),
+    )

@@ -1,0 +1,255 @@
+"""Events that come newest first, become visible late, change, or belong to a day that is archived already.
+
+The numbers in the comments are those of the hardest cases of an API ingestion.
+"""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from event_archive.domain.dataset import TableName
+from event_archive.domain.days import Retention
+from event_archive_tests.api_server.events import START, Events
+from event_archive_tests.api_server.switches import cursor_expired, status
+from event_archive_tests.fixtures.ingestion import Ingest
+from event_archive_tests.fixtures.pipeline import SPECIFICATION
+
+SHORT: dict[str, Any] = {"api_overlap": "10 seconds"}
+FILTER: dict[str, Any] = {"api_time_filter": "since,until", **SHORT}
+WINDOWS: dict[str, Any] = {"api_shard": "1 day", "api_start": "2024-03-01", **SHORT}
+ENDED = START + timedelta(seconds=500)
+"""When the last of 500 events has come."""
+
+
+def event(identifier: str, moment: datetime, kind: str = "added") -> str:
+    return json.dumps({"id": identifier, "timestamp": moment.isoformat(), "type": kind})
+
+
+# 8: newest first while events arrive
+
+
+@pytest.mark.parametrize("variables", [SHORT, FILTER], ids=["without a filter", "with a filter"])
+def test_newest_first_what_arrives_during_a_pass_comes_with_a_second_one_above_it(
+    ingest: Ingest, variables: dict[str, Any]
+):
+    ingesting = ingest(order="newest", arriving=5, arriving_requests=4)
+    totals = ingesting.run(**variables)
+    assert (totals.failures, totals.counts.new) == ([], 520)
+    # The second pass ends where the first began, but for the overlap.
+    assert [cursor is None for cursor in ingesting.asked("cursor")][:7] == [True, *[False] * 5, True]
+    assert len(ingesting.api.requests) <= 8
+    assert ingesting.has_all()
+
+
+def test_newest_first_the_next_run_reads_what_is_new_and_no_more(ingest: Ingest):
+    ingesting = ingest(order="newest")
+    ingesting.run(**SHORT)
+    assert ingesting.position("watermark, ceiling") == (START + timedelta(seconds=499), None)
+    before = len(ingesting.api.requests)
+    ingesting.api.set(arriving=30, arriving_requests=1)
+    assert ingesting.run(**SHORT).counts.new == 30
+    # The page after is on its way when it turns out that nobody wants it.
+    assert len(ingesting.api.requests) <= before + 2
+    assert ingesting.has_all()
+
+
+def test_newest_first_an_overlap_of_many_pages_ends(ingest: Ingest):
+    ingesting = ingest(order="newest")
+    assert ingesting.run(api_overlap="10 minutes").failures == []
+    assert len(ingesting.api.requests) == 10
+
+
+def test_newest_first_a_pass_that_goes_on_misses_nothing_that_came_meanwhile(ingest: Ingest):
+    ingesting = ingest(1500, order="newest")
+    ingesting.run(pages=3, **SHORT)
+    ingesting.api.set(arriving=150, arriving_requests=1)
+    totals = ingesting.run(**SHORT)
+    assert totals.counts.known < 150
+    assert ingesting.has_all()
+
+
+def test_newest_first_a_last_page_of_one_event_is_no_page_to_go_on_from(ingest: Ingest):
+    ingesting = ingest(301, order="newest", faults=[status(500, first=4, count=None)])
+    assert ingesting.run(**SHORT).failures
+    ingesting.api.set(faults=[])
+    ingesting.run(**SHORT)
+    ingesting.api.set(arriving=150, arriving_requests=1)
+    ingesting.run(**SHORT)
+    assert ingesting.has_all()
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_newest_first_on_pages_of_one_or_two_events_a_refused_cursor_loses_none(ingest: Ingest, limit: int):
+    ingesting = ingest(30, order="newest", faults=[cursor_expired(first=5)])
+    totals = ingesting.run(api_page_limit=limit, api_time_filter="since,until", api_overlap="1 second")
+    assert (totals.failures, totals.restarts) == ([], 1)
+    assert ingesting.has_all()
+
+
+def test_newest_first_an_event_from_the_future_hides_none_that_comes_later(ingest: Ingest):
+    ingesting = ingest(250, now=START + timedelta(seconds=250), order="newest")
+    ingesting.api.add([event("future", START + timedelta(days=200))])
+    ingesting.run(**SHORT)
+    ingesting.clock.sleep(300)
+    ingesting.api.set(arriving=300, arriving_requests=1)
+    ingesting.run(**SHORT)
+    assert ingesting.has_all()
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_dense_windows_are_split_whatever_the_order(ingest: Ingest, order: str):
+    ingesting = ingest(Events(2600, step_ms=10_000), order=order, with_total=True)
+    totals = ingesting.run(**WINDOWS, api_page_limit=50)
+    assert (totals.failures, totals.counts.new) == ([], 2600)
+    assert len(ingesting.database.execute("SELECT shard FROM cursor_state")) > 5
+    assert ingesting.has_all()
+
+
+# 9: events that become visible late
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("variables", [{"api_time_filter": "since,until"}, WINDOWS], ids=["chain", "windows"])
+def test_an_event_that_becomes_visible_within_the_overlap_comes_with_the_next_run(
+    ingest: Ingest, order: str, variables: dict[str, Any]
+):
+    ingesting = ingest(now=ENDED, order=order, late_every=10, late_requests=30, with_total=True)
+    overlap = {"api_overlap": "10 minutes"}
+    assert ingesting.run(**variables | overlap).counts.new == 450
+    ingesting.api.set(late_requests=0)
+    assert ingesting.run(**variables | overlap).counts.new == 50
+    assert ingesting.has_all()
+
+
+def test_the_watermark_is_not_past_the_beginning_of_the_pass(ingest: Ingest):
+    # Eight pages, then a pause in which more events arrive and a late one becomes visible.
+    ingesting = ingest(
+        800,
+        now=START + timedelta(seconds=800),
+        late_every=790,
+        late_requests=8,
+        limit_requests=8,
+        limit_seconds=300,
+        arriving=30,
+        arriving_requests=8,
+    )
+    overlap: dict[str, Any] = {"api_time_filter": "since,until", "api_overlap": "1 minute"}
+    assert ingesting.run(**overlap).counts.new == 1039
+    assert ingesting.position("watermark") == (START + timedelta(seconds=800),)
+    assert ingesting.run(**overlap).counts.new == 1
+    assert ingesting.has_all()
+
+
+def test_an_event_from_the_future_moves_no_watermark_past_the_present(ingest: Ingest):
+    ingesting = ingest(now=ENDED)
+    ingesting.api.add([event("future", START + timedelta(days=200))])
+    ingesting.run(**FILTER)
+    assert ingesting.position("watermark") == (ENDED,)
+    ingesting.clock.sleep(100)
+    ingesting.api.set(arriving=100, arriving_requests=1)
+    assert ingesting.run(**FILTER).counts.new == 100
+    assert ingesting.has_all()
+
+
+def test_a_window_is_read_again_until_nothing_becomes_visible_in_it_any_more(ingest: Ingest):
+    ingesting = ingest(now=ENDED, with_total=True)
+
+    def passes() -> list[tuple[object, ...]]:
+        ingesting.run(**WINDOWS)
+        return ingesting.database.execute("SELECT passes FROM cursor_state ORDER BY lower_bound")
+
+    assert passes() == [(0,)]
+    ingesting.clock.advance_to((START + timedelta(days=1, seconds=9)).timestamp())
+    assert passes() == [(0,), (0,)]
+    ingesting.clock.sleep(1)
+    assert passes() == [(1,), (0,)]
+    before = len(ingesting.api.requests)
+    assert passes() == [(1,), (0,)]
+    assert ingesting.asked("since")[before:] == ["2024-03-02T00:00:00Z"]
+
+
+def test_a_window_read_in_part_before_its_end_is_read_again_after_it(ingest: Ingest):
+    ingesting = ingest(1500, now=START + timedelta(hours=1), with_total=True)
+    ingesting.run(pages=2, **WINDOWS)
+    ingesting.clock.advance_to((START + timedelta(days=1, hours=1)).timestamp())
+    passes = []
+    for _ in range(2):
+        ingesting.run(**WINDOWS)
+        passes += ingesting.database.execute("SELECT passes FROM cursor_state ORDER BY lower_bound")
+    assert passes == [(0,), (0,), (1,), (0,)]
+
+
+# 10: an event that changed upstream
+
+
+@pytest.mark.parametrize(("conflict", "seconds", "kept"), [
+    ("ignore", 1, "page_view"),
+    ("update", 1, "changed"),
+    ("update", 0, "changed"),
+    ("update", -1, "page_view"),
+])  # fmt: skip
+def test_a_changed_event_changes_its_row_where_that_is_wanted_and_it_is_no_older(
+    ingest: Ingest, conflict: str, seconds: int, kept: str
+):
+    ingesting = ingest(497)
+    ingesting.run(api_conflict=conflict)
+    last = ingesting.ids[-1]
+    ingesting.api.add([event(last, START + timedelta(seconds=496 + seconds), "changed")])
+    counts = ingesting.run(api_conflict=conflict).counts
+    assert counts.superseded == (conflict == "update")
+    query = "SELECT event_type, data ->> 'type' FROM ingested_events WHERE id = %s"
+    assert ingesting.database.execute(query, last) == [(kept, kept)]
+
+
+# 23: events whose day is archived already
+
+KEPT = replace(
+    SPECIFICATION,
+    table=TableName("public", "ingested_events"),
+    time_column="timestamp",
+    retention=Retention(months=0, days=30),
+)
+AGED = datetime(2024, 4, 15, tzinfo=UTC)
+"""When the events of 1 March are."""
+
+
+def test_the_first_pass_takes_in_events_however_old(ingest: Ingest):
+    ingesting = ingest(1500, now=AGED)
+    ingesting.run(datasets=[KEPT], pages=2)
+    totals = ingesting.run(datasets=[KEPT])
+    assert totals.counts.too_old == 0
+    assert ingesting.has_all()
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_a_purged_event_does_not_come_back_with_a_later_pass(ingest: Ingest, order: str):
+    ingesting = ingest(now=AGED, order=order)
+    ingesting.run(datasets=[KEPT])
+    ingesting.database.execute(
+        "DELETE FROM ingested_events; UPDATE cursor_state SET cursor_value = NULL, watermark = NULL"
+    )
+    counts = ingesting.run(datasets=[KEPT]).counts
+    assert counts.taken == counts.too_old >= 500
+    assert ingesting.ids == []
+
+
+def test_an_event_of_the_youngest_day_is_not_too_old(ingest: Ingest):
+    # 1 March is aged, 2 March is not.
+    ingesting = ingest(
+        Events(200, START + timedelta(hours=23, minutes=58, seconds=20)), now=datetime(2024, 4, 1, tzinfo=UTC)
+    )
+    ingesting.run(datasets=[KEPT])
+    ingesting.database.execute("DELETE FROM ingested_events; UPDATE cursor_state SET cursor_value = NULL")
+    counts = ingesting.run(datasets=[KEPT]).counts
+    assert (counts.too_old, counts.new) == (100, 100)
+    assert ingesting.database.execute("SELECT min(timestamp) FROM ingested_events") == [(START + timedelta(days=1),)]
+
+
+def test_nothing_is_too_old_for_a_table_that_is_not_archived(ingest: Ingest):
+    ingesting = ingest(now=AGED)
+    ingesting.run(datasets=[SPECIFICATION])
+    ingesting.database.execute("DELETE FROM ingested_events; UPDATE cursor_state SET cursor_value = NULL")
+    assert ingesting.run(datasets=[SPECIFICATION]).counts.new == 500
