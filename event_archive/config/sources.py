@@ -4,6 +4,7 @@ Not here: how a value is parsed (``values``), what a source does.
 """
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -12,12 +13,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from event_archive.config.reading import EnvironmentSettings
 from event_archive.config.values import (
     check_api_key,
+    check_azure_connection_string,
     check_conninfo,
     lower_case,
+    parse_account_url,
     parse_budget,
     parse_cron,
     parse_header,
     parse_identifier,
+    parse_logs_url,
     parse_names,
     parse_start_instant,
     parse_url,
@@ -95,3 +99,30 @@ class ApiSettings(LandingSettings, ApiShape):
         """The parameters that ask for a window of time, its start and its end; None where the API has none."""
         names = self.api_time_filter or (("since", "until") if self.api_shard else None)
         return (names[0], names[1]) if names else None
+
+
+class LogsShape(EnvironmentSettings):
+    """What shapes the ingestion of log files in Dagster; no secrets, so that definitions load where none is set."""
+
+    logs_url: Annotated[str | None, AfterValidator(parse_logs_url)] = None
+    logs_cron: Annotated[str, AfterValidator(parse_cron)] = "*/5 * * * *"
+
+
+class LogsSettings(LandingSettings, LogsShape):
+    """Where log files are, and how they are read.
+
+    The attributes are the variables of the same name.
+    """
+
+    logs_url: Annotated[str, AfterValidator(parse_logs_url)] = Field(
+        description="says where log files are: s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER"
+    )
+    logs_mapping: Path | None = None
+    logs_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
+    logs_max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    aws_region: str | None = None
+    aws_endpoint: Annotated[str | None, AfterValidator(parse_url)] = None
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: SecretStr | None = None
+    azure_storage_connection_string: Annotated[SecretStr, AfterValidator(check_azure_connection_string)] | None = None
+    azure_storage_account_url: Annotated[str, AfterValidator(parse_account_url)] | None = None
