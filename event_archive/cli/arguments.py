@@ -88,20 +88,26 @@ def load_pipelines(
         log_is_output: of a command that runs unattended: all that it does, among its JSON lines.
         one_by_one: of several datasets, one has to be named.
     """
-    from event_archive.config.datasets import chosen
-    from event_archive.config.environment import misspelt
+    from event_archive.config.datasets import chosen, load_for_command
     from event_archive.observability import logs
 
-    found = chosen(names)
+    found = chosen(load_for_command(), names)
     if one_by_one and not names and len(found) > 1:
         known = ", ".join(of.dataset.name for of in found)
         raise click.UsageError(f"There are several datasets: name one with --dataset. There are {known}.")
     as_json = found[0].log_as_json
     verbose = as_json and log_is_output
     logs.configure(as_json=as_json, verbose=verbose, stream=sys.stdout if verbose else sys.stderr)
+    warn_of_misspelt()
+    return found
+
+
+def warn_of_misspelt() -> None:
+    """Warns of variables that nobody reads, and that are named nearly like one of ours."""
+    from event_archive.config.environment import misspelt
+
     for name, meant in misspelt():
         logging.getLogger(__name__).warning("%s is no variable of event_archive. Did you mean %s?", name, meant)
-    return found
 
 
 def each_dataset(pipelines: "Sequence[PipelineSettings]", do: "Callable[[Settings], None]") -> None:

@@ -78,30 +78,26 @@ class _Examination:
 
 
 def _examinations(names: tuple[str, ...]) -> list[_Examination]:
-    """One for each dataset; Dagster is looked at with the last."""
-    from event_archive.config.datasets import chosen
+    """One for each dataset; of several, Dagster is looked at after them, whatever is wrong with one."""
+    from event_archive.config.datasets import chosen, load_for_command
     from event_archive.config.environment import Settings
+    from event_archive.defs.doctor import topics
     from event_archive.doctor import TOPICS
 
     try:
-        chosen(())
+        datasets = load_for_command()
     except ConfigurationError as error:
         wrong = error
 
         def refuse() -> Settings:
             raise wrong
 
-        return [_Examination("", _topics(), refuse)]
-    pipelines = chosen(names)
-    last = pipelines[-1]
-    return [_Examination(of.dataset.name, _topics() if of is last else TOPICS, of.with_secrets) for of in pipelines]
-
-
-def _topics() -> "tuple[Topic, ...]":
-    from event_archive.defs.doctor import topics
-    from event_archive.doctor import TOPICS
-
-    return (*TOPICS, *topics(_definitions))
+        return [_Examination("", (*TOPICS, *topics(_definitions)), refuse)]
+    pipelines = chosen(datasets, names)
+    if len(pipelines) == 1:
+        return [_Examination(pipelines[0].dataset.name, (*TOPICS, *topics(_definitions)), pipelines[0].with_secrets)]
+    of_each = [_Examination(of.dataset.name, TOPICS, of.with_secrets) for of in pipelines]
+    return [*of_each, _Examination("", topics(_definitions), pipelines[0].with_secrets)]
 
 
 def _definitions() -> "Definitions":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("day", type=DAY)
-@click.option("--to", "last", type=DAY, help="Hold all days up to this one.")
+@click.option("--to", "last", type=DAY, help="Hold all days up to this one, at most 1,000.")
 @click.option("--reason", required=True, help="Why; shown wherever the day is not purged.")
 @dataset_option
 def hold(day: date, last: date | None, reason: str, datasets: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from event_archive.cli import EXIT_FAILED, exit_code, stop
+from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingest_logs import logs
 from event_archive.errors import EventArchiveError
 
@@ -36,12 +37,13 @@ def api() -> None:
     from event_archive.observability import logs as log_lines
     from event_archive.sources.http_api.ingest import Ingestion
 
-    settings = ApiSettings.load()
-    as_json = output_is_json(settings.log_format)
+    as_json = output_is_json()
     log_lines.configure(as_json=as_json, verbose=True, stream=sys.stdout if as_json else sys.stderr)
+    warn_of_misspelt()
+    settings = ApiSettings.load()
     run = Ingestion(
         settings,
-        [of.dataset for of in load_datasets()],
+        [of.dataset for of in load_datasets() if settings.fills(of)],
         told_to_stop=stop.requested,
         progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),
     )

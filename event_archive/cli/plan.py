@@ -1,6 +1,6 @@
 """``event-archive run --plan``: what a run would do. Here: how it is shown. Not here: planning, estimating."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import click
 
@@ -10,7 +10,7 @@ from event_archive.observability.json_lines import write_line
 from event_archive.operations.site import Site
 
 
-def show_plan(site: Site, planned: list[date], *, as_json: bool) -> None:
+def show_plan(site: Site, planned: list[date], *, budget: timedelta | None, as_json: bool) -> None:
     """Shows the days in their order, with rows, bytes and seconds, and the sums."""
     found = estimate(site.dataset, planned, site.postgres)
     rows = sum(found.rows.values())
@@ -31,7 +31,9 @@ def show_plan(site: Site, planned: list[date], *, as_json: bool) -> None:
         click.echo(
             form.format(str(day), f"{of_day:,}", size(found.bytes_of(of_day)), duration(found.seconds_of(of_day)))
         )
+    ends = f"; no day begins once RUN_BUDGET ({budget}) has passed" if budget else ""
     click.echo(
         f"{site.dataset.label}: a run would do {counted(len(planned), 'day', 'days')} in this order: {rows:,} rows, "
-        f"about {size(found.bytes_of(rows))} of CSV, in about {duration(found.seconds_of(rows))}. Nothing was touched."
+        f"about {size(found.bytes_of(rows))} of CSV, in about {duration(found.seconds_of(rows))}{ends}. Nothing was "
+        "touched."
     )

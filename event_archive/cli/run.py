@@ -3,9 +3,9 @@
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from event_archive.config.environment import PipelineSettings, Settings
     from event_archive.domain.dataset import Dataset
     from event_archive.errors import EventArchiveError
+    from event_archive.nightly.backlog import Purged
     from event_archive.nightly.day import Observer, Reports
     from event_archive.nightly.outcome import Totals
     from event_archive.nightly.run import Share
@@ -55,12 +56,13 @@ def run(
 ) -> None:
     """Archives and purges every aged day that still has rows, those of a range, or the days named (YYYY-MM-DD)."""
     check_range(days, first, last)
-    from event_archive.config.datasets import load_datasets
+    from event_archive.config.datasets import chosen, earlier
     from event_archive.config.environment import dagster_home
     from event_archive.domain.days import now_utc
     from event_archive.observability.announcement import announced
 
-    started, pipelines = time.monotonic(), load_pipelines(datasets, log_is_output=True)
+    started, known = time.monotonic(), load_pipelines((), log_is_output=True)
+    pipelines = chosen(known, datasets)
     for of in pipelines:
         for day in [*days, *filter(None, (first, last))]:
             of.dataset.require_aged(day, now_utc())
@@ -70,18 +72,15 @@ def run(
         each_dataset(pipelines, lambda settings: _plan_only(settings, wanted))
         return
     with ExitStack() as stack:
-        names = [of.dataset.name for of in load_datasets()]
+        names = {of.entry.name for of in known}
         parts = [
-            _Part(
-                of,
-                stack.enter_context(announced(of, stop.requested, [name for name in names if name != of.entry.name])),
-            )
+            _Part(of, stack.enter_context(announced(of, stop.requested, names - {of.entry.name})), earlier(known, of))
             for of in pipelines
         ]
         # What is wrong with it is to be known in a night without days, too.
         dagster_home()
         for part in parts:
-            _prepare(part, wanted, stack, alone=len(parts) == 1)
+            part.begun = _begun(part, wanted, stack, alone=len(parts) == 1)
         _run(parts, wanted, started, dry_run=dry_run)
     failures = [failed for part in parts for failed in part.causes]
     if failures:
@@ -104,15 +103,32 @@ class _Wanted:
         return not (self.days or self.first or self.last)
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A dataset that could begin: its settings, secrets included, and what its ``Share`` is made of."""
+
+    settings: "Settings"
+    site: "Site"
+    days: list[date]
+    last_tried: str
+    earlier: "list[Purged]"
+
+
 @dataclass(slots=True)
 class _Part:
-    """One dataset of a run. ``settings`` and ``site`` are there once it could begin."""
+    """One dataset of a run.
+
+    Attributes:
+        pipeline: its settings.
+        totals: over its days.
+        earlier: the datasets whose days are purged first.
+        begun: None where it could not begin.
+    """
 
     pipeline: "PipelineSettings"
     totals: "Totals"
-    settings: "Settings | None" = None
-    site: "Site | None" = None
-    planned: list[date] = field(default_factory=list)
+    earlier: "list[PipelineSettings]"
+    begun: _Begun | None = None
 
     @property
     def causes(self) -> "list[EventArchiveError]":
@@ -121,7 +137,7 @@ class _Part:
         return [self.totals.failure, *of_days] if self.totals.failure else of_days
 
 
-def _prepare(part: _Part, wanted: _Wanted, stack: ExitStack, *, alone: bool) -> None:
+def _begun(part: _Part, wanted: _Wanted, stack: ExitStack, *, alone: bool) -> _Begun | None:
     """Plans a dataset's days. Among several, one that cannot begin stops no other."""
     from event_archive.config.services import lake, primary, replica
     from event_archive.errors import EventArchiveError
@@ -132,15 +148,17 @@ def _prepare(part: _Part, wanted: _Wanted, stack: ExitStack, *, alone: bool) -> 
         settings = part.pipeline.with_secrets()
         opened = stack.enter_context(lake(settings))
         site = Site(settings.dataset, primary(settings), opened, replica(settings))
-        part.planned = _planned(site, wanted)
-        if part.planned:
+        planned, last_tried = _planned(site, wanted)
+        if planned:
             # Before the first day: a run that may do none, or whose lake is away, is told so once and leaves nothing.
             claim_first(site)
-        part.settings, part.site = settings, site
+        before = [(of.dataset, primary(of.with_secrets())) for of in part.earlier]
+        return _Begun(settings, site, planned, last_tried, before)
     except EventArchiveError as error:
         if alone or stop.requested():
             raise
         part.totals.failure = error
+        return None
 
 
 def _plan_only(settings: "Settings", wanted: _Wanted) -> None:
@@ -151,13 +169,13 @@ def _plan_only(settings: "Settings", wanted: _Wanted) -> None:
 
     with lake(settings) as opened:
         site = Site(settings.dataset, primary(settings), opened)
-        planned = _planned(site, wanted)
+        planned, _ = _planned(site, wanted)
         owner(site)
-        show_plan(site, planned, as_json=settings.log_as_json)
+        show_plan(site, planned, budget=settings.run_budget, as_json=settings.log_as_json)
 
 
-def _planned(site: "Site", wanted: _Wanted) -> list[date]:
-    """The days of a run, in their order."""
+def _planned(site: "Site", wanted: _Wanted) -> tuple[list[date], str]:
+    """The days of a run, in their order; and when a run last tried a day, where that matters."""
     from event_archive.domain.days import now_utc
     from event_archive.nightly.attempts import read_attempts
     from event_archive.nightly.backlog import days_to_do
@@ -167,13 +185,14 @@ def _planned(site: "Site", wanted: _Wanted) -> list[date]:
     now = now_utc()
     if wanted.days:
         current_shape(site.dataset, site.postgres)
-        return list(wanted.days)
+        return list(wanted.days), ""
     found = days_to_do(site.dataset, now, site.postgres)
     attempts = read_attempts(site.dataset, site.lake)
     # A day that failed after its rows were gone, at its report or verification, has no rows and is not done.
     failed = {day for day, attempt in attempts.items() if attempt.failed and site.dataset.is_aged(day, now)}
     days = [day for day in failed.union(found.days) if within(day, wanted.first, wanted.last)]
-    return plan(days, attempts, found.staying, now=now)
+    last_tried = max((attempt.at for attempt in attempts.values()), default="")
+    return plan(days, attempts, found.staying, now=now), last_tried
 
 
 def _run(parts: "list[_Part]", wanted: _Wanted, started: float, *, dry_run: bool) -> None:
@@ -181,21 +200,21 @@ def _run(parts: "list[_Part]", wanted: _Wanted, started: float, *, dry_run: bool
     from event_archive.nightly.run import run_shares
 
     display = _display(as_json=parts[0].pipeline.log_as_json)
-    for part in parts:
-        if part.totals.failure:
-            display.dataset_failed(part.pipeline.dataset.name, str(part.totals.failure))
+    _show_failures(parts, display)
+    begun = [(part.begun, part.totals) for part in parts if part.begun]
     remarks: list[str] = []
     outcome = ""
     try:
-        if any(part.planned for part in parts if part.site):
-            with _reports() as reports, display.running(_rows(parts, counted=display.counts_beforehand)):
-                shares = [share for part in parts for share in _shares(part, display, reports, wanted, dry_run=dry_run)]
+        if any(of.days for of, _ in begun):
+            planned = [of for of, _ in begun]
+            with _reports() as reports, display.running(_rows(planned, counted=display.counts_beforehand)):
+                shares = [_share(of, totals, display, reports, wanted, dry_run=dry_run) for of, totals in begun]
                 # What is there by now stays. The days make garbage, which is to be found soon.
                 gc.freeze()
                 gc.set_threshold(*_THRESHOLDS)
-                budget = next(part.settings.run_budget for part in parts if part.settings)
-                remarks = run_shares(shares, budget=budget, started=started)
-        elif any(part.site for part in parts):
+                remarks = run_shares(shares, budget=planned[0].settings.run_budget, started=started)
+            _show_failures([part for part in parts if part.begun], display)
+        elif begun:
             remarks = [f"Nothing to do: no aged day{'' if wanted.all else ' in this range'} has rows."]
         outcome = "failed" if any(part.causes for part in parts) else "done"
     finally:
@@ -208,53 +227,51 @@ def _run(parts: "list[_Part]", wanted: _Wanted, started: float, *, dry_run: bool
             display.run_ends(totals, seconds, outcome=outcome or "stopped", remark=" ".join(remarks))
 
 
-def _rows(parts: list[_Part], *, counted: bool) -> dict[tuple[str, date], int | None]:
+def _show_failures(parts: list[_Part], display: "ConsoleDisplay | JsonDisplay") -> None:
+    """Says why datasets could not begin, or not go on."""
+    for part in parts:
+        if part.totals.failure:
+            display.dataset_failed(part.pipeline.dataset.name, str(part.totals.failure))
+
+
+def _rows(datasets: list[_Begun], *, counted: bool) -> dict[tuple[str, date], int | None]:
     """How many rows each day of each dataset has, where that is to be counted."""
     from event_archive.nightly.estimate import rows_if_counted
 
     found: dict[tuple[str, date], int | None] = {}
-    for part in parts:
-        if part.site is not None:
-            dataset = part.site.dataset
-            rows = rows_if_counted(dataset, part.planned, part.site.postgres) if counted and part.planned else {}
-            found |= {(dataset.name, day): rows.get(day) for day in part.planned}
+    for of in datasets:
+        dataset = of.site.dataset
+        rows = rows_if_counted(dataset, of.days, of.site.postgres) if counted and of.days else {}
+        found |= {(dataset.name, day): rows.get(day) for day in of.days}
     return found
 
 
-def _shares(
-    part: _Part, display: "Observer", reports: "Callable[[Dataset], Reports]", wanted: _Wanted, *, dry_run: bool
-) -> "Iterator[Share]":
-    """What is to be done for a dataset that could begin."""
+def _share(
+    of: _Begun,
+    totals: "Totals",
+    display: "Observer",
+    reports: "Callable[[Dataset], Reports]",
+    wanted: _Wanted,
+    *,
+    dry_run: bool,
+) -> "Share":
+    """What is to be done for a dataset."""
     from event_archive.nightly.day import Night
     from event_archive.nightly.run import Share
 
-    if part.site is None or part.settings is None:
-        return
-    settings = part.settings
+    settings = of.settings
     night = Night(
-        part.site,
+        of.site,
         display,
         dry_run=dry_run or settings.dry_run,
         verify=settings.verify_nightly,
         message_prefix=settings.logical_message_prefix,
         max_bytes_per_second=settings.export_rate_limit,
         max_replica_lag_bytes=settings.max_replica_lag,
-        reports=reports(part.site.dataset),
+        reports=reports(of.site.dataset),
         stopped=stop.requested,
     )
-    yield Share(night, part.planned, complete=wanted.all, totals=part.totals, first_left=_first_left(settings))
-
-
-def _first_left(settings: "Settings") -> "Callable[[date], date] | None":
-    """As ``Share.first_left``."""
-    if not settings.entry.after:
-        return None
-    from event_archive.config.datasets import chosen
-    from event_archive.config.services import primary
-    from event_archive.nightly.backlog import first_day_left
-
-    earlier = [of.with_secrets() for of in chosen(settings.entry.after)]
-    return lambda last: min(first_day_left(of.dataset, last, primary(of)) for of in earlier)
+    return Share(night, of.days, wanted.all, totals, of.earlier, of.last_tried)
 
 
 def _display(*, as_json: bool) -> "ConsoleDisplay | JsonDisplay":

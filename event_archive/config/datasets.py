@@ -1,20 +1,19 @@
 """The datasets of this deployment: those of DATASETS_FILE, or the one that the environment describes.
 
 The file is YAML, all of it text, which the parsers of the variables read. It holds no secrets: connections are the
-names of variables. Not here: the parsers (``values``), what a value means (``environment``).
+names of variables. Not here: YAML (``document``), the parsers (``values``), what a value means (``environment``).
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-import yaml
-
+from event_archive.config.document import is_secret, read_document, shown
 from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.config.reading import Entry, value_of
+from event_archive.config.values import database_named
 from event_archive.errors import ConfigurationError
 
 _FIELDS = {
@@ -42,6 +41,7 @@ _CONNECTIONS = {
     "export_pg_connection_string_env": "export_pg_connection_string",
 }
 """Keys that name a variable."""
+_DATABASE = "PG_CONNECTION_STRING"
 _ITS_OWN = ("table", "file_prefix", "asset_keys", "after")
 """Keys that make no sense as a default for all."""
 KEYS = (*_FIELDS, *_CONNECTIONS, "asset_keys", "after")
@@ -53,10 +53,6 @@ _ONE_TABLES = (
 """Variables that describe a table, and would describe none beside the file."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(
-    r"://[^/\s]*@|\b(password|passwd|pwd|accountkey|sharedaccesssignature|sig|host|dbname)\s*=|^postgres(ql)?://",
-    re.IGNORECASE,
-)
 
 
 def load_datasets() -> list[PipelineSettings]:
@@ -73,88 +69,68 @@ def load_datasets() -> list[PipelineSettings]:
         for field in _ONE_TABLES
         if value_of(field.upper())
     ]
-    entries = _entries(_document(path), problems.append)
+    entries = _entries(read_document(path), problems.append)
     found = list(_settings(entries, problems.append))
-    _check_together(entries, found, problems.append)
+    check_together(entries, found, problems.append)
     if problems:
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(problems))
         raise ConfigurationError(f"The datasets file {path} is not right:\n{lines}")
     return found
 
 
-def chosen(names: Collection[str]) -> list[PipelineSettings]:
-    """The settings of some datasets, in the order of the file; of all where no name is given.
+def load_for_command() -> list[PipelineSettings]:
+    """As ``load_datasets``; without a file, all that commands need is looked at, too, so that all is said at once.
 
     Raises:
-        ConfigurationError: as ``load_datasets``, or ``Settings.load`` where there is no file; or there is no dataset
-            of such a name.
+        ConfigurationError: as ``load_datasets`` and ``Settings.load``.
     """
     if not value_of("DATASETS_FILE"):
-        # All that is wrong is said at once, what commands need beside the pipeline's settings, too.
         Settings.load()
-    found = load_datasets()
-    known = [settings.entry.name for settings in found]
+    return load_datasets()
+
+
+def chosen(datasets: Sequence[PipelineSettings], names: Collection[str]) -> list[PipelineSettings]:
+    """Those of some datasets that are named, in the order of the file; all where no name is given.
+
+    Raises:
+        ConfigurationError: there is no dataset of such a name.
+    """
+    known = [settings.entry.name for settings in datasets]
     for name in names:
         if name not in known:
             raise ConfigurationError(f"There is no dataset {name}{_meant(name, known)} {_listed(known)}")
-    return [settings for settings in found if settings.entry.name in names or not names]
+    return [settings for settings in datasets if settings.entry.name in names or not names]
 
 
-def entry_of(name: str, keys: Mapping[str, str]) -> Entry:
-    """One dataset, described elsewhere than in the file by the keys that the file knows.
+def earlier(datasets: Iterable[PipelineSettings], settings: PipelineSettings) -> list[PipelineSettings]:
+    """Those of some datasets whose days are purged before the days of one."""
+    return [other for other in datasets if other.entry.name in settings.entry.after]
+
+
+def settings_of(name: str, keys: Mapping[str, object]) -> PipelineSettings:
+    """The settings of one dataset that is described elsewhere than in the file, by the keys that the file knows.
 
     Raises:
         ConfigurationError: with a line for each mistake.
     """
     problems: list[str] = []
-    found = _entry(name, dict(keys), {}, problems.append)
+    entry = _entry(shown(name), dict(keys), {}, problems.append)
+    found = [] if problems else list(_settings([entry], problems.append))
     if problems:
-        raise ConfigurationError(f"The dataset {name} is not right:\n" + "\n".join(f"  {line}" for line in problems))
-    return found
+        lines = "\n".join(f"  {line}" for line in problems)
+        raise ConfigurationError(f"The dataset {entry.name} is not right:\n{lines}")
+    return found[0]
 
 
 def unknown_key(name: str, key: str, known: Iterable[str]) -> str:
     """What is wrong with a key that does not exist: not its value, which may be a secret."""
-    return f"{name}.{key} is no key of a dataset{_meant(key, known)}"
-
-
-class _Loader(yaml.BaseLoader):
-    """Reads every value as text, and refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        if twice := [key for key, count in counts.items() if count > 1]:
-            line = node.start_mark.line + 1
-            raise ConfigurationError(f"{', '.join(twice)} stands there twice, in what begins at line {line}")
-        return super().construct_mapping(node, deep=deep)
-
-
-def _document(path: str) -> dict[str, Any]:
-    try:
-        document = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 (a BaseLoader: text only)
-    except OSError as error:
-        raise ConfigurationError(f"DATASETS_FILE holds {path!r}, which cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"The datasets file {path} is not UTF-8.") from None
-    except ConfigurationError as error:
-        raise ConfigurationError(f"The datasets file {path} is not right: {error}.") from None
-    except yaml.MarkedYAMLError as error:
-        # Without the line itself, which may hold anything.
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigurationError(f"The datasets file {path} is not YAML: line {line}: {error.problem}.") from None
-    except (yaml.YAMLError, TypeError, RecursionError) as error:
-        raise ConfigurationError(f"The datasets file {path} is not YAML ({type(error).__name__}).") from None
-    if not isinstance(document, dict) or not isinstance(document.get("datasets"), dict) or not document["datasets"]:
-        raise ConfigurationError(
-            f"The datasets file {path} describes no dataset. Write: datasets: {{NAME: {{table: SCHEMA.TABLE}}}}"
-        )
-    return document
+    return f"{name}.{shown(key)} is no key of a dataset{_meant(key, known)}"
 
 
 def _entries(document: dict[str, Any], problem: Callable[[str], None]) -> list[Entry]:
     for key in document:
         if key not in ("defaults", "datasets"):
-            problem(f"{key} is no key of the file{_meant(key, ('defaults', 'datasets'))}")
+            problem(f"{shown(key)} is no key of the file{_meant(key, ('defaults', 'datasets'))}")
     defaults = document.get("defaults") or {}
     if not isinstance(defaults, dict):
         problem("defaults must be keys and values.")
@@ -164,7 +140,7 @@ def _entries(document: dict[str, Any], problem: Callable[[str], None]) -> list[E
             problem(f"defaults.{key}: each dataset has its own.")
             del defaults[key]
     list(_texts("defaults", defaults, problem))
-    return [_entry(name, keys, defaults, problem) for name, keys in document["datasets"].items()]
+    return [_entry(shown(name), keys, defaults, problem) for name, keys in document["datasets"].items()]
 
 
 def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[str], None]) -> Entry:
@@ -177,7 +153,8 @@ def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[st
         problem(f"{name}.table is missing: which table is it?")
     own = dict(_texts(name, keys, problem))
     # What is wrong with a default was said before.
-    texts = dict(_texts("defaults", defaults, lambda _: None)) | own
+    inherited = dict(_texts("defaults", defaults, lambda _: None))
+    texts = inherited | own
     if texts.get("asset_keys", "bare") != "bare":
         problem(f"{name}.asset_keys holds {texts['asset_keys']!r}: it must be bare, or not be there.")
     variables = {field: texts[key] for key, field in _CONNECTIONS.items() if key in texts}
@@ -186,8 +163,13 @@ def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[st
             problem(f"{name}.{key} must be the name of an environment variable.")
     values = {key: text for key, text in ({"file_prefix": name} | texts).items() if key in _FIELDS}
     unread = set(_ONE_TABLES)
-    if "pg_connection_string" in variables and "export_pg_connection_string" not in variables:
-        # The environment's replica is one of another database.
+    # A replica is inherited with its database, or not at all.
+    database = texts.get("pg_connection_string_env", _DATABASE)
+    if "export_pg_connection_string_env" not in own and database != inherited.get(
+        "pg_connection_string_env", _DATABASE
+    ):
+        variables.pop("export_pg_connection_string", None)
+    if "export_pg_connection_string" not in variables and database != _DATABASE:
         unread.add("export_pg_connection_string")
     return Entry(
         name,
@@ -211,7 +193,7 @@ def _texts(name: str, keys: dict[str, Any], problem: Callable[[str], None]) -> I
             continue
         elif not isinstance(value, str) or not value.strip():
             problem(f"{name}.{key} must hold a value.")
-        elif _SECRET.search(value):
+        elif is_secret(value):
             problem(
                 f"{name}.{key} looks like a connection string, and the file is no place for secrets. Put it into an "
                 "environment variable, and write pg_connection_string_env: NAME_OF_THE_VARIABLE."
@@ -234,20 +216,30 @@ def _settings(entries: Iterable[Entry], problem: Callable[[str], None]) -> Itera
         for line in found:
             problem(line)
         if settings is not None:
+            if settings.event_purge == "drop" and entry.after:
+                problem(
+                    f"{entry.name} has purge: drop and after: a partition's days go together, and cannot wait singly."
+                )
             yield settings
 
 
-def _check_together(
-    entries: Sequence[Entry], found: Sequence[PipelineSettings], problem: Callable[[str], None]
-) -> None:
-    """What is wrong between datasets."""
+def check_together(entries: Sequence[Entry], found: Sequence[PipelineSettings], problem: Callable[[str], None]) -> None:
+    """Says what is wrong between datasets.
+
+    Args:
+        entries: of all datasets.
+        found: the settings of those that are right by themselves.
+        problem: is told of each mistake.
+    """
     names = [entry.name for entry in entries]
     for entry in entries:
         for other in entry.after:
             if other not in names:
-                problem(f"{entry.name}.after names {other}, which is no dataset{_meant(other, names)}")
-    if circle := _circle({entry.name: entry.after for entry in entries}):
-        problem(f"after goes round in a circle: {' after '.join(circle)}.")
+                problem(f"{entry.name}.after names {shown(other)}, which is no dataset{_meant(other, names)}")
+    try:
+        TopologicalSorter({entry.name: entry.after for entry in entries}).prepare()
+    except CycleError as error:
+        problem(f"after goes round in a circle: {' after '.join(reversed(error.args[1]))}.")
     bare = [entry.name for entry in entries if entry.bare_keys]
     if len(bare) > 1:
         problem(f"{' and '.join(bare)} have asset_keys: bare; one dataset at most can.")
@@ -255,26 +247,13 @@ def _check_together(
     tables: dict[tuple[str, str], str] = {}
     for settings in found:
         name, dataset = settings.entry.name, settings.dataset
-        if dataset.purge == "drop" and settings.entry.after:
-            problem(f"{name} has purge: drop and after: a partition's days go together, and cannot wait one by one.")
-        connection = dict(settings.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
-        # Two variables of one value are one database.
-        database = value_of(connection) or connection
+        connection = dict(settings.entry.variables).get("pg_connection_string", _DATABASE)
+        # Two variables may name one database.
+        database = database_named(value_of(connection)) or connection
         if (first := files.setdefault((dataset.folder, dataset.file_prefix), name)) != name:
             problem(f"{first} and {name} have one folder and file_prefix, {dataset.folder}/{dataset.file_prefix}.")
         if (first := tables.setdefault((database, str(dataset.table)), name)) != name:
             problem(f"{first} and {name} are one table, {dataset.table}.")
-
-
-def _circle(after: Mapping[str, Sequence[str]]) -> list[str]:
-    """A dataset that comes after itself, and the way there; empty where there is none."""
-
-    def way(name: str, path: list[str]) -> list[str]:
-        if name in path:
-            return [*path[path.index(name) :], name]
-        return next((found for other in after.get(name, ()) if (found := way(other, [*path, name]))), [])
-
-    return next((found for name in after if (found := way(name, []))), [])
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

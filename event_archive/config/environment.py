@@ -1,10 +1,10 @@
-"""Every environment variable, read and validated here and nowhere else.
+"""The environment variables of the archive, read and validated here and nowhere else.
 
 White space around a value is stripped; a variable that is empty then counts as absent.
 
 Three classes. ``PipelineSettings`` shapes the pipeline and holds no secret, so that definitions load where none is set;
 ``Settings`` adds what reaches PostgreSQL and the lake; ``InstanceSettings`` says where Dagster keeps its records. Not
-here: how a value is parsed (``values``), connecting to anything.
+here: the variables of the sources (``sources``), how a value is parsed (``values``), connecting to anything.
 """
 
 import os
@@ -270,7 +270,10 @@ def _may_be_theirs(name: str, meant: str, entry: Entry) -> bool:
 @cache
 def _meant(name: str) -> str:
     """The variable that a name is a misspelling of; empty where it is one of ours, or none of our business."""
-    ours = {field.upper() for kind in (Settings, InstanceSettings) for field in kind.model_fields}
+    # Late: those settings are made of these.
+    from event_archive.config.sources import ApiSettings
+
+    ours = {field.upper() for kind in (Settings, InstanceSettings, ApiSettings) for field in kind.model_fields}
     if name in ours or _OF_AZURE.fullmatch(name) or _OF_A_SERVICE.fullmatch(name):
         return ""
     found = get_close_matches(name.upper(), _DECIDING, 1, _SIMILARITY)

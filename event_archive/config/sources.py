@@ -10,11 +10,13 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from event_archive.config.reading import EnvironmentSettings
+from event_archive.config.environment import PipelineSettings
+from event_archive.config.reading import EnvironmentSettings, value_of
 from event_archive.config.values import (
     check_api_key,
     check_azure_connection_string,
     check_conninfo,
+    database_named,
     lower_case,
     parse_account_url,
     parse_budget,
@@ -27,10 +29,17 @@ from event_archive.config.values import (
     parse_url,
     parse_zone,
 )
+from event_archive.domain.dataset import TableName
 from event_archive.postgres.session import Postgres
 
 
-class LandingSettings(EnvironmentSettings):
+class LandingShape(EnvironmentSettings):
+    """Where events land, without secrets."""
+
+    ingest_schema: Annotated[str, AfterValidator(parse_identifier)] = "public"
+
+
+class LandingSettings(LandingShape):
     """What every source needs: a database, and how much may be wrong before somebody has to look.
 
     The attributes are the variables of the same name; the documentation's table says what each means.
@@ -40,7 +49,6 @@ class LandingSettings(EnvironmentSettings):
         description="says how to reach the events database: postgresql://USER:PASSWORD@HOST:5432/DATABASE"
     )
     pg_auth: Annotated[Literal["password", "azure"], BeforeValidator(lower_case)] = "password"
-    ingest_schema: Annotated[str, AfterValidator(parse_identifier)] = "public"
     max_rejected: Annotated[int, Field(ge=0)] = 1000
     run_budget: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
     log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(lower_case)] = None
@@ -51,11 +59,22 @@ class LandingSettings(EnvironmentSettings):
         return Postgres(self.pg_connection_string.get_secret_value(), self.pg_auth)
 
 
-class ApiShape(EnvironmentSettings):
+class ApiShape(LandingShape):
     """What shapes the ingestion of the API in Dagster; no secrets, so that definitions load where none is set."""
 
     api_base_url: Annotated[str | None, AfterValidator(parse_url)] = None
     api_cron: Annotated[str, AfterValidator(parse_cron)] = "*/15 * * * *"
+
+    @property
+    def table(self) -> TableName:
+        """The table that events land in."""
+        return TableName(self.ingest_schema, "ingested_events")
+
+    def fills(self, dataset: PipelineSettings) -> bool:
+        """Whether a dataset archives the table that events land in, and no other database's of that name."""
+        variable = dict(dataset.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
+        here, there = (database_named(value_of(name)) for name in ("PG_CONNECTION_STRING", variable))
+        return (variable == "PG_CONNECTION_STRING" or (here == there != "")) and dataset.dataset.table == self.table
 
 
 class ApiSettings(LandingSettings, ApiShape):

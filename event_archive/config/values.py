@@ -111,6 +111,17 @@ def check_conninfo(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def database_named(conninfo: str) -> str:
+    """What tells the database that a connection string names from others, whatever the role; empty where unknown."""
+    try:
+        given = conninfo_to_dict(conninfo)
+    except ProgrammingError:
+        return conninfo
+    place = {name: given.get(name) for name in ("service", "host", "hostaddr")}
+    database = given.get("dbname") or given.get("user")
+    return f"{place} {given.get('port') or '5432'} {database}" if given else ""
+
+
 _URL = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
 _INTEGERS = {
     *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),

@@ -15,7 +15,7 @@ import dagster as dg
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.failures import dagster_failures
 from event_archive.defs.gate import asset_keys, latest_record, record_if_any
-from event_archive.defs.metadata import aged_metadata, archive_metadata, purge_metadata
+from event_archive.defs.metadata import aged_metadata, archive_metadata, purge_metadata, purges_of_others
 from event_archive.defs.preview import preview_of_day
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.dataset import Dataset
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 GROUP = "event_archive"
 POOL = "postgres"
 OUTCOME_TAG = "event_archive/outcome"
-"""On runs whose purge deleted nothing on purpose, for people: ``dry run``, ``held`` or ``waiting``."""
+"""On runs that left rows on purpose, for people: ``dry run``, ``held``, ``kept`` or ``waiting``."""
 
 # A day comes of age every night. A warning after one that was missed, a failure after two.
 _EVERY_NIGHT = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
@@ -52,6 +52,7 @@ def build_assets(
     settings: PipelineSettings,
     partitions: dg.PartitionsDefinition[str],
     after: Sequence[PipelineSettings] = (),
+    sources: Sequence[dg.AssetKey] = (),
 ) -> list[dg.AssetsDefinition]:
     """The assets of one dataset, one partition a day.
 
@@ -59,8 +60,9 @@ def build_assets(
         settings: of the dataset.
         partitions: its days.
         after: the datasets whose days are purged first.
+        sources: the assets that fill its table.
     """
-    aged = _aged_events(settings, partitions)
+    aged = _aged_events(settings, partitions, sources)
     archived = _archive_csv(settings, partitions)
     return [aged, archived, _purged_events(settings, partitions, after)]
 
@@ -88,10 +90,12 @@ def _daily(
     )
 
 
-def _aged_events(settings: PipelineSettings, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+def _aged_events(
+    settings: PipelineSettings, partitions: dg.PartitionsDefinition[str], sources: Sequence[dg.AssetKey]
+) -> dg.AssetsDefinition:
     dataset = settings.dataset
 
-    @_daily(dataset, partitions, {"postgres"}, f"Rows of {dataset.table} that are of this day, which is aged.")
+    @_daily(dataset, partitions, {"postgres"}, f"Rows of {dataset.table} that are of this day, which is aged.", sources)
     def aged_events(context: dg.AssetExecutionContext, event_archive_postgres: PostgresResource) -> Result:
         with dagster_failures(context.retry_number):
             rows = aged_rows(dataset, parse_day(context.partition_key), event_archive_postgres.primary(settings))
@@ -164,10 +168,19 @@ def _purged_events(
             )
         if purged.outcome in ("dry run", "held", "kept", "waiting"):
             context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: purged.outcome})
+        _report_others(context, purged)
         _log_day(dataset, record, purged)
         return dg.MaterializeResult(metadata=purge_metadata(purged))
 
     return purged_events
+
+
+def _report_others(context: dg.AssetExecutionContext, purged: PurgedDay) -> None:
+    """Records the days whose rows went with this one: without a run, since that of another day may be pruned."""
+    for other in purges_of_others(purged):
+        context.instance.report_runless_asset_event(
+            dg.AssetMaterialization(context.asset_key, partition=other.day.isoformat(), metadata=purge_metadata(other))
+        )
 
 
 def _earlier(dataset: Dataset) -> dg.AssetDep:

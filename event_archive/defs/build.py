@@ -3,42 +3,50 @@
 Here: what belongs together. Not here: what any of it does.
 """
 
-from collections.abc import Sequence
-
 import dagster as dg
 
+from event_archive.config.datasets import earlier
 from event_archive.config.environment import PipelineSettings
+from event_archive.config.sources import ApiShape
 from event_archive.defs.executor import one_process
 from event_archive.defs.pipeline import build_pipeline
 from event_archive.defs.resources import RESOURCES
 from event_archive.defs.sensors import build_sensors
+from event_archive.defs.sources import build_api
 from event_archive.defs.upkeep import build_upkeep
 
 
-def build_definitions(*datasets: PipelineSettings) -> dg.Definitions:
+def build_definitions(*datasets: PipelineSettings, api: ApiShape | None = None) -> dg.Definitions:
     """All that Dagster is to know.
 
     Args:
         datasets: what shapes the pipeline of each; what it connects to is read from the environment when a run needs
             it.
+        api: what shapes the ingestion of an HTTP API, where API_BASE_URL names one.
 
     Raises:
         ConfigurationError: Dagster cannot read a cron expression.
     """
-    pipelines = [build_pipeline(settings, _earlier(settings, datasets)) for settings in datasets]
+    filled = [settings for settings in datasets if api and api.api_base_url and api.fills(settings)]
+    sources = [build_api(api, filled)] if api and api.api_base_url else []
+    pipelines = [
+        build_pipeline(settings, earlier(datasets, settings), [of.asset.key for of in sources if settings in filled])
+        for settings in datasets
+    ]
     return dg.Definitions(
-        assets=[asset for pipeline in pipelines for asset in pipeline.assets],
-        asset_checks=[check for pipeline in pipelines for check in pipeline.checks],
-        jobs=[job for pipeline in pipelines for job in (pipeline.job, pipeline.restore_job)],
-        schedules=[*(pipeline.schedule for pipeline in pipelines), *build_upkeep(pipelines)],
+        assets=[*(of.asset for of in sources), *(asset for pipeline in pipelines for asset in pipeline.assets)],
+        asset_checks=[
+            *(check for of in sources for check in of.checks),
+            *(check for of in pipelines for check in of.checks),
+        ],
+        jobs=[*(of.job for of in sources), *(job for of in pipelines for job in (of.job, of.restore_job))],
+        schedules=[
+            *(of.schedule for of in sources),
+            *(pipeline.schedule for pipeline in pipelines),
+            *build_upkeep(pipelines, sources),
+        ],
         sensors=build_sensors(pipelines),
         resources=RESOURCES,
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,
     )
-
-
-def _earlier(settings: PipelineSettings, datasets: Sequence[PipelineSettings]) -> list[PipelineSettings]:
-    """The datasets whose days are purged before those of one."""
-    names = settings.entry.after
-    return [other for other in datasets if other.entry.name in names] if names else []

@@ -94,7 +94,10 @@ def _backlog_is_small(settings: PipelineSettings) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset_keys(dataset).aged_events,
         pool=POOL,
-        description=f"No day that came of age more than {alert_days} days ago still has rows, unless it is held.",
+        description=(
+            f"No day that came of age more than {alert_days} days ago still has rows, unless it is held or waits for "
+            "its partition."
+        ),
     )
     def backlog_is_small(event_archive_postgres: PostgresResource) -> dg.AssetCheckResult:
         with dagster_failures():

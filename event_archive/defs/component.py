@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import dagster as dg
 from pydantic import BaseModel, create_model, model_validator
 
-from event_archive.config.datasets import entry_of, unknown_key
+from event_archive.config.datasets import check_together, earlier, settings_of, unknown_key
 from event_archive.config.environment import PipelineSettings
+from event_archive.defs.internals import TestComponentTree
 from event_archive.defs.pipeline import build_pipeline
 from event_archive.defs.resources import RESOURCES
 from event_archive.errors import ConfigurationError
@@ -38,7 +39,10 @@ class _OwnWords(BaseModel):
         problems = [unknown_key("ArchivedTable", key, known) for key in given if key not in known]
         problems += [f"ArchivedTable.{key} is missing." for key in ("name", "table") if key not in given]
         for key, value in given.items():
-            if key in known and not isinstance(value, str | int | date):
+            if key == "after":
+                if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+                    problems.append("ArchivedTable.after must be a list of names of other components.")
+            elif key in known and not isinstance(value, str | int | date):
                 problems.append(f"ArchivedTable.{key} must hold a value.")
         if problems:
             raise _wrong(problems)
@@ -76,6 +80,7 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
     purge: Text | None = None
     drop_empty_partitions: Text | None = None
     vacuum: Text | None = None
+    after: list[str] | None = None
 
     @model_validator(mode="after")
     def _parsed(self) -> "ArchivedTable":
@@ -94,18 +99,17 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
             ConfigurationError: with a line for each mistake.
         """
         keys = self.model_dump(exclude_none=True, exclude={"name"})
-        settings, problems = PipelineSettings.attempt(entry_of(self.name, keys))
-        if settings is None:
-            raise _wrong(problems)
-        return settings
+        return settings_of(self.name, keys)
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002 (Dagster's signature)
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The dataset's assets, checks, jobs, schedule and resources; the executor of other runs is the project's.
 
         Raises:
-            ConfigurationError: Dagster cannot read the cron expression.
+            ConfigurationError: Dagster cannot read the cron expression, or the project's components contradict one
+                another.
         """
-        pipeline = build_pipeline(self.settings())
+        settings = self.settings()
+        pipeline = build_pipeline(settings, earlier(self._all(context), settings))
         return dg.Definitions(
             assets=pipeline.assets,
             asset_checks=pipeline.checks,
@@ -113,6 +117,18 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
             schedules=[pipeline.schedule],
             resources=RESOURCES,
         )
+
+    def _all(self, context: dg.ComponentLoadContext) -> list[PipelineSettings]:
+        """The settings of all components of the project, this one among them."""
+        tree = context.component_tree
+        others = [] if isinstance(tree, TestComponentTree) else tree.get_all_components(ArchivedTable)
+        components = {of.name: of for of in [self, *others]}
+        found = [of.settings() for of in components.values()]
+        problems: list[str] = []
+        check_together([of.entry for of in found], found, problems.append)
+        if problems:
+            raise _wrong(problems)
+        return found
 
 
 def _wrong(problems: Any) -> ConfigurationError:

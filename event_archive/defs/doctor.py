@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 
 import dagster as dg
 
+from event_archive.config.datasets import load_datasets
 from event_archive.defs.internals import InstigatorStatus, InstigatorType
+from event_archive.defs.jobs import named
 from event_archive.defs.records import instance_of_environment, out_of_reach, records_errors, words
 from event_archive.doctor.findings import Finding, Patient, Topic
-from event_archive.errors import RefusedError
+from event_archive.errors import ConfigurationError, RefusedError
 
 DEFINITIONS = ("dagster_definitions",)
 INSTANCE = ("dagster_instance", "dagster_schedule", "dagster_daemon")
@@ -70,16 +72,27 @@ def instance(_: Patient) -> Iterator[Finding]:
 def _schedule(found: dg.DagsterInstance) -> Finding:
     states = found.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
     ours = [state for state in states if state.name == SCHEDULE or state.name.startswith(f"{SCHEDULE}_")]
-    names = sorted({state.name for state in ours})
     running = {state.name for state in ours if state.status != InstigatorStatus.STOPPED}
-    if off := [name for name in names if name not in running]:
+    stopped = {state.name for state in ours} - running
+    # One that was never turned on or off has no state, and is on; a former one may have one still.
+    names = _names() or sorted(running | stopped) or [SCHEDULE]
+    if off := [name for name in names if name in stopped]:
+        what = "anything" if len(off) == len(names) else "its days" if len(off) == 1 else "their days"
         return Finding(
             "dagster_schedule",
             "warning",
-            f"{', '.join(off)} {'was' if len(off) == 1 else 'were'} turned off: no night archives anything",
+            f"{', '.join(off)} {'was' if len(off) == 1 else 'were'} turned off: no night archives {what}",
             f"Turn it on in the UI, or: dagster schedule start {off[0]}",
         )
-    return Finding("dagster_schedule", "good", f"{', '.join(names) or SCHEDULE} is on")
+    return Finding("dagster_schedule", "good", f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} on")
+
+
+def _names() -> list[str]:
+    """The names of the schedules; none where the settings do not tell."""
+    try:
+        return [named(SCHEDULE, of.dataset) for of in load_datasets()]
+    except ConfigurationError:
+        return []
 
 
 def _daemon(found: dg.DagsterInstance) -> Finding:

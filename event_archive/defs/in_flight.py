@@ -1,8 +1,9 @@
-"""Which days Dagster has in hand at this moment, so that the schedule launches none of them twice.
+"""What Dagster has in hand at this moment, days above all, so that schedules launch none of it twice.
 
 Here: runs that wait, or began a short time ago. Not here: how runs ended (``last_runs``).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,7 +15,7 @@ from event_archive.defs.internals import (
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
 )
-from event_archive.defs.jobs import tags_of
+from event_archive.defs.jobs import is_run_of
 from event_archive.domain.dataset import Dataset
 
 _IN_FLIGHT = [
@@ -48,16 +49,25 @@ def days_in_flight(instance: dg.DagsterInstance, dataset: Dataset, now: datetime
         now: decides what is stale; aware.
     """
     days, ranges, keys = set[str](), list[tuple[str, str]](), set(asset_keys(dataset))
-    for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT)):
-        run = record.dagster_run
-        of_job = run.tags.items() >= tags_of(dataset).items()
-        if not of_job and not (run.asset_selection or frozenset()) & keys:
-            continue
-        since = record.start_time if record.start_time is not None else record.create_timestamp.timestamp()
-        if run.status != dg.DagsterRunStatus.QUEUED and now.timestamp() - since > _STALE.total_seconds():
+    for run in runs_in_flight(instance, now):
+        if not is_run_of(run, dataset) and not (run.asset_selection or frozenset()) & keys:
             continue
         if day := run.tags.get(PARTITION_NAME_TAG):
             days.add(day)
         elif ASSET_PARTITION_RANGE_START_TAG in run.tags and ASSET_PARTITION_RANGE_END_TAG in run.tags:
             ranges.append((run.tags[ASSET_PARTITION_RANGE_START_TAG], run.tags[ASSET_PARTITION_RANGE_END_TAG]))
     return DaysInFlight(days, ranges)
+
+
+def runs_in_flight(instance: dg.DagsterInstance, now: datetime) -> Iterator[dg.DagsterRun]:
+    """All runs that are queued, or began in the last six hours.
+
+    Args:
+        instance: Dagster's records.
+        now: decides what is stale; aware.
+    """
+    for record in instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT)):
+        run = record.dagster_run
+        since = record.start_time if record.start_time is not None else record.create_timestamp.timestamp()
+        if run.status == dg.DagsterRunStatus.QUEUED or now.timestamp() - since <= _STALE.total_seconds():
+            yield run

@@ -43,6 +43,10 @@ from dagster._serdes import ConfigurableClassData
 # Whether Dagster can read a cron expression, asked when definitions are built. Watch for a public check.
 from dagster._utils.schedules import is_valid_cron_schedule
 
+# The tree of a component that belongs to none, as build_defs_for_component makes it: asked for others, it would import
+# what lies in the working directory. Watch for a public way to tell.
+from dagster.components.core.component_tree import TestComponentTree
+
 # What reading an event raises that another version of Dagster wrote. Watch for a public base of its errors.
 from dagster_shared.check import CheckError
 
@@ -70,6 +74,7 @@ __all__ = [
     "PreviewWarning",
     "RetryMode",
     "TagBucket",
+    "TestComponentTree",
     "UnresolvedAssetJobDefinition",
     "is_valid_cron_schedule",
 ]

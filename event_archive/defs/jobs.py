@@ -20,14 +20,20 @@ from event_archive.operations.restore.target import target_named
 from event_archive.operations.site import Site
 
 TABLE_TAG = "event_archive/table"
-"""On every run of the job: which table's. Other pipelines of the same Dagster have partitions of the same names."""
+"""On every run of these jobs: which table's. Other pipelines of the same Dagster have partitions of the same names."""
 DATASET_TAG = "event_archive/dataset"
-"""On every run of the job of one of several datasets: which. Tables of two databases may have one name."""
+"""On every run of the jobs of one of several datasets: which. Tables of two databases may have one name."""
 
 
 def tags_of(dataset: Dataset) -> dict[str, str]:
     """What tells a dataset's runs from others."""
     return {TABLE_TAG: str(dataset.table)} | ({DATASET_TAG: dataset.name} if dataset.name else {})
+
+
+def is_run_of(run: dg.DagsterRun, dataset: Dataset) -> bool:
+    """Whether a run is one of a dataset's jobs; also from before it had a name, where its assets keep their keys."""
+    names = {dataset.name} | (set() if dataset.asset_prefix else {""})
+    return run.tags.get(TABLE_TAG) == str(dataset.table) and run.tags.get(DATASET_TAG, "") in names
 
 
 def named(what: str, dataset: Dataset) -> str:
@@ -90,11 +96,14 @@ def build_restore_job(settings: PipelineSettings) -> dg.JobDefinition:
                     done.skipped,
                     done.superseded,
                 )
+                for statement in done.setval:
+                    context.log.warning("%s: let the owner of the sequence run: %s", day, statement)
 
     @dg.job(
         name=named("restore_job", dataset),
         executor_def=one_process,
         description="Puts rows back from the files of days.",
+        tags=tags_of(dataset),
     )
     def restore_job() -> None:
         restore_days()

@@ -4,6 +4,7 @@ Here: names and types of the metadata, which users' scripts rely on. Not here: r
 (``domain.record``).
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -61,12 +62,20 @@ def purge_metadata(purged: PurgedDay) -> Metadata:
         "deleted": purged.deleted,
         "proven": purged.proven,
         "left": purged.left,
-        "dry_run": purged.outcome == "dry run",
+        "dry_run": purged.dry_run,
         "outcome": purged.outcome,
         "reason": purged.reason or "",
         "seconds": purged.seconds,
         **purge_details(purged.how, purged.partitions, purged.vacuum_seconds),
     }
+
+
+def purges_of_others(purged: PurgedDay) -> list[PurgedDay]:
+    """The days whose rows went with a partition that was dropped with another day, each as a purge of its own."""
+    if purged.outcome != "purged":
+        return []
+    reason = f"its rows went with the partition, and count as deleted with those of {purged.day}"
+    return [replace(purged, day=day, deleted=0, proven=0, reason=reason, seconds=0.0) for day in purged.others]
 
 
 def check_metadata(verified: "VerifiedDay") -> Metadata:

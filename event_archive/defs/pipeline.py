@@ -37,18 +37,21 @@ class DatasetPipeline:
         return [self.of_checks.archive_is_whole, *self.of_checks.of_table]
 
 
-def build_pipeline(settings: PipelineSettings, after: Sequence[PipelineSettings] = ()) -> DatasetPipeline:
+def build_pipeline(
+    settings: PipelineSettings, after: Sequence[PipelineSettings] = (), sources: Sequence[dg.AssetKey] = ()
+) -> DatasetPipeline:
     """The pipeline of one dataset.
 
     Args:
         settings: of the dataset.
         after: the datasets whose days are purged first.
+        sources: the assets that fill its table.
 
     Raises:
         ConfigurationError: Dagster cannot read the cron expression.
     """
     partitions = aged_days(settings.dataset)
-    assets = build_assets(settings, partitions, after)
+    assets = build_assets(settings, partitions, after, sources)
     checks = build_checks(settings, partitions)
     nightly = [checks.archive_is_whole] if settings.verify_nightly else []
     job = build_archive_job(settings.dataset, assets, nightly)

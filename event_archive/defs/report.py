@@ -24,6 +24,7 @@ from event_archive.defs.metadata import (
     check_description,
     check_metadata,
     purge_metadata,
+    purges_of_others,
 )
 from event_archive.defs.preview import preview_of_day
 from event_archive.defs.records import instance_of_environment, records_errors, unwritable
@@ -86,9 +87,10 @@ class DayReports:
             self._materialized(self._keys.archive_csv, archived.day, archive_metadata(archived, preview))
 
     def purged(self, purged: PurgedDay) -> None:
-        """As ``purged_events``."""
+        """As ``purged_events``, for days that went with it as well."""
         with self._writing(purged.day):
-            self._materialized(self._keys.purged_events, purged.day, purge_metadata(purged))
+            for each in [*purges_of_others(purged), purged]:
+                self._materialized(self._keys.purged_events, each.day, purge_metadata(each))
 
     def verified(self, verified: "VerifiedDay") -> None:
         """As the check ``archive_is_whole``."""

@@ -6,7 +6,7 @@ Here: the schedule of the archive job. Not here: the order of days (``nightly.pl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -42,9 +42,7 @@ def build_schedule(
         ConfigurationError: Dagster cannot read the cron expression.
     """
     dataset, cron = settings.dataset, settings.archive_cron
-    if not is_valid_cron_schedule(cron):
-        source = f"{dataset.name}.cron" if dataset.name else "ARCHIVE_CRON"
-        raise ConfigurationError(f"{source} holds {cron!r}, which is no cron expression like '0 2 * * *'.")
+    check_cron(f"{dataset.name}.cron" if dataset.name else "ARCHIVE_CRON", cron)
 
     @dg.schedule(
         name=named("archive_daily", dataset),
@@ -68,7 +66,9 @@ def build_schedule(
         in_flight = len(found.days) - len(idle)
         if idle and after:
             with _announced(dataset):
-                first = _first_day_left(after, idle[-1], event_archive_postgres, until - time.monotonic())
+                earlier = [(of.dataset, event_archive_postgres.primary(of)) for of in after]
+                seconds = max(_LAST_SECONDS, until - time.monotonic())
+                first = first_day_left(earlier, idle[-1], timeout_seconds=seconds)
             idle = [day for day in idle if day < first]
         attempts = last_attempts(context.instance, dataset, idle)
         chosen = plan(idle, attempts, found.staying, now=now, most=settings.max_days_per_run)
@@ -95,14 +95,14 @@ def build_schedule(
     return archive_daily
 
 
-def _first_day_left(
-    datasets: Sequence[PipelineSettings], last: date, postgres: PostgresResource, left_seconds: float
-) -> date:
-    """The first day up to ``last`` of which any of some datasets has rows; a later day where none has."""
-    seconds = max(_LAST_SECONDS, left_seconds) / len(datasets)
-    return min(
-        first_day_left(other.dataset, last, postgres.primary(other), timeout_seconds=seconds) for other in datasets
-    )
+def check_cron(source: str, cron: str) -> None:
+    """Checks that Dagster can read a cron expression.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if not is_valid_cron_schedule(cron):
+        raise ConfigurationError(f"{source} holds {cron!r}, which is no cron expression like '0 2 * * *'.")
 
 
 @contextmanager

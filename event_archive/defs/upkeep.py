@@ -11,8 +11,9 @@ import dagster as dg
 from event_archive.defs.executor import one_process
 from event_archive.defs.gate import asset_keys, latest_materialization
 from event_archive.defs.internals import PARTITION_NAME_TAG, UnresolvedAssetJobDefinition
-from event_archive.defs.jobs import tags_of
+from event_archive.defs.jobs import TABLE_TAG, is_run_of, tags_of
 from event_archive.defs.pipeline import DatasetPipeline
+from event_archive.defs.sources import SourcePipeline
 from event_archive.domain.dataset import Dataset
 
 UPKEEP_TAG = "event_archive/upkeep"
@@ -28,7 +29,9 @@ class PruneConfig(dg.Config):
     """Runs that ended more than so many days ago are pruned."""
 
 
-def build_upkeep(pipelines: Sequence[DatasetPipeline]) -> list[dg.ScheduleDefinition]:
+def build_upkeep(
+    pipelines: Sequence[DatasetPipeline], sources: Sequence[SourcePipeline] = ()
+) -> list[dg.ScheduleDefinition]:
     """The schedules, with their jobs: ``check_daily`` in the morning, ``prune_weekly`` on Sundays; on by default."""
     datasets = [pipeline.dataset for pipeline in pipelines]
     table_checks = [check for pipeline in pipelines for check in pipeline.of_checks.of_table]
@@ -48,6 +51,8 @@ def build_upkeep(pipelines: Sequence[DatasetPipeline]) -> list[dg.ScheduleDefini
         run_ids = [run_id for dataset in datasets for run_id in superseded_runs(context.instance, dataset, before)]
         if len(datasets) > 1:
             run_ids += finished_runs(context.instance, tags, before)
+        for source in sources:
+            run_ids += superseded_ingestions(context.instance, source, before)
         for run_id in run_ids:
             context.instance.delete_run(run_id)
         context.log.info("%d runs pruned that ended before %s", len(run_ids), f"{before:%Y-%m-%d %H:%M} UTC")
@@ -78,10 +83,16 @@ def superseded_runs(instance: dg.DagsterInstance, dataset: Dataset, before: date
     Deleting a run deletes its events, and the latest materialization of a day is what its purge is gated on and what
     the UI shows of it.
     """
-    for run in _finished(instance, tags_of(dataset), before):
+    for run in _finished(instance, {TABLE_TAG: str(dataset.table)}, before):
         day = run.tags.get(PARTITION_NAME_TAG)
-        if day is None or run.run_id not in _latest_runs(instance, dataset, day):
+        if is_run_of(run, dataset) and (day is None or run.run_id not in _latest_runs(instance, dataset, day)):
             yield run.run_id
+
+
+def superseded_ingestions(instance: dg.DagsterInstance, source: SourcePipeline, before: datetime) -> list[str]:
+    """The ids of a source's runs that ended before an instant and do not hold the latest materialization."""
+    latest = instance.get_latest_materialization_event(source.asset.key)
+    return [run_id for run_id in finished_runs(instance, source.tags, before) if not latest or run_id != latest.run_id]
 
 
 def finished_runs(instance: dg.DagsterInstance, tags: dict[str, str], before: datetime) -> Iterator[str]:

@@ -171,6 +171,8 @@ def _remove_from_folder(root: Path, probe: str) -> None:
 
 
 def _free_space(root: Path) -> Finding:
+    if not root.is_dir():
+        return Finding("lake_store", "skipped", "not looked at, because of lake_write")
     free = shutil.disk_usage(root).free
     if free < LEAST_FREE_BYTES:
         return Finding(

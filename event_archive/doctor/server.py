@@ -18,6 +18,7 @@ from event_archive.postgres.catalogue.server import (
     identity,
     is_standby,
     lag_behind,
+    largest_replica_lag_bytes,
     setting_of_new_sessions,
     written_wal,
 )
@@ -64,7 +65,7 @@ def server(patient: Patient) -> Iterator[Finding]:
         yield _version(connection)
         yield _tls(connection)
         yield _primary(connection)
-        yield _privileges(connection, dataset.table)
+        yield _privileges(connection, dataset.table, waits=patient.settings.max_replica_lag is not None)
 
 
 def _version(connection: Connection) -> Finding:
@@ -74,6 +75,13 @@ def _version(connection: Connection) -> Finding:
     if info.server_version < OLDEST_SUPPORTED:
         return Finding(
             "postgres", "warning", f"{server}: older than what is supported", "Upgrade to PostgreSQL 14 or newer."
+        )
+    if one(connection, "SHOW server_encoding") == ("SQL_ASCII",):
+        return Finding(
+            "postgres",
+            "warning",
+            f"{server}: its encoding is SQL_ASCII, which takes any bytes. A day with a text that is no UTF-8 will fail",
+            "Move the table to a database whose encoding is UTF8, or see that every text is UTF-8.",
         )
     return Finding("postgres", "good", server)
 
@@ -117,7 +125,7 @@ def _primary(connection: Connection) -> Finding:
     return Finding("postgres_primary", "good", "a primary that takes writes")
 
 
-def _privileges(connection: Connection, name: TableName) -> Finding:
+def _privileges(connection: Connection, name: TableName, *, waits: bool) -> Finding:
     user, database = one(connection, "SELECT current_user, pg_catalog.current_database()")
     hold = TableName(name.schema, HOLD_TABLE)
     schemas = dict.fromkeys([name.schema, *schemas_of_types(connection, name.schema, name.name)])
@@ -127,6 +135,8 @@ def _privileges(connection: Connection, name: TableName) -> Finding:
         f"SELECT ON {name}": may(connection, "SELECT", name.schema, name.name),
         f"DELETE ON {name}": may(connection, "DELETE", name.schema, name.name),
         f"SELECT ON {hold}": may(connection, "SELECT", hold.schema, hold.name),
+        # What a purge asks that waits for replicas (MAX_REPLICA_LAG).
+        "pg_read_all_stats": not waits or is_standby(connection) or largest_replica_lag_bytes(connection) is not None,
     }
     missing = [what for what, granted in wanted.items() if not granted]
     if missing:

@@ -4,7 +4,7 @@ The planner needs it, so that no day starves another. It lies in the lake, besid
 of its own; hidden from globs of the files by the underscore at the start of its name. It only orders days: without it,
 or with another one, the same days are done. Not here: how Dagster's schedule remembers (``defs.last_runs``).
 
-A day is tried when a run begins it, unless the run is dry. It failed where it ended with an error; a day that was
+A day is tried when a run begins it, a dry run too. It failed where it ended with an error; a day that was
 stopped, that is held, or that another command was working on, is tried and did not fail. The schedule counts otherwise.
 """
 

@@ -5,7 +5,7 @@ Here: the questions of the schedule, the command line and ``aged_events``. Not h
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import takewhile
@@ -15,7 +15,7 @@ from event_archive.domain.days import ONE_DAY, now_utc
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, WaitingError
 from event_archive.postgres.session import Postgres
-from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.partitions import waiting_days
 from event_archive.table.rows import (
@@ -25,6 +25,7 @@ from event_archive.table.rows import (
     count_day,
     count_orphans,
     days_with_rows,
+    first_day_with_rows,
     has_rows,
     rows_by_day,
 )
@@ -107,19 +108,33 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
     return DaysToDo(days, held, waiting)
 
 
-def first_day_left(dataset: Dataset, last: date, postgres: Postgres, *, timeout_seconds: float = 0) -> date:
-    """The first day that has rows, of those up to ``last``; the day after ``last`` where none has.
+Purged = tuple[Dataset, Postgres]
+"""A dataset whose days are purged before those of another, and its database."""
+
+
+def first_day_left(earlier: Sequence[Purged], last: date, *, timeout_seconds: float = 0) -> date:
+    """The first day of which any of some datasets has rows, of those up to ``last``; the day after ``last`` where none.
+
+    Args:
+        earlier: the datasets, at least one.
+        last: the last day that is looked at.
+        timeout_seconds: how long it may take in all; 0 for no limit.
 
     Raises:
-        BusyError: it took longer than ``timeout_seconds``, where that is not 0.
+        BusyError: it took longer.
         RefusedError, UnreachableError: as PostgreSQL says.
     """
+    seconds = timeout_seconds / len(earlier)
+    return min(_first_day_left(dataset, last, postgres, timeout_seconds=seconds) for dataset, postgres in earlier)
+
+
+def _first_day_left(dataset: Dataset, last: date, postgres: Postgres, *, timeout_seconds: float = 0) -> date:
     until = time.monotonic() + timeout_seconds if timeout_seconds else None
     with postgres.transaction(
         dataset.label, statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
     ) as connection:
-        found = days_with_rows(connection, reflect(connection, dataset), dataset.start, last, until=until)
-    return min(found, default=last + ONE_DAY)
+        found = first_day_with_rows(connection, reflect(connection, dataset), dataset.start, last, until=until)
+    return found or last + ONE_DAY
 
 
 def require_purged(dataset: Dataset, day: date, postgres: Postgres, *, before: Dataset) -> None:
@@ -129,7 +144,7 @@ def require_purged(dataset: Dataset, day: date, postgres: Postgres, *, before: D
         WaitingError: it has.
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    if (first := first_day_left(dataset, day, postgres)) <= day:
+    if (first := _first_day_left(dataset, day, postgres)) <= day:
         raise WaitingError(
             f"{before.label}, {day}: it comes after {dataset.label}, which has rows of {first}. Nothing was deleted; "
             "a later run goes on when they are purged."
@@ -207,7 +222,7 @@ def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> Ag
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
+    with postgres.transaction(str(dataset.table), advice=LOOK_ADVICE) as connection:
         table = reflect(connection, dataset)
         last_aged = dataset.retention.last_aged_day(now)
         rows = rows_by_day(connection, table, dataset.start, last_aged)
@@ -239,7 +254,7 @@ class Backlog:
             self.days, f"aged day since {self.oldest} still has", f"aged days since {self.oldest} still have"
         )
         return (
-            f"{dataset.table}: {days} {counted(self.rows, 'row', 'rows')}. "
+            f"{dataset.label}: {days} {counted(self.rows, 'row', 'rows')}. "
             "Check that the schedule is on and no run fails; if there are just too many days, raise "
             f"{dataset.setting('MAX_DAYS_PER_RUN')}."
         )
@@ -274,4 +289,4 @@ def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
     if orphans.not_finite:
         have = counted(orphans.not_finite, "row has", "rows have")
         parts.append(f"{have} NULL or infinity as {dataset.time_column}: give them a time")
-    return f"{dataset.table}: {'; '.join(parts)}. They stay in the table."
+    return f"{dataset.label}: {'; '.join(parts)}. They stay in the table."

@@ -119,7 +119,11 @@ class Totals:
         """Counts one day, which has ended."""
         self.day_in_hand = None
         # Rows that waited for their partition have gone with it.
-        self.left -= sum(before.left for before in self.outcomes if before.day in outcome.others)
+        self.left -= sum(
+            before.left
+            for before in self.outcomes
+            if before.dataset == outcome.dataset and before.day in outcome.others
+        )
         self.outcomes.append(outcome)
         self.days += 1
         self.failed += outcome.cause is not None

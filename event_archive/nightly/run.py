@@ -5,7 +5,7 @@ of a dataset come (``plan``).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -13,6 +13,7 @@ from event_archive.domain.days import now_utc
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError, RecordsError, UnreachableError
 from event_archive.nightly.attempts import remember
+from event_archive.nightly.backlog import Purged, first_day_left
 from event_archive.nightly.day import Night, run_day, stop_if_requested
 from event_archive.nightly.outcome import Totals
 from event_archive.operations.site import Site
@@ -27,26 +28,29 @@ class Share:
         days: those that are left, in their order.
         complete: they are all the days that there are to do, and not some that a person named.
         totals: the sums over its days, filled in as they go.
-        first_left: of the datasets whose days are purged before this one's, the first day that still has rows, among
-            those up to the day given; the day after it where there is none. None where no dataset comes before.
+        earlier: the datasets whose days are purged before this one's.
+        last_tried: when a run last tried a day of it, as ``Attempt.at``.
     """
 
     night: Night
     days: list[date]
     complete: bool
     totals: Totals
-    first_left: Callable[[date], date] | None = None
+    earlier: Sequence[Purged] = ()
+    last_tried: str = ""
 
     def next_day(self) -> date | None:
         """The next day that may be done; None where there is none, or all wait for another dataset."""
-        if not self.days or self.first_left is None:
+        if not self.days or not self.earlier:
             return next(iter(self.days), None)
-        first = self.first_left(max(self.days))
+        first = first_day_left(self.earlier, max(self.days))
         return next((day for day in self.days if day < first), None)
 
 
 def run_shares(shares: Sequence[Share], *, budget: timedelta | None, started: float) -> list[str]:
     """Does one day of each dataset in turn, however the days before went, as long as services answer and time is left.
+
+    The dataset that has waited longest begins: a budget that one day fits serves each of them within so many runs.
 
     Args:
         shares: what is to be done.
@@ -62,7 +66,7 @@ def run_shares(shares: Sequence[Share], *, budget: timedelta | None, started: fl
     """
     began = now_utc().isoformat(timespec="seconds")
     try:
-        return _in_turn(shares, budget, started)
+        return _in_turn(sorted(shares, key=lambda share: share.last_tried), budget, started)
     finally:
         for share in shares:
             site = share.night.site
@@ -73,7 +77,7 @@ def _in_turn(shares: Sequence[Share], budget: timedelta | None, started: float) 
     remarks: list[str] = []
     at_work, begun = list(shares), False
     while True:
-        waiting = list[Share]()
+        waiting, done = list[Share](), False
         for share in tuple(at_work):
             stop_if_requested(share.night)
             day = _next_day(share)
@@ -84,25 +88,32 @@ def _in_turn(shares: Sequence[Share], budget: timedelta | None, started: float) 
             if begun and budget and time.monotonic() - started > budget.total_seconds():
                 whose = f"{name}, " if name else ""
                 return [*remarks, f"The run's budget of {budget} is used up; the next run goes on with {whose}{day}."]
-            begun = True
+            begun = done = True
             cause = _do(share, day)
             if isinstance(cause, RecordsError):
-                return [*remarks, "Dagster's own records are out of reach; the days that are left were not tried."]
+                return [*remarks, _not_tried("Dagster's own records are out of reach", at_work)]
             if isinstance(cause, UnreachableError) and not _services_answer(share.night.site):
                 whose = f"{name}: a" if name else "A"
-                remarks.append(f"{whose} service is out of reach; the days that are left were not tried.")
+                remarks.append(_not_tried(f"{whose} service is out of reach", [share]))
                 at_work.remove(share)
-        if len(waiting) == len([share for share in at_work if share.days]):
+        if not done:
             return [*remarks, *map(_waits, waiting)]
 
 
 def _next_day(share: Share) -> date | None:
     try:
-        return share.next_day()
+        day = share.next_day()
+        # What failed in a former turn may have been for a moment.
+        share.totals.failure = None
+        return day
     except EventArchiveError as error:
         stop_if_requested(share.night)
         share.totals.failure = error
         return None
+
+
+def _not_tried(why: str, shares: Sequence[Share]) -> str:
+    return f"{why}; the days that are left were not tried." if any(share.days for share in shares) else f"{why}."
 
 
 def _waits(share: Share) -> str:

@@ -57,7 +57,7 @@ def failure_message(table: str, failures: Iterable[FailedDay], what_to_do: str) 
         listed = _listed(sorted(filter(None, of_cause)))
         lines.append(f"{listed}{': ' if listed else ''}{cause[:_MOST_CHARACTERS]}")
     if len(causes) > _MOST_CAUSES:
-        lines.append(f"And {len(causes) - _MOST_CAUSES} other causes.")
+        lines.append(f"And {counted(len(causes) - _MOST_CAUSES, 'other cause', 'other causes')}.")
     return "\n".join([*lines, what_to_do])
 
 

@@ -115,7 +115,7 @@ class ConsoleDisplay:
         self.console.print(self._of(outcome.dataset, line).rstrip())
 
     def dataset_failed(self, dataset: str, error: str) -> None:
-        """Shows why a dataset could not begin."""
+        """Shows why a dataset could not begin, or not go on."""
         self.console.print(f"{dataset}  failed: {error}", style="red")
 
     def run_ends(self, totals: Totals, seconds: float, *, outcome: str, remark: str = "") -> None:

@@ -81,7 +81,7 @@ class JsonDisplay:
         )
 
     def dataset_failed(self, dataset: str, error: str) -> None:
-        """Writes why a dataset could not begin."""
+        """Writes why a dataset could not begin, or not go on."""
         write_line("failed", error=error, **_as_a_log_line(f"{dataset}: {error}", failed=True), dataset=dataset)
 
     def run_ends(self, totals: Totals, seconds: float, *, outcome: str, remark: str = "") -> None:

@@ -17,7 +17,7 @@ Not here: the DELETE of rows (``purge``), which rows a file holds (``readback``)
 import logging
 import time
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import psycopg
 from psycopg import sql
@@ -34,7 +34,9 @@ from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.partitions import Partition, is_awaited
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection, one, own_search_path
-from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.table.advice import CLEARING_ADVICE
+from event_archive.table.holds import held_days
+from event_archive.table.locks import lock_day
 from event_archive.table.partitions import has_any_row, partitions_of, passed_over, rows_in, told, unfit
 from event_archive.table.shape import Table, glance, require_unchanged
 
@@ -42,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
+_TRIED_FOR = timedelta(days=31)
 _PATIENCE = 10
 """The table's lock is asked for again and again for so many times the lock timeout: nobody waits for us meanwhile."""
 # A lock timeout of 1 ms at the least: 0 would be none.
@@ -203,42 +206,52 @@ def _drop_at_once(connection: Connection, table: Table, day: date, partitions: l
             connection.execute(sql.SQL("DROP TABLE {} RESTRICT").format(partition.identifier))
 
 
-def drop_if_empty(site: Site, day: date) -> list[str]:
-    """Drops those partitions of a day that are aged as a whole and hold no row; returns their names.
+def drop_empty(site: Site, day: date) -> list[str]:
+    """Drops partitions of a day that are aged as a whole and hold no row; returns their names.
 
-    Each is proven empty under a lock that keeps writers out. What cannot be dropped stays, and the log says why.
+    Those of the month before that day are looked at, too: they stay where the table's lock was not to be had at once,
+    and their own days have nothing left to purge. Each is proven empty under a lock that keeps writers out. What cannot
+    be dropped stays, and the log says why.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
     dataset, dropped = site.dataset, list[str]()
-    with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
+    with site.postgres.transaction(f"{dataset.table}, {day}", advice=CLEARING_ADVICE) as connection:
         table = glance(connection, dataset, "delete")
         last_aged = dataset.retention.last_aged_day(one(connection, "SELECT pg_catalog.now()")[0])
-        for partition in partitions_of(connection, table, day):
-            if partition.last > last_aged:
-                continue
+        found = partitions_of(connection, table, day, since=day - min(_TRIED_FOR, day - date.min))
+        empty = [of for of in found if of.last <= last_aged and not _has_any_row(connection, of)]
+    for partition in empty:
+        # A transaction each: the lock on the table lasts until its end.
+        with site.postgres.transaction(f"{dataset.table}, {day}", advice=CLEARING_ADVICE) as connection:
             try:
                 with connection.transaction():
-                    if _drop_if_empty(connection, site, table, day, partition):
+                    if _drop_if_empty(connection, site, glance(connection, dataset, "delete"), partition):
                         dropped.append(told(partition))
-            except KeptError as why:
-                logger.warning("%s: empty partition %s is not dropped: %s", dataset.table, told(partition), why)
-            except REFUSALS as error:
-                words = without_values(error)
-                logger.warning("%s: empty partition %s is not dropped: %s", dataset.table, told(partition), words)
+            except (KeptError, *REFUSALS) as why:
+                words = str(why) if isinstance(why, KeptError) else without_values(why)
+                level = logging.WARNING if partition.last >= day else logging.INFO
+                logger.log(level, "%s: empty partition %s is not dropped: %s", dataset.table, told(partition), words)
     return dropped
 
 
-def _drop_if_empty(connection: Connection, site: Site, table: Table, day: date, partition: Partition) -> bool:
+def _has_any_row(connection: Connection, partition: Partition) -> bool:
     # Without a lock that anybody could wait for: reading past many deleted rows may take long.
     with connection.transaction(force_rollback=True):
-        if has_any_row(connection, partition):
-            return False
+        return has_any_row(connection, partition)
+
+
+def _drop_if_empty(connection: Connection, site: Site, table: Table, partition: Partition) -> bool:
+    # Neither in the way of another run that looks at it, nor of somebody who is about to restore a held day.
+    if not lock_day(connection, site.dataset, partition.last) or any(
+        (partition.first or day) <= day <= partition.last for day in held_days(connection, site.dataset)
+    ):
+        return False
     if why_not := unfit(connection, table, partition):
         raise KeptError(why_not)
     _keep_writers_out(connection, [partition])
     if has_any_row(connection, partition):
         return False
-    _drop(connection, site, table, day, [partition], empty=True)
+    _drop(connection, site, table, partition.last, [partition], empty=True)
     return True

@@ -23,6 +23,7 @@ from event_archive.table.shape import Table
 
 # From PostgreSQL 18 on, a line that is \. alone is data like any other.
 _END_MARKER_HARMLESS_SINCE = 180000
+_INPUT_IS_VALID_SINCE = 160000
 _TEXT = sql.SQL("pg_catalog.text")
 _CONNECTION_LOST = "08"
 _NOT_THE_FILES_FAULT = (
@@ -65,7 +66,8 @@ def load(
     """
     values = frozenset(name for name in table.names if name not in table.key)
     words = ""
-    # The table's types may have changed since. Then all columns but the key are read as text; if that fails too, all.
+    # The table's types may have changed since. Then all columns but the key are read as text; if that fails too, all,
+    # and those keys that parse are parsed afterwards.
     for as_text in (frozenset[str](), values, frozenset(table.names)):
         try:
             with connection.transaction():
@@ -110,9 +112,11 @@ def _load(
             # Not named: where the header was cut off, its first line is a row.
             raise no_csv_of_ours(file, f"its first line names no column of {table.dataset.table}")
         line = sql.Identifier(line_column([*table.names, *columns]))
-        # Event triggers and the checks of domains may call what they name without a schema.
+        # Event triggers and the checks of domains may call what they name without a schema. What an event trigger sets
+        # must not change how the file is parsed.
         with own_search_path(connection):
             _create(connection, into, table, columns, line, as_text)
+        with own_search_path(connection):
             try:
                 rows, hashes = copy_file(
                     connection, into, columns, chain([first], blocks), file, progress, phase="reading back"
@@ -121,6 +125,10 @@ def _load(
                 if (error.sqlstate or _CONNECTION_LOST).startswith(_NOT_THE_FILES_FAULT):
                     raise
                 raise _NotParsedError(without_values(error) + _place(error.diag.context or "", table.names)) from None
+            # Where a table is nothing but key, a restore must still see that values do not parse.
+            if as_text > set(table.key) and connection.info.server_version >= _INPUT_IS_VALID_SINCE:
+                _parse_keys(connection, into, table)
+                as_text = as_text.difference(table.key)
     superseded = _index(connection, into, table, line)
     return Readback(
         table=table,
@@ -193,6 +201,26 @@ def _create(
         sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(into, sql.SQL(", ").join(definitions))
     )
     number_rows(connection, into, line)
+
+
+def _parse_keys(connection: Connection, into: sql.Identifier, table: Table) -> None:
+    """Gives keys that were read as text their types, by which alone it is told whether a later row has the same.
+
+    A row whose key does not parse can be none of the table's: it is left out.
+    """
+    keys = [column for column in table.columns if column.name in table.key]
+    valid = sql.SQL(" AND ").join(
+        sql.SQL("pg_catalog.pg_input_is_valid({}, {})").format(sql.Identifier(column.name), sql.Literal(column.type))
+        for column in keys
+    )
+    connection.execute(sql.SQL("DELETE FROM {} WHERE ({}) IS NOT TRUE").format(into, valid))
+    types = sql.SQL(", ").join(
+        sql.SQL("ALTER COLUMN {0} TYPE {1} USING {0}::{2}").format(
+            sql.Identifier(column.name), column.definition, sql.SQL(column.type)
+        )
+        for column in keys
+    )
+    connection.execute(sql.SQL("ALTER TABLE {} {}").format(into, types))
 
 
 def number_rows(connection: Connection, table: sql.Identifier, line: sql.Identifier) -> None:

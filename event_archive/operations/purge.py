@@ -27,7 +27,7 @@ from event_archive.errors import EventArchiveError
 from event_archive.operations.claim import claim
 from event_archive.operations.deleting import delete_identical, rows_left, warn_of_left
 from event_archive.operations.drop_plan import KeptError, Recorded, WaitsError, plan_drop
-from event_archive.operations.dropping import drop_if_empty, drop_proven
+from event_archive.operations.dropping import drop_empty, drop_proven
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.site import Site
 from event_archive.operations.vacuum import vacuum
@@ -62,9 +62,10 @@ class PurgedDay:
         seconds: how long the call took.
         how: whether rows were deleted or partitions dropped with them; in a dry run, which would have been. None where
             no row was proven.
-        partitions: names of those that were dropped, of empty ones too.
+        partitions: names of those that were dropped, of empty ones too, which may be of days before.
         others: other days whose rows went with them.
         vacuum_seconds: how long a VACUUM after it took; None where there was none.
+        dry_run: whether nothing would have been deleted in any case, also where the day is held, say.
     """
 
     day: date
@@ -78,6 +79,7 @@ class PurgedDay:
     partitions: tuple[str, ...] = ()
     others: tuple[date, ...] = ()
     vacuum_seconds: float | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ def purge_day(
     purged = PurgedDay(day, deleted, done.proven, done.left, outcome, reason, 0, how, done.partitions, done.others)
     if outcome == "purged":
         purged = _cleared(site, purged)
-    return replace(purged, seconds=time.monotonic() - started)
+    return replace(purged, seconds=time.monotonic() - started, dry_run=dry_run)
 
 
 def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:
@@ -166,7 +168,7 @@ def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:
     dataset, partitions, vacuum_seconds = site.dataset, purged.partitions, None
     try:
         if dataset.drop_empty_partitions and purged.how != "dropped":
-            partitions += tuple(drop_if_empty(site, purged.day))
+            partitions += tuple(drop_empty(site, purged.day))
         if dataset.vacuum and purged.how == "deleted":
             vacuum_seconds = vacuum(site)
     except EventArchiveError as error:

@@ -6,7 +6,7 @@ from itertools import chain, repeat
 import psycopg
 from psycopg import sql
 from psycopg.generators import fetch_many
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ExecStatus
 
 from event_archive.postgres.session import Connection
 
@@ -51,9 +51,6 @@ def copy_out(connection: Connection, statement: sql.Composed, take: Callable[[by
             return cursor.rowcount
         results = connection.wait(fetch_many(pgconn))
         failed = [result for result in results if result.status != ExecStatus.COMMAND_OK]
-        if pgconn.status == ConnStatus.BAD or not results:
-            # A result that libpq made itself has no SQLSTATE to tell this by.
-            raise psycopg.OperationalError(pgconn.get_error_message() or "the connection is lost")
         if failed:
             raise psycopg.errors.error_from_result(failed[0], encoding="utf-8")
         return results[-1].command_tuples or 0

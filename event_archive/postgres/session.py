@@ -48,6 +48,7 @@ _PINS: dict[str, str] = {
 }
 # pg_temp last, or a temporary table left in a pooled session would hide one of the catalogue's.
 _PIN_SEARCH_PATH = "SET LOCAL search_path TO pg_catalog, pg_temp"
+_PIN = "; ".join([*(f"SET LOCAL {name} TO '{value}'" for name, value in _PINS.items()), _PIN_SEARCH_PATH])
 _TRANSACTION_TIMEOUT_SINCE = 170000
 # A cancel is a connection of its own; where that takes longer, the server is out of reach and gives up by itself.
 _CANCEL_TIMEOUT_SECONDS = 5
@@ -174,12 +175,13 @@ def _engine(postgres: Postgres) -> Engine:
 
 
 def _pin(connection: EngineConnection) -> None:
-    pins = _PINS | cast(dict[str, str], connection.get_execution_options()["timeouts"])
+    timeouts = cast(dict[str, str], connection.get_execution_options()["timeouts"])
     raw = cast(Connection, connection.connection.driver_connection)
     if raw.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
-        pins = pins | {"transaction_timeout": "0"}
-    settings = [f"SET LOCAL {name} TO '{value}'" for name, value in pins.items()]
-    connection.exec_driver_sql("; ".join([*settings, _PIN_SEARCH_PATH]))
+        timeouts = timeouts | {"transaction_timeout": "0"}
+    connection.exec_driver_sql(
+        "; ".join([_PIN, *(f"SET LOCAL {name} TO '{value}'" for name, value in timeouts.items())])
+    )
 
 
 def _abandon(connection: EngineConnection, raw: Connection) -> None:
@@ -198,10 +200,12 @@ def own_search_path(connection: Connection) -> Iterator[None]:
 
     Those are the functions of triggers, event triggers and domains. The block's own statements must name everything
     with its schema, operators and types included. After an error the transaction or savepoint has to be rolled back.
+
+    What such a function sets, as a date style, ends with the block.
     """
     connection.execute("SET LOCAL search_path TO DEFAULT")
     yield
-    connection.execute(_PIN_SEARCH_PATH)
+    connection.execute(_PIN.encode())
 
 
 def one(connection: Connection, query: sql.Composed | LiteralString, *values: object) -> tuple[Any, ...]:

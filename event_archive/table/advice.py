@@ -1,6 +1,14 @@
 """What to do where PostgreSQL refuses to archive or purge. Not here: the advice of holds and of restores."""
 
+from dataclasses import replace
+
 from event_archive.postgres.errors import Advice
+
+_NO_UTF_8 = (
+    "A text of it is no UTF-8, as may be where the database's encoding is SQL_ASCII, or cannot be written in UTF-8. No "
+    "file can hold it, and the next run fails alike: correct the text, or move the table to a database whose encoding "
+    "is UTF8."
+)
 
 ARCHIVE_ADVICE = Advice(
     outcome="Nothing was deleted.",
@@ -15,7 +23,20 @@ ARCHIVE_ADVICE = Advice(
         "23503": (
             "Rows of another table still refer to rows of this day: remove or archive those first, or drop the "
             "foreign key."
-        )
+        ),
+        "22021": _NO_UTF_8,
+        "22P05": _NO_UTF_8,
     },
 )
 """For everything that archives, purges, or looks which days are to be archived."""
+
+LOOK_ADVICE = replace(ARCHIVE_ADVICE, outcome="Nothing was changed by this.")
+"""For looks at the table that may come after a purge."""
+
+CLEARING_ADVICE = replace(
+    ARCHIVE_ADVICE,
+    outcome="The day is purged all the same.",
+    again="a later purge clears away",
+    lost="The day is purged all the same.",
+)
+"""For what is cleared away behind a purge that has committed."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import LiteralString
 
+import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import day_range
-from event_archive.errors import BusyError, EventArchiveError, RefusedError
+from event_archive.errors import BusyError, ConfigurationError, RefusedError
 from event_archive.postgres.catalogue.privileges import grantees
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
@@ -21,6 +22,8 @@ from event_archive.table.locks import lock_day, lock_table
 from event_archive.table.shape import require_table
 
 HOLD_TABLE = "event_archive_hold"
+MOST_DAYS = 1_000
+"""That one command holds. Each takes a lock, and the server has room for a few thousand."""
 
 _CREATE = """
 CREATE TABLE {} (
@@ -32,16 +35,19 @@ CREATE TABLE {} (
   PRIMARY KEY (table_name, day)
 )
 """
-_HOLD = "INSERT INTO {} (table_name, day, reason) VALUES ({}, {}, {}) ON CONFLICT DO NOTHING"
+_HOLD = """
+INSERT INTO {} (table_name, day, reason)
+SELECT {}, day::date, {} FROM pg_catalog.generate_series({}::date, {}::date, '1 day') AS day ON CONFLICT DO NOTHING
+"""
 _OTHER_HOLD = """
 SELECT day, reason FROM {} WHERE table_name = {} AND day BETWEEN {} AND {} AND reason <> {} ORDER BY day LIMIT 1
 """
-# Consecutive days with one reason are shown as one hold.
+# Consecutive days with one reason that were held on one day are shown as one hold.
 _HOLDS = """
 SELECT min(day), max(day), reason, min(held_since), held_by
-FROM (SELECT *, day - row_number() OVER (PARTITION BY reason, held_by ORDER BY day)::int AS island
+FROM (SELECT *, day - row_number() OVER (PARTITION BY reason, held_by, held_since::date ORDER BY day)::int AS island
       FROM {} WHERE table_name = {}) AS days
-GROUP BY island, reason, held_by ORDER BY 1
+GROUP BY island, reason, held_by, held_since::date ORDER BY 1
 """
 
 
@@ -53,7 +59,7 @@ class Hold:
         first: the first day.
         last: the last day.
         reason: as somebody gave it.
-        since: when, UTC.
+        since: when, UTC; of several commands of that day, the first.
         by: the database role that put it.
     """
 
@@ -82,59 +88,47 @@ def held_days(connection: Connection, dataset: Dataset) -> set[date]:
 
 
 def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postgres) -> None:
-    """Holds each day from ``first`` to ``last``; creates the table for holds where there is none.
+    """Holds each day from ``first`` to ``last``, or none; creates the table for holds where there is none.
 
-    It waits for a command that is working on the day, so that a day is never held and purged at once.
+    It waits for a command that is working on a day, so that a day is never held and purged at once.
 
     Raises:
+        ConfigurationError: more than ``MOST_DAYS`` days.
         NoSuchTableError: the table is not there.
-        BusyError: another command worked on a day for longer than the lock timeout. The days before it are held.
-        RefusedError: a day is held for another reason, or as PostgreSQL says. Where that hold was put at the same time
-            as this one, the days before it are held.
+        BusyError: another command worked on a day for longer than the lock timeout.
+        RefusedError: a day is held for another reason, or as PostgreSQL says.
         UnreachableError: as PostgreSQL says.
     """
-    advice = _advice(dataset)
-    with postgres.transaction(f"{dataset.table}, holds", advice=advice) as connection:
+    if (days := (last - first).days + 1) > MOST_DAYS:
+        raise ConfigurationError(
+            f"{dataset.label}: {first} to {last} are {days:,} days; at most {MOST_DAYS:,} are held at once. No day was "
+            "held: give the command for one part after another."
+        )
+    with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
         require_table(connection, dataset.table)
-        lock_table(connection, TableName(dataset.table.schema, HOLD_TABLE))
         if not _exist(connection, dataset):
-            _create(connection, dataset)
+            lock_table(connection, TableName(dataset.table.schema, HOLD_TABLE))
+            if not _exist(connection, dataset):
+                _create(connection, dataset)
+        for day in day_range(first, last):
+            _lock(connection, dataset, day, postgres)
         other = connection.execute(_about(dataset, _OTHER_HOLD, first, last, reason)).fetchone()
         if other:
             raise RefusedError(
                 f"{dataset.table}: {other[0]} is held already: {other[1]}. So it is not purged. No day was held by "
                 "this command: hold the days around it, or release it first."
             )
-    for day in day_range(first, last):
-        try:
-            with postgres.transaction(f"{dataset.table}, {day}", advice=advice) as connection:
-                lock_day(connection, dataset, day, wait=True)
-                standing = _put(connection, dataset, day, reason)
-        except EventArchiveError as error:
-            problem = str(error)
-            if isinstance(error, BusyError):
-                problem = (
-                    f"{dataset.table}: another command has been working on {day} for longer than "
-                    f"{postgres.lock_timeout_seconds:g} s."
-                )
-            raise type(error)(
-                f"{problem} Neither {day} nor a later day is held by this command. Give it again for {day} to {last}."
-            ) from error
-        if standing != reason:
-            raise RefusedError(
-                f"{dataset.table}: {day} is held already: {standing}. So it is not purged. Neither {day} nor a later "
-                "day is held by this command: hold the days around it, or release it first."
-            )
+        connection.execute(_about(dataset, _HOLD, reason, first, last))
 
 
-def _put(connection: Connection, dataset: Dataset, day: date, reason: str) -> str:
-    """Holds one day, unless it is held, and returns the reason of the hold that stands."""
-    standing: str | None = None
-    while standing is None:
-        inserted = connection.execute(_about(dataset, _HOLD, day, reason)).rowcount
-        # Nothing is found where somebody released the day between the two statements.
-        standing = reason if inserted else hold_on(connection, dataset, day)
-    return standing
+def _lock(connection: Connection, dataset: Dataset, day: date, postgres: Postgres) -> None:
+    try:
+        lock_day(connection, dataset, day, wait=True)
+    except psycopg.errors.LockNotAvailable:
+        raise BusyError(
+            f"{dataset.table}: another command has been working on {day} for longer than "
+            f"{postgres.lock_timeout_seconds:g} s. No day was held by this command: give it again."
+        ) from None
 
 
 def _create(connection: Connection, dataset: Dataset) -> None:

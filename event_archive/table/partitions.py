@@ -11,18 +11,23 @@ from psycopg import sql
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.days import ONE_DAY
 from event_archive.postgres.catalogue import dependents
-from event_archive.postgres.catalogue.partitions import Partition, bounded_partitions, triggers_on_delete_from
+from event_archive.postgres.catalogue.partitions import (
+    Partition,
+    bounded_partitions,
+    owned_sequences,
+    triggers_on_delete_from,
+)
 from event_archive.postgres.session import Connection, one
 from event_archive.table.shape import TABLE_ALIAS, Table
 
 _LONGEST_WAIT = timedelta(days=366)
 
 
-def partitions_of(connection: Connection, table: Table, day: date) -> list[Partition]:
-    """The partitions that end somewhere in time and may hold rows of a day. Takes no lock."""
+def partitions_of(connection: Connection, table: Table, day: date, *, since: date | None = None) -> list[Partition]:
+    """The partitions that end somewhere in time and may hold rows of a day, or of one since another. Takes no lock."""
     if not table.is_partitioned:
         return []
-    return bounded_partitions(connection, table.oid, table.dataset.time_column, day, day)
+    return bounded_partitions(connection, table.oid, table.dataset.time_column, since or day, day)
 
 
 def rows_in(partition: Partition) -> sql.Composable:
@@ -44,6 +49,8 @@ def unfit(connection: Connection, table: Table, partition: Partition) -> str:
     if found := dependents.references(connection, table.oid):
         names = ", ".join(quoted(reference.constraint) for reference in found)
         return f"the table is referenced by foreign key {names}, which a DELETE observes row by row"
+    if sequences := owned_sequences(connection, partition.oid):
+        return f"sequence {', '.join(sequences)} belongs to {told(partition)} and would be dropped with it"
     return ""
 
 

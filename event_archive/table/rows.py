@@ -1,7 +1,9 @@
 """Which rows of the table belong to which day, and which to none: counting and finding. Not here: the table's shape."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -72,19 +74,30 @@ def days_with_rows(
         until: by ``time.monotonic``: when the search is given up, with an error of PostgreSQL's; None for never.
     """
     query = _LOOSE_SCAN if table.time_indexed else _FULL_SCAN
-    days: list[date] = []
+    return [day for of_window in _days(connection, table, query, first, last, until) for day in of_window]
+
+
+def first_day_with_rows(
+    connection: Connection, table: Table, first: date, last: date, *, until: float | None = None
+) -> date | None:
+    """The first of ``days_with_rows``, by one probe of the index, where there is one; None where no day has rows."""
+    return next((day for days in _days(connection, table, _FIRST, first, last, until) for day in days), None)
+
+
+def _days(
+    connection: Connection, table: Table, query: LiteralString, first: date, last: date, until: float | None
+) -> Iterator[list[date]]:
+    """The days that a query finds, a stretch after another."""
     for start, end in windows(connection, table, first, last):
         with letting_go(connection, until):
-            rows = connection.execute(
-                sql.SQL(query).format(
-                    time=table.time,
-                    rows=table.rows,
-                    window=table.within(start, end),
-                    type=sql.SQL(TIME_TYPES[table.time_type]),
-                )
-            ).fetchall()
-            days += [day for (day,) in rows]
-    return days
+            statement = sql.SQL(query).format(
+                time=table.time,
+                rows=table.rows,
+                window=table.within(start, end),
+                type=sql.SQL(TIME_TYPES[table.time_type]),
+            )
+            found = [day for (day,) in connection.execute(statement).fetchall()]
+        yield found
 
 
 # The window stands in both branches: what a day is compared with is not known before a partition is locked.
@@ -97,6 +110,7 @@ WITH RECURSIVE days_(day) AS (
 )
 SELECT days_.day FROM days_ WHERE days_.day IS NOT NULL
 """
+_FIRST = "SELECT {time}::date FROM {rows} WHERE {window} ORDER BY {time} LIMIT 1"
 _FULL_SCAN = "SELECT DISTINCT {time}::date FROM {rows} WHERE {window} ORDER BY 1"
 
 

@@ -16,7 +16,7 @@ from event_archive.postgres.catalogue import dependents, relations, timescale
 from event_archive.postgres.catalogue.relations import Column, KeyColumn, Relation
 from event_archive.postgres.catalogue.server import setting
 from event_archive.postgres.session import Connection, Postgres
-from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.table.advice import LOOK_ADVICE
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     key = _key(connection, name, found.oid)
     if to_purge:
         _require_deletable(connection, name, found.oid)
-    built_in = all(column.built_in for column in columns)
+    all_base = all(column.is_base for column in columns)
     return Table(
         dataset=dataset,
         oid=found.oid,
@@ -160,7 +160,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         columns=columns,
         key_columns=key,
         time_type=time_type,
-        meanings="" if built_in else relations.meanings(connection, found.oid),
+        meanings="" if all_base else relations.meanings(connection, found.oid),
         time_indexed=relations.index_begins_with(connection, found.oid, dataset.time_column),
     )
 
@@ -232,7 +232,7 @@ def current_shape(dataset: Dataset, postgres: Postgres, purpose: Purpose = "arch
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
+    with postgres.transaction(str(dataset.table), advice=LOOK_ADVICE) as connection:
         return reflect(connection, dataset, purpose)
 
 
@@ -254,8 +254,8 @@ def _require_deletable(connection: Connection, name: TableName, oid: int) -> Non
         )
     for constraint in dependents.unenforced_references(connection, oid):
         raise RefusedError(
-            f"Foreign key {quoted(constraint)}, which references {name}, does not fire: the triggers of {name} are "
-            f"disabled. Rows that refer to deleted events would stay: ALTER TABLE {name} ENABLE TRIGGER ALL."
+            f"Foreign key {quoted(constraint)}, which references {name}, does not fire: it is NOT ENFORCED, or "
+            f"triggers are disabled. Referring rows would stay: enforce it, or ALTER TABLE {name} ENABLE TRIGGER ALL."
         )
     for reference in dependents.references(connection, oid):
         if reference.on_delete in _DELETE_ACTIONS:

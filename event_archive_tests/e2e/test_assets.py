@@ -19,6 +19,7 @@ from event_archive.defs.failures import RETRY_SECONDS, dagster_failures
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, IntegrityError
 from event_archive.postgres import connecting
+from event_archive.table.holds import hold, release
 from event_archive_tests.fixtures.installation import (
     ASSETS,
     Installation,
@@ -240,6 +241,11 @@ def test_a_dry_run_proves_and_deletes_nothing(
     assert [purged[name] for name in ("deleted", "proven", "left", "dry_run")] == [0, 3, 0, True]
     assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "dry run"  # type: ignore[union-attr]
     assert installation.count() == 3
+    # A day that is held besides is in a dry run all the same.
+    hold(installation.dataset, DAY, DAY, "a lawsuit", installation.postgres)
+    held = metadata(installation.materialize(instance, KEY, dry_run=by != "DRY_RUN"), "purged_events")
+    assert (held["outcome"], held["dry_run"]) == ("held", True)
+    release(installation.dataset, DAY, DAY, installation.postgres)
     clean.delenv("DRY_RUN", raising=False)
     result = installation.materialize(instance, KEY)
     assert metadata(result, "archive_csv")["rows_appended"] == 0

@@ -142,6 +142,16 @@ def test_a_misspelt_variable_is_said(local_installation: Installation, command: 
     assert done.end["days"] == 0
 
 
+def test_a_misspelt_variable_of_a_source_is_said_before_the_one_that_is_missing(
+    local_installation: Installation, command: Commands
+):
+    done = command("ingest", "api", API_BASEURL="https://api.example.com/v1")
+    assert done.code == 2
+    warning, error = done.lines
+    assert "API_BASEURL is no variable of event_archive. Did you mean API_BASE_URL?" in warning["message"]
+    assert "API_BASE_URL is not set; it is the address of the API" in error["error"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

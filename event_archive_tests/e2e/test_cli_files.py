@@ -244,11 +244,52 @@ def test_a_day_that_is_done_has_nothing_to_do(archived: Installation, command: C
     assert command("run", KEY).days[KEY]["outcome"] == "purged"
 
 
+def test_a_link_that_leads_nowhere_is_one_line_and_the_rest_goes_on(
+    local_installation: Installation, command: Commands
+):
+    local_installation.add(2)
+    assert command("run").code == 0
+    folder = Path(local_installation.variables["ARCHIVE_LOCAL_PATH"]) / local_installation.dataset.folder
+    for name in ("events_2024-03-02.csv", "another"):
+        (folder / name).symlink_to(name)
+    (folder / "events_2024-03-03.csv").symlink_to("gone")
+    days = command("days")
+    assert days.code == 0
+    assert {
+        day: (line["outcome"], line["lake_bytes"]) for day, line in days.days.items() if day != KEY
+    } == dict.fromkeys(("2024-03-02", "2024-03-03"), ("no manifest", 0))
+    for verb in (["verify"], ["restore", KEY, "--to", "2024-03-31"]):
+        done = command(*verb)
+        assert (done.code, done.end["days"], done.end["failed"]) == (1, 3, 2)
+        assert "error" not in done.days[KEY]
+        assert "is a link that leads back to itself. Move it away." in done.days["2024-03-02"]["error"]
+        assert "is a link to nothing. Move it away." in done.days["2024-03-03"]["error"]
+
+
 def test_the_launchpad_restores(archived: Installation, instance: dg.DagsterInstance):
     job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
     config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
     assert job.execute_in_process(run_config=config, instance=instance).success
     assert archived.database.execute('SELECT count(*) FROM "Event_restored"') == [(5,)]
+
+
+def test_the_launchpad_says_which_sequence_somebody_else_has_to_move(
+    archived: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
+):
+    role = f"guest_{archived.database.name}"
+    archived.database.execute(f"""
+        CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT ON "Event" TO {role};
+        GRANT TEMPORARY ON DATABASE {archived.database.name} TO {role};
+        SELECT setval('"Event_id_seq"', 1, false)""")
+    clean.setenv("PG_CONNECTION_STRING", archived.database.server.dsn(archived.database.name, role))
+    try:
+        job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
+        config = {"ops": {"restore_days": {"config": {"first_day": KEY, "in_place": True}}}}
+        result = job.execute_in_process(run_config=config, instance=instance)
+        logged = [entry.message for entry in instance.all_logs(result.run_id)]
+        assert any(f"{KEY}: let the owner of the sequence run: SELECT pg_catalog.setval(" in words for words in logged)
+    finally:
+        archived.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from dagster_shared.serdes.objects import EnvRegistryKey
 import event_archive
 from event_archive.config.datasets import KEYS
 from event_archive.errors import ConfigurationError
-from event_archive_tests.fixtures.installation import REPOSITORY, Installation, clean_environment, metadata
+from event_archive_tests.fixtures.installation import REPOSITORY, Installation, clean_environment, failure, metadata
 from event_archive_tests.fixtures.pipeline import DAY
 
 pytestmark = pytest.mark.slow
@@ -143,10 +143,32 @@ def test_a_value_may_be_text_or_what_yaml_makes_of_it(clean: pytest.MonkeyPatch)
     assert f"{made.settings().archive_start_date}" == "2020-01-01"
 
 
-def test_the_attributes_are_the_keys_of_the_datasets_file_but_for_after():
+def test_the_attributes_are_the_keys_of_the_datasets_file():
     from event_archive import ArchivedTable
 
-    assert {*ArchivedTable.model_fields, "after"} == {"name", *KEYS}
+    assert {*ArchivedTable.model_fields} == {"name", *KEYS}
+
+
+# Dagster's own, wherever a component brings checks.
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type` of function `AssetsDefinition.__init__`")
+def test_a_day_waits_for_that_day_of_the_component_that_it_comes_after(
+    project: Project, local_installation: Installation, instance: dg.DagsterInstance
+):
+    definitions = project(
+        component(name="orders", table="public.Event", after=["notes"]),
+        component(name="notes", table="public.logs", time_column="timestamp"),
+    )
+    dg.Definitions.validate_loadable(definitions)
+    specs = {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+    upstream = [dep.asset_key.to_user_string() for dep in specs["orders/purged_events"].deps]
+    assert upstream == ["orders/archive_csv", "notes/purged_events"]
+    local_installation.add(3)
+    local_installation.database.execute(LOGS)
+    job = definitions.resolve_job_def("archive_job_orders")
+    early = job.execute_in_process(partition_key=KEY, instance=instance, raise_on_error=False)
+    assert 'orders (public."Event"), 2024-03-01: it comes after notes (public.logs)' in failure(early)
+    for name, rows in (("notes", 4), ("orders", 3)):
+        assert metadata(run(definitions, instance, f"archive_job_{name}"), f"{name}__purged_events")["deleted"] == rows
 
 
 @pytest.mark.parametrize(
@@ -157,6 +179,11 @@ def test_the_attributes_are_the_keys_of_the_datasets_file_but_for_after():
         ({"table": [SECRET]}, ["ArchivedTable.name is missing.", "ArchivedTable.table must hold a value."]),
         ({"name": "A b", "table": "b"}, ["'A b' is no name of a dataset"]),
         ({"name": "a", "table": "b", "cron": "61 2 * * *"}, ["a.cron holds '61 2 * * *'"]),
+        ({"name": "a", "table": "b", "after": SECRET}, ["ArchivedTable.after must be a list of names"]),
+        ({"name": "a", "table": "b", "after": [[SECRET]]}, ["ArchivedTable.after must be a list of names"]),
+        ({"name": "a", "table": "b", "after": ["c"]}, ["a.after names c, which is no dataset"]),
+        ({"name": "a", "table": "b", "after": ["a"], "purge": "drop"}, ["a has purge: drop and after"]),
+        ({"name": f"postgresql://u:{SECRET}@h/d", "table": "b"}, ["is no name of a dataset"]),
     ],
 )
 def test_mistakes_in_defs_yaml_are_told_in_one_message(
@@ -164,6 +191,33 @@ def test_mistakes_in_defs_yaml_are_told_in_one_message(
 ):
     found = refusal(lambda: project(component(**attributes)))
     assert [words for words in said if words not in found] == []
+
+
+# Dagster's own, wherever a component brings checks.
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type` of function `AssetsDefinition.__init__`")
+def test_a_component_works_in_a_project_that_has_no_components(clean: pytest.MonkeyPatch):
+    from event_archive import ArchivedTable
+
+    definitions = dg.build_defs_for_component(ArchivedTable(name="logs", table="public.logs"))
+    dg.Definitions.validate_loadable(definitions)
+    assert definitions.resolve_job_def("archive_job_logs")
+    waiting = ArchivedTable(name="logs", table="public.logs", after=["details"])
+    assert "logs.after names details, which is no dataset" in refusal(lambda: dg.build_defs_for_component(waiting))
+
+
+@pytest.mark.parametrize(
+    ("b", "said"),
+    [
+        ({"table": "t"}, "and b are one table, public.t."),
+        ({"table": "u", "file_prefix": "a"}, "and b have one folder and file_prefix, titan-pulse-event-archive/a."),
+        ({"table": "u", "asset_keys": "bare"}, "and b have asset_keys: bare"),
+        ({"table": "u", "after": ["a"]}, "after goes round in a circle"),
+    ],
+)
+def test_two_components_that_contradict_one_another_are_refused(project: Project, b: dict[str, object], said: str):
+    extra = {key: value for key, value in {"asset_keys": "bare", "after": ["b"]}.items() if key in b}
+    found = refusal(lambda: project(component(name="a", table="t", **extra), component(name="b", **b)))
+    assert said in found.replace("b and a", "a and b")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from event_archive.nightly.backlog import Backlog
 from event_archive_tests.fixtures.datasets import DAYS, FILE, NAMES, ROWS_OF, Datasets, lines_of
 from event_archive_tests.fixtures.installation import Commands
 from event_archive_tests.fixtures.postgres import insert_events
@@ -57,6 +58,16 @@ def test_a_budget_ends_between_two_datasets(four: Datasets):
     assert "The run's budget of 0:00:01 is used up; the next run goes on with" in done.end["message"]
 
 
+def test_a_budget_of_one_day_serves_each_dataset_in_its_turn(four: Datasets, command: Commands):
+    """One of them fails every night, and is not first in the next for that."""
+    four.pipeline("events").put(b"not a CSV file of this table\n")
+    served = [
+        {name for name, _, _ in lines_of(command("run", RUN_BUDGET="1 second", EXPORT_RATE_LIMIT="100 B"))}
+        for _ in NAMES
+    ]
+    assert set.union(*served) == set(NAMES)
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [("PG_CONNECTION_STRING_ELSEWHERE", "host=/nowhere"), ("PG_CONNECTION_STRING_ELSEWHERE", "")],
@@ -82,6 +93,23 @@ def test_a_dataset_that_cannot_begin_stops_no_other(
         other = command(name, **given)
         assert other.code == 1, other.said
         assert [line["dataset"] for line in other.lines if line["outcome"] == "failed"] == ["elsewhere"]
+
+
+@pytest.mark.parametrize("value", ["host=/nowhere", ""])
+def test_a_dataset_that_comes_after_one_whose_database_is_away_says_so_and_stops_no_other(
+    four: Datasets, webhook: Webhook, command: Commands, value: str
+):
+    four.write(FILE.replace("app.lines, time_column: at", "app.lines, time_column: at, after: [elsewhere]"))
+    done = command("run", PG_CONNECTION_STRING_ELSEWHERE=value, ALERT_WEBHOOK_URL=webhook.url)
+    assert done.code == 1
+    assert {name for name, _, _ in lines_of(done)} == {"events", "readings"}
+    failed = {line["dataset"]: line["error"] for line in done.lines if line["outcome"] == "failed" and "day" not in line
+              and "dataset" in line}  # fmt: skip
+    assert set(failed) == {"elsewhere", "lines"}
+    assert all("PG_CONNECTION_STRING_ELSEWHERE" in error for error in failed.values())
+    assert "Datasets that failed: lines, elsewhere." in done.end["error"]
+    assert len(webhook.texts) == 2
+    assert four.left() == NOTHING_LEFT | {name: ROWS_OF[name] for name in failed}
 
 
 def test_a_table_that_is_not_there_stops_no_other_dataset(four: Datasets, command: Commands):
@@ -146,7 +174,12 @@ def test_the_commands_that_look_tell_of_each_dataset(four: Datasets, command: Co
     assert doctor["good"], doctor
     tables = {check["dataset"]: check["status"] for check in doctor["checks"] if check["name"] == "table"}
     assert tables == dict.fromkeys(NAMES, "good")
-    assert len([check for check in doctor["checks"] if check["name"] == "dagster_definitions"]) == 1
+    four.write(FILE.replace("PG_CONNECTION_STRING_ELSEWHERE", "PG_CONNECTION_STRING_UNSET"))
+    doctor = json.loads(command("doctor", "--json").stdout)
+    assert [check["dataset"] for check in doctor["checks"] if check["status"] == "bad"] == ["elsewhere"]
+    # Dagster is nobody's own, and looked at once, whatever is wrong with a dataset.
+    (definitions,) = [check for check in doctor["checks"] if check["name"] == "dagster_definitions"]
+    assert (definitions["status"], "dataset" in definitions) == ("good", False)
 
 
 def test_a_terminal_shows_the_datasets_beside_the_days(four: Datasets, command: Commands):
@@ -218,3 +251,17 @@ def test_a_dataset_may_not_take_over_the_files_of_another(four: Datasets, comman
     refused = command("run")
     assert refused.code == 2
     assert 'belongs to public."Event"' in refused.said
+
+
+def test_what_is_wrong_with_rows_is_told_of_the_dataset_and_not_of_a_table_that_two_have(
+    four: Datasets, command: Commands
+):
+    insert_events(four.there, "1999-01-01", 1, prefix="lost")
+    warnings = [
+        line["message"] for line in command("run", "--dataset", "elsewhere").lines if line["outcome"] == "warning"
+    ]
+    assert [words.partition(": 1 row lies")[0] for words in warnings] == ['elsewhere (public."Event")']
+    dataset = four.pipeline("elsewhere").dataset
+    assert (
+        Backlog(1, 2, date(2024, 3, 1), 0).message(dataset).startswith('elsewhere (public."Event"): 1 aged day since')
+    )

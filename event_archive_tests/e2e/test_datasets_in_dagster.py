@@ -269,6 +269,17 @@ def test_a_failed_run_from_the_asset_pages_is_told_of_the_dataset_whose_asset_it
     assert "1 day of notes (public.notes) failed" in text
 
 
+def test_a_restore_that_fails_is_told_of_its_own_dataset(datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    job = datasets.definitions.resolve_job_def("restore_job_notes")
+    config = {"ops": {"restore_days_notes": {"config": {"first_day": KEYS[0]}}}}
+    assert not job.execute_in_process(run_config=config, instance=datasets.instance, raise_on_error=False).success
+    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    (text,) = webhook.texts
+    assert text.startswith("event_archive: notes (public.notes): failed.\n")
+
+
 def test_days_left_failed_without_rows_are_run_again_each_by_its_datasets_job(
     datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
 ):
@@ -303,6 +314,51 @@ def test_pruning_keeps_the_latest_materializations_of_each_dataset(datasets: Two
     assert left >= set(kept)
     for asset in ASSETS:
         assert [datasets.latest(f"notes/{asset}", KEYS[0]), datasets.latest(asset, KEYS[0])] == kept
+
+
+def test_runs_from_before_the_file_are_those_of_the_dataset_with_bare_keys(datasets: Two, clean: pytest.MonkeyPatch):
+    datasets.events.add(1)
+    with clean.context() as patch:
+        patch.delenv("DATASETS_FILE")
+        before = build_definitions(*load_datasets())
+        job = before.resolve_job_def("archive_job")
+        old = [job.execute_in_process(partition_key=KEYS[0], instance=datasets.instance).run_id for _ in range(2)]
+    scheduler = Scheduler(datasets.instance, before)
+    datasets.events.add(1)
+    scheduler.in_flight(dg.DagsterRunStatus.QUEUED, partition=KEYS[0])
+    assert datasets.scheduler("events").days() == []
+    assert datasets.run("events", KEYS[0], ["aged_events"]).success
+    config = {"ops": {"prune_runs": {"config": {"older_than_days": -1}}}}
+    prune = datasets.definitions.resolve_job_def("prune_job")
+    assert prune.execute_in_process(instance=datasets.instance, run_config=config).success
+    left = {run.run_id for run in datasets.instance.get_runs()}
+    assert (old[0] in left, old[1] in left) == (False, True)
+
+
+def test_a_failed_restore_is_told_of_its_dataset_and_pruned_in_time(
+    datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
+):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    restore = datasets.definitions.resolve_job_def("restore_job_notes")
+    soon = {"ops": {"restore_days_notes": {"config": {"first_day": "soon"}}}}
+    failed = restore.execute_in_process(instance=datasets.instance, run_config=soon, raise_on_error=False)
+    assert not failed.success
+    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    (text,) = webhook.texts
+    assert text.startswith("event_archive: notes (public.notes): failed.")
+    prune = datasets.definitions.resolve_job_def("prune_job")
+    config = {"ops": {"prune_runs": {"config": {"older_than_days": -1}}}}
+    assert prune.execute_in_process(instance=datasets.instance, run_config=config).success
+    assert datasets.instance.get_run_by_id(failed.run_id) is None
+
+
+def test_an_alert_of_a_check_names_the_dataset(datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    datasets.events.add(1)
+    datasets.definitions.resolve_job_def("check_job").execute_in_process(instance=datasets.instance)
+    (text,) = webhook.texts
+    assert 'events (public."Event"): 1 aged day' in text
 
 
 def test_runs_of_each_bear_the_datasets_name(datasets: Two):

@@ -18,6 +18,8 @@ import yaml
 from event_archive.cli.commands import commands
 from event_archive.domain.days import ONE_DAY
 from event_archive.observability.metrics import _METRICS
+from event_archive_tests.api_server.running import ApiServer
+from event_archive_tests.fixtures.api import EVENTS
 from event_archive_tests.fixtures.installation import CONTRACT, REPOSITORY, Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database, Server
@@ -166,7 +168,16 @@ SITUATIONS: dict[str, Situation] = {
     "retention": _archived,
     "tables": _several,
 }
-ROWS_AT_THE_END = {"aks": 9, "doctor": 9, "embed": 9, "partitions": 9, "retention": 3, "tables": 9, "upgrade": 9}
+ROWS_AT_THE_END = {
+    "aks": 9,
+    "api": 9,
+    "doctor": 9,
+    "embed": 9,
+    "partitions": 9,
+    "retention": 3,
+    "tables": 9,
+    "upgrade": 9,
+}
 """Of nine; other pages leave none."""
 
 
@@ -179,7 +190,8 @@ def _do(block: Block, installed: Installation, command: Commands, clean: pytest.
     for line in lines:
         if line.startswith("export "):
             name, value = shlex.split(line)[1].split("=", 1)
-            clean.setenv(name, value)
+            # What a reader fills in is filled in.
+            clean.setenv(name, installed.variables.get(name, value))
             continue
         wanted = command_of(line)
         done = command(*wanted.arguments, **wanted.variables)
@@ -188,8 +200,9 @@ def _do(block: Block, installed: Installation, command: Commands, clean: pytest.
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_do_what_it_says(
-    page: Path, installed: Installation, command: Commands, clean: pytest.MonkeyPatch
+    page: Path, installed: Installation, command: Commands, clean: pytest.MonkeyPatch, api_server: ApiServer
 ):
+    installed.variables |= {"API_BASE_URL": api_server.url, "API_KEY": api_server.key}
     if page.stem in SITUATIONS:
         SITUATIONS[page.stem](installed, command)
     for block in blocks(page):
@@ -205,6 +218,26 @@ def test_what_a_page_grants_is_enough(installed: Installation, command: Commands
         if block.kind in ("sql", "console"):
             _do(block, installed, command, clean)
     assert command("run").end["deleted"] == 9
+
+
+def test_what_the_page_of_the_api_grants_is_enough(
+    installed: Installation, command: Commands, clean: pytest.MonkeyPatch, api_server: ApiServer
+):
+    clean.setenv("API_BASE_URL", api_server.url)
+    clean.setenv("API_KEY", api_server.key)
+    api_server.set(bad_events=(b"{}",), bad_after=1)
+    owner, role = (installed.database.server.dsn("events", who) for who in ("postgres", ROLE))
+    told = command("ingest", "api", PG_CONNECTION_STRING=role)
+    assert (told.code, "this role may not make it" in told.said) == (1, True)
+    assert command("ingest", "api", PG_CONNECTION_STRING=owner).code == 0
+    installed.database.execute("TRUNCATE ingested_events, cursor_state, rejected_records")
+    (grants,) = [of for of in blocks(REPOSITORY / "docs/howto/api.md") if of.text.startswith("GRANT")]
+    _do(grants, installed, command, clean)
+    done = command("ingest", "api", PG_CONNECTION_STRING=role, API_CONFLICT="update")
+    assert (done.code, done.end["new"], done.end["rejected"]) == (0, EVENTS, 1)
+    windows = command("ingest", "api", PG_CONNECTION_STRING=role, API_SHARD="900 days", API_START="2024-03-01")
+    # Events at the border of a window that was split come twice.
+    assert (windows.code, windows.end["new"], windows.end["known"] > EVENTS) == (0, 0, True)
 
 
 def test_who_may_restore_and_hold_is_who_the_page_says(

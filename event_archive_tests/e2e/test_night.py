@@ -10,6 +10,7 @@ import pytest
 from event_archive.domain.days import ONE_DAY
 from event_archive.nightly import day as nightly_day
 from event_archive.nightly.attempts import attempts_path
+from event_archive.postgres import connecting
 from event_archive_tests.fixtures.installation import Commands, Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
 
@@ -96,6 +97,26 @@ def test_a_day_whose_connection_is_cut_does_not_end_the_night(
     assert filled.count() == 1
 
 
+def test_days_that_were_not_tried_are_told_where_there_are_any(
+    filled: Installation, command: Commands, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(nightly_day, "_RETRY_AFTER_SECONDS", (0, 0))
+    monkeypatch.setattr(connecting, "_ATTEMPTS", 1)
+    database, door = filled.database, filled.database.server.socket_dir / f"door_{filled.database.name}"
+    close = (
+        f"COPY (SELECT) TO PROGRAM 'rm -f {door}'; PERFORM pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
+    )
+    database.execute(FAILING.format(day=DAYS[0], action=close))
+    told = "A service is out of reach; the days that are left were not tried."
+    for days, error in (
+        (KEYS[:1], "1 of 1 day failed. A service is out of reach."),
+        (KEYS[:2], f"1 of 1 day failed. {told}"),
+    ):
+        door.symlink_to(".")
+        done = command("run", *days, PG_CONNECTION_STRING=f"host={door} dbname={database.name} user=postgres")
+        assert (done.code, list(done.days), done.end["error"]) == (1, KEYS[:1], error)
+
+
 def test_what_was_tried_is_remembered_only_where_the_next_run_has_to_know(filled: Installation, command: Commands):
     filled.database.execute(SLOW)
     before = datetime.now(UTC).replace(microsecond=0)
@@ -141,6 +162,9 @@ def test_the_plan_names_the_days_in_their_order_and_touches_nothing(filled: Inst
     assert list(filled.lake.list(filled.dataset.folder)) == []
     shown = command("run", "--plan", "--to", KEYS[1], LOG_FORMAT="console").stdout
     assert "a run would do 2 days in this order: 4 rows" in shown
+    assert "RUN_BUDGET" not in shown
+    budgeted = command("run", "--plan", LOG_FORMAT="console", RUN_BUDGET="2 hours").stdout
+    assert "no day begins once RUN_BUDGET (2:00:00) has passed" in budgeted
     assert command("run").end["bytes"] == pytest.approx(totals["bytes"], rel=0.3)
 
 

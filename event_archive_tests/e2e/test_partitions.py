@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from event_archive.defs.gate import latest_materialization
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import ONE_DAY, Retention, now_utc
 from event_archive.nightly.backlog import backlog, days_to_do, rows_of_aged_days
@@ -84,6 +86,28 @@ def test_dagster_drops_by_the_records_of_all_days(weekly: Installation, instance
     last = metadata(weekly.materialize(instance, DAYS[2].isoformat()), "purged_events")
     assert (last["deleted"], last["purge"], last["partition"]) == (12, "dropped", "public.week")
     assert weekly.count() == 0
+    assert_all_purged(instance)
+
+
+def test_a_run_reports_all_days_of_a_dropped_partition_as_purged(
+    weekly: Installation, command: Commands, home: Path, clean: pytest.MonkeyPatch
+):
+    assert command("run", DAGSTER_HOME=str(home)).code == 0
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert_all_purged(instance)
+
+
+def assert_all_purged(instance: dg.DagsterInstance) -> None:
+    """None of them still says that it waits, and rows are counted once."""
+    deleted = []
+    for day in DAYS:
+        record = latest_materialization(instance, dg.AssetKey("purged_events"), day.isoformat())
+        assert record is not None
+        assert record.asset_materialization is not None
+        found = {name: value.value for name, value in record.asset_materialization.metadata.items()}
+        assert (found["outcome"], found["left"], found["partition"]) == ("purged", 0, "public.week")
+        deleted.append(found["deleted"])
+    assert deleted == [0, 0, 12]
 
 
 def test_a_file_that_dagster_did_not_record_is_no_proof(weekly: Installation, instance: dg.DagsterInstance):

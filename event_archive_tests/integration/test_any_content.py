@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from event_archive.domain.dataset import TableName
+from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import Pipeline
+from event_archive_tests.fixtures.postgres import Database
 
 pytestmark = pytest.mark.slow
 
@@ -169,3 +171,21 @@ def test_any_content_goes_through_unchanged(each_pipeline: Pipeline):
 
         csv.field_size_limit(10**9)
         check()
+
+
+def test_a_text_that_is_no_utf_8_is_one_message_and_the_other_days_go_on(
+    local_installation: Installation, command: Commands, sql_ascii: Database
+):
+    for day, code in (("2024-03-01", "ff"), ("2024-03-02", "62")):
+        sql_ascii.execute(
+            f"""INSERT INTO "Event" (event_id, event_type, created_at, payload)
+            VALUES ('{day}', convert_from('\\x{code}', 'SQL_ASCII'), '{day}', '{{}}')"""
+        )
+    for _ in range(2):
+        done = command("run", PG_CONNECTION_STRING=sql_ascii.dsn, LOG_FORMAT="json")
+        assert done.code == 1
+        error = done.days["2024-03-01"]["error"]
+        assert "Nothing was deleted. A text of it is no UTF-8" in error
+        assert "whose encoding is UTF8" in error
+    assert sql_ascii.execute('SELECT created_at::date FROM "Event"') == [(date(2024, 3, 1),)]
+    assert command("verify", PG_CONNECTION_STRING=sql_ascii.dsn, LOG_FORMAT="json").code == 0

@@ -15,7 +15,7 @@ from event_archive.doctor.findings import Finding, Patient, Topic, go_through
 from event_archive.lake.local.folder import LocalLake
 from event_archive_tests.fixtures.doctor import ACCOUNT_KEY, CHECKS, PASSWORD, files, findings, wrong
 from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation
-from event_archive_tests.fixtures.postgres import Server
+from event_archive_tests.fixtures.postgres import Database, Server
 
 
 def test_a_healthy_installation_is_good_and_left_as_it_was(healthy: Installation, command: Commands):
@@ -116,6 +116,12 @@ def test_a_database_that_does_not_exist(healthy_locally: Installation, command: 
     conninfo = healthy_locally.database.server.dsn("nowhere")
     found = findings(command("doctor", "--json", PG_CONNECTION_STRING=conninfo), 1)
     assert 'database "nowhere" does not exist' in found["postgres"].message
+
+
+def test_a_database_that_takes_any_bytes(healthy_locally: Installation, command: Commands, sql_ascii: Database):
+    found = findings(command("doctor", "--json", PG_CONNECTION_STRING=sql_ascii.dsn), 0)
+    assert wrong(found)["postgres"] == "warning"
+    assert "SQL_ASCII" in found["postgres"].message
 
 
 def test_a_server_that_is_too_old(healthy_locally: Installation, command: Commands, clean: pytest.MonkeyPatch):
@@ -460,6 +466,29 @@ def test_a_standby_serves_exports_and_nothing_else(
     found = findings(command("doctor", "--json", PG_CONNECTION_STRING=there), 1)
     assert found["postgres_primary"].status == "bad"
     assert "Let PG_CONNECTION_STRING name the primary" in found["postgres_primary"].remedy
+
+
+def test_a_role_that_may_not_see_the_replicas_that_a_purge_waits_for(
+    healthy_locally: Installation, command: Commands, standby: Server
+):
+    database = healthy_locally.database
+    role = f"purger_{database.name}"
+    database.execute(
+        f"""CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON "Event" TO {role};
+        GRANT TEMPORARY ON DATABASE {database.name} TO {role}"""
+    )
+    variables = {"PG_CONNECTION_STRING": database.server.dsn(database.name, role), "MAX_REPLICA_LAG": "64 MB"}
+    try:
+        healthy_locally.add(1)
+        failed = command("run", LOG_FORMAT="json", **variables).days["2024-03-01"]["error"]
+        assert "the role may not see how far replicas are" in failed
+        found = findings(command("doctor", "--json", **variables), 1)
+        assert wrong(found) == {"privileges": "bad"}
+        assert found["privileges"].remedy == f"GRANT pg_read_all_stats TO {role};"
+        database.execute(f"GRANT pg_read_all_stats TO {role}")
+        assert wrong(findings(command("doctor", "--json", **variables), 0)) == {}
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 # The doctor himself

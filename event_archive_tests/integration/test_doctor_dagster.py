@@ -8,6 +8,18 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    ScheduleInstigatorData,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.types import DaemonHeartbeat
 
 from event_archive.config.environment import Settings
@@ -50,6 +62,29 @@ def test_a_schedule_that_was_turned_off(at_home: Path, command: Commands):
     found = findings(command("doctor", "--json"), 0)
     assert found["dagster_schedule"].status == "warning"
     assert "dagster schedule start archive_daily" in found["dagster_schedule"].remedy
+
+
+def test_the_schedule_of_one_dataset_says_nothing_of_the_others(at_home: Path, command: Commands, tmp_path: Path):
+    """Nor does the schedule of the time before there were datasets, whose state Dagster keeps."""
+    file = tmp_path / "datasets.yaml"
+    file.write_text("datasets: {events: {table: public.Event}, more: {table: public.More}}")
+    with dg.DagsterInstance.from_config(str(at_home)) as instance:
+        for name in ("archive_daily", "archive_daily_events"):
+            instance.add_instigator_state(stopped(name))
+    found = command("doctor", DATASETS_FILE=str(file), LOG_FORMAT="json")
+    (told,) = [line for line in found.lines if line.get("check") == "dagster_schedule"]
+    assert told["message"] == "archive_daily_events was turned off: no night archives its days"
+    assert told["remedy"].endswith("dagster schedule start archive_daily_events")
+
+
+def stopped(schedule: str) -> InstigatorState:
+    origin = RemoteInstigatorOrigin(
+        RemoteRepositoryOrigin(ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="m")), "r"),
+        schedule,
+    )
+    return InstigatorState(
+        origin, InstigatorType.SCHEDULE, InstigatorStatus.STOPPED, ScheduleInstigatorData("* * * * *")
+    )
 
 
 def test_a_home_that_does_not_exist(at_home: Path, command: Commands):

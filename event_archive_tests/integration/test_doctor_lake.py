@@ -93,6 +93,12 @@ def test_a_folder_in_which_nothing_can_be_made(healthy_locally: Installation, co
     assert "Check the folder's permissions and free space" in found["lake_write"].message
 
 
+def test_a_folder_that_cannot_be_made_is_no_bug_of_the_doctors(healthy_locally: Installation, command: Commands):
+    found = findings(command("doctor", "--json", ARCHIVE_LOCAL_PATH="/proc/nowhere"), 1)
+    assert wrong(found) == {"lake_write": "bad"}
+    assert found["lake_store"].status == "skipped"
+
+
 def test_a_folder_that_is_nearly_full(healthy_locally: Installation, command: Commands, clean: pytest.MonkeyPatch):
     clean.setattr(lakes, "LEAST_FREE_BYTES", 10**18)
     assert wrong(findings(command("doctor", "--json"), 0)) == {"lake_store": "warning"}

@@ -370,6 +370,24 @@ def test_a_key_that_no_longer_parses_is_compared_as_text_whatever_its_collation(
     assert of.values("a") == ["x", "1"]
 
 
+def test_a_former_form_does_not_count_where_another_key_does_not_parse(each_pipeline: Pipeline):
+    database = each_pipeline.database
+    database.execute(
+        """CREATE TABLE t (a numeric, b text, at date, v text, PRIMARY KEY (a, b));
+        INSERT INTO t VALUES (1.0, '7', '2024-03-01', 'A'), (5, 'no number', '2024-03-01', 'n')"""
+    )
+    of = each_pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    database.execute("UPDATE t SET a = 1.00, v = 'B' WHERE a = 1")
+    of.archive()
+    database.execute(
+        "DELETE FROM t WHERE a = 5; UPDATE t SET a = 1.0, v = 'A'; ALTER TABLE t ALTER b TYPE int USING b::int"
+    )
+    assert of.purge().deleted == 0
+    assert of.run().deleted == 1
+    assert of.values("a") == ["1.0", "5", "1.00", "1.0"]
+
+
 def test_consumers_of_a_replication_slot_can_tell_a_purge(pipeline: Pipeline):
     pipeline.add(2)
     pipeline.archive()

@@ -8,6 +8,7 @@ from datetime import date
 import psycopg
 import pytest
 
+from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, RefusedError
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
@@ -17,6 +18,7 @@ from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
 from event_archive.table.holds import hold, holds, release
 from event_archive.table.locks import lock_day
+from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
 
@@ -63,9 +65,35 @@ def test_a_hold_waits_for_a_purge_and_says_when_it_cannot(pipeline: Pipeline):
         assert lock_day(connection, pipeline.dataset, DAY)
         with pytest.raises(
             BusyError,
-            match="another command has been working on 2024-03-01.*Give it again for 2024-03-01 to 2024-03-02",
+            match="another command has been working on 2024-03-01.*No day was held by this command: give it again",
         ):
-            hold(pipeline.dataset, DAY, date(2024, 3, 2), "x", pipeline.postgres)
+            hold(pipeline.dataset, date(2024, 2, 28), date(2024, 3, 2), "x", pipeline.postgres)
+    assert holds(pipeline.dataset, pipeline.postgres) == []
+
+
+def test_a_range_is_held_in_one_transaction(pipeline: Pipeline):
+    hold(pipeline.dataset, DAY, DAY, "the table exists", pipeline.postgres)
+    release(pipeline.dataset, DAY, DAY, pipeline.postgres)
+    hold(pipeline.dataset, DAY, DAY + 365 * ONE_DAY, "x", pipeline.postgres)
+    assert pipeline.database.execute("SELECT count(*), count(DISTINCT xmin::text) FROM event_archive_hold") == [
+        (366, 1)
+    ]
+
+
+def test_a_hold_without_an_end_is_refused_before_it_begins(command: Commands, local_installation: Installation):
+    done = command("hold", "2024-03-01", "--to", "9999-12-31", "--reason", "x", LOG_FORMAT="json")
+    assert done.code == 2
+    assert "2024-03-01 to 9999-12-31 are 2,913,114 days; at most 1,000 are held at once. No day was held" in done.error
+    assert command("hold", "2024-03-01", "--to", "2026-11-25", "--reason", "x").code == 0
+
+
+def test_days_that_were_held_later_are_not_listed_as_held_since(pipeline: Pipeline):
+    hold(pipeline.dataset, DAY, DAY + ONE_DAY, "x", pipeline.postgres)
+    pipeline.database.execute("UPDATE event_archive_hold SET held_since = '2024-06-01 12:00Z' WHERE day = %s", DAY)
+    first, second = holds(pipeline.dataset, pipeline.postgres)
+    assert (first.first, first.last, f"{first.since:%Y-%m-%d}") == (DAY, DAY, "2024-06-01")
+    assert (second.first, second.last) == (DAY + ONE_DAY, DAY + ONE_DAY)
+    assert second.since > first.since
 
 
 def test_a_hold_that_was_put_while_a_purge_began_is_seen(pipeline: Pipeline):
@@ -199,12 +227,10 @@ def _hold_while_another_is_put(pipeline: Pipeline, *, first: str, second: str) -
 
 
 def test_of_two_holds_at_once_the_second_says_which_reason_stands(pipeline: Pipeline):
-    with pytest.raises(
-        RefusedError, match="2024-03-01 is held already: case 17.*Neither 2024-03-01 nor a later day is held"
-    ):
+    with pytest.raises(RefusedError, match="2024-03-01 is held already: case 17.*No day was held by this command"):
         _hold_while_another_is_put(pipeline, first="case 17", second="restoring").result()
     held = [(h.first, h.last, h.reason) for h in holds(pipeline.dataset, pipeline.postgres)][1:]
-    assert held == [(date(2024, 2, 29), date(2024, 2, 29), "restoring"), (DAY, DAY, "case 17")]
+    assert held == [(DAY, DAY, "case 17")]
 
 
 def test_of_two_holds_at_once_with_one_reason_both_hold(pipeline: Pipeline):

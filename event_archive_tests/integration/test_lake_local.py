@@ -457,3 +457,13 @@ def test_a_link_to_nothing_is_told_as_one(lake: LocalLake, target: Path):
     target.symlink_to("nowhere")
     with pytest.raises(RefusedError, match="is a link to nothing"):
         lake.stat(PATH)
+
+
+@pytest.mark.parametrize(("to", "words"), [(PATH.rpartition("/")[2], "leads back to itself"), ("gone", "to nothing")])
+def test_a_link_that_leads_nowhere_hides_no_other_file(lake: LocalLake, target: Path, to: str, words: str):
+    target.parent.mkdir()
+    target.with_name("other.csv").write_bytes(b"good")
+    target.symlink_to(to)
+    assert [(file.path, file.size_bytes) for file in lake.list("events")] == [(PATH, 0), ("events/other.csv", 4)]
+    with pytest.raises(RefusedError, match=f"is a link.*{words}. Move it away"):
+        lake.stat(PATH)

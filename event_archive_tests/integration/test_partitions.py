@@ -11,13 +11,16 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention, now_utc
+from event_archive.errors import RefusedError
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.protocol import Lake
+from event_archive.nightly.backlog import rows_of_aged_days
 from event_archive.operations import drop_plan, dropping
 from event_archive.operations.restore.day import restore_day
 from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.table.holds import hold
 from event_archive.table.locks import lock_day
+from event_archive.table.shape import current_shape
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.integration.test_what_a_delete_reaches import rows_of, while_reading
@@ -195,6 +198,12 @@ CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 """
 
 
+ROOT = """
+CREATE TABLE root (id int, at timestamptz NOT NULL, note text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+ALTER TABLE root ATTACH PARTITION t FOR VALUES FROM ('2024-01-01 00:00+00') TO ('2025-01-01 00:00+00');
+"""
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -202,6 +211,8 @@ CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         (f"{TRIGGER} CREATE TRIGGER stm AFTER DELETE ON t FOR EACH STATEMENT EXECUTE FUNCTION f()", "triggers .*: stm"),
         (f"{TRIGGER} CREATE TRIGGER own AFTER DELETE ON d1 FOR EACH ROW EXECUTE FUNCTION f()", "triggers .*: own"),
         ("CREATE PUBLICATION pub FOR TABLE t", "subscribers of publication pub"),
+        (f"{ROOT} CREATE PUBLICATION pub FOR TABLE root WITH (publish_via_partition_root)", "publication pub"),
+        ("CREATE SEQUENCE ids OWNED BY d1.id", r"sequence public\.ids belongs to public\.d1"),
         ("CREATE TABLE child (id int, at timestamptz, FOREIGN KEY (id, at) REFERENCES t)", "foreign key child_id_at"),
         ("CREATE VIEW v AS SELECT * FROM d1", "other objects depend on it"),
         ("INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')", "1 of 6 rows is in no file"),
@@ -510,11 +521,45 @@ def test_what_cannot_be_dropped_empty_stays_and_the_day_is_purged(pipeline: Pipe
     assert "empty partition public.d1 is not dropped: cannot drop table d1" in caplog.text
 
 
+def test_an_empty_partition_takes_no_sequence_along(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    owned = f"{DAILY} CREATE SEQUENCE ids OWNED BY d1.id"
+    of = of_table(pipeline, owned, purge="delete", drop_empty_partitions=True)
+    assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
+    assert "sequence public.ids belongs to public.d1" in caplog.text
+    of.database.execute("ALTER SEQUENCE ids OWNED BY NONE; INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')")
+    assert (of.run().deleted, partitions(of)) == (1, {"d2"})
+    assert of.database.execute("SELECT nextval('ids')") == [(1,)]
+
+
 def test_a_partition_that_is_filled_before_it_is_dropped_stays(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
     insert = "INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')"
     at_once(monkeypatch, "_keep_writers_out", lambda: of.database.execute(insert))
     assert (of.run().deleted, partitions(of), rows_of(of, "d1")) == (5, {"d1", "d2"}, 1)
+
+
+def test_an_empty_partition_that_could_not_be_dropped_goes_with_a_later_day(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(dropping, "_PATIENCE", 0)
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    with psycopg.connect(of.database.dsn) as reader:
+        reader.execute("SELECT count(*) FROM t")
+        assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
+    assert "empty partition public.d1 is not dropped: the table's lock was not to be had" in caplog.text
+    assert of.run(NEXT).partitions == ("public.d1", "public.d2")
+    assert partitions(of) == set()
+
+
+def test_an_empty_partition_of_a_held_day_stays_for_its_restore(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    of.run()
+    of.database.execute(
+        "CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01 00:00+00') TO ('2024-03-02 00:00+00')"
+    )
+    hold(of.dataset, DAY, DAY, "audit", of.postgres)
+    assert of.run(NEXT).partitions == ("public.d2",)
+    assert restore_day(of.site, DAY, T).restored == 5
 
 
 # VACUUM
@@ -546,3 +591,41 @@ def test_a_role_that_may_not_vacuum_says_so(pipeline: Pipeline, caplog: pytest.L
         assert f"not vacuumed: {role} may not" in caplog.text
     finally:
         of.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_vacuum_that_fails_does_not_say_that_nothing_was_deleted(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    of = pipeline.of(vacuum=True)
+    of.database.execute("""
+        CREATE TABLE broken ();
+        CREATE FUNCTION measured(text) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+        BEGIN IF EXISTS (SELECT FROM public.broken) THEN RAISE 'no'; END IF; RETURN length($1); END $$;
+        CREATE INDEX ON "Event" (measured(event_id))""")
+    of.add(3)
+    # A young row, so that ANALYZE has one to look at.
+    of.add(1, day=now_utc().date(), prefix="young")
+    of.database.execute("INSERT INTO broken DEFAULT VALUES")
+    purged = of.run()
+    assert (purged.deleted, purged.vacuum_seconds) == (3, None)
+    assert "purged, but not cleared away behind it" in caplog.text
+    assert "The day is purged all the same." in caplog.text
+    assert "Nothing was deleted" not in caplog.text
+
+
+def test_a_look_that_fails_after_a_purge_does_not_say_that_nothing_was_deleted(pipeline: Pipeline):
+    """The figures for Prometheus and a nightly verification look at the table when rows are gone."""
+    role = f"guest_{pipeline.database.name}"
+    pipeline.database.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        guest = Pipeline(pipeline.database, pipeline.lake, role=role)
+        for look in (
+            lambda: rows_of_aged_days(guest.dataset, now_utc(), guest.postgres),
+            lambda: current_shape(guest.dataset, guest.postgres, "look"),
+        ):
+            with pytest.raises(RefusedError, match="permission denied") as refused:
+                look()
+            assert "Nothing was changed by this." in str(refused.value)
+            assert "Nothing was deleted" not in str(refused.value)
+    finally:
+        pipeline.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

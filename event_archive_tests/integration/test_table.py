@@ -5,8 +5,9 @@ from datetime import date
 import pytest
 
 from event_archive.domain.dataset import TableName, quoted
+from event_archive.domain.days import ONE_DAY
 from event_archive.errors import NoSuchTableError, RefusedError
-from event_archive.table.rows import Orphans, count_orphans, days_with_rows, rows_by_day
+from event_archive.table.rows import Orphans, count_orphans, days_with_rows, first_day_with_rows, rows_by_day
 from event_archive.table.shape import Table, key_of, reflect
 from event_archive_tests.fixtures.pipeline import Pipeline
 
@@ -155,6 +156,9 @@ def test_days_that_hold_rows_are_found(pipeline: Pipeline, kind: str, indexed: b
         assert days_with_rows(connection, found, date(2015, 1, 1), date(2025, 1, 1)) == days
         assert days_with_rows(connection, found, days[1], days[2]) == days[1:3]
         assert days_with_rows(connection, found, days[2], days[1]) == []
+        assert first_day_with_rows(connection, found, date(2015, 1, 1), date(2025, 1, 1)) == days[0]
+        assert first_day_with_rows(connection, found, days[1], days[2]) == days[1]
+        assert first_day_with_rows(connection, found, days[0] + ONE_DAY, days[1] - ONE_DAY) is None
         assert rows_by_day(connection, found, days[1], days[3]) == dict.fromkeys(days[1:], 3)
 
 

@@ -105,7 +105,7 @@ def test_a_session_in_which_no_trigger_fires_is_refused(pipeline: Pipeline):
     assert pipeline.purge().deleted == 2
 
 
-@pytest.mark.parametrize("how", ["DISABLE TRIGGER ALL", "ENABLE REPLICA TRIGGER"])
+@pytest.mark.parametrize("how", ["DISABLE TRIGGER ALL", "ENABLE REPLICA TRIGGER", "NOT ENFORCED"])
 def test_a_foreign_key_that_is_switched_off_is_refused(pipeline: Pipeline, how: str):
     pipeline.database.execute(CHILD)
     pipeline.add(1)
@@ -113,6 +113,8 @@ def test_a_foreign_key_that_is_switched_off_is_refused(pipeline: Pipeline, how: 
     pipeline.database.execute('INSERT INTO child SELECT id FROM "Event"')
     if how == "DISABLE TRIGGER ALL":
         pipeline.database.execute('ALTER TABLE "Event" DISABLE TRIGGER ALL')
+    elif how == "NOT ENFORCED":
+        pipeline.database.execute("ALTER TABLE child ALTER CONSTRAINT child_event_fkey NOT ENFORCED")
     else:
         for (name,) in pipeline.database.execute(
             """SELECT tgname FROM pg_trigger WHERE tgrelid = '"Event"'::regclass"""
@@ -620,6 +622,26 @@ def test_triggers_that_an_event_trigger_gives_new_tables_do_not_touch_what_is_re
     of.database.execute("CREATE EVENT TRIGGER lowered ON ddl_command_end EXECUTE FUNCTION lowered()")
     purged = of.purge()
     assert (purged.deleted, purged.left) == (1, 1)
+
+
+def test_what_an_event_trigger_sets_changes_neither_a_file_nor_how_it_reads(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamptz, v timestamp, span interval, tags text[]);
+        INSERT INTO t VALUES (1, '2024-03-01 00:30+00', '2024-02-03', '-1 day +02:00', '{NULL}');
+        CREATE FUNCTION sets() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+          SET LOCAL TimeZone TO 'Asia/Tokyo'; SET LOCAL DateStyle TO 'SQL, DMY';
+          SET LOCAL IntervalStyle TO 'sql_standard'; SET LOCAL array_nulls TO off; END $$;
+        CREATE EVENT TRIGGER sets ON ddl_command_end EXECUTE FUNCTION sets();""",
+    )
+    of.archive()
+    of.database.execute("INSERT INTO t VALUES (2, '2024-03-01 20:00+00', '2024-02-03', '-1 day +02:00', '{NULL}')")
+    of.archive()
+    rows = [",2024-02-03 00:00:00,-1 days +02:00:00,{NULL}"] * 2
+    times = ["1,2024-03-01 00:30:00+00", "2,2024-03-01 20:00:00+00"]
+    assert of.content().decode().splitlines()[1:] == [time + row for time, row in zip(times, rows, strict=True)]
+    assert of.purge().deleted == 2
+    assert restore_day(of.site, DAY, T).restored == 2
 
 
 # Item 17: no lock on the table while the file is read

@@ -94,3 +94,8 @@ def test_nobody_there_is_told_without_the_url(caplog: pytest.LogCaptureFixture):
     with pytest.raises(UnreachableError) as unreachable:
         post(f"http://127.0.0.1:9/hook/{secret}", "unheard")
     assert secret not in "".join(traceback.format_exception(unreachable.value, limit=-1)) + caplog.text
+
+
+def test_one_other_cause_is_one():
+    causes = [FailedDay(f"2024-03-{n:02}", f"cause {n}") for n in range(1, 7)]
+    assert "And 1 other cause." in failure_message(TABLE, causes, "Look.")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from event_archive.config.datasets import KEYS, chosen, load_datasets
+from event_archive.config.datasets import KEYS, chosen, load_datasets, load_for_command
 from event_archive.config.environment import PipelineSettings, Settings, misspelt
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
@@ -42,7 +42,7 @@ def write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Write:
 
 def refused(names: tuple[str, ...] = ()) -> list[str]:
     with pytest.raises(ConfigurationError) as error:
-        chosen(names)
+        chosen(load_for_command(), names)
     return str(error.value).splitlines()
 
 
@@ -157,6 +157,14 @@ def test_every_mistake_is_named_at_once_with_dataset_and_key(write: Write, monke
         ("datasets: {a: {table: t, <<: {cron: x}}}", "a.<< is no key"),
         (f"datasets: {{a: {{table: t, folder: 'password={SECRET}'}}}}", "a.folder looks like a connection string"),
         (f"datasets: {{a: {{table: t, pg_connection_string: '{DSN}'}}}}", "did you mean pg_connection_string_env"),
+        ("datasets: {'': {table: t}}", r"'\(nothing\)' is no name of a dataset"),
+        (f"datasets: {{a: {{table: t, {DSN}}}}}", r"a.\(a secret, not shown\) is no key"),
+        (f"datasets: {{a: {{table: t, {DSN}: 1, {DSN}: 2}}}}", r"\(a secret, not shown\) stands there twice"),
+        (f"datasets: {{'{DSN}': {{table: t}}}}", r"'\(a secret, not shown\)' is no name"),
+        (f"datasets: {{a: {{table: t, after: ['{DSN}']}}}}", r"a.after names \(a secret, not shown\), which"),
+        (f"{{'{DSN}': x, datasets: {{a: {{table: t}}}}}}", r"\(a secret, not shown\) is no key of the file"),
+        (f"datasets: {{a: {{table: t, folder: *{SECRET}}}}}", "line 1: found undefined alias."),
+        (f"datasets: {{a: {{table: t, folder: !{SECRET}!x y}}}}", "line 1: found undefined tag handle."),
     ],
 )
 def test_a_file_that_is_not_right_is_refused(write: Write, text: str, words: str):
@@ -180,6 +188,35 @@ def test_one_table_of_two_databases_is_two_tables(write: Write, monkeypatch: pyt
     assert "a and b are one table, public.t." in refused()[1]
 
 
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ("host=host dbname=events user=reporter password=x", True),
+        ("postgres://host/events?sslmode=require", True),
+        ("host=host dbname=events port=5433", False),
+        ("host=host dbname=other", False),
+        ("host=elsewhere dbname=events", False),
+    ],
+)
+def test_a_database_is_known_by_any_role_and_in_any_form(
+    write: Write, monkeypatch: pytest.MonkeyPatch, other: str, *, same: bool
+):
+    write("datasets: {a: {table: t}, b: {table: t, pg_connection_string_env: PG_CONNECTION_STRING_OF_B}}")
+    monkeypatch.setenv("PG_CONNECTION_STRING", DSN)
+    monkeypatch.setenv("PG_CONNECTION_STRING_OF_B", other)
+    if same:
+        assert "a and b are one table, public.t." in refused()[1]
+    else:
+        assert len(load_datasets()) == 2
+
+
+def test_many_datasets_that_all_come_after_one_another_load_at_once(write: Write):
+    names = [f"d{number}" for number in range(60)]
+    lines = [f"  {name}: {{table: {name}, after: [{', '.join(names[:number])}]}}" for number, name in enumerate(names)]
+    write("\n".join(["datasets:", *lines]))
+    assert len(load_datasets()) == len(names)
+
+
 def test_a_dataset_reads_the_variables_that_it_names(write: Write, monkeypatch: pytest.MonkeyPatch):
     write("datasets: {a: {table: t}, b: {table: u, pg_connection_string_env: PG_CONNECTION_STRING_OF_B}}")
     monkeypatch.setenv("ARCHIVE_LOCAL_PATH", "/lake")
@@ -196,6 +233,28 @@ def test_a_dataset_reads_the_variables_that_it_names(write: Write, monkeypatch: 
     assert b.with_secrets().export_pg_connection_string is None, "the replica of another database"
 
 
+@pytest.mark.parametrize(
+    ("b", "replica"),
+    [
+        ("pg_connection_string_env: OF_B", None),
+        ("pg_connection_string_env: OF_B, export_pg_connection_string_env: REPLICA_OF_B", "host=replica-of-two"),
+        ("pg_connection_string_env: PG_CONNECTION_STRING", "host=replica-of-one"),
+        ("folder: x", "host=replica-of-one"),
+    ],
+)
+def test_a_dataset_with_a_database_of_its_own_has_no_replica_of_another(
+    write: Write, monkeypatch: pytest.MonkeyPatch, b: str, replica: str | None
+):
+    variables = {"OF_B": "host=two", "REPLICA_OF_B": "host=replica-of-two", "REPLICA": "host=replica-of-one"}
+    for name, value in {"ARCHIVE_LOCAL_PATH": "/lake", "PG_CONNECTION_STRING": "host=one", **variables}.items():
+        monkeypatch.setenv(name, value)
+    for defaults in ("export_pg_connection_string_env: REPLICA", ""):
+        monkeypatch.setenv("EXPORT_PG_CONNECTION_STRING", "" if defaults else "host=replica-of-one")
+        write(f"defaults: {{{defaults}}}\ndatasets: {{b: {{table: t, {b}}}}}")
+        secret = load_datasets()[0].with_secrets().export_pg_connection_string
+        assert (secret and secret.get_secret_value()) == replica
+
+
 def test_a_wrong_value_of_a_named_variable_is_told_by_its_name(write: Write, monkeypatch: pytest.MonkeyPatch):
     write("datasets: {b: {table: u, pg_connection_string_env: EVENTS_DATABASE}}")
     monkeypatch.setenv("ARCHIVE_LOCAL_PATH", "/lake")
@@ -207,8 +266,8 @@ def test_a_wrong_value_of_a_named_variable_is_told_by_its_name(write: Write, mon
 
 def test_datasets_are_chosen_by_name_in_the_files_order(write: Write):
     write(TWO)
-    assert [of.dataset.name for of in chosen(())] == ["events", "logs"]
-    assert [of.dataset.name for of in chosen(("logs", "events"))] == ["events", "logs"]
+    assert [of.dataset.name for of in chosen(load_datasets(), ())] == ["events", "logs"]
+    assert [of.dataset.name for of in chosen(load_datasets(), ("logs", "events"))] == ["events", "logs"]
     assert refused(("log",)) == ["There is no dataset log; did you mean logs? There are events, logs."]
 
 

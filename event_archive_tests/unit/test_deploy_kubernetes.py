@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from event_archive.cli import EXIT_USAGE
+from event_archive.cli import EXIT_USAGE, ingest
 from event_archive.config.environment import PipelineSettings
+from event_archive.config.sources import ApiSettings
+from event_archive.config.values import parse_budget
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import (
     MANIFESTS,
@@ -23,6 +25,7 @@ from event_archive_tests.deploy.manifests import (
 )
 
 FILES = sorted(MANIFESTS.glob("*.yaml*"))
+CRONJOBS = ("cronjob.yaml", "cronjob-ingest-api.yaml")
 # A kind of the Secrets Store CSI driver, for which there is no schema in Kubernetes.
 CUSTOM = {"SecretProviderClass"}
 
@@ -65,10 +68,29 @@ def test_the_cronjob_runs_at_two_utc_alone_and_within_the_specifications_resourc
     assert problems_of_pod(pod) == []
 
 
+def test_the_ingestions_cronjob_is_the_archives_but_for_its_command_and_its_times():
+    archive, ingestion = manifest("cronjob.yaml", "CronJob"), manifest("cronjob-ingest-api.yaml", "CronJob")
+    spec, job, pod = ingestion["spec"], ingestion["spec"]["jobTemplate"]["spec"], pod_of(ingestion)
+    (container,), (theirs,) = pod["containers"], pod_of(archive)["containers"]
+    assert (spec["schedule"], spec["timeZone"]) == (ApiSettings.model_fields["api_cron"].default, "Etc/UTC")
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert container["args"] == ["event-archive", "ingest", "api"]
+    own = {"args", "env"}
+    assert {k: v for k, v in container.items() if k not in own} == {k: v for k, v in theirs.items() if k not in own}
+    assert {k: v for k, v in pod.items() if k != "containers"} == {
+        k: v for k, v in pod_of(archive).items() if k != "containers"
+    }
+    assert job["podFailurePolicy"] == archive["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]
+    budget = parse_budget({of["name"]: of["value"] for of in container["env"]}["RUN_BUDGET"])
+    assert job["activeDeadlineSeconds"] > budget.total_seconds()
+    assert pod["terminationGracePeriodSeconds"] > ingest._GRACE_SECONDS
+    assert problems_of_pod(pod) == []
+
+
 def test_what_a_pod_names_exists():
-    cronjob, server = manifest("cronjob.yaml", "CronJob"), chart.code_server(chart.values_of())
+    cronjobs = [manifest(name, "CronJob") for name in CRONJOBS]
     names = {(document["kind"], document["metadata"]["name"]) for document in everything()}
-    for pod in (pod_of(cronjob), pod_of(server)):
+    for pod in map(pod_of, [*cronjobs, chart.code_server(chart.values_of())]):
         assert ("ServiceAccount", pod["serviceAccountName"]) in names
         (container,) = pod["containers"]
         for source in container["envFrom"]:
@@ -101,9 +123,10 @@ def test_every_pod_is_in_a_network_policy_and_may_reach_what_it_needs():
     assert incoming["ports"] == [{"protocol": "TCP", "port": port}]
     assert runs["spec"]["ingress"] == []
     (expression,) = runs["spec"]["podSelector"]["matchExpressions"]
-    labels = manifest("cronjob.yaml", "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    templates = [manifest(name, "CronJob")["spec"]["jobTemplate"]["spec"]["template"] for name in CRONJOBS]
+    components = {template["metadata"]["labels"]["app.kubernetes.io/component"] for template in templates}
     assert expression["key"] == "app.kubernetes.io/component"
-    assert set(expression["values"]) == {"run_worker", labels["app.kubernetes.io/component"]}
+    assert set(expression["values"]) == {"run_worker", *components}
     for policy in (server, runs):
         open_ports = {(port["protocol"], port["port"]) for rule in policy["spec"]["egress"] for port in rule["ports"]}
         assert open_ports == {("UDP", 53), ("TCP", 53), ("TCP", 5432), ("TCP", 6432), ("TCP", 443)}

@@ -23,7 +23,7 @@ from event_archive_tests.deploy.manifests import (
     validate,
     with_optional_variables,
 )
-from event_archive_tests.unit.test_deploy_variables import OF_THE_PIPELINE, SECRETS
+from event_archive_tests.unit.test_deploy_variables import OF_THE_API, OF_THE_PIPELINE, SECRETS
 
 CHART, DAGSTER, LAUNCHER = "the chart's keys", "Dagster's check", "dagster-k8s"
 KUBERNETES, PODS, VARIABLES = "Kubernetes' schema", "our rules for pods", "the contract's variables"
@@ -64,6 +64,12 @@ IN_THE_VALUES = [
     ),
     mistake("a misspelt variable", "- name: EVENT_TABLE", "- name: EVENT_TABEL", VARIABLES),
     mistake("a variable left out", '        # - name: DRY_RUN\n        #   value: "false"\n', "", VARIABLES),
+    mistake(
+        "a variable of the API left out",
+        '        # - name: API_START\n        #   value: "2024-01-31"\n',
+        "",
+        VARIABLES,
+    ),
     mistake("a comment that is no variable", "# - name: DRY_RUN", "#- name: DRY_RUN", VARIABLES),
     mistake("a host that is not there", "postgresqlHost: example", "postgresqlHost: exmaple"),
 ]
@@ -110,7 +116,7 @@ def noticing_values(text: str, folder: Path) -> set[str]:
     values = chart.values_of(text)
     found = {CHART} if problems_of_values(values) else set()
     (deployment,) = values["dagster-user-deployments"]["deployments"]
-    if {variable["name"] for variable in deployment["env"]} != OF_THE_PIPELINE - SECRETS:
+    if {variable["name"] for variable in deployment["env"]} != (OF_THE_PIPELINE | OF_THE_API) - SECRETS:
         found.add(VARIABLES)
     pods = [chart.code_server(values)]
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from event_archive.config.datasets import load_datasets
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings, misspelt
+from event_archive.config.sources import ApiSettings
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import (
     MANIFESTS,
@@ -18,9 +19,10 @@ from event_archive_tests.deploy.manifests import (
     with_optional_variables,
 )
 
-FIELDS = {**Settings.model_fields, **InstanceSettings.model_fields}
+FIELDS = {**Settings.model_fields, **InstanceSettings.model_fields, **ApiSettings.model_fields}
 SECRETS = {name.upper() for name, field in FIELDS.items() if "Secret" in repr(field.annotation)}
 OF_THE_PIPELINE = {name.upper() for name in Settings.model_fields}
+OF_THE_API = {name.upper() for name in ApiSettings.model_fields}
 OF_THE_INSTANCE = {name.upper() for name in InstanceSettings.model_fields}
 IN_THE_CHART = {
     "DAGSTER_PG_HOST": "postgresqlHost",
@@ -39,9 +41,13 @@ def of_the_values() -> dict[str, str]:
     return named(deployment["env"])
 
 
-def of_the_cronjob() -> dict[str, str]:
-    (container,) = pod_of(manifest("cronjob.yaml", "CronJob"))["containers"]
+def of_the_cronjob(name: str = "cronjob.yaml") -> dict[str, str]:
+    (container,) = pod_of(manifest(name, "CronJob"))["containers"]
     return named(container["env"])
+
+
+def of_the_ingestion() -> dict[str, str]:
+    return of_the_cronjob("cronjob-ingest-api.yaml")
 
 
 def named(env: list[dict[str, str]]) -> dict[str, str]:
@@ -57,9 +63,9 @@ def told_above(key: str, text: str) -> set[str]:
 
 
 def test_the_helm_values_know_every_variable():
-    assert of_the_values().keys() == OF_THE_PIPELINE - SECRETS
+    assert of_the_values().keys() == (OF_THE_PIPELINE | OF_THE_API) - SECRETS
     text = chart.VALUES.read_text()
-    assert told_above("envSecrets", text.split("\nrunLauncher:")[0]) == OF_THE_PIPELINE & SECRETS
+    assert told_above("envSecrets", text.split("\nrunLauncher:")[0]) == (OF_THE_PIPELINE | OF_THE_API) & SECRETS
     assert told_above("postgresql", text) | told_above("computeLogManager", text) == OF_THE_INSTANCE
     assert IN_THE_CHART.keys() == OF_THE_INSTANCE - SECRETS
     (logs,) = chart.values_of()["computeLogManager"]["config"].values()
@@ -68,7 +74,13 @@ def test_the_helm_values_know_every_variable():
 
 def test_the_cronjob_knows_every_variable():
     assert of_the_cronjob().keys() == (OF_THE_PIPELINE | OF_THE_INSTANCE) - SECRETS | {"DAGSTER_HOME"}
-    assert told_above("envFrom", (MANIFESTS / "cronjob.yaml").read_text()) == SECRETS
+    assert told_above("envFrom", (MANIFESTS / "cronjob.yaml").read_text()) == SECRETS - {"API_KEY"}
+
+
+def test_the_ingestions_cronjob_knows_every_variable_of_the_api_and_of_the_retention():
+    retention = {"EVENT_TABLE", "EVENT_RETENTION_PERIOD", "DATASETS_FILE"}
+    assert of_the_ingestion().keys() == OF_THE_API - SECRETS - {"API_CRON"} | retention
+    assert told_above("envFrom", (MANIFESTS / "cronjob-ingest-api.yaml").read_text()) == OF_THE_API & SECRETS
 
 
 def test_the_secret_knows_every_secret():
@@ -82,7 +94,7 @@ def test_the_secret_knows_every_secret():
 
 def set_alone(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets variables, and a connection string, with no other variable of ours beside them."""
-    for name in OF_THE_PIPELINE | OF_THE_INSTANCE:
+    for name in OF_THE_PIPELINE | OF_THE_INSTANCE | OF_THE_API:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -104,6 +116,19 @@ def test_what_is_set_and_what_may_be_is_accepted(
     assert settings.dry_run == defaults.dry_run
 
 
+@pytest.mark.parametrize("read", [of_the_values, of_the_ingestion])
+def test_what_may_be_set_of_the_api_is_accepted(read: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch):
+    set_alone({name: value for name, value in read().items() if name != "DATASETS_FILE"}, monkeypatch)
+    settings = ApiSettings.load()
+    examples = {"api_base_url", "pg_connection_string", "log_format", "run_budget", "api_shard", "api_start"}
+    names = {"api_time_filter", *(name for name in ApiSettings.model_fields if name.endswith(("_field", "_parameter")))}
+    for name, field in ApiSettings.model_fields.items():
+        if name not in examples | names:
+            assert getattr(settings, name) == field.default
+    (dataset,) = load_datasets()
+    assert settings.fills(dataset) == (read is of_the_ingestion)
+
+
 def mounted(pod: Document, folder: Path) -> None:
     """Writes the files of the pod's ConfigMaps below a folder, where the container would have them."""
     (container,) = pod["containers"]
@@ -118,18 +143,20 @@ def mounted(pod: Document, folder: Path) -> None:
                 (place / name).write_text(text)
 
 
-@pytest.mark.parametrize("where", ["chart", "cronjob"])
+@pytest.mark.parametrize("where", ["chart", "cronjob.yaml", "cronjob-ingest-api.yaml"])
 def test_the_pods_find_the_datasets_where_the_variable_says(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    deployed = chart.code_server(chart.values_of()) if where == "chart" else manifest("cronjob.yaml", "CronJob")
-    given = of_the_values() if where == "chart" else of_the_cronjob()
+    deployed = chart.code_server(chart.values_of()) if where == "chart" else manifest(where, "CronJob")
+    given = of_the_values() if where == "chart" else of_the_cronjob(where)
     mounted(pod_of(deployed), tmp_path)
     file = tmp_path / given["DATASETS_FILE"].lstrip("/")
     left_out = {*OF_ONE_TABLE, "ARCHIVE_LOCAL_PATH"}
     variables = {name: value for name, value in given.items() if name not in left_out}
     set_alone(variables | {"DATASETS_FILE": str(file)}, monkeypatch)
     monkeypatch.setenv("PAYMENTS_DATABASE_URL", "postgresql://archiver@127.0.0.1/ledger")
+    # The ingestion needs no lake, but this test does.
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_URL", of_the_values()["AZURE_STORAGE_ACCOUNT_URL"])
     events, logs, payments = [settings.with_secrets() for settings in load_datasets()]
     alone = PipelineSettings().dataset
     assert (str(events.dataset.table), events.dataset.asset_prefix) == (str(alone.table), "")

@@ -9,6 +9,7 @@ import pytest
 
 from event_archive.cli.commands import commands
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings
+from event_archive.config.sources import ApiSettings
 from event_archive.domain.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
@@ -17,9 +18,13 @@ PAGES = sorted(
 )
 
 
-def table(page: str, first_cell: str) -> dict[str, list[str]]:
-    """The rows of the first table whose header begins so, by their first cell's code."""
-    lines = (ROOT / page).read_text().split(f"| {first_cell} |", 1)[1].splitlines()[2:]
+OF_THE_API = {name: field for name, field in ApiSettings.model_fields.items() if name not in Settings.model_fields}
+
+
+def table(page: str, first_cell: str, *, heading: str = "") -> dict[str, list[str]]:
+    """The rows of the first table below a heading whose header begins so, by their first cell's code."""
+    text = (ROOT / page).read_text().split(heading, 1)[1] if heading else (ROOT / page).read_text()
+    lines = text.split(f"| {first_cell} |", 1)[1].splitlines()[2:]
     rows = {}
     for line in lines:
         if not line.startswith("|"):
@@ -53,6 +58,26 @@ def test_the_documented_default_is_the_codes(name: str):
         assert told in ("none", "required", "as above", "one of these three", "", "by terminal")
     else:
         assert told == str(default)
+
+
+def of_the_api() -> dict[str, list[str]]:
+    return table("docs/configuration.md", "variable", heading="## An HTTP API")
+
+
+def test_every_variable_of_the_api_is_documented():
+    assert sorted(of_the_api()) == sorted(name.upper() for name in OF_THE_API)
+
+
+@pytest.mark.parametrize("name", OF_THE_API)
+def test_the_documented_default_of_the_api_is_the_codes(name: str):
+    told = of_the_api()[name.upper()][0].strip("`")
+    field = OF_THE_API[name]
+    if field.is_required() or field.default is None:
+        assert told == ("required" if field.is_required() else "none")
+    else:
+        # As the variable would have it, through the variable's own parser.
+        given = {"api_base_url": "https://h", "pg_connection_string": "host=h", name: told}
+        assert getattr(ApiSettings.model_validate(given), name) == field.default
 
 
 def test_dagsters_own_variables_are_documented():

@@ -164,6 +164,15 @@ def test_a_misspelling_of_another_variable_is_known(monkeypatch: pytest.MonkeyPa
     ]
 
 
+def test_a_misspelling_of_a_sources_variable_is_known(monkeypatch: pytest.MonkeyPatch):
+    load(monkeypatch, API_BASEURL="https://h", API_PAGE_LIMITS="5", MAX_REJECT="3", API_KEY="k", API_TOKEN="t")
+    assert misspelt() == [
+        ("API_BASEURL", "API_BASE_URL"),
+        ("API_PAGE_LIMITS", "API_PAGE_LIMIT"),
+        ("MAX_REJECT", "MAX_REJECTED"),
+    ]
+
+
 RIGHT = {
     "PG_CONNECTION_STRING": f"postgresql://user:{SECRET}@host:5432/events",
     "EXPORT_PG_CONNECTION_STRING": "host=replica",

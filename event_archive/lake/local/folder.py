@@ -74,11 +74,11 @@ class LocalLake:
             upload.close()
 
     def list(self, folder: str) -> Iterator[StoredFile]:
-        """The files directly in a folder, by path."""
+        """The files directly in a folder, by path; links that lead nowhere too, of which ``stat`` says so."""
         directory = self._target(folder) if folder else self._root
         prefix = f"{folder}/" if folder else ""
         with translated(folder), suppress(FileNotFoundError), os.scandir(directory) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_listed(entry))
             found = [listed_version(directory / name, prefix + name) for name in names]
             return iter([file for file in found if file])
         return iter(())
@@ -86,3 +86,8 @@ class LocalLake:
     def _target(self, path: str) -> Path:
         check_path(path)
         return self._root.joinpath(*path.split("/"))
+
+
+def _is_listed(entry: "os.DirEntry[str]") -> bool:
+    # Looked at in this way, a link that leads back to itself raises nothing.
+    return entry.is_file(follow_symlinks=False) or (entry.is_symlink() and not Path(entry.path).is_dir())

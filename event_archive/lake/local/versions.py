@@ -3,10 +3,12 @@
 A version is known by its ETag, which is made of what the file system knows of it.
 """
 
+import errno
 import io
 import os
 import stat as stat_modes
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -58,6 +60,10 @@ def stat_version(target: Path, path: str) -> StoredFile | None:
             if target.is_symlink():
                 raise RefusedError(f"{path}: {target} is a link to nothing. Move it away.") from None
             return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise RefusedError(f"{path}: {target} is a link that leads back to itself. Move it away.") from None
+            raise
         if not stat_modes.S_ISREG(status.st_mode):
             raise RefusedError(f"{path}: {target} is not a regular file. Move it away.")
         versions = read_sidecar(target)
@@ -73,7 +79,11 @@ def listed_version(target: Path, path: str) -> StoredFile | None:
     try:
         return stat_version(target, path)
     except (RefusedError, PermissionError):
-        return stored(path, target.stat(), {})
+        try:
+            return stored(path, target.stat(), {})
+        except OSError:
+            # A link that leads nowhere: the length of the link itself is nobody's.
+            return replace(stored(path, target.lstat(), {}), size_bytes=0)
 
 
 def open_version(target: Path, file: StoredFile) -> io.FileIO:

@@ -112,6 +112,26 @@ def require_same_current_rows(
         )
 
 
+def require_none_merged(readback: Readback, merged: int, file: StoredFile) -> None:
+    """Refuses a file of which the target's types would make one row of two.
+
+    Args:
+        readback: of the file.
+        merged: how many rows a later one replaces by those types alone.
+        file: the file.
+
+    Raises:
+        IntegrityError: there are such rows.
+    """
+    if merged:
+        target, key = readback.table.dataset.table, ", ".join(map(quoted, readback.table.key))
+        raise IntegrityError(
+            f"{file.path}: {counted(merged, 'row', 'rows')} of it may be lost in {target}: by the types of its key "
+            f"({key}) a later row replaces each, but the file spells their keys otherwise. Nobody can tell whether "
+            f"they were one row. Nothing of this day was restored. {_TABLE_OF_YOUR_OWN}"
+        )
+
+
 def _differing(connection: Connection, readback: Readback, keys: Sequence[Key]) -> tuple[int, int, int]:
     """Counts the rows that the target's key takes for current and these keys do not, or the other way round.
 

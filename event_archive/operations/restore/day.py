@@ -26,10 +26,11 @@ from event_archive.operations.readback import ARCHIVED, READBACK, Readback, type
 from event_archive.operations.restore.checks import (
     report_losses,
     require_no_other_rows,
+    require_none_merged,
     require_parsed,
     require_same_current_rows,
 )
-from event_archive.operations.restore.losses import losses
+from event_archive.operations.restore.losses import losses, merged
 from event_archive.operations.restore.sequences import move_on
 from event_archive.operations.restore.target import ADVICE, open_target, widened
 from event_archive.operations.site import Site
@@ -123,8 +124,10 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
             manifest.require(file, readback.manifest)
         require_parsed(connection, readback, file)
         written_as_today = manifest and manifest.types and manifest.types == types_hash(table, readback.columns)
-        lost = {} if written_as_today else losses(connection, readback, lake, file, progress)
-        report_losses(target, lost, file, by_us=manifest is not None)
+        if not written_as_today:
+            lost = losses(connection, readback, lake, file, progress)
+            report_losses(target, lost, file, by_us=manifest is not None)
+            require_none_merged(readback, merged(connection, readback), file)
         readback = _reaching(connection, readback)
         # The file has been read, twice where need be: from here on the target is locked.
         require_unchanged(connection, table, "fill")

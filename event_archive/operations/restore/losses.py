@@ -70,6 +70,33 @@ def losses(
     return {column.name: count for column, count in zip(columns, found, strict=True) if count}
 
 
+def merged(connection: Connection, readback: Readback) -> int:
+    """Counts the rows that a later one replaces by the types of the key, but not as the two are spelled in the file.
+
+    So ``01`` and ``1``, where their column has become an integer.
+
+    Args:
+        connection: in the transaction in which ``losses`` has read the file.
+        readback: of the file.
+    """
+    if not readback.superseded:
+        return 0
+    key = [
+        sql.SQL("{}::timestamptz" if _SAME.get(column.plain_type) == _INSTANT else "{}").format(
+            sql.Identifier(column.name)
+        )
+        for column in readback.table.columns
+        if column.name in readback.table.key
+    ]
+    query = sql.SQL(
+        "SELECT count(*) FROM {readback} AS value_ JOIN (SELECT {line}, lead({line}) OVER (PARTITION BY {key} "
+        "ORDER BY {line}) AS later_ FROM {verbatim}) AS file_ ON file_.{line} = -value_.{line} "
+        "WHERE file_.later_ IS NULL"
+    ).format(readback=READBACK, verbatim=VERBATIM, line=readback.line, key=sql.SQL(", ").join(key))
+    count: int = one(connection, query)[0]
+    return count
+
+
 def _same(plain_type: str, server_version: int) -> str:
     """The condition that two texts are one value of a type, where it has a rule of its own."""
     rule = _SAME.get(plain_type, "false")

@@ -52,9 +52,12 @@ SELECT evtname::text, evtfoid::pg_catalog.regproc::text FROM pg_catalog.pg_event
 WHERE evtevent IN ('ddl_command_start', 'ddl_command_end', 'table_rewrite') AND evtenabled IN ('O', 'A')
   AND (evttags IS NULL OR evttags && ARRAY['CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX']) ORDER BY evtname
 """
-# The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL.
+# The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL. A key
+# that is NOT ENFORCED has none; PostgreSQL before 18 knows no such column.
 _UNENFORCED = """
-SELECT DISTINCT f.conname::text
+SELECT f.conname::text FROM pg_catalog.pg_constraint AS f
+WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_) AND pg_catalog.to_jsonb(f) ->> 'conenforced' = 'false'
+UNION SELECT f.conname::text
 FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_constraint AS f ON f.oid = t.tgconstraint
 WHERE t.tgrelid IN (SELECT oid FROM tree_) AND f.contype = 'f' AND f.confrelid = t.tgrelid
   AND t.tgenabled NOT IN ('O', 'A') ORDER BY 1
@@ -72,12 +75,13 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
                WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation' AND mode = 'AccessExclusiveLock'
                AND relation = ANY (%s::pg_catalog.oid[]))
 """
+# One that publishes by way of the root names the root alone, which may lie above the table.
 _PUBLICATIONS = """
 SELECT DISTINCT p.pubname
 FROM pg_catalog.pg_publication AS p JOIN pg_catalog.pg_publication_tables AS t USING (pubname)
 JOIN pg_catalog.pg_namespace AS n ON n.nspname = t.schemaname
 JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.tablename
-WHERE p.pubdelete AND c.oid IN (SELECT oid FROM tree_) ORDER BY p.pubname
+WHERE p.pubdelete AND c.oid IN (SELECT oid FROM below_ UNION SELECT oid FROM above_) ORDER BY p.pubname
 """
 _WITHOUT_IDENTITY = """
 SELECT pg_catalog.format('%%I.%%I', nspname, relname)
@@ -180,7 +184,7 @@ def locks_out(connection: Connection, oids: list[int]) -> bool:
 
 def publications_of_deletes(connection: Connection, oid: int) -> list[str]:
     """The publications that carry deletes of a table or a partition of it."""
-    return [name for (name,) in _of_tree(connection, _PUBLICATIONS, oid)]
+    return [name for (name,) in connection.execute(_TREE + _PUBLICATIONS, {"oid": oid}).fetchall()]
 
 
 def without_replica_identity(connection: Connection, oid: int) -> list[str]:

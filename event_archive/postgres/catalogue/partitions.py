@@ -51,6 +51,14 @@ SELECT DISTINCT t.tgname FROM pg_catalog.pg_trigger AS t
 WHERE t.tgrelid IN (SELECT oid FROM above_) AND NOT t.tgisinternal AND t.tgtype & 8 <> 0 AND t.tgenabled IN ('O', 'A')
 ORDER BY t.tgname
 """
+# A DROP takes them along, without CASCADE. An identity's is its own, and nobody can part the two.
+_OWNED_SEQUENCES = """
+SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname)
+FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_class AS c ON c.oid = d.objid AND c.relkind = 'S'
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'a'
+  AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = %s ORDER BY 1
+"""
 _AWAITED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS d ON d.oid = l.database
                WHERE d.datname = pg_catalog.current_database() AND NOT l.granted
@@ -112,6 +120,11 @@ def bounded_partitions(connection: Connection, oid: int, time_column: str, first
 def triggers_on_delete_from(connection: Connection, oid: int) -> list[str]:
     """The triggers that fire where rows of a partition are deleted by way of any table above it."""
     return [name for (name,) in connection.execute(_DELETE_TRIGGERS, {"oid": oid}).fetchall()]
+
+
+def owned_sequences(connection: Connection, oid: int) -> list[str]:
+    """The sequences that belong to a column of a partition and go with it, quoted for SQL."""
+    return [name for (name,) in connection.execute(_OWNED_SEQUENCES, (oid,)).fetchall()]
 
 
 def is_awaited(connection: Connection, oids: list[int]) -> bool:

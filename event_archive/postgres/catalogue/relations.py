@@ -16,7 +16,7 @@ WHERE n.nspname = %s AND c.relname = %s
 _COLUMNS = """
 SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_type(atttypid, NULL),
        NOT attnotnull, attgenerated <> '',
-       t.typtype = 'b' AND t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace,
+       t.typtype = 'b' AND (t.typelem = 0 OR t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace),
        CASE WHEN attcollation <> t.typcollation THEN
          (SELECT pg_catalog.format('%%I.%%I', n.nspname, l.collname) FROM pg_catalog.pg_collation AS l
           JOIN pg_catalog.pg_namespace AS n ON n.oid = l.collnamespace WHERE l.oid = attcollation) ELSE '' END
@@ -133,7 +133,8 @@ class Column:
         plain_type: the same without modifiers.
         nullable: whether it may hold NULL.
         generated: whether PostgreSQL computes it.
-        built_in: whether the type is PostgreSQL's own, so that its name says all; a domain's or an enum's does not.
+        is_base: whether the type is PostgreSQL's own or an extension's, so that its name says all; a domain's or an
+            enum's does not.
         collation: quoted for SQL, with its schema; empty where it is the type's own.
     """
 
@@ -142,7 +143,7 @@ class Column:
     plain_type: str
     nullable: bool
     generated: bool = False
-    built_in: bool = False
+    is_base: bool = False
     collation: str = ""
 
     @property
