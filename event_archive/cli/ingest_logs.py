@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from event_archive.cli import EXIT_FAILED, exit_code, stop
+from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.errors import ConfigurationError, EventArchiveError
 
 if TYPE_CHECKING:
@@ -44,14 +45,15 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
     from event_archive.observability import logs as log_lines
     from event_archive.sources.log_files.ingest import Ingestion
 
+    as_json = output_is_json()
+    log_lines.configure(as_json=as_json, verbose=not status, stream=sys.stdout if as_json else sys.stderr)
+    warn_of_misspelt()
     settings = _settings(path)
-    as_json = output_is_json(settings.log_format)
-    log_lines.configure(as_json=as_json, verbose=True, stream=sys.stdout if as_json else sys.stderr)
 
     def run() -> Ingestion:
         return Ingestion(
             settings,
-            [of.dataset for of in load_datasets()],
+            [of.dataset for of in load_datasets() if settings.fills(of)],
             limit=limit,
             told_to_stop=stop.requested,
             progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),

@@ -5,7 +5,7 @@ Not here: how a value is parsed (``values``), what a source does.
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -37,6 +37,18 @@ class LandingShape(EnvironmentSettings):
     """Where events land, without secrets."""
 
     ingest_schema: Annotated[str, AfterValidator(parse_identifier)] = "public"
+    table_name: ClassVar[str]
+
+    @property
+    def table(self) -> TableName:
+        """The table that events land in."""
+        return TableName(self.ingest_schema, self.table_name)
+
+    def fills(self, dataset: PipelineSettings) -> bool:
+        """Whether a dataset archives the table that events land in, and no other database's of that name."""
+        variable = dict(dataset.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
+        here, there = (database_named(value_of(name)) for name in ("PG_CONNECTION_STRING", variable))
+        return (variable == "PG_CONNECTION_STRING" or (here == there != "")) and dataset.dataset.table == self.table
 
 
 class LandingSettings(LandingShape):
@@ -64,17 +76,7 @@ class ApiShape(LandingShape):
 
     api_base_url: Annotated[str | None, AfterValidator(parse_url)] = None
     api_cron: Annotated[str, AfterValidator(parse_cron)] = "*/15 * * * *"
-
-    @property
-    def table(self) -> TableName:
-        """The table that events land in."""
-        return TableName(self.ingest_schema, "ingested_events")
-
-    def fills(self, dataset: PipelineSettings) -> bool:
-        """Whether a dataset archives the table that events land in, and no other database's of that name."""
-        variable = dict(dataset.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
-        here, there = (database_named(value_of(name)) for name in ("PG_CONNECTION_STRING", variable))
-        return (variable == "PG_CONNECTION_STRING" or (here == there != "")) and dataset.dataset.table == self.table
+    table_name: ClassVar[str] = "ingested_events"
 
 
 class ApiSettings(LandingSettings, ApiShape):
@@ -120,11 +122,12 @@ class ApiSettings(LandingSettings, ApiShape):
         return (names[0], names[1]) if names else None
 
 
-class LogsShape(EnvironmentSettings):
+class LogsShape(LandingShape):
     """What shapes the ingestion of log files in Dagster; no secrets, so that definitions load where none is set."""
 
     logs_url: Annotated[str | None, AfterValidator(parse_logs_url)] = None
     logs_cron: Annotated[str, AfterValidator(parse_cron)] = "*/5 * * * *"
+    table_name: ClassVar[str] = "logs"
 
 
 class LogsSettings(LandingSettings, LogsShape):

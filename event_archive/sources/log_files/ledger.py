@@ -25,7 +25,7 @@ _MOST_REASON = 2000
 _NEW = """
 INSERT INTO {table} (bucket, key, etag, size, modified)
 SELECT %(bucket)s, key, etag, size, modified
-FROM pg_catalog.unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::int8[], %(times)s::timestamptz[])
+FROM unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::int8[], %(times)s::timestamptz[])
   AS found(key, etag, size, modified)
 WHERE NOT EXISTS (SELECT FROM {table} AS known WHERE known.bucket = %(bucket)s AND known.key = found.key)
 ORDER BY key ON CONFLICT (bucket, key) DO NOTHING RETURNING key
@@ -34,7 +34,7 @@ ORDER BY key ON CONFLICT (bucket, key) DO NOTHING RETURNING key
 _CHANGED = """
 WITH changed AS (
   SELECT known.key, found.etag, found.size, found.modified FROM {table} AS known
-  JOIN pg_catalog.unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::int8[], %(times)s::timestamptz[])
+  JOIN unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::int8[], %(times)s::timestamptz[])
     AS found(key, etag, size, modified) ON known.bucket = %(bucket)s AND known.key = found.key
   WHERE known.etag <> found.etag
 ), free AS (
