@@ -148,3 +148,10 @@ class LogsSettings(LandingSettings, LogsShape):
     aws_secret_access_key: SecretStr | None = None
     azure_storage_connection_string: Annotated[SecretStr, AfterValidator(check_azure_connection_string)] | None = None
     azure_storage_account_url: Annotated[str, AfterValidator(parse_account_url)] | None = None
+
+    @classmethod
+    def _contradictions(cls, present: set[str]) -> list[str]:
+        keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        if len(present & {*keys}) == 1:
+            return [f"{' and '.join(keys)} are set together, or neither: then boto3 looks for credentials itself."]
+        return []

@@ -3,7 +3,9 @@
 import gzip
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -23,9 +25,9 @@ def test_an_entry_of_pino_fills_the_columns_and_stands_in_raw_data_to_the_letter
     logs.write("a.log", text + b"\n")
     assert logs.run().counts.new == 1
     (row,) = logs.database.execute(
-        'SELECT "timestamp", level, method, url, query, params, headers, context, message, auth_user_id, pid, hostname, '
-        "remote_address, remote_port, processing_time_ms, cache_hit, document_count, last_updated, request_id, "
-        "raw_data::text FROM logs"
+        'SELECT "timestamp", level, method, url, query, params, headers, context, message, auth_user_id, pid, '
+        "hostname, remote_address, remote_port, processing_time_ms, cache_hit, document_count, last_updated, "
+        "request_id, raw_data::text FROM logs"
     )
     assert row == (
         datetime(2024, 3, 1, 11, 0, 0, 123000, UTC), "info", "GET", "/o?x=1", {"x": "1"}, {}, {"host": "h"}, "Orders",
@@ -98,7 +100,9 @@ def test_a_new_version_of_a_file_replaces_its_rows_and_what_was_rejected_of_it(l
     ],
     ids=["cut short", "checksum", "flipped", "followed", "array cut"],
 )
-def test_a_damaged_file_is_rolled_back_whole_and_failed_with_the_offset(logs: Logs, damage, words: str):
+def test_a_damaged_file_is_rolled_back_whole_and_failed_with_the_offset(
+    logs: Logs, damage: Callable[[bytes], bytes], words: str
+):
     whole = array(*map(entry, range(3000)))
     logs.write("a.json.gz", damage(whole))
     logs.write("b.log", ndjson(entry(1)))
@@ -296,7 +300,7 @@ def test_a_folder_that_is_not_there_ends_the_run(logs: Logs):
         logs.run(logs_url=f"file://{logs.folder}/nowhere")
 
 
-def test_another_mapping_names_the_fields_of_other_loggers(logs: Logs, tmp_path):
+def test_another_mapping_names_the_fields_of_other_loggers(logs: Logs, tmp_path: Path):
     mapping = tmp_path / "mapping.yaml"
     mapping.write_text(
         "timestamp: /@timestamp\nlevel: log.level\nmessage: [text, note]\nmethod: /http.method\nlevels: {W: warn}\n"
@@ -321,7 +325,7 @@ def test_another_mapping_names_the_fields_of_other_loggers(logs: Logs, tmp_path)
         ("a: [", "no YAML"),
     ],
 )
-def test_a_mapping_that_is_wrong_is_said_before_anything_is_read(logs: Logs, tmp_path, text: str, words: str):
+def test_a_mapping_that_is_wrong_is_said_before_anything_is_read(logs: Logs, tmp_path: Path, text: str, words: str):
     mapping = tmp_path / "mapping.yaml"
     mapping.write_text(text)
     with pytest.raises(ConfigurationError, match=words):

@@ -114,7 +114,8 @@ class Bucket:
     @contextmanager
     def _errors(self, subject: str) -> Iterator[None]:
         """What a failure means, in place of botocore's errors, which are neither its cause nor its context."""
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+        from botocore.exceptions import ConnectionError as NoConnectionError
         from urllib3.exceptions import HTTPError
 
         error: EventArchiveError
@@ -123,18 +124,16 @@ class Bucket:
             return
         except ClientError as failure:
             error = _refusal(subject, self.bucket, failure)
-        except NoCredentialsError:
-            error = RefusedError(
-                f"{self.bucket}: there are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give "
-                "this machine a role."
-            )
-        except (HTTPClientError, HTTPError, OSError) as failure:
+        except (NoConnectionError, HTTPClientError, IncompleteReadError, HTTPError, OSError) as failure:
             error = UnreachableError(
                 f"{self.bucket}: the store did not answer, or broke off ({type(failure).__name__}). Check AWS_ENDPOINT "
                 "and the network; run it again."
             )
         except BotoCoreError as failure:
-            error = UnreachableError(f"{self.bucket}: the store could not be asked ({type(failure).__name__}).")
+            error = RefusedError(
+                f"{self.bucket}: no request could be made ({type(failure).__name__}). Set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or give this machine a role; and check AWS_REGION."
+            )
         raise error
 
 
