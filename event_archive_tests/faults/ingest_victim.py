@@ -1,7 +1,7 @@
 """A process with a source imported that forks children which take in all there is, and are killed on the way.
 
-Started by ``test_ingest_api``, and used by ``log_victim``; takes a JSON object a line on standard input and answers with
-the child's wait status.
+Started by ``test_ingest_api``, and used by ``log_victim``; takes a JSON object a line on standard input and answers
+with the child's wait status.
 The points where a child dies are put into functions from here: the product has no seam for it.
 """
 
