@@ -93,7 +93,7 @@ def victims(logs: Logs) -> Iterator[Victims]:
 @pytest.mark.parametrize("point", POINTS)
 def test_a_kill_at_any_step_loses_no_entry_and_loads_none_twice(victims: Victims, point: str):
     version = 0
-    for nth in (1, 2, 5):
+    for nth in (1, 2, 5, 12):
         for _ in range(2):
             # The second time the files have changed.
             version += 1

@@ -69,9 +69,9 @@ class _Window:
         self.offset = 0
         self.ended = False
 
-    def grow(self, more_bytes: int = _BLOCK_BYTES) -> None:
-        """Waits for as much more, or the end."""
-        pieces, size = [self.data], 0
+    def grow(self, more_bytes: int = 0) -> None:
+        """Waits for as much more, a block at least, or the end."""
+        pieces, size, more_bytes = [self.data], 0, more_bytes or _BLOCK_BYTES
         while size < more_bytes and not self.ended:
             piece = next(self._chunks, None)
             if piece is None:
@@ -104,7 +104,7 @@ class _Window:
         """Doubles what is looked at, as long as an entry may be so long."""
         if len(self.data) > MOST_ENTRY_BYTES:
             raise CorruptError(f"{what} at byte {self.offset} is longer than {MOST_ENTRY_BYTES} bytes.")
-        self.grow(max(len(self.data), _BLOCK_BYTES))
+        self.grow(len(self.data))
 
 
 def _array(window: _Window) -> Iterator[list[Entry]]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -29,6 +29,9 @@ _NO_TIME = "it has no time"
 _CONTRADICTION = timedelta(seconds=1)
 """Two times of one entry that lie further apart contradict each other: some are cut to seconds."""
 _NULL = msgspec.Raw(b"null")
+_LEAST_MILLISECONDS, _MOST_MILLISECONDS = 10**11, 10**14
+"""Between them an epoch counts milliseconds."""
+_MOST_SECONDS = 10_000
 
 
 def target(schema: str, mapping: LogMapping) -> Target:
@@ -44,6 +47,13 @@ def id_prefix(bucket: str, key: str, etag: str) -> str:
 def locator_prefix(bucket: str, file: Found, etag: str) -> str:
     """What the locators of a file's version begin with."""
     return f"{bucket}/{file.key} {etag} entry "
+
+
+class _Time(NamedTuple):
+    """When an entry was written, as PostgreSQL reads it, and whether its day is archived."""
+
+    text: bytes
+    too_old: bool
 
 
 @dataclass(slots=True)
@@ -70,43 +80,78 @@ class Reader:
     position: int = 0
     contradictions: int = 0
     _times: "_Times" = field(init=False)
-    _id: str = field(init=False)
+    _no_others: tuple[None, ...] = field(init=False)
+    _seconds: "dict[int, _Time]" = field(init=False, default_factory=dict)
+    _id: bytes = field(init=False)
     _locator: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Makes what each entry needs."""
         self._times = _Times(self.mapping.times)
-        self._id = id_prefix(self.bucket, self.file.key, self.file.etag)
+        self._no_others = (None,) * (len(self.mapping.times) - 1)
+        self._id = id_prefix(self.bucket, self.file.key, self.file.etag).encode()
         self._locator = locator_prefix(self.bucket, self.file, self.file.etag)
 
     def read(self, entries: Sequence[Entry], batch: Batch) -> None:
         """Adds entries, the next in the file, to a batch."""
         first = len(batch.lines)
         made_of: list[tuple[int, Entry]] = []
-        for entry, found in zip(entries, self._times.of(entries), strict=True):
+        joined = b",".join(entries)
+        are_clean, are_lines = _is_clean(joined), b"\n" not in joined and b"\r" not in joined
+        add, remember, prefix = batch.lines.append, made_of.append, self._id
+        for entry, tokens in zip(entries, self._times.of(entries, joined), strict=True):
             self.position += 1
             data = bytes(entry)
-            reason = None if found is not None and _is_clean(entry, data) else refusal_of(data)
-            if found is None:
-                reason = reason or "it is no object"
-            instant = None
-            if reason is None and found is not None:
-                instant, reason = self._instant(found)
-            if instant is None:
+            time, reason = None, None
+            if tokens is None or not are_clean or type(entry) is bytes:
+                reason = self._refusal(entry, data, tokens)
+            if reason is None:
+                time, reason = self._time(tokens or ())
+            if time is None:
                 batch.rejected.append(Rejected(f"{self._locator}{self.position}", reason or _NO_TIME, data))
-            elif instant < self.aged_before:
+            elif time.too_old:
                 batch.too_old += 1
             else:
-                key = f"{self._id}.{self.position:010d}".encode()
-                values = (key, instant.isoformat().encode(), data)
+                values = (b"%b.%010d" % (prefix, self.position), time.text, data)
                 # JSON holds no control characters but line ends between its tokens.
-                plain = b"\n" not in data and b"\r" not in data
-                batch.lines.append(clean_line(values) if plain else line(values))
-                made_of.append((self.position, entry))
+                add(clean_line(values) if are_lines else line(values))
+                remember((self.position, entry))
         batch.origins.append((first, lambda index: self._origin(*made_of[index - first])))
+
+    def _refusal(self, entry: Entry, data: bytes, tokens: Sequence[Any] | None) -> str | None:
+        """Why PostgreSQL could not hold an entry, or it is none."""
+        reason = None if type(entry) is not bytes and _is_clean(data) else refusal_of(data)
+        return reason or ("it is no object" if tokens is None else None)
 
     def _origin(self, position: int, entry: Entry) -> tuple[str, bytes]:
         return f"{self._locator}{position}", bytes(entry)
+
+    def _time(self, tokens: Sequence[Any]) -> "tuple[_Time | None, str | None]":
+        """The time of an entry; where it has none, why."""
+        token = tokens[-1] if tokens and tokens[:-1] == self._no_others else None
+        if type(token) is int and _LEAST_MILLISECONDS <= token < _MOST_MILLISECONDS:
+            # As pino writes it. Entries of one second share all but the digits behind the point.
+            second, milliseconds = divmod(token, 1000)
+            begun = self._seconds.get(second) or self._second(second)
+            if begun is not None:
+                return _Time(b"%b.%03d+00" % (begun.text, milliseconds), begun.too_old), None
+        instant, reason = self._instant(tokens)
+        if instant is None:
+            return None, reason
+        return _Time(instant.isoformat().encode(), instant < self.aged_before), None
+
+    def _second(self, second: int) -> "_Time | None":
+        """The second of an epoch, without a zone; None where it is not plausible."""
+        try:
+            instant = check_plausible(of_epoch(second), self.now)
+        except NoInstantError:
+            return None
+        if len(self._seconds) >= _MOST_SECONDS:
+            self._seconds.clear()
+        # Days are archived whole, so that a second is archived or not.
+        time = _Time(instant.isoformat()[:19].encode(), instant < self.aged_before)
+        self._seconds[second] = time
+        return time
 
     def _instant(self, tokens: Sequence[Any]) -> tuple[datetime | None, str | None]:
         """The first time of an entry that is one; where none is, why the first is none."""
@@ -115,7 +160,8 @@ class Reader:
             if token is None:
                 continue
             try:
-                instant = check_plausible(self._parsed(token), self.now)
+                instant = self._parsed(token)
+                check_plausible(instant, self.now)
             except NoInstantError as error:
                 reason = reason or str(error)
                 continue
@@ -127,8 +173,8 @@ class Reader:
         return first, reason
 
     def _parsed(self, token: Any) -> datetime:
-        if isinstance(token, str):
-            return parse_iso(token.strip(), self.zone)
+        if type(token) is int:
+            return of_epoch(token)
         if isinstance(token, msgspec.Raw):
             text = bytes(token)
             if text == b"null":
@@ -136,20 +182,17 @@ class Reader:
             if text[:1] == b'"':
                 return parse_iso(msgspec.json.decode(text, type=str).strip(), self.zone)
             return parse_epoch(text.decode())
-        return of_epoch(token)
+        return parse_iso(token.strip(), self.zone)
 
 
-def _is_clean(entry: Entry, data: bytes) -> bool:
-    """Whether an entry that a strict parser took is sure to be JSON that PostgreSQL can hold."""
-    if type(entry) is bytes or b"\\u0000" in data:
+def _is_clean(data: bytes) -> bool:
+    """Whether what a strict parser took is sure to be JSON that PostgreSQL can hold."""
+    if b"\\u0000" in data:
         return False
-    if data.isascii():
-        return True
     try:
-        data.decode()
+        return data.isascii() or bool(data.decode())
     except UnicodeDecodeError:
         return False
-    return True
 
 
 class _Times:
@@ -165,12 +208,11 @@ class _Times:
                 struct = msgspec.defstruct("Times", [(name, kind, default) for name in names], rename=names, gc=False)
                 self._decoders.append(msgspec.json.Decoder(list[struct]))  # type: ignore[valid-type]
 
-    def of(self, entries: Sequence[Entry]) -> list[Sequence[Any] | None]:
-        """The tokens of each entry; None where the entry is no object."""
-        joined = b"[" + b",".join(entries) + b"]"
+    def of(self, entries: Sequence[Entry], joined: bytes) -> list[Sequence[Any] | None]:
+        """The tokens of each entry, which are joined by commas; None where the entry is no object."""
         for decoder in self._decoders:
             try:
-                found = decoder.decode(joined)
+                found = decoder.decode(b"[" + joined + b"]")
             except (msgspec.MsgspecError, RecursionError, ValueError):
                 continue
             if len(found) == len(entries):
