@@ -146,6 +146,7 @@ class LogsSettings(LandingSettings, LogsShape):
     aws_endpoint: Annotated[str | None, AfterValidator(parse_url)] = None
     aws_access_key_id: str | None = None
     aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
     azure_storage_connection_string: Annotated[SecretStr, AfterValidator(check_azure_connection_string)] | None = None
     azure_storage_account_url: Annotated[str, AfterValidator(parse_account_url)] | None = None
 

@@ -15,7 +15,8 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.session import Connection, Session
-from event_archive.sources.landing import Batch, Counts, Target, land
+from event_archive.sources.landing import Batch, Counts, land
+from event_archive.sources.merge import Target
 
 _AT_ONCE = 1000
 _LIST = """

@@ -4,7 +4,7 @@ import gzip
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -30,15 +30,15 @@ def read(content: bytes, size: int = 1 << 20) -> list[bytes]:
     return [bytes(of) for some in entries(inflated(pieces(content, size))) for of in some]
 
 
-def lines(objects: list[object]) -> bytes:
+def lines(objects: Sequence[object]) -> bytes:
     return b"".join(json.dumps(of, ensure_ascii=False).encode() + b"\n" for of in objects)
 
 
-def array(objects: list[object]) -> bytes:
+def array(objects: Sequence[object]) -> bytes:
     return json.dumps(objects, ensure_ascii=False).encode()
 
 
-def laid_out(objects: list[object]) -> bytes:
+def laid_out(objects: Sequence[object]) -> bytes:
     return b"\r\n".join(json.dumps(of, indent=2).encode() for of in objects)
 
 
@@ -51,7 +51,7 @@ def laid_out(objects: list[object]) -> bytes:
     zipped=st.integers(0, 2),
 )
 def test_any_entries_come_back_however_they_are_written_and_arrive(
-    objects: list[object], write: Callable[[list[object]], bytes], size: int, block: int, zipped: int
+    objects: list[object], write: Callable[[Sequence[object]], bytes], size: int, block: int, zipped: int
 ):
     content = write(objects)
     for _ in range(zipped):

@@ -98,7 +98,7 @@ def _matching(pattern: str, kind: str) -> Callable[[Field], sql.Composed]:
         return sql.SQL("CASE WHEN pg_catalog.regexp_like({text}, {pattern}) THEN {text}::{kind} END").format(
             text=_text(field),
             pattern=sql.Literal(pattern),
-            kind=sql.SQL(kind),  # type: ignore[arg-type]
+            kind=sql.SQL(kind),
         )
 
     return make

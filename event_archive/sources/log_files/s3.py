@@ -5,6 +5,7 @@ boto3 is imported when a bucket is opened: it takes most of a second.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from event_archive.config.sources import LogsSettings
@@ -51,13 +52,14 @@ class Bucket:
 
         self.bucket, self.prefix = f"s3://{name}", prefix
         self._name = name
-        secret = settings.aws_secret_access_key
+        secret, token = settings.aws_secret_access_key, settings.aws_session_token
         self._client: Any = boto3.client(
             "s3",
             region_name=settings.aws_region,
             endpoint_url=settings.aws_endpoint,
             aws_access_key_id=settings.aws_access_key_id,
             aws_secret_access_key=secret.get_secret_value() if secret else None,
+            aws_session_token=token.get_secret_value() if token else None,
             config=Config(
                 connect_timeout=_TIMEOUT_SECONDS,
                 read_timeout=_TIMEOUT_SECONDS,
@@ -73,10 +75,8 @@ class Bucket:
         """As ``Store.list``; "folders", which are empty objects whose keys end with a slash, are left out."""
         more: dict[str, str] = {"StartAfter": after} if after else {}
         while True:
-            asked = dict(more)
             page = self._ask(
-                self.bucket,
-                lambda asked=asked: self._client.list_objects_v2(Bucket=self._name, Prefix=self.prefix, **asked),
+                self.bucket, partial(self._client.list_objects_v2, Bucket=self._name, Prefix=self.prefix, **more)
             )
             for of in page.get("Contents", ()):
                 if not (of["Key"].endswith("/") and not of["Size"]):
@@ -88,7 +88,7 @@ class Bucket:
     def find(self, key: str) -> Found | None:
         """As ``Store.find``."""
         try:
-            of = self._ask(key, lambda: self._client.head_object(Bucket=self._name, Key=key))
+            of = self._ask(key, partial(self._client.head_object, Bucket=self._name, Key=key))
         except FileChangedError:
             return None
         return Found(key, of["ETag"], of["ContentLength"], of["LastModified"])
@@ -101,7 +101,7 @@ class Bucket:
         where = {"Range": f"bytes={offset}-"} if offset else {}
         answer = self._ask(
             file.key,
-            lambda: self._client.get_object(Bucket=self._name, Key=file.key, IfMatch=file.etag, **where),
+            partial(self._client.get_object, Bucket=self._name, Key=file.key, IfMatch=file.etag, **where),
         )
         with self._errors(file.key), answer["Body"] as body:
             while piece := body.read(CHUNK_BYTES):
