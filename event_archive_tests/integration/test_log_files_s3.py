@@ -154,13 +154,17 @@ def cut(times: int) -> Callable[[BaseHTTPRequestHandler, bytes], bool]:
 
 
 def slow_down(times: int) -> Callable[[BaseHTTPRequestHandler, bytes], bool]:
+    return answering(503, b"SlowDown", times=times)
+
+
+def answering(status: int, code: bytes, *, times: int) -> Callable[[BaseHTTPRequestHandler, bytes], bool]:
     left = iter(range(times))
 
     def act(handler: BaseHTTPRequestHandler, _body: bytes) -> bool:
         if next(left, None) is None:
             return False
-        words = b"<Error><Code>SlowDown</Code></Error>"
-        handler.send_response(503)
+        words = b"<Error><Code>" + code + b"</Code></Error>"
+        handler.send_response(status)
         handler.send_header("Content-Length", str(len(words)))
         handler.send_header("Connection", "close")
         handler.end_headers()
@@ -168,6 +172,17 @@ def slow_down(times: int) -> Callable[[BaseHTTPRequestHandler, bytes], bool]:
         return True
 
     return act
+
+
+def test_access_denied_to_one_file_fails_that_one_with_what_to_do(s3: Logs, bucket: TestBucket):
+    for name in ("a.log", "b.log"):
+        bucket.put(name, ndjson(entry(1)))
+    fault = Fault()
+    fault.act = answering(403, b"AccessDenied", times=1)
+    with between(bucket.endpoint, fault) as endpoint:
+        totals = s3.run(aws_endpoint=endpoint)
+    assert (totals.files, totals.failed) == (1, 1)
+    assert "s3:GetObject" in str(totals.failures[0])
 
 
 def test_a_connection_that_is_cut_in_the_body_is_gone_on_with(s3: Logs, bucket: TestBucket):

@@ -1,17 +1,19 @@
 """Log files in a container of Azure Blob Storage. Not here: other stores, how requests are signed or tried again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from azure.core import MatchConditions
 
 from event_archive.config.sources import LogsSettings
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, UnreachableError
+from event_archive.lake.azure import errors
 from event_archive.lake.azure.client import client_from_account_url, client_from_connection_string
-from event_archive.lake.azure.errors import Subject, ask, changed, or_none
-from event_archive.sources.log_files.stores import Found, resumed
+from event_archive.lake.azure.errors import Subject, changed, or_none
+from event_archive.sources.log_files.stores import Found, StoreAwayError, resumed
 
+T = TypeVar("T")
 _RETRY_SECONDS = 60.0
 _RANGE_BYTES = 4 * 1024 * 1024
 
@@ -49,14 +51,14 @@ class Container:
         """As ``Store.list``; the folders of a hierarchical namespace are left out."""
         subject = Subject(self.bucket)
         blobs = iter(self._client.list_blobs(name_starts_with=self.prefix or None, include=["metadata"]))
-        while (blob := ask(subject, lambda: next(blobs, None))) is not None:
+        while (blob := _ask(subject, lambda: next(blobs, None))) is not None:
             if not (blob.metadata or {}).get("hdi_isfolder"):
                 yield _found(blob)
 
     def find(self, key: str) -> Found | None:
         """As ``Store.find``."""
         blob = self._client.get_blob_client(key)
-        properties = ask(Subject(self.bucket, key), or_none(blob.get_blob_properties))
+        properties = _ask(Subject(self.bucket, key), or_none(blob.get_blob_properties))
         return None if properties is None else _found(properties)
 
     def open(self, file: Found) -> AbstractContextManager[Iterator[bytes]]:
@@ -78,11 +80,19 @@ class Container:
 
         while offset < file.size:
             at = offset
-            piece = ask(subject, or_none(lambda at=at: fetch(at)))  # type: ignore[misc]
+            piece = _ask(subject, or_none(lambda at=at: fetch(at)))  # type: ignore[misc]
             if piece is None:
                 raise changed(subject, "BlobNotFound")
             offset += len(piece)
             yield piece
+
+
+def _ask(subject: Subject, call: Callable[[], T]) -> T:
+    """What a call of the SDK returns, or what its failure means."""
+    try:
+        return errors.ask(subject, call)
+    except UnreachableError as error:
+        raise StoreAwayError(str(error)) from None
 
 
 def _found(blob: Any) -> Found:

@@ -21,12 +21,12 @@ from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnErro
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
-from event_archive.sources.log_files.stores import Store
+from event_archive.sources.log_files.stores import Store, StoreAwayError
 from event_archive.sources.tables import make_missing
 
 _RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""
-_UNREACHABLE_UNTIL_END = 3
+_AWAY_UNTIL_END = 3
 """Files in a row that could not be read because the store is away."""
 _PROGRESS_SECONDS = 5.0
 _LEASE_LOOK_SECONDS = 0.2
@@ -115,11 +115,13 @@ class Ingestion:
                     with self.settings.postgres.session() as session:
                         _Work(self, session, store, began).work()
                     return self.totals
-                except _DatabaseAwayError as away:
+                except StoreAwayError:
+                    raise
+                except UnreachableError as away:
                     attempt = 0 if self.totals.files > done else attempt
                     if attempt == len(_RECONNECT_SECONDS) or self.told_to_stop():
-                        raise away.error from None
-                    _log.warning("%s", away.error)
+                        raise
+                    _log.warning("%s", away)
                     self.wait(_RECONNECT_SECONDS[attempt])
                     attempt += 1
         except EventArchiveError:
@@ -148,14 +150,6 @@ class Ingestion:
             return Status(ledger.counts(), ledger.failed(_FAILED_SHOWN))
 
 
-class _DatabaseAwayError(Exception):
-    """The connection with the database broke, as opposed to one with the store."""
-
-    def __init__(self, error: UnreachableError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 class _Work:
     """A run, for as long as a connection with the database lasts."""
 
@@ -172,26 +166,23 @@ class _Work:
         self._changed: set[str] = set()
 
     def work(self) -> None:
-        """Lists the files, and loads those that wait, the oldest first."""
-        try:
-            list_files(self._store, self.ledger, self._listings, self._run.told_to_stop)
-            loader = self._loader()
-        except UnreachableError as error:
-            raise self._whose(error) from None
-        unreachable = 0
+        """Lists the files, and loads those that wait, the oldest first.
+
+        Raises:
+            UnreachableError: the database is away; StoreAwayError: the store is.
+        """
+        list_files(self._store, self.ledger, self._listings, self._run.told_to_stop)
+        loader, away = self._loader(), 0
         while not self._is_over():
-            try:
-                claim = self.ledger.claim()
-                if claim is None and not self.ledger.waits_for_a_lease():
-                    return
-            except UnreachableError as away:
-                raise _DatabaseAwayError(away) from None
+            claim = self.ledger.claim()
             if claim is None:
+                if not self.ledger.waits_for_a_lease():
+                    return
                 self._run.wait(_LEASE_LOOK_SECONDS)
                 continue
             failure = self._load(loader, claim)
-            unreachable = unreachable + 1 if isinstance(failure, UnreachableError) else 0
-            if failure is not None and unreachable == _UNREACHABLE_UNTIL_END:
+            away = away + 1 if isinstance(failure, StoreAwayError) else 0
+            if failure is not None and away == _AWAY_UNTIL_END:
                 raise failure
             self._tell()
 
@@ -207,6 +198,11 @@ class _Work:
             return None
         except FileChangedError:
             return self._see_again(claim)
+        except StoreAwayError as error:
+            return self._fail(claim, error)
+        except UnreachableError:
+            # The database is away: nothing is wrong with the file.
+            raise
         except EventArchiveError as error:
             return self._fail(claim, error)
         self._count(loaded)
@@ -235,29 +231,14 @@ class _Work:
         return None
 
     def _fail(self, claim: Claim, error: EventArchiveError) -> EventArchiveError:
-        """Writes down that a file could not be loaded; returns why.
-
-        Raises:
-            _DatabaseAwayError: it is the database that is away: nothing is wrong with the file.
-        """
+        """Writes down that a file could not be loaded; returns why."""
         totals = self._run.totals
-        try:
-            self.ledger.fail(claim, str(error))
-        except UnreachableError as away:
-            raise _DatabaseAwayError(away) from None
+        self.ledger.fail(claim, str(error))
         totals.failed += 1
         left = self._run.settings.logs_max_attempts - claim.attempts
         again = f"It is tried {left} more times." if left > 0 else "It is left: --retry-failed takes it up again."
         totals.failures.append(LogFileError(f"{claim.file.key}: {error} It was not loaded. {again}"))
         _log.warning("%s: %s %s", claim.file.key, error, again)
-        return error
-
-    def _whose(self, error: UnreachableError) -> Exception:
-        """The same error, told apart by whether the database still answers."""
-        try:
-            self._listings.read()
-        except EventArchiveError:
-            return _DatabaseAwayError(error)
         return error
 
     def _loader(self) -> Loader:

@@ -25,7 +25,7 @@ def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop:
     """Writes down files that are new or have changed; False where it was stopped before the end.
 
     Raises:
-        RefusedError, UnreachableError: as ``Store.list``.
+        RefusedError, StoreAwayError: as ``Store.list``.
     """
     last_key, is_due, first_pass_at = listings.read()
     start = ledger.key_before(last_key, OVERLAP) if last_key else None

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from event_archive.errors import FileChangedError, RefusedError, UnreachableError
-from event_archive.sources.log_files.stores import CHUNK_BYTES, Found
+from event_archive.errors import FileChangedError, RefusedError
+from event_archive.sources.log_files.stores import CHUNK_BYTES, Found, StoreAwayError
 
 _TOUCHED_JUST_NOW_SECONDS = 0.05
 """Kernels count a file's times in ticks: within one, a second change would not show."""
@@ -80,7 +80,7 @@ class Folder:
         except PermissionError as error:
             raise RefusedError(f"{file.key}: {error.strerror}. Let this user read it.") from None
         except OSError as error:
-            raise UnreachableError(f"{file.key}: {error.strerror}.") from None
+            raise StoreAwayError(f"{file.key}: {error.strerror}.") from None
 
 
 def _etag(state: os.stat_result) -> str:

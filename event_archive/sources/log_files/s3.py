@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from event_archive.config.sources import LogsSettings
-from event_archive.errors import EventArchiveError, FileChangedError, RefusedError, UnreachableError
-from event_archive.sources.log_files.stores import CHUNK_BYTES, Found, resumed
+from event_archive.errors import EventArchiveError, FileChangedError, RefusedError
+from event_archive.sources.log_files.stores import CHUNK_BYTES, Found, StoreAwayError, resumed
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -125,7 +125,7 @@ class Bucket:
         except ClientError as failure:
             error = _refusal(subject, self.bucket, failure)
         except (NoConnectionError, HTTPClientError, IncompleteReadError, HTTPError, OSError) as failure:
-            error = UnreachableError(
+            error = StoreAwayError(
                 f"{self.bucket}: the store did not answer, or broke off ({type(failure).__name__}). Check AWS_ENDPOINT "
                 "and the network; run it again."
             )
@@ -143,5 +143,5 @@ def _refusal(subject: str, bucket: str, failure: "ClientError") -> EventArchiveE
     if code in _CHANGED or (code in _GONE and subject != bucket):
         return FileChangedError(f"{subject} is not the file that was listed: it was written, or removed, since.")
     if status >= 500 or status == 429 or code in _PASSING:
-        return UnreachableError(f"{bucket}: the store still answers {status} {code}. Run it again later.")
+        return StoreAwayError(f"{bucket}: the store still answers {status} {code}. Run it again later.")
     return RefusedError(f"{subject}: the store refuses with {status} {code}. {_HINTS.get(code, '')}".rstrip())

@@ -14,6 +14,10 @@ _WAITS_SECONDS = (0.5, 1, 2, 4, 8)
 """Between attempts to go on with a file whose reading broke off, with no byte in between."""
 
 
+class StoreAwayError(UnreachableError):
+    """The store did not answer, or broke off: not the database."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A file as the store has it.
@@ -52,7 +56,7 @@ class Store(Protocol):
 
         Raises:
             RefusedError: the bucket is not there, or may not be listed.
-            UnreachableError: the store is away.
+            StoreAwayError: the store is away.
         """
         ...
 
@@ -60,7 +64,7 @@ class Store(Protocol):
         """One file, as it is at this moment; None where there is none.
 
         Raises:
-            RefusedError, UnreachableError: as ``open``.
+            RefusedError, StoreAwayError: as ``open``.
         """
         ...
 
@@ -70,7 +74,7 @@ class Store(Protocol):
         Raises:
             FileChangedError: the file is another by now, or gone. It may come in the midst of the pieces.
             RefusedError: this file cannot be read, and why.
-            UnreachableError: the store is away, for longer than it is waited for.
+            StoreAwayError: the store is away, for longer than it is waited for.
         """
         ...
 
@@ -82,7 +86,7 @@ def resumed(
     """A file's bytes, gone on with where reading breaks off.
 
     Args:
-        read_from: reads from a byte on; raises UnreachableError where it breaks off.
+        read_from: reads from a byte on; raises StoreAwayError where it breaks off.
         file: how large it is.
         pause: waits some seconds.
     """
@@ -96,8 +100,8 @@ def resumed(
                     offset += len(piece)
                     yield piece
                 if offset < file.size:
-                    raise UnreachableError(f"{file.key}: {offset} of {file.size} bytes came.")
-            except UnreachableError:
+                    raise StoreAwayError(f"{file.key}: {offset} of {file.size} bytes came.")
+            except StoreAwayError:
                 waits = iter(_WAITS_SECONDS) if offset > before else waits
                 if (seconds := next(waits, None)) is None:
                     raise
