@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from event_archive.domain.dataset import TableName
+from event_archive.errors import RefusedError
 from event_archive.sources.log_files import decoding
 from event_archive.sources.log_files.ingest import _Work
 from event_archive.sources.log_files.ledger import Ledger
@@ -128,6 +129,19 @@ def test_a_database_that_goes_away_in_the_midst_is_waited_for(logs: Logs, monkey
 
     assert logs.run(told_to_stop=kill).counts.new == 200
     assert logs.files() == [("COMPLETED", 200, 0)]
+
+
+def test_a_database_that_refuses_ends_the_run_before_each_file_has_failed_for_it(logs: Logs):
+    logs.run()
+    logs.database.execute(
+        "CREATE TABLE other (id text PRIMARY KEY); ALTER TABLE logs ADD FOREIGN KEY (id) REFERENCES other "
+        "DEFERRABLE INITIALLY DEFERRED"
+    )
+    for number in range(5):
+        logs.write(f"{number}.log", ndjson(entry(number)))
+    with pytest.raises(RefusedError, match="foreign key"):
+        logs.run()
+    assert sorted(status for (status,) in logs.files("status")) == ["FAILED"] * 3 + ["PENDING"] * 2
 
 
 def test_a_file_that_changes_again_and_again_is_failed_and_the_rest_goes_on(

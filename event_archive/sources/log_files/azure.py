@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 from azure.core import MatchConditions
 
 from event_archive.config.sources import LogsSettings
-from event_archive.errors import ConfigurationError, UnreachableError
+from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.lake.azure import errors
 from event_archive.lake.azure.client import client_from_account_url, client_from_connection_string
 from event_archive.lake.azure.errors import Subject, changed, or_none
-from event_archive.sources.log_files.stores import Found, StoreAwayError, resumed
+from event_archive.sources.log_files.stores import FileError, Found, StoreAwayError, resumed
 
 T = TypeVar("T")
 _RETRY_SECONDS = 60.0
@@ -93,6 +93,10 @@ def _ask(subject: Subject, call: Callable[[], T]) -> T:
         return errors.ask(subject, call)
     except UnreachableError as error:
         raise StoreAwayError(str(error)) from None
+    except RefusedError as error:
+        if not subject.path:
+            raise
+        raise FileError(str(error)) from None
 
 
 def _found(blob: Any) -> Found:

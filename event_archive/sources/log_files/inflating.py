@@ -7,7 +7,7 @@ whatever the ratio of compression.
 import zlib
 from collections.abc import Iterator
 
-from event_archive.errors import EventArchiveError
+from event_archive.sources.log_files.stores import FileError
 
 _MAGIC = b"\x1f\x8b"
 _GZIP = 31
@@ -16,7 +16,7 @@ _DEPTH = 3
 """How often a file may have been gzipped."""
 
 
-class CorruptError(EventArchiveError):
+class CorruptError(FileError):
     """A file's bytes are not what they should be: cut short, or damaged. The message says where."""
 
 

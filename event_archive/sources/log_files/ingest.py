@@ -21,13 +21,13 @@ from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnErro
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
-from event_archive.sources.log_files.stores import Store, StoreAwayError
+from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
 from event_archive.sources.tables import make_missing
 
 _RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""
-_AWAY_UNTIL_END = 3
-"""Files in a row that could not be read because the store is away."""
+_OTHERS_UNTIL_END = 3
+"""Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
 _PROGRESS_SECONDS = 5.0
 _LEASE_LOOK_SECONDS = 0.2
 _FAILED_SHOWN = 20
@@ -71,10 +71,6 @@ class Status:
 
     counts: list[StatusCount]
     failed: list[FailedFile]
-
-
-class LogFileError(EventArchiveError):
-    """One file could not be loaded; the rest goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +168,7 @@ class _Work:
             UnreachableError: the database is away; StoreAwayError: the store is.
         """
         list_files(self._store, self.ledger, self._listings, self._run.told_to_stop)
-        loader, away = self._loader(), 0
+        loader, others = self._loader(), 0
         while not self._is_over():
             claim = self.ledger.claim()
             if claim is None:
@@ -181,8 +177,8 @@ class _Work:
                 self._run.wait(_LEASE_LOOK_SECONDS)
                 continue
             failure = self._load(loader, claim)
-            away = away + 1 if isinstance(failure, StoreAwayError) else 0
-            if failure is not None and away == _AWAY_UNTIL_END:
+            others = 0 if failure is None or isinstance(failure, FileError) else others + 1
+            if failure is not None and others == _OTHERS_UNTIL_END:
                 raise failure
             self._tell()
 
@@ -222,9 +218,9 @@ class _Work:
         except EventArchiveError as error:
             return self._fail(claim, error)
         if found is None:
-            return self._fail(claim, LogFileError("It is not there any more."))
+            return self._fail(claim, FileError("It is not there any more."))
         if found.key in self._changed:
-            return self._fail(claim, LogFileError("It changes while it is read."))
+            return self._fail(claim, FileError("It changes while it is read."))
         self._changed.add(found.key)
         self.ledger.discover([found])
         self.ledger.release(claim)
@@ -237,7 +233,7 @@ class _Work:
         totals.failed += 1
         left = self._run.settings.logs_max_attempts - claim.attempts
         again = f"It is tried {left} more times." if left > 0 else "It is left: --retry-failed takes it up again."
-        totals.failures.append(LogFileError(f"{claim.file.key}: {error} It was not loaded. {again}"))
+        totals.failures.append(FileError(f"{claim.file.key}: {error} It was not loaded. {again}"))
         _log.warning("%s: %s %s", claim.file.key, error, again)
         return error
 

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 from psycopg import sql
 
-from event_archive.errors import RefusedError
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.landing import Batch, Counts, land_in, rejected_table
@@ -19,7 +18,7 @@ from event_archive.sources.log_files.inflating import inflated
 from event_archive.sources.log_files.ledger import Claim, Ledger
 from event_archive.sources.log_files.mapping import LogMapping
 from event_archive.sources.log_files.rows import SOURCE, Reader, id_prefix, locator_prefix
-from event_archive.sources.log_files.stores import Store
+from event_archive.sources.log_files.stores import FileError, Store
 from event_archive.sources.merge import Target
 
 _BATCH_BYTES = 8 * 1024 * 1024
@@ -83,9 +82,9 @@ class Loader:
         Raises:
             StoppedError, PassedOnError: it was not loaded, and nothing is wrong with it.
             FileChangedError: it changed, or went away, since it was listed.
-            CorruptError: it is cut short or damaged.
-            RefusedError: it may not be read, has too many entries that cannot be rows, or the database refuses.
-            UnreachableError, BusyError: the store or the database is away, or a lock.
+            FileError: it is damaged, may not be read, or has too many entries that cannot be rows.
+            StoreAwayError: the store is away.
+            UnreachableError, BusyError, RefusedError, IntegrityError: the database is away, busy, or refuses.
         """
         aged_before = self._aged_before(claim)
         reader = Reader(self.store.bucket, claim.file, self.mapping, self.zone, datetime.now(UTC), aged_before)
@@ -129,7 +128,7 @@ class Loader:
         if counts.rejected <= self.most_rejected:
             return
         why = f" The last of them: {batch.rejected[-1].reason}." if batch.rejected else ""
-        raise RefusedError(
+        raise FileError(
             f"More than MAX_REJECTED={self.most_rejected} of its entries cannot be rows.{why} See whether it is a log "
             "file, and LOGS_MAPPING for other fields."
         )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from event_archive.errors import FileChangedError, RefusedError
-from event_archive.sources.log_files.stores import CHUNK_BYTES, Found, StoreAwayError
+from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError
 
 _TOUCHED_JUST_NOW_SECONDS = 0.05
 """Kernels count a file's times in ticks: within one, a second change would not show."""
@@ -51,7 +51,7 @@ class Folder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise RefusedError(f"{key}: {error.strerror}.") from None
+            raise FileError(f"{key}: {error.strerror}.") from None
         if not path.is_file() or not _is_text(key):
             return None
         return Found(key, _etag(state), state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
@@ -78,7 +78,7 @@ class Folder:
         except FileNotFoundError:
             raise _changed(file) from None
         except PermissionError as error:
-            raise RefusedError(f"{file.key}: {error.strerror}. Let this user read it.") from None
+            raise FileError(f"{file.key}: {error.strerror}. Let this user read it.") from None
         except OSError as error:
             raise StoreAwayError(f"{file.key}: {error.strerror}.") from None
 

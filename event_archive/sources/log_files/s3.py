@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from event_archive.config.sources import LogsSettings
 from event_archive.errors import EventArchiveError, FileChangedError, RefusedError
-from event_archive.sources.log_files.stores import CHUNK_BYTES, Found, StoreAwayError, resumed
+from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError, resumed
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -144,4 +144,5 @@ def _refusal(subject: str, bucket: str, failure: "ClientError") -> EventArchiveE
         return FileChangedError(f"{subject} is not the file that was listed: it was written, or removed, since.")
     if status >= 500 or status == 429 or code in _PASSING:
         return StoreAwayError(f"{bucket}: the store still answers {status} {code}. Run it again later.")
-    return RefusedError(f"{subject}: the store refuses with {status} {code}. {_HINTS.get(code, '')}".rstrip())
+    kind = RefusedError if subject == bucket else FileError
+    return kind(f"{subject}: the store refuses with {status} {code}. {_HINTS.get(code, '')}".rstrip())

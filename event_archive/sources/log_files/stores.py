@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from event_archive.errors import FileChangedError, UnreachableError
+from event_archive.errors import EventArchiveError, FileChangedError, UnreachableError
 
 CHUNK_BYTES = 512 * 1024
 _WAITS_SECONDS = (0.5, 1, 2, 4, 8)
 """Between attempts to go on with a file whose reading broke off, with no byte in between."""
+
+
+class FileError(EventArchiveError):
+    """Something is wrong with one file: it fails, and the rest goes on."""
 
 
 class StoreAwayError(UnreachableError):
@@ -64,7 +68,7 @@ class Store(Protocol):
         """One file, as it is at this moment; None where there is none.
 
         Raises:
-            RefusedError, StoreAwayError: as ``open``.
+            FileError, StoreAwayError: as ``open``.
         """
         ...
 
@@ -73,7 +77,7 @@ class Store(Protocol):
 
         Raises:
             FileChangedError: the file is another by now, or gone. It may come in the midst of the pieces.
-            RefusedError: this file cannot be read, and why.
+            FileError: this file cannot be read, and why.
             StoreAwayError: the store is away, for longer than it is waited for.
         """
         ...
