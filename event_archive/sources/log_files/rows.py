@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -49,13 +49,6 @@ def locator_prefix(bucket: str, file: Found, etag: str) -> str:
     return f"{bucket}/{file.key} {etag} entry "
 
 
-class _Time(NamedTuple):
-    """When an entry was written, as PostgreSQL reads it, and whether its day is archived."""
-
-    text: bytes
-    too_old: bool
-
-
 @dataclass(slots=True)
 class Reader:
     """Reads the entries of one version of a file, one batch after another.
@@ -81,7 +74,7 @@ class Reader:
     contradictions: int = 0
     _times: "_Times" = field(init=False)
     _no_others: tuple[None, ...] = field(init=False)
-    _seconds: "dict[int, _Time]" = field(init=False, default_factory=dict)
+    _seconds: dict[int, tuple[bytes, bool]] = field(init=False, default_factory=dict)
     _id: bytes = field(init=False)
     _locator: str = field(init=False)
 
@@ -99,23 +92,25 @@ class Reader:
         joined = b",".join(entries)
         are_clean, are_lines = _is_clean(joined), b"\n" not in joined and b"\r" not in joined
         add, remember, prefix = batch.lines.append, made_of.append, self._id
+        position = self.position
         for entry, tokens in zip(entries, self._times.of(entries, joined), strict=True):
-            self.position += 1
+            position += 1
             data = bytes(entry)
-            time, reason = None, None
+            time, too_old, reason = None, False, None
             if tokens is None or not are_clean or type(entry) is bytes:
                 reason = self._refusal(entry, data, tokens)
             if reason is None:
-                time, reason = self._time(tokens or ())
+                time, too_old, reason = self._time(tokens or ())
             if time is None:
-                batch.rejected.append(Rejected(f"{self._locator}{self.position}", reason or _NO_TIME, data))
-            elif time.too_old:
+                batch.rejected.append(Rejected(f"{self._locator}{position}", reason or _NO_TIME, data))
+            elif too_old:
                 batch.too_old += 1
             else:
-                values = (b"%b.%010d" % (prefix, self.position), time.text, data)
+                values = (b"%b.%010d" % (prefix, position), time, data)
                 # JSON holds no control characters but line ends between its tokens.
                 add(clean_line(values) if are_lines else line(values))
-                remember((self.position, entry))
+                remember((position, entry))
+        self.position = position
         batch.origins.append((first, lambda index: self._origin(*made_of[index - first])))
 
     def _refusal(self, entry: Entry, data: bytes, tokens: Sequence[Any] | None) -> str | None:
@@ -126,22 +121,22 @@ class Reader:
     def _origin(self, position: int, entry: Entry) -> tuple[str, bytes]:
         return f"{self._locator}{position}", bytes(entry)
 
-    def _time(self, tokens: Sequence[Any]) -> "tuple[_Time | None, str | None]":
-        """The time of an entry; where it has none, why."""
+    def _time(self, tokens: Sequence[Any]) -> tuple[bytes | None, bool, str | None]:
+        """The time of an entry as PostgreSQL reads it, whether its day is archived, or else why it has none."""
         token = tokens[-1] if tokens and tokens[:-1] == self._no_others else None
         if type(token) is int and _LEAST_MILLISECONDS <= token < _MOST_MILLISECONDS:
             # As pino writes it. Entries of one second share all but the digits behind the point.
             second, milliseconds = divmod(token, 1000)
             begun = self._seconds.get(second) or self._second(second)
             if begun is not None:
-                return _Time(b"%b.%03d+00" % (begun.text, milliseconds), begun.too_old), None
+                return b"%b.%03d+00" % (begun[0], milliseconds), begun[1], None
         instant, reason = self._instant(tokens)
         if instant is None:
-            return None, reason
-        return _Time(instant.isoformat().encode(), instant < self.aged_before), None
+            return None, False, reason
+        return instant.isoformat().encode(), instant < self.aged_before, None
 
-    def _second(self, second: int) -> "_Time | None":
-        """The second of an epoch, without a zone; None where it is not plausible."""
+    def _second(self, second: int) -> tuple[bytes, bool] | None:
+        """The second of an epoch, without a zone, and whether its day is archived; None where it is not plausible."""
         try:
             instant = check_plausible(of_epoch(second), self.now)
         except NoInstantError:
@@ -149,7 +144,7 @@ class Reader:
         if len(self._seconds) >= _MOST_SECONDS:
             self._seconds.clear()
         # Days are archived whole, so that a second is archived or not.
-        time = _Time(instant.isoformat()[:19].encode(), instant < self.aged_before)
+        time = instant.isoformat()[:19].encode(), instant < self.aged_before
         self._seconds[second] = time
         return time
 
