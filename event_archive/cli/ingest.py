@@ -53,17 +53,18 @@ def api() -> None:
         except EventArchiveError as error:
             run.totals.failures.append(error)
         _show(run.totals, as_json=as_json)
+    if stop.requested() and run.totals.ended != "complete":
+        sys.exit(stop.exit_code())
     if run.totals.failures:
         sys.exit(EXIT_FAILED if run.totals.pages else exit_code(run.totals.failures))
-    if run.totals.ended == "interrupted":
-        sys.exit(stop.exit_code())
 
 
 def _show(totals: "Totals", *, as_json: bool) -> None:
     """Says what the run did, and why not all of it."""
     from event_archive.observability.json_lines import write_line
 
-    outcome, words = _OUTCOMES["failed" if totals.failures else totals.ended]
+    stopped = stop.requested() and totals.ended != "complete"
+    outcome, words = _OUTCOMES["interrupted" if stopped else "failed" if totals.failures else totals.ended]
     errors = list(dict.fromkeys(str(failure) for failure in totals.failures))
     if as_json:
         write_line(
@@ -75,7 +76,7 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
             events=totals.counts.taken,
             pages=totals.pages,
             restarts=totals.restarts,
-            watermark=totals.watermark,
+            watermark=totals.watermark and totals.watermark.isoformat(),
             seconds=round(totals.seconds, 3),
             events_per_second=round(totals.rate, 1),
             **cast(dict[str, Any], totals.counts.as_dict()),

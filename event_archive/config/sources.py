@@ -110,6 +110,12 @@ class ApiSettings(LandingSettings, ApiShape):
     api_type_field: str = "type"
     api_time_field: str = "timestamp"
 
+    @classmethod
+    def _contradictions(cls, present: set[str]) -> list[str]:
+        if "API_SHARD" in present and "API_START" not in present:
+            return ["API_SHARD is set, and API_START is not: it is the first day that events are asked for."]
+        return []
+
     @property
     def url(self) -> str:
         """Where events are asked for, without parameters."""

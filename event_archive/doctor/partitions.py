@@ -5,9 +5,8 @@ from datetime import date
 from event_archive.doctor.findings import Finding
 from event_archive.domain.dataset import quoted
 from event_archive.domain.wording import counted
-from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.postgres.session import Connection
-from event_archive.table.partitions import passed_over, told, unfit
+from event_archive.table.partitions import partitions_between, passed_over, told, unfit
 from event_archive.table.shape import Table
 
 
@@ -16,11 +15,7 @@ def partitions(connection: Connection, shape: Table) -> Finding:
     dataset = shape.dataset
     if dataset.purge == "delete" and not dataset.drop_empty_partitions:
         return Finding("partitions", "good", "none is dropped: rows are deleted")
-    found = (
-        bounded_partitions(connection, shape.oid, dataset.time_column, dataset.start, date.max)
-        if shape.is_partitioned
-        else []
-    )
+    found = partitions_between(connection, shape, dataset.start, date.max)
     if not found:
         return Finding(
             "partitions",

@@ -10,7 +10,7 @@ from event_archive.domain.dataset import quoted
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.operations.readback import Readback
-from event_archive.postgres.catalogue import dependents
+from event_archive.postgres.catalogue import dependents, timescale
 from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.session import Connection, one, own_search_path
@@ -69,11 +69,20 @@ def _require_only_deleted(connection: Connection, table: Table, day: date, chang
     if tracked and changes == Changes(inserted=0, updated=0, deleted=deleted):
         return
     triggers = ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
+    name = table.dataset.table
+    # To decompress rows is to insert them; and a batch of them may be deleted as one.
+    compressed = table.is_hypertable and timescale.has_compressed_chunk(connection, name.schema, name.name)
+    if not triggers and (compressed or not tracked):
+        return
     if not tracked:
-        if not triggers:
-            return
         problem = f"track_counts is off, so that nobody can tell what its triggers on DELETE ({triggers}) change in it"
         what_to_do = "Turn track_counts on."
+    elif compressed:
+        problem = (
+            f"chunks of it are compressed, and a DELETE writes anew what it decompresses: nobody can tell that from "
+            f"what its triggers on DELETE ({triggers}) change in it"
+        )
+        what_to_do = "Decompress the day's chunks (decompress_chunk), or disable the triggers."
     else:
         problem = (
             f"deleting {counted(deleted, 'row', 'rows')} of the day led to {changes.inserted} inserted, "

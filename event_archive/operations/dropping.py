@@ -22,6 +22,7 @@ from datetime import date, timedelta
 import psycopg
 from psycopg import sql
 
+from event_archive.domain.dataset import TableName
 from event_archive.domain.progress import Progress
 from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
@@ -31,6 +32,7 @@ from event_archive.operations.drop_plan import REFUSALS, Drop, KeptError, OtherD
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.readback import Readback
 from event_archive.operations.site import Site
+from event_archive.postgres.catalogue import timescale
 from event_archive.postgres.catalogue.partitions import Partition, is_awaited
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection, one, own_search_path
@@ -38,7 +40,7 @@ from event_archive.table.advice import CLEARING_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.locks import lock_day
 from event_archive.table.partitions import has_any_row, partitions_of, passed_over, rows_in, told, unfit
-from event_archive.table.shape import Table, glance, require_unchanged
+from event_archive.table.shape import TIME_TYPES, Table, glance, require_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -186,9 +188,9 @@ def _require_not_awaited(connection: Connection, partitions: Sequence[Partition]
 
 def _drop_at_once(connection: Connection, table: Table, day: date, partitions: list[Partition], *, empty: bool) -> None:
     connection.execute(_SET_LOCK_TIMEOUT, (0.5,))
-    # Parents first, as every statement by way of the table does.
+    # Parents first, as every statement by way of the table does. A hypertable may be read on.
     parents = {(of.parent_schema, of.parent_name): of.parent for of in partitions}
-    _lock(connection, list(parents.values()), "ACCESS EXCLUSIVE")
+    _lock(connection, list(parents.values()), "SHARE ROW EXCLUSIVE" if table.is_hypertable else "ACCESS EXCLUSIVE")
     _lock(connection, [of.identifier for of in partitions], "ACCESS EXCLUSIVE")
     # What a DROP must fear may have come while the rows were compared.
     require_unchanged(connection, table, "delete")
@@ -202,8 +204,21 @@ def _drop_at_once(connection: Connection, table: Table, day: date, partitions: l
             raise KeptError(why_not)
     # Event triggers find what they name. Never CASCADE: what depends on a partition stays, and so does that.
     with own_search_path(connection):
+        if table.is_hypertable:
+            _drop_chunks(connection, table, partitions)
+            return
         for partition in partitions:
             connection.execute(sql.SQL("DROP TABLE {} RESTRICT").format(partition.identifier))
+
+
+def _drop_chunks(connection: Connection, table: Table, chunks: Sequence[Partition]) -> None:
+    """Drops these chunks and no other, although ``drop_chunks`` drops all that lie within a range."""
+    dropped: list[tuple[str, str]] = []
+    for start, end in dict.fromkeys(of.chunk for of in chunks if of.chunk):
+        dropped += timescale.drop_chunks(connection, table.oid, TIME_TYPES[table.time_type], start, end)
+    if sorted(dropped) != sorted((of.schema, of.name) for of in chunks):
+        names = ", ".join(str(TableName(*name)) for name in dropped) or "none"
+        raise KeptError(f"TimescaleDB would have dropped {names} in place of {', '.join(map(told, chunks))}")
 
 
 def drop_empty(site: Site, day: date) -> list[str]:

@@ -22,6 +22,8 @@ _ISO = re.compile(
     re.ASCII,
 )
 _NUMBER = re.compile(r"-?\d{1,25}(?:\.\d{1,25})?(?:[eE][+-]?\d{1,2})?", re.ASCII)
+# Eight digits are a date.
+_EPOCH_TEXT = re.compile(r"-?\d{9,25}(?:\.\d{1,25})?", re.ASCII)
 # What a number counts is told by its size: as seconds, 1e11 is the year 5138; as milliseconds, 1973.
 _UNITS = ((Decimal("1e11"), Decimal(1_000_000)), (Decimal("1e14"), Decimal(1000)), (Decimal("1e17"), Decimal(1)))
 _NANOSECOND = Decimal("0.001")
@@ -54,7 +56,7 @@ def parse_iso(text: str, zone: ZoneInfo) -> datetime:
         except ValueError:
             pass
     found = _ISO.fullmatch(text)
-    if not found and _NUMBER.fullmatch(text):
+    if not found and _EPOCH_TEXT.fullmatch(text):
         return parse_epoch(text)
     if not found:
         raise NoInstantError("its time is not ISO 8601")
@@ -104,7 +106,7 @@ def of_epoch(number: int) -> datetime:
     else:
         microseconds = number if size < 10**17 else number // 1000
     try:
-        return _EPOCH + timedelta(microseconds=microseconds)
+        return _EPOCH + timedelta(0, 0, microseconds)
     except OverflowError:
         raise NoInstantError("its time is outside the years 1 to 9999") from None
 

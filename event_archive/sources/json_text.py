@@ -13,6 +13,7 @@ from typing import Any
 _DIGITS_BEFORE_POINT, _DIGITS_BEHIND_POINT = 131_072, 16_383
 _SURELY_NUMERIC = 10_000
 _DECODER = json.JSONDecoder()
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _SPACE = re.compile(r"[ \t\n\r]*")
 # An escaped backslash before it makes it four letters of text.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -115,8 +116,21 @@ def _value(text: str, at: int) -> tuple[Any, int]:
 
 
 def _value_and_end(text: str, at: int) -> tuple[Any, int, int]:
-    value, end = _DECODER.raw_decode(text, at)
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except RecursionError:
+        value, end = None, _end_of_nested(text, at)
     return value, end, _SPACE.match(text, end).end()  # type: ignore[union-attr]
+
+
+def _end_of_nested(text: str, at: int) -> int:
+    """Where an object or a list ends that is nested too deeply for any parser."""
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(text, at):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        if not depth:
+            return token.end()
+    raise ValueError(f"what begins at character {at + 1} has no end")
 
 
 def _expect(text: str, at: int, sign: str) -> int:

@@ -10,13 +10,8 @@ from psycopg import sql
 
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.days import ONE_DAY
-from event_archive.postgres.catalogue import dependents
-from event_archive.postgres.catalogue.partitions import (
-    Partition,
-    bounded_partitions,
-    owned_sequences,
-    triggers_on_delete_from,
-)
+from event_archive.postgres.catalogue import dependents, timescale
+from event_archive.postgres.catalogue.partitions import Partition, bounded_partitions, owned_sequences
 from event_archive.postgres.session import Connection, one
 from event_archive.table.shape import TABLE_ALIAS, Table
 
@@ -25,14 +20,21 @@ _LONGEST_WAIT = timedelta(days=366)
 
 def partitions_of(connection: Connection, table: Table, day: date, *, since: date | None = None) -> list[Partition]:
     """The partitions that end somewhere in time and may hold rows of a day, or of one since another. Takes no lock."""
-    if not table.is_partitioned:
-        return []
-    return bounded_partitions(connection, table.oid, table.dataset.time_column, since or day, day)
+    return partitions_between(connection, table, since or day, day)
+
+
+def partitions_between(connection: Connection, table: Table, first: date, last: date) -> list[Partition]:
+    """As ``partitions_of``, for the days from ``first`` to ``last``; chunks are a hypertable's partitions."""
+    name, column = table.dataset.table, table.dataset.time_column
+    if table.is_hypertable:
+        return timescale.chunks(connection, name.schema, name.name, column, first, last)
+    return bounded_partitions(connection, table.oid, column, first, last) if table.is_partitioned else []
 
 
 def rows_in(partition: Partition) -> sql.Composable:
     """A partition as ``TABLE_ALIAS``, for FROM: so the table itself is not locked."""
-    return sql.SQL("ONLY {} AS {}").format(partition.identifier, TABLE_ALIAS)
+    # ONLY a compressed chunk is what of it is not compressed.
+    return sql.SQL("{} AS {}" if partition.chunk else "ONLY {} AS {}").format(partition.identifier, TABLE_ALIAS)
 
 
 def told(partition: Partition) -> str:
@@ -56,7 +58,7 @@ def unfit(connection: Connection, table: Table, partition: Partition) -> str:
 
 def passed_over(connection: Connection, table: Table, partition: Partition) -> str:
     """What a DELETE of a partition's rows would set off and a DROP would not; an empty string where nothing is."""
-    if triggers := triggers_on_delete_from(connection, partition.oid):
+    if triggers := dependents.delete_triggers_of_partition(connection, partition.oid):
         return f"a DROP would not fire its triggers on DELETE: {', '.join(map(quoted, triggers))}"
     if publications := dependents.publications_of_deletes(connection, table.oid):
         names = ", ".join(map(quoted, publications))

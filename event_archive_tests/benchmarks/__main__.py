@@ -30,7 +30,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     # As an exception, so that the server and the sinks end with this process.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    sizes = Sizes(options.rows, options.wide_rows, tuple(options.scale), options.days, options.schedule_rows)
+    sizes = Sizes(
+        options.rows,
+        options.wide_rows,
+        tuple(options.scale),
+        options.days,
+        options.schedule_rows,
+        options.events,
+        options.compared_events,
+    )
     azurite.install(NODE_FOLDER)
     results, started = Results(machine()), time.monotonic()
     with stage.opened() as opened:
@@ -67,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", type=int, nargs="+", default=sizes.scale, help="rows of a day, from few to many")
     parser.add_argument("--days", type=int, default=sizes.days, help="small days in one run")
     parser.add_argument("--schedule-rows", type=int, default=sizes.schedule_rows, help="in the schedule's table")
+    parser.add_argument("--events", type=int, default=sizes.events, help="of an API, that this project takes in")
+    parser.add_argument(
+        "--compared-events", type=int, default=sizes.compared_events, help="of an API, that every contender takes in"
+    )
     parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="where all runs are written")
     parser.add_argument("--write-docs", action="store_true", help="write the tables into docs/performance.md")
     return parser

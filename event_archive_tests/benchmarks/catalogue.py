@@ -14,7 +14,7 @@ from event_archive_tests.azurite import node
 from event_archive_tests.benchmarks import contenders
 from event_archive_tests.benchmarks.data import DAY
 
-Job = Literal["export", "purge", "both", "restore", "verify", "nothing"]
+Job = Literal["export", "purge", "both", "restore", "verify", "ingest", "nothing"]
 """``nothing`` leaves every row where it is: starting, listing days, evaluating the schedule."""
 
 NODE_FOLDER = Path(__file__).parent / "contenders" / "node"
@@ -71,6 +71,8 @@ PYTHON = "SQLAlchemy + csv"
 NODE = "Node: pg + fast-csv"
 PANDAS = "pandas"
 BARE = "bare requests and SQL"
+DLT = "dlt: rest_api"
+REQUESTS = "requests + executemany"
 
 CONTENDERS: Mapping[str, Mapping[Job, Command]] = {
     OURS: {

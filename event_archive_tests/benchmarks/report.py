@@ -17,6 +17,7 @@ _SECTIONS = {
     "scale": "From few rows to many",
     "days": "Small days in one process",
     "schedule": "What the schedule asks at each tick",
+    "ingest-api": "An HTTP API into PostgreSQL, each contender",
 }
 _JOBS = {"both": "archive and purge"}
 
@@ -24,7 +25,8 @@ _JOBS = {"both": "archive and purge"}
 def progress(result: Result) -> str:
     """A line about a case that was just measured."""
     cost, case = result.cost, result.case
-    what = f"{case.contender}, {case.label or case.job}, {case.lake}, {case.data.rows:,} {case.data.kind} rows"
+    rows = "events" if case.data.kind == "events" else f"{case.data.kind} rows"
+    what = f"{case.contender}, {case.label or case.job}, {case.lake}, {case.data.rows:,} {rows}"
     return (
         f"{result.section}: {what}: "
         f"{cost.wall_seconds:.2f} s, client CPU {cost.cpu_seconds:.2f} s, {cost.peak_rss_bytes / _MIB:.0f} MiB, "
@@ -60,11 +62,38 @@ def _lines(results: Results) -> Iterator[str]:
         found = results.section(section)
         if found:
             yield from ("", f"### {title}", "")
+        if section == "ingest-api":
+            yield from _ingested(found)
+        elif found:
             yield from _table(
                 ("job", "contender", "lake", "rows", "wall s", "beside psql", "client CPU s", "peak RSS MiB",
                  "server CPU s", "rows/s", "runs"),
                 [_row(result, found) for result in found],
             )  # fmt: skip
+
+
+def _ingested(found: list[Result]) -> Iterator[str]:
+    if found:
+        yield from _table(
+            ("contender", "events", "wall s", "events/s", "client CPU s per 100,000", "peak RSS MiB",
+             "server CPU s per 100,000", "runs"),
+            [_ingested_row(result) for result in found],
+        )  # fmt: skip
+
+
+def _ingested_row(result: Result) -> tuple[str, ...]:
+    case, cost = result.case, result.cost
+    hundred_thousands = case.data.rows / 100_000
+    return (
+        case.contender,
+        f"{case.data.rows:,}",
+        f"{cost.wall_seconds:.2f}",
+        f"{result.rows_per_second:,.0f}",
+        f"{cost.cpu_seconds / hundred_thousands:.2f}",
+        f"{cost.peak_rss_bytes / _MIB:.0f}",
+        f"{cost.server_cpu_seconds / hundred_thousands:.2f}",
+        str(len(result.costs)),
+    )
 
 
 def _row(result: Result, section: list[Result]) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ from typing import Literal
 from azure.storage.blob import ContainerClient
 
 from event_archive.config.environment import InstanceSettings, Settings
+from event_archive.config.sources import ApiSettings
 from event_archive_tests import azurite
+from event_archive_tests.api_server.running import in_process
 from event_archive_tests.benchmarks import server as servers
 from event_archive_tests.benchmarks import sink_process
 from event_archive_tests.benchmarks.catalogue import CONTENDERS, OURS, PSQL, RESTORED, Command, Job, Scene
@@ -20,13 +22,13 @@ from event_archive_tests.benchmarks.data import DAY, Data
 from event_archive_tests.benchmarks.measure import Cost, measured
 from event_archive_tests.benchmarks.server import Server
 
-LakeName = Literal["file", "folder", "sink", "keeping sink", "slow sink", "Azurite"]
+LakeName = Literal["file", "folder", "sink", "keeping sink", "slow sink", "Azurite", "API"]
 SLOW_SECONDS = 0.05
 
 _DATABASE = "measured"
 _REPOSITORY = Path(__file__).parents[2]
 _NOT_OURS = ("DAGSTER_", "PG", "AZURE_", "COVERAGE_")
-_CONTRACT = {name.upper() for settings in (Settings, InstanceSettings) for name in settings.model_fields}
+_CONTRACT = {name.upper() for settings in (Settings, InstanceSettings, ApiSettings) for name in settings.model_fields}
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Case:
     Attributes:
         contender: who.
         job: does what.
-        lake: where to or from; ``file`` is a file that needs no lake, ``folder`` a folder of this machine as the lake.
+        lake: where to or from; ``file`` is a file that needs no lake, ``folder`` a folder of this machine as the lake;
+            ``API`` is no lake, but where events are fetched from.
         data: with which rows.
         command: where it is not the contender's own for the job.
         prepare: done to the database first.
@@ -77,7 +80,9 @@ class Stage:
             self.server.execute(_DATABASE, f'CREATE TABLE {RESTORED} (LIKE "Event" INCLUDING ALL)')
         if case.prepare:
             self.server.execute(_DATABASE, case.prepare)
-        with self.container(case.lake, kept=case.data.name if needs_file else None) as variables:
+        kept = case.data.name if needs_file else None
+        place = self.api(case.data.rows) if case.lake == "API" else self.container(case.lake, kept=kept)
+        with place as variables:
             cost = measured(command(self._scene(case)), self.environment() | variables, self.server)
         self._check(case)
         return cost
@@ -117,6 +122,12 @@ class Stage:
             if not kept:
                 container.delete_container()
 
+    @contextmanager
+    def api(self, events: int) -> Iterator[dict[str, str]]:
+        """The variables of an API in a process of its own, which takes next to nothing to serve its events."""
+        with in_process(events, rendered=True) as api:
+            yield {"API_BASE_URL": api.url, "API_KEY": api.key}
+
     def _archived(self, case: Case) -> None:
         """Sees that the day's file is where a job that begins with one looks for it."""
         at = f"{case.data.name} in {case.lake}"
@@ -134,6 +145,13 @@ class Stage:
         return Scene(self.server.bin_dir / "psql", dsn, self.folder / f"{case.data.name}.csv")
 
     def _check(self, case: Case) -> None:
+        if case.job == "ingest":
+            ((landed, different),) = self.server.execute(
+                _DATABASE, "SELECT count(data), count(DISTINCT id) FROM ingested_events"
+            )
+            if not landed == different == case.data.rows:
+                raise RuntimeError(f"{case}: {landed} events of {different} ids landed, not {case.data.rows}")
+            return
         count = f"SELECT count(*) FROM {{}} WHERE created_at::date {'>=' if case.data.days > 1 else '='} '{DAY}'"
         ((left,),) = self.server.execute(_DATABASE, count.format('"Event"'))
         wanted = 0 if case.job in ("purge", "both") else case.data.rows

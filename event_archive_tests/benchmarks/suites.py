@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from event_archive_tests.benchmarks.catalogue import (
     BARE,
     CONTENDERS,
+    DLT,
     NODE,
     OURS,
     PANDAS,
     PSQL,
     PYTHON,
+    REQUESTS,
     cli,
     module,
 )
@@ -31,6 +34,8 @@ class Sizes:
         scale: rows of one day, from few to many.
         days: small days in one run.
         schedule_rows: in the table that the schedule looks at.
+        events: of an API, that this project takes in.
+        compared_events: of an API, that every contender takes in.
     """
 
     rows: int = 1_000_000
@@ -38,6 +43,8 @@ class Sizes:
     scale: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     days: int = 365
     schedule_rows: int = 2_000_000
+    events: int = 1_000_000
+    compared_events: int = 100_000
 
     @property
     def narrow(self) -> Data:
@@ -121,6 +128,18 @@ def _schedule(sizes: Sizes) -> list[Case]:
     ]
 
 
+def _ingest_api(sizes: Sizes) -> list[Case]:
+    compared = Data("events", sizes.compared_events)
+    ours = cli("ingest", "api")
+    cases = [
+        Case(OURS, "ingest", "API", Data("events", sizes.events), ours),
+        Case(OURS, "ingest", "API", compared, ours),
+        Case(REQUESTS, "ingest", "API", compared, module("requests_executemany")),
+    ]
+    # Among what the benchmarks alone install, so that the tests run without it.
+    return cases + [Case(DLT, "ingest", "API", compared, module("dlt_rest_api"))] * bool(find_spec("dlt"))
+
+
 SECTIONS: Mapping[str, Callable[[Sizes], list[Case]]] = {
     "contenders": _contenders,
     "start": _start,
@@ -128,4 +147,5 @@ SECTIONS: Mapping[str, Callable[[Sizes], list[Case]]] = {
     "scale": _scale,
     "days": _days,
     "schedule": _schedule,
+    "ingest-api": _ingest_api,
 }

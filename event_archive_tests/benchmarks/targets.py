@@ -182,6 +182,15 @@ def _schedule(results: Results) -> Iterator[Target]:
         yield Target(what, 60, result.cost.wall_seconds, "s")
 
 
+def _ingest_api(results: Results) -> Iterator[Target]:
+    most = max((result.case.data.rows for result in results.section("ingest-api")), default=0)
+    ours = results.of("ingest-api", OURS, "ingest", "API", rows=most)
+    yield Target("`event-archive ingest api`", 20_000, ours.rows_per_second, "events/s", least=True)
+    cpu = ours.cost.cpu_seconds / most * 100_000
+    yield Target("`event-archive ingest api`, client CPU per 100,000 events", 0.8, cpu, "s")
+    yield Target("peak RSS of `event-archive ingest api`", 120, ours.cost.peak_rss_bytes / _MIB, "MiB")
+
+
 _ALL = (
     _export,
     _slow,
@@ -198,4 +207,5 @@ _ALL = (
     _days,
     _start,
     _schedule,
+    _ingest_api,
 )

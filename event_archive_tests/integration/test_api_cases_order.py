@@ -182,6 +182,33 @@ def test_a_window_read_in_part_before_its_end_is_read_again_after_it(ingest: Ing
     assert passes == [(0,), (0,), (1,), (0,)]
 
 
+@pytest.mark.parametrize(
+    "variables", [{}, {"api_time_filter": "since,until"}], ids=["without a filter", "with a filter"]
+)
+def test_events_in_the_order_in_which_they_came_and_nearly_in_that_of_their_times_are_read_once(
+    ingest: Ingest, variables: dict[str, Any]
+):
+    ingesting = ingest(0, now=ENDED)
+    ingesting.api.add(event(f"e{number}", START + timedelta(seconds=number - number % 7)) for number in range(450))
+    ingesting.run(**SHORT | variables)
+    before = len(ingesting.api.requests)
+    ingesting.api.add(event(f"f{number}", START + timedelta(seconds=445 + number - number % 7)) for number in range(60))
+    counts = ingesting.run(**SHORT | variables).counts
+    assert (counts.new, len(ingesting.api.requests) - before) == (60, 2 if not variables else 1)
+    assert ingesting.has_all()
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"api_time_filter": "since,until"}], ids=["without a filter", "with a filter"]
+)
+def test_events_in_no_order_at_all_are_read_again(ingest: Ingest, variables: dict[str, Any]):
+    ingesting = ingest(0, now=ENDED, faults=[cursor_expired(first=4)])
+    ingesting.api.add(event(f"e{number}", START + timedelta(seconds=number * 7919 % 450)) for number in range(450))
+    assert ingesting.run(**SHORT | variables).restarts == 1
+    assert ingesting.has_all()
+    assert ingesting.position("cursor_value, watermark") == (None, START + timedelta(seconds=449))
+
+
 # 10: an event that changed upstream
 
 

@@ -12,11 +12,12 @@ from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
 from event_archive_tests.benchmarks import definitions, plot, report, sink_process, stage
 from event_archive_tests.benchmarks.__main__ import measure
-from event_archive_tests.benchmarks.catalogue import NODE, OURS, PSQL, PYTHON, Job, cli
+from event_archive_tests.benchmarks.catalogue import NODE, OURS, PSQL, PYTHON, REQUESTS, Job, cli
 from event_archive_tests.benchmarks.data import Data
 from event_archive_tests.benchmarks.measure import Cost
 from event_archive_tests.benchmarks.results import Result, Results, machine
 from event_archive_tests.benchmarks.stage import Case, LakeName, Stage
+from event_archive_tests.benchmarks.suites import SECTIONS, Sizes
 from event_archive_tests.benchmarks.targets import targets
 from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -114,6 +115,23 @@ def test_cases_are_measured_and_reported(opened: Stage, tmp_path: Path):
     assert plot.svg(results).count("<circle") == 4
 
 
+def test_an_api_is_taken_in_by_every_contender_that_is_installed(opened: Stage):
+    results = Results(machine())
+    cases = SECTIONS["ingest-api"](Sizes(events=2000, compared_events=1000))
+    measure(opened, "ingest-api", cases, 1, results)
+    text = report.markdown(results)
+    assert "| event-archive | 2,000 |" in text
+    assert f"| {REQUESTS} | 1,000 |" in text
+    assert [target.unit for target in targets(results)] == ["events/s", "s", "MiB"]
+
+
+def test_an_ingestion_that_leaves_events_out_is_no_measurement(opened: Stage):
+    fewer = "CREATE TABLE ingested_events AS SELECT 'one' AS id, '{}'::jsonb AS data"
+    case = Case("nobody", "ingest", "API", Data("events", ROWS), cli("--help"), prepare=fewer)
+    with pytest.raises(RuntimeError, match="1 events of 1 ids landed, not 100"):
+        opened.measure(case)
+
+
 @pytest.mark.parametrize(
     ("job", "arguments", "told"),
     [("purge", ["--help"], "100 rows are in the table, not 0"), ("nothing", ["no-such-command"], "ended with 2")],
@@ -148,6 +166,15 @@ def test_targets_are_met_up_to_their_limit_and_missed_beyond():
     missed = targets(Results({}, [result for result in at_the_limit if result.case.contender == NODE] + beyond))
     assert [target.what for target in missed] == [target.what for target in met]
     assert not any(target.met for target in missed)
+
+
+@pytest.mark.parametrize(("wall", "cpu", "mib", "met"), [(50, 8, 120, True), (51, 8.1, 121, False)])
+def test_the_ingestion_of_the_most_events_is_held_against_its_targets(wall: float, cpu: float, mib: int, met: bool):
+    few, most = (
+        Result("ingest-api", Case(OURS, "ingest", "API", Data("events", events)), [cost])
+        for events, cost in ((10, Cost(wall, cpu, mib, 0)), (1_000_000, Cost(wall, cpu, mib * 2**20, 0)))
+    )
+    assert [target.met for target in targets(Results({}, [few, most]))] == [met, met, met]
 
 
 def test_definitions_are_measured_of_dagster_alone_and_of_ours():

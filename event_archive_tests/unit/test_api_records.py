@@ -1,11 +1,12 @@
 """Events as rows: every form of a body, an id and a time; and PostgreSQL's own ``jsonb`` as the judge of JSON."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from event_archive.sources.copy_format import clean_line, line
@@ -59,6 +60,18 @@ def test_an_id_is_the_text_of_its_token_to_the_letter(token: bytes):
 def test_a_time_is_read_exactly_whatever_its_form(token: bytes):
     [row] = read(record(time=token)).lines
     assert datetime.fromisoformat(fields(row)[2].decode()) == datetime.fromisoformat(TIMES[token])
+
+
+@example("2024-03-01T12:00:00.123456789Z")
+@example("2024-03-01T12:00:00,123Z")
+@example("2024-W09-5T12:00:00Z")
+@example("2024-12-31T23:59:60Z")
+@given(st.from_regex(r"20[12]\d-0[1-9]-[0-3]\d[T ][012]\d:?[0-6]\d:?[0-6]\d([.,]\d{1,9})? ?(Z|\+01)", fullmatch=True))
+def test_a_time_as_it_came_goes_to_postgresql_only_in_the_form_that_both_read_alike(time: str):
+    for row in read(record(time=json.dumps(time).encode())).lines:
+        told = fields(row)[2].decode()
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)", told)
+        assert datetime.fromisoformat(told) == parse_iso(time, ZoneInfo("UTC"))
 
 
 @pytest.mark.parametrize("token", NO_TIMES)

@@ -19,6 +19,10 @@ _WITH_PARTITIONS = """
 WITH RECURSIVE tree_(oid) AS (SELECT %(oid)s::pg_catalog.oid
                               UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN tree_ ON inhparent = tree_.oid)
 """
+_WITH_PARENTS = """
+WITH RECURSIVE tree_(oid) AS (SELECT %(oid)s::pg_catalog.oid
+                              UNION SELECT inhparent FROM pg_catalog.pg_inherits JOIN tree_ ON inhrelid = tree_.oid)
+"""
 # PostgreSQL copies a partitioned table's references and triggers for each partition. A copy is left out only where its
 # original is found too: it is not where the table itself is a partition of another.
 _REFERENCES = """
@@ -38,12 +42,16 @@ _DELETE_RULES = """
 SELECT rulename FROM pg_catalog.pg_rewrite
 WHERE ev_type = '4' AND ev_class = %s ORDER BY rulename
 """
-# 8 is TRIGGER_TYPE_DELETE.
+# 8 is TRIGGER_TYPE_DELETE. A chunk's copies name no original. TimescaleDB's own triggers are left out: they keep its
+# continuous aggregates right, as drop_chunks does.
 _DELETE_TRIGGERS = """
-SELECT t.tgname, t.tgfoid::pg_catalog.regproc::text FROM pg_catalog.pg_trigger AS t
+SELECT DISTINCT t.tgname, t.tgfoid::pg_catalog.regproc::text FROM pg_catalog.pg_trigger AS t
 WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal AND t.tgtype & 8 <> 0 AND t.tgenabled IN ('O', 'A')
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS p
                   WHERE p.oid = t.tgparentid AND p.tgrelid IN (SELECT oid FROM tree_))
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+                  WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = t.tgfoid
+                  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.extname = 'timescaledb')
 ORDER BY t.tgname
 """
 # What a read-back fires: it makes a temporary table, adds a column, which rewrites it, and an index.
@@ -160,6 +168,11 @@ def delete_rules(connection: Connection, oid: int) -> list[str]:
 def delete_triggers(connection: Connection, oid: int) -> list[tuple[str, str]]:
     """The triggers that fire on DELETE from a table or a partition of it: name and function."""
     return [(name, function) for name, function in _of_tree(connection, _DELETE_TRIGGERS, oid)]
+
+
+def delete_triggers_of_partition(connection: Connection, oid: int) -> list[str]:
+    """The triggers that fire where rows of a partition are deleted by way of any table above it, by name."""
+    return [name for name, _ in connection.execute(_WITH_PARENTS + _DELETE_TRIGGERS, {"oid": oid}).fetchall()]
 
 
 def unenforced_references(connection: Connection, oid: int) -> list[str]:

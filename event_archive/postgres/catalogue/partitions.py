@@ -1,10 +1,10 @@
-"""The partitions of a table: where they lie in time, who owns them, what a DROP of one would pass over.
+"""The partitions of a table: where they lie in time, who owns them, who waits for them.
 
 Not here: the table as a whole (``relations``), what hangs on it (``dependents``).
 """
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from psycopg import sql
 
@@ -43,14 +43,6 @@ WHERE ends BETWEEN '0001-01-02' AND '9999-01-01' AND ends > %(first)s::date
   AND coalesce(begins < %(last)s::date + 1, true) AND coalesce(begins < ends, true)
 ORDER BY ends, c.oid
 """
-# Those of the tables above fire for them too: row by row by a copy, and once a statement. 8 is TRIGGER_TYPE_DELETE.
-_DELETE_TRIGGERS = """
-WITH RECURSIVE above_(oid) AS (SELECT %(oid)s::pg_catalog.oid UNION
-                               SELECT inhparent FROM pg_catalog.pg_inherits JOIN above_ ON inhrelid = above_.oid)
-SELECT DISTINCT t.tgname FROM pg_catalog.pg_trigger AS t
-WHERE t.tgrelid IN (SELECT oid FROM above_) AND NOT t.tgisinternal AND t.tgtype & 8 <> 0 AND t.tgenabled IN ('O', 'A')
-ORDER BY t.tgname
-"""
 # A DROP takes them along, without CASCADE. An identity's is its own, and nobody can part the two.
 _OWNED_SEQUENCES = """
 SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname)
@@ -68,7 +60,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A leaf of a partitioned table that holds the rows of a range of days, or of a part of them.
+    """A leaf of a partitioned table, or a chunk of a hypertable, that holds rows of a range of days.
 
     Attributes:
         oid: the catalogue's number for it.
@@ -80,6 +72,7 @@ class Partition:
         is_owned: whether this role may drop it.
         first: the first day of which it may hold rows; None where it begins nowhere.
         last: the last one.
+        chunk: for a chunk of a hypertable its range, half-open; else None.
     """
 
     oid: int
@@ -91,6 +84,7 @@ class Partition:
     is_owned: bool
     first: date | None
     last: date
+    chunk: tuple[datetime, datetime] | None = None
 
     @property
     def identifier(self) -> sql.Composable:
@@ -115,11 +109,6 @@ def bounded_partitions(connection: Connection, oid: int, time_column: str, first
     """
     values = {"oid": oid, "time": time_column, "first": first, "last": last}
     return [Partition(*row) for row in connection.execute(_BOUNDED, values).fetchall()]
-
-
-def triggers_on_delete_from(connection: Connection, oid: int) -> list[str]:
-    """The triggers that fire where rows of a partition are deleted by way of any table above it."""
-    return [name for (name,) in connection.execute(_DELETE_TRIGGERS, {"oid": oid}).fetchall()]
 
 
 def owned_sequences(connection: Connection, oid: int) -> list[str]:

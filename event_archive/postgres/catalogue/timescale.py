@@ -3,9 +3,12 @@
 The views are there where ``Relation.has_timescaledb`` says so. Chunks inherit from their hypertable (``pg_inherits``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
+from psycopg import sql
+
+from event_archive.postgres.catalogue.partitions import Partition
 from event_archive.postgres.session import Connection, one
 
 _IS_HYPERTABLE = """
@@ -18,15 +21,41 @@ WHERE hypertable_schema = %s AND hypertable_name = %s AND primary_dimension = %s
   AND range_start BETWEEN '0001-01-02' AND '9999-12-31'
 GROUP BY day ORDER BY day
 """
+_CHUNKS = """
+SELECT c.oid, n.nspname, c.relname, hypertable_schema, hypertable_name, c.relkind = 'r',
+       pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+       range_start::pg_catalog.date, (range_end - interval '1 microsecond')::pg_catalog.date, range_start, range_end
+FROM timescaledb_information.chunks
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = chunk_schema
+JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = chunk_name
+WHERE hypertable_schema = %s AND hypertable_name = %s AND primary_dimension = %s
+  AND range_start >= '0001-01-02' AND range_end <= '9999-01-01'
+  AND range_end > %s::pg_catalog.date AND range_start < %s::pg_catalog.date + 1
+ORDER BY range_end, c.oid
+"""
+_HAS_COMPRESSED = """
+SELECT EXISTS (SELECT FROM timescaledb_information.chunks
+               WHERE hypertable_schema = %s AND hypertable_name = %s AND is_compressed)
+"""
+_EXTENSION_SCHEMA = """
+SELECT nspname FROM pg_catalog.pg_extension JOIN pg_catalog.pg_namespace AS n ON n.oid = extnamespace
+WHERE extname = 'timescaledb'
+"""
+# It takes only an instant of the hypertable's own type.
+_DROP_CHUNKS = """
+SELECT pg_catalog.parse_ident(chunk_) FROM {drop_chunks}(%s::pg_catalog.oid::pg_catalog.regclass,
+  newer_than => %s::timestamptz::{type}, older_than => %s::timestamptz::{type}) AS chunk_
+"""
+# A policy has its ages in the IntervalStyle of whoever made it.
 _RETENTION_POLICIES = """
-SELECT job_id, coalesce(config ->> 'drop_after', config ->> 'drop_created_before'),
+SELECT job_id, coalesce(config ->> 'drop_after', config ->> 'drop_created_before')::pg_catalog.interval::text,
        coalesce(pg_catalog.now() - (config ->> 'drop_after')::pg_catalog.interval >= %s, true)
 FROM timescaledb_information.jobs
 WHERE proc_name = 'policy_retention' AND scheduled AND hypertable_schema = %s AND hypertable_name = %s ORDER BY job_id
 """
 # Which of its two names the jobs have for a continuous aggregate differs between versions.
 _REFRESHES = """
-SELECT view_schema, view_name, j.config ->> 'start_offset'
+SELECT view_schema, view_name, (j.config ->> 'start_offset')::pg_catalog.interval::text
 FROM timescaledb_information.continuous_aggregates AS a JOIN timescaledb_information.jobs AS j
   ON (j.hypertable_schema, j.hypertable_name) IN (
     (a.view_schema, a.view_name), (a.materialization_hypertable_schema, a.materialization_hypertable_name))
@@ -77,6 +106,44 @@ def is_hypertable(connection: Connection, schema: str, name: str) -> bool:
 def beginnings(connection: Connection, schema: str, name: str, column: str) -> list[tuple[date, int]]:
     """On which days (UTC) the chunks of a hypertable begin by their range of a column, and how many do on each."""
     return connection.execute(_BEGINNINGS, (schema, name, column)).fetchall()
+
+
+def chunks(connection: Connection, schema: str, name: str, column: str, first: date, last: date) -> list[Partition]:
+    """The chunks of a hypertable that may hold rows of these days, in their order. Takes no lock.
+
+    Args:
+        connection: in a transaction, whose time zone is UTC.
+        schema: the hypertable's.
+        name: the hypertable's.
+        column: by which its chunks must be divided first.
+        first: the first day.
+        last: the last day.
+    """
+    rows = connection.execute(_CHUNKS, (schema, name, column, first, last)).fetchall()
+    return [replace(Partition(*row), chunk=(start, end)) for *row, start, end in rows]
+
+
+def has_compressed_chunk(connection: Connection, schema: str, name: str) -> bool:
+    """Whether a chunk of a hypertable is compressed, at least in part."""
+    return bool(one(connection, _HAS_COMPRESSED, schema, name)[0])
+
+
+def drop_chunks(connection: Connection, oid: int, type_: str, start: datetime, end: datetime) -> list[tuple[str, str]]:
+    """Drops the chunks of a hypertable that lie within a range, with whatever is in them.
+
+    Args:
+        connection: in a transaction, whose time zone is UTC.
+        oid: the hypertable's.
+        type_: of the column that divides it, for SQL.
+        start: of the range.
+        end: of the range, exclusive.
+
+    Returns:
+        Schema and name of each. A frozen one stays and is none of them.
+    """
+    (schema,) = one(connection, _EXTENSION_SCHEMA)
+    query = sql.SQL(_DROP_CHUNKS).format(drop_chunks=sql.Identifier(schema, "drop_chunks"), type=sql.SQL(type_))
+    return [(schema, name) for ((schema, name),) in connection.execute(query, (oid, start, end)).fetchall()]
 
 
 def retention_policies(connection: Connection, schema: str, name: str, aged_before: datetime) -> list[RetentionPolicy]:

@@ -10,17 +10,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import ONE_DAY, midnight
-from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
+from event_archive.errors import BusyError, ConfigurationError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
-from event_archive.sources.http_api.limiter import Limiter
+from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Fields
 from event_archive.sources.http_api.positions import Position, Positions, resumed, windows
 from event_archive.sources.http_api.records import SOURCE, reader
@@ -34,10 +35,14 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BUFFER_BYTES = 2 * _BATCH_BYTES
+_MOST_BYTES = 50_000_000
+"""In the buffer, and in the hands of workers, each of whom has a page that is as large as its share of the rest."""
 _WAIT_SECONDS = 0.2
 _PROGRESS_SECONDS = 5.0
 _IN_FLIGHT_SECONDS = 5.0
 """How long requests that are on their way may take once somebody stops."""
+_MOST_WINDOWS = 20_000
+"""At once: each is a request, and a row of ``cursor_state``."""
 _FAILURES_UNTIL_END = 3
 """Shards in a row that fail, with no page in between: the API is away."""
 
@@ -59,7 +64,8 @@ class Crew:
         settings, clock = run.settings, run.clock
         self._stop = Event()
         self._limiter = Limiter(clock, self._stop, concurrency=settings.api_concurrency)
-        self._fetcher = Fetcher(_api(settings), self._limiter, clock, self._stop)
+        largest = (_MOST_BYTES - _BUFFER_BYTES) // (MOST_AT_ONCE if settings.api_shard else 1)
+        self._fetcher = Fetcher(_api(settings), self._limiter, clock, self._stop, largest_body_bytes=largest)
         self._buffer: Buffer[tuple[Shard, Fetched | Ended]] = Buffer(_BUFFER_BYTES)
         self._paging = _paging(settings)
         self._reader = reader(settings)
@@ -115,9 +121,12 @@ class Crew:
                 self._waiting.append(next((of for of in known if not of.shard), Position()))
                 return
             known = [of for of in known if of.upper]
-            if settings.api_start is None and not known:
-                raise RefusedError("API_SHARD needs API_START, the first day that events are asked for: set it.")
-            new = list(windows(known, settings.api_start or now, now, settings.api_shard))
+            new = list(islice(windows(known, settings.api_start or now, now, settings.api_shard), _MOST_WINDOWS + 1))
+            if len(new) > _MOST_WINDOWS:
+                raise ConfigurationError(
+                    f"API_SHARD holds {settings.api_shard}, which makes more than {_MOST_WINDOWS} windows since "
+                    f"{new[0].lower:%Y-%m-%d}: choose longer ones, or a later API_START."
+                )
             for position in new:
                 self._positions.save(connection, position)
         self._waiting += [of for of in [*known, *new] if not of.passes]

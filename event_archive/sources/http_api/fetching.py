@@ -21,9 +21,6 @@ from event_archive.sources.http_api.headers import quota, retry_after
 from event_archive.sources.http_api.limiter import Limiter
 from event_archive.sources.http_api.pages import Fields, Page, PageError, read_page
 
-LARGEST_BODY_BYTES = 32 * 1024 * 1024
-"""Of a body as decoded: a page of gzip can hold a thousand times its size."""
-
 _TIMEOUT_SECONDS = 10.0
 _PAUSES_SECONDS: Final = (1, 2, 4, 8)
 _PIECE_BYTES = 64 * 1024
@@ -120,8 +117,17 @@ class _FailedError(Exception):
 class Fetcher:
     """Fetches pages for all workers, over one pool of connections."""
 
-    def __init__(self, api: Api, limiter: Limiter, clock: Clock, stop: Event) -> None:
-        """Opens no connection yet."""
+    def __init__(self, api: Api, limiter: Limiter, clock: Clock, stop: Event, *, largest_body_bytes: int) -> None:
+        """Opens no connection yet.
+
+        Args:
+            api: what it fetches from.
+            limiter: lets each request in.
+            clock: passes the seconds.
+            stop: ends every wait.
+            largest_body_bytes: of a body as decoded: a page of gzip can hold a thousand times its size.
+        """
+        self._largest_body_bytes = largest_body_bytes
         self._api, self._limiter, self._clock, self._stop = api, limiter, clock, stop
         # No redirect is followed: it would take the key to another host.
         self._pool = urllib3.PoolManager(maxsize=10, block=True, retries=False)
@@ -220,8 +226,8 @@ class Fetcher:
         while piece := response.read1(_PIECE_BYTES, decode_content=True):
             pieces.append(piece)
             size_bytes += len(piece)
-            if size_bytes > LARGEST_BODY_BYTES:
-                raise _FailedError(f"a page has more than {LARGEST_BODY_BYTES} bytes", halve=True)
+            if size_bytes > self._largest_body_bytes:
+                raise _FailedError(f"a page has more than {self._largest_body_bytes:,} bytes", halve=True)
             if time.monotonic() > deadline:
                 raise HTTPTimeoutError
         return b"".join(pieces)

@@ -15,7 +15,8 @@ from event_archive.sources.http_api.headers import Quota
 LONGEST_WAIT_SECONDS = 15 * 60
 """An API that wants a longer pause is asked again by the next run."""
 
-_MOST, _FEWEST = 10, 2
+MOST_AT_ONCE, _FEWEST_AT_ONCE = 10, 2
+"""Requests on their way, however well or badly the API does."""
 _REFUSALS_UNTIL_FEWEST = 3
 _SUCCESSES_UNTIL_ONE_MORE = 50
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 64.0
@@ -70,7 +71,7 @@ class Limiter:
             while not self._stop.is_set():
                 if self._fewest is not None and self._clock.seconds() >= self._reset_at:
                     self._is_known = False
-                if self._under_way >= (self.concurrency if self._is_known else 1):
+                if self._under_way >= (self.concurrency if self._is_known else 1) or self._will_be_told_more():
                     self._changed.wait(_LOOK_AGAIN_SECONDS)
                     continue
                 wait = self._wait_seconds()
@@ -89,6 +90,10 @@ class Limiter:
                 finally:
                     self._changed.acquire()
             return False
+
+    def _will_be_told_more(self) -> bool:
+        """Whether a request on its way will tell if the window holds more, and when it ends."""
+        return self._fewest is not None and self._fewest <= 0 < self._under_way
 
     def _wait_seconds(self) -> float:
         now = self._clock.seconds()
@@ -132,7 +137,7 @@ class Limiter:
             self._paused_seconds = 0.0
             self._successes += 1
             if self._successes % _SUCCESSES_UNTIL_ONE_MORE == 0:
-                self.concurrency = min(_MOST, self.concurrency + 1)
+                self.concurrency = min(MOST_AT_ONCE, self.concurrency + 1)
 
     def refused(self, seconds: float | None) -> None:
         """The API says that it was too much: every worker waits.
@@ -147,7 +152,7 @@ class Limiter:
             self._refusals += 1
             self._successes = 0
             if self._refusals >= _REFUSALS_UNTIL_FEWEST:
-                self.concurrency = min(self.concurrency, _FEWEST)
+                self.concurrency = min(self.concurrency, _FEWEST_AT_ONCE)
             now = self._clock.seconds()
             if seconds is None:
                 if now < self._paused_until:
@@ -155,6 +160,8 @@ class Limiter:
                     return
                 seconds = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**self._pauses)
                 self._pauses += 1
+            if seconds > LONGEST_WAIT_SECONDS:
+                raise _too_long(seconds)
             pause_until = now + seconds * (1 + self._dice.uniform(0, _JITTER))
             self._paused_seconds += max(0.0, pause_until - max(now, self._paused_until))
             if self._paused_seconds > LONGEST_WAIT_SECONDS * (1 + _JITTER):

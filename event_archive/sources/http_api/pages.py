@@ -82,7 +82,7 @@ def read_page(body: bytes, fields: Fields) -> Page:
     try:
         body.decode()
         document = _document(body)
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, RecursionError, msgspec.MsgspecError):
         document = _document_around(body, fields, loose)
     path = next((path for path in _paths(fields) if _is_list(document.get(path))), None)
     if path is None:

@@ -4,10 +4,10 @@ Not here: pages, how rows are landed.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, cast
+from typing import cast
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -30,6 +30,10 @@ SOURCE = "api"
 _COLUMNS = (("id", "text"), ("event_type", "text"), ("timestamp", "timestamptz"), ("data", "jsonb"))
 Raw = bytes | msgspec.Raw
 _Row = tuple[datetime, bytes]
+
+_LONGEST = len("2024-03-01T12:00:00.123456Z")
+_SIGNS = ("-T::Z", "-T::.")
+"""Every third character of such a time from the eighth on."""
 
 
 def target(schema: str, conflict: str) -> Target:
@@ -102,57 +106,87 @@ class Reader:
         times: list[datetime] = []
         made_of: list[Raw] = []
         first = len(batch.lines)
-        decoded, row_of = self._decoded(events)
-        for raw, event in zip(events, decoded, strict=True):
-            data = bytes(raw)
-            try:
-                # Those of a page that is JSON throughout are Raw, and can only hold what JSON allows.
-                if event is None or type(raw) is bytes or b"\\u0000" in data:
-                    _check(data)
-                if event is None:
-                    raise _RejectedError("it is no object")
-                instant, row = row_of(data, event, now)
-            except _RejectedError as error:
-                batch.rejected.append(Rejected(locator(data), str(error), data))
+        for raw, row in zip(events, self._rows(events, now), strict=True):
+            if isinstance(row, str):
+                data = bytes(raw)
+                batch.rejected.append(Rejected(locator(data), row, data))
                 continue
+            instant, text = row
             times.append(instant)
             if too_old(instant):
                 batch.too_old += 1
             else:
-                batch.lines.append(row)
+                batch.lines.append(text)
                 made_of.append(raw)
         batch.origins.append((first, lambda index: _origin(made_of[index - first])))
         return times
 
-    def _decoded(self, events: Sequence[Raw]) -> "tuple[Sequence[Any], Callable[[bytes, Any, datetime], _Row]]":
-        """The events of a page, and what makes a row of one: less is to be looked at where all are of plain kinds."""
+    def _rows(self, events: Sequence[Raw], now: datetime) -> Iterable[_Row | str]:
+        """A row of each event, or why it cannot be one."""
         page = b"[" + b",".join(events) + b"]"
-        with suppress(msgspec.MsgspecError):
-            return self._many_plain.decode(page), self._plain_row
-        with suppress(msgspec.MsgspecError):
-            return self._many.decode(page), self._row
-        return [self._decoded_alone(event) for event in events], self._row
+        # Those of a page that is JSON throughout are Raw, and can only hold what JSON allows.
+        doubtful = type(events[0]) is bytes if events else True
+        if not (doubtful or b"\\u0000" in page or b"\n" in page or b"\r" in page):
+            with suppress(RecursionError, msgspec.MsgspecError, NoInstantError, _RejectedError):
+                return self._plain_rows(page, events, now)
+        try:
+            decoded = self._many.decode(page)
+        except (RecursionError, msgspec.MsgspecError):
+            decoded = [self._decoded_alone(event) for event in events]
+        return [self._row_or_reason(raw, event, now) for raw, event in zip(events, decoded, strict=True)]
+
+    def _plain_rows(self, page: bytes, events: Sequence[Raw], now: datetime) -> list[_Row]:
+        """The rows of a page on which nothing is unusual, with as few steps an event as can be.
+
+        Raises:
+            MsgspecError: an id, a type or a time is of another kind.
+            NoInstantError: a time is none.
+            _RejectedError: something is unusual, so that each event is to be looked at.
+        """
+        plain: list[_Plain] = self._many_plain.decode(page)
+        names, kinds = [event.id for event in plain], [event.type for event in plain]
+        if not (all(names) and all(kinds) and "".join(names).isprintable() and "".join(kinds).isprintable()):
+            raise _RejectedError
+        times = [self._plain_instant(event.time) for event in plain]
+        instants = [instant for instant, _ in times]
+        check_plausible(min(instants), now)
+        check_plausible(max(instants), now)
+        return [
+            (instant, clean_line((name.encode(), kind.encode(), at.encode(), raw)))
+            for name, kind, (instant, at), raw in zip(names, kinds, times, events, strict=True)
+        ]
+
+    def _row_or_reason(self, raw: Raw, event: _Event | None, now: datetime) -> _Row | str:
+        data = bytes(raw)
+        try:
+            if event is None or type(raw) is bytes or b"\\u0000" in data:
+                _check(data)
+            if event is None:
+                return "it is no object"
+            return self._row(data, event, now)
+        except _RejectedError as error:
+            return str(error)
 
     def _decoded_alone(self, event: Raw) -> _Event | None:
         try:
             return cast(_Event, self._one.decode(event))
-        except msgspec.MsgspecError:
+        except (RecursionError, msgspec.MsgspecError):
             return None
 
-    def _plain_row(self, data: bytes, event: _Plain, now: datetime) -> "_Row":
-        name, kind, time = event.id, event.type, event.time
-        try:
-            instant = parse_iso(time, self._zone) if isinstance(time, str) else of_epoch(time)
-            check_plausible(instant, now)
-        except NoInstantError as error:
-            raise _RejectedError(str(error)) from None
-        if not name:
-            raise _RejectedError("it has no id")
-        values = (name.encode(), kind.encode(), instant.isoformat().encode(), data)
-        plain = kind and name.isprintable() and kind.isprintable() and b"\n" not in data and b"\r" not in data
-        return instant, clean_line(values) if plain else line(values)
+    def _plain_instant(self, time: str | int) -> tuple[datetime, str]:
+        """A time, and what PostgreSQL is told: the text as it came, where it reads that as Python does."""
+        if isinstance(time, str):
+            if len(time) <= _LONGEST and time[7:20:3] in _SIGNS and time[-1] == "Z":
+                try:
+                    return datetime.fromisoformat(time), time
+                except ValueError:
+                    pass
+            instant = parse_iso(time, self._zone)
+        else:
+            instant = of_epoch(time)
+        return instant, instant.isoformat()
 
-    def _row(self, data: bytes, event: _Event, now: datetime) -> "_Row":
+    def _row(self, data: bytes, event: _Event, now: datetime) -> _Row:
         key, kind = bytes(event.id), bytes(event.type)
         name = _text(key)
         if not name:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from event_archive.errors import RefusedError
 from event_archive.sources.http_api.positions import Position, split
@@ -20,14 +20,20 @@ class _Order:
     Attributes:
         rising: an older event came before a newer one.
         falling: a newer one came before an older one.
+        climbs: no page's newest event is older than that of the page before.
+        strays: an event came after one that is newer by more than the overlap.
         newest: of the last page that had any.
+        highest: the newest of all.
     """
 
     rising: bool = False
     falling: bool = False
+    climbs: bool = True
+    strays: bool = False
     newest: datetime | None = None
+    highest: datetime | None = None
 
-    def see(self, times: Sequence[datetime]) -> None:
+    def see(self, times: Sequence[datetime], overlap: timedelta) -> None:
         """Looks at a page. Of two pages the newest events are compared, since some may stand on both."""
         if not times:
             return
@@ -35,7 +41,11 @@ class _Order:
         steps = [*pairwise(times), (self.newest or newest, newest)]
         self.rising = self.rising or any(one < other for one, other in steps)
         self.falling = self.falling or any(one > other for one, other in steps)
-        self.newest = newest
+        self.climbs = self.climbs and steps[-1][0] <= newest
+        if self.falling and not self.strays:
+            so_far = accumulate([self.highest or times[0], *times], max)
+            self.strays = any(one < top - overlap for one, top in zip(times, so_far, strict=False))
+        self.newest, self.highest = newest, max(self.highest or newest, newest)
 
     @property
     def ascends(self) -> bool:
@@ -141,7 +151,7 @@ class Shard:
         reached = floor is not None and self._order.descends and bool(times) and times[-1] < floor
         if fetched.next is None or reached:
             self.enough = True
-            return self._complete(before, fetched, times)
+            return self._complete(before, fetched)
         expires_seconds = fetched.page.expires_seconds
         return replace(
             before,
@@ -155,28 +165,30 @@ class Shard:
         ceiling = self.position.ceiling
         if times and not self._resumed and self._order.newest is None:
             ceiling = max(times)
-        self._order.see(times)
+        self._order.see(times, self.overlap)
         return None if self._order.ascends and not self._resumed else ceiling
 
-    def _complete(self, before: Position, fetched: Fetched, times: Sequence[datetime]) -> Position:
+    def _complete(self, before: Position, fetched: Fetched) -> Position:
         """The position at the end of a pass."""
         passes = before.passes + (not self.is_window or self._is_settled(before.upper))
-        ascends = before.ceiling is None and not self._order.falling
+        order, ceiling = self._order, before.ceiling
+        ascends = ceiling is None and not order.falling
+        # As they came to the API, which is not quite as they happened.
+        nearly = ceiling and order.highest and order.highest > ceiling and order.climbs and not order.strays
         # Where only newer events follow, the next pass goes on at the last page.
-        goes_on = ascends and not self.filtered and not self.is_window
-        seen = times if ascends else [before.ceiling] if before.ceiling else ()
+        goes_on = bool(ascends or nearly) and not self.filtered and not self.is_window
         self.has_to_look_again = (
-            before.ceiling is not None
+            ceiling is not None
             and not self.is_window
             and not self._looked_again
-            and not self._order.rising
-            and (self._resumed or (self._order.falling and self.pages > 1))
+            and not order.rising
+            and (self._resumed or (order.falling and self.pages > 1))
         )
         return replace(
             before,
             cursor=fetched.asked_by if goes_on else None,
             expires=None,
-            watermark=self._watermark(seen),
+            watermark=self._watermark([moment for moment in (ceiling, order.highest) if moment]),
             ceiling=None,
             began=None,
             passes=passes,

@@ -1,0 +1,108 @@
+"""Windows of an API that several processes read: each is read by one of them, and none twice."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from event_archive.config.sources import ApiSettings
+from event_archive.domain.dataset import TableName
+from event_archive.errors import ConfigurationError
+from event_archive.postgres.session import Postgres
+from event_archive.sources.http_api.ingest import Ingestion
+from event_archive.sources.http_api.positions import Position, Positions
+from event_archive.sources.tables import make_missing
+from event_archive_tests.api_server.events import START, Events
+from event_archive_tests.fixtures.ingestion import Ingest, WaitingClock
+from event_archive_tests.fixtures.postgres import Database
+
+HOURS: dict[str, Any] = {"api_shard": "1 hour", "api_start": "2024-03-01"}
+TABLE = TableName("public", "cursor_state")
+
+
+def test_processes_that_start_at_once_share_the_windows(ingest: Ingest):
+    ingesting = ingest(Events(480, step_ms=180_000), latency_ms=5)
+    barrier = Barrier(3)
+
+    def read(_number: int) -> int:
+        run = Ingestion(ingesting.settings(**HOURS), clock=WaitingClock(ingesting.clock))
+        barrier.wait()
+        totals = run.run()
+        assert totals.failures == []
+        return totals.counts.taken
+
+    with ThreadPoolExecutor(3) as pool:
+        taken = list(pool.map(read, range(3)))
+    # But for the last windows, which are not over yet and may be read by who comes later.
+    windows = [since for since in ingesting.asked("since") if since < "2024-03-02T11:00:00Z"]
+    assert len(windows) == len(set(windows)) == 35
+    assert sum(taken) == 480
+    assert ingesting.has_all()
+
+
+def test_a_window_is_one_processs_until_it_is_released(database: Database):
+    positions = Positions(TABLE, "https://api.example.com")
+    window = Position.window(START, START + timedelta(hours=1))
+    with Postgres(database.dsn).session() as one, Postgres(database.dsn).session() as other:
+        make_missing(one, TABLE)
+        with one.transaction("positions") as connection:
+            positions.save(connection, window)
+        assert positions.claim(one, window) == window
+        assert positions.claim(other, window) is None
+        positions.release(one, window)
+        assert positions.claim(other, window) == window
+    with Postgres(database.dsn).session() as third:
+        # The session that had it has ended, or is about to.
+        while positions.claim(third, window) is None:
+            pass
+
+
+def test_a_window_that_another_process_split_or_read_to_its_end_is_not_read_again(database: Database):
+    positions = Positions(TABLE, "https://api.example.com")
+    gone = Position.window(START, START + timedelta(hours=1))
+    done = replace(gone, shard="done", passes=1)
+    with Postgres(database.dsn).session() as session:
+        make_missing(session, TABLE)
+        with session.transaction("positions") as connection:
+            positions.save(connection, done)
+        assert positions.claim(session, gone) is None
+        assert positions.claim(session, done) is None
+        held = database.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        assert held == [(0,)]
+
+
+def test_a_position_is_stored_to_the_microsecond(database: Database):
+    positions = Positions(TABLE, "https://api.example.com")
+    names = ("expires", "lower", "upper", "watermark", "ceiling", "began")
+    moments: dict[str, Any] = {
+        name: datetime(2024, 3, 1, 0, 0, second, 123456, tzinfo=UTC) for second, name in enumerate(names)
+    }
+    position = Position("a", "the cursor", passes=3, events=2**40, **moments)
+    with Postgres(database.dsn).session() as session:
+        make_missing(session, TABLE)
+        for of in (Position("a"), position):
+            with session.transaction("positions") as connection:
+                positions.save(connection, of)
+        with session.transaction("positions") as connection:
+            assert positions.read(connection) == [position]
+            assert Positions(TABLE, "https://other.example.com").read(connection) == []
+
+
+def test_windows_that_would_be_too_many_are_refused_before_anything_is_written(ingest: Ingest):
+    ingesting = ingest(Events(1))
+    with pytest.raises(ConfigurationError, match="API_SHARD holds 0:01:00, which makes more than 20000 windows since"):
+        ingesting.run(api_shard="1 minute", api_start="2024-01-01")
+    assert ingesting.database.execute("SELECT count(*) FROM cursor_state") == [(0,)]
+
+
+def test_windows_need_a_beginning(monkeypatch: pytest.MonkeyPatch):
+    variables = {"API_BASE_URL": "http://api", "PG_CONNECTION_STRING": "postgresql://h/d", "API_SHARD": "1 day"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="API_SHARD is set, and API_START is not"):
+        ApiSettings.load()
+    monkeypatch.setenv("API_START", "2024-01-01")
+    assert ApiSettings.load().time_filter == ("since", "until")
