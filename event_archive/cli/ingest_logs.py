@@ -105,7 +105,8 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
     """Says what the run did, and why not all of it."""
     from event_archive.observability.json_lines import write_line
 
-    outcome, words = _OUTCOMES["failed" if totals.failures else totals.ended]
+    stopped = stop.requested() and totals.ended != "complete"
+    outcome, words = _OUTCOMES["interrupted" if stopped else "failed" if totals.failures else totals.ended]
     errors = list(dict.fromkeys(str(failure) for failure in totals.failures))
     if as_json:
         write_line(
