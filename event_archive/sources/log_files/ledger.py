@@ -193,8 +193,9 @@ class Ledger:
         """The oldest file that waits; None where none does."""
         values = self._values(most=self.most_attempts, lease=_LEASE)
         with self.session.transaction(str(self.table)) as connection:
-            connection.execute(self._sql(_ABANDONED), values)
             row = connection.execute(self._sql(_CLAIM), values).fetchone()
+            if row is None:
+                connection.execute(self._sql(_ABANDONED), values)
         return Claim(Found(*row[:4]), *row[4:]) if row else None
 
     def waits_for_a_lease(self) -> bool:

@@ -59,9 +59,9 @@ class LogMapping:
         """The fields that may hold an entry's time, the first one first."""
         return self.fields[_TIME]
 
-    def computed(self) -> list[tuple[str, sql.Composed]]:
-        """Each column and the SQL expression that takes it out of ``document``."""
-        return [(name, self._expression(name, of)) for name, of in self.fields.items() if name != _TIME]
+    def computed(self) -> list[tuple[str, sql.SQL]]:
+        """Each column and the SQL expression that takes it out of ``document``; put together once, for all batches."""
+        return [(name, _together(self._expression(name, of))) for name, of in self.fields.items() if name != _TIME]
 
     def _expression(self, column: str, fields: Sequence[Field]) -> sql.Composed:
         make = _EXPRESSIONS.get(column, _text)
@@ -73,6 +73,10 @@ class LogMapping:
             for number, name in self.levels.items()
         )
         return sql.SQL("CASE {level} {names} ELSE {level} END").format(level=found, names=names)
+
+
+def _together(expression: sql.Composed) -> sql.SQL:
+    return sql.SQL(expression.as_string())
 
 
 def _first(expressions: Sequence[sql.Composed]) -> sql.Composed:
