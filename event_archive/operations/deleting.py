@@ -13,7 +13,7 @@ from event_archive.operations.readback import Readback
 from event_archive.postgres.catalogue import dependents, timescale
 from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.server import is_on
-from event_archive.postgres.session import Connection, one, own_search_path
+from event_archive.postgres.session import Connection, one, own_search_path, unpinned
 from event_archive.table.rows import count_day
 from event_archive.table.shape import Table
 
@@ -42,7 +42,14 @@ def delete_identical(connection: Connection, table: Table, day: date, readback: 
     # Triggers, deferred ones too, find what they name. Without any, values keep the text that they have in the file.
     with own_search_path(connection) if dependents.delete_triggers(connection, table.oid) else nullcontext():
         deleted = connection.execute(statement).rowcount
-        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        dependents.fire_deferred_triggers(connection)
+        changed = unpinned(connection)
+    if changed:
+        raise RefusedError(
+            f"{table.dataset.table}, {day}: a trigger on DELETE set {', '.join(changed)} while rows and file were "
+            "compared, and different values may have had the same text. Rolled back: nothing was deleted. Let its "
+            f"function set that for itself alone: ALTER FUNCTION … SET {changed[0]} TO …."
+        )
     current = readback.rows - readback.superseded
     if deleted > current:
         raise IntegrityError(

@@ -33,13 +33,13 @@ from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.readback import Readback
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue import timescale
-from event_archive.postgres.catalogue.partitions import Partition, is_awaited
+from event_archive.postgres.catalogue.partitions import Partition, any_left, is_awaited
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.advice import CLEARING_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.locks import lock_day
-from event_archive.table.partitions import has_any_row, partitions_of, passed_over, rows_in, told, unfit
+from event_archive.table.partitions import count_rows, has_any_row, partitions_of, passed_over, rows_in, told, unfit
 from event_archive.table.shape import TIME_TYPES, Table, glance, require_unchanged
 
 logger = logging.getLogger(__name__)
@@ -126,8 +126,7 @@ def _require_recorded(site: Site, other: OtherDay) -> None:
 
 def _count_proven(connection: Connection, table: Table, partition: Partition, readbacks: dict[date, Readback]) -> int:
     """The number of a partition's rows, each of which is identical to the file of its day."""
-    rows: int = one(connection, sql.SQL("SELECT pg_catalog.count(*) FROM {}").format(rows_in(partition)))[0]
-    proven = 0
+    rows, proven = count_rows(connection, partition), 0
     for day, readback in readbacks.items():
         query = sql.SQL("SELECT pg_catalog.count(*) FROM {}, {} WHERE {} AND {}").format(
             rows_in(partition), readback.current, table.within(day, day), readback.identical
@@ -206,9 +205,12 @@ def _drop_at_once(connection: Connection, table: Table, day: date, partitions: l
     with own_search_path(connection):
         if table.is_hypertable:
             _drop_chunks(connection, table, partitions)
-            return
-        for partition in partitions:
-            connection.execute(sql.SQL("DROP TABLE {} RESTRICT").format(partition.identifier))
+        else:
+            for partition in partitions:
+                connection.execute(sql.SQL("DROP TABLE {} RESTRICT").format(partition.identifier))
+    # By name, and no lock keeps schemas from changing theirs: another table may have been dropped.
+    if any_left(connection, [of.oid for of in partitions]):
+        raise KeptError(_ALTERED)
 
 
 def _drop_chunks(connection: Connection, table: Table, chunks: Sequence[Partition]) -> None:

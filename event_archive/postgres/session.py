@@ -49,6 +49,7 @@ _PINS: dict[str, str] = {
 # pg_temp last, or a temporary table left in a pooled session would hide one of the catalogue's.
 _PIN_SEARCH_PATH = "SET LOCAL search_path TO pg_catalog, pg_temp"
 _PIN = "; ".join([*(f"SET LOCAL {name} TO '{value}'" for name, value in _PINS.items()), _PIN_SEARCH_PATH])
+_SETTINGS = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (%s)"
 _TRANSACTION_TIMEOUT_SINCE = 170000
 # A cancel is a connection of its own; where that takes longer, the server is out of reach and gives up by itself.
 _CANCEL_TIMEOUT_SECONDS = 5
@@ -91,20 +92,37 @@ class Postgres:
             RefusedError: any other refusal, with PostgreSQL's own words.
         """
         with (
-            self.session() as session,
+            self.session(subject, advice=advice) as session,
             session.transaction(subject, statement_timeout_seconds=statement_timeout_seconds, advice=advice) as raw,
         ):
             yield raw
 
     @contextmanager
-    def session(self) -> Iterator["Session"]:
+    def session(self, subject: str = "the database", *, advice: Advice = NO_ADVICE) -> Iterator["Session"]:
         """A connection for several transactions, one after another.
 
+        Args:
+            subject: as for ``transaction``.
+            advice: as for ``transaction``.
+
         Raises:
-            UnreachableError, RefusedError: no connection.
+            UnreachableError, BusyError, RefusedError: as ``transaction``.
         """
-        with _engine(self).connect() as connection:
+        # Statements that SQLAlchemy sends itself are refused like ours: it asks for the version at first.
+        with self._told(subject, advice), _engine(self).connect() as connection:
             yield Session(self, connection)
+
+    @contextmanager
+    def _told(self, subject: str, advice: Advice) -> Iterator[None]:
+        """What PostgreSQL raises in this block is raised as the error that people see."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise refusal(error, subject, advice, hide=self._hide) from None
+        except DBAPIError as error:
+            if not isinstance(error.orig, psycopg.Error):
+                raise
+            raise refusal(error.orig, subject, advice, hide=self._hide) from None
 
     def execute_alone(self, statement: sql.Composed, subject: str, *, advice: Advice = NO_ADVICE) -> None:
         """Executes a statement that no transaction may be around, as a VACUUM, on its own connection.
@@ -117,12 +135,9 @@ class Postgres:
         Raises:
             UnreachableError, BusyError, RefusedError: as for ``transaction``.
         """
-        try:
-            with self._connect() as connection:
-                connection.autocommit = True
-                connection.execute(statement)
-        except psycopg.Error as error:
-            raise refusal(error, subject, advice, hide=self._hide) from None
+        with self._told(subject, advice), self._connect() as connection:
+            connection.autocommit = True
+            connection.execute(statement)
 
     def _connect(self) -> Connection:
         return connect(self.conninfo, self.auth, variable=self.variable)
@@ -148,7 +163,7 @@ class Session:
             "lock_timeout": f"{self.postgres.lock_timeout_seconds}s",
             "statement_timeout": f"{statement_timeout_seconds}s",
         }
-        try:
+        with self.postgres._told(subject, advice):  # noqa: SLF001 (of this module)
             connection.execution_options(isolation_level="READ COMMITTED", timeouts=timeouts)
             with connection.begin():
                 raw = cast(Connection, connection.connection.driver_connection)
@@ -157,13 +172,6 @@ class Session:
                 except BaseException:
                     _abandon(connection, raw)
                     raise
-        except psycopg.Error as error:
-            raise refusal(error, subject, advice, hide=self.postgres._hide) from None  # noqa: SLF001
-        except DBAPIError as error:
-            # From the statements that SQLAlchemy sends itself: at the beginning and the commit.
-            if not isinstance(error.orig, psycopg.Error):
-                raise
-            raise refusal(error.orig, subject, advice, hide=self.postgres._hide) from None  # noqa: SLF001
 
 
 @cache
@@ -206,6 +214,12 @@ def own_search_path(connection: Connection) -> Iterator[None]:
     connection.execute("SET LOCAL search_path TO DEFAULT")
     yield
     connection.execute(_PIN.encode())
+
+
+def unpinned(connection: Connection) -> list[str]:
+    """The pinned settings that are not as they were pinned, since a function has set them."""
+    present: dict[str, str] = dict(connection.execute(_SETTINGS, (list(_PINS),)).fetchall())
+    return [name for name, value in _PINS.items() if present[name] != value]
 
 
 def one(connection: Connection, query: sql.Composed | LiteralString, *values: object) -> tuple[Any, ...]:

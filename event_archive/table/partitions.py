@@ -80,9 +80,22 @@ def rows_by_day(connection: Connection, table: Table, partition: Partition) -> d
     return dict(connection.execute(query).fetchall())
 
 
+def count_rows(connection: Connection, partition: Partition) -> int:
+    """How many rows a partition holds, those that a damaged index lacks among them."""
+    count: int = one(connection, sql.SQL("SELECT pg_catalog.count(*) {}").format(_from(partition)))[0]
+    return count
+
+
 def has_any_row(connection: Connection, partition: Partition) -> bool:
-    """Whether a partition holds a row."""
-    return bool(one(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(rows_in(partition)))[0])
+    """Whether a partition holds a row, one that a damaged index lacks among them."""
+    return bool(one(connection, sql.SQL("SELECT EXISTS (SELECT {})").format(_from(partition)))[0])
+
+
+def _from(partition: Partition) -> sql.Composable:
+    # No index holds tableoid: so PostgreSQL reads the rows themselves, where an index would do to count them.
+    return sql.SQL("FROM {} WHERE {}.tableoid OPERATOR(pg_catalog.=) {}").format(
+        rows_in(partition), TABLE_ALIAS, sql.Literal(partition.oid)
+    )
 
 
 def waiting_days(connection: Connection, table: Table, days: Collection[date], last_aged: date) -> set[date]:

@@ -278,6 +278,68 @@ def test_forced_row_security_keeps_the_partition(pipeline: Pipeline):
         of.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+def damage(of: Pipeline) -> None:
+    """Puts many rows into the first day's partition, and one that none of its indexes knows behind them."""
+    of.database.execute(
+        """INSERT INTO t SELECT 1000 + n, '2024-03-01 09:00+00', repeat(md5(n::text), 55)
+        FROM generate_series(1, 2000) AS n;
+        UPDATE pg_index SET indisready = false WHERE indrelid = 'd1'::regclass"""
+    )
+    of.database.execute("INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'lost')")
+    of.database.execute("UPDATE pg_index SET indisready = true WHERE indrelid = 'd1'::regclass")
+    make_all_visible(of)
+
+
+def make_all_visible(of: Pipeline) -> None:
+    """PostgreSQL then rather asks an index alone whether there are rows."""
+    with psycopg.connect(of.database.dsn, autocommit=True) as connection:
+        # What was committed without waiting for the disk is not visible to all before it is written.
+        connection.execute("CHECKPOINT")
+        connection.execute("VACUUM ANALYZE d1")
+
+
+def test_a_row_that_a_damaged_index_lacks_keeps_the_partition(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY)
+    damage(of)
+    purged = of.run()
+    assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 2005, {"d1", "d2"})
+    assert of.count("note = 'lost'") == 1
+
+
+def test_a_partition_that_is_empty_by_a_damaged_index_alone_stays(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY, purge="delete")
+    damage(of)
+    assert of.run().deleted == 2005
+    make_all_visible(of)
+    assert dropping.drop_empty(of.site, DAY) == []
+    assert of.count("note = 'lost'") == 1
+
+
+SWAPPED = """
+CREATE SCHEMA {schema};
+CREATE TABLE {schema}.t (id int, at timestamptz NOT NULL, note text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE {schema}.d1 PARTITION OF {schema}.t FOR VALUES FROM ('2024-03-01 00:00+00') TO ('2024-03-02 00:00+00');
+INSERT INTO {schema}.t VALUES (1, '2024-03-01 08:00+00', '{schema}');
+"""
+
+
+@pytest.mark.parametrize("changes", [{"purge": "drop"}, {"drop_empty_partitions": True}])
+def test_a_schema_that_takes_anothers_name_at_the_last_moment_loses_no_table(
+    pipeline: Pipeline, changes: dict[str, object]
+):
+    """The event trigger stands for another session: before PostgreSQL looks up the name of what is dropped."""
+    pipeline.database.execute(SWAPPED.format(schema="app") + SWAPPED.format(schema="next"))
+    pipeline.database.execute(
+        """CREATE FUNCTION swaps() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+          ALTER SCHEMA app RENAME TO former; ALTER SCHEMA next RENAME TO app; END $$;
+        CREATE EVENT TRIGGER swaps ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION swaps()"""
+    )
+    of = pipeline.of(**{"table": TableName("app", "t"), "time_column": "at", "file_prefix": "t"} | changes)
+    purged = of.run()
+    assert (purged.how, purged.deleted, purged.partitions) == ("deleted", 1, ())
+    assert of.database.execute("SELECT note FROM next.t") == [("next",)]
+
+
 def test_an_ordinary_table_has_no_partition_to_drop(pipeline: Pipeline):
     of = pipeline.of(purge="drop")
     of.add(3)

@@ -463,6 +463,52 @@ def test_a_trigger_that_keeps_rows_as_they_are_is_warned_of(pipeline: Pipeline, 
     assert "a trigger of the table keeps them" in caplog.text
 
 
+DEFERS = """
+CREATE TABLE t (id int PRIMARY KEY, at timestamptz NOT NULL);
+CREATE TABLE log (id int);
+INSERT INTO t VALUES (1, '2024-03-01 08:00+00'), (2, '2024-03-02 08:00+00');
+CREATE FUNCTION logs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  SET CONSTRAINTS ALL DEFERRED; INSERT INTO public.log VALUES (1); RETURN NULL; END $$;
+CREATE FUNCTION clears() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  DELETE FROM public.t WHERE id = 2; RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER clears AFTER INSERT ON log DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION clears();
+"""
+DEFERRED = """
+CREATE CONSTRAINT TRIGGER logs AFTER {event} ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION logs()
+"""
+
+
+@pytest.mark.parametrize("event", ["DELETE", "INSERT"])
+def test_what_a_deferred_trigger_defers_in_its_turn_is_seen_before_the_commit(pipeline: Pipeline, event: str):
+    of = of_table(pipeline, DEFERS)
+    of.archive()
+    if event == "INSERT":
+        of.purge()
+    of.database.execute(DEFERRED.format(event=event))
+    with pytest.raises(RefusedError, match=r"\(logs\).*Rolled back"):
+        of.purge() if event == "DELETE" else restore_day(of.site, DAY, T)
+    assert of.count("id = 2") == 1
+
+
+def test_a_trigger_that_sets_how_values_are_written_lets_no_two_pass_for_one(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamptz NOT NULL, v float8);
+        INSERT INTO t VALUES (1, '2024-03-01 08:00+00', 1.1);
+        CREATE FUNCTION rounds() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          SET LOCAL extra_float_digits TO -15; RETURN OLD; END $$;
+        CREATE TRIGGER rounds BEFORE DELETE ON t EXECUTE FUNCTION rounds();""",
+    )
+    of.archive()
+    of.database.execute("UPDATE t SET v = 1.2")
+    with pytest.raises(RefusedError, match="a trigger on DELETE set extra_float_digits .*Rolled back"):
+        of.purge()
+    assert of.count("v = 1.2") == 1
+    of.database.execute("ALTER FUNCTION rounds SET extra_float_digits TO 1")
+    assert (of.purge().deleted, of.run().deleted) == (0, 1)
+
+
 @pytest.mark.parametrize("enabled", ["ENABLE", "ENABLE ALWAYS"])
 def test_without_counters_a_table_with_triggers_is_refused(pipeline: Pipeline, enabled: str):
     pipeline.add(2)

@@ -11,8 +11,11 @@ from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.readback import READBACK, Readback
+from event_archive.postgres.catalogue import dependents
+from event_archive.postgres.catalogue.dependents import Changes
+from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.session import Connection, one
-from event_archive.table.shape import key_of
+from event_archive.table.shape import Table, key_of
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +113,44 @@ def require_same_current_rows(
             f"whose key is {own}: that one replaces it by {named}. Nothing of this day was restored. Restore into a "
             "table with that key: --table NAME."
         )
+
+
+def require_only_inserted(
+    connection: Connection, table: Table, changes: Changes, restored: int, *, truncated: bool
+) -> None:
+    """Sees that the INSERT led to nothing else in the target, as a trigger may.
+
+    Args:
+        connection: in the transaction of the restore.
+        table: the target.
+        changes: in it, and in its partitions, since before the INSERT.
+        restored: rows inserted.
+        truncated: whether it locked others out of one of them, as TRUNCATE and DROP do, which count no rows.
+
+    Raises:
+        RefusedError: it did, or nobody can tell.
+    """
+    triggers = ", ".join(map(quoted, dependents.insert_triggers(connection, table.oid)))
+    if truncated:
+        problem = f"a trigger on INSERT ({triggers}) truncated, dropped, detached or altered the table or a part of it"
+    elif is_on(connection, "track_counts"):
+        # Where TimescaleDB decompresses rows that stand, it inserts them anew.
+        added = 0 if table.is_hypertable else changes.inserted - restored
+        if not (added or changes.updated or changes.deleted):
+            return
+        problem = (
+            f"restoring {counted(restored, 'row', 'rows')} led to {added} inserted beside them, {changes.updated} "
+            f"updated and {changes.deleted} deleted in this table, or to the attempt: a trigger on INSERT "
+            f"({triggers or 'none is seen'}) does something else than to let rows in"
+        )
+    elif triggers:
+        problem = f"track_counts is off, so that nobody can tell what its triggers on INSERT ({triggers}) change in it"
+    else:
+        return
+    raise RefusedError(
+        f"{table.dataset.table}: {problem}. Rolled back: nothing of this day was restored. Let it do nothing where "
+        "application_name is event_archive, or restore into another table: --table NAME."
+    )
 
 
 def require_none_merged(readback: Readback, merged: int, file: StoredFile) -> None:

@@ -27,6 +27,7 @@ from event_archive.operations.restore.checks import (
     report_losses,
     require_no_other_rows,
     require_none_merged,
+    require_only_inserted,
     require_parsed,
     require_same_current_rows,
 )
@@ -34,6 +35,7 @@ from event_archive.operations.restore.losses import losses, merged
 from event_archive.operations.restore.sequences import move_on
 from event_archive.operations.restore.target import ADVICE, open_target, widened
 from event_archive.operations.site import Site
+from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.server import identity
 from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.holds import hold_on
@@ -173,7 +175,9 @@ def _reaching(connection: Connection, readback: Readback) -> Readback:
 
 
 def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int:
-    """Inserts the rows whose key the target does not have, and proves that all rows then stand in it."""
+    """Inserts the rows whose key the target does not have, and proves that all rows then stand in it, and no other
+    was touched.
+    """
     table = readback.table
     names = [sql.Identifier(column.name) for column in table.columns if not column.generated]
     query = sql.SQL(
@@ -188,9 +192,12 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
         rows=table.rows,
         same_key=readback.equal_keys(table.key),
     )
+    before, tree = dependents.changes(connection, table.oid), dependents.tree(connection, table.oid)
+    # As where the table was made or widened here.
+    locked = dependents.locks_out(connection, tree)
     with own_search_path(connection):
         restored = connection.execute(query).rowcount
-        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        dependents.fire_deferred_triggers(connection)
     standing = one(
         connection,
         sql.SQL("SELECT count(*) FROM {}, {} WHERE {}").format(table.rows, readback.current, readback.identical),
@@ -202,4 +209,7 @@ def _insert(connection: Connection, readback: Readback, file: StoredFile) -> int
             f"{standing} do. Rolled back: nothing was restored. A trigger, a rule or a generated column of the table "
             "changes what is inserted: restore into another table with --table."
         )
+    changes = dependents.changes(connection, table.oid) - before
+    truncated = not locked and dependents.locks_out(connection, tree)
+    require_only_inserted(connection, table, changes, restored, truncated=truncated)
     return restored

@@ -42,11 +42,12 @@ _DELETE_RULES = """
 SELECT rulename FROM pg_catalog.pg_rewrite
 WHERE ev_type = '4' AND ev_class = %s ORDER BY rulename
 """
-# 8 is TRIGGER_TYPE_DELETE. A chunk's copies name no original. TimescaleDB's own triggers are left out: they keep its
-# continuous aggregates right, as drop_chunks does.
-_DELETE_TRIGGERS = """
+# A chunk's copies name no original. TimescaleDB's own triggers are left out: they keep its continuous aggregates right,
+# as drop_chunks does.
+_TRIGGERS = """
 SELECT DISTINCT t.tgname, t.tgfoid::pg_catalog.regproc::text FROM pg_catalog.pg_trigger AS t
-WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal AND t.tgtype & 8 <> 0 AND t.tgenabled IN ('O', 'A')
+WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal
+  AND t.tgtype & %(event)s <> 0 AND t.tgenabled IN ('O', 'A')
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS p
                   WHERE p.oid = t.tgparentid AND p.tgrelid IN (SELECT oid FROM tree_))
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
@@ -70,11 +71,18 @@ FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_constraint AS f ON f.oid = t.
 WHERE t.tgrelid IN (SELECT oid FROM tree_) AND f.contype = 'f' AND f.confrelid = t.tgrelid
   AND t.tgenabled NOT IN ('O', 'A') ORDER BY 1
 """
+_INSERT, _DELETE = 4, 8
+"""TRIGGER_TYPE_INSERT and TRIGGER_TYPE_DELETE."""
 _CHANGES = """
 SELECT coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(oid)), 0)::int8,
        coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_updated(oid)), 0)::int8,
        coalesce(pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_deleted(oid)), 0)::int8
 FROM tree_
+"""
+# What is deferred follows from a row that was written.
+_WRITTEN = """
+SELECT pg_catalog.sum(n_tup_ins), pg_catalog.sum(n_tup_upd), pg_catalog.sum(n_tup_del)
+FROM pg_catalog.pg_stat_xact_all_tables
 """
 _TREE_OIDS = "SELECT oid FROM tree_"
 # Its own locks last until a transaction ends, those on what it dropped too.
@@ -167,12 +175,18 @@ def delete_rules(connection: Connection, oid: int) -> list[str]:
 
 def delete_triggers(connection: Connection, oid: int) -> list[tuple[str, str]]:
     """The triggers that fire on DELETE from a table or a partition of it: name and function."""
-    return [(name, function) for name, function in _of_tree(connection, _DELETE_TRIGGERS, oid)]
+    return [(name, function) for name, function in _of_tree(connection, _TRIGGERS, oid, event=_DELETE)]
+
+
+def insert_triggers(connection: Connection, oid: int) -> list[str]:
+    """The triggers that fire on INSERT into a table or a partition of it, by name."""
+    return [name for name, _ in _of_tree(connection, _TRIGGERS, oid, event=_INSERT)]
 
 
 def delete_triggers_of_partition(connection: Connection, oid: int) -> list[str]:
     """The triggers that fire where rows of a partition are deleted by way of any table above it, by name."""
-    return [name for name, _ in connection.execute(_WITH_PARENTS + _DELETE_TRIGGERS, {"oid": oid}).fetchall()]
+    values = {"oid": oid, "event": _DELETE}
+    return [name for name, _ in connection.execute(_WITH_PARENTS + _TRIGGERS, values).fetchall()]
 
 
 def unenforced_references(connection: Connection, oid: int) -> list[str]:
@@ -183,6 +197,17 @@ def unenforced_references(connection: Connection, oid: int) -> list[str]:
 def changes(connection: Connection, oid: int) -> Changes:
     """What this transaction has done to a table and its partitions; all zero where ``track_counts`` is off."""
     return Changes(*_of_tree(connection, _CHANGES, oid)[0])
+
+
+def fire_deferred_triggers(connection: Connection) -> None:
+    """Fires the triggers that wait for the commit, and those that they defer in their turn, until none is left.
+
+    Where ``track_counts`` is off, the latter may be left.
+    """
+    before: tuple[Any, ...] | None = None
+    while before != (written := one(connection, _WRITTEN)):
+        before = written
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 def tree(connection: Connection, oid: int) -> list[int]:
@@ -210,5 +235,5 @@ def without_autovacuum(connection: Connection, oid: int) -> list[str]:
     return [name for (name,) in _of_tree(connection, _NOT_VACUUMED, oid)]
 
 
-def _of_tree(connection: Connection, query: LiteralString, oid: int) -> list[tuple[Any, ...]]:
-    return connection.execute(_WITH_PARTITIONS + query, {"oid": oid}).fetchall()
+def _of_tree(connection: Connection, query: LiteralString, oid: int, **values: int) -> list[tuple[Any, ...]]:
+    return connection.execute(_WITH_PARTITIONS + query, {"oid": oid} | values).fetchall()

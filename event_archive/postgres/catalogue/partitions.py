@@ -51,6 +51,7 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'a'
   AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = %s ORDER BY 1
 """
+_ANY_LEFT = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = ANY (%s::pg_catalog.oid[]))"
 _AWAITED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS d ON d.oid = l.database
                WHERE d.datname = pg_catalog.current_database() AND NOT l.granted
@@ -114,6 +115,11 @@ def bounded_partitions(connection: Connection, oid: int, time_column: str, first
 def owned_sequences(connection: Connection, oid: int) -> list[str]:
     """The sequences that belong to a column of a partition and go with it, quoted for SQL."""
     return [name for (name,) in connection.execute(_OWNED_SEQUENCES, (oid,)).fetchall()]
+
+
+def any_left(connection: Connection, oids: list[int]) -> bool:
+    """Whether one of these tables is still there."""
+    return bool(one(connection, _ANY_LEFT, oids)[0])
 
 
 def is_awaited(connection: Connection, oids: list[int]) -> bool:
