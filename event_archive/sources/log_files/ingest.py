@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, midnight
-from event_archive.errors import EventArchiveError, FileChangedError, UnreachableError
+from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, UnreachableError
 from event_archive.postgres.session import Session
 from event_archive.sources.landing import Counts, rejected_table
 from event_archive.sources.log_files.ledger import Claim, FailedFile, Ledger, StatusCount
@@ -26,6 +26,8 @@ from event_archive.sources.tables import make_missing
 
 _RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""
+_OLDEST_SERVER = 160000
+"""As ``server_version_num`` says it: the first that has ``pg_input_is_valid``."""
 _OTHERS_UNTIL_END = 3
 """Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
 _PROGRESS_SECONDS = 5.0
@@ -99,6 +101,7 @@ class Ingestion:
         Raises:
             UnreachableError: the store or the database is away for longer than a run waits.
             RefusedError: the store or the database refuses.
+        ConfigurationError: a setting is wrong, or the server too old.
             BusyError: others kept locks for too long.
             IntegrityError: the books do not balance.
         """
@@ -154,6 +157,7 @@ class _Work:
         self._run, self._session, self._store, self._began = run, session, store, began
         self._mapping = load_mapping(settings.logs_mapping)
         self._target = target(settings.ingest_schema, self._mapping)
+        _check_server(session)
         files, listing = (TableName(settings.ingest_schema, name) for name in ("processed_files", "log_listing"))
         make_missing(session, self._target.table, rejected_table(self._target), files, listing)
         self.ledger = Ledger(session, files, store.bucket, store.prefix, settings.logs_max_attempts)
@@ -270,3 +274,13 @@ class _Work:
             self._told = time.monotonic()
             self._run.totals.seconds = self._told - self._began
             self._run.progress(self._run.totals)
+
+
+def _check_server(session: Session) -> None:
+    with session.transaction("the server's version") as connection:
+        version = connection.info.server_version
+    if version < _OLDEST_SERVER:
+        raise ConfigurationError(
+            f"The server of PG_CONNECTION_STRING is PostgreSQL {version // 10_000}; log files need "
+            f"{_OLDEST_SERVER // 10_000} or newer. No file was loaded. Upgrade it, or name another server."
+        )
