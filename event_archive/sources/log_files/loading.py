@@ -93,7 +93,7 @@ class Loader:
             if not self.ledger.lock(connection, claim):
                 raise PassedOnError
             if claim.loaded_etag is not None:
-                self._forget(connection, claim)
+                self._forget(connection, claim, aged_before)
             with self.store.open(claim.file) as chunks:
                 for batch in self._batches(reader, chunks):
                     size += sum(map(len, batch.lines))
@@ -133,15 +133,18 @@ class Loader:
             "file, and LOGS_MAPPING for other fields."
         )
 
-    def _forget(self, connection: Connection, claim: Claim) -> None:
-        """Deletes what a former version of the file left; what is of this version stays, and is known again."""
+    def _forget(self, connection: Connection, claim: Claim, aged_before: datetime) -> None:
+        """Deletes what a former version of the file left; what is of this version stays, and is known again.
+
+        Aged rows stay, as those of the new version are left out: they may not be archived yet.
+        """
         if claim.loaded_etag is None or claim.loaded_etag == claim.file.etag:
             return
         former = id_prefix(self.store.bucket, claim.file.key, claim.loaded_etag)
         table = sql.Identifier(self.target.table.schema, self.target.table.name)
         # A slash is what follows a point.
-        query = sql.SQL("DELETE FROM {} WHERE id >= %s AND id < %s").format(table)
-        connection.execute(query, (f"{former}.", f"{former}/"))
+        query = sql.SQL("DELETE FROM {} WHERE id >= %s AND id < %s AND timestamp >= %s").format(table)
+        connection.execute(query, (f"{former}.", f"{former}/", aged_before))
         if claim.loaded_rejected:
             name = rejected_table(self.target)
             query = sql.SQL("DELETE FROM {} WHERE source = %s AND pg_catalog.starts_with(locator, %s)").format(
