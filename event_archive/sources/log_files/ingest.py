@@ -101,7 +101,7 @@ class Ingestion:
         Raises:
             UnreachableError: the store or the database is away for longer than a run waits.
             RefusedError: the store or the database refuses.
-        ConfigurationError: a setting is wrong, or the server too old.
+            ConfigurationError: a setting is wrong, or the server too old.
             BusyError: others kept locks for too long.
             IntegrityError: the books do not balance.
         """
