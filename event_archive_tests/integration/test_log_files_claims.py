@@ -12,7 +12,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import RefusedError
 from event_archive.sources.log_files import decoding
 from event_archive.sources.log_files.ingest import _Work
-from event_archive.sources.log_files.ledger import Ledger
+from event_archive.sources.log_files.ledger import _SOON, Ledger
 from event_archive.sources.log_files.loading import Loader, PassedOnError
 from event_archive.sources.log_files.places import open_store
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
@@ -97,6 +97,23 @@ def test_several_workers_load_each_file_once(logs: Logs):
     assert sum(loaded) == 40
     assert len(logs.rows()) == 2000
     assert {attempts for (attempts,) in logs.files("attempts")} == {1}
+
+
+def test_a_worker_that_looks_at_a_claim_does_not_take_it_away(logs: Logs):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run(limit=0)
+    waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with worker(logs) as (ledger, loader), worker(logs) as (other, _):
+        claim = ledger.claim()
+        assert claim is not None
+        loading = threading.Thread(target=lambda: loader.load(claim))
+        with other.session.transaction("a look") as connection:
+            assert connection.execute(other._sql(_SOON), other._values()).fetchone()
+            loading.start()
+            while loading.is_alive() and not logs.database.execute(waiting):
+                pass
+        loading.join()
+    assert logs.files("status, attempts, rows") == [("COMPLETED", 1, 1)]
 
 
 @pytest.mark.parametrize("shift", [-(10**8), 10**8], ids=["behind", "ahead"])

@@ -73,9 +73,10 @@ _SOON = """
 SELECT true FROM {table} WHERE {ours} AND status = 'PROCESSING' AND lease >= pg_catalog.now() LIMIT 1
 FOR UPDATE SKIP LOCKED
 """
+# It waits: who has a row of this version locked only looks at it, and would else cost an attempt.
 _LOCK = """
 SELECT true FROM {table} WHERE bucket = %(bucket)s AND key = %(key)s AND version = %(version)s
-AND status = 'PROCESSING' FOR UPDATE SKIP LOCKED
+AND status = 'PROCESSING' FOR UPDATE
 """
 _COMPLETE = """
 UPDATE {table} SET status = 'COMPLETED', lease = NULL, error = NULL, loaded_etag = etag, rows = %(rows)s,
