@@ -10,6 +10,8 @@ pytest_plugins = [
     "event_archive_tests.fixtures.datasets",
     "event_archive_tests.fixtures.api",
     "event_archive_tests.fixtures.ingestion",
+    "event_archive_tests.fixtures.log_files",
+    "event_archive_tests.fixtures.buckets",
     "event_archive_tests.fixtures.webhook",
     "event_archive_tests.fixtures.doctor",
 ]

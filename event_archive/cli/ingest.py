@@ -8,6 +8,7 @@ import click
 
 from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import warn_of_misspelt
+from event_archive.cli.ingest_logs import logs
 from event_archive.errors import EventArchiveError
 
 if TYPE_CHECKING:
@@ -24,17 +25,20 @@ def ingest() -> None:
     """Brings events into PostgreSQL: each becomes one row, however often its source sends it."""
 
 
+ingest.add_command(logs)
+
+
 @ingest.command()
 def api() -> None:
     """Events of an HTTP API (API_BASE_URL) into ingested_events, from where the last run ended."""
     from event_archive.config.datasets import load_datasets
     from event_archive.config.environment import output_is_json
     from event_archive.config.sources import ApiSettings
-    from event_archive.observability import logs
+    from event_archive.observability import logs as log_lines
     from event_archive.sources.http_api.ingest import Ingestion
 
     as_json = output_is_json()
-    logs.configure(as_json=as_json, verbose=True, stream=sys.stdout if as_json else sys.stderr)
+    log_lines.configure(as_json=as_json, verbose=True, stream=sys.stdout if as_json else sys.stderr)
     warn_of_misspelt()
     settings = ApiSettings.load()
     run = Ingestion(

@@ -88,6 +88,8 @@ def _replay(records: "RejectedRecords", source: str, *, as_json: bool) -> None:
     from event_archive.observability.json_lines import write_line
     from event_archive.sources.http_api.replay import replay
 
+    if source != "api":
+        raise click.UsageError(f"Only events of the API are tried again by --replay, not {source}.")
     counts = replay(records, ApiSettings.load())
     left = sum(number for *_, number in records.by_reason(source))
     if as_json:

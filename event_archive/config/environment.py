@@ -271,9 +271,10 @@ def _may_be_theirs(name: str, meant: str, entry: Entry) -> bool:
 def _meant(name: str) -> str:
     """The variable that a name is a misspelling of; empty where it is one of ours, or none of our business."""
     # Late: those settings are made of these.
-    from event_archive.config.sources import ApiSettings
+    from event_archive.config.sources import ApiSettings, LogsSettings
 
-    ours = {field.upper() for kind in (Settings, InstanceSettings, ApiSettings) for field in kind.model_fields}
+    kinds = (Settings, InstanceSettings, ApiSettings, LogsSettings)
+    ours = {field.upper() for kind in kinds for field in kind.model_fields}
     if name in ours or _OF_AZURE.fullmatch(name) or _OF_A_SERVICE.fullmatch(name):
         return ""
     found = get_close_matches(name.upper(), _DECIDING, 1, _SIMILARITY)

@@ -4,7 +4,8 @@ Not here: how a value is parsed (``values``), what a source does.
 """
 
 from datetime import datetime, timedelta
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -13,13 +14,16 @@ from event_archive.config.environment import PipelineSettings
 from event_archive.config.reading import EnvironmentSettings, value_of
 from event_archive.config.values import (
     check_api_key,
+    check_azure_connection_string,
     check_conninfo,
     database_named,
     lower_case,
+    parse_account_url,
     parse_budget,
     parse_cron,
     parse_header,
     parse_identifier,
+    parse_logs_url,
     parse_names,
     parse_start_instant,
     parse_url,
@@ -33,6 +37,18 @@ class LandingShape(EnvironmentSettings):
     """Where events land, without secrets."""
 
     ingest_schema: Annotated[str, AfterValidator(parse_identifier)] = "public"
+    table_name: ClassVar[str]
+
+    @property
+    def table(self) -> TableName:
+        """The table that events land in."""
+        return TableName(self.ingest_schema, self.table_name)
+
+    def fills(self, dataset: PipelineSettings) -> bool:
+        """Whether a dataset archives the table that events land in, and no other database's of that name."""
+        variable = dict(dataset.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
+        here, there = (database_named(value_of(name)) for name in ("PG_CONNECTION_STRING", variable))
+        return (variable == "PG_CONNECTION_STRING" or (here == there != "")) and dataset.dataset.table == self.table
 
 
 class LandingSettings(LandingShape):
@@ -60,17 +76,7 @@ class ApiShape(LandingShape):
 
     api_base_url: Annotated[str | None, AfterValidator(parse_url)] = None
     api_cron: Annotated[str, AfterValidator(parse_cron)] = "*/15 * * * *"
-
-    @property
-    def table(self) -> TableName:
-        """The table that events land in."""
-        return TableName(self.ingest_schema, "ingested_events")
-
-    def fills(self, dataset: PipelineSettings) -> bool:
-        """Whether a dataset archives the table that events land in, and no other database's of that name."""
-        variable = dict(dataset.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
-        here, there = (database_named(value_of(name)) for name in ("PG_CONNECTION_STRING", variable))
-        return (variable == "PG_CONNECTION_STRING" or (here == there != "")) and dataset.dataset.table == self.table
+    table_name: ClassVar[str] = "ingested_events"
 
 
 class ApiSettings(LandingSettings, ApiShape):
@@ -120,3 +126,39 @@ class ApiSettings(LandingSettings, ApiShape):
         """The parameters that ask for a window of time, its start and its end; None where the API has none."""
         names = self.api_time_filter or (("since", "until") if self.api_shard else None)
         return (names[0], names[1]) if names else None
+
+
+class LogsShape(LandingShape):
+    """What shapes the ingestion of log files in Dagster; no secrets, so that definitions load where none is set."""
+
+    logs_url: Annotated[str | None, AfterValidator(parse_logs_url)] = None
+    logs_cron: Annotated[str, AfterValidator(parse_cron)] = "*/5 * * * *"
+    table_name: ClassVar[str] = "logs"
+
+
+class LogsSettings(LandingSettings, LogsShape):
+    """Where log files are, and how they are read.
+
+    The attributes are the variables of the same name.
+    """
+
+    logs_url: Annotated[str, AfterValidator(parse_logs_url)] = Field(
+        description="says where log files are: s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER"
+    )
+    logs_mapping: Path | None = None
+    logs_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
+    logs_max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    aws_region: str | None = None
+    aws_endpoint: Annotated[str | None, AfterValidator(parse_url)] = None
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
+    azure_storage_connection_string: Annotated[SecretStr, AfterValidator(check_azure_connection_string)] | None = None
+    azure_storage_account_url: Annotated[str, AfterValidator(parse_account_url)] | None = None
+
+    @classmethod
+    def _contradictions(cls, present: set[str]) -> list[str]:
+        keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        if len(present & {*keys}) == 1:
+            return [f"{' and '.join(keys)} are set together, or neither: then boto3 looks for credentials itself."]
+        return []

@@ -178,6 +178,13 @@ def parse_url(url: str | None) -> str | None:
     return url
 
 
+def parse_logs_url(url: str | None) -> str | None:
+    """A bucket, a container or a folder of log files, and what their keys begin with."""
+    if url is not None and not re.fullmatch(r"(s3|az)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*", url):
+        raise ValueError("must be like s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER")
+    return url
+
+
 def check_api_key(secret: SecretStr) -> SecretStr:
     """A value that an HTTP header can have."""
     if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", secret.get_secret_value()):

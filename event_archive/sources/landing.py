@@ -148,23 +148,41 @@ def land(
         try:
             with session.transaction(str(target.table), advice=advice) as connection:
                 position(connection)
-                counts = Counts(
-                    taken=len(batch.lines) + len(batch.rejected) + batch.too_old + batch.lost,
-                    too_old=batch.too_old,
-                    lost=batch.lost,
-                )
-                refused = _land_lines(connection, target, batch, range(len(batch.lines)), counts)
-                _reject(connection, target, source, [*batch.rejected, *refused], counts)
-                if counts.balance:
-                    raise IntegrityError(
-                        f"{target.table}: the books of a batch do not balance: {counts.as_dict()}. It was not taken in."
-                    )
-            return counts
+                return land_in(connection, target, source, batch)
         except BusyError:
             if attempt == _ATTEMPTS:
                 raise
         pause(0.1 * 2**attempt)
     raise AssertionError("unreachable")
+
+
+def land_in(connection: Connection, target: Target, source: str, batch: Batch) -> Counts:
+    """Lands a batch inside of somebody's transaction, which may land several.
+
+    Args:
+        connection: in the transaction.
+        target: where rows go.
+        source: whose records they are, for ``rejected_records``.
+        batch: what to land.
+
+    Returns:
+        What became of the batch.
+
+    Raises:
+        IntegrityError: the books do not balance; the transaction has to be rolled back.
+    """
+    counts = Counts(
+        taken=len(batch.lines) + len(batch.rejected) + batch.too_old + batch.lost,
+        too_old=batch.too_old,
+        lost=batch.lost,
+    )
+    refused = _land_lines(connection, target, batch, range(len(batch.lines)), counts)
+    _reject(connection, target, source, [*batch.rejected, *refused], counts)
+    if counts.balance:
+        raise IntegrityError(
+            f"{target.table}: the books of a batch do not balance: {counts.as_dict()}. It was not taken in."
+        )
+    return counts
 
 
 def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: range, counts: Counts) -> list[Rejected]:
@@ -251,4 +269,5 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
     ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
     with own_search_path(connection):
         counts.rejected = connection.execute(insert).rowcount
+    connection.execute(sql.SQL("TRUNCATE {}").format(staged))
     counts.known += len(rejected) - counts.rejected

@@ -20,12 +20,17 @@ class Target:
         columns: name and SQL type of each column that a record fills, in the order of its line.
         key: the columns of its primary key.
         version: the column by which a newer record takes the place of the row of its key; None where the first stays.
+        document: the column whose JSON the computed ones are taken out of.
+        computed: name and SQL expression of each column that PostgreSQL fills from the JSON, which is called
+            ``document`` there and is ``jsonb``. Only where there is no version.
     """
 
     table: TableName
     columns: Sequence[tuple[str, str]]
     key: Sequence[str]
     version: str | None = None
+    document: str | None = None
+    computed: Sequence[tuple[str, sql.Composable]] = ()
 
 
 def _names(names: Iterable[str], prefix: str = "") -> sql.Composed:
@@ -43,12 +48,29 @@ def insert_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
         """
         WITH batch AS MATERIALIZED ({batch}),
         inserted AS (
-          INSERT INTO {table} ({columns}) SELECT {columns} FROM batch ORDER BY {key}
+          INSERT INTO {table} ({columns}{computed}) SELECT {columns}{expressions} FROM {rows} ORDER BY {key}
           ON CONFLICT ({key}) DO NOTHING RETURNING true
         )
         SELECT (SELECT pg_catalog.count(*) FROM inserted), (SELECT pg_catalog.count(*) FROM batch), {forms}
         """
-    ).format(batch=_batch(target, staged), forms=forms, **_parts(target))
+    ).format(
+        batch=_batch(target, staged),
+        forms=forms,
+        rows=_with_document(target),
+        computed=sql.SQL("").join(sql.SQL(", ") + sql.Identifier(name) for name, _ in target.computed),
+        expressions=sql.SQL("").join(sql.SQL(", ") + expression for _, expression in target.computed),
+        **_parts(target),
+    )
+
+
+def _with_document(target: Target) -> sql.Composable:
+    """The batch, its JSON parsed once, whatever is taken out of it."""
+    if target.document is None:
+        return sql.SQL("batch")
+    # OFFSET 0 keeps the planner from repeating the cast in each expression.
+    return sql.SQL("(SELECT *, {}::pg_catalog.jsonb AS document FROM batch OFFSET 0) AS batch_").format(
+        sql.Identifier(target.document)
+    )
 
 
 def update_statement(target: Target, staged: sql.Identifier) -> sql.Composed:

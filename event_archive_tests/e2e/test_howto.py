@@ -8,19 +8,20 @@ behind what is to fail. ``sql`` is executed. ``console`` needs a cluster, an acc
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 import yaml
 
-from event_archive.cli.commands import commands
 from event_archive.domain.days import ONE_DAY
 from event_archive.observability.metrics import _METRICS
+from event_archive.sources.log_files.mapping import load_mapping
 from event_archive_tests.api_server.running import ApiServer
 from event_archive_tests.fixtures.api import EVENTS
 from event_archive_tests.fixtures.installation import CONTRACT, REPOSITORY, Commands, Installation
+from event_archive_tests.fixtures.log_files import entry, ndjson
+from event_archive_tests.fixtures.pages import Block, blocks, command_of, commands_by_hand, page_of
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database, Server
 
@@ -34,56 +35,6 @@ NO_SETTINGS = {
     *("ORDERS_PG_CONNECTION_STRING", "LOGS_PG_CONNECTION_STRING"),
 }
 """Variables of Dagster, what a reader fills in, and variables that examples of datasets name."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page."""
-
-    kind: str
-    text: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.text.replace("\\\n", " ").splitlines()
-
-
-@dataclass(frozen=True)
-class Command:
-    """One ``event-archive`` command of a page."""
-
-    arguments: list[str]
-    variables: dict[str, str]
-    code: int
-
-
-def blocks(page: Path) -> list[Block]:
-    found = re.findall(r"^( *)```([^\n]*)\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [Block(kind, re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)) for indent, kind, text in found]
-
-
-def command_of(line: str) -> Command:
-    """Reads ``[NAME=VALUE…] event-archive ARGUMENTS [# exit code N]``."""
-    line, _, remark = line.partition(" # exit code ")
-    words = shlex.split(line)
-    name = words.index("event-archive")
-    assert all("=" in word for word in words[:name]), line
-    variables = dict(word.split("=", 1) for word in words[:name])
-    return Command(words[name + 1 :], variables, int(remark or 0))
-
-
-def commands_by_hand(block: Block) -> list[str]:
-    """The commands that ``kubectl exec`` runs; fails on a command that stands anywhere else."""
-    found = []
-    for line in block.lines:
-        before, _, inside = line.partition(" -- ")
-        inside = inside.removeprefix("env -u DAGSTER_HOME ")
-        if inside.startswith("event-archive "):
-            assert re.search(r"\bkubectl .*\bexec\b", before), line
-            found.append(inside)
-            line = before
-        assert not re.search(rf"\bevent-archive ({'|'.join(commands.commands)})\b", line), line
-    return found
 
 
 @pytest.fixture
@@ -160,10 +111,20 @@ def _several(installed: Installation, command: Commands) -> None:
     )
 
 
+def _logged(installed: Installation, command: Commands) -> None:
+    """Two files, in one of which an entry has no time."""
+    folder = Path("shop").absolute()
+    (folder / "web").mkdir(parents=True)
+    (folder / "web/a.log").write_bytes(ndjson(entry(1), entry(2), {"msg": "no time"}))
+    (folder / "b.log").write_bytes(ndjson(entry(3)))
+    installed.variables["LOGS_URL"] = f"file://{folder}"
+
+
 SITUATIONS: dict[str, Situation] = {
     "alerts": _archived,
     "backlog": _partitioned,
     "failed-day": _tampered_with,
+    "logs": _logged,
     "restore": _archived,
     "retention": _archived,
     "tables": _several,
@@ -173,6 +134,7 @@ ROWS_AT_THE_END = {
     "api": 9,
     "doctor": 9,
     "embed": 9,
+    "logs": 9,
     "partitions": 9,
     "retention": 3,
     "tables": 9,
@@ -238,6 +200,33 @@ def test_what_the_page_of_the_api_grants_is_enough(
     windows = command("ingest", "api", PG_CONNECTION_STRING=role, API_SHARD="900 days", API_START="2024-03-01")
     # Events at the border of a window that was split come twice.
     assert (windows.code, windows.end["new"], windows.end["known"] > EVENTS) == (0, 0, True)
+
+
+def test_what_the_page_of_log_files_grants_is_enough(
+    installed: Installation, command: Commands, clean: pytest.MonkeyPatch
+):
+    _logged(installed, command)
+    clean.setenv("LOGS_URL", installed.variables["LOGS_URL"])
+    owner, role = (installed.database.server.dsn("events", who) for who in ("postgres", ROLE))
+    told = command("ingest", "logs", PG_CONNECTION_STRING=role)
+    assert (told.code, "this role may not make it" in told.said) == (1, True)
+    # The owner makes the tables, and knows one file; the other one, and its new version, are the role's.
+    assert command("ingest", "logs", "--limit", "1", PG_CONNECTION_STRING=owner).code == 0
+    (grants,) = [of for of in blocks(page_of("logs")) if of.text.startswith("GRANT")]
+    _do(grants, installed, command, clean)
+    assert command("ingest", "logs", PG_CONNECTION_STRING=role).code == 0
+    Path("shop/web/a.log").write_bytes(ndjson(entry(1), {"msg": "no time"}))
+    Path("shop/b.log").write_bytes(ndjson(entry(3), entry(4)))
+    done = command("ingest", "logs", "--retry-failed", PG_CONNECTION_STRING=role)
+    assert (done.code, done.end["files"], done.end["new"], done.end["rejected"]) == (0, 2, 3, 1)
+    assert installed.database.execute("SELECT count(*)::int FROM logs") == [(3,)]
+
+
+def test_the_mapping_of_the_page_of_log_files_is_one(tmp_path: Path):
+    (text,) = [block.text for block in blocks(page_of("logs")) if block.kind == "yaml"]
+    file = tmp_path / "mapping.yaml"
+    file.write_text(text)
+    assert load_mapping(file).fields["method"] == [("http.method",)]
 
 
 def test_who_may_restore_and_hold_is_who_the_page_says(

@@ -1,6 +1,7 @@
 """A process with a source imported that forks children which take in all there is, and are killed on the way.
 
-Started by ``test_ingest_api``; takes a JSON object a line on standard input and answers with the child's wait status.
+Started by ``test_ingest_api``, and used by ``log_victim``; takes a JSON object a line on standard input and answers
+with the child's wait status.
 The points where a child dies are put into functions from here: the product has no seam for it.
 """
 
@@ -23,20 +24,8 @@ from event_archive.sources.http_api import fetching
 from event_archive.sources.http_api.ingest import Ingestion
 from event_archive.sources.http_api.positions import Positions
 
-POINTS = (
-    "request",
-    "page",
-    "copy in",
-    "merged",
-    "rejected",
-    "position",
-    "before the commit",
-    "after the commit",
-)
-"""Where a child can be made to die."""
 
-
-def _before(function: Callable[..., Any], come: Callable[[], None]) -> Callable[..., Any]:
+def before(function: Callable[..., Any], come: Callable[[], None]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         come()
@@ -45,7 +34,7 @@ def _before(function: Callable[..., Any], come: Callable[[], None]) -> Callable[
     return wrapper
 
 
-def _after(function: Callable[..., Any], come: Callable[[], None]) -> Callable[..., Any]:
+def after(function: Callable[..., Any], come: Callable[[], None]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
@@ -55,8 +44,11 @@ def _after(function: Callable[..., Any], come: Callable[[], None]) -> Callable[.
     return wrapper
 
 
-def die_at(point: str, nth: int) -> None:
-    """Makes this process kill itself when it comes to a point for the nth time."""
+Point = tuple[object, str, Callable[[Callable[..., Any], Callable[[], None]], Callable[..., Any]]]
+
+
+def die_at(point: Point, nth: int) -> None:
+    """Makes this process kill itself when it comes to a point, before or after a function, for the nth time."""
     seen, lock = 0, threading.Lock()
 
     def come() -> None:
@@ -66,31 +58,35 @@ def die_at(point: str, nth: int) -> None:
             if seen == nth:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    owner, name, wrap = {
-        "request": (fetching.Fetcher, "_ask", _before),
-        "page": (fetching, "read_page", _after),
-        "copy in": (psycopg.Copy, "write", _after),
-        "merged": (landing, "_merge", _after),
-        "rejected": (landing, "_reject", _after),
-        "position": (Positions, "save", _after),
-        "before the commit": (psycopg.Connection, "commit", _before),
-        "after the commit": (psycopg.Connection, "commit", _after),
-    }[point]
+    owner, name, wrap = point
     setattr(owner, name, wrap(getattr(owner, name), come))
+
+
+POINTS: dict[str, Point] = {
+    "request": (fetching.Fetcher, "_ask", before),
+    "page": (fetching, "read_page", after),
+    "copy in": (psycopg.Copy, "write", after),
+    "merged": (landing, "_merge", after),
+    "rejected": (landing, "_reject", after),
+    "position": (Positions, "save", after),
+    "before the commit": (psycopg.Connection, "commit", before),
+    "after the commit": (psycopg.Connection, "commit", after),
+}
+"""Where a child can be made to die."""
 
 
 def run(order: dict[str, Any]) -> int:
     """Takes in all there is; 0 where it went well."""
     os.environ.update(order["variables"])
     if order.get("point"):
-        die_at(order["point"], order["nth"])
+        die_at(POINTS[order["point"]], order["nth"])
     totals = Ingestion(ApiSettings.load()).run()
     for failure in totals.failures:
         print(failure, file=sys.stderr)
     return 1 if totals.failures else 0
 
 
-def carry_out(order: dict[str, Any]) -> list[int]:
+def carry_out(order: dict[str, Any], run: Callable[[dict[str, Any]], int]) -> list[int]:
     """Forks the children of an order, kills each at some instant where the order says so; their wait statuses."""
     children = []
     for _ in range(order.get("processes", 1)):
@@ -112,12 +108,12 @@ def carry_out(order: dict[str, Any]) -> list[int]:
     return [os.waitpid(child, 0)[1] for child in children]
 
 
-def main() -> None:
+def serve(run: Callable[[dict[str, Any]], int]) -> None:
     """Carries out orders until standard input ends."""
     # Pages of some events each make several batches.
     for line in sys.stdin:
-        print(json.dumps(carry_out(json.loads(line))), flush=True)
+        print(json.dumps(carry_out(json.loads(line), run)), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    serve(run)

@@ -1,7 +1,9 @@
 """Tables, commands and links of the documentation agree with the code."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import fields
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -9,7 +11,7 @@ import pytest
 
 from event_archive.cli.commands import commands
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings
-from event_archive.config.sources import ApiSettings
+from event_archive.config.sources import ApiSettings, LandingSettings, LogsSettings
 from event_archive.domain.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +20,21 @@ PAGES = sorted(
 )
 
 
-OF_THE_API = {name: field for name, field in ApiSettings.model_fields.items() if name not in Settings.model_fields}
+SOURCES: dict[str, tuple[type[LandingSettings], dict[str, str]]] = {
+    "## An HTTP API": (ApiSettings, {"api_base_url": "https://h"}),
+    "## Log files": (LogsSettings, {"logs_url": "file:///f"}),
+}
+"""Of each section of the configuration's page, the settings that it is about, and those that are required."""
+
+
+def of_the_source(heading: str) -> list[str]:
+    """The variables that no table before tells of."""
+    told = {*Settings.model_fields}
+    for section, (kind, _) in SOURCES.items():
+        if section == heading:
+            return [name for name in kind.model_fields if name not in told]
+        told |= {*kind.model_fields}
+    raise AssertionError(heading)
 
 
 def table(page: str, first_cell: str, *, heading: str = "") -> dict[str, list[str]]:
@@ -60,24 +76,23 @@ def test_the_documented_default_is_the_codes(name: str):
         assert told == str(default)
 
 
-def of_the_api() -> dict[str, list[str]]:
-    return table("docs/configuration.md", "variable", heading="## An HTTP API")
+@pytest.mark.parametrize("heading", SOURCES)
+def test_every_variable_of_a_source_is_documented(heading: str):
+    told = table("docs/configuration.md", "variable", heading=heading)
+    assert sorted(told) == sorted(name.upper() for name in of_the_source(heading))
 
 
-def test_every_variable_of_the_api_is_documented():
-    assert sorted(of_the_api()) == sorted(name.upper() for name in OF_THE_API)
-
-
-@pytest.mark.parametrize("name", OF_THE_API)
-def test_the_documented_default_of_the_api_is_the_codes(name: str):
-    told = of_the_api()[name.upper()][0].strip("`")
-    field = OF_THE_API[name]
+@pytest.mark.parametrize(("heading", "name"), [(of, name) for of in SOURCES for name in of_the_source(of)])
+def test_the_documented_default_of_a_source_is_the_codes(heading: str, name: str):
+    told = table("docs/configuration.md", "variable", heading=heading)[name.upper()][0].strip("`")
+    kind, required = SOURCES[heading]
+    field = kind.model_fields[name]
     if field.is_required() or field.default is None:
         assert told == ("required" if field.is_required() else "none")
     else:
         # As the variable would have it, through the variable's own parser.
-        given = {"api_base_url": "https://h", "pg_connection_string": "host=h", name: told}
-        assert getattr(ApiSettings.model_validate(given), name) == field.default
+        given = required | {"pg_connection_string": "host=h", name: told}
+        assert getattr(kind.model_validate(given), name) == field.default
 
 
 def test_dagsters_own_variables_are_documented():
@@ -86,14 +101,24 @@ def test_dagsters_own_variables_are_documented():
     assert told == {name.upper() for name in InstanceSettings.model_fields}
 
 
+def each_command(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All commands by their names, those of groups by both words."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from each_command(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
 def test_every_command_and_option_is_documented():
     told = {}
     for usage in table("README.md", "command"):
-        name, *rest = usage.removeprefix("event-archive ").split(" ", 1)
-        told[name] = set(re.findall(r"--[a-z-]+", " ".join(rest)))
+        words = usage.removeprefix("event-archive ").split(" ")
+        name = " ".join(takewhile(lambda word: word.isalpha() and word.islower(), words))
+        told[name] = set(re.findall(r"--[a-z-]+", usage))
     found = {
         name: {option for p in command.params if isinstance(p, click.Option) for option in p.opts}
-        for name, command in commands.commands.items()
+        for name, command in each_command(commands)
     }
     assert told == found
 

@@ -1,0 +1,173 @@
+"""``event-archive ingest logs``: log files, into PostgreSQL. Not here: how any file is read."""
+
+import logging
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from event_archive.cli import EXIT_FAILED, exit_code, stop
+from event_archive.cli.arguments import warn_of_misspelt
+from event_archive.errors import ConfigurationError, EventArchiveError
+
+if TYPE_CHECKING:
+    from event_archive.config.sources import LogsSettings
+    from event_archive.sources.log_files.ingest import Ingestion, Totals
+
+_GRACE_SECONDS = 20.0
+"""From a signal on: the batch in hand is finished, and its file rolled back."""
+
+_log = logging.getLogger(__name__)
+
+
+def _interval(_context: click.Context, _parameter: click.Parameter, text: str | None) -> timedelta | None:
+    from event_archive.config.values import parse_budget
+
+    try:
+        return parse_budget(text) if text is not None else None
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} {error}") from None
+
+
+@click.command("logs")
+@click.option("--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="This file alone.")
+@click.option("--limit", type=click.IntRange(1), help="Load so many files at most.")
+@click.option("--every", callback=_interval, metavar="DURATION", help="Go on: look for files every '5 minutes'.")
+@click.option("--status", is_flag=True, help="Say what waits, and what failed and why.")
+@click.option("--retry-failed", is_flag=True, help="Take up failed files again, those that were given up too.")
+def logs(*, path: Path | None, limit: int | None, every: timedelta | None, status: bool, retry_failed: bool) -> None:
+    """Log files of a bucket, a container or a folder (LOGS_URL) into logs: those that are new or have changed."""
+    from event_archive.config.datasets import load_datasets
+    from event_archive.config.environment import output_is_json
+    from event_archive.observability import logs as log_lines
+    from event_archive.sources.log_files.ingest import Ingestion
+
+    as_json = output_is_json()
+    log_lines.configure(as_json=as_json, verbose=not status, stream=sys.stdout if as_json else sys.stderr)
+    warn_of_misspelt()
+    settings = _settings(path)
+
+    def run() -> Ingestion:
+        return Ingestion(
+            settings,
+            [of.dataset for of in load_datasets() if settings.fills(of)],
+            limit=limit,
+            told_to_stop=stop.requested,
+            progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),
+        )
+
+    if status:
+        _show_status(run(), as_json=as_json)
+        return
+    if retry_failed:
+        _log.info("%d failed files are tried again", run().retry_failed())
+    with stop.deferred(_GRACE_SECONDS):
+        while True:
+            this = run()
+            began = time.monotonic()
+            _work(this, as_json=as_json)
+            if every is None or stop.requested() or _is_hopeless(this.totals):
+                break
+            this.wait(every.total_seconds() - (time.monotonic() - began))
+    if stop.requested():
+        sys.exit(stop.exit_code())
+    if this.totals.failures:
+        sys.exit(EXIT_FAILED if this.totals.files else exit_code(this.totals.failures))
+
+
+def _settings(path: Path | None) -> "LogsSettings":
+    """The environment's; a file on the command line takes the place of LOGS_URL."""
+    from event_archive.config.reading import Entry
+    from event_archive.config.sources import LogsSettings
+
+    if path is None:
+        return LogsSettings.load()
+    return LogsSettings.load(Entry(values=(("logs_url", "--file", f"file://{path.absolute()}"),)))
+
+
+def _work(run: "Ingestion", *, as_json: bool) -> None:
+    try:
+        run.run()
+    except EventArchiveError as error:
+        run.totals.failures.append(error)
+    _show(run.totals, as_json=as_json)
+
+
+def _is_hopeless(totals: "Totals") -> bool:
+    """Whether another run would end the same way: a setting is wrong."""
+    return totals.ended == "failed" and any(isinstance(of, ConfigurationError) for of in totals.failures)
+
+
+def _show(totals: "Totals", *, as_json: bool) -> None:
+    """Says what the run did, and why not all of it."""
+    from event_archive.observability.json_lines import write_line
+
+    stopped = stop.requested() and totals.ended != "complete"
+    outcome, words = _OUTCOMES["interrupted" if stopped else "failed" if totals.failures else totals.ended]
+    errors = list(dict.fromkeys(str(failure) for failure in totals.failures))
+    if as_json:
+        write_line(
+            outcome,
+            dataset="",
+            error=" ".join(errors) if errors else None,
+            message=words,
+            source="logs",
+            files=totals.files,
+            failed=totals.failed,
+            entries=totals.counts.taken,
+            contradictions=totals.contradictions,
+            bytes=totals.bytes,
+            seconds=round(totals.seconds, 3),
+            entries_per_second=round(totals.rate, 1),
+            **cast(dict[str, Any], totals.counts.as_dict()),
+        )
+    else:
+        click.echo(f"{words}: {_told(totals)}")
+    for error in errors:
+        click.echo(f"Error: {error}", err=True)
+
+
+_OUTCOMES = {
+    "complete": ("done", "ingestion complete"),
+    "interrupted": ("stopped", "ingestion interrupted"),
+    "budget": ("budget", "ingestion ended by RUN_BUDGET, the next run goes on"),
+    "limit": ("done", "ingestion ended by --limit, the next run goes on"),
+    "failed": ("failed", "ingestion failed"),
+}
+
+
+def _told(totals: "Totals") -> str:
+    counts = totals.counts
+    words = f"{totals.files:,} files, {counts.taken:,} entries in {totals.seconds:.1f} s ({totals.rate:,.0f} a second)"
+    words += f": {counts.new:,} new"
+    kinds = {"known": "known", "rejected": "rejected", "too_old": "too old"}
+    words += "".join(f", {number:,} {kind}" for name, kind in kinds.items() if (number := getattr(counts, name)))
+    if totals.contradictions:
+        words += f"; {totals.contradictions:,} with times that contradict each other"
+    return words + (f"; {totals.failed:,} files failed" if totals.failed else "")
+
+
+def _show_status(run: "Ingestion", *, as_json: bool) -> None:
+    from event_archive.observability.json_lines import write_line
+
+    status = run.status()
+    for of in status.counts:
+        if as_json:
+            write_line(of.status.lower(), files=of.files, rows=of.rows, rejected=of.rejected, oldest=of.oldest)
+        else:
+            click.echo(
+                f"{of.files:>10,}  {of.status:<10}  {of.rows:,} rows, {of.rejected:,} rejected; oldest {of.oldest}"
+            )
+    for failed in status.failed:
+        again = "given up, --retry-failed takes it up again" if failed.given_up else f"again at {failed.again_at}"
+        if as_json:
+            write_line("file", key=failed.key, error=failed.error, attempts=failed.attempts, given_up=failed.given_up)
+        else:
+            click.echo(f"{failed.key}: {failed.error} ({failed.attempts} attempts; {again})")
+    if as_json:
+        write_line("done", source="logs", files=sum(of.files for of in status.counts))
+    elif not status.counts:
+        click.echo("No file is known.")

@@ -1,0 +1,286 @@
+"""The ingestion of log files: what a run is told, what it does to one file after another, what it says at its end.
+
+Not here: how a file is listed, claimed or loaded.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from event_archive.config.sources import LogsSettings
+from event_archive.domain.dataset import Dataset, TableName
+from event_archive.domain.days import ONE_DAY, midnight
+from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, UnreachableError
+from event_archive.postgres.session import Session
+from event_archive.sources.landing import Counts, rejected_table
+from event_archive.sources.log_files.ledger import Claim, FailedFile, Ledger, StatusCount
+from event_archive.sources.log_files.listing import Listings, list_files
+from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnError, StoppedError
+from event_archive.sources.log_files.mapping import load_mapping
+from event_archive.sources.log_files.places import open_store
+from event_archive.sources.log_files.rows import target
+from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
+from event_archive.sources.tables import make_missing
+
+_RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
+"""Between attempts to reach a database that went away; after that the run ends."""
+_OLDEST_SERVER = 160000
+"""As ``server_version_num`` says it: the first that has ``pg_input_is_valid``."""
+_OTHERS_UNTIL_END = 3
+"""Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
+_PROGRESS_SECONDS = 5.0
+_LEASE_LOOK_SECONDS = 0.2
+_FAILED_SHOWN = 20
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a run did.
+
+    Attributes:
+        counts: what became of the entries.
+        files: files that were loaded.
+        failed: files that could not be.
+        bytes: of the entries that were loaded.
+        contradictions: entries whose times contradict each other.
+        seconds: how long it took.
+        ended: ``complete``, or why not: ``interrupted``, ``budget``, ``limit``, ``failed``.
+        failures: why the run ended, and why files could not be loaded.
+    """
+
+    counts: Counts = field(default_factory=Counts)
+    files: int = 0
+    failed: int = 0
+    bytes: int = 0
+    contradictions: int = 0
+    seconds: float = 0.0
+    ended: str = "complete"
+    failures: list[EventArchiveError] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Entries a second."""
+        return self.counts.taken / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What waits, and what failed: by status, and the files that failed last."""
+
+    counts: list[StatusCount]
+    failed: list[FailedFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Ingestion:
+    """A run over the files of a place.
+
+    Attributes:
+        settings: of the place and the database.
+        datasets: what is archived; of the table that entries land in, it says which of them are too old.
+        limit: how many files are loaded at most.
+        told_to_stop: asked several times a second.
+        progress: told now and then how far it is.
+        totals: what it has done.
+    """
+
+    settings: LogsSettings
+    datasets: Iterable[Dataset] = ()
+    limit: int | None = None
+    told_to_stop: Callable[[], bool] = lambda: False
+    progress: Callable[[Totals], None] = lambda _totals: None
+    totals: Totals = field(default_factory=Totals)
+
+    def run(self) -> Totals:
+        """Loads all files that wait. What of it failed is in ``failures``, whatever is raised.
+
+        Raises:
+            UnreachableError: the store or the database is away for longer than a run waits.
+            RefusedError: the store or the database refuses.
+            ConfigurationError: a setting is wrong, or the server too old.
+            BusyError: others kept locks for too long.
+            IntegrityError: the books do not balance.
+        """
+        began, attempt = time.monotonic(), 0
+        store = open_store(self.settings)
+        try:
+            while True:
+                done = self.totals.files
+                try:
+                    with self.settings.postgres.session() as session:
+                        _Work(self, session, store, began).work()
+                    return self.totals
+                except StoreAwayError:
+                    raise
+                except UnreachableError as away:
+                    attempt = 0 if self.totals.files > done else attempt
+                    if attempt == len(_RECONNECT_SECONDS) or self.told_to_stop():
+                        raise
+                    _log.warning("%s", away)
+                    self.wait(_RECONNECT_SECONDS[attempt])
+                    attempt += 1
+        except EventArchiveError:
+            self.totals.ended = "failed"
+            raise
+        finally:
+            self.totals.seconds = time.monotonic() - began
+
+    def wait(self, seconds: float) -> None:
+        """Waits, until somebody stops it."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.told_to_stop():
+            time.sleep(0.1)
+
+    def retry_failed(self) -> int:
+        """Lets files that failed be tried again; how many there are."""
+        store = open_store(self.settings)
+        with self.settings.postgres.session() as session:
+            return _Work(self, session, store, 0).ledger.retry_failed()
+
+    def status(self) -> Status:
+        """What waits, and what failed."""
+        store = open_store(self.settings)
+        with self.settings.postgres.session() as session:
+            ledger = _Work(self, session, store, 0).ledger
+            return Status(ledger.counts(), ledger.failed(_FAILED_SHOWN))
+
+
+class _Work:
+    """A run, for as long as a connection with the database lasts."""
+
+    def __init__(self, run: Ingestion, session: Session, store: Store, began: float) -> None:
+        settings = run.settings
+        self._run, self._session, self._store, self._began = run, session, store, began
+        self._mapping = load_mapping(settings.logs_mapping)
+        self._target = target(settings.ingest_schema, self._mapping)
+        _check_server(session)
+        files, listing = (TableName(settings.ingest_schema, name) for name in ("processed_files", "log_listing"))
+        make_missing(session, self._target.table, rejected_table(self._target), files, listing)
+        self.ledger = Ledger(session, files, store.bucket, store.prefix, settings.logs_max_attempts)
+        self._listings = Listings(session, listing, store.bucket, store.prefix)
+        self._told = time.monotonic()
+        self._changed: set[str] = set()
+
+    def work(self) -> None:
+        """Lists the files, and loads those that wait, the oldest first.
+
+        Raises:
+            UnreachableError: the database is away; StoreAwayError: the store is.
+        """
+        list_files(self._store, self.ledger, self._listings, self._run.told_to_stop)
+        loader, others = self._loader(), 0
+        while not self._is_over():
+            claim = self.ledger.claim()
+            if claim is None:
+                if not self.ledger.waits_for_a_lease():
+                    return
+                self._run.wait(_LEASE_LOOK_SECONDS)
+                continue
+            failure = self._load(loader, claim)
+            others = 0 if failure is None or isinstance(failure, FileError) else others + 1
+            if failure is not None and others == _OTHERS_UNTIL_END:
+                raise failure
+            self._tell()
+
+    def _load(self, loader: Loader, claim: Claim) -> EventArchiveError | None:
+        """Loads a file; writes down, and returns, why it could not be."""
+        totals = self._run.totals
+        try:
+            loaded = loader.load(claim)
+        except PassedOnError:
+            return None
+        except StoppedError:
+            self.ledger.release(claim)
+            return None
+        except FileChangedError:
+            return self._see_again(claim)
+        except StoreAwayError as error:
+            return self._fail(claim, error)
+        except UnreachableError:
+            # The database is away: nothing is wrong with the file.
+            raise
+        except EventArchiveError as error:
+            return self._fail(claim, error)
+        self._count(loaded)
+        totals.files += 1
+        return None
+
+    def _count(self, loaded: Loaded) -> None:
+        totals = self._run.totals
+        totals.counts.add(loaded.counts)
+        totals.bytes += loaded.bytes
+        totals.contradictions += loaded.contradictions
+
+    def _see_again(self, claim: Claim) -> EventArchiveError | None:
+        """A file changed while it was read: it is claimed again, in its new version; once a run."""
+        try:
+            found = self._store.find(claim.file.key)
+        except EventArchiveError as error:
+            return self._fail(claim, error)
+        if found is None:
+            return self._fail(claim, FileError("It is not there any more."))
+        if found.key in self._changed:
+            return self._fail(claim, FileError("It changes while it is read."))
+        self._changed.add(found.key)
+        self.ledger.discover([found])
+        self.ledger.release(claim)
+        return None
+
+    def _fail(self, claim: Claim, error: EventArchiveError) -> EventArchiveError:
+        """Writes down that a file could not be loaded; returns why."""
+        totals = self._run.totals
+        self.ledger.fail(claim, str(error))
+        totals.failed += 1
+        left = self._run.settings.logs_max_attempts - claim.attempts
+        again = f"It is tried {left} more times." if left > 0 else "It is left: --retry-failed takes it up again."
+        totals.failures.append(FileError(f"{claim.file.key}: {error} It was not loaded. {again}"))
+        _log.warning("%s: %s %s", claim.file.key, error, again)
+        return error
+
+    def _loader(self) -> Loader:
+        settings = self._run.settings
+        retention = next((of.retention for of in self._run.datasets if of.table == self._target.table), None)
+        _, _, first_pass_at = self._listings.read()
+        return Loader(
+            self._session,
+            self._store,
+            self.ledger,
+            self._target,
+            self._mapping,
+            settings.logs_timezone,
+            settings.max_rejected,
+            aged_before=midnight(retention.last_aged_day(datetime.now(UTC)) + ONE_DAY) if retention else None,
+            first_pass_at=first_pass_at,
+            told_to_stop=self._run.told_to_stop,
+        )
+
+    def _is_over(self) -> bool:
+        """Whether no further file is to be loaded."""
+        run, budget = self._run, self._run.settings.run_budget
+        if run.told_to_stop():
+            run.totals.ended = "interrupted"
+        elif budget is not None and time.monotonic() - self._began > budget.total_seconds():
+            run.totals.ended = "budget"
+        elif run.limit is not None and run.totals.files + run.totals.failed >= run.limit:
+            run.totals.ended = "limit"
+        return run.totals.ended != "complete"
+
+    def _tell(self) -> None:
+        if time.monotonic() - self._told > _PROGRESS_SECONDS:
+            self._told = time.monotonic()
+            self._run.totals.seconds = self._told - self._began
+            self._run.progress(self._run.totals)
+
+
+def _check_server(session: Session) -> None:
+    with session.transaction("the server's version") as connection:
+        version = connection.info.server_version
+    if version < _OLDEST_SERVER:
+        raise ConfigurationError(
+            f"The server of PG_CONNECTION_STRING is PostgreSQL {version // 10_000}; log files need "
+            f"{_OLDEST_SERVER // 10_000} or newer. No file was loaded. Upgrade it, or name another server."
+        )

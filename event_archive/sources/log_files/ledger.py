@@ -1,0 +1,258 @@
+"""``processed_files``: which files there are, who loads which, and what became of each.
+
+A file is claimed in a transaction of its own, and loaded in another that holds the lock of its row: the lock is the
+heartbeat, since nobody waits for it and the end of a process frees it. ``lease`` covers what lies between the two, and
+of a failed file says when it is tried again; ``version`` counts claims, so that a claim which has been passed on loads
+nothing. Not here: listing, loading.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import LiteralString
+
+from psycopg import sql
+
+from event_archive.domain.dataset import TableName
+from event_archive.postgres.session import Connection, Session
+from event_archive.sources.log_files.stores import Found
+
+_LEASE = timedelta(seconds=5)
+_FIRST_WAIT = timedelta(minutes=1)
+_WAIT_FACTOR = 5
+_MOST_REASON = 2000
+
+_NEW = """
+INSERT INTO {table} (bucket, key, etag, size, modified)
+SELECT %(bucket)s, key, etag, size, modified
+FROM unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::int8[], %(times)s::timestamptz[])
+  AS found(key, etag, size, modified)
+WHERE NOT EXISTS (SELECT FROM {table} AS known WHERE known.bucket = %(bucket)s AND known.key = found.key)
+ORDER BY key ON CONFLICT (bucket, key) DO NOTHING RETURNING key
+"""
+# A row that is locked is being loaded; whoever lists the files again finds that it has changed.
+_CHANGED = """
+WITH changed AS (
+  SELECT known.key, found.etag, found.size, found.modified FROM {table} AS known
+  JOIN unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::int8[], %(times)s::timestamptz[])
+    AS found(key, etag, size, modified) ON known.bucket = %(bucket)s AND known.key = found.key
+  WHERE known.etag <> found.etag
+), free AS (
+  SELECT known.key FROM {table} AS known JOIN changed USING (key) WHERE known.bucket = %(bucket)s
+  ORDER BY known.key FOR UPDATE OF known SKIP LOCKED
+), updated AS (
+  UPDATE {table} AS known
+  SET etag = changed.etag, size = changed.size, modified = changed.modified, status = 'PENDING',
+    version = known.version + 1, attempts = 0, lease = NULL, error = NULL, updated_at = pg_catalog.now()
+  FROM changed JOIN free USING (key) WHERE known.bucket = %(bucket)s AND known.key = changed.key RETURNING true
+)
+SELECT (SELECT pg_catalog.count(*) FROM changed), (SELECT pg_catalog.count(*) FROM updated)
+"""
+_OURS = sql.SQL("bucket = %(bucket)s AND pg_catalog.starts_with(key, %(prefix)s)")
+_ABANDONED = """
+WITH abandoned AS (
+  SELECT bucket, key FROM {table} WHERE {ours} AND status = 'PROCESSING' AND lease < pg_catalog.now()
+  AND attempts >= %(most)s ORDER BY key FOR UPDATE SKIP LOCKED
+)
+UPDATE {table} AS files SET status = 'FAILED', updated_at = pg_catalog.now(),
+  error = 'Each process that loaded it ended in the midst of it. Look at its memory and its logs.'
+FROM abandoned WHERE files.bucket = abandoned.bucket AND files.key = abandoned.key
+"""
+_CLAIM = """
+WITH next AS (
+  SELECT bucket, key FROM {table} WHERE {ours} AND status <> 'COMPLETED' AND attempts < %(most)s
+  AND (lease IS NULL OR lease < pg_catalog.now())
+  ORDER BY modified, key LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+UPDATE {table} AS files SET status = 'PROCESSING', version = version + 1, attempts = attempts + 1,
+  lease = pg_catalog.now() + %(lease)s, last_attempt = pg_catalog.now(), updated_at = pg_catalog.now()
+FROM next WHERE files.bucket = next.bucket AND files.key = next.key
+RETURNING files.key, etag, size, modified, version, attempts, loaded_etag, files.rejected, files.created_at
+"""
+_SOON = """
+SELECT true FROM {table} WHERE {ours} AND status = 'PROCESSING' AND lease >= pg_catalog.now() LIMIT 1
+FOR UPDATE SKIP LOCKED
+"""
+# It waits: who has a row of this version locked only looks at it, and would else cost an attempt.
+_LOCK = """
+SELECT true FROM {table} WHERE bucket = %(bucket)s AND key = %(key)s AND version = %(version)s
+AND status = 'PROCESSING' FOR UPDATE
+"""
+_COMPLETE = """
+UPDATE {table} SET status = 'COMPLETED', lease = NULL, error = NULL, loaded_etag = etag, rows = %(rows)s,
+  rejected = %(rejected)s, updated_at = pg_catalog.now()
+WHERE bucket = %(bucket)s AND key = %(key)s AND version = %(version)s
+"""
+_FAIL = """
+UPDATE {table} SET status = 'FAILED', lease = pg_catalog.now() + %(wait)s, error = %(error)s,
+  updated_at = pg_catalog.now()
+WHERE bucket = %(bucket)s AND key = %(key)s AND version = %(version)s AND status = 'PROCESSING'
+"""
+_RELEASE = """
+UPDATE {table} SET status = 'PENDING', attempts = attempts - 1, lease = NULL, updated_at = pg_catalog.now()
+WHERE bucket = %(bucket)s AND key = %(key)s AND version = %(version)s AND status = 'PROCESSING'
+"""
+_RETRY = """
+UPDATE {table} SET status = 'PENDING', attempts = 0, lease = NULL, version = version + 1,
+  updated_at = pg_catalog.now()
+WHERE {ours} AND status = 'FAILED'
+"""
+_COUNTS = """
+SELECT status, pg_catalog.count(*), pg_catalog.min(modified), pg_catalog.sum(rows)::int8,
+  pg_catalog.sum(rejected)::int8, pg_catalog.min(created_at)
+FROM {table} WHERE {ours} GROUP BY status ORDER BY status
+"""
+_FAILED = """
+SELECT key, error, attempts, attempts >= %(most)s, lease FROM {table} WHERE {ours} AND status = 'FAILED'
+ORDER BY updated_at DESC, key LIMIT %(limit)s
+"""
+_KEY_BEFORE = """
+SELECT key FROM {table} WHERE {ours} AND key <= %(key)s ORDER BY key DESC OFFSET %(distance)s LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A file that this process may load, as long as nobody has claimed it since.
+
+    Attributes:
+        file: the file's version.
+        version: of its row.
+        attempts: how often it was tried, this time included.
+        loaded_etag: the version of the file whose rows are in the table; None where none are.
+        loaded_rejected: entries of that version that could not be rows.
+        known_since: when the file was first listed, by the database's clock.
+    """
+
+    file: Found
+    version: int
+    attempts: int
+    loaded_etag: str | None
+    loaded_rejected: int
+    known_since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StatusCount:
+    """The files of one status: how many, the oldest by the store's clock, their rows, since when the first is known."""
+
+    status: str
+    files: int
+    oldest: datetime
+    rows: int
+    rejected: int
+    known_since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FailedFile:
+    """A file that could not be loaded, why, and when it is tried again; ``given_up`` where it is not."""
+
+    key: str
+    error: str
+    attempts: int
+    given_up: bool
+    again_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The rows of a bucket's prefix.
+
+    Attributes:
+        session: with the database.
+        table: ``processed_files``.
+        bucket: as ``Store.bucket``.
+        prefix: as ``Store.prefix``.
+        most_attempts: how often a file is tried.
+    """
+
+    session: Session
+    table: TableName
+    bucket: str
+    prefix: str
+    most_attempts: int
+
+    def discover(self, files: Sequence[Found]) -> tuple[list[str], bool]:
+        """Writes down files that were listed; returns the keys that are new, and whether some have to be listed again.
+
+        Those have changed while they are being loaded.
+        """
+        values = {
+            "bucket": self.bucket,
+            "keys": [of.key for of in files],
+            "etags": [of.etag for of in files],
+            "sizes": [of.size for of in files],
+            "times": [of.modified for of in files],
+        }
+        with self.session.transaction(str(self.table)) as connection:
+            new = [key for (key,) in connection.execute(self._sql(_NEW), values).fetchall()]
+            changed, updated = connection.execute(self._sql(_CHANGED), values).fetchall()[0]
+        return new, bool(changed > updated)
+
+    def claim(self) -> Claim | None:
+        """The oldest file that waits; None where none does."""
+        values = self._values(most=self.most_attempts, lease=_LEASE)
+        with self.session.transaction(str(self.table)) as connection:
+            row = connection.execute(self._sql(_CLAIM), values).fetchone()
+            if row is None:
+                connection.execute(self._sql(_ABANDONED), values)
+        return Claim(Found(*row[:4]), *row[4:]) if row else None
+
+    def waits_for_a_lease(self) -> bool:
+        """Whether a file is claimed by a process that has not begun to load it, or never will."""
+        with self.session.transaction(str(self.table)) as connection:
+            return connection.execute(self._sql(_SOON), self._values()).fetchone() is not None
+
+    def lock(self, connection: Connection, claim: Claim) -> bool:
+        """Locks a claimed file's row for the transaction that loads it; False where the claim was passed on."""
+        return connection.execute(self._sql(_LOCK), self._of(claim)).fetchone() is not None
+
+    def complete(self, connection: Connection, claim: Claim, *, rows: int, rejected: int) -> bool:
+        """Writes down what became of a file, in the transaction that loaded it; False where it is not this claim's."""
+        values = self._of(claim) | {"rows": rows, "rejected": rejected}
+        return connection.execute(self._sql(_COMPLETE), values).rowcount == 1
+
+    def fail(self, claim: Claim, reason: str) -> None:
+        """Writes down why a file could not be loaded; it is tried again after 1, 5, 25 minutes, and so on."""
+        wait = _FIRST_WAIT * _WAIT_FACTOR ** (claim.attempts - 1)
+        self._set(_FAIL, claim, wait=wait, error=reason[:_MOST_REASON])
+
+    def release(self, claim: Claim) -> None:
+        """Gives a file back as if it had not been claimed."""
+        self._set(_RELEASE, claim)
+
+    def retry_failed(self) -> int:
+        """Lets all failed files be tried again at once, as often as new ones; how many there are."""
+        with self.session.transaction(str(self.table)) as connection:
+            return connection.execute(self._sql(_RETRY), self._values()).rowcount
+
+    def counts(self) -> list[StatusCount]:
+        """How many files have which status."""
+        with self.session.transaction(str(self.table)) as connection:
+            return [StatusCount(*row) for row in connection.execute(self._sql(_COUNTS), self._values()).fetchall()]
+
+    def failed(self, most: int) -> list[FailedFile]:
+        """The files that failed last."""
+        values = self._values(most=self.most_attempts, limit=most)
+        with self.session.transaction(str(self.table)) as connection:
+            return [FailedFile(*row) for row in connection.execute(self._sql(_FAILED), values).fetchall()]
+
+    def key_before(self, key: str, distance: int) -> str | None:
+        """The key that lies so many known files before one; None where there are fewer."""
+        with self.session.transaction(str(self.table)) as connection:
+            row = connection.execute(self._sql(_KEY_BEFORE), self._values(key=key, distance=distance)).fetchone()
+        return str(row[0]) if row else None
+
+    def _set(self, query: LiteralString, claim: Claim, **values: object) -> None:
+        with self.session.transaction(str(self.table)) as connection:
+            connection.execute(self._sql(query), self._of(claim) | values)
+
+    def _of(self, claim: Claim) -> dict[str, object]:
+        return {"bucket": self.bucket, "key": claim.file.key, "version": claim.version}
+
+    def _values(self, **more: object) -> dict[str, object]:
+        return {"bucket": self.bucket, "prefix": self.prefix, **more}
+
+    def _sql(self, query: LiteralString) -> sql.Composed:
+        return sql.SQL(query).format(table=sql.Identifier(self.table.schema, self.table.name), ours=_OURS)

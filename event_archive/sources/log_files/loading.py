@@ -1,0 +1,162 @@
+"""A claimed file, loaded in one transaction: all of its rows, in the place of those of its former version, or none.
+
+Not here: which file is next, what follows from a failure.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from psycopg import sql
+
+from event_archive.postgres.errors import Advice
+from event_archive.postgres.session import Connection, Session
+from event_archive.sources.landing import Batch, Counts, land_in, rejected_table
+from event_archive.sources.log_files.decoding import entries
+from event_archive.sources.log_files.inflating import inflated
+from event_archive.sources.log_files.ledger import Claim, Ledger
+from event_archive.sources.log_files.mapping import LogMapping
+from event_archive.sources.log_files.rows import SOURCE, Reader, id_prefix, locator_prefix
+from event_archive.sources.log_files.stores import FileError, Store
+from event_archive.sources.merge import Target
+
+_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_ROWS = 10_000
+
+
+class StoppedError(Exception):
+    """Somebody wants the process to end: the file is given back."""
+
+
+class PassedOnError(Exception):
+    """Another process has claimed the file since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of a file's entries.
+
+    Attributes:
+        counts: of its entries.
+        contradictions: entries whose times contradict each other; the first one counts.
+        bytes: of its entries, as they are stored.
+    """
+
+    counts: Counts
+    contradictions: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads files of a store.
+
+    Attributes:
+        session: with the database.
+        store: where they are.
+        ledger: of the store.
+        target: where rows go.
+        mapping: which fields hold a time.
+        zone: of times without one.
+        most_rejected: a file with more entries that cannot be rows is not loaded.
+        aged_before: entries from before are left out where the file came after the first pass: they are archived.
+        first_pass_at: when the first pass over the store's files came to its end.
+        told_to_stop: asked between two batches.
+    """
+
+    session: Session
+    store: Store
+    ledger: Ledger
+    target: Target
+    mapping: LogMapping
+    zone: ZoneInfo
+    most_rejected: int
+    aged_before: datetime | None
+    first_pass_at: datetime | None
+    told_to_stop: Callable[[], bool] = lambda: False
+
+    def load(self, claim: Claim) -> Loaded:
+        """Loads a file.
+
+        Raises:
+            StoppedError, PassedOnError: it was not loaded, and nothing is wrong with it.
+            FileChangedError: it changed, or went away, since it was listed.
+            FileError: it is damaged, may not be read, or has too many entries that cannot be rows.
+            StoreAwayError: the store is away.
+            UnreachableError, BusyError, RefusedError, IntegrityError: the database is away, busy, or refuses.
+        """
+        aged_before = self._aged_before(claim)
+        reader = Reader(self.store.bucket, claim.file, self.mapping, self.zone, datetime.now(UTC), aged_before)
+        counts, size = Counts(), 0
+        with self.session.transaction(str(self.target.table), advice=self._advice()) as connection:
+            if not self.ledger.lock(connection, claim):
+                raise PassedOnError
+            if claim.loaded_etag is not None:
+                self._forget(connection, claim, aged_before)
+            with self.store.open(claim.file) as chunks:
+                for batch in self._batches(reader, chunks):
+                    size += sum(map(len, batch.lines))
+                    counts.add(land_in(connection, self.target, SOURCE, batch))
+                    self._check(batch, counts)
+            rows = counts.new + counts.known + counts.superseded
+            if not self.ledger.complete(connection, claim, rows=rows, rejected=counts.rejected):
+                raise PassedOnError
+        return Loaded(counts, reader.contradictions, size)
+
+    def _aged_before(self, claim: Claim) -> datetime:
+        is_of_first_pass = self.first_pass_at is None or claim.known_since <= self.first_pass_at
+        if self.aged_before is None or (is_of_first_pass and claim.loaded_etag is None):
+            return datetime.min.replace(tzinfo=UTC)
+        return self.aged_before
+
+    def _batches(self, reader: Reader, chunks: Iterator[bytes]) -> Iterator[Batch]:
+        batch, size = Batch(), 0
+        for some in entries(inflated(chunks)):
+            # An entry's bytes are what memory holds, whatever becomes of it.
+            reader.read(some, batch)
+            size += sum(map(len, some))
+            if size >= _BATCH_BYTES or len(batch.lines) >= _BATCH_ROWS:
+                yield batch
+                batch, size = Batch(), 0
+            if self.told_to_stop():
+                raise StoppedError
+        if batch.lines or batch.rejected or batch.too_old:
+            yield batch
+
+    def _check(self, batch: Batch, counts: Counts) -> None:
+        if counts.rejected <= self.most_rejected:
+            return
+        why = f" The last of them: {batch.rejected[-1].reason}." if batch.rejected else ""
+        raise FileError(
+            f"More than MAX_REJECTED={self.most_rejected} of its entries cannot be rows.{why} See whether it is a log "
+            "file, and LOGS_MAPPING for other fields."
+        )
+
+    def _forget(self, connection: Connection, claim: Claim, aged_before: datetime) -> None:
+        """Deletes what a former version of the file left; what is of this version stays, and is known again.
+
+        Aged rows stay, as those of the new version are left out: they may not be archived yet.
+        """
+        if claim.loaded_etag is None or claim.loaded_etag == claim.file.etag:
+            return
+        former = id_prefix(self.store.bucket, claim.file.key, claim.loaded_etag)
+        table = sql.Identifier(self.target.table.schema, self.target.table.name)
+        # A slash is what follows a point.
+        query = sql.SQL("DELETE FROM {} WHERE id >= %s AND id < %s AND timestamp >= %s").format(table)
+        connection.execute(query, (f"{former}.", f"{former}/", aged_before))
+        if claim.loaded_rejected:
+            name = rejected_table(self.target)
+            query = sql.SQL("DELETE FROM {} WHERE source = %s AND pg_catalog.starts_with(locator, %s)").format(
+                sql.Identifier(name.schema, name.name)
+            )
+            connection.execute(query, (SOURCE, locator_prefix(self.store.bucket, claim.file, claim.loaded_etag)))
+
+    def _advice(self) -> Advice:
+        return Advice(
+            outcome="The file was not loaded.",
+            again="it is tried again",
+            lost="The file is loaded again.",
+            privileges=f"The role needs SELECT, INSERT, UPDATE and DELETE on {self.target.table} and on the tables "
+            "beside it, and TEMPORARY on the database: GRANT them, or connect as another role.",
+        )

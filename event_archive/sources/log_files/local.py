@@ -1,0 +1,105 @@
+"""Log files in a folder, or a single one. Not here: other stores."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from event_archive.errors import FileChangedError, RefusedError
+from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError
+
+_TOUCHED_JUST_NOW_SECONDS = 0.05
+"""Kernels count a file's times in ticks: within one, a second change would not show."""
+
+
+class Folder:
+    """A folder of this machine; keys are absolute paths, so that a file is the same one by whatever way it is named."""
+
+    bucket = "file://"
+    lists_after = False
+
+    def __init__(self, path: Path) -> None:
+        """Takes the path of a folder, or of one file."""
+        self._path = path.absolute()
+        self.prefix = str(self._path) if self._path.is_file() else f"{str(self._path).rstrip('/')}/"
+
+    def list(self, after: str | None = None) -> Iterator[Found]:  # noqa: ARG002
+        """As ``Store.list``; hidden files, and what is no regular file, are left out."""
+        if self._path.is_file():
+            yield from filter(None, [self.find(str(self._path))])
+            return
+        try:
+            # It may be a mount that is away.
+            next(self._path.iterdir(), None)
+        except OSError as error:
+            raise RefusedError(
+                f"{self._path}: {error.strerror}. LOGS_URL must name a folder that can be read."
+            ) from None
+        for folder, folders, names in os.walk(self._path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                if not name.startswith(".") and (found := self.find(f"{folder.rstrip('/')}/{name}")):
+                    yield found
+
+    def find(self, key: str) -> Found | None:
+        """As ``Store.find``."""
+        path = Path(key)
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FileError(f"{key}: {error.strerror}.") from None
+        if not path.is_file() or not _is_text(key):
+            return None
+        return Found(key, _etag(state), state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
+
+    @contextmanager
+    def open(self, file: Found) -> Iterator[Iterator[bytes]]:
+        """As ``Store.open``; looks at the file again once it is read."""
+        try:
+            with Path(file.key).open("rb", buffering=0) as content:
+                _check(file, os.fstat(content.fileno()))
+
+                def pieces() -> Iterator[bytes]:
+                    while piece := content.read(CHUNK_BYTES):
+                        yield piece
+                    age = time.time() - file.modified.timestamp()
+                    if 0 <= age < _TOUCHED_JUST_NOW_SECONDS:
+                        time.sleep(_TOUCHED_JUST_NOW_SECONDS)
+                    _check(file, os.fstat(content.fileno()))
+                    current = self.find(file.key)
+                    if current is None or current.etag != file.etag:
+                        raise _changed(file)
+
+                yield pieces()
+        except FileNotFoundError:
+            raise _changed(file) from None
+        except PermissionError as error:
+            raise FileError(f"{file.key}: {error.strerror}. Let this user read it.") from None
+        except OSError as error:
+            raise StoreAwayError(f"{file.key}: {error.strerror}.") from None
+
+
+def _etag(state: os.stat_result) -> str:
+    return f"{state.st_mtime_ns}-{state.st_size}"
+
+
+def _check(file: Found, state: os.stat_result) -> None:
+    if _etag(state) != file.etag:
+        raise _changed(file)
+
+
+def _changed(file: Found) -> FileChangedError:
+    return FileChangedError(f"{file.key} is not the file that was listed: it was written, or removed, since.")
+
+
+def _is_text(key: str) -> bool:
+    """Whether a name can stand in the database: some are no UTF-8."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

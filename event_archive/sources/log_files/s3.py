@@ -1,0 +1,148 @@
+"""Log files in a bucket of S3, or of what speaks its protocol. Not here: other stores.
+
+boto3 is imported when a bucket is opened: it takes most of a second.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from event_archive.config.sources import LogsSettings
+from event_archive.errors import EventArchiveError, FileChangedError, RefusedError
+from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError, resumed
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+
+T = TypeVar("T")
+_TIMEOUT_SECONDS = 20
+_ATTEMPTS = 5
+_GONE = {"NoSuchKey", "404", "NotFound"}
+_CHANGED = {"PreconditionFailed", "412"}
+_PASSING = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "InternalError", "ServiceUnavailable", "Throttling"}
+_HINTS = {
+    "AccessDenied": "Give the identity s3:ListBucket on the bucket and s3:GetObject on its objects.",
+    "403": "Give the identity s3:ListBucket on the bucket and s3:GetObject on its objects.",
+    "InvalidObjectState": "It is archived (GLACIER): restore it to a class that can be read, then --retry-failed.",
+    "NoSuchBucket": "Check the bucket in LOGS_URL, AWS_REGION and AWS_ENDPOINT.",
+    "InvalidAccessKeyId": "Check AWS_ACCESS_KEY_ID.",
+    "SignatureDoesNotMatch": "Check AWS_SECRET_ACCESS_KEY.",
+    "ExpiredToken": "The credentials have expired: renew them.",
+    "PermanentRedirect": "The bucket lies in another region: set AWS_REGION.",
+    "AuthorizationHeaderMalformed": "The bucket lies in another region: set AWS_REGION.",
+}
+
+
+class Bucket:
+    """A bucket's prefix. Keys are taken as they are, whatever is in them."""
+
+    lists_after = True
+
+    def __init__(self, name: str, prefix: str, settings: LogsSettings) -> None:
+        """Connects to nothing.
+
+        Args:
+            name: of the bucket.
+            prefix: what keys begin with.
+            settings: the region, the endpoint and the credentials; without those, boto3 looks for them itself.
+        """
+        import boto3
+        from botocore.config import Config
+
+        self.bucket, self.prefix = f"s3://{name}", prefix
+        self._name = name
+        secret, token = settings.aws_secret_access_key, settings.aws_session_token
+        self._client: Any = boto3.client(
+            "s3",
+            region_name=settings.aws_region,
+            endpoint_url=settings.aws_endpoint,
+            aws_access_key_id=settings.aws_access_key_id,
+            aws_secret_access_key=secret.get_secret_value() if secret else None,
+            aws_session_token=token.get_secret_value() if token else None,
+            config=Config(
+                connect_timeout=_TIMEOUT_SECONDS,
+                read_timeout=_TIMEOUT_SECONDS,
+                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                # Newer checksums are refused by some that speak S3's protocol.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3={"addressing_style": "path"} if settings.aws_endpoint else None,
+            ),
+        )
+
+    def list(self, after: str | None = None) -> Iterator[Found]:
+        """As ``Store.list``; "folders", which are empty objects whose keys end with a slash, are left out."""
+        more: dict[str, str] = {"StartAfter": after} if after else {}
+        while True:
+            page = self._ask(
+                self.bucket, partial(self._client.list_objects_v2, Bucket=self._name, Prefix=self.prefix, **more)
+            )
+            for of in page.get("Contents", ()):
+                if not (of["Key"].endswith("/") and not of["Size"]):
+                    yield Found(of["Key"], of["ETag"], of["Size"], of["LastModified"])
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def find(self, key: str) -> Found | None:
+        """As ``Store.find``."""
+        try:
+            of = self._ask(key, partial(self._client.head_object, Bucket=self._name, Key=key))
+        except FileChangedError:
+            return None
+        return Found(key, of["ETag"], of["ContentLength"], of["LastModified"])
+
+    def open(self, file: Found) -> AbstractContextManager[Iterator[bytes]]:
+        """As ``Store.open``."""
+        return resumed(lambda offset: self._read(file, offset), file)
+
+    def _read(self, file: Found, offset: int) -> Iterator[bytes]:
+        where = {"Range": f"bytes={offset}-"} if offset else {}
+        answer = self._ask(
+            file.key,
+            partial(self._client.get_object, Bucket=self._name, Key=file.key, IfMatch=file.etag, **where),
+        )
+        with self._errors(file.key), answer["Body"] as body:
+            while piece := body.read(CHUNK_BYTES):
+                yield piece
+
+    def _ask(self, subject: str, call: Callable[[], T]) -> T:
+        with self._errors(subject):
+            return call()
+
+    @contextmanager
+    def _errors(self, subject: str) -> Iterator[None]:
+        """What a failure means, in place of botocore's errors, which are neither its cause nor its context."""
+        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+        from botocore.exceptions import ConnectionError as NoConnectionError
+        from urllib3.exceptions import HTTPError
+
+        error: EventArchiveError
+        try:
+            yield
+            return
+        except ClientError as failure:
+            error = _refusal(subject, self.bucket, failure)
+        except (NoConnectionError, HTTPClientError, IncompleteReadError, HTTPError, OSError) as failure:
+            error = StoreAwayError(
+                f"{self.bucket}: the store did not answer, or broke off ({type(failure).__name__}). Check AWS_ENDPOINT "
+                "and the network; run it again."
+            )
+        except BotoCoreError as failure:
+            error = RefusedError(
+                f"{self.bucket}: no request could be made ({type(failure).__name__}). Set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or give this machine a role; and check AWS_REGION."
+            )
+        raise error
+
+
+def _refusal(subject: str, bucket: str, failure: "ClientError") -> EventArchiveError:
+    code = str(failure.response.get("Error", {}).get("Code", ""))
+    status = int(failure.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code in _CHANGED or (code in _GONE and subject != bucket):
+        return FileChangedError(f"{subject} is not the file that was listed: it was written, or removed, since.")
+    if status >= 500 or status == 429 or code in _PASSING:
+        return StoreAwayError(f"{bucket}: the store still answers {status} {code}. Run it again later.")
+    kind = RefusedError if subject == bucket else FileError
+    return kind(f"{subject}: the store refuses with {status} {code}. {_HINTS.get(code, '')}".rstrip())

@@ -1,0 +1,116 @@
+"""Where log files are: what a store lists and reads, in one protocol. Not here: any kind of store."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from event_archive.errors import EventArchiveError, FileChangedError, UnreachableError
+
+CHUNK_BYTES = 512 * 1024
+_WAITS_SECONDS = (0.5, 1, 2, 4, 8)
+"""Between attempts to go on with a file whose reading broke off, with no byte in between."""
+
+
+class FileError(EventArchiveError):
+    """Something is wrong with one file: it fails, and the rest goes on."""
+
+
+class StoreAwayError(UnreachableError):
+    """The store did not answer, or broke off: not the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file as the store has it.
+
+    Attributes:
+        key: its name, the prefix included.
+        etag: of its version.
+        size: in bytes.
+        modified: when it was written by the store's clock, UTC.
+    """
+
+    key: str
+    etag: str
+    size: int
+    modified: datetime
+
+
+class Store(Protocol):
+    """A place of log files. Files are never written.
+
+    Attributes:
+        bucket: the place, as ``s3://bucket``, ``az://container``, ``file://``.
+        prefix: what the keys of the files begin with.
+        lists_after: whether ``list`` asks the store for the keys after one alone.
+    """
+
+    bucket: str
+    prefix: str
+    lists_after: bool
+
+    def list(self, after: str | None = None) -> Iterator[Found]:
+        """All files whose keys begin with the prefix, by their keys' bytes where ``lists_after``.
+
+        Args:
+            after: files of this key and of keys before it may be left out.
+
+        Raises:
+            RefusedError: the bucket is not there, or may not be listed.
+            StoreAwayError: the store is away.
+        """
+        ...
+
+    def find(self, key: str) -> Found | None:
+        """One file, as it is at this moment; None where there is none.
+
+        Raises:
+            FileError, StoreAwayError: as ``open``.
+        """
+        ...
+
+    def open(self, file: Found) -> AbstractContextManager[Iterator[bytes]]:
+        """The bytes of a file's version, in pieces of any size.
+
+        Raises:
+            FileChangedError: the file is another by now, or gone. It may come in the midst of the pieces.
+            FileError: this file cannot be read, and why.
+            StoreAwayError: the store is away, for longer than it is waited for.
+        """
+        ...
+
+
+@contextmanager
+def resumed(
+    read_from: Callable[[int], Iterator[bytes]], file: Found, *, pause: Callable[[float], None] = time.sleep
+) -> Iterator[Iterator[bytes]]:
+    """A file's bytes, gone on with where reading breaks off.
+
+    Args:
+        read_from: reads from a byte on; raises StoreAwayError where it breaks off.
+        file: how large it is.
+        pause: waits some seconds.
+    """
+
+    def pieces() -> Iterator[bytes]:
+        offset, waits = 0, iter(_WAITS_SECONDS)
+        while offset < file.size:
+            before = offset
+            try:
+                for piece in read_from(offset):
+                    offset += len(piece)
+                    yield piece
+                if offset < file.size:
+                    raise StoreAwayError(f"{file.key}: {offset} of {file.size} bytes came.")
+            except StoreAwayError:
+                waits = iter(_WAITS_SECONDS) if offset > before else waits
+                if (seconds := next(waits, None)) is None:
+                    raise
+                pause(seconds)
+        if offset > file.size:
+            raise FileChangedError(f"{file.key} holds more bytes than it was listed with.")
+
+    yield pieces()

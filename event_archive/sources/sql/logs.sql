@@ -1,0 +1,26 @@
+CREATE TABLE {schema}.logs (
+  id text COLLATE "C" PRIMARY KEY,
+  "timestamp" timestamptz NOT NULL,
+  level text,
+  method text,
+  url text,
+  query jsonb,
+  headers jsonb,
+  params jsonb,
+  context text,
+  message text,
+  auth_user_id text,
+  pid bigint,
+  hostname text,
+  remote_address text,
+  remote_port bigint,
+  processing_time_ms double precision,
+  cache_hit boolean,
+  document_count bigint,
+  last_updated timestamptz,
+  request_id text,
+  raw_data json NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX logs_timestamp_idx ON {schema}.logs ("timestamp")

@@ -1,0 +1,167 @@
+"""``event-archive ingest logs``: what it says, how it ends, what it needs."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from event_archive_tests.fixtures.installation import Commands, clean_environment
+from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
+
+LIMIT_MIB = 150
+DECODED_BYTES = 200_000_000
+
+_RUN = """
+import atexit, json, os, sys
+from pathlib import Path
+told = Path(sys.argv.pop(1))
+def tell():
+    status = Path("/proc/self/status").read_text()
+    peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    told.write_text(json.dumps([int(peak) / 1024, sum(os.times()[:2])]))
+atexit.register(tell)
+from event_archive.cli import main
+main()
+"""
+
+
+def variables(logs: Logs) -> dict[str, str]:
+    return {"PG_CONNECTION_STRING": logs.database.dsn, "LOGS_URL": f"file://{logs.folder}"}
+
+
+def test_files_are_loaded_told_about_and_tried_again(logs: Logs, command: Commands):
+    logs.write("a.log", ndjson(entry(1), entry(2, timestamp="2020-01-01T00:00:00Z"), {"secret": "hunter2"}))
+    damaged = logs.write("b.gz", array(entry(3))[:-5])
+    first = command("ingest", "logs", **variables(logs))
+    assert first.code == 1, "a file failed"
+    end = first.end
+    assert (end["outcome"], end["files"], end["failed"]) == ("failed", 1, 1)
+    assert (end["new"], end["rejected"], end["contradictions"]) == (2, 1, 1)
+    assert "gzip is cut short" in str(end["error"])
+
+    status = command("ingest", "logs", "--status", **variables(logs))
+    assert status.code == 0
+    assert [(line["outcome"], line.get("files"), line.get("rows")) for line in status.lines] == [
+        *(("completed", 1, 2), ("failed", 1, 0), ("file", None, None), ("done", 2, None))
+    ]
+    assert status.lines[2]["key"] == str(damaged)
+    assert command("ingest", "logs", **variables(logs)).code == 0, "nothing waits"
+    again = command("ingest", "logs", "--retry-failed", **variables(logs))
+    assert (again.code, again.end["failed"]) == (1, 1)
+    assert "hunter2" not in first.said + status.said + again.said
+
+    one = logs.folder.parent / "one.log"
+    one.write_bytes(ndjson(entry(7)))
+    alone = command("ingest", "logs", "--file", str(one), PG_CONNECTION_STRING=logs.database.dsn)
+    assert (alone.code, alone.end["new"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "words"),
+    [
+        ((), {"LOGS_URL": "ftp://somewhere"}, "must be like s3://BUCKET/PREFIX"),
+        ((), {"LOGS_URL": ""}, "LOGS_URL"),
+        ((), {"LOGS_MAPPING": "/nowhere.yaml"}, "cannot be read"),
+        ((), {"LOGS_URL": "az://container"}, "AZURE_STORAGE_CONNECTION_STRING"),
+        ((), {"AWS_ACCESS_KEY_ID": "a"}, "set together"),
+        (("--every", "soon"), {}, "is not a duration"),
+        (("--file", "/nowhere.log"), {}, "does not exist"),
+    ],
+)
+def test_what_is_wrong_with_the_settings_is_said_with_exit_code_2(
+    logs: Logs, command: Commands, arguments: tuple[str, ...], changes: dict[str, str], words: str
+):
+    told = command("ingest", "logs", *arguments, **(variables(logs) | changes))
+    assert told.code == 2
+    assert words in told.said
+
+
+@pytest.fixture
+def watching(logs: Logs) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "event_archive.cli", "ingest", "logs", "--every", "1 second"],
+        env=clean_environment(**variables(logs)),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_every_goes_on_until_it_is_told_to_stop(logs: Logs, watching: subprocess.Popen[str]):
+    assert watching.stdout is not None
+    ends = (line for line in map(json.loads, watching.stdout) if "files" in line)
+    assert next(ends)["files"] == 0
+    # Written whole at once, so that no half of it is read.
+    logs.write(".a", ndjson(entry(1))).rename(logs.folder / "a.log")
+    assert next(end for end in ends if end["files"])["new"] == 1
+    watching.send_signal(signal.SIGTERM)
+    assert watching.wait(timeout=20) == 128 + signal.SIGTERM
+
+
+def _entry(number: int) -> bytes:
+    return json.dumps(entry(number, headers={f"x-header-{n}": "value " * 4 for n in range(10)})).encode()
+
+
+def _write(path: Path, kind: str) -> None:
+    """About as many bytes as are said, decoded, in a process's usual entries."""
+    block = [_entry(number) for number in range(1000)]
+    times = DECODED_BYTES // sum(map(len, block))
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        if kind == "lines":
+            file.writelines((b"\n".join(block) + b"\n") for _ in range(times))
+        else:
+            file.write(b"[" + b",".join(block))
+            file.writelines(b"," + b",".join(block) for _ in range(times - 1))
+            file.write(b"]")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lines", "array"])
+def test_a_large_file_needs_little_memory(logs: Logs, tmp_path: Path, kind: str):
+    _write(logs.folder / "large.gz", kind)
+    told = tmp_path / "told"
+    subprocess.run(
+        [sys.executable, "-c", _RUN, str(told), "ingest", "logs"],
+        env=clean_environment(**variables(logs)),
+        check=True,
+        capture_output=True,
+        timeout=280,
+    )
+    peak_mib, cpu_seconds = json.loads(told.read_text())
+    assert logs.files("status") == [("COMPLETED",)]
+    assert peak_mib <= LIMIT_MIB
+    per_100_mb = cpu_seconds * 100_000_000 / DECODED_BYTES
+    print(f"{kind}: {peak_mib:.0f} MiB, {per_100_mb:.2f} s of CPU for 100 MB")
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_files_are_listed_in_little_memory(logs: Logs, tmp_path: Path):
+    content = ndjson(entry(1))
+    for number in range(100):
+        folder = logs.folder / f"{number:03}"
+        folder.mkdir()
+        first = folder / "0000.log"
+        first.write_bytes(content)
+        for other in range(1, 1000):
+            os.link(first, folder / f"{other:04}.log")
+    told = tmp_path / "told"
+    subprocess.run(
+        [sys.executable, "-c", _RUN, str(told), "ingest", "logs", "--limit", "20"],
+        env=clean_environment(**variables(logs)),
+        check=True,
+        capture_output=True,
+        timeout=280,
+    )
+    peak_mib, cpu_seconds = json.loads(told.read_text())
+    assert logs.database.execute("SELECT status, count(*)::int FROM processed_files GROUP BY 1 ORDER BY 1") == [
+        *(("COMPLETED", 20), ("PENDING", 99_980))
+    ]
+    print(f"100,000 files: {peak_mib:.0f} MiB, {cpu_seconds:.1f} s of CPU")
+    assert peak_mib <= LIMIT_MIB
