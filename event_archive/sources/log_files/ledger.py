@@ -69,8 +69,9 @@ UPDATE {table} AS files SET status = 'PROCESSING', version = version + 1, attemp
 FROM next WHERE files.bucket = next.bucket AND files.key = next.key
 RETURNING files.key, etag, size, modified, version, attempts, loaded_etag, files.rejected, files.created_at
 """
+# Whatever its lease, which may have run out since somebody looked for a file to claim.
 _SOON = """
-SELECT true FROM {table} WHERE {ours} AND status = 'PROCESSING' AND lease >= pg_catalog.now() LIMIT 1
+SELECT true FROM {table} WHERE {ours} AND status = 'PROCESSING' LIMIT 1
 FOR UPDATE SKIP LOCKED
 """
 # It waits: who has a row of this version locked only looks at it, and would else cost an attempt.
