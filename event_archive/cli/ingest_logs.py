@@ -44,6 +44,7 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
     from event_archive.config.environment import output_is_json
     from event_archive.observability import logs as log_lines
     from event_archive.sources.log_files.ingest import Ingestion
+    from event_archive.sources.runs import wait
 
     as_json = output_is_json()
     log_lines.configure(as_json=as_json, verbose=not status, stream=sys.stdout if as_json else sys.stderr)
@@ -71,7 +72,7 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
             _work(this, as_json=as_json)
             if every is None or stop.requested() or _is_hopeless(this.totals):
                 break
-            this.wait(every.total_seconds() - (time.monotonic() - began))
+            wait(every.total_seconds() - (time.monotonic() - began), stop.requested)
     if stop.requested():
         sys.exit(stop.exit_code())
     if this.totals.failures:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
-from event_archive.domain.days import ONE_DAY, midnight
 from event_archive.errors import BusyError, ConfigurationError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.http_api.buffer import Buffer
@@ -28,6 +27,7 @@ from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.walking import Ended, Fetched, Paging, walk
 from event_archive.sources.landing import Batch, Counts, land, rejected_table
+from event_archive.sources.runs import aged_before
 from event_archive.sources.tables import make_missing
 
 if TYPE_CHECKING:
@@ -217,10 +217,9 @@ class Crew:
 
     def _too_old(self, shard: Shard, now: datetime) -> Callable[[datetime], bool]:
         """Whether an event's day is archived already, once a first pass has taken in all there was."""
-        retention = self._run.retention
-        if retention is None or not shard.position.passes:
+        young = aged_before(self._run.datasets, self._run.target.table, now)
+        if young is None or not shard.position.passes:
             return lambda _instant: False
-        young = midnight(retention.last_aged_day(now) + ONE_DAY)
         return lambda instant: instant < young
 
     def _end(self, shard: Shard, ended: Ended) -> None:

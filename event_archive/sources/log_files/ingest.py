@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 
 from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import Dataset, TableName
-from event_archive.domain.days import ONE_DAY, midnight
 from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, UnreachableError
 from event_archive.postgres.session import Session
-from event_archive.sources.landing import Counts, rejected_table
+from event_archive.sources.landing import rejected_table
 from event_archive.sources.log_files.ledger import Claim, FailedFile, Ledger, StatusCount
 from event_archive.sources.log_files.listing import Listings, list_files
 from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnError, StoppedError
@@ -22,10 +21,9 @@ from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
+from event_archive.sources.runs import RunTotals, aged_before, wait, work_connected
 from event_archive.sources.tables import make_missing
 
-_RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
-"""Between attempts to reach a database that went away; after that the run ends."""
 _OLDEST_SERVER = 160000
 """As ``server_version_num`` says it: the first that has ``pg_input_is_valid``."""
 _OTHERS_UNTIL_END = 3
@@ -38,33 +36,20 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Totals:
-    """What a run did.
+class Totals(RunTotals):
+    """What a run did; it may have ended by its ``limit``, too.
 
     Attributes:
-        counts: what became of the entries.
         files: files that were loaded.
         failed: files that could not be.
         bytes: of the entries that were loaded.
         contradictions: entries whose times contradict each other.
-        seconds: how long it took.
-        ended: ``complete``, or why not: ``interrupted``, ``budget``, ``limit``, ``failed``.
-        failures: why the run ended, and why files could not be loaded.
     """
 
-    counts: Counts = field(default_factory=Counts)
     files: int = 0
     failed: int = 0
     bytes: int = 0
     contradictions: int = 0
-    seconds: float = 0.0
-    ended: str = "complete"
-    failures: list[EventArchiveError] = field(default_factory=list)
-
-    @property
-    def rate(self) -> float:
-        """Entries a second."""
-        return self.counts.taken / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,35 +90,22 @@ class Ingestion:
             BusyError: others kept locks for too long.
             IntegrityError: the books do not balance.
         """
-        began, attempt = time.monotonic(), 0
+        began = time.monotonic()
         store = open_store(self.settings)
         try:
-            while True:
-                done = self.totals.files
-                try:
-                    with self.settings.postgres.session() as session:
-                        _Work(self, session, store, began).work()
-                    return self.totals
-                except StoreAwayError:
-                    raise
-                except UnreachableError as away:
-                    attempt = 0 if self.totals.files > done else attempt
-                    if attempt == len(_RECONNECT_SECONDS) or self.told_to_stop():
-                        raise
-                    _log.warning("%s", away)
-                    self.wait(_RECONNECT_SECONDS[attempt])
-                    attempt += 1
+            work_connected(
+                self.settings.postgres,
+                lambda session: _Work(self, session, store, began).work(),
+                done=lambda: self.totals.files,
+                told_to_stop=self.told_to_stop,
+                not_of_the_database=(StoreAwayError,),
+            )
+            return self.totals
         except EventArchiveError:
             self.totals.ended = "failed"
             raise
         finally:
             self.totals.seconds = time.monotonic() - began
-
-    def wait(self, seconds: float) -> None:
-        """Waits, until somebody stops it."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and not self.told_to_stop():
-            time.sleep(0.1)
 
     def retry_failed(self) -> int:
         """Lets files that failed be tried again; how many there are."""
@@ -178,7 +150,7 @@ class _Work:
             if claim is None:
                 if not self.ledger.waits_for_a_lease():
                     return
-                self._run.wait(_LEASE_LOOK_SECONDS)
+                wait(_LEASE_LOOK_SECONDS, self._run.told_to_stop)
                 continue
             failure = self._load(loader, claim)
             others = 0 if failure is None or isinstance(failure, FileError) else others + 1
@@ -243,7 +215,6 @@ class _Work:
 
     def _loader(self) -> Loader:
         settings = self._run.settings
-        retention = next((of.retention for of in self._run.datasets if of.table == self._target.table), None)
         _, _, first_pass_at = self._listings.read()
         return Loader(
             self._session,
@@ -253,7 +224,7 @@ class _Work:
             self._mapping,
             settings.logs_timezone,
             settings.max_rejected,
-            aged_before=midnight(retention.last_aged_day(datetime.now(UTC)) + ONE_DAY) if retention else None,
+            aged_before=aged_before(self._run.datasets, self._target.table, datetime.now(UTC)),
             first_pass_at=first_pass_at,
             told_to_stop=self._run.told_to_stop,
         )

@@ -1,0 +1,94 @@
+"""What the runs of all sources share: figures, and a database that goes away in their midst. Not here: any source."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from event_archive.domain.dataset import Dataset, TableName
+from event_archive.domain.days import ONE_DAY, midnight
+from event_archive.errors import EventArchiveError, UnreachableError
+from event_archive.postgres.session import Postgres, Session
+from event_archive.sources.landing import Counts
+
+_RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
+"""Between attempts to reach a database that went away; after that the run ends."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class RunTotals:
+    """What a run did.
+
+    Attributes:
+        counts: what became of the records.
+        seconds: how long it took.
+        ended: ``complete``, or why not: ``interrupted``, ``budget``, ``failed``, and what a source adds.
+        failures: why it, or a part of it, was not read to its end.
+    """
+
+    counts: Counts = field(default_factory=Counts)
+    seconds: float = 0.0
+    ended: str = "complete"
+    failures: list[EventArchiveError] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Records a second."""
+        return self.counts.taken / self.seconds if self.seconds else 0.0
+
+
+def wait(seconds: float, told_to_stop: Callable[[], bool]) -> None:
+    """Waits, until somebody stops it."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not told_to_stop():
+        time.sleep(0.1)
+
+
+def work_connected(
+    postgres: Postgres,
+    work: Callable[[Session], None],
+    *,
+    done: Callable[[], int],
+    told_to_stop: Callable[[], bool],
+    meanwhile: str = "",
+    not_of_the_database: tuple[type[UnreachableError], ...] = (),
+) -> None:
+    """Does some work on a connection, and again on another one where the database went away.
+
+    Args:
+        postgres: the database.
+        work: goes on from what was committed, each time.
+        done: how much has been committed; where that grew, the waits begin anew.
+        told_to_stop: ends the waiting.
+        meanwhile: what is said beside the reason.
+        not_of_the_database: errors of something else that is out of reach, which are raised at once.
+
+    Raises:
+        UnreachableError: the database is away for longer than a run waits.
+        EventArchiveError: as the work raises it.
+    """
+    attempt = 0
+    while True:
+        before = done()
+        try:
+            with postgres.session() as session:
+                work(session)
+            return
+        except not_of_the_database:
+            raise
+        except UnreachableError as away:
+            attempt = 0 if done() > before else attempt
+            if attempt == len(_RECONNECT_SECONDS) or told_to_stop():
+                raise
+            _log.warning("%s%s", away, meanwhile)
+            wait(_RECONNECT_SECONDS[attempt], told_to_stop)
+            attempt += 1
+
+
+def aged_before(datasets: Iterable[Dataset], table: TableName, now: datetime) -> datetime | None:
+    """The time before which a table's rows are aged; None where no dataset archives it."""
+    retention = next((of.retention for of in datasets if of.table == table), None)
+    return midnight(retention.last_aged_day(now) + ONE_DAY) if retention else None
