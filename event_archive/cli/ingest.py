@@ -2,13 +2,14 @@
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import click
 
 from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingest_logs import logs
+from event_archive.cli.ingestions import show, told_of
 from event_archive.errors import EventArchiveError
 
 if TYPE_CHECKING:
@@ -60,46 +61,23 @@ def api() -> None:
 
 
 def _show(totals: "Totals", *, as_json: bool) -> None:
-    """Says what the run did, and why not all of it."""
-    from event_archive.observability.json_lines import write_line
-
-    stopped = stop.requested() and totals.ended != "complete"
-    outcome, words = _OUTCOMES["interrupted" if stopped else "failed" if totals.failures else totals.ended]
-    errors = list(dict.fromkeys(str(failure) for failure in totals.failures))
-    if as_json:
-        write_line(
-            outcome,
-            dataset="",
-            error=" ".join(errors) if errors else None,
-            message=words,
-            source="api",
-            events=totals.counts.taken,
-            pages=totals.pages,
-            restarts=totals.restarts,
-            watermark=totals.watermark and totals.watermark.isoformat(),
-            seconds=round(totals.seconds, 3),
-            events_per_second=round(totals.rate, 1),
-            **cast(dict[str, Any], totals.counts.as_dict()),
-        )
-    else:
-        click.echo(f"{words}: {_told(totals)}")
-    for error in errors:
-        click.echo(f"Error: {error}", err=True)
-
-
-_OUTCOMES = {
-    "complete": ("done", "ingestion complete"),
-    "interrupted": ("stopped", "ingestion interrupted"),
-    "budget": ("budget", "ingestion ended by RUN_BUDGET, the next run goes on"),
-    "failed": ("failed", "ingestion failed"),
-}
+    show(
+        totals,
+        _told(totals),
+        as_json=as_json,
+        source="api",
+        events=totals.counts.taken,
+        pages=totals.pages,
+        restarts=totals.restarts,
+        watermark=totals.watermark and totals.watermark.isoformat(),
+        events_per_second=round(totals.rate, 1),
+    )
 
 
 def _told(totals: "Totals") -> str:
     counts = totals.counts
-    words = f"{counts.taken:,} events in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): {counts.new:,} new"
-    kinds = {"known": "known", "superseded": "superseded", "rejected": "rejected", "too_old": "too old", "lost": "lost"}
-    words += "".join(f", {number:,} {kind}" for name, kind in kinds.items() if (number := getattr(counts, name)))
+    words = f"{counts.taken:,} events in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): "
+    words += told_of(totals, "known", "superseded", "rejected", "too_old", "lost")
     if totals.expected and totals.rate and totals.ended == "complete" and totals.expected > counts.taken:
         words += f"; about {(totals.expected - counts.taken) / totals.rate:,.0f} s left of {totals.expected:,} events"
     return words

@@ -5,12 +5,13 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import click
 
 from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import warn_of_misspelt
+from event_archive.cli.ingestions import show, told_of
 from event_archive.errors import ConfigurationError, EventArchiveError
 
 if TYPE_CHECKING:
@@ -103,49 +104,24 @@ def _is_hopeless(totals: "Totals") -> bool:
 
 
 def _show(totals: "Totals", *, as_json: bool) -> None:
-    """Says what the run did, and why not all of it."""
-    from event_archive.observability.json_lines import write_line
-
-    stopped = stop.requested() and totals.ended != "complete"
-    outcome, words = _OUTCOMES["interrupted" if stopped else "failed" if totals.failures else totals.ended]
-    errors = list(dict.fromkeys(str(failure) for failure in totals.failures))
-    if as_json:
-        write_line(
-            outcome,
-            dataset="",
-            error=" ".join(errors) if errors else None,
-            message=words,
-            source="logs",
-            files=totals.files,
-            failed=totals.failed,
-            entries=totals.counts.taken,
-            contradictions=totals.contradictions,
-            bytes=totals.bytes,
-            seconds=round(totals.seconds, 3),
-            entries_per_second=round(totals.rate, 1),
-            **cast(dict[str, Any], totals.counts.as_dict()),
-        )
-    else:
-        click.echo(f"{words}: {_told(totals)}")
-    for error in errors:
-        click.echo(f"Error: {error}", err=True)
-
-
-_OUTCOMES = {
-    "complete": ("done", "ingestion complete"),
-    "interrupted": ("stopped", "ingestion interrupted"),
-    "budget": ("budget", "ingestion ended by RUN_BUDGET, the next run goes on"),
-    "limit": ("done", "ingestion ended by --limit, the next run goes on"),
-    "failed": ("failed", "ingestion failed"),
-}
+    show(
+        totals,
+        _told(totals),
+        as_json=as_json,
+        source="logs",
+        files=totals.files,
+        failed=totals.failed,
+        entries=totals.counts.taken,
+        contradictions=totals.contradictions,
+        bytes=totals.bytes,
+        entries_per_second=round(totals.rate, 1),
+    )
 
 
 def _told(totals: "Totals") -> str:
     counts = totals.counts
     words = f"{totals.files:,} files, {counts.taken:,} entries in {totals.seconds:.1f} s ({totals.rate:,.0f} a second)"
-    words += f": {counts.new:,} new"
-    kinds = {"known": "known", "rejected": "rejected", "too_old": "too old"}
-    words += "".join(f", {number:,} {kind}" for name, kind in kinds.items() if (number := getattr(counts, name)))
+    words += f": {told_of(totals, 'known', 'rejected', 'too_old')}"
     if totals.contradictions:
         words += f"; {totals.contradictions:,} with times that contradict each other"
     return words + (f"; {totals.failed:,} files failed" if totals.failed else "")

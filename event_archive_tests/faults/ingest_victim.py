@@ -110,7 +110,6 @@ def carry_out(order: dict[str, Any], run: Callable[[dict[str, Any]], int]) -> li
 
 def serve(run: Callable[[dict[str, Any]], int]) -> None:
     """Carries out orders until standard input ends."""
-    # Pages of some events each make several batches.
     for line in sys.stdin:
         print(json.dumps(carry_out(json.loads(line), run)), flush=True)
 
