@@ -195,7 +195,9 @@ def test_an_api_may_have_names_of_its_own():
     assert (len(page.events), page.has_more, page.cursor, page.total) == (1, True, "c", 3)
 
 
-@pytest.mark.parametrize("body", [b'{"data":[{"id":1}', b"", b"<html>", b"null", b'{"data":[1,}'])
+@pytest.mark.parametrize(
+    "body", [b'{"data":[{"id":1}', b"", b"<html>", b"null", b'{"data":[1,}', b'{"data":[],"nextCursor":"\xff"}']
+)
 def test_a_body_that_is_cut_short_may_be_whole_at_another_try(body: bytes):
     with pytest.raises(PageError) as caught:
         read_page(body, Fields())
