@@ -44,6 +44,13 @@ def test_a_record_that_is_not_quite_json_is_rejected_with_its_bytes_and_its_page
     assert batch.origin(1) == (batch.origin(0)[0], GOOD)
 
 
+def test_a_record_that_is_no_utf8_is_rejected_among_the_plainest_too():
+    plain = b'{"id":"%b","type":"t","timestamp":1709251200000,"name":"Z%brich"}'
+    batch = read(plain % (b"u", "ü".encode()), plain % (b"l", "ü".encode("latin-1")))
+    assert [fields(row)[0] for row in batch.lines] == [b"u"]
+    assert [rejected.reason for rejected in batch.rejected] == ["its byte 58 is no UTF-8"]
+
+
 @pytest.mark.parametrize("name", NO_RECORDS)
 def test_json_that_is_no_event_is_rejected(name: str):
     batch = read(GOOD, NO_RECORDS[name])
