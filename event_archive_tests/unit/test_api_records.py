@@ -48,7 +48,7 @@ def test_a_record_that_is_no_utf8_is_rejected_among_the_plainest_too():
     plain = b'{"id":"%b","type":"t","timestamp":1709251200000,"name":"Z%brich"}'
     batch = read(plain % (b"u", "ü".encode()), plain % (b"l", "ü".encode("latin-1")))
     assert [fields(row)[0] for row in batch.lines] == [b"u"]
-    assert [rejected.reason for rejected in batch.rejected] == ["its byte 58 is no UTF-8"]
+    assert [rejected.reason for rejected in batch.rejected] == ["its byte 57 is no UTF-8"]
 
 
 @pytest.mark.parametrize("name", NO_RECORDS)
