@@ -216,13 +216,21 @@ class AgedDays:
     orphans: Orphans
 
 
-def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> AgedDays:
+def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> AgedDays:
     """How many rows each aged day has.
+
+    Args:
+        dataset: whose table it is.
+        now: decides which days are aged; aware.
+        postgres: the events.
+        timeout_seconds: how long each of its few queries may take; 0 for no limit.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table), advice=LOOK_ADVICE) as connection:
+    with postgres.transaction(
+        str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=LOOK_ADVICE
+    ) as connection:
         table = reflect(connection, dataset)
         last_aged = dataset.retention.last_aged_day(now)
         rows = rows_by_day(connection, table, dataset.start, last_aged)
