@@ -13,6 +13,7 @@ import pytest
 
 from event_archive_tests.fixtures.installation import Commands, clean_environment
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
+from event_archive_tests.fixtures.webhook import Webhook
 
 LIMIT_MIB = 150
 DECODED_BYTES = 200_000_000
@@ -80,6 +81,35 @@ def test_what_is_wrong_with_the_settings_is_said_with_exit_code_2(
     told = command("ingest", "logs", *arguments, **(variables(logs) | changes))
     assert told.code == 2
     assert words in told.said
+
+
+def test_a_run_that_failed_and_a_file_that_was_given_up_are_announced(
+    logs: Logs, command: Commands, webhook: Webhook, tmp_path: Path
+):
+    settings = variables(logs) | {"ALERT_WEBHOOK_URL": webhook.url, "LOGS_MAX_ATTEMPTS": "2"}
+    logs.write("a.log", ndjson({"secret": "hunter2"}, entry(1)))
+    damaged = logs.write("b.gz", array(entry(3, secret="hunter2"))[:-5])
+    assert command("ingest", "logs", **settings).code == 1
+    assert webhook.texts == [], "the file is tried again"
+    logs.wait_no_more()
+    webhook.statuses = [404]
+    refused = command("ingest", "logs", **settings)
+    assert refused.code == 1
+    assert "given up could not be announced: ALERT_WEBHOOK_URL answers 404" in refused.said
+    assert command("ingest", "logs", **settings).code == 0
+    assert command("ingest", "logs", **settings).code == 0
+    (text,) = webhook.texts
+    first, reason, last = text.splitlines()
+    assert first == "event_archive: 1 log file was given up."
+    assert reason.startswith(f"{damaged}: Its gzip is cut short")
+    assert "--retry-failed" in last
+
+    gone = settings | {"LOGS_URL": f"file://{tmp_path}/nowhere"}
+    assert command("ingest", "logs", **gone).code == 1
+    assert webhook.texts[1].startswith("event_archive: public.logs: failed.")
+    assert "LOGS_URL must name a folder" in webhook.texts[1]
+    assert len(webhook.texts) == 2
+    assert "hunter2" not in "".join(webhook.texts) + refused.said
 
 
 @pytest.fixture
