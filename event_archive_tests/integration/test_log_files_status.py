@@ -1,5 +1,6 @@
 """What people are told of log files: how many are left, how long they wait, which were given up."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ def test_what_is_left_is_counted_since_it_was_listed_or_written_anew(logs: Logs)
     logs.write("d.gz", array(entry(2))[:-5])
     logs.run(limit=0)
     [(since,)] = logs.database.execute("SELECT max(created_at) FROM processed_files")
+    assert isinstance(since, datetime)
     assert logs.ingestion().left() == Left(4, since, 0, 0, 0)
     logs.run(limit=3)
     # All of them were listed long ago; b was written again just now.
