@@ -49,7 +49,7 @@ def api() -> None:
         told_to_stop=stop.requested,
         progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),
     )
-    with announced_ingestion(str(settings.table), stop.requested) as failures:
+    with announced_ingestion("api", run, stop.requested) as failures:
         with stop.deferred(_GRACE_SECONDS):
             try:
                 run.run()

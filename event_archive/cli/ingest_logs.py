@@ -94,7 +94,7 @@ def _work(run: "Ingestion", *, as_json: bool) -> None:
     """A run, and what is said of it. A file that failed is tried again: it is announced once it is given up."""
     from event_archive.observability.announcement import announce_given_up, announced_ingestion
 
-    with announced_ingestion(str(run.settings.table), stop.requested) as failures:
+    with announced_ingestion("logs", run, stop.requested, run.left) as failures:
         try:
             run.run()
         except EventArchiveError as error:

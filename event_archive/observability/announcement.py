@@ -8,8 +8,9 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.config.services import primary
@@ -18,14 +19,32 @@ from event_archive.errors import EventArchiveError, UnexpectedError
 from event_archive.nightly.backlog import rows_of_aged_days
 from event_archive.nightly.outcome import Totals
 from event_archive.observability.alerts import FailedDay, failure_message, given_up_message, post, post_or_warn
+from event_archive.observability.ingestion_metrics import IngestionFigures, push_ingestion, write_ingestion
 from event_archive.observability.metrics import RunFigures, push, write
 
 if TYPE_CHECKING:
+    from event_archive.config.sources import LandingSettings
     from event_archive.sources.log_files.ingest import Ingestion
+    from event_archive.sources.log_files.status import Left
+    from event_archive.sources.runs import RunTotals
 
 logger = logging.getLogger(__name__)
 
 _TO_BE_MENDED = "The next run tries again, and fails as long as nobody has done what the message says."
+
+
+class SourceRun(Protocol):
+    """A run of any source."""
+
+    @property
+    def settings(self) -> "LandingSettings":
+        """They say which table it fills."""
+        ...
+
+    @property
+    def totals(self) -> "RunTotals":
+        """What it did."""
+        ...
 
 
 @contextmanager
@@ -67,17 +86,21 @@ def announced(
 
 
 @contextmanager
-def announced_ingestion(table: str, stopped: Callable[[], bool]) -> Iterator[list[EventArchiveError]]:
-    """Announces that a source's run failed when that has ended; the run adds the reasons to the list.
+def announced_ingestion(
+    source: str, run: SourceRun, stopped: Callable[[], bool], left: "Callable[[], Left] | None" = None
+) -> Iterator[list[EventArchiveError]]:
+    """Announces a source's run when that has ended, well or not; the caller adds to the list why it failed.
 
     Args:
-        table: that it fills.
+        source: its name.
+        run: the run.
         stopped: as for ``announced``.
+        left: counts log files that are not loaded.
 
     Raises:
-        ConfigurationError: ALERT_WEBHOOK_URL is wrong; before the run begins.
+        ConfigurationError: a listener is described wrongly; before the run begins.
     """
-    ListenerSettings.load()
+    listeners = ListenerSettings.load()
     failures: list[EventArchiveError] = []
     try:
         yield failures
@@ -86,7 +109,10 @@ def announced_ingestion(table: str, stopped: Callable[[], bool]) -> Iterator[lis
         raise
     finally:
         if not stopped():
-            _post(table, [FailedDay("", str(failure)) for failure in failures], failures)
+            _post(str(run.settings.table), [FailedDay("", str(failure)) for failure in failures], failures)
+        if listeners.metrics_textfile or listeners.metrics_pushgateway:
+            figures = IngestionFigures(source, now_utc(), not (failures or stopped()), run.totals)
+            _measure_ingestion(listeners, figures, left)
 
 
 def announce_given_up(ingestion: "Ingestion") -> None:
@@ -148,6 +174,21 @@ def _measure(
         _or_warn(partial(write, listeners.metrics_textfile, settings.dataset, figures, aged, others))
     if listeners.metrics_pushgateway:
         _or_warn(partial(push, listeners.metrics_pushgateway.get_secret_value(), settings.dataset, figures, aged))
+
+
+def _measure_ingestion(
+    listeners: ListenerSettings, figures: IngestionFigures, left: "Callable[[], Left] | None"
+) -> None:
+    # After a failure, whoever counts files may wait for what the run has waited for.
+    if left and figures.succeeded:
+        try:
+            figures = replace(figures, left=left())
+        except EventArchiveError as error:
+            logger.warning("log files that are left could not be counted: %s", error)
+    if listeners.metrics_textfile:
+        _or_warn(partial(write_ingestion, listeners.metrics_textfile, figures))
+    if listeners.metrics_pushgateway:
+        _or_warn(partial(push_ingestion, listeners.metrics_pushgateway.get_secret_value(), figures))
 
 
 def _or_warn(measure: Callable[[], None]) -> None:

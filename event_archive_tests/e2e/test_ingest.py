@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -75,13 +76,16 @@ def test_a_key_that_is_refused_is_a_failure_with_what_to_do(database: Database, 
     assert "another-key" not in done.said
 
 
-def test_an_ingestion_that_failed_is_announced(
-    database: Database, serve_api: ServeApi, command: Commands, webhook: Webhook
+def test_an_ingestion_that_failed_is_announced_and_its_figures_are_left_for_prometheus(
+    database: Database, serve_api: ServeApi, command: Commands, webhook: Webhook, tmp_path: Path
 ):
     api = serve_api(250)
-    variables = environment(database, api, ALERT_WEBHOOK_URL=webhook.url)
+    told = {"ALERT_WEBHOOK_URL": webhook.url, "METRICS_TEXTFILE": str(tmp_path / "event_archive.prom")}
+    variables = environment(database, api, **told)
     assert command("ingest", "api", **variables).code == 0
     assert webhook.texts == []
+    taken = 'event_archive_ingest_run_records{outcome="taken",source="api"} 250.0'
+    assert taken in (tmp_path / "event_archive_api.prom").read_text().splitlines()
     assert command("ingest", "api", **variables | {"API_KEY": "another-key"}).code == 1
     (text,) = webhook.texts
     assert text.startswith("event_archive: public.ingested_events: failed.\n")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from event_archive_tests.fixtures.installation import Commands, clean_environment
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
@@ -110,6 +111,50 @@ def test_a_run_that_failed_and_a_file_that_was_given_up_are_announced(
     assert "LOGS_URL must name a folder" in webhook.texts[1]
     assert len(webhook.texts) == 2
     assert "hunter2" not in "".join(webhook.texts) + refused.said
+
+
+def figures(path: Path) -> dict[str, float]:
+    """The values of a file by their metric, or outcome; all must be of log files."""
+    families = text_string_to_metric_families(path.read_text())
+    found = {}
+    for sample in (sample for family in families for sample in family.samples):
+        labels = dict(sample.labels)
+        assert labels.pop("source") == "logs"
+        found[labels.get("outcome", sample.name.removeprefix("event_archive_ingest_"))] = sample.value
+    return found
+
+
+def test_a_run_leaves_its_figures_for_prometheus_beside_those_of_the_archive(
+    logs: Logs, command: Commands, tmp_path: Path
+):
+    settings = variables(logs) | {"METRICS_TEXTFILE": str(tmp_path / "event_archive.prom")}
+    logs.write("a.log", ndjson(entry(1), entry(2), {"no": "time"}))
+    logs.write("b.gz", array(entry(3))[:-5])
+    logs.write("c.log", ndjson(entry(4)))
+    gone = settings | {"LOGS_URL": f"file://{tmp_path}/nowhere"}
+    assert command("ingest", "logs", **gone).code == 1
+    path = tmp_path / "event_archive_logs.prom"
+    assert (figures(path)["last_success_timestamp_seconds"], figures(path)["taken"]) == (0, 0)
+    assert "waiting_files" not in figures(path)
+    assert command("ingest", "logs", "--limit", "2", **settings).code == 1
+    found = figures(path)
+    assert found.pop("last_run_timestamp_seconds") == found.pop("last_success_timestamp_seconds") > 1.7e9
+    assert found.pop("run_seconds") > 0
+    assert found == {
+        "taken": 3,
+        "new": 2,
+        "rejected": 1,
+        "known": 0,
+        "superseded": 0,
+        "too_old": 0,
+        "lost": 0,
+        "waiting_files": 1,
+        "overdue_files": 0,
+        "failed_files": 1,
+    }
+    assert command("ingest", "logs", **gone).code == 1
+    assert 0 < figures(path)["last_success_timestamp_seconds"] < figures(path)["last_run_timestamp_seconds"]
+    assert not (tmp_path / "event_archive.prom").exists()
 
 
 @pytest.fixture
