@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from event_archive_tests.fixtures.installation import Commands, clean_environment
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
+from event_archive_tests.fixtures.pushgateway import Pushgateway
 from event_archive_tests.fixtures.webhook import Webhook
 
 LIMIT_MIB = 150
@@ -155,6 +156,25 @@ def test_a_run_leaves_its_figures_for_prometheus_beside_those_of_the_archive(
     assert command("ingest", "logs", **gone).code == 1
     assert 0 < figures(path)["last_success_timestamp_seconds"] < figures(path)["last_run_timestamp_seconds"]
     assert not (tmp_path / "event_archive.prom").exists()
+
+
+def test_a_run_pushes_its_figures_and_says_nothing_of_the_last_success_where_it_failed(
+    logs: Logs, command: Commands, pushgateway: Pushgateway, tmp_path: Path
+):
+    settings = variables(logs) | {"METRICS_PUSHGATEWAY": pushgateway.url}
+    logs.write("b.gz", array(entry(3))[:-5])
+    assert command("ingest", "logs", **settings | {"LOGS_URL": f"file://{tmp_path}/nowhere"}).code == 1
+    group = ("job", "event_archive", "source", "logs")
+    success = "event_archive_ingest_last_success_timestamp_seconds"
+    assert success not in pushgateway.of(*group)
+    assert command("ingest", "logs", **settings).code == 1
+    assert pushgateway.of(*group)["event_archive_ingest_failed_files"] == 1
+    assert pushgateway.of(*group)[success] > 1.7e9
+    pushgateway.statuses = [500]
+    away = command("ingest", "logs", **settings)
+    assert away.code == 0
+    assert "the run could not be measured: METRICS_PUSHGATEWAY answers 500" in away.said
+    assert "s3cr3t" not in away.said
 
 
 @pytest.fixture
