@@ -10,12 +10,16 @@ from datetime import datetime
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import ConfigurationError, UnreachableError
 from event_archive.nightly.backlog import AgedDays
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _JOB = "event_archive"
 _PUSH_SECONDS = 10.0
@@ -74,10 +78,10 @@ def write(path: Path, dataset: Dataset, run: RunFigures, aged: AgedDays | None, 
         ConfigurationError: the file cannot be written.
     """
     # Late: most runs write no metrics.
-    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+    from prometheus_client import CollectorRegistry, Gauge
 
     labels = _labels(dataset)
-    former = _former(path)
+    former = former_values(path)
     values = {_LAST_SUCCESS: former.get((_LAST_SUCCESS, tuple(sorted(labels.items()))), 0.0)} | _values(run, aged)
     registry = CollectorRegistry()
     for name, text in _METRICS.items():
@@ -87,6 +91,17 @@ def write(path: Path, dataset: Dataset, run: RunFigures, aged: AgedDays | None, 
                 gauge.labels(**dict(pairs)).set(value)
         if name in values:
             gauge.labels(**labels).set(values[name])
+    save(path, registry)
+
+
+def save(path: Path, registry: "CollectorRegistry") -> None:
+    """Writes metrics to a file, which appears whole or stays as it was.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    from prometheus_client import write_to_textfile
+
     try:
         write_to_textfile(str(path), registry)
     except OSError as error:
@@ -107,20 +122,36 @@ def push(url: str, dataset: Dataset, run: RunFigures, aged: AgedDays | None) -> 
     Raises:
         UnreachableError: nobody answered, or not well.
     """
-    from prometheus_client import CollectorRegistry, Gauge, pushadd_to_gateway
+    from prometheus_client import CollectorRegistry, Gauge
+
+    registry = CollectorRegistry()
+    for name, value in _values(run, aged).items():
+        Gauge(name, _METRICS[name], registry=registry).set(value)
+    push_registry(url, registry, _labels(dataset))
+
+
+def push_registry(url: str, registry: "CollectorRegistry", group: dict[str, str]) -> None:
+    """Pushes metrics to a Pushgateway.
+
+    Args:
+        url: as for ``push``.
+        registry: the metrics.
+        group: labels of all of them; what the gateway has of other groups, and is not told of this one, stays.
+
+    Raises:
+        UnreachableError: as ``push``.
+    """
+    from prometheus_client import pushadd_to_gateway
     from prometheus_client.exposition import basic_auth_handler
 
     address = urlsplit(url)
     user, password = (unquote(part) if part is not None else None for part in (address.username, address.password))
-    registry = CollectorRegistry()
-    for name, value in _values(run, aged).items():
-        Gauge(name, _METRICS[name], registry=registry).set(value)
     try:
         pushadd_to_gateway(
             urlunsplit(address._replace(netloc=address.netloc.rpartition("@")[2])),
             _JOB,
             registry,
-            grouping_key=_labels(dataset),
+            grouping_key=group,
             timeout=_PUSH_SECONDS,
             handler=partial(basic_auth_handler, username=user, password=password),
         )
@@ -166,7 +197,7 @@ def _values(run: RunFigures, aged: AgedDays | None) -> dict[str, float]:
     return values
 
 
-def _former(path: Path) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def former_values(path: Path) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """What the file holds, by metric and labels; nothing where there is nothing to be read."""
     from prometheus_client.parser import text_string_to_metric_families
 
