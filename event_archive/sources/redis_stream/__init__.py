@@ -1,4 +1,4 @@
-"""Entries of a Redis stream, each of which becomes a row of ``positions`` before it is acknowledged.
+"""Positions of devices, from a Redis stream: its consumer group, records as rows, the table and its partitions.
 
 How rows are landed is the landing's (``sources.landing``); other sources are not here.
 """
