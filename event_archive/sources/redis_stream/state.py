@@ -7,19 +7,19 @@ here: whether what was acknowledged has landed (``books``).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from psycopg import sql
+from redis import Redis, ResponseError
 
+from event_archive.config.sources import StreamSettings
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError
 from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.postgres.catalogue.relations import Relation, relation
 from event_archive.postgres.catalogue.timescale import chunks
 from event_archive.postgres.session import Connection, Session, one
-
-if TYPE_CHECKING:
-    from redis import Redis
+from event_archive.sources.redis_stream.group import looking
 
 TIME_COLUMN = "ts"
 # Statistics first, since they know of rows that no VACUUM has seen yet; after a crash of the server only the latter do.
@@ -32,16 +32,7 @@ SELECT coalesce(pg_catalog.sum(coalesce(
   nullif(pg_catalog.pg_stat_get_live_tuples(c.oid), 0), greatest(c.reltuples, 0)::bigint)), 0)::bigint
 FROM tree_ JOIN pg_catalog.pg_class AS c USING (oid) WHERE c.relkind <> 'p'
 """
-# Only the key has an index: a probe of it for each device.
-_LAST = """
-WITH RECURSIVE devices_ AS (
-  (SELECT device_id, ts FROM ONLY {leaf} ORDER BY device_id DESC, ts DESC LIMIT 1)
-  UNION ALL SELECT next_.* FROM devices_ CROSS JOIN LATERAL (
-    SELECT device_id, ts FROM ONLY {leaf} AS leaf_ WHERE leaf_.device_id < devices_.device_id
-    ORDER BY device_id DESC, ts DESC LIMIT 1) AS next_
-)
-SELECT pg_catalog.max(ts) FROM devices_
-"""
+_LAST = "SELECT ts FROM ONLY {} ORDER BY ts DESC LIMIT 1"
 _STATEMENT_SECONDS = 10
 _BEFORE_ALL = b"0-0"
 _NO_SUCH_KEY = "no such key"
@@ -83,7 +74,18 @@ class TableState:
     last: datetime | None
 
 
-def group_state(client: "Redis", stream: str, group: str) -> GroupState:
+def look_at_group(settings: StreamSettings) -> GroupState:
+    """Looks at a consumer group, on a connection of its own.
+
+    Raises:
+        StreamAwayError: Redis cannot be reached, or cannot serve for a while.
+        ConfigurationError: REDIS_URL is wrong, or Redis refuses.
+    """
+    with looking(settings) as client:
+        return group_state(client, settings.stream_key, settings.stream_group)
+
+
+def group_state(client: Redis, stream: str, group: str) -> GroupState:
     """Looks at a consumer group; one that is not there has read nothing of its stream.
 
     The ``lag`` of Redis is None after XDEL and XTRIM, and 1 for nothing on Redis 7.0: so the next entry is looked for.
@@ -98,13 +100,13 @@ def group_state(client: "Redis", stream: str, group: str) -> GroupState:
     """
     seconds, microseconds = client.time()
     now = seconds + microseconds / 1e6
-    found = _group(client, stream, group)
+    length, found = _stream_and_group(client, stream, group)
     last_read: bytes = found.get("last-delivered-id", _BEFORE_ALL)
     unread = _first(client, stream, b"(" + last_read)
+    lag = found.get("lag") if found else length
     oldest_pending: bytes | None = client.xpending(stream, group)["min"] if found else None
-    lag = found.get("lag") if found else client.xlen(stream)
     return GroupState(
-        length=client.xlen(stream),
+        length=length,
         consumers=found.get("consumers", 0),
         lag_entries=0 if unread is None else max(1, lag) if lag is not None else None,
         lag_seconds=_age(unread, now),
@@ -114,20 +116,19 @@ def group_state(client: "Redis", stream: str, group: str) -> GroupState:
     )
 
 
-def _group(client: "Redis", stream: str, group: str) -> dict[str, Any]:
-    """What Redis knows of the group; empty where it, or the stream, is not there."""
-    from redis import ResponseError
-
+def _stream_and_group(client: Redis, stream: str, group: str) -> tuple[int, dict[str, Any]]:
+    """The length of the stream, and what Redis knows of the group; 0 and nothing where they are not there."""
     try:
+        length: int = client.xinfo_stream(stream)["length"]
         groups = client.xinfo_groups(stream)
     except ResponseError as error:
         if _NO_SUCH_KEY not in str(error):
             raise
-        return {}
-    return next((of for of in groups if of["name"] == group.encode()), {})
+        return 0, {}
+    return length, next((of for of in groups if of["name"] == group.encode()), {})
 
 
-def _first(client: "Redis", stream: str, first: bytes) -> bytes | None:
+def _first(client: Redis, stream: str, first: bytes) -> bytes | None:
     """The id of the first entry from an id on."""
     entries = cast(list[tuple[bytes, Any]], client.xrange(stream, min=first, count=1))
     return entries[0][0] if entries else None
@@ -168,8 +169,5 @@ def _leaves(connection: Connection, found: Relation, table: TableName) -> list[s
 
 def _last(connection: Connection, leaves: Sequence[sql.Composable]) -> datetime | None:
     """The latest time in the first of some tables that has a row."""
-    for leaf in leaves:
-        (last,) = one(connection, sql.SQL(_LAST).format(leaf=leaf))
-        if last is not None:
-            return cast(datetime, last)
-    return None
+    found = (connection.execute(sql.SQL(_LAST).format(leaf)).fetchone() for leaf in leaves)
+    return next((row[0] for row in found if row), None)
