@@ -17,10 +17,10 @@ from event_archive.domain.dataset import TableName
 from event_archive.domain.days import now_utc
 from event_archive.postgres.session import Connection, Session, one
 from event_archive.sources.landing import rejected_table
+from event_archive.sources.redis_stream.loop import TRIMMED
 from event_archive.sources.redis_stream.positions import target
 from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode
 
-LOST = "trimmed while pending"
 _MOST = 1000
 _STATEMENT_SECONDS = 10
 # One probe of the key for each.
@@ -80,7 +80,7 @@ def look(
         left = [of.decode() for of, found in decoded.items() if of not in landed and not found.batch.too_old]
         name = _name(rejected_table(rows))
         rejected = {of for (of,) in connection.execute(sql.SQL(_REJECTED).format(name), (SOURCE, left)).fetchall()}
-        numbers = one(connection, sql.SQL(_NUMBERS).format(name), LOST, LOST, SOURCE)
+        numbers = one(connection, sql.SQL(_NUMBERS).format(name), TRIMMED, TRIMMED, SOURCE)
     return Books(len(entries), [of for of in left if of not in rejected], *numbers)
 
 

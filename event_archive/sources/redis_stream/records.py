@@ -65,3 +65,8 @@ def decode(entries: Sequence[Entry], *, aged_before: datetime | None, now: datet
         zone: of a time without one.
     """
     raise NotImplementedError
+
+
+def raw(entry: Entry) -> bytes:
+    """The bytes of an entry, as they are kept of a rejected one."""
+    raise NotImplementedError

@@ -10,15 +10,42 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+from event_archive.config.sources import StreamSettings
 from event_archive.errors import ConfigurationError, EventArchiveError
 from event_archive.sources.redis_stream.metrics import Metrics
-from event_archive.sources.redis_stream.state import GroupState
+from event_archive.sources.redis_stream.state import GroupState, look_at_group
 
 STILL_SECONDS = 300.0
 """For so long one turn of the loop may take: five waits for a lock, or a host that is gone, are over by then."""
 _REQUEST_SECONDS = 10.0
 _TEXT = "text/plain; charset=utf-8"
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@contextmanager
+def answering(settings: StreamSettings, metrics: Metrics) -> Iterator[None]:
+    """Serves on HTTP_PORT while the block runs; nothing where that is 0. Each look is a connection of its own.
+
+    Args:
+        settings: of the stream and the database.
+        metrics: of the consumer.
+
+    Raises:
+        ConfigurationError: the port is taken.
+    """
+    if not settings.http_port:
+        yield
+        return
+
+    def look() -> GroupState:
+        return look_at_group(settings)
+
+    def postgres() -> None:
+        with settings.postgres.transaction("the database", statement_timeout_seconds=_REQUEST_SECONDS) as connection:
+            connection.execute("SELECT 1")
+
+    with serving(settings.http_port, metrics, look, {"redis": look, "postgres": postgres}):
+        yield
 
 
 @contextmanager
