@@ -207,6 +207,18 @@ def open_group(settings: StreamSettings) -> Iterator[Group]:
         redis.close()
 
 
+@contextmanager
+def looking(settings: StreamSettings) -> Iterator["Redis[Any]"]:
+    """A connection for looking at the stream from outside; what redis-py raises in the block is raised as ours.
+
+    Raises:
+        StreamAwayError: Redis cannot be reached, or cannot serve for a while.
+        ConfigurationError: REDIS_URL is wrong, or Redis refuses.
+    """
+    with open_group(settings) as group, _told(group.stream, group.name):
+        yield group._redis  # noqa: SLF001 (of this module)
+
+
 def _connect(url: str) -> "Redis[Any]":
     # A read that is tried again loses sight of what the reply that broke off had delivered.
     own = {
@@ -246,7 +258,8 @@ def _error(error: RedisError, stream: str, group: str) -> EventArchiveError:
     if isinstance(error, NoPermissionError):
         return ConfigurationError(
             f"{stream}: Redis says: {words}. The user of REDIS_URL needs, on the key {stream}: +xgroup +xreadgroup "
-            "+xack +xpending +xclaim +xinfo +xrange +eval. Let ACL SETUSER give it these, or connect as another user."
+            "+xack +xpending +xclaim +xinfo +xrange +xrevrange +time +eval. Let ACL SETUSER give it these, or connect "
+            "as another user."
         )
     if isinstance(error, AskError):
         return ConfigurationError(

@@ -30,7 +30,7 @@ _SUSPICIOUS_DELIVERIES = 3
 _ALONE = 1000
 """What counts, among the deliveries, for each time that an entry is tried alone and the process does not survive it."""
 _MOST_ALONE = 2
-_TRIMMED = "it was trimmed from the stream while it was pending"
+TRIMMED = "it was trimmed from the stream while it was pending"
 _FATAL = "it ended the process each time that it was taken in alone"
 _SWEEP_SECONDS = 60.0
 _DEAD_SECONDS = 3600.0
@@ -152,7 +152,7 @@ class Loop:
             now=now,
             zone=self._settings.stream_timezone,
         )
-        decoded.batch.lost += [Rejected(of.id.decode(), _TRIMMED, b"") for of in entries if not of.fields]
+        decoded.batch.lost += [Rejected(of.id.decode(), TRIMMED, b"") for of in entries if not of.fields]
         self._land(decoded, [of.id for of in entries], began)
 
     def _land(self, decoded: Decoded, ids: Sequence[bytes], began: float) -> None:
