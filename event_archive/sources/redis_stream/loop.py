@@ -161,8 +161,11 @@ class Loop:
         writing = time.monotonic()
         counts = land(self._session, self._target, SOURCE, decoded.batch, _no_position)
         written = time.monotonic()
-        self._group.acknowledge(ids)
-        self._consumer.landed(counts, decoded.positions, time.monotonic() - began, written - writing)
+        try:
+            self._group.acknowledge(ids)
+        finally:
+            # Committed, whether Redis has heard of it or not.
+            self._consumer.landed(counts, decoded.positions, time.monotonic() - began, written - writing)
         _log.debug("%s: %d entries up to %s: %s", self._group.stream, len(ids), ids[-1].decode(), counts.as_dict())
         if counts.lost:
             _log.error(
