@@ -95,7 +95,7 @@ class PlainReader:
 
     def _instant(self, time: str | int) -> tuple[datetime, str]:
         """A time, and what PostgreSQL is told: the text as it came, where it reads that as Python does."""
-        if type(time) is int:
+        if isinstance(time, int):
             instant = of_epoch(time)
         elif len(time) <= _LONGEST and time[7:20:3] in _MARKS and (time[-1] == "Z" or time[-6:] == "+00:00"):
             return datetime.fromisoformat(time), time
@@ -186,7 +186,8 @@ def _form(fields: Mapping[bytes, bytes]) -> _Form | None:
 
 @lru_cache(maxsize=100)
 def _form_of(keys: frozenset[bytes], document: bytes | None, planned: Plan) -> _Form | None:
-    names, around = {}, []
+    names: dict[str, str] = {}
+    around: list[tuple[str, str | None]] = []
     for column, places in zip(NAMES, planned.columns, strict=True):
         inner, outer = ([name for level, name in places if bool(level) == is_outer] for is_outer in (False, True))
         if len(inner) > 1 or len(outer) > (column in _FILLED_FROM_AROUND):
