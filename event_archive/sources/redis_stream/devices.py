@@ -1,5 +1,6 @@
 """What is known of the devices that were heard of last, in memory. Not here: their positions in the table."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,15 +36,27 @@ class Devices:
             clock: this machine's.
         """
         self._most, self._clock = most, clock
+        self._devices: OrderedDict[str, Device] = OrderedDict()
 
     def saw(self, positions: Iterable[Position]) -> None:
         """Takes note of positions that were landed, in the order of their entries."""
-        raise NotImplementedError
+        now, devices = self._clock(), self._devices
+        for position in positions:
+            device = devices.get(position.device_id)
+            if device is None:
+                device = devices[position.device_id] = Device(position, now)
+            elif position.ts >= device.last_position.ts:
+                device.last_position = position
+            device.last_seen = now
+            device.position_count_session += 1
+            devices.move_to_end(position.device_id)
+        while len(devices) > self._most:
+            devices.popitem(last=False)
 
     def of(self, device_id: str) -> Device | None:
         """What is known of a device; None where it is nothing."""
-        raise NotImplementedError
+        return self._devices.get(device_id)
 
     def __len__(self) -> int:
         """How many are kept."""
-        raise NotImplementedError
+        return len(self._devices)

@@ -51,7 +51,7 @@ def make_table(session: Session, schema: str) -> bool:
         if relation(connection, table.schema, table.name) is not None:
             return False
         extension = extension_schema(connection)
-    divided = _PARTITIONED
+    divided: sql.Composable = _PARTITIONED
     if extension is not None:
         name = sql.Identifier(table.schema, table.name).as_string()
         divided = _HYPERTABLE.format(extension=sql.Identifier(extension), table=sql.Literal(name))

@@ -60,11 +60,17 @@ def levels(fields: Mapping[bytes, bytes]) -> list[Level]:
     """
     if len(fields) == 1:
         return _unwrapped(_object(*fields.values())[1])
-    name = next((of for of in ENVELOPES if fields.get(of.encode(), b"").lstrip()[:1] == b"{"), None)
+    name = envelope(fields)
     if name is None:
         return [_texts(fields)]
-    around = {of: value for of, value in fields.items() if of != name.encode()}
-    return [*_unwrapped(_object(fields[name.encode()])[1]), _texts(around)]
+    around = {of: value for of, value in fields.items() if of != name}
+    return [*_unwrapped(_object(fields[name])[1]), _texts(around)]
+
+
+def envelope(fields: Mapping[bytes, bytes]) -> bytes | None:
+    """Which of several fields holds the record, as JSON; None where each of them holds a text."""
+    names = (name.encode() for name in ENVELOPES)
+    return next((name for name in names if fields.get(name, b"").lstrip()[:1] == b"{"), None)
 
 
 def _object(document: bytes) -> tuple[bytes, Level]:
@@ -72,10 +78,12 @@ def _object(document: bytes) -> tuple[bytes, Level]:
     try:
         if b"\\u0000" in document and (reason := refusal_of(document)):
             raise RejectedError(reason)
+        document.decode()
+        fields = _OBJECT.decode(document)
         if may_have_sentinels(document):
             document = revived(document)
-        document.decode()
-        return document, {name: bytes(raw) for name, raw in _OBJECT.decode(document).items()}
+            fields = _OBJECT.decode(document)
+        return document, {name: bytes(raw) for name, raw in fields.items()}
     except MalformedError as error:
         raise RejectedError(str(error)) from None
     except RecursionError:
@@ -104,10 +112,14 @@ def _texts(fields: Mapping[bytes, bytes]) -> Level:
 
 
 def _first(found: Sequence[Level], places: Sequence[Place], others: list[tuple[str, bytes]]) -> bytes | None:
-    """The first field that has a value; those behind it that have one, too, are added to the others."""
+    """The first field that has a value; those behind it that have another one are added to the others."""
     values = [(name, value) for level, name in places if (value := found[level][name]) not in _NOTHING]
-    others += values[1:]
-    return values[0][1] if values else None
+    if not values:
+        return None
+    first = values[0][1]
+    if len(values) > 1:
+        others += [(name, value) for name, value in values[1:] if value != first and _text(value) != _text(first)]
+    return first
 
 
 def _text(token: bytes) -> str | None:
@@ -137,7 +149,7 @@ def _instant(token: bytes | None, zone: ZoneInfo) -> datetime:
 
 def _number(name: str, token: bytes | None) -> float | int | None:
     text = "" if token is None else _text(token)
-    if text is not None and not (text := text.strip()):
+    if text is not None and (text := text.strip()).lower() in ("", "null"):
         return None
     if text is None or not _NUMBER.fullmatch(text):
         raise RejectedError(f"its {name} is no number")

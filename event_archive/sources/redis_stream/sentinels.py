@@ -11,8 +11,15 @@ import re
 from typing import Any
 
 _BIGINT, _BUFFER = "__bigint", "__buffer_b64"
-_SIGNS = (b'"__b', b'"Buffer"', b"\\u00")
-"""One of them is in every document that has a sentinel: names may be escaped."""
+_ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
+"""By such an escape the name of a sentinel may be disguised."""
+_WELL_FORMED = re.compile(
+    rb'\{\s*"(?:'
+    rb'__bigint"\s*:\s*"(?P<number>-?(?:0|[1-9]\d{0,99}))"|'
+    rb'__buffer_b64"\s*:\s*"(?P<base64>[A-Za-z0-9+/]*={0,2})"|'
+    rb'type"\s*:\s*"Buffer"\s*,\s*"data"\s*:\s*\[(?P<bytes>[\d,\s]*)\]'
+    rb")\s*\}"
+)
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d*)", re.ASCII)
 _MOST_DIGITS = 131_072
 """Of PostgreSQL's numeric."""
@@ -30,25 +37,46 @@ class _Json(str):
 
 def may_have_sentinels(document: bytes) -> bool:
     """Whether there may be a sentinel in a document; False is certain."""
-    return any(sign in document for sign in _SIGNS)
+    return b'"__b' in document or b'"Buffer"' in document or is_disguised(document)
+
+
+def is_disguised(document: bytes) -> bool:
+    """Whether letters are written as escapes in a document, NUL among them."""
+    return b"\\u00" in document and _ESCAPED_ASCII.search(document) is not None
 
 
 def revived(document: bytes) -> bytes:
-    """The same document with what its sentinels stand for. All other numbers stay to the letter.
+    """A document with what its sentinels stand for. All other numbers stay to the letter.
+
+    Args:
+        document: JSON in UTF-8, as somebody has found it to be.
 
     Raises:
         MalformedError: a sentinel is malformed.
-        ValueError: it is no JSON in UTF-8.
+        ValueError: it holds half a surrogate pair.
         RecursionError: it is nested too deeply.
     """
-    value = json.loads(
-        document.decode(), parse_int=_Json, parse_float=_Json, parse_constant=_no_constant, object_pairs_hook=_object
-    )
+    try:
+        quickly = _WELL_FORMED.sub(_replacement, document)
+    except ValueError:
+        quickly = document
+    # No string of JSON can end within such a match, but other sentinels may remain.
+    return _slowly(document) if may_have_sentinels(quickly) else quickly
+
+
+def _replacement(found: re.Match[bytes]) -> bytes:
+    if (number := found["number"]) is not None:
+        return number
+    if (text := found["base64"]) is not None:
+        data = base64.b64decode(text, validate=True)
+    else:
+        data = bytes(map(int, found["bytes"].split(b","))) if found["bytes"].strip() else b""
+    return b'"\\\\x%b"' % data.hex().encode()
+
+
+def _slowly(document: bytes) -> bytes:
+    value = json.loads(document.decode(), parse_int=_Json, parse_float=_Json, object_pairs_hook=_object)
     return _written(value).encode()
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> str:
