@@ -18,7 +18,7 @@ from event_archive.sources.landing import Batch, Rejected, land, rejected_table
 from event_archive.sources.redis_stream.group import Group, NoGroupError, Pending, StreamAwayError
 from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
-from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, raw
+from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, origin
 from event_archive.sources.runs import aged_before
 from event_archive.sources.tables import make_missing
 
@@ -116,8 +116,8 @@ class Loop:
                 self._take([self._group.entry(pending.id)])
             else:
                 # Its size alone may be what does it.
-                kept = raw(self._group.entry(pending.id)) if times == _MOST_ALONE else b""
-                batch = Batch(rejected=[Rejected(pending.id.decode(), _FATAL, kept)])
+                raw = origin(self._group.entry(pending.id))[1] if times == _MOST_ALONE else b""
+                batch = Batch(rejected=[Rejected(pending.id.decode(), _FATAL, raw)])
                 self._land(Decoded(batch), [pending.id], time.monotonic())
         except EventArchiveError:
             # The process goes on.

@@ -1,15 +1,23 @@
 """A stream's entries as rows of ``positions``. Not here: how entries are read, how rows are landed."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from event_archive.sources.landing import Batch
+from event_archive.domain.days import ONE_DAY
+from event_archive.sources.landing import Batch, Rejected
+from event_archive.sources.redis_stream.plain import PlainReader
+from event_archive.sources.redis_stream.rows import RejectedError, row
 
 SOURCE = "stream"
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""A clock that was never set begins in 1970 or 1980: each of its days would have a partition."""
+FUTURE = ONE_DAY
+"""How far ahead of this machine's clock a time is plausible."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -64,9 +72,43 @@ def decode(entries: Sequence[Entry], *, aged_before: datetime | None, now: datet
         now: this machine's clock.
         zone: of a time without one.
     """
-    raise NotImplementedError
+    decoded, made_of, ordinals = Decoded(), list[Entry](), set[int]()
+    batch, latest = decoded.batch, now + FUTURE
+    plain = PlainReader(entries[0].fields if entries else {}, zone)
+    for entry in entries:
+        try:
+            device_id, ts, latitude, longitude, text = plain.row(entry.id, entry.fields) or row(
+                entry.id, entry.fields, zone
+            )
+            if not EARLIEST <= ts < latest:
+                raise RejectedError("its time is before 2000 or more than a day ahead")
+        except RejectedError as error:
+            locator, raw = origin(entry)
+            batch.rejected.append(Rejected(locator, str(error), raw))
+            continue
+        if aged_before is not None and ts < aged_before:
+            batch.too_old += 1
+            continue
+        batch.lines.append(text)
+        made_of.append(entry)
+        decoded.positions.append(Position(device_id, ts, latitude, longitude))
+        ordinals.add(ts.toordinal())
+    batch.origins.append((0, lambda index: origin(made_of[index])))
+    decoded.days.update(map(date.fromordinal, ordinals))
+    return decoded
 
 
-def raw(entry: Entry) -> bytes:
-    """The bytes of an entry, as they are kept of a rejected one."""
-    raise NotImplementedError
+def origin(entry: Entry) -> tuple[str, bytes]:
+    """Locator and bytes of an entry, for ``rejected_records``: its id; its only field, or a JSON object of them all.
+
+    What is no UTF-8 in that object is written as ``surrogateescape`` has it, so that the bytes can be had back.
+    """
+    locator = entry.id.decode(errors="backslashreplace")
+    if len(entry.fields) == 1:
+        return locator, next(iter(entry.fields.values()))
+    texts = {_text(name): _text(value) for name, value in entry.fields.items()}
+    return locator, json.dumps(texts).encode()
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")
