@@ -59,8 +59,10 @@ def consumed(
             began, cpu, server_cpu = time.monotonic(), cpu_seconds(pid), server.cpu_seconds()
             arguments = ["--url", valkey.url, "--stream", STREAM, "--group", GROUP, "--entries", str(entries)]
             adding = [sys.executable, "-m", producer.__name__, *arguments, "--rate", str(rate)]
-            with _running(adding, environment) as (source, told):
-                _await(source, told, lambda: source.poll() == 0)
+            with _running(adding, environment) as (source, _):
+                _await(process, said, lambda: source.poll() is not None)
+            if source.returncode:
+                raise RuntimeError(f"the producer ended with {source.returncode}")
             _await(process, said, lambda: _is_drained(redis))
             wall, used = time.monotonic() - began, cpu_seconds(pid) - cpu
             peak = vm_hwm_bytes(process.pid)
