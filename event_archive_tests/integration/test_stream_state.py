@@ -1,5 +1,7 @@
 """A stream as it is seen from outside, on real servers."""
 
+from typing import Any
+
 import pytest
 
 from event_archive.errors import ConfigurationError
@@ -35,7 +37,7 @@ def test_before_its_group_is_made_all_of_a_stream_waits(each_stream: Stream):
 def test_lag_and_pending_are_told_in_entries_and_in_seconds(each_stream: Stream):
     redis = each_stream.server.redis
     now_ms = redis.time()[0] * 1000
-    ids = [redis.xadd(KEY, {"a": "1"}, id=f"{now_ms - age * 1000}-0") for age in (40, 30, 20, 10)]
+    ids: list[Any] = [redis.xadd(KEY, {"a": "1"}, id=f"{now_ms - age * 1000}-0") for age in (40, 30, 20, 10)]
     each_stream.read_as("gone", 2)
     found = look(each_stream)
     assert (found.length, found.lag_entries, found.pending, found.consumers) == (4, 2, 2, 1)
