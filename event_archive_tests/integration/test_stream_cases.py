@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from event_archive.errors import ConfigurationError, UnreachableError
 from event_archive.sources.redis_stream import consume, loop
 from event_archive.sources.redis_stream.consume import Consumer
 from event_archive.sources.redis_stream.group import StreamAwayError, open_group
+from event_archive.sources.runs import RECONNECT_SECONDS
 from event_archive_tests.faults.redis_wire import RedisWire, redis_wire
 from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
 from event_archive_tests.fixtures.postgres import Server
@@ -45,7 +47,7 @@ def postgres_line(stream: Stream, server_18: Server) -> Iterator[Wire]:
 class Background:
     """A consumer in a thread of its own, until it is told to stop."""
 
-    def __init__(self, stream: Stream, **variables: object) -> None:
+    def __init__(self, stream: Stream, **variables: Any) -> None:
         self._stop = threading.Event()
         self.consumer = stream.consumer(told_to_stop=self._stop.is_set, **variables)
         self._thread = ThreadPoolExecutor(1)
@@ -185,9 +187,7 @@ def test_an_entry_that_ended_the_process_alone_is_rejected_with_its_bytes_if_the
 
 
 # 6, 7
-def test_an_entry_that_was_alone_when_postgresql_went_away_did_not_end_the_process(
-    stream: Stream, postgres_line: Wire
-):
+def test_an_entry_that_was_alone_when_postgresql_went_away_did_not_end_the_process(stream: Stream, postgres_line: Wire):
     [first] = stream.add(position(1))
     stream.read_as("tester", 1)
     stream.server.redis.xclaim(KEY, GROUP, "tester", 0, [first], retrycount=3, justid=True)
@@ -211,7 +211,7 @@ def test_while_postgresql_is_down_nothing_is_acknowledged_or_rejected_and_readin
         stream.add(*map(position, range(10, 50)))
         until(cut.met.is_set)
         pending = stream.pending()
-        until(lambda: consumer._attempt > len(consume.RECONNECT_SECONDS))
+        until(lambda: consumer._attempt > len(RECONNECT_SECONDS))
         assert stream.pending() == pending != {}
         assert consumer.metrics.still_seconds < 5, "it is alive"
         postgres_line.open()
@@ -272,9 +272,8 @@ def test_a_key_of_another_type_is_a_wrong_setting(each_stream: Stream):
     ],
 )
 def test_a_refusal_is_a_wrong_setting_with_what_to_do(each_stream: Stream, credentials: str, words: str):
-    redis = each_stream.server.redis
-    redis.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+get", "+ping")
-    redis.execute_command("ACL", "SETUSER", "default", "resetpass", ">another")
+    each_stream.set_user("reader", "on", ">secret", "~*", "+get", "+ping")
+    each_stream.set_user("default", "resetpass", ">another")
     url = f"unix://{credentials}@{each_stream.server.socket}".replace("//@", "//")
     with pytest.raises(ConfigurationError, match=words) as refused:
         each_stream.run(redis_url=url)
@@ -284,8 +283,8 @@ def test_a_refusal_is_a_wrong_setting_with_what_to_do(each_stream: Stream, crede
 
 # 9
 def test_a_user_with_the_rights_that_the_message_names_is_enough(each_stream: Stream):
-    rights = "+xgroup +xreadgroup +xack +xpending +xclaim +xinfo +xrange +eval".split()
-    each_stream.server.redis.execute_command("ACL", "SETUSER", "app", "on", ">secret", f"~{KEY}", *rights)
+    rights = ["+xgroup", "+xreadgroup", "+xack", "+xpending", "+xclaim", "+xinfo", "+xrange", "+eval"]
+    each_stream.set_user("app", "reset", "on", ">secret", f"~{KEY}", *rights)
     each_stream.add(*map(position, range(10)))
     each_stream.read_as("gone", 5)
     totals = each_stream.run(redis_url=f"unix://app:secret@{each_stream.server.socket}", stream_claim_idle="1 second")
@@ -307,9 +306,7 @@ def test_a_parameter_of_the_url_that_nobody_knows_is_a_wrong_setting(stream: Str
 
 
 # 10
-def test_what_was_trimmed_while_it_was_pending_is_lost_by_its_id(
-    each_stream: Stream, caplog: pytest.LogCaptureFixture
-):
+def test_what_was_trimmed_while_it_was_pending_is_lost_by_its_id(each_stream: Stream, caplog: pytest.LogCaptureFixture):
     ids = each_stream.add(*map(position, range(20)))
     each_stream.read_as("tester", 5)
     each_stream.read_as("gone", 5)

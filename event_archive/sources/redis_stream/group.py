@@ -87,7 +87,7 @@ class Group:
     stream: str
     name: str
     consumer: str
-    _redis: "Redis[Any]" = field(repr=False)
+    _redis: Redis = field(repr=False)
 
     def create(self) -> bool:
         """Makes the group, from the stream's beginning, and the stream, where they are missing; whether it did."""
@@ -126,7 +126,7 @@ class Group:
         """An entry by its id, which is not delivered by it; without fields where it was trimmed."""
         with self._told():
             found = self._redis.xrange(self.stream, of, of)
-        return Entry(of, found[0][1] if found else {})
+        return _entries(found)[0] if found else Entry(of, {})
 
     def trimmed(self, ids: Sequence[bytes]) -> set[bytes]:
         """Those that the stream does not have any more."""
@@ -171,13 +171,12 @@ class Group:
     def _remove(self, consumer: bytes) -> bool:
         with self._told():
             pending = self._redis.eval(_REMOVE, 1, self.stream, self.name, consumer)
-        return pending == 0
+        return bool(pending == 0)
 
     def _read(self, after: bytes, count: int, block: int | None = None) -> list[Entry]:
         with self._told():
             reply = self._redis.xreadgroup(self.name, self.consumer, {self.stream: after}, count=count, block=block)
-        entries = cast("dict[bytes, list[tuple[bytes, dict[bytes, bytes] | None]]]", reply).values()
-        return [Entry(of, fields or {}) for found in entries for of, fields in found]
+        return [entry for found in cast("dict[bytes, Any]", reply).values() for entry in _entries(found)]
 
     def _pending(self, count: int, consumer: str | None = None, idle_ms: int | None = None) -> list[dict[str, Any]]:
         with self._told():
@@ -188,6 +187,10 @@ class Group:
     def _told(self) -> Iterator[None]:
         with _told(self.stream, self.name):
             yield
+
+
+def _entries(found: Any) -> list[Entry]:
+    return [Entry(of, fields or {}) for of, fields in found]
 
 
 @contextmanager
@@ -208,7 +211,7 @@ def open_group(settings: StreamSettings) -> Iterator[Group]:
 
 
 @contextmanager
-def looking(settings: StreamSettings) -> Iterator["Redis[Any]"]:
+def looking(settings: StreamSettings) -> Iterator[Redis]:
     """A connection for looking at the stream from outside; what redis-py raises in the block is raised as ours.
 
     Raises:
@@ -219,7 +222,7 @@ def looking(settings: StreamSettings) -> Iterator["Redis[Any]"]:
         yield group._redis  # noqa: SLF001 (of this module)
 
 
-def _connect(url: str) -> "Redis[Any]":
+def _connect(url: str) -> Redis:
     # A read that is tried again loses sight of what the reply that broke off had delivered.
     own = {
         "retry": Retry(NoBackoff(), 0),
