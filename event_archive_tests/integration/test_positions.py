@@ -261,6 +261,25 @@ def test_names_that_need_quotes_are_quoted(each_database: Database):
         assert land(session, target(schema), "stream", of, nothing).new == 1
 
 
+def test_where_timescaledb_is_the_table_is_a_hypertable_and_gets_no_partitions(timescale: Database):
+    with opened(timescale) as session:
+        assert make_table(session, "public")
+        assert not make_table(session, "public")
+        make_missing(session, rejected_table(TARGET))
+    query = "SELECT hypertable_schema::text, hypertable_name::text FROM timescaledb_information.hypertables"
+    assert timescale.execute(query) == [("public", "positions")]
+    assert timescale.execute("SELECT count(*) FROM pg_index WHERE indrelid = 'positions'::regclass") == [(2,)]
+    assert make(timescale, DAY) == []
+    counts = landed(
+        timescale,
+        batch(("a", "2024-03-01T12:00Z", "9-0")),
+        batch(("a", "2024-03-01T12:00Z", "10-0")),
+        batch(("a", "2024-03-01T12:00Z", "9-5")),
+    )
+    assert counts == [Counts(taken=1, new=1), Counts(taken=1, superseded=1), Counts(taken=1, superseded=1)]
+    assert [row[2] for row in rows(timescale)] == ["10-0"]
+
+
 @pytest.fixture
 def poor_role(table: Database) -> Iterator[str]:
     """A role that may write, and owns nothing."""
