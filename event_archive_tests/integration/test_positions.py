@@ -29,7 +29,6 @@ from event_archive_tests.integration.test_landing import until_blocked
 
 TARGET = target("public")
 DAY = date(2024, 3, 1)
-PARTITIONS = Partitions(TARGET.table)
 
 Row = tuple[str, str, str]
 """Device, time and stream id."""
@@ -78,9 +77,14 @@ def rows(database: Database) -> list[tuple[object, ...]]:
     )
 
 
+def partitions() -> Partitions:
+    """A process's, that has seen none yet."""
+    return Partitions(TARGET.table)
+
+
 def make(database: Database, *days: date) -> list[date]:
     with opened(database) as session:
-        return PARTITIONS.make(session, days)
+        return partitions().make(session, days)
 
 
 def test_of_a_device_and_time_twice_in_a_batch_the_higher_stream_id_wins(table: Database):
@@ -153,7 +157,7 @@ def test_processes_that_meet_the_same_new_days_make_each_of_them_once(table: Dat
     def work(_number: int) -> list[date]:
         with opened(table) as session:
             barrier.wait()
-            return PARTITIONS.make(session, days)
+            return partitions().make(session, days)
 
     with ThreadPoolExecutor(4) as pool:
         made = [day for some in pool.map(work, range(4)) for day in some]
@@ -214,24 +218,29 @@ def test_a_table_in_the_way_is_told_of(table: Database):
     assert names(table) == ["noon"]
 
 
-def test_records_for_a_partition_that_was_dropped_meanwhile_are_not_rejected(table: Database):
-    make(table, DAY)
+def test_records_for_a_partition_that_was_dropped_meanwhile_land_a_minute_later_and_are_not_rejected(table: Database):
+    seconds = iter([0.0, 59.0, 60.0])
+    made = Partitions(TARGET.table, clock=lambda: next(seconds))
     of = batch(("a", "2024-03-01T12:00Z", "1-1"), ("a", "2024-03-02T12:00Z", "1-2"))
+    days = [DAY, DAY + timedelta(days=1)]
     with opened(table) as session:
+        assert made.make(session, days) == days
+        table.execute("DROP TABLE positions_2024_03_01")
+        assert made.make(session, days) == []
         with pytest.raises(BusyError, match="public.positions has no partition for some records"):
             land(session, TARGET, "stream", of, nothing, pause=lambda _seconds: None)
         assert table.execute("SELECT count(*) FROM rejected_records") == [(0,)]
-        PARTITIONS.make(session, [date(2024, 3, 2)])
+        assert made.make(session, days) == [DAY]
         assert land(session, TARGET, "stream", of, nothing) == Counts(taken=2, new=2)
 
 
 def test_partitions_are_made_ahead_from_today_on(table: Database):
     with opened(table) as session:
         before = now_utc().date()
-        made = PARTITIONS.ahead(session, 3)
+        made = partitions().ahead(session, 3)
         assert len(made) in (4, 5)
         assert made[0] == before
-        assert PARTITIONS.ahead(session, 3)[1:] == []
+        assert partitions().ahead(session, 3)[1:] == []
     assert len(names(table)) >= 4
 
 
@@ -292,9 +301,9 @@ def poor_role(table: Database) -> Iterator[str]:
 def test_a_role_that_may_not_make_partitions_is_told_statements_which_work(table: Database, poor_role: str):
     with opened(table, poor_role) as session:
         with pytest.raises(RefusedError, match="Partitions are made by the table's owner") as refused:
-            PARTITIONS.make(session, [DAY])
+            partitions().make(session, [DAY])
         table.execute(str(refused.value).partition("as by\n")[2].partition(" [SQLSTATE")[0])
-        assert PARTITIONS.make(session, [DAY]) == []
+        assert partitions().make(session, [DAY]) == []
         assert land(session, TARGET, "stream", batch(("a", "2024-03-01T00:00Z", "1-1")), nothing).new == 1
 
 
@@ -306,7 +315,7 @@ def taken_in(database: Database, *entries: Entry) -> Counts:
     """What becomes of some entries, from decoding to the commit."""
     found = decode(entries, aged_before=None, now=datetime(2024, 3, 2, tzinfo=UTC), zone=ZoneInfo("UTC"))
     with opened(database) as session:
-        PARTITIONS.make(session, found.days)
+        partitions().make(session, found.days)
         return land(session, TARGET, "stream", found.batch, nothing)
 
 
