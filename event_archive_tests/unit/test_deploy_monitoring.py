@@ -7,9 +7,9 @@ from typing import Any
 
 import promql_parser
 import pytest
-from event_archive.sources.redis_stream.metrics import Metrics
 
 from event_archive.observability import metrics
+from event_archive.sources.redis_stream.metrics import Metrics
 from event_archive_tests.deploy.manifests import MANIFESTS, Document, documents, manifest, pod_of
 
 DASHBOARD = MANIFESTS.parent / "grafana" / "event_archive.json"
