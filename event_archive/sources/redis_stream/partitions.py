@@ -4,8 +4,9 @@ Not here: the table itself; how partitions are dropped (``operations``).
 """
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 import psycopg
@@ -55,18 +56,23 @@ _OTHERS = (psycopg.errors.DuplicateTable, psycopg.errors.UniqueViolation, psycop
 _MOST_AT_ONCE = 50
 """In one transaction, which keeps some locks of each."""
 
+_TRUSTED_SECONDS = 60.0
+
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Partitions:
     """The partitions of a table, by day (UTC). Of any other table, a hypertable among them, nothing is made.
 
     Attributes:
         table: the partitioned one.
+        clock: seconds that only ever grow.
     """
 
     table: TableName
+    clock: Callable[[], float] = time.monotonic
+    _trusted_until: dict[date, float] = field(default_factory=dict, init=False)
 
     def ahead(self, session: Session, days: int) -> list[date]:
         """Makes those of today and of so many days to come, and returns the days that had none.
@@ -78,13 +84,20 @@ class Partitions:
         return self.make(session, day_range(today, today + timedelta(days=days)))
 
     def make(self, session: Session, days: Iterable[date]) -> list[date]:
-        """Makes those that are missing, and returns their days. To be called before each landing: it asks anew.
+        """Makes those that are missing, and returns their days. To be called before each landing.
+
+        A partition that was there a minute ago is not looked for. Where it was dropped since, the landing is busy, not
+        wrong: it succeeds once that minute is over.
 
         Raises:
             BusyError: others kept locks for too long.
             RefusedError: the role may not, or others' tables are in the way; the message says what to do.
             UnreachableError: the connection broke.
         """
+        now = self.clock()
+        days = [day for day in days if self._trusted_until.get(day, now) <= now]
+        if not days:
+            return []
         with session.transaction(str(self.table)) as connection:
             missing = self._missing(connection, days)
         made: list[date] = []
@@ -96,6 +109,7 @@ class Partitions:
                 made += [day for day in self._missing(connection, some) if self._make(connection, day)]
         for day in made:
             _log.info("%s: made the partition of %s", self.table, day)
+        self._trusted_until |= dict.fromkeys(days, now + _TRUSTED_SECONDS)
         return made
 
     def _missing(self, connection: Connection, days: Iterable[date]) -> list[date]:
