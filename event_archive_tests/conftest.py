@@ -14,5 +14,6 @@ pytest_plugins = [
     "event_archive_tests.fixtures.buckets",
     "event_archive_tests.fixtures.valkey",
     "event_archive_tests.fixtures.webhook",
+    "event_archive_tests.fixtures.pushgateway",
     "event_archive_tests.fixtures.doctor",
 ]

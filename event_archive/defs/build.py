@@ -3,22 +3,29 @@
 Here: what belongs together. Not here: what any of it does.
 """
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from event_archive.config.datasets import earlier
 from event_archive.config.environment import PipelineSettings
-from event_archive.config.sources import ApiShape, StreamShape
+from event_archive.config.sources import ApiShape, LandingShape, LogsShape, StreamShape
 from event_archive.defs.executor import one_process
+from event_archive.defs.measuring import build_measuring
 from event_archive.defs.pipeline import build_pipeline
 from event_archive.defs.resources import RESOURCES
 from event_archive.defs.sensors import build_sensors
-from event_archive.defs.sources import build_api
-from event_archive.defs.streams import build_stream
+from event_archive.defs.sources.http_api import build_api
+from event_archive.defs.sources.log_files import build_logs
+from event_archive.defs.sources.redis_stream import build_stream
 from event_archive.defs.upkeep import build_upkeep
 
 
 def build_definitions(
-    *datasets: PipelineSettings, api: ApiShape | None = None, stream: StreamShape | None = None
+    *datasets: PipelineSettings,
+    api: ApiShape | None = None,
+    logs: LogsShape | None = None,
+    stream: StreamShape | None = None,
 ) -> dg.Definitions:
     """All that Dagster is to know.
 
@@ -26,24 +33,21 @@ def build_definitions(
         datasets: what shapes the pipeline of each; what it connects to is read from the environment when a run needs
             it.
         api: what shapes the ingestion of an HTTP API, where API_BASE_URL names one.
+        logs: what shapes the ingestion of log files, where LOGS_URL says where they are.
         stream: which Redis stream fills a table, where REDIS_URL says where it is.
 
     Raises:
         ConfigurationError: Dagster cannot read a cron expression.
     """
-    filled = [settings for settings in datasets if api and api.api_base_url and api.fills(settings)]
-    sources = [build_api(api, filled)] if api and api.api_base_url else []
-    streamed = [settings for settings in datasets if stream and stream.redis_url and stream.fills(settings)]
-    streams = [build_stream(stream, streamed)] if stream and stream.redis_url else []
+    sources = []
+    if api and api.api_base_url:
+        sources.append(build_api(api, _filled(api, datasets)))
+    if logs and logs.logs_url:
+        sources.append(build_logs(logs, _filled(logs, datasets)))
+    streams = [build_stream(stream, _filled(stream, datasets))] if stream and stream.redis_url else []
+    filling = [*((of.source.key, of.datasets) for of in sources), *((of.asset.key, of.datasets) for of in streams)]
     pipelines = [
-        build_pipeline(
-            settings,
-            earlier(datasets, settings),
-            [
-                *(of.asset.key for of in sources if settings in filled),
-                *(of.asset.key for of in streams if settings in streamed),
-            ],
-        )
+        build_pipeline(settings, earlier(datasets, settings), [key for key, filled in filling if settings in filled])
         for settings in datasets
     ]
     return dg.Definitions(
@@ -63,8 +67,13 @@ def build_definitions(
             *(pipeline.schedule for pipeline in pipelines),
             *build_upkeep(pipelines, sources),
         ],
-        sensors=[*build_sensors(pipelines), *(of.sensor for of in streams)],
+        sensors=[*build_sensors(pipelines), build_measuring(datasets), *(of.sensor for of in streams)],
         resources=RESOURCES,
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,
     )
+
+
+def _filled(source: LandingShape, datasets: Sequence[PipelineSettings]) -> list[PipelineSettings]:
+    """The datasets whose table a source fills."""
+    return [settings for settings in datasets if source.fills(settings)]

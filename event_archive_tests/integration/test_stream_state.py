@@ -1,5 +1,6 @@
 """A stream as it is seen from outside, on real servers."""
 
+import re
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from event_archive.errors import ConfigurationError
 from event_archive.sources.redis_stream.group import StreamAwayError
 from event_archive.sources.redis_stream.state import GroupState, TableState, look_at_group, table_state
+from event_archive.sources.redis_stream.status import status
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
 
@@ -94,6 +96,21 @@ def test_a_redis_that_is_away_and_a_key_of_another_kind_are_told(stream: Stream)
     with pytest.raises(StreamAwayError, match="Redis cannot be reached"):
         look(stream)
     stream.server.start()
+
+
+def test_a_user_with_the_rights_that_the_message_names_may_look(each_stream: Stream):
+    each_stream.add(position(1))
+    each_stream.run()
+    named = {"redis_url": f"unix://app:secret@{each_stream.server.socket}"}
+    each_stream.set_user("app", "reset", "on", ">secret")
+    with pytest.raises(ConfigurationError) as refused:
+        status(each_stream.settings(**named), [])
+    rights = re.findall(r"[+][a-z]+", str(refused.value))
+    assert "+xrevrange" in rights
+    each_stream.set_user("app", "reset", "on", ">secret", f"~{KEY}", *rights)
+    found = status(each_stream.settings(**named), []).books
+    assert found is not None
+    assert (found.looked_at, found.missing) == (1, [])
 
 
 def test_a_table_that_is_not_there_is_told_of_as_such(stream: Stream):

@@ -23,8 +23,9 @@ from event_archive_tests.deploy.manifests import (
     validate,
     with_optional_variables,
 )
-from event_archive_tests.unit.test_deploy_variables import IN_THE_VALUES as OF_THE_VALUES
-from event_archive_tests.unit.test_deploy_variables import SECRETS
+from event_archive_tests.unit.test_deploy_variables import OF_ANY_POD, SECRETS
+
+pytestmark = pytest.mark.slow
 
 CHART, DAGSTER, LAUNCHER = "the chart's keys", "Dagster's check", "dagster-k8s"
 KUBERNETES, PODS, VARIABLES = "Kubernetes' schema", "our rules for pods", "the contract's variables"
@@ -71,6 +72,9 @@ IN_THE_VALUES = [
         "",
         VARIABLES,
     ),
+    mistake(
+        "a variable of log files left out", "        # - name: LOGS_TIMEZONE\n        #   value: UTC\n", "", VARIABLES
+    ),
     mistake("a comment that is no variable", "# - name: DRY_RUN", "#- name: DRY_RUN", VARIABLES),
     mistake("a host that is not there", "postgresqlHost: example", "postgresqlHost: exmaple"),
 ]
@@ -94,6 +98,16 @@ IN_THE_CRONJOB = [
 ]
 
 
+IN_THE_DEPLOYMENT = [
+    mistake("a misspelt probe", "livenessProbe:", "livelinessProbe:", KUBERNETES),
+    mistake("a word for a number", "periodSeconds: 30", "periodSeconds: often", KUBERNETES),
+    mistake("a port by a word", "containerPort: 9090", "containerPort: http", KUBERNETES),
+    mistake("root", "runAsNonRoot: true", "runAsNonRoot: false", PODS),
+    mistake("more requested than allowed", "memory: 256Mi", "memory: 1Gi", PODS),
+    mistake("an unknown spread", "ScheduleAnyway", "ScheduleSomehow"),
+]
+
+
 @pytest.mark.parametrize("made", IN_THE_VALUES, ids=lambda made: made.what)
 def test_a_mistake_in_the_values_is_noticed(made: Mistake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DAGSTER_PG_PASSWORD", "as the chart sets it")
@@ -108,6 +122,13 @@ def test_a_mistake_in_the_cronjob_is_noticed(made: Mistake):
     assert noticing_pods([yaml.safe_load(with_optional_variables(replaced(text, made)))]) == made.by
 
 
+@pytest.mark.parametrize("made", IN_THE_DEPLOYMENT, ids=lambda made: made.what)
+def test_a_mistake_in_the_deployment_is_noticed(made: Mistake):
+    text = (MANIFESTS / "deployment-ingest-stream.yaml").read_text().partition("\n---\n")[0]
+    assert noticing_pods([yaml.safe_load(with_optional_variables(text))]) == set()
+    assert noticing_pods([yaml.safe_load(with_optional_variables(replaced(text, made)))]) == made.by
+
+
 def replaced(text: str, made: Mistake) -> str:
     assert made.right in text
     return text.replace(made.right, made.wrong)
@@ -117,7 +138,7 @@ def noticing_values(text: str, folder: Path) -> set[str]:
     values = chart.values_of(text)
     found = {CHART} if problems_of_values(values) else set()
     (deployment,) = values["dagster-user-deployments"]["deployments"]
-    if {variable["name"] for variable in deployment["env"]} != OF_THE_VALUES - SECRETS:
+    if {variable["name"] for variable in deployment["env"]} != OF_ANY_POD - SECRETS:
         found.add(VARIABLES)
     pods = [chart.code_server(values)]
     try:

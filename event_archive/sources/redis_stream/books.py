@@ -26,7 +26,8 @@ _STATEMENT_SECONDS = 10
 # One probe of the key for each.
 _ROWS = """
 SELECT of_.place - 1, target.stream_id
-FROM pg_catalog.unnest(%s::text[], %s::timestamptz[]) WITH ORDINALITY AS of_(device_id, ts, place)
+FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::timestamptz[]))
+  WITH ORDINALITY AS of_(device_id, ts, place)
 JOIN {} AS target ON target.device_id = of_.device_id AND target.ts = of_.ts
 """
 _REJECTED = "SELECT locator FROM {} WHERE source = %s AND locator = ANY (%s)"

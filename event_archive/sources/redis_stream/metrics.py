@@ -56,11 +56,11 @@ class Metrics:
         self._moved_at = time.monotonic()
 
     def batch(self, counts: Counts, seconds_batch: float, seconds_write: float) -> None:
-        """A batch is committed and acknowledged.
+        """A batch is committed, whether it could be acknowledged or not.
 
         Args:
             counts: what became of its entries.
-            seconds_batch: from reading it to its acknowledgement.
+            seconds_batch: from reading it until it was acknowledged.
             seconds_write: of its transaction.
         """
         self._consumed.inc(counts.taken)

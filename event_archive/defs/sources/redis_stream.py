@@ -14,7 +14,9 @@ import dagster as dg
 
 from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.config.sources import StreamSettings, StreamShape
-from event_archive.defs.sources import GROUP
+from event_archive.defs.failures import dagster_failures
+from event_archive.defs.sources.running import instant_metadata
+from event_archive.defs.sources.source import GROUP
 from event_archive.domain.days import now_utc
 from event_archive.errors import EventArchiveError
 from event_archive.observability.alerts import check_message, post_or_warn
@@ -31,8 +33,16 @@ _BEHIND_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class StreamPipeline:
-    """What Dagster is to know of the stream."""
+    """The definitions of the stream.
 
+    Attributes:
+        datasets: those that archive its table.
+        asset: the table.
+        checks: of the asset.
+        sensor: that observes it.
+    """
+
+    datasets: Sequence[PipelineSettings]
     asset: dg.AssetSpec
     checks: list[dg.AssetChecksDefinition]
     sensor: dg.SensorDefinition
@@ -53,7 +63,7 @@ def build_stream(shape: StreamShape, datasets: Sequence[PipelineSettings]) -> St
         "`event-archive ingest stream`, which is a process of its own and no run.",
         owners=["team:event-archive"],
     )
-    return StreamPipeline(asset, [_keeps_up(), _books_balance(datasets)], _observe_positions(datasets))
+    return StreamPipeline(datasets, asset, [_keeps_up(), _books_balance(datasets)], _observe_positions(datasets))
 
 
 def _keeps_up() -> dg.AssetChecksDefinition:
@@ -63,7 +73,8 @@ def _keeps_up() -> dg.AssetChecksDefinition:
         "to be acknowledged.",
     )
     def keeps_up() -> dg.AssetCheckResult:
-        return _whether_it_keeps_up(StreamSettings.load())
+        with dagster_failures():
+            return _whether_it_keeps_up(StreamSettings.load())
 
     return keeps_up
 
@@ -75,7 +86,8 @@ def _books_balance(datasets: Sequence[PipelineSettings]) -> dg.AssetChecksDefini
         "old; and none was lost.",
     )
     def books_balance() -> dg.AssetCheckResult:
-        return _whether_books_balance(_status(StreamSettings.load(), datasets))
+        with dagster_failures():
+            return _whether_books_balance(_status(StreamSettings.load(), datasets))
 
     return books_balance
 
@@ -199,9 +211,8 @@ def _figures(found: "Status") -> dict[str, Any]:
 
 def _observation(found: "Status | EventArchiveError") -> Iterator[dg.AssetObservation]:
     if not isinstance(found, EventArchiveError):
-        last = found.table and found.table.last
         metadata = _figures(found) | {
-            "last": dg.MetadataValue.timestamp(last) if last else dg.MetadataValue.null(),
+            "last": instant_metadata(found.table.last if found.table else None),
             "lag_seconds": found.group.lag_seconds,
             "oldest_pending_seconds": found.group.oldest_pending_seconds,
             "consumers": found.group.consumers,
