@@ -23,8 +23,9 @@ _log = logging.getLogger(__name__)
 
 @click.command("stream")
 @click.option("--status", is_flag=True, help="Say what waits, what has landed, and whether anything is missing.")
+@click.option("--drain", is_flag=True, help="End once nothing is left to read.")
 @click.option("--debug", is_flag=True, help="Log each batch.")
-def stream(*, status: bool, debug: bool) -> None:
+def stream(*, status: bool, drain: bool, debug: bool) -> None:
     """Positions of a Redis stream (REDIS_URL) into positions, until it is told to stop."""
     from event_archive.config.datasets import load_datasets
     from event_archive.config.environment import output_is_json
@@ -46,6 +47,7 @@ def stream(*, status: bool, debug: bool) -> None:
     consumer = Consumer(
         settings,
         datasets,
+        drain=drain,
         told_to_stop=stop.requested,
         progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),
     )
@@ -56,7 +58,10 @@ def stream(*, status: bool, debug: bool) -> None:
         except EventArchiveError as error:
             consumer.totals.failures.append(error)
         _show(consumer.totals, as_json=as_json)
-    sys.exit(stop.exit_code() if stop.requested() else exit_code(consumer.totals.failures))
+    if stop.requested() and consumer.totals.ended != "complete":
+        sys.exit(stop.exit_code())
+    if consumer.totals.failures:
+        sys.exit(exit_code(consumer.totals.failures))
 
 
 def _show(totals: "Totals", *, as_json: bool) -> None:

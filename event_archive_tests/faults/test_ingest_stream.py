@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from event_archive_tests.faults.redis_wire import redis_wire
 from event_archive_tests.faults.stream_victim import FATAL, POINTS
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.faults.wire import Trouble, any_message, wire
-from event_archive_tests.fixtures.postgres import Server
-from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
+from event_archive_tests.fixtures.postgres import Database, Server, _serve
+from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, StreamServer, position
 
 RANDOM_KILLS = 200
 MOST_RANDOM_SECONDS = 0.4
@@ -185,36 +186,48 @@ def test_an_entry_that_ends_the_process_is_found_and_rejected(victims: Victims, 
         survived("deaths of an entry that ends the process")
 
 
+@pytest.fixture
+def server_that_crashes() -> Iterator[Server]:
+    """PostgreSQL that nobody else is connected with, and that keeps what was committed."""
+    yield from _serve(18, "synchronous_commit = on\n")
+
+
 # 22
 def test_servers_that_come_and_go_and_lines_that_break_lose_nothing(
-    stream: Stream, books: Books, server_18: Server, monkeypatch: pytest.MonkeyPatch
+    valkey: StreamServer, server_that_crashes: Server, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(consume, "RECONNECT_SECONDS", (0.05,) * 600)
-    stream.database.execute(f"ALTER DATABASE {stream.database.name} SET synchronous_commit = on")
-    stop = threading.Event()
-    with redis_wire(stream.server) as redis_line, wire(server_18) as postgres_line, ThreadPoolExecutor(2) as threads:
+    stream = Stream(valkey, Database(server_that_crashes, "specification"))
+    books, stop = Books(stream), threading.Event()
+    with (
+        redis_wire(valkey) as redis_line,
+        wire(server_that_crashes) as postgres_line,
+        ThreadPoolExecutor(2) as threads,
+    ):
         lines = {"redis_url": redis_line.url, "pg_connection_string": postgres_line.dsn(stream.database.name)}
         stream.variables |= lines | {"stream_batch": 15, "stream_claim_idle": "1 second"}
         consumers = [stream.consumer(told_to_stop=stop.is_set, stream_consumer=name) for name in "ab"]
         runs = [threads.submit(of.run) for of in consumers]
-        for number in range(40):
-            books.add()
-            if number % 8 == 0:
-                stream.server.restart()
-                survived("restarts of Redis below a consumer")
-            if number % 8 == 4:
-                _crash(stream)
-                survived("crashes of PostgreSQL below a consumer")
-            if number % 8 == 6:
-                stream.server.redis.xgroup_destroy(KEY, GROUP)
-                survived("groups destroyed below a consumer")
-            command = random.choice([b"XREADGROUP", b"XACK", b"XPENDING"])
-            redis_line.cut(command, random.randint(1, 4), random.choice([None, 0, 1, 100, 1000]))
-            postgres_line.expect(Trouble(random.choice(["client", "server"]), any_message, random.randint(1, 60)))
-            survived("broken lines of a consumer")
-            while not stream.is_drained():
-                assert not any(of.done() for of in runs), runs
-        stop.set()
+        try:
+            for number in range(40):
+                books.add()
+                if number % 8 == 0:
+                    stream.server.restart()
+                    survived("restarts of Redis below a consumer")
+                if number % 8 == 4:
+                    _crash(stream)
+                    survived("crashes of PostgreSQL below a consumer")
+                if number % 8 == 6:
+                    stream.server.redis.xgroup_destroy(KEY, GROUP)
+                    survived("groups destroyed below a consumer")
+                command = random.choice([b"XREADGROUP", b"XACK", b"XPENDING"])
+                redis_line.cut(command, random.randint(1, 4), random.choice([None, 0, 1, 100, 1000]))
+                postgres_line.expect(Trouble(random.choice(["client", "server"]), any_message, random.randint(1, 60)))
+                survived("broken lines of a consumer")
+                while not stream.is_drained() and not any(of.done() for of in runs):
+                    time.sleep(0.01)
+        finally:
+            stop.set()
         for of in runs:
             of.result()
     books.check()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -65,14 +66,15 @@ def decoded(*entries: Entry, aged_before: datetime | None = None) -> Decoded:
 
 def parsed(text: bytes) -> dict[str, Any]:
     """A line of the COPY by its columns."""
-    values = dict(
-        zip(COLUMNS, [of.strip(b"\x02").decode() for of in text.removesuffix(b"\n").split(b"\x01")], strict=True)
-    )
+    fields = text.removesuffix(b"\n").split(b"\x01")
+    assert all(of.startswith(b"\x02") or not re.search(rb"[\r\n\x02]", of) for of in fields), "it needs quotes"
+    values = dict(zip(COLUMNS, [of.strip(b"\x02").decode() for of in fields], strict=True))
     numbers = {
         name: (int if name in ("satellites", "priority") else float)(values[name])
         for name in COLUMNS[2:9]
         if values[name]
     }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)", values["ts"])
     ts = datetime.fromisoformat(values["ts"])
     return {"device_id": values["device_id"], "ts": ts, **numbers, "attributes": json.loads(values["attributes"])}
 
@@ -89,12 +91,13 @@ def only_row(of: Entry) -> dict[str, Any]:
 
 
 def reason(of: Entry) -> str:
-    """Why an entry is rejected, beside one that is not."""
-    found = decoded(entry(payload=RECORD), of, entry(payload=RECORD))
-    assert len(found.batch.lines) == 2
-    (rejected,) = found.batch.rejected
-    assert rejected.locator == of.id.decode()
-    return rejected.reason
+    """Why an entry is rejected, whether it is the first of a batch or not; another one is not rejected."""
+    found = [decoded(of, entry(payload=RECORD)), decoded(entry(payload=RECORD), of)]
+    assert [len(of.batch.lines) for of in found] == [1, 1]
+    (first,), (second,) = (of.batch.rejected for of in found)
+    assert first == second
+    assert first.locator == of.id.decode()
+    return first.reason
 
 
 FORMS = {
@@ -117,6 +120,9 @@ FORMS = {
     ),
     "null is a gap": entry(device_id=RECORD["deviceId"], payload=RECORD | {"deviceId": None}),
     "the envelope says the same": entry(device_id=RECORD["deviceId"], payload=RECORD),
+    "the envelope says the same time": entry(ts="1709294400000", payload=RECORD | {"timestamp": 1709294400000}),
+    "an empty text is a gap": entry(device_id=RECORD["deviceId"], payload=RECORD | {"deviceId": ""}),
+    "an empty text is a gap in JSON": entry(payload=RECORD | {"deviceId": "", "imei": RECORD["deviceId"]}),
     "attributes as a text": entry(payload=RECORD | {"attributes": json.dumps(RECORD["attributes"])}),
     "over several lines": entry(payload=json.dumps(RECORD, indent=2)),
     "in ASCII": entry(payload=json.dumps(RECORD)),
@@ -167,6 +173,18 @@ def test_fields_that_fill_no_column_are_kept_beside_the_attributes():
         "ts": "another",
     }
     assert only_row(entry(**(RECORD | {"codec": "8E"})))["attributes"]["codec"] == "8E"
+    taken = only_row(entry(payload=RECORD | {"239": "taken"}))["attributes"]
+    assert (taken["239"], taken["239_"]) == (1, "taken")
+    twice = only_row(entry(payload=RECORD | {"codec": 8}, codec="8E"))["attributes"]
+    assert (twice["codec"], twice["codec_"]) == (8, "8E")
+
+
+def test_a_device_may_have_any_name():
+    for name in ("a\nb", "\x7f\x02", " ", "\u2028", "ü", "\x1f"):
+        of = entry(payload=RECORD | {"deviceId": name})
+        (position,) = decoded(of).positions
+        assert position.device_id == name
+        assert only_row(of)["device_id"] == name.strip("\x02")
 
 
 def test_a_record_without_attributes_has_empty_ones_or_what_fills_no_column():
@@ -186,7 +204,16 @@ def test_a_time_is_read_exactly_whatever_its_form(token: bytes):
 
 
 def test_a_time_without_a_zone_is_of_the_zone_that_is_set():
-    assert only_row(entry(imei="a", ts="2024-03-01T13:00:00"))["ts"] == NOON
+    for time in ("2024-03-01T13:00:00", "2024-03-01T13:00:00.000000"):
+        assert (
+            only_row(entry(imei="a", ts=time))["ts"] == only_row(entry(payload={"imei": "a", "ts": time}))["ts"] == NOON
+        )
+
+
+@pytest.mark.parametrize("zone", ["Z", "+00:00"])
+def test_digits_behind_the_microseconds_move_no_time_into_the_next_day(zone: str):
+    time = f"2024-03-01T23:59:59.9999999{zone}"
+    assert only_row(entry(imei="a", ts=time))["ts"] == datetime(2024, 3, 1, 23, 59, 59, 999999, UTC)
 
 
 @pytest.mark.parametrize("token", NO_TIMES)
@@ -251,6 +278,7 @@ def test_what_postgresql_cannot_hold_is_rejected_with_its_bytes(name: str):
         (entry(payload=RECORD | {"attributes": [1]}), "its attributes: it is no object"),
         (entry(payload=RECORD | {"attributes": "{"}), "its attributes: it is no JSON: Expecting property name"),
         (entry(imei="a", ts="1709294400", note=b"\0"), "it holds \\u0000, which PostgreSQL cannot keep"),
+        (entry(imei="a", ts="1709294400", payload="{}", note=b"\0"), "it holds \\u0000, which PostgreSQL cannot keep"),
         (entry(imei="a", ts="1709294400", note=b"\xff"), "one of its fields is no UTF-8"),
         (entry(payload=b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"), "it is nested too deeply"),
     ],
@@ -349,7 +377,7 @@ def test_a_buffer_of_a_mebibyte_is_read():
         '{"__bigint":"' + "9" * 131_073 + '"}',
         *(
             '{"__buffer_b64":"3q2+7w="}',
-            '{"__buffer_b64":"3q2 7w=="}',
+            '{"__buffer_b64":"3q2+ 7w=="}',
             '{"__buffer_b64":"_w=="}',
             '{"__buffer_b64":[]}',
         ),

@@ -29,7 +29,7 @@ Service = Literal["redis", "postgres"]
 
 @dataclass(slots=True)
 class Totals(RunTotals):
-    """What a consumer did; it ends by being ``interrupted``, or ``failed``.
+    """What a consumer did; ``complete`` only where it was to drain the stream.
 
     Attributes:
         batches: transactions.
@@ -60,6 +60,7 @@ class Consumer:
         settings: StreamSettings,
         datasets: Iterable[Dataset] = (),
         *,
+        drain: bool = False,
         told_to_stop: Callable[[], bool] = lambda: False,
         metrics: Metrics | None = None,
         progress: Callable[[Totals], None] = lambda _totals: None,
@@ -69,6 +70,7 @@ class Consumer:
         Args:
             settings: of the stream and the database.
             datasets: what is archived.
+            drain: ends once nothing is left to read.
             told_to_stop: asked at least once a second, but for the time that a batch takes.
             metrics: where it counts.
             progress: told every five minutes what has been done.
@@ -77,14 +79,15 @@ class Consumer:
         self.totals = Totals()
         self.metrics = metrics or Metrics(settings.stream_key, settings.stream_group)
         self.devices = Devices(settings.stream_max_devices)
-        self._told_to_stop, self._progress = told_to_stop, progress
+        self._drain, self._told_to_stop, self._progress = drain, told_to_stop, progress
+        self._is_drained = False
         self._began = self._told = time.monotonic()
         self._away_since: dict[Service, float] = {}
         self._attempt = 0
         self._has_worked = False
 
     def run(self) -> Totals:
-        """Consumes until it is told to stop.
+        """Consumes until it is told to stop, or nothing is left.
 
         Raises:
             ConfigurationError: a setting is wrong, or Redis refuses.
@@ -100,7 +103,7 @@ class Consumer:
                         Loop(self, session, group).run()
                 except (UnreachableError, BusyError) as error:
                     self._wait_after(error)
-            self.totals.ended = "interrupted"
+            self.totals.ended = "complete" if self._is_drained else "interrupted"
         finally:
             self.totals.seconds = time.monotonic() - self._began
         return self.totals
@@ -108,7 +111,11 @@ class Consumer:
     def is_stopped(self) -> bool:
         """Whether nothing more is to be read; asked wherever the work goes on."""
         self.metrics.moved()
-        return self._told_to_stop()
+        return self._is_drained or self._told_to_stop()
+
+    def found_nothing(self) -> None:
+        """No entry waits to be read."""
+        self._is_drained = self._drain
 
     def turned(self) -> None:
         """The loop has gone round: Redis and PostgreSQL answer."""

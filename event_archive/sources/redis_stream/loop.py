@@ -60,7 +60,7 @@ class Loop:
         self._sweep_at = self._ahead_at = 0.0
 
     def run(self) -> None:
-        """Goes round until the consumer is told to stop, and leaves the group.
+        """Goes round until the consumer has stopped, and leaves the group.
 
         Raises:
             As ``Consumer.run``, and at once.
@@ -88,7 +88,10 @@ class Loop:
             return
         if now >= self._sweep_at and self._sweep():
             return
-        self._take(self._group.new(self._settings.stream_batch))
+        entries = self._group.new(self._settings.stream_batch)
+        self._take(entries)
+        if not entries:
+            self._consumer.found_nothing()
 
     def _take_pending(self) -> None:
         """Takes in what this consumer was given and has not acknowledged."""

@@ -18,7 +18,7 @@ from event_archive.sources.redis_stream.fields import NAMES, Plan, plan
 from event_archive.sources.redis_stream.rows import RejectedError, Row, envelope, levels
 from event_archive.sources.redis_stream.sentinels import is_disguised, may_have_sentinels, revived
 
-_LONGEST = len("2024-03-01T12:00:00.123456+00:00")
+_LONGEST = len("2024-03-01T12:00:00.123456")
 _MARKS = ("-T::Z", "-T::.", "-T::+")
 """Every third character of a time that PostgreSQL reads as Python does, from the eighth on."""
 _PLAIN_NAME = re.compile(r"[\w .:/+-]{1,100}", re.ASCII)
@@ -97,11 +97,16 @@ class PlainReader:
         """A time, and what PostgreSQL is told: the text as it came, where it reads that as Python does."""
         if isinstance(time, int):
             instant = of_epoch(time)
-        elif len(time) <= _LONGEST and time[7:20:3] in _MARKS and (time[-1] == "Z" or time[-6:] == "+00:00"):
+        elif time[7:20:3] in _MARKS and _is_in_utc(time):
             return datetime.fromisoformat(time), time
         else:
             instant = parse_iso(time.strip(), self._zone)
         return instant, instant.isoformat()
+
+
+def _is_in_utc(time: str) -> bool:
+    """Whether a time says so, and has no more digits than PostgreSQL: it rounds where Python cuts off."""
+    return len(time) <= _LONGEST + 1 if time[-1] == "Z" else time[-6:] == "+00:00" and len(time) <= _LONGEST + 6
 
 
 def _text(number: float | None) -> str:
