@@ -219,8 +219,6 @@ def _merge(connection: Connection, target: Target, lines: Sequence[bytes], count
     superseded = updated + forms - distinct
     if target.version and inserted + updated < distinct:
         superseded += one(connection, older_statement(target, staged))[0]
-    # Emptied at the commit only, and another part of the batch may follow.
-    connection.execute(sql.SQL("TRUNCATE {}").format(staged))
     counts.new += inserted
     counts.superseded += superseded
     counts.known += len(lines) - inserted - superseded
@@ -236,12 +234,22 @@ def _stage(connection: Connection, target: Target, lines: Sequence[bytes]) -> sq
     connection.execute(
         sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(table, columns)
     )
+    _empty(connection, table)
     copied = copy_in(
         connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(table, sql.SQL(OPTIONS)), _pieces(lines)
     )
     if copied != len(lines):
         raise IntegrityError(f"{target.table}: PostgreSQL took {copied} of {len(lines)} records. None was taken in.")
     return table
+
+
+def _empty(connection: Connection, staged: sql.Identifier) -> None:
+    """Empties a temporary table where another part of the transaction has filled it: the commit empties it by itself.
+
+    A TRUNCATE writes to the catalogue, which a worker would do many times a second, for ever.
+    """
+    if one(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(staged))[0]:
+        connection.execute(sql.SQL("TRUNCATE {}").format(staged))
 
 
 def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
@@ -265,6 +273,7 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
             "CREATE TEMPORARY TABLE IF NOT EXISTS {} (locator text, reason text, raw bytea) ON COMMIT DELETE ROWS"
         ).format(staged)
     )
+    _empty(connection, staged)
     rows = [line((of.locator.encode(), of.reason.encode(), b"\\x" + of.raw.hex().encode())) for of in rejected]
     copy_in(connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(staged, sql.SQL(OPTIONS)), _pieces(rows))
     insert = sql.SQL(
@@ -272,6 +281,4 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
         "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"
     ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
     with own_search_path(connection):
-        written = connection.execute(insert).rowcount
-    connection.execute(sql.SQL("TRUNCATE {}").format(staged))
-    return written
+        return connection.execute(insert).rowcount
