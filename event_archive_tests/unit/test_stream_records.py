@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -156,6 +157,15 @@ def test_a_field_goes_by_its_usual_names(column: str, names: list[str]):
     for name in names:
         record = others | {name: RECORD[canonical]}
         assert only_row(entry(payload=record)) == only_row(entry(**record)) == ROW
+
+
+def test_the_names_of_fields_are_documented():
+    page = (Path(__file__).parents[2] / "docs/howto/stream.md").read_text()
+    documented = {
+        column: tuple(name.lower() for name in re.findall("`([^`]+)`", cell))
+        for column, cell in re.findall(r"^\| `(\w+)` \| (`[^|]+) \|$", page, re.MULTILINE)
+    }
+    assert documented == NAMES
 
 
 def test_fields_that_fill_no_column_are_kept_beside_the_attributes():
