@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -156,6 +157,15 @@ def test_a_field_goes_by_its_usual_names(column: str, names: list[str]):
     for name in names:
         record = others | {name: RECORD[canonical]}
         assert only_row(entry(payload=record)) == only_row(entry(**record)) == ROW
+
+
+def test_the_names_of_fields_are_documented():
+    page = (Path(__file__).parents[2] / "docs/howto/stream.md").read_text()
+    documented = {
+        column: tuple(name.lower() for name in re.findall("`([^`]+)`", cell))
+        for column, cell in re.findall(r"^\| `(\w+)` \| (`[^|]+) \|$", page, re.MULTILINE)
+    }
+    assert documented == NAMES
 
 
 def test_fields_that_fill_no_column_are_kept_beside_the_attributes():
@@ -436,12 +446,20 @@ def test_the_fast_way_reads_what_the_other_one_reads_or_nothing(
 ):
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in around.items()}
     of = entry(**(record | texts)) if flat else entry(payload=record, **texts)
-    fast = PlainReader(of.fields, ZONE).row(of.id, of.fields)
-    if fast is None:
-        return
-    slow = row(of.id, of.fields, ZONE)
-    assert fast[:-1] == slow[:-1]
-    assert parsed(fast[-1]) == parsed(slow[-1])
+    plain = {name: {"timestamp": 1709294400, "attributes": {}}.get(name, 1) for name in record}
+    alike = entry(**(plain | texts)) if flat else entry(payload=plain, **dict.fromkeys(texts, "1709294400"))
+    for first in (of, alike):
+        fast = PlainReader(first.fields, ZONE).row(of.id, of.fields)
+        if fast is not None:
+            slow = row(of.id, of.fields, ZONE)
+            assert fast[:-1] == slow[:-1]
+            assert parsed(fast[-1]) == parsed(slow[-1])
+
+
+def test_a_nul_in_a_text_is_rejected_in_the_midst_of_others():
+    for good in ({"note": "x", **RECORD}, {"note": "x", "payload": RECORD}):
+        found = decoded(entry(**good), entry(**(good | {"note": b"\0"})), entry(**good))
+        assert (len(found.batch.lines), len(found.batch.rejected)) == (2, 1)
 
 
 @given(st.dictionaries(st.binary(max_size=8), st.binary(max_size=30) | st.just(b'{"imei":1}'), max_size=4))

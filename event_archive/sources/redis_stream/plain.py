@@ -80,9 +80,10 @@ class PlainReader:
             others = _around(form, fields, record) if form.around else []
             attributes = _attributes(form, record, others)
             instant, time = self._instant(record.ts)
+            device = str(record.device_id or "")
         except (msgspec.MsgspecError, RecursionError, ValueError, TypeError):
             return None
-        latitude, longitude, device = record.latitude, record.longitude, str(record.device_id or "")
+        latitude, longitude = record.latitude, record.longitude
         numbers = (
             f"{_text(latitude)}\1{_text(longitude)}\1{_text(record.altitude)}\1{_text(record.angle)}\1"
             f"{_text(record.satellites)}\1{_text(record.speed)}\1{_text(record.priority)}"
