@@ -30,6 +30,8 @@ _PASSING = (408, *range(500, 600))
 _CURSOR_REFUSED = (400, 404, 410, 422)
 _SUCCESSES_UNTIL_LARGER = 20
 _LONGEST_ERROR_BYTES = 2000
+_LINK = re.compile(r'<([^>]*)>((?:[^,"]|"[^"]*")*)')
+_RELATIONS = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 
 
 class StoppedError(Exception):
@@ -191,7 +193,8 @@ class Fetcher:
                 preload_content=False,
             )
             with response:
-                headers = {name.lower(): value for name, value in response.headers.items()}
+                # A header may come on several lines, and links often do.
+                headers = {name.lower(): value for name, value in response.headers.itermerged()}
                 told = quota(headers, self._clock.now())
                 body = self._body(response)
                 response.release_conn()
@@ -264,7 +267,8 @@ class Fetcher:
 
 def _next_link(header: str) -> str | None:
     """The address with ``rel="next"`` of a Link header (RFC 8288)."""
-    for address, parameters in re.findall(r"<([^>]*)>((?:[^,\"]|\"[^\"]*\")*)", header):
-        if re.search(r";\s*rel=\"?(?:[^\"]*\s)?next(?:[\s\";,]|$)", parameters):
+    for address, parameters in _LINK.findall(header):
+        relations = _RELATIONS.search(parameters)
+        if relations and "next" in (relations[1] or relations[2] or "").lower().split():
             return str(address)
     return None
