@@ -17,3 +17,40 @@ def test_a_link_is_found_however_the_header_is_written(ingest: Ingest, links: st
     assert ingesting.run(api_pagination="link").failures == []
     assert len(ingesting.api.requests) == 5
     assert ingesting.has_all()
+
+
+def test_more_without_a_link_is_an_error(ingest: Ingest):
+    ingesting = ingest()
+    (error,) = ingesting.run(api_pagination="link").failures
+    assert isinstance(error, RefusedError)
+    assert "says that more follows, and gives no link to it" in str(error)
+    assert ingesting.position("cursor_value, passes, events_ingested") == (None, 0, 100)
+
+
+def test_links_that_are_not_heeded_are_an_error_and_the_right_setting_takes_in_the_rest(ingest: Ingest):
+    ingesting = ingest(pagination="link", envelope="bare")
+    (error,) = ingesting.run().failures
+    assert "set API_PAGINATION=link" in str(error)
+    assert ingesting.position("cursor_value, passes, events_ingested") == (None, 0, 100)
+    assert ingesting.run(api_pagination="link").failures == []
+    assert ingesting.has_all()
+
+
+UNNAMED: dict[str, Any] = {"names": {"hasMore": "other", "nextCursor": "another"}}
+"""Of an API that says nothing of a next page."""
+
+
+def test_a_part_of_a_total_without_a_word_of_the_next_page_is_an_error(ingest: Ingest):
+    ingesting = ingest(pagination="offset", with_total=True, **UNNAMED)
+    (error,) = ingesting.run().failures
+    assert "tells of 500 events, gives 100, and says nothing of the next page" in str(error)
+    assert ingesting.position("passes") == (0,)
+    assert ingesting.run(api_pagination="offset").failures == []
+    assert ingesting.has_all()
+
+
+def test_a_total_of_all_events_is_no_error_where_a_window_of_them_is_asked_for(ingest: Ingest):
+    ingesting = ingest(200, with_total=True, total_error=1000, **UNNAMED)
+    filtered: dict[str, Any] = {"api_page_limit": 1000, "api_time_filter": "since,until", "api_start": "2024-03-01"}
+    assert ingesting.run(**filtered).failures == []
+    assert ingesting.has_all()

@@ -203,6 +203,18 @@ def test_an_api_may_have_names_of_its_own():
 
 
 @pytest.mark.parametrize(
+    ("token", "cursor"),
+    [
+        ("1709251200.50", "1709251200.50"), ("123456789012345678901", "123456789012345678901"), ("0", "0"),
+        ('{"id": 7}', '{"id": 7}'), ("[1,2]", "[1,2]"), ('"\\u00e9"', "é"),
+        ("null", None), ('""', None), ("true", None), ("false", None), ("{}", None), ("[]", None),
+    ],
+)  # fmt: skip
+def test_a_cursor_of_any_kind_is_given_back_to_the_letter(token: str, cursor: str | None):
+    assert read_page(b'{"data":[],"nextCursor":%b}' % token.encode(), Fields()).cursor == cursor
+
+
+@pytest.mark.parametrize(
     "body", [b'{"data":[{"id":1}', b"", b"<html>", b"null", b'{"data":[1,}', b'{"data":[],"nextCursor":"\xff"}']
 )
 def test_a_body_that_is_cut_short_may_be_whole_at_another_try(body: bytes):

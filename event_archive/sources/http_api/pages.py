@@ -89,7 +89,7 @@ def read_page(body: bytes, fields: Fields) -> Page:
     return Page(
         events=loose[path] if path in loose else _LIST.decode(_or_none(document[path]) or _NO_EVENTS),
         has_more=_boolean(_found(document, fields.has_more, _HAS_MORE)),
-        cursor=_text(_found(document, fields.next_cursor, _NEXT_CURSOR)),
+        cursor=_cursor(document, fields),
         expires_seconds=_number(_found(document, None, _EXPIRES_IN)),
         total=_whole(_number(_found(document, fields.total, _TOTAL))),
     )
@@ -155,10 +155,14 @@ def _or_none(value: msgspec.Raw) -> msgspec.Raw | None:
     return None if bytes(value) == b"null" else value
 
 
+def _token(document: Document, path: tuple[str, ...] | None, names: Sequence[str]) -> msgspec.Raw | None:
+    paths = [(*around, name) for around in _AROUND for name in names] if path is None else [path]
+    return next((document[path] for path in paths if path in document), None)
+
+
 def _found(document: Document, path: tuple[str, ...] | None, names: Sequence[str]) -> Any:
     """The value at a path, else of the first of some names that stands around the list."""
-    paths = [(*around, name) for around in _AROUND for name in names] if path is None else [path]
-    raw = next((document[path] for path in paths if path in document), None)
+    raw = _token(document, path, names)
     try:
         return None if raw is None else msgspec.json.decode(raw)
     except (ValueError, RecursionError):
@@ -169,10 +173,13 @@ def _boolean(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _text(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+def _cursor(document: Document, fields: Fields) -> str | None:
+    """The cursor as text: a number, an object or a list to the letter."""
+    value = _found(document, fields.next_cursor, _NEXT_CURSOR)
+    if value in (None, "", [], {}) or isinstance(value, bool):
         return None
-    return str(value) or None
+    token = _token(document, fields.next_cursor, _NEXT_CURSOR)
+    return value if isinstance(value, str) else bytes(token or b"").decode()
 
 
 def _number(value: Any) -> float | None:

@@ -180,15 +180,9 @@ class _Step:
         """
         page, paging = answer.page, self.paging
         if paging.pagination == "link":
-            return self._linked(answer.link)
+            return self._linked(answer)
         if paging.pagination == "cursor":
-            more = page.cursor is not None if page.has_more is None else page.has_more
-            if more and page.cursor is None:
-                raise RefusedError(
-                    f"{paging.url} says that more follows, and gives no cursor for it. What arrived is kept. "
-                    "API_NEXT_CURSOR_FIELD names the cursor where it has a name of its own."
-                )
-            return page.cursor if more else None
+            return self._cursor_in(answer)
         # A short page is not the end: the API may cap its size without a word.
         if not (bool(page.events) if page.has_more is None else page.has_more):
             return None
@@ -196,10 +190,37 @@ class _Step:
             return f"{self._number + 1}/{self.size.value}"
         return str(int(self.cursor or 0) + len(page.events))
 
-    def _linked(self, link: str | None) -> str | None:
-        if link is None:
+    def _cursor_in(self, answer: Answer) -> str | None:
+        page, url = answer.page, self.paging.url
+        if page.cursor is not None:
+            return None if page.has_more is False else page.cursor
+        if page.has_more:
+            raise RefusedError(
+                f"{url} says that more follows, and gives no cursor for it. What arrived is kept. "
+                "API_NEXT_CURSOR_FIELD names the cursor where it has a name of its own."
+            )
+        if page.has_more is None and answer.link:
+            raise RefusedError(
+                f"{url} gives no cursor, but a link to the next page: set API_PAGINATION=link. What arrived is kept."
+            )
+        # Of a window, the total may be that of all windows.
+        if page.has_more is None and self.start == Start() and page.total and page.total > len(page.events):
+            raise RefusedError(
+                f"{url} tells of {page.total} events, gives {len(page.events)}, and says nothing of the next page. "
+                "What arrived is kept. API_PAGINATION says how the next page is asked for; API_NEXT_CURSOR_FIELD "
+                "names the cursor where it has a name of its own."
+            )
+        return None
+
+    def _linked(self, answer: Answer) -> str | None:
+        if answer.link is None:
+            if answer.page.has_more:
+                raise RefusedError(
+                    f"{self.paging.url} says that more follows, and gives no link to it. What arrived is kept. "
+                    "API_PAGINATION says how the next page is asked for."
+                )
             return None
-        url = urljoin(self.cursor or self.paging.url, link)
+        url = urljoin(self.cursor or self.paging.url, answer.link)
         if urlsplit(url)[:2] != urlsplit(self.paging.url)[:2]:
             raise RefusedError(
                 f"{self.paging.url} links to another host for the next page, which is not followed, since the key "
