@@ -3,11 +3,16 @@
 The hardest cases have files of their own.
 """
 
+import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from event_archive.errors import RefusedError
+from event_archive.errors import RefusedError, UnreachableError
+from event_archive.sources.http_api import fetching
+from event_archive_tests.api_server.events import START
+from event_archive_tests.api_server.switches import Fault
 from event_archive_tests.fixtures.ingestion import Ingest
 
 
@@ -54,3 +59,22 @@ def test_a_total_of_all_events_is_no_error_where_a_window_of_them_is_asked_for(i
     filtered: dict[str, Any] = {"api_page_limit": 1000, "api_time_filter": "since,until", "api_start": "2024-03-01"}
     assert ingesting.run(**filtered).failures == []
     assert ingesting.has_all()
+
+
+def test_headers_that_come_byte_by_byte_are_given_up(ingest: Ingest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fetching, "_TIMEOUT_SECONDS", 0.4)
+    # The headers alone would take half a minute.
+    ingesting = ingest(faults=[Fault(kind="dribble", seconds=0.2)])
+    began = time.monotonic()
+    assert ingesting.run().failures == []
+    assert time.monotonic() - began < 10
+    assert ingesting.has_all()
+
+
+def test_bodies_that_are_given_up_leave_connections_for_others(ingest: Ingest):
+    # More of them than connections; pages that are counted keep their size.
+    too_large = Fault(kind="giant", decoded_bytes=4_000_000, count=None)
+    ingesting = ingest(0, now=START + timedelta(hours=1), faults=[too_large])
+    totals = ingesting.run(api_pagination="page", api_shard="5 minutes", api_start="2024-03-01", api_concurrency=1)
+    assert [type(failure) for failure in totals.failures] == [UnreachableError] * 3
+    assert len(ingesting.api.requests) == 15

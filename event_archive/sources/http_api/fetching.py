@@ -5,7 +5,6 @@ Not here: which page is next, what is in it but for its shape.
 
 import random
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Event
@@ -17,8 +16,9 @@ from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.sources.http_api.clock import Clock
+from event_archive.sources.http_api.connections import connections
 from event_archive.sources.http_api.headers import quota, retry_after
-from event_archive.sources.http_api.limiter import Limiter
+from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Fields, Page, PageError, read_page
 
 _TIMEOUT_SECONDS = 10.0
@@ -131,8 +131,7 @@ class Fetcher:
         """
         self._largest_body_bytes = largest_body_bytes
         self._api, self._limiter, self._clock, self._stop = api, limiter, clock, stop
-        # No redirect is followed: it would take the key to another host.
-        self._pool = urllib3.PoolManager(maxsize=10, block=True, retries=False)
+        self._pool = connections(MOST_AT_ONCE)
         self._dice = random.Random()
 
     def close(self) -> None:
@@ -189,6 +188,7 @@ class Fetcher:
                 fields=parameters or None,
                 headers={**self._api.headers, "Accept": "application/json", "Accept-Encoding": "gzip"},
                 timeout=urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=_TIMEOUT_SECONDS),
+                # It would take the key to another host.
                 redirect=False,
                 preload_content=False,
             )
@@ -222,17 +222,13 @@ class Fetcher:
             ) from None
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        """The body, decoded, up to a size and a time."""
-        deadline = time.monotonic() + _TIMEOUT_SECONDS
-        # Each with what has arrived: a body that comes byte by byte reaches its deadline.
+        """The body, decoded, up to a size."""
         pieces, size_bytes = [], 0
         while piece := response.read1(_PIECE_BYTES, decode_content=True):
             pieces.append(piece)
             size_bytes += len(piece)
             if size_bytes > self._largest_body_bytes:
                 raise _FailedError(f"a page has more than {self._largest_body_bytes:,} bytes", halve=True)
-            if time.monotonic() > deadline:
-                raise HTTPTimeoutError
         return b"".join(pieces)
 
     def _refuse(self, status: int, headers: Mapping[str, str], *, cursor: bool) -> None:
