@@ -12,7 +12,7 @@ import pytest
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.sources.http_api import fetching
 from event_archive_tests.api_server.events import START
-from event_archive_tests.api_server.switches import Fault
+from event_archive_tests.api_server.switches import Fault, status
 from event_archive_tests.fixtures.ingestion import Ingest
 
 
@@ -78,3 +78,56 @@ def test_bodies_that_are_given_up_leave_connections_for_others(ingest: Ingest):
     totals = ingesting.run(api_pagination="page", api_shard="5 minutes", api_start="2024-03-01", api_concurrency=1)
     assert [type(failure) for failure in totals.failures] == [UnreachableError] * 3
     assert len(ingesting.api.requests) == 15
+
+
+@pytest.mark.parametrize("pagination", ["page", "offset"])
+def test_an_api_that_does_not_heed_the_number_of_a_page_is_an_error_and_no_page_is_passed_over(
+    ingest: Ingest, pagination: str
+):
+    ingesting = ingest(pagination=pagination, envelope="bare")
+    (error,) = ingesting.run(api_pagination=pagination, api_cursor_parameter="start").failures
+    assert "answers with the same page again and again, whatever 'start' says" in str(error)
+    assert len(ingesting.api.requests) == 3
+    assert len(ingesting.ids) == 100
+    assert ingesting.run(api_pagination=pagination).failures == []
+    assert ingesting.has_all()
+
+
+@pytest.mark.parametrize("pagination", ["page", "offset"])
+def test_newest_first_a_page_that_comes_again_since_as_many_events_arrived_is_no_error(ingest: Ingest, pagination: str):
+    ingesting = ingest(pagination=pagination, order="newest", arriving=100, arriving_requests=2)
+    assert ingesting.run(api_pagination=pagination, api_overlap="1 second").failures == []
+    assert ingesting.has_all()
+
+
+@pytest.mark.parametrize("pagination", ["page", "offset"])
+@pytest.mark.parametrize("events", [500, 550])
+def test_404_behind_the_last_page_is_the_end(ingest: Ingest, pagination: str, events: int):
+    ingesting = ingest(events, pagination=pagination, envelope="bare", missing_pages=True)
+    totals = ingesting.run(api_pagination=pagination)
+    assert (totals.failures, totals.restarts, totals.counts.known) == ([], 0, 0)
+    assert ingesting.position("passes") == (1,)
+    ingesting.api.set(arriving=30, arriving_requests=1)
+    before = len(ingesting.api.requests)
+    totals = ingesting.run(api_pagination=pagination)
+    assert (totals.failures, totals.restarts, totals.counts.new) == ([], 0, 30)
+    assert len(ingesting.api.requests) <= before + 3
+    assert ingesting.has_all()
+
+
+def test_404_for_the_page_where_a_run_goes_on_means_from_the_start(ingest: Ingest):
+    ingesting = ingest(200, pagination="page", envelope="bare", missing_pages=True)
+    ingesting.run(api_pagination="page")
+    # Where a process that was killed before it heard of the end leaves it.
+    ingesting.database.execute("UPDATE cursor_state SET cursor_value = '3/100', passes = 0")
+    totals = ingesting.run(api_pagination="page")
+    assert (totals.failures, totals.restarts, totals.counts.known) == ([], 1, 200)
+    assert ingesting.position("passes") == (1,)
+
+
+def test_an_api_that_is_no_longer_there_is_an_error_wherever_a_run_goes_on(ingest: Ingest):
+    ingesting = ingest(pagination="page", envelope="bare")
+    ingesting.run(api_pagination="page")
+    ingesting.api.set(faults=[status(404, count=None)])
+    (error,) = ingesting.run(api_pagination="page").failures
+    assert "refuses the request (status 404)" in str(error)

@@ -24,7 +24,7 @@ from event_archive.sources.http_api.pages import Fields, Page, PageError, read_p
 _TIMEOUT_SECONDS = 10.0
 _PAUSES_SECONDS: Final = (1, 2, 4, 8)
 _PIECE_BYTES = 64 * 1024
-_TOO_MUCH, _FORBIDDEN, _NO_ENTRY = 429, 403, (401, 403)
+_TOO_MUCH, _FORBIDDEN, _UNAVAILABLE, _NO_ENTRY = 429, 403, 503, (401, 403)
 _HALVING = (413, 502, 504)
 _PASSING = (408, *range(500, 600))
 _CURSOR_REFUSED = (400, 404, 410, 422)
@@ -43,7 +43,15 @@ class NoEntryError(RefusedError):
 
 
 class CursorRefusedError(Exception):
-    """The API does not, or no longer, know the cursor."""
+    """The API does not, or no longer, know the cursor.
+
+    Attributes:
+        status: by which it says so.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +223,7 @@ class Fetcher:
                 raise _FailedError(self._hide(str(error))) from None
             if cursor and b"cursor" in body[:_LONGEST_ERROR_BYTES].lower():
                 # An error object of a cursor's, under a status that is none.
-                raise CursorRefusedError from None
+                raise CursorRefusedError(response.status) from None
             raise RefusedError(
                 f"{self._api.url}: {self._hide(str(error))}. API_DATA_FIELD names the list where it has a name of its "
                 "own; else look at what the API says."
@@ -235,7 +243,8 @@ class Fetcher:
         """Raises what a status means."""
         wait = retry_after(headers, self._clock.now())
         spent = quota(headers, self._clock.now())
-        if status == _TOO_MUCH or (status == _FORBIDDEN and (wait is not None or spent.remaining == 0)):
+        of_the_limit = wait is not None or (spent.remaining == 0 and status == _FORBIDDEN)
+        if status == _TOO_MUCH or (status in (_FORBIDDEN, _UNAVAILABLE) and of_the_limit):
             self._limiter.refused(wait if wait is not None else spent.reset_seconds if spent.remaining == 0 else None)
             raise _TooMuchError
         if status in _NO_ENTRY:
@@ -244,7 +253,7 @@ class Fetcher:
                 "kept; the next run goes on."
             )
         if cursor and status in _CURSOR_REFUSED:
-            raise CursorRefusedError
+            raise CursorRefusedError(status)
         if status in _HALVING or status in _PASSING:
             raise _FailedError(f"status {status}", halve=status in _HALVING)
         if 300 <= status < 400:

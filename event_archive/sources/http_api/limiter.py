@@ -154,6 +154,9 @@ class Limiter:
             if self._refusals >= _REFUSALS_UNTIL_FEWEST:
                 self.concurrency = min(self.concurrency, _FEWEST_AT_ONCE)
             now = self._clock.seconds()
+            if seconds is not None and seconds < _FIRST_PAUSE_SECONDS and self._refusals > 1:
+                # At once, it says again: that was in vain before.
+                seconds = None
             if seconds is None:
                 if now < self._paused_until:
                     # Of a request that began before the others were told to wait.

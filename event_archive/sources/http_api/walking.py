@@ -20,7 +20,9 @@ Pagination = Literal["cursor", "page", "offset", "link"]
 MOST_EMPTY_PAGES = 100
 """In a row, of which each says that more follows."""
 
+_MOST_REPEATED = 2
 _SHOWN_CURSOR = 40
+_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class Paging:
     size_parameter: str
     cursor_parameter: str
     time_filter: tuple[str, str] | None = None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether this program counts pages or events, and the API does not tell what follows."""
+        return self.pagination in ("page", "offset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,30 +123,74 @@ def walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetched
 def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetched], bool]) -> None:
     # By numbers, a page of another size would leave events out.
     size = PageSize(paging.most, fixed=paging.pagination == "page")
-    cursor, seen, empty = start.cursor, {start.cursor}, 0
+    cursor, before, endless = start.cursor, None, _Endless(paging, start.cursor)
     while True:
         step = _Step(paging, start, cursor, size)
-        answer = fetcher.fetch(step.request, size, cursor=cursor is not None)
+        try:
+            answer = fetcher.fetch(step.request, size, cursor=cursor is not None)
+        except CursorRefusedError as refused:
+            if not (paging.is_counted and refused.status == _NOT_FOUND and cursor != start.cursor):
+                raise
+            # Behind the last page. That one is there when the next run goes on at it.
+            emit(Fetched(Page([], has_more=False, cursor=None), before, None, 0, first=False))
+            return
         try:
             following = step.next(answer)
         except RefusedError:
             emit(Fetched(answer.page, cursor, None, answer.size_bytes, cursor is None, is_broken=True))
             raise
-        empty = 0 if answer.page.events else empty + 1
-        if following is not None and empty == MOST_EMPTY_PAGES:
+        endless.check_page(answer.page, following)
+        # Not landed, so that the position stays before it, should it be the same for ever.
+        if not endless.is_repeated:
+            fetched = Fetched(answer.page, cursor, following, answer.size_bytes, cursor is None)
+            if not emit(fetched) or following is None:
+                return
+        endless.check_cursor(following)
+        before, cursor = cursor, following
+
+
+class _Endless:
+    """Notices an API that would be asked for ever."""
+
+    def __init__(self, paging: Paging, cursor: str | None) -> None:
+        self._paging, self._seen = paging, {cursor}
+        self._empty = self._repeated = 0
+        self._last: int | None = None
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether the page is the one before again, and more follows."""
+        return self._repeated > 0
+
+    def check_page(self, page: Page, following: str | None) -> None:
+        """Raises RefusedError where pages come without end that hold no event, or the same ones."""
+        self._empty = 0 if page.events else self._empty + 1
+        if following is not None and self._empty == MOST_EMPTY_PAGES:
             raise RefusedError(
-                f"{paging.url} answered {empty} empty pages in a row, and says that more follows. What arrived is "
-                "kept; tell whoever keeps the API."
+                f"{self._paging.url} answered {self._empty} empty pages in a row, and says that more follows. What "
+                "arrived is kept; tell whoever keeps the API."
             )
-        if not emit(Fetched(answer.page, cursor, following, answer.size_bytes, cursor is None)) or following is None:
+        if not self._paging.is_counted:
             return
-        if following in seen:
+        content = hash(b"".join(page.events))
+        is_same = following is not None and bool(page.events) and content == self._last
+        self._repeated, self._last = self._repeated + 1 if is_same else 0, content
+        # Once it may be, where as many events arrived as a page holds.
+        if self._repeated == _MOST_REPEATED:
             raise RefusedError(
-                f"{paging.url} gave the cursor {following[:_SHOWN_CURSOR]!r} a second time: it would go round for "
-                "ever. What arrived is kept; tell whoever keeps the API."
+                f"{self._paging.url} answers with the same page again and again, whatever "
+                f"{self._paging.cursor_parameter!r} says. What arrived is kept. API_CURSOR_PARAMETER names the "
+                "parameter that tells which page is asked for."
             )
-        seen.add(following)
-        cursor = following
+
+    def check_cursor(self, following: str | None) -> None:
+        """Raises RefusedError where a cursor comes a second time."""
+        if following in self._seen:
+            raise RefusedError(
+                f"{self._paging.url} gave the cursor {str(following)[:_SHOWN_CURSOR]!r} a second time: it would go "
+                "round for ever. What arrived is kept; tell whoever keeps the API."
+            )
+        self._seen.add(following)
 
 
 @dataclass(slots=True)
