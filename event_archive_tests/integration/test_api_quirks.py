@@ -131,3 +131,19 @@ def test_an_api_that_is_no_longer_there_is_an_error_wherever_a_run_goes_on(inges
     ingesting.api.set(faults=[status(404, count=None)])
     (error,) = ingesting.run(api_pagination="page").failures
     assert "refuses the request (status 404)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("pagination", "cursor"),
+    [("page", "abc"), ("offset", "3/100"), ("offset", "abc"), ("link", "abc"), ("link", "200"), ("link", "ELSEWHERE")],
+)
+def test_a_cursor_of_another_kind_of_pages_is_no_place_to_go_on_from(ingest: Ingest, pagination: str, cursor: str):
+    ingesting = ingest(pagination=pagination)
+    ingesting.run(api_pagination=pagination)
+    cursor = cursor.replace("ELSEWHERE", f"{ingesting.api.elsewhere_url}/events")
+    ingesting.database.execute("UPDATE cursor_state SET cursor_value = %s, passes = 0", cursor)
+    before = len(ingesting.api.requests)
+    totals = ingesting.run(api_pagination=pagination)
+    assert (totals.failures, totals.counts.known) == ([], 500)
+    assert ingesting.api.elsewhere == []
+    assert ingesting.asked("cursor", "offset")[before] in [(None, None), (None, "0")]

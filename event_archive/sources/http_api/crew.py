@@ -22,10 +22,11 @@ from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Fields
+from event_archive.sources.http_api.paging import Paging
 from event_archive.sources.http_api.positions import Position, Positions, resumed, windows
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
-from event_archive.sources.http_api.walking import Ended, Fetched, Paging, walk
+from event_archive.sources.http_api.walking import Ended, Fetched, walk
 from event_archive.sources.landing import Batch, Counts, land, rejected_table
 from event_archive.sources.runs import aged_before
 from event_archive.sources.tables import make_missing
@@ -139,6 +140,8 @@ class Crew:
             if claimed is None:
                 continue
             filtered, overlap = self._paging.time_filter is not None, self._run.settings.api_overlap
+            if claimed.cursor is not None and not self._paging.takes(claimed.cursor):
+                claimed = replace(claimed, cursor=None, expires=None)
             shard = Shard(resumed(claimed, now), filtered, overlap)
             self._shards.append(shard)
             self._send(shard)
