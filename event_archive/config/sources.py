@@ -27,6 +27,7 @@ from event_archive.config.values import (
     parse_names,
     parse_start_instant,
     parse_url,
+    parse_url_path,
     parse_zone,
 )
 from event_archive.domain.dataset import TableName
@@ -90,7 +91,7 @@ class ApiSettings(LandingSettings, ApiShape):
     )
     api_key: Annotated[SecretStr, AfterValidator(check_api_key)] | None = None
     api_key_header: Annotated[str, AfterValidator(parse_header)] = "X-API-Key"
-    api_events_path: str = "/events"
+    api_events_path: Annotated[str, AfterValidator(parse_url_path)] = "/events"
     api_page_limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
     api_pagination: Annotated[Literal["cursor", "page", "offset", "link"], BeforeValidator(lower_case)] = "cursor"
     api_shard: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
