@@ -165,7 +165,17 @@ def test_json_that_python_writes_is_refused_only_for_nul_and_half_surrogates(val
     assert (refusal_of(raw) is not None) == odd
 
 
-@pytest.mark.parametrize("raw", [b"1e400000", b"1e-20000", b"9" * 131_073, b'{"a":1e+131072}'])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"1e400000",
+        b"1e-20000",
+        b"9" * 131_073,
+        b'{"a":1e+131072}',
+        b"1e99999999999999999999",
+        b"1E-9999999999999999999",
+    ],
+)
 def test_a_number_that_numeric_cannot_hold_is_refused(raw: bytes):
     assert refusal_of(raw) == "it is no JSON: a number is too large or too fine for PostgreSQL"
     assert refusal_of(b"1e400") is None
