@@ -149,6 +149,20 @@ def test_a_refusal_without_a_header_makes_all_workers_wait_once(ingest: Ingest):
 # 13: a clock that is wrong
 
 
+@pytest.mark.parametrize(
+    ("style", "form"),
+    [
+        ("x-delta", "seconds from then on"), ("x-epoch", "seconds since 1970"), ("x-ms", "milliseconds since 1970"),
+        ("x-iso", "a date"), ("ietf", "seconds from then on"),
+    ],
+)  # fmt: skip
+def test_how_a_reset_is_read_is_logged_once(ingest: Ingest, caplog: pytest.LogCaptureFixture, style: str, form: str):
+    caplog.set_level("INFO")
+    assert ingest(2000, **QUOTA, limit_headers=style).run().failures == []
+    (told,) = [record.getMessage() for record in caplog.records if "the API's limit: " in record.getMessage()]
+    assert told == f"the API's limit: 9 of 10 requests are left, for 60 s; that is told in {form}"
+
+
 @pytest.mark.parametrize("style", ["x-epoch", "x-ms", "x-iso"])
 @pytest.mark.parametrize("seconds", [-4000, 4000])
 def test_an_api_whose_clock_is_wrong_is_waited_for_by_its_own(ingest: Ingest, style: str, seconds: int):

@@ -25,11 +25,13 @@ class Quota:
         limit: requests in a window; None where it is not told.
         remaining: requests left in this one.
         reset_seconds: from now until the next one.
+        reset_form: how that is written, in words; empty where it is not told.
     """
 
     limit: int | None
     remaining: int | None
     reset_seconds: float | None
+    reset_form: str = ""
 
 
 def quota(headers: Mapping[str, str], now: datetime) -> Quota:
@@ -47,7 +49,7 @@ def quota(headers: Mapping[str, str], now: datetime) -> Quota:
         headers.get("x-ratelimit-remaining") or headers.get("ratelimit-remaining") or _part(draft, "r", "remaining")
     )
     reset = headers.get("x-ratelimit-reset") or headers.get("ratelimit-reset") or _part(draft, "t", "reset")
-    return Quota(limit or _whole(_part(draft, "limit")), remaining, _until(reset.strip(), date))
+    return Quota(limit or _whole(_part(draft, "limit")), remaining, *_until(reset.strip(), date))
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -61,20 +63,22 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, (moment - (_date(headers.get("date", "")) or now)).total_seconds())
 
 
-def _until(text: str, date: datetime) -> float | None:
-    """Seconds until a reset, however it is written."""
+def _until(text: str, date: datetime) -> tuple[float | None, str]:
+    """Seconds until a reset, however it is written, and how it is."""
+    form = "seconds from then on"
     if re.fullmatch(r"\d{1,16}(\.\d{1,9})?", text):
         number = float(text)
         if number >= _DELTA_BELOW:
-            number = number / (1 if number < _SECONDS_BELOW else 1000) - date.timestamp()
+            unit, form = (1, "seconds since 1970") if number < _SECONDS_BELOW else (1000, "milliseconds since 1970")
+            number = number / unit - date.timestamp()
     else:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return None, ""
+        moment, form = moment if moment.tzinfo else moment.replace(tzinfo=UTC), "a date"
         number = (moment - date).total_seconds()
-    return min(max(0.0, number), LONGEST_SECONDS)
+    return min(max(0.0, number), LONGEST_SECONDS), form
 
 
 def _part(value: str, *names: str) -> str:
@@ -92,6 +96,6 @@ def _whole(text: str | None) -> int | None:
 def _date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
