@@ -140,7 +140,8 @@ class Api:
         if switches.outage:
             return _error(503, "UNAVAILABLE")
         refused = switches.unauthorized_from is not None and self._requests >= switches.unauthorized_from
-        if refused or request.headers.get(switches.key_header.lower()) != self.key:
+        key = request.headers.get(switches.key_header.lower(), "")
+        if refused or key.removeprefix("Bearer ") != self.key:
             return _error(401, "UNAUTHORIZED")
         headers: dict[str, str] = {}
         if self._quota:

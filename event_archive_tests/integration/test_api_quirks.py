@@ -147,3 +147,20 @@ def test_a_cursor_of_another_kind_of_pages_is_no_place_to_go_on_from(ingest: Ing
     assert (totals.failures, totals.counts.known) == ([], 500)
     assert ingesting.api.elsewhere == []
     assert ingesting.asked("cursor", "offset")[before] in [(None, None), (None, "0")]
+
+
+@pytest.mark.parametrize("scheme", ["", "Bearer "])
+def test_no_part_of_the_key_is_told_where_a_page_that_is_none_repeats_it(ingest: Ingest, scheme: str):
+    ingesting = ingest(key_header="Authorization")
+    for letters in range(175, 200, 10):
+        body = b"<" + b"x" * letters + ingesting.api.key.encode()
+        ingesting.api.set(faults=[Fault(kind="answer", status=200, body=body, count=None)])
+        totals = ingesting.run(api_key=scheme + ingesting.api.key, api_key_header="Authorization")
+        (error,) = totals.failures
+        assert f"begins with '<{'x' * letters}***'" in str(error)
+        assert ingesting.api.key[:4] not in str(error)
+
+
+def test_who_has_no_key_is_told_to_set_one(ingest: Ingest):
+    (error,) = ingest().run(api_key=None).failures
+    assert "wants a key (status 401): set API_KEY" in str(error)

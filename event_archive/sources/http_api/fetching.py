@@ -29,7 +29,7 @@ _HALVING = (413, 502, 504)
 _PASSING = (408, *range(500, 600))
 _CURSOR_REFUSED = (400, 404, 410, 422)
 _SUCCESSES_UNTIL_LARGER = 20
-_LONGEST_ERROR_BYTES = 2000
+_LONGEST_ERROR_BYTES, _SHOWN = 2000, 200
 _LINK = re.compile(r'<([^>]*)>((?:[^,"]|"[^"]*")*)')
 _RELATIONS = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 
@@ -139,6 +139,8 @@ class Fetcher:
         """
         self._largest_body_bytes = largest_body_bytes
         self._api, self._limiter, self._clock, self._stop = api, limiter, clock, stop
+        # A page that repeats "Bearer KEY" may leave the first word out.
+        self._secrets = [secret for secret in (api.secret, api.secret.rpartition(" ")[2]) if secret]
         self._pool = connections(MOST_AT_ONCE)
         self._dice = random.Random()
 
@@ -220,7 +222,7 @@ class Fetcher:
             return Answer(read_page(body, self._api.fields), len(body), _next_link(headers.get("link", "")))
         except PageError as error:
             if error.cut_short:
-                raise _FailedError(self._hide(str(error))) from None
+                raise _FailedError(self._told(error)) from None
             if cursor and b"cursor" in body[:_LONGEST_ERROR_BYTES].lower():
                 # An error object of a cursor's, under a status that is none.
                 raise CursorRefusedError(response.status) from None
@@ -248,10 +250,10 @@ class Fetcher:
             self._limiter.refused(wait if wait is not None else spent.reset_seconds if spent.remaining == 0 else None)
             raise _TooMuchError
         if status in _NO_ENTRY:
-            raise NoEntryError(
-                f"{self._api.url} refuses the key (status {status}). Check API_KEY and API_KEY_HEADER. What arrived is "
-                "kept; the next run goes on."
-            )
+            words = f"refuses the key (status {status}). Check API_KEY and API_KEY_HEADER"
+            if not self._api.secret:
+                words = f"wants a key (status {status}): set API_KEY, and API_KEY_HEADER where it has another name"
+            raise NoEntryError(f"{self._api.url} {words}. What arrived is kept; the next run goes on.")
         if cursor and status in _CURSOR_REFUSED:
             raise CursorRefusedError(status)
         if status in _HALVING or status in _PASSING:
@@ -266,8 +268,16 @@ class Fetcher:
             "of parameters."
         )
 
+    def _told(self, error: PageError) -> str:
+        """What a body is instead of a page, and how it begins."""
+        # Before it is cut, since that could cut through the key.
+        begins = self._hide(error.body.decode(errors="replace"))[:_SHOWN]
+        return self._hide(str(error)) + (f"; it begins with {begins!r}" if begins else "")
+
     def _hide(self, words: str) -> str:
-        return words.replace(self._api.secret, "***") if self._api.secret else words
+        for secret in self._secrets:
+            words = words.replace(secret, "***")
+        return words
 
 
 def _next_link(header: str) -> str | None:

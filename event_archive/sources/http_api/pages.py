@@ -36,11 +36,12 @@ class PageError(EventArchiveError):
 
     Attributes:
         cut_short: it may be whole at another try.
+        body: what came in its place, where that is no JSON at all; a proxy's page, which may repeat the key.
     """
 
-    def __init__(self, message: str, *, cut_short: bool) -> None:
+    def __init__(self, message: str, *, cut_short: bool, body: bytes = b"") -> None:
         super().__init__(message)
-        self.cut_short = cut_short
+        self.cut_short, self.body = cut_short, body
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +130,11 @@ def _document_around(body: bytes, fields: Fields, loose: dict[tuple[str, ...], l
             continue
         loose[path] = elements
         return document
-    raise PageError(f"the answer is {_described(body)}", cut_short=True)
-
-
-def _described(body: bytes) -> str:
-    """What a body is that is no JSON. That of events is not repeated, only that of a proxy's page."""
     start = body.lstrip()[:1]
-    if not start:
-        return "empty"
     if start in (b"{", b"["):
-        return f"no JSON, or cut short: it has {len(body)} bytes"
-    return f"no JSON; it begins with {body[:200].decode(errors='replace')!r}"
+        # Of events, nothing is repeated.
+        raise PageError(f"the answer is no JSON, or cut short: it has {len(body)} bytes", cut_short=True)
+    raise PageError("the answer is no JSON" if start else "the answer is empty", cut_short=True, body=body)
 
 
 def _error_in(document: Document) -> str:
