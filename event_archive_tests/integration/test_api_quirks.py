@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from event_archive.domain.dataset import TableName
 from event_archive.errors import RefusedError, UnreachableError
+from event_archive.postgres.session import Postgres
 from event_archive.sources.http_api import fetching
+from event_archive.sources.http_api.positions import Position, Positions
 from event_archive_tests.api_server.events import START
-from event_archive_tests.api_server.switches import Fault, status
+from event_archive_tests.api_server.switches import Fault, cursor_expired, status
 from event_archive_tests.fixtures.ingestion import Ingest
 
 
@@ -164,3 +167,55 @@ def test_no_part_of_the_key_is_told_where_a_page_that_is_none_repeats_it(ingest:
 def test_who_has_no_key_is_told_to_set_one(ingest: Ingest):
     (error,) = ingest().run(api_key=None).failures
     assert "wants a key (status 401): set API_KEY" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["giant", "413"])
+def test_a_page_that_is_too_large_is_halved_until_it_holds_one_event_however_many_attempts_that_takes(
+    ingest: Ingest, kind: str
+):
+    giant = Fault(kind="giant", decoded_bytes=4_000_000, above_limit=1, count=None)
+    fault = giant if kind == "giant" else status(413, above_limit=1, count=None)
+    ingesting = ingest(5, now=START + timedelta(hours=1), faults=[fault])
+    windows: dict[str, Any] = {"api_shard": "1 day", "api_start": "2024-03-01"}
+    assert ingesting.run(**windows, api_page_limit=1000).failures == []
+    assert ingesting.asked("limit")[:10] == ["1000", "500", "250", "125", "62", "31", "15", "7", "3", "1"]
+    assert ingesting.waiting.waits == []
+    assert ingesting.has_all()
+
+
+def test_one_event_that_is_too_large_ends_the_attempts(ingest: Ingest):
+    ingesting = ingest(5, faults=[status(413, count=None)])
+    (error,) = ingesting.run(api_page_limit=4).failures
+    assert "did not answer well in 5 attempts: status 413" in str(error)
+    assert ingesting.asked("limit") == ["4", "2", "1", "1", "1", "1", "1"]
+
+
+def test_what_is_left_of_a_total_is_known_until_all_has_arrived_once(ingest: Ingest):
+    ingesting = ingest(1500, with_total=True)
+    for _ in range(2):
+        left = ingesting.run(pages=2).left
+        assert left == 1500 - len(ingesting.ids) > 0
+    assert ingesting.run().left is None
+    ingesting.api.set(arriving=30, arriving_requests=1)
+    assert ingesting.run().left is None
+
+
+def test_where_a_refused_cursor_makes_a_pass_go_on_is_logged(ingest: Ingest, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    ingest(faults=[cursor_expired(first=3)]).run()
+    assert "does not know the cursor any more; going on from the beginning" in caplog.text
+    ingest(faults=[cursor_expired(first=3)]).run(api_time_filter="since,until", api_overlap="10 seconds")
+    assert "does not know the cursor any more; going on with events since 2024-03-01T00:04:49Z" in caplog.text
+
+
+def test_a_run_beside_another_one_says_so_and_is_done(ingest: Ingest, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    ingesting = ingest()
+    ingesting.run()
+    positions = Positions(TableName("public", "cursor_state"), f"{ingesting.api.url}/events")
+    with Postgres(ingesting.database.dsn).session() as other:
+        assert positions.claim(other, Position())
+        before = len(ingesting.api.requests)
+        totals = ingesting.run()
+    assert (totals.ended, totals.failures, len(ingesting.api.requests)) == ("complete", [], before)
+    assert "/events: another run is reading it, and takes in what there is" in caplog.text

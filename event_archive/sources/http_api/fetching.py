@@ -25,7 +25,8 @@ _TIMEOUT_SECONDS = 10.0
 _PAUSES_SECONDS: Final = (1, 2, 4, 8)
 _PIECE_BYTES = 64 * 1024
 _TOO_MUCH, _FORBIDDEN, _UNAVAILABLE, _NO_ENTRY = 429, 403, 503, (401, 403)
-_HALVING = (413, 502, 504)
+_TOO_LARGE = 413
+_HALVING = (_TOO_LARGE, 502, 504)
 _PASSING = (408, *range(500, 600))
 _CURSOR_REFUSED = (400, 404, 410, 422)
 _SUCCESSES_UNTIL_LARGER = 20
@@ -95,11 +96,13 @@ class PageSize:
         self._fixed = fixed
         self._successes = 0
 
-    def halve(self) -> None:
-        """A page of this size was too much for the API."""
-        if not self._fixed:
-            self.value = max(1, self.value // 2)
+    def halve(self) -> bool:
+        """A page of this size was too much; returns whether the next one will be smaller."""
         self._successes = 0
+        if self._fixed or self.value == 1:
+            return False
+        self.value //= 2
+        return True
 
     def succeeded(self) -> None:
         """A page arrived."""
@@ -117,11 +120,12 @@ class _FailedError(Exception):
 
     Attributes:
         halve: a smaller page may go through.
+        is_too_large: a page of that size never will.
     """
 
-    def __init__(self, why: str, *, halve: bool = False) -> None:
+    def __init__(self, why: str, *, halve: bool = False, is_too_large: bool = False) -> None:
         super().__init__(why)
-        self.halve = halve
+        self.halve, self.is_too_large = halve or is_too_large, is_too_large
 
 
 class Fetcher:
@@ -172,8 +176,8 @@ class Fetcher:
             except _TooMuchError:
                 continue
             except _FailedError as failed:
-                if failed.halve:
-                    size.halve()
+                if failed.halve and size.halve() and failed.is_too_large:
+                    continue
                 if attempt == len(_PAUSES_SECONDS):
                     raise UnreachableError(
                         f"{self._api.url} did not answer well in {attempt + 1} attempts: {failed}. What arrived is "
@@ -238,7 +242,7 @@ class Fetcher:
             pieces.append(piece)
             size_bytes += len(piece)
             if size_bytes > self._largest_body_bytes:
-                raise _FailedError(f"a page has more than {self._largest_body_bytes:,} bytes", halve=True)
+                raise _FailedError(f"a page has more than {self._largest_body_bytes:,} bytes", is_too_large=True)
         return b"".join(pieces)
 
     def _refuse(self, status: int, headers: Mapping[str, str], *, cursor: bool) -> None:
@@ -257,7 +261,8 @@ class Fetcher:
         if cursor and status in _CURSOR_REFUSED:
             raise CursorRefusedError(status)
         if status in _HALVING or status in _PASSING:
-            raise _FailedError(f"status {status}", halve=status in _HALVING)
+            halve, is_too_large = status in _HALVING, status == _TOO_LARGE
+            raise _FailedError(f"status {status}", halve=halve, is_too_large=is_too_large)
         if 300 <= status < 400:
             raise RefusedError(
                 f"{self._api.url} redirects (status {status}), which is not followed, since the key would go with it. "
