@@ -6,6 +6,8 @@ Not here: how a value is parsed (``values``), what a source does.
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -121,6 +123,13 @@ class ApiSettings(LandingSettings, ApiShape):
     def url(self) -> str:
         """Where events are asked for, without parameters."""
         return self.api_base_url.rstrip("/") + "/" + self.api_events_path.lstrip("/")
+
+    @property
+    def proxy(self) -> SecretStr | None:
+        """The proxy that the environment names for the API, as other programs read it; None for none."""
+        address = urlsplit(self.api_base_url)
+        named = getproxies().get(address.scheme)
+        return SecretStr(named) if named and not proxy_bypass(address.hostname or "") else None
 
     @property
     def time_filter(self) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.errors import RefusedError, UnreachableError
+from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.postgres.session import Postgres
 from event_archive.sources.http_api import fetching
 from event_archive.sources.http_api.positions import Position, Positions
@@ -219,3 +219,37 @@ def test_a_run_beside_another_one_says_so_and_is_done(ingest: Ingest, caplog: py
         totals = ingesting.run()
     assert (totals.ended, totals.failures, len(ingesting.api.requests)) == ("complete", [], before)
     assert "/events: another run is reading it, and takes in what there is" in caplog.text
+
+
+def test_a_proxy_of_the_environment_is_asked_but_for_hosts_that_are_left_out(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+):
+    ingesting = ingest()
+    proxy = ingesting.api.url.replace("http://", "http://user:pass%20word@")
+    monkeypatch.setenv("http_proxy", proxy)
+    assert ingesting.run(api_base_url="http://api.invalid").failures == []
+    assert ingesting.has_all()
+    monkeypatch.setenv("no_proxy", "other.invalid,api.invalid")
+    (error,) = ingesting.run(api_base_url="http://api.invalid").failures
+    assert "Failed to resolve 'api.invalid'" in str(error)
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("http_proxy", "http://user:password@127.0.0.1:1")
+    (error,) = ingesting.run(api_base_url="http://api.invalid").failures
+    assert "in 5 attempts: the proxy: Failed to establish a new connection: [Errno 111]" in str(error)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:secret@h:1", "http://user:secret@h:port"])
+def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch, proxy: str
+):
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(ConfigurationError, match="HTTP_PROXY is no address of a proxy like http://HOST:3128") as caught:
+        ingest().run(api_base_url="http://api.invalid")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_api_that_nobody_listens_for_is_told_as_that_and_not_as_slow(ingest: Ingest):
+    ingesting = ingest()
+    with ingesting.api.outage():
+        (error,) = ingesting.run().failures
+    assert "in 5 attempts: Failed to establish a new connection: [Errno 111] Connection refused. What" in str(error)

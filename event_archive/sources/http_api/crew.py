@@ -274,7 +274,8 @@ def _api(settings: ApiSettings) -> Api:
             )
         )
     )
-    return Api(settings.url, {settings.api_key_header: key} if key else {}, key, fields)
+    proxy = settings.proxy.get_secret_value() if settings.proxy else None
+    return Api(settings.url, {settings.api_key_header: key} if key else {}, key, proxy, fields)
 
 
 def _paging(settings: ApiSettings) -> Paging:

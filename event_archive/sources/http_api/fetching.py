@@ -4,20 +4,19 @@ Not here: which page is next, what is in it but for its shape.
 """
 
 import random
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Final
 
 import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.sources.http_api.clock import Clock
-from event_archive.sources.http_api.connections import connections
-from event_archive.sources.http_api.headers import quota, retry_after
+from event_archive.sources.http_api.connections import connections, words_of
+from event_archive.sources.http_api.headers import next_link, quota, retry_after
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Fields, Page, PageError, read_page
 
@@ -31,8 +30,6 @@ _PASSING = (408, *range(500, 600))
 _CURSOR_REFUSED = (400, 404, 410, 422)
 _SUCCESSES_UNTIL_LARGER = 20
 _LONGEST_ERROR_BYTES, _SHOWN = 2000, 200
-_LINK = re.compile(r'<([^>]*)>((?:[^,"]|"[^"]*")*)')
-_RELATIONS = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 
 
 class StoppedError(Exception):
@@ -63,12 +60,14 @@ class Api:
         url: where events are asked for, without parameters.
         headers: sent with each request, the key among them. A secret.
         secret: the key; taken out of all messages.
+        proxy: through which it is asked; None for none. A secret.
         fields: names of its own in a page.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
     secret: str = field(default="", repr=False)
+    proxy: str | None = field(default=None, repr=False)
     fields: Fields = field(default_factory=Fields)
 
 
@@ -145,7 +144,7 @@ class Fetcher:
         self._api, self._limiter, self._clock, self._stop = api, limiter, clock, stop
         # A page that repeats "Bearer KEY" may leave the first word out.
         self._secrets = [secret for secret in (api.secret, api.secret.rpartition(" ")[2]) if secret]
-        self._pool = connections(MOST_AT_ONCE)
+        self._pool = connections(MOST_AT_ONCE, api.proxy)
         self._dice = random.Random()
 
     def close(self) -> None:
@@ -212,18 +211,21 @@ class Fetcher:
                 told = quota(headers, self._clock.now())
                 body = self._body(response)
                 response.release_conn()
+        except NewConnectionError as error:
+            # Which urllib3 counts among the time-outs.
+            raise _FailedError(words_of(error)) from None
         except (HTTPTimeoutError, TimeoutError):
             raise _FailedError("no answer within 10 s", halve=True) from None
         except ProtocolError:
             raise _FailedError("the connection broke off") from None
         except HTTPError as error:
-            raise _FailedError(self._hide(str(error).rpartition(">: ")[2])) from None
+            raise _FailedError(self._hide(words_of(error))) from None
         finally:
             self._limiter.release(told)
         if response.status != 200:
             self._refuse(response.status, headers, cursor=cursor)
         try:
-            return Answer(read_page(body, self._api.fields), len(body), _next_link(headers.get("link", "")))
+            return Answer(read_page(body, self._api.fields), len(body), next_link(headers.get("link", "")))
         except PageError as error:
             if error.cut_short:
                 raise _FailedError(self._told(error)) from None
@@ -283,12 +285,3 @@ class Fetcher:
         for secret in self._secrets:
             words = words.replace(secret, "***")
         return words
-
-
-def _next_link(header: str) -> str | None:
-    """The address with ``rel="next"`` of a Link header (RFC 8288)."""
-    for address, parameters in _LINK.findall(header):
-        relations = _RELATIONS.search(parameters)
-        if relations and "next" in (relations[1] or relations[2] or "").lower().split():
-            return str(address)
-    return None

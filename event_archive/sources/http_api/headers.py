@@ -1,7 +1,7 @@
-"""What an API's headers say of its limits: how many requests are left, until when, and how long to wait.
+"""What an API's headers say: how many requests are left, until when, how long to wait, and where the next page is.
 
 ``X-RateLimit-*``, the IETF's ``RateLimit`` and ``RateLimit-*`` (draft-ietf-httpapi-ratelimit-headers), ``Retry-After``
-(RFC 9110, section 10.2.3). Not here: what follows from them.
+(RFC 9110, section 10.2.3), ``Link`` (RFC 8288). Not here: what follows from them.
 """
 
 import re
@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 LONGEST_SECONDS = 7 * 86_400
 """What is further ahead is no answer."""
 
+_LINK = re.compile(r'<([^>]*)>((?:[^,"]|"[^"]*")*)')
+_RELATIONS = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 _DELTA_BELOW, _SECONDS_BELOW = 1e9, 1e11
 """A reset is told apart by its size: below the first, seconds from now; below the second, epoch seconds; else ms."""
 
@@ -99,3 +101,12 @@ def _date(text: str) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def next_link(header: str) -> str | None:
+    """The address with ``rel="next"`` of a Link header (RFC 8288)."""
+    for address, parameters in _LINK.findall(header):
+        relations = _RELATIONS.search(parameters)
+        if relations and "next" in (relations[1] or relations[2] or "").lower().split():
+            return str(address)
+    return None
