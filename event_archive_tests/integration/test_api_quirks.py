@@ -31,7 +31,7 @@ def test_more_without_a_link_is_an_error(ingest: Ingest):
     ingesting = ingest()
     (error,) = ingesting.run(api_pagination="link").failures
     assert isinstance(error, RefusedError)
-    assert "says that more follows, and gives no link to it" in str(error)
+    assert "says that more follows, and gives no link for it" in str(error)
     assert ingesting.position("cursor_value, passes, events_ingested") == (None, 0, 100)
 
 
@@ -253,3 +253,11 @@ def test_an_api_that_nobody_listens_for_is_told_as_that_and_not_as_slow(ingest: 
     with ingesting.api.outage():
         (error,) = ingesting.run().failures
     assert "in 5 attempts: Failed to establish a new connection: [Errno 111] Connection refused. What" in str(error)
+
+
+def test_cursors_that_are_not_heeded_are_an_error(ingest: Ingest):
+    ingesting = ingest(names={"hasMore": "other"})
+    (error,) = ingesting.run(api_pagination="link").failures
+    assert "gives no link, but a cursor for the next page: set API_PAGINATION=cursor" in str(error)
+    assert ingesting.run().failures == []
+    assert ingesting.has_all()

@@ -12,9 +12,15 @@ from urllib.parse import urljoin, urlsplit
 
 from event_archive.errors import RefusedError
 from event_archive.sources.http_api.fetching import Answer, PageSize
+from event_archive.sources.http_api.pages import Page
 from event_archive.sources.http_api.positions import iso
 
 Pagination = Literal["cursor", "page", "offset", "link"]
+
+_SETTINGS = (
+    "API_PAGINATION says how the next page is asked for; API_NEXT_CURSOR_FIELD names the cursor where it has a name of "
+    "its own."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,34 +124,41 @@ class Step:
         return str(int(self.cursor or 0) + len(page.events))
 
     def _cursor_in(self, answer: Answer) -> str | None:
-        page, url = answer.page, self.paging.url
-        if page.cursor is not None:
-            return None if page.has_more is False else page.cursor
+        page = answer.page
+        if page.cursor is None:
+            self._check_end(page, "cursor", "link" if answer.link else None)
+        return None if page.has_more is False else page.cursor
+
+    def _check_end(self, page: Page, missing: str, other: Pagination | None) -> None:
+        """Raises RefusedError where more follows.
+
+        Args:
+            page: that seems to be the last.
+            missing: what would lead to the next one.
+            other: the kind of pages that the API seems to have instead.
+        """
+        url = self.paging.url
         if page.has_more:
             raise RefusedError(
-                f"{url} says that more follows, and gives no cursor for it. What arrived is kept. "
-                "API_NEXT_CURSOR_FIELD names the cursor where it has a name of its own."
+                f"{url} says that more follows, and gives no {missing} for it. What arrived is kept. {_SETTINGS}"
             )
-        if page.has_more is None and answer.link:
+        if page.has_more is False or self.cursor is not None:
+            return
+        if other is not None:
             raise RefusedError(
-                f"{url} gives no cursor, but a link to the next page: set API_PAGINATION=link. What arrived is kept."
+                f"{url} gives no {missing}, but a {other} for the next page: set API_PAGINATION={other}. What arrived "
+                "is kept."
             )
         # Of a window, the total may be that of all windows.
-        if page.has_more is None and self.start == Start() and page.total and page.total > len(page.events):
+        if self.start == Start() and page.total and page.total > len(page.events):
             raise RefusedError(
                 f"{url} tells of {page.total} events, gives {len(page.events)}, and says nothing of the next page. "
-                "What arrived is kept. API_PAGINATION says how the next page is asked for; API_NEXT_CURSOR_FIELD "
-                "names the cursor where it has a name of its own."
+                f"What arrived is kept. {_SETTINGS}"
             )
-        return None
 
     def _linked(self, answer: Answer) -> str | None:
         if answer.link is None:
-            if answer.page.has_more:
-                raise RefusedError(
-                    f"{self.paging.url} says that more follows, and gives no link to it. What arrived is kept. "
-                    "API_PAGINATION says how the next page is asked for."
-                )
+            self._check_end(answer.page, "link", "cursor" if answer.page.cursor else None)
             return None
         url = urljoin(self.cursor or self.paging.url, answer.link)
         if not self.paging.takes(url):
