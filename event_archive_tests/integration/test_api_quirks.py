@@ -255,6 +255,12 @@ def test_an_api_that_nobody_listens_for_is_told_as_that_and_not_as_slow(ingest: 
     assert "in 5 attempts: Failed to establish a new connection: [Errno 111] Connection refused. What" in str(error)
 
 
+def test_a_body_that_is_packed_in_another_way_than_it_says_is_told_as_that(ingest: Ingest):
+    plain = Fault(kind="answer", status=200, headers={"Content-Encoding": "gzip"}, body=b"{}", count=None)
+    (error,) = ingest(faults=[plain]).run().failures
+    assert "in 5 attempts: its body is not packed as its headers say. What" in str(error)
+
+
 def test_cursors_that_are_not_heeded_are_an_error(ingest: Ingest):
     ingesting = ingest(names={"hasMore": "other"})
     (error,) = ingesting.run(api_pagination="link").failures

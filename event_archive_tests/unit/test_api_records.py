@@ -213,6 +213,14 @@ def test_an_api_may_have_names_of_its_own():
 
 
 @pytest.mark.parametrize(
+    ("token", "more"),
+    [("true", True), ('"True"', True), ("1", True), ("false", False), ('"false"', False), ("0", False), ("7", None)],
+)
+def test_more_is_told_in_several_ways(token: str, more: bool | None):
+    assert read_page(b'{"data":[],"hasMore":%b}' % token.encode(), Fields()).has_more is more
+
+
+@pytest.mark.parametrize(
     ("token", "cursor"),
     [
         ("1709251200.50", "1709251200.50"), ("123456789012345678901", "123456789012345678901"), ("0", "0"),

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager, make_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, ProxyError
+from urllib3.exceptions import DecodeError, HTTPError, ProxyError
 from urllib3.util import parse_url
 
 from event_archive.errors import ConfigurationError
@@ -39,6 +39,8 @@ def connections(most: int, proxy: str | None = None) -> PoolManager:
 
 def words_of(error: HTTPError) -> str:
     """Why no answer came, without the names of classes."""
+    if isinstance(error, DecodeError):
+        return "its body is not packed as its headers say"
     cause = error.original_error if isinstance(error, ProxyError) else error
     words = str(cause).partition("): ")[2] or str(cause)
     return words if cause is error else f"the proxy: {words}"

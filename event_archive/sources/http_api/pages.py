@@ -165,7 +165,7 @@ def _found(document: Document, path: tuple[str, ...] | None, names: Sequence[str
 
 
 def _boolean(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
 
 
 def _cursor(document: Document, fields: Fields) -> str | None:
