@@ -9,6 +9,7 @@ from event_archive.config.datasets import earlier
 from event_archive.config.environment import PipelineSettings
 from event_archive.config.sources import ApiShape
 from event_archive.defs.executor import one_process
+from event_archive.defs.measuring import build_measuring
 from event_archive.defs.pipeline import build_pipeline
 from event_archive.defs.resources import RESOURCES
 from event_archive.defs.sensors import build_sensors
@@ -45,7 +46,7 @@ def build_definitions(*datasets: PipelineSettings, api: ApiShape | None = None) 
             *(pipeline.schedule for pipeline in pipelines),
             *build_upkeep(pipelines, sources),
         ],
-        sensors=build_sensors(pipelines),
+        sensors=[*build_sensors(pipelines), build_measuring(datasets)],
         resources=RESOURCES,
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
 from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.config.services import primary
@@ -16,7 +16,7 @@ from event_archive.errors import EventArchiveError, UnexpectedError
 from event_archive.nightly.backlog import rows_of_aged_days
 from event_archive.nightly.outcome import Totals
 from event_archive.observability.alerts import FailedDay, failure_message, post_or_warn
-from event_archive.observability.metrics import RunFigures, write
+from event_archive.observability.metrics import RunFigures, push, write
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ def announced(
             _alert(settings, listeners, totals, failure)
         succeeded = not interrupted and not failure and not totals.failures
         seconds = time.monotonic() - started
-        if listeners.metrics_textfile is not None:
+        if listeners.metrics_textfile or listeners.metrics_pushgateway:
             figures = _figures(totals, seconds, succeeded=succeeded)
-            _measure(settings, listeners.metrics_textfile, figures, others, with_aged=not interrupted)
+            _measure(settings, listeners, figures, others, with_aged=not interrupted)
 
 
 def _alert(
@@ -89,7 +89,12 @@ def _figures(totals: Totals, seconds: float, *, succeeded: bool) -> RunFigures:
 
 
 def _measure(
-    settings: PipelineSettings, path: Path, figures: RunFigures, others: Collection[str], *, with_aged: bool
+    settings: PipelineSettings,
+    listeners: ListenerSettings,
+    figures: RunFigures,
+    others: Collection[str],
+    *,
+    with_aged: bool,
 ) -> None:
     aged = None
     try:
@@ -97,7 +102,14 @@ def _measure(
             aged = rows_of_aged_days(settings.dataset, figures.ended, primary(settings.with_secrets()))
     except EventArchiveError as error:
         logger.warning("the rows of aged days could not be counted: %s", error)
+    if listeners.metrics_textfile:
+        _or_warn(partial(write, listeners.metrics_textfile, settings.dataset, figures, aged, others))
+    if listeners.metrics_pushgateway:
+        _or_warn(partial(push, listeners.metrics_pushgateway.get_secret_value(), settings.dataset, figures, aged))
+
+
+def _or_warn(measure: Callable[[], None]) -> None:
     try:
-        write(path, settings.dataset, figures, aged, others)
+        measure()
     except EventArchiveError as error:
         logger.warning("the run could not be measured: %s", error)

@@ -26,8 +26,8 @@ from event_archive_tests.deploy.manifests import (
 
 FILES = sorted(MANIFESTS.glob("*.yaml*"))
 CRONJOBS = ("cronjob.yaml", "cronjob-ingest-api.yaml")
-# A kind of the Secrets Store CSI driver, for which there is no schema in Kubernetes.
-CUSTOM = {"SecretProviderClass"}
+# Kinds of the Secrets Store CSI driver and of the Prometheus Operator, for which there is no schema in Kubernetes.
+CUSTOM = {"SecretProviderClass", "ServiceMonitor"}
 
 
 def everything() -> list[Document]:

@@ -25,6 +25,8 @@ from event_archive_tests.deploy.manifests import (
 )
 from event_archive_tests.unit.test_deploy_variables import OF_THE_API, OF_THE_PIPELINE, SECRETS
 
+pytestmark = pytest.mark.slow
+
 CHART, DAGSTER, LAUNCHER = "the chart's keys", "Dagster's check", "dagster-k8s"
 KUBERNETES, PODS, VARIABLES = "Kubernetes' schema", "our rules for pods", "the contract's variables"
 
