@@ -88,10 +88,12 @@ def test_an_api_that_does_not_heed_the_number_of_a_page_is_an_error_and_no_page_
     ingest: Ingest, pagination: str
 ):
     ingesting = ingest(pagination=pagination, envelope="bare")
-    (error,) = ingesting.run(api_pagination=pagination, api_cursor_parameter="start").failures
-    assert "answers with the same page again and again, whatever 'start' says" in str(error)
-    assert len(ingesting.api.requests) == 3
-    assert len(ingesting.ids) == 100
+    for run in (1, 2):
+        (error,) = ingesting.run(api_pagination=pagination, api_cursor_parameter="start").failures
+        assert "answers with the same page again and again, whatever 'start' says" in str(error)
+        assert len(ingesting.api.requests) == 3 * run
+        assert len(ingesting.ids) == 100
+        assert ingesting.position("cursor_value, passes") == (None, 0)
     assert ingesting.run(api_pagination=pagination).failures == []
     assert ingesting.has_all()
 

@@ -145,7 +145,7 @@ class Shard:
         """
         before = replace(self.position, events=self.position.events + len(fetched.page.events))
         if fetched.is_broken:
-            return before
+            return replace(before, cursor=fetched.asked_by)
         self.pages += 1
         before = replace(before, ceiling=self._ceiling(times))
         floor = before.watermark - self.overlap if before.watermark and not self.is_window else None

@@ -17,6 +17,7 @@ MOST_EMPTY_PAGES = 100
 _MOST_REPEATED = 2
 _SHOWN_CURSOR = 40
 _NOT_FOUND = 404
+_NOTHING = Page([], has_more=False, cursor=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Fetched:
         next: the cursor of the page after it; None where it is the last.
         size_bytes: of its body.
         first: whether the pass began with it at its very beginning.
-        is_broken: more follows, and nothing tells where.
+        is_broken: more follows, and nothing tells where; the next run goes on where this page was asked for.
     """
 
     page: Page
@@ -85,14 +86,19 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
             if not (paging.is_counted and refused.status == _NOT_FOUND and cursor != start.cursor):
                 raise
             # Behind the last page. That one is there when the next run goes on at it.
-            emit(Fetched(Page([], has_more=False, cursor=None), before, None, 0, first=False))
+            emit(Fetched(_NOTHING, before, None, 0, first=False))
             return
         try:
             following = step.next(answer)
         except RefusedError:
             emit(Fetched(answer.page, cursor, None, answer.size_bytes, cursor is None, is_broken=True))
             raise
-        endless.check_page(answer.page, following)
+        try:
+            endless.check_page(answer.page, following)
+        except _SamePageError:
+            # No number is a place to go on from.
+            emit(Fetched(_NOTHING, None, None, 0, first=False, is_broken=True))
+            raise
         # Not landed, so that the position stays before it, should it be the same for ever.
         if not endless.is_repeated:
             fetched = Fetched(answer.page, cursor, following, answer.size_bytes, cursor is None)
@@ -100,6 +106,10 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
                 return
         endless.check_cursor(following)
         before, cursor = cursor, following
+
+
+class _SamePageError(RefusedError):
+    """The API does not heed which page is asked for."""
 
 
 class _Endless:
@@ -130,7 +140,7 @@ class _Endless:
         self._repeated, self._last = self._repeated + 1 if is_same else 0, content
         # Once it may be, where as many events arrived as a page holds.
         if self._repeated == _MOST_REPEATED:
-            raise RefusedError(
+            raise _SamePageError(
                 f"{self._paging.url} answers with the same page again and again, whatever "
                 f"{self._paging.cursor_parameter!r} says. What arrived is kept. API_CURSOR_PARAMETER names the "
                 "parameter that tells which page is asked for."
