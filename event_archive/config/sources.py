@@ -6,6 +6,8 @@ Not here: how a value is parsed (``values``), what a source does.
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -27,6 +29,7 @@ from event_archive.config.values import (
     parse_names,
     parse_start_instant,
     parse_url,
+    parse_url_path,
     parse_zone,
 )
 from event_archive.domain.dataset import TableName
@@ -90,7 +93,7 @@ class ApiSettings(LandingSettings, ApiShape):
     )
     api_key: Annotated[SecretStr, AfterValidator(check_api_key)] | None = None
     api_key_header: Annotated[str, AfterValidator(parse_header)] = "X-API-Key"
-    api_events_path: str = "/events"
+    api_events_path: Annotated[str, AfterValidator(parse_url_path)] = "/events"
     api_page_limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
     api_pagination: Annotated[Literal["cursor", "page", "offset", "link"], BeforeValidator(lower_case)] = "cursor"
     api_shard: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
@@ -120,6 +123,13 @@ class ApiSettings(LandingSettings, ApiShape):
     def url(self) -> str:
         """Where events are asked for, without parameters."""
         return self.api_base_url.rstrip("/") + "/" + self.api_events_path.lstrip("/")
+
+    @property
+    def proxy(self) -> SecretStr | None:
+        """The proxy that the environment names for the API, as other programs read it; None for none."""
+        address = urlsplit(self.api_base_url)
+        named = getproxies().get(address.scheme)
+        return SecretStr(named) if named and not proxy_bypass(address.hostname or "") else None
 
     @property
     def time_filter(self) -> tuple[str, str] | None:
