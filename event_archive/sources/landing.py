@@ -194,6 +194,10 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
             _merge(connection, target, batch.lines[indexes.start : indexes.stop], counts)
             return []
     except _OF_A_ROW as error:
+        if error.diag.source_function == "ExecFindPartition":
+            raise BusyError(
+                f"{target.table} has no partition for some records. They were not taken in; they are tried again."
+            ) from None
         if len(indexes) == 1:
             locator, raw = batch.origin(indexes.start)
             return [Rejected(locator, f"PostgreSQL refuses it: {without_values(error)}", raw)]
