@@ -18,7 +18,7 @@ from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import Advice, without_values
 from event_archive.postgres.session import Connection, Session, one, own_search_path
 from event_archive.sources.copy_format import OPTIONS, line
-from event_archive.sources.merge import Target, insert_statement, older_statement, update_statement
+from event_archive.sources.merge import Target, insert_statement, older_statement, present_statement, update_statement
 
 _ATTEMPTS = 5
 _OF_A_ROW = (
@@ -29,6 +29,12 @@ _OF_A_ROW = (
     psycopg.errors.StatementTooComplex,
 )
 """What PostgreSQL, or a trigger, raises of a row's values: the rest of its batch goes on."""
+
+
+class _MissingError(IntegrityError):
+    """Records became neither rows nor rejected; a purge that committed meanwhile does the same, and only once."""
+
+
 _COPIED_AT_ONCE = 500
 """Lines that are joined to one piece of the COPY."""
 
@@ -149,7 +155,7 @@ def land(
             with session.transaction(str(target.table), advice=advice) as connection:
                 position(connection)
                 return land_in(connection, target, source, batch)
-        except BusyError:
+        except (BusyError, _MissingError):
             if attempt == _ATTEMPTS:
                 raise
         pause(0.1 * 2**attempt)
@@ -217,6 +223,12 @@ def _merge(connection: Connection, target: Target, lines: Sequence[bytes], count
         if target.version and inserted < distinct:
             updated = connection.execute(update_statement(target, staged)).rowcount
     superseded = updated + forms - distinct
+    if inserted < distinct and (present := one(connection, present_statement(target, staged))[0]) < distinct:
+        raise _MissingError(
+            f"{target.table}: {distinct - present} of {distinct} records that were inserted have no row: a trigger "
+            "keeps them out, or gives them another key. The batch was not taken in. Let the trigger do nothing where "
+            "application_name is event_archive."
+        )
     if target.version and inserted + updated < distinct:
         superseded += one(connection, older_statement(target, staged))[0]
     # Emptied at the commit only, and another part of the batch may follow.
