@@ -64,14 +64,14 @@ class Batch:
             of, should PostgreSQL refuse it.
         rejected: what cannot be a row.
         too_old: how many records were left out, since their day is archived already.
-        lost: how many records the source itself no longer has.
+        lost: records that the source itself no longer has, whose bytes nobody knows.
     """
 
     lines: list[bytes] = field(default_factory=list)
     origins: list[tuple[int, Callable[[int], tuple[str, bytes]]]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     too_old: int = 0
-    lost: int = 0
+    lost: list[Rejected] = field(default_factory=list)
 
     def origin(self, index: int) -> tuple[str, bytes]:
         """Locator and bytes of the record that a line was made of."""
@@ -178,12 +178,12 @@ def land_in(connection: Connection, target: Target, source: str, batch: Batch) -
         IntegrityError: the books do not balance; the transaction has to be rolled back.
     """
     counts = Counts(
-        taken=len(batch.lines) + len(batch.rejected) + batch.too_old + batch.lost,
-        too_old=batch.too_old,
-        lost=batch.lost,
+        taken=len(batch.lines) + len(batch.rejected) + batch.too_old + len(batch.lost), too_old=batch.too_old
     )
     refused = _land_lines(connection, target, batch, range(len(batch.lines)), counts)
-    _reject(connection, target, source, [*batch.rejected, *refused], counts)
+    counts.rejected = _reject(connection, target, source, [*batch.rejected, *refused])
+    counts.lost = _reject(connection, target, source, batch.lost)
+    counts.known += len(batch.rejected) + len(refused) + len(batch.lost) - counts.rejected - counts.lost
     if counts.balance:
         raise IntegrityError(
             f"{target.table}: the books of a batch do not balance: {counts.as_dict()}. It was not taken in."
@@ -231,8 +231,6 @@ def _merge(connection: Connection, target: Target, lines: Sequence[bytes], count
         )
     if target.version and inserted + updated < distinct:
         superseded += one(connection, older_statement(target, staged))[0]
-    # Emptied at the commit only, and another part of the batch may follow.
-    connection.execute(sql.SQL("TRUNCATE {}").format(staged))
     counts.new += inserted
     counts.superseded += superseded
     counts.known += len(lines) - inserted - superseded
@@ -248,12 +246,22 @@ def _stage(connection: Connection, target: Target, lines: Sequence[bytes]) -> sq
     connection.execute(
         sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(table, columns)
     )
+    _empty(connection, table)
     copied = copy_in(
         connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(table, sql.SQL(OPTIONS)), _pieces(lines)
     )
     if copied != len(lines):
         raise IntegrityError(f"{target.table}: PostgreSQL took {copied} of {len(lines)} records. None was taken in.")
     return table
+
+
+def _empty(connection: Connection, staged: sql.Identifier) -> None:
+    """Empties a temporary table where another part of the transaction has filled it: the commit empties it by itself.
+
+    A TRUNCATE writes to the catalogue, which a worker would do many times a second, for ever.
+    """
+    if one(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(staged))[0]:
+        connection.execute(sql.SQL("TRUNCATE {}").format(staged))
 
 
 def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
@@ -266,10 +274,10 @@ def rejected_table(target: Target) -> TableName:
     return TableName(target.table.schema, "rejected_records")
 
 
-def _reject(connection: Connection, target: Target, source: str, rejected: Sequence[Rejected], counts: Counts) -> None:
-    """Writes what was rejected; what was rejected before counts as known."""
+def _reject(connection: Connection, target: Target, source: str, rejected: Sequence[Rejected]) -> int:
+    """Writes what was rejected; returns how much of it was not written before."""
     if not rejected:
-        return
+        return 0
     table = rejected_table(target)
     staged = sql.Identifier("pg_temp", "event_archive_landing_rejected_records")
     connection.execute(
@@ -277,6 +285,7 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
             "CREATE TEMPORARY TABLE IF NOT EXISTS {} (locator text, reason text, raw bytea) ON COMMIT DELETE ROWS"
         ).format(staged)
     )
+    _empty(connection, staged)
     rows = [line((of.locator.encode(), of.reason.encode(), b"\\x" + of.raw.hex().encode())) for of in rejected]
     copy_in(connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(staged, sql.SQL(OPTIONS)), _pieces(rows))
     insert = sql.SQL(
@@ -284,6 +293,4 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
         "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"
     ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
     with own_search_path(connection):
-        counts.rejected = connection.execute(insert).rowcount
-    connection.execute(sql.SQL("TRUNCATE {}").format(staged))
-    counts.known += len(rejected) - counts.rejected
+        return connection.execute(insert).rowcount

@@ -5,6 +5,7 @@ behind what is to fail. ``sql`` is executed. ``console`` needs a cluster, an acc
 ``kubectl exec`` runs of ``event-archive`` is run. ``sql azure`` is for Azure's server alone.
 """
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from event_archive_tests.fixtures.log_files import entry, ndjson
 from event_archive_tests.fixtures.pages import Block, blocks, command_of, commands_by_hand, page_of
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database, Server
+from event_archive_tests.fixtures.valkey import KEY, StreamServer, position
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +140,7 @@ ROWS_AT_THE_END = {
     "logs": 9,
     "partitions": 9,
     "retention": 3,
+    "stream": 9,
     "tables": 9,
     "upgrade": 9,
 }
@@ -163,15 +166,29 @@ def _do(block: Block, installed: Installation, command: Commands, clean: pytest.
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_do_what_it_says(
-    page: Path, installed: Installation, command: Commands, clean: pytest.MonkeyPatch, api_server: ApiServer
-):
-    installed.variables |= {"API_BASE_URL": api_server.url, "API_KEY": api_server.key}
+    page: Path, installed: Installation, command: Commands, clean: pytest.MonkeyPatch, api_server: ApiServer,
+    valkey: StreamServer,
+):  # fmt: skip
+    installed.variables |= {"API_BASE_URL": api_server.url, "API_KEY": api_server.key, "REDIS_URL": valkey.url}
+    clean.setenv("HTTP_PORT", "0")
     if page.stem in SITUATIONS:
         SITUATIONS[page.stem](installed, command)
     for block in blocks(page):
         if block.kind in ("sh", "sql", "console"):
             _do(block, installed, command, clean)
     assert installed.count() == ROWS_AT_THE_END.get(page.stem, 0)
+
+
+def test_the_user_of_the_page_of_streams_may_do_what_a_worker_does(
+    installed: Installation, command: Commands, valkey: StreamServer
+):
+    (line,) = [line for block in blocks(page_of("stream")) for line in block.lines if line.startswith("redis-cli ")]
+    valkey.redis.execute_command(*shlex.split(line)[1:])  # type: ignore[no-untyped-call]
+    valkey.redis.xadd(KEY, {"payload": json.dumps(position(1))})
+    url = f"unix://event-archive:PASSWORD@{valkey.socket}"
+    variables = {"REDIS_URL": url, "PG_CONNECTION_STRING": installed.database.dsn, "HTTP_PORT": "0"}
+    assert command("ingest", "stream", "--drain", **variables).end["new"] == 1
+    assert command("ingest", "stream", "--status", **variables).end["missing"] == []
 
 
 def test_what_a_page_grants_is_enough(installed: Installation, command: Commands, clean: pytest.MonkeyPatch):

@@ -8,7 +8,7 @@ import pytest
 
 from event_archive.config.datasets import load_datasets
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings, misspelt
-from event_archive.config.sources import ApiSettings, LandingSettings, LogsSettings
+from event_archive.config.sources import ApiSettings, LandingSettings, LogsSettings, StreamSettings
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import (
     MANIFESTS,
@@ -19,13 +19,16 @@ from event_archive_tests.deploy.manifests import (
     with_optional_variables,
 )
 
-KINDS = (Settings, InstanceSettings, ApiSettings, LogsSettings)
+KINDS = (Settings, InstanceSettings, ApiSettings, LogsSettings, StreamSettings)
 FIELDS = {name: field for kind in KINDS for name, field in kind.model_fields.items()}
 SECRETS = {name.upper() for name, field in FIELDS.items() if "Secret" in repr(field.annotation)}
 OF_THE_PIPELINE = {name.upper() for name in Settings.model_fields}
 OF_THE_API = {name.upper() for name in ApiSettings.model_fields}
 OF_THE_LOGS = {name.upper() for name in LogsSettings.model_fields}
-OF_ANY_POD = OF_THE_PIPELINE | OF_THE_API | OF_THE_LOGS
+OF_THE_STREAM = {name.upper() for name in StreamSettings.model_fields}
+# Consumers are no pods of the chart: those read what the sensor needs that observes the table.
+OF_THE_STREAM_IN_DAGSTER = {"REDIS_URL", "STREAM_KEY", "STREAM_GROUP", "STREAM_CLAIM_IDLE", "STREAM_TIMEZONE"}
+OF_ANY_POD = OF_THE_PIPELINE | OF_THE_API | OF_THE_LOGS | OF_THE_STREAM_IN_DAGSTER
 OF_THE_INSTANCE = {name.upper() for name in InstanceSettings.model_fields}
 IN_THE_CHART = {
     "DAGSTER_PG_HOST": "postgresqlHost",
@@ -107,7 +110,7 @@ def test_the_secret_knows_every_secret():
 
 def set_alone(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets variables, and a connection string, with no other variable of ours beside them."""
-    for name in OF_ANY_POD | OF_THE_INSTANCE:
+    for name in OF_ANY_POD | OF_THE_STREAM | OF_THE_INSTANCE:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
