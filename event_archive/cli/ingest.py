@@ -9,6 +9,7 @@ import click
 from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingest_logs import logs
+from event_archive.cli.ingest_stream import stream
 from event_archive.cli.ingestions import show, told_of
 from event_archive.errors import EventArchiveError
 
@@ -27,6 +28,7 @@ def ingest() -> None:
 
 
 ingest.add_command(logs)
+ingest.add_command(stream)
 
 
 @ingest.command()

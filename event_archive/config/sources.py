@@ -3,6 +3,7 @@
 Not here: how a value is parsed (``values``), what a source does.
 """
 
+import socket
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -16,6 +17,7 @@ from event_archive.config.values import (
     check_api_key,
     check_azure_connection_string,
     check_conninfo,
+    check_redis_url,
     database_named,
     lower_case,
     parse_account_url,
@@ -25,6 +27,7 @@ from event_archive.config.values import (
     parse_identifier,
     parse_logs_url,
     parse_names,
+    parse_redis_name,
     parse_start_instant,
     parse_url,
     parse_zone,
@@ -162,3 +165,35 @@ class LogsSettings(LandingSettings, LogsShape):
         if len(present & {*keys}) == 1:
             return [f"{' and '.join(keys)} are set together, or neither: then boto3 looks for credentials itself."]
         return []
+
+
+class StreamShape(LandingShape):
+    """Which stream fills the table, as far as Dagster has to know; where it is may be absent."""
+
+    redis_url: Annotated[SecretStr, AfterValidator(check_redis_url)] | None = None
+    stream_key: Annotated[str, AfterValidator(parse_redis_name)] = "telemetry:t"
+    stream_group: Annotated[str, AfterValidator(parse_redis_name)] = "processor"
+    table_name: ClassVar[str] = "positions"
+
+
+class StreamSettings(LandingSettings, StreamShape):
+    """The Redis stream that positions are consumed from.
+
+    The attributes are the variables of the same name.
+    """
+
+    redis_url: Annotated[SecretStr, AfterValidator(check_redis_url)] = Field(
+        description="says where the stream is: redis://USER:PASSWORD@HOST:6379/0, rediss:// over TLS"
+    )
+    stream_consumer: Annotated[str | None, AfterValidator(parse_redis_name)] = None
+    stream_batch: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    stream_claim_idle: Annotated[timedelta, BeforeValidator(parse_budget)] = timedelta(minutes=5)
+    stream_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
+    stream_partitions_ahead_days: Annotated[int, Field(ge=1, le=366)] = 7
+    stream_max_devices: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
+    http_port: Annotated[int, Field(ge=0, le=65_535)] = 9090
+
+    @property
+    def consumer(self) -> str:
+        """This process's name in the group; no other process may have it at the same time."""
+        return self.stream_consumer or socket.gethostname()

@@ -3,6 +3,7 @@
 import re
 from datetime import date, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import ProgrammingError
@@ -218,6 +219,29 @@ def parse_zone(text: str) -> ZoneInfo:
 def parse_start_instant(text: str) -> datetime:
     """The first instant of a day, UTC."""
     return midnight(parse_start(text))
+
+
+def check_redis_url(secret: SecretStr) -> SecretStr:
+    """The address of one Redis or Valkey server, of no cluster and no Sentinel."""
+    text = secret.get_secret_value()
+    if not re.fullmatch(r"(rediss?://([^\s/?#@]*@)?[^\s/?#@]+(/\d*)?|unix://([^\s/?#@]*@)?/[^\s?#]+)(\?\S*)?", text):
+        raise ValueError(
+            "must be like redis://USER:PASSWORD@HOST:6379/0, rediss:// over TLS or unix:///SOCKET; the password's "
+            "special characters are percent-encoded"
+        )
+    try:
+        # Read where it is looked at.
+        _ = urlsplit(text).port
+    except ValueError:
+        raise ValueError("its port must be a number from 1 to 65535") from None
+    return secret
+
+
+def parse_redis_name(name: str | None) -> str | None:
+    """The name of a key, a group or a consumer, which stands in messages."""
+    if name is not None and (not name.isprintable() or len(name) > 500):
+        raise ValueError("must be at most 500 printable characters")
+    return name
 
 
 def check_azure_connection_string(secret: SecretStr) -> SecretStr:

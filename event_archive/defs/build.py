@@ -7,37 +7,55 @@ import dagster as dg
 
 from event_archive.config.datasets import earlier
 from event_archive.config.environment import PipelineSettings
-from event_archive.config.sources import ApiShape
+from event_archive.config.sources import ApiShape, StreamShape
 from event_archive.defs.executor import one_process
 from event_archive.defs.measuring import build_measuring
 from event_archive.defs.pipeline import build_pipeline
 from event_archive.defs.resources import RESOURCES
 from event_archive.defs.sensors import build_sensors
 from event_archive.defs.sources import build_api
+from event_archive.defs.streams import build_stream
 from event_archive.defs.upkeep import build_upkeep
 
 
-def build_definitions(*datasets: PipelineSettings, api: ApiShape | None = None) -> dg.Definitions:
+def build_definitions(
+    *datasets: PipelineSettings, api: ApiShape | None = None, stream: StreamShape | None = None
+) -> dg.Definitions:
     """All that Dagster is to know.
 
     Args:
         datasets: what shapes the pipeline of each; what it connects to is read from the environment when a run needs
             it.
         api: what shapes the ingestion of an HTTP API, where API_BASE_URL names one.
+        stream: which Redis stream fills a table, where REDIS_URL says where it is.
 
     Raises:
         ConfigurationError: Dagster cannot read a cron expression.
     """
     filled = [settings for settings in datasets if api and api.api_base_url and api.fills(settings)]
     sources = [build_api(api, filled)] if api and api.api_base_url else []
+    streamed = [settings for settings in datasets if stream and stream.redis_url and stream.fills(settings)]
+    streams = [build_stream(stream, streamed)] if stream and stream.redis_url else []
     pipelines = [
-        build_pipeline(settings, earlier(datasets, settings), [of.asset.key for of in sources if settings in filled])
+        build_pipeline(
+            settings,
+            earlier(datasets, settings),
+            [
+                *(of.asset.key for of in sources if settings in filled),
+                *(of.asset.key for of in streams if settings in streamed),
+            ],
+        )
         for settings in datasets
     ]
     return dg.Definitions(
-        assets=[*(of.asset for of in sources), *(asset for pipeline in pipelines for asset in pipeline.assets)],
+        assets=[
+            *(of.asset for of in sources),
+            *(of.asset for of in streams),
+            *(asset for pipeline in pipelines for asset in pipeline.assets),
+        ],
         asset_checks=[
             *(check for of in sources for check in of.checks),
+            *(check for of in streams for check in of.checks),
             *(check for of in pipelines for check in of.checks),
         ],
         jobs=[*(of.job for of in sources), *(job for of in pipelines for job in (of.job, of.restore_job))],
@@ -46,7 +64,7 @@ def build_definitions(*datasets: PipelineSettings, api: ApiShape | None = None) 
             *(pipeline.schedule for pipeline in pipelines),
             *build_upkeep(pipelines, sources),
         ],
-        sensors=[*build_sensors(pipelines), build_measuring(datasets)],
+        sensors=[*build_sensors(pipelines), build_measuring(datasets), *(of.sensor for of in streams)],
         resources=RESOURCES,
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,

@@ -58,14 +58,14 @@ class Batch:
             of, should PostgreSQL refuse it.
         rejected: what cannot be a row.
         too_old: how many records were left out, since their day is archived already.
-        lost: how many records the source itself no longer has.
+        lost: records that the source itself no longer has, whose bytes nobody knows.
     """
 
     lines: list[bytes] = field(default_factory=list)
     origins: list[tuple[int, Callable[[int], tuple[str, bytes]]]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     too_old: int = 0
-    lost: int = 0
+    lost: list[Rejected] = field(default_factory=list)
 
     def origin(self, index: int) -> tuple[str, bytes]:
         """Locator and bytes of the record that a line was made of."""
@@ -172,12 +172,12 @@ def land_in(connection: Connection, target: Target, source: str, batch: Batch) -
         IntegrityError: the books do not balance; the transaction has to be rolled back.
     """
     counts = Counts(
-        taken=len(batch.lines) + len(batch.rejected) + batch.too_old + batch.lost,
-        too_old=batch.too_old,
-        lost=batch.lost,
+        taken=len(batch.lines) + len(batch.rejected) + batch.too_old + len(batch.lost), too_old=batch.too_old
     )
     refused = _land_lines(connection, target, batch, range(len(batch.lines)), counts)
-    _reject(connection, target, source, [*batch.rejected, *refused], counts)
+    counts.rejected = _reject(connection, target, source, [*batch.rejected, *refused])
+    counts.lost = _reject(connection, target, source, batch.lost)
+    counts.known += len(batch.rejected) + len(refused) + len(batch.lost) - counts.rejected - counts.lost
     if counts.balance:
         raise IntegrityError(
             f"{target.table}: the books of a batch do not balance: {counts.as_dict()}. It was not taken in."
@@ -194,6 +194,10 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
             _merge(connection, target, batch.lines[indexes.start : indexes.stop], counts)
             return []
     except _OF_A_ROW as error:
+        if error.diag.source_function == "ExecFindPartition":
+            raise BusyError(
+                f"{target.table} has no partition for some records. They were not taken in; they are tried again."
+            ) from None
         if len(indexes) == 1:
             locator, raw = batch.origin(indexes.start)
             return [Rejected(locator, f"PostgreSQL refuses it: {without_values(error)}", raw)]
@@ -250,10 +254,10 @@ def rejected_table(target: Target) -> TableName:
     return TableName(target.table.schema, "rejected_records")
 
 
-def _reject(connection: Connection, target: Target, source: str, rejected: Sequence[Rejected], counts: Counts) -> None:
-    """Writes what was rejected; what was rejected before counts as known."""
+def _reject(connection: Connection, target: Target, source: str, rejected: Sequence[Rejected]) -> int:
+    """Writes what was rejected; returns how much of it was not written before."""
     if not rejected:
-        return
+        return 0
     table = rejected_table(target)
     staged = sql.Identifier("pg_temp", "event_archive_landing_rejected_records")
     connection.execute(
@@ -268,6 +272,6 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
         "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"
     ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
     with own_search_path(connection):
-        counts.rejected = connection.execute(insert).rowcount
+        written = connection.execute(insert).rowcount
     connection.execute(sql.SQL("TRUNCATE {}").format(staged))
-    counts.known += len(rejected) - counts.rejected
+    return written

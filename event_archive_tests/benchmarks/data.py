@@ -13,7 +13,7 @@ DAY = date(2020, 3, 1)
 CSV_BYTES = 360
 """Of a narrow row, about."""
 
-Kind = Literal["narrow", "wide", "bloated", "thin", "events"]
+Kind = Literal["narrow", "wide", "bloated", "thin", "events", "positions"]
 
 _NARROW = """
 jsonb_build_object(
@@ -35,7 +35,7 @@ class Data:
     Attributes:
         kind: ``narrow`` has rows of about 360 bytes of CSV, ``wide`` of 10 KB, which PostgreSQL stores out of line;
             ``bloated`` is narrow with room for two more rows beside each, ``thin`` has next to no payload; ``events``
-            is an empty database, whose rows an API holds yet.
+            is an empty database, whose rows an API holds yet, ``positions`` one whose rows a stream will bring.
         rows: of the measured day.
         days: the rows are spread over so many days from ``DAY`` on.
     """
@@ -56,7 +56,7 @@ class Data:
         building = f"{self.name}_building"
         server.drop(building)
         server.execute("postgres", f"CREATE DATABASE {building}")
-        if self.kind == "events":
+        if self.kind in ("events", "positions"):
             server.execute("postgres", f"ALTER DATABASE {building} RENAME TO {self.name}")
             return self.name
         statements = [SPECIFICATION_TABLE, self._insert(DAY, self.rows, self.days)]

@@ -18,14 +18,15 @@ _SECTIONS = {
     "days": "Small days in one process",
     "schedule": "What the schedule asks at each tick",
     "ingest-api": "An HTTP API into PostgreSQL, each contender",
+    "ingest-stream": "A Redis stream into PostgreSQL, each contender",
 }
-_JOBS = {"both": "archive and purge"}
+_JOBS = {"both": "archive and purge", "consume": "as fast as it can", "follow": "1,000 a second"}
 
 
 def progress(result: Result) -> str:
     """A line about a case that was just measured."""
     cost, case = result.cost, result.case
-    rows = "events" if case.data.kind == "events" else f"{case.data.kind} rows"
+    rows = case.data.kind if case.data.kind in ("events", "positions") else f"{case.data.kind} rows"
     what = f"{case.contender}, {case.label or case.job}, {case.lake}, {case.data.rows:,} {rows}"
     return (
         f"{result.section}: {what}: "
@@ -64,6 +65,8 @@ def _lines(results: Results) -> Iterator[str]:
             yield from ("", f"### {title}", "")
         if section == "ingest-api":
             yield from _ingested(found)
+        elif section == "ingest-stream":
+            yield from _consumed(found)
         elif found:
             yield from _table(
                 ("job", "contender", "lake", "rows", "wall s", "beside psql", "client CPU s", "peak RSS MiB",
@@ -92,6 +95,31 @@ def _ingested_row(result: Result) -> tuple[str, ...]:
         f"{cost.cpu_seconds / hundred_thousands:.2f}",
         f"{cost.peak_rss_bytes / _MIB:.0f}",
         f"{cost.server_cpu_seconds / hundred_thousands:.2f}",
+        str(len(result.costs)),
+    )
+
+
+def _consumed(found: list[Result]) -> Iterator[str]:
+    if found:
+        yield from _table(
+            ("stream", "contender", "positions", "positions/s", "client CPU µs a position", "peak RSS MiB",
+             "server CPU µs a position", "from XADD to commit, median ms", "99th percentile ms", "runs"),
+            [_consumed_row(result) for result in found],
+        )  # fmt: skip
+
+
+def _consumed_row(result: Result) -> tuple[str, ...]:
+    case, cost = result.case, result.cost
+    latencies = [f"{seconds * 1000:.0f}" for seconds in cost.latencies_seconds] or ["", ""]
+    return (
+        _JOBS[case.job],
+        case.contender,
+        f"{case.data.rows:,}",
+        f"{result.rows_per_second:,.0f}",
+        f"{cost.cpu_seconds / case.data.rows * 1e6:.1f}",
+        f"{cost.peak_rss_bytes / _MIB:.0f}",
+        f"{cost.server_cpu_seconds / case.data.rows * 1e6:.1f}",
+        *latencies,
         str(len(result.costs)),
     )
 

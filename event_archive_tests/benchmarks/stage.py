@@ -12,23 +12,24 @@ from typing import Literal
 from azure.storage.blob import ContainerClient
 
 from event_archive.config.environment import InstanceSettings, Settings
-from event_archive.config.sources import ApiSettings
+from event_archive.config.sources import ApiSettings, StreamSettings
 from event_archive_tests import azurite
 from event_archive_tests.api_server.running import in_process
 from event_archive_tests.benchmarks import server as servers
-from event_archive_tests.benchmarks import sink_process
+from event_archive_tests.benchmarks import sink_process, streaming
 from event_archive_tests.benchmarks.catalogue import CONTENDERS, OURS, PSQL, RESTORED, Command, Job, Scene
 from event_archive_tests.benchmarks.data import DAY, Data
 from event_archive_tests.benchmarks.measure import Cost, measured
 from event_archive_tests.benchmarks.server import Server
 
-LakeName = Literal["file", "folder", "sink", "keeping sink", "slow sink", "Azurite", "API"]
+LakeName = Literal["file", "folder", "sink", "keeping sink", "slow sink", "Azurite", "API", "stream"]
 SLOW_SECONDS = 0.05
 
 _DATABASE = "measured"
 _REPOSITORY = Path(__file__).parents[2]
 _NOT_OURS = ("DAGSTER_", "PG", "AZURE_", "COVERAGE_")
-_CONTRACT = {name.upper() for settings in (Settings, InstanceSettings, ApiSettings) for name in settings.model_fields}
+_KINDS = (Settings, InstanceSettings, ApiSettings, StreamSettings)
+_CONTRACT = {name.upper() for settings in _KINDS for name in settings.model_fields}
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Case:
         contender: who.
         job: does what.
         lake: where to or from; ``file`` is a file that needs no lake, ``folder`` a folder of this machine as the lake;
-            ``API`` is no lake, but where events are fetched from.
+            ``API`` and ``stream`` are no lakes, but where records come from.
         data: with which rows.
         command: where it is not the contender's own for the job.
         prepare: done to the database first.
@@ -80,6 +81,11 @@ class Stage:
             self.server.execute(_DATABASE, f'CREATE TABLE {RESTORED} (LIKE "Event" INCLUDING ALL)')
         if case.prepare:
             self.server.execute(_DATABASE, case.prepare)
+        if case.lake == "stream":
+            rate = streaming.RATE if case.job == "follow" else 0
+            return streaming.consumed(
+                command(self._scene(case)), self.environment(), self.server, _DATABASE, case.data.rows, rate
+            )
         kept = case.data.name if needs_file else None
         place = self.api(case.data.rows) if case.lake == "API" else self.container(case.lake, kept=kept)
         with place as variables:

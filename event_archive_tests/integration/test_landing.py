@@ -187,10 +187,11 @@ def test_any_text_lands_as_it_is(each_database: Database):
 
 
 def test_too_old_and_lost_records_are_in_the_books(table: Database):
-    made = batch(("a", "01", "1"))
-    made.too_old, made.lost = 3, 2
-    (counts,) = landed(table, IGNORE, made)
-    assert counts == Counts(taken=6, new=1, too_old=3, lost=2)
+    made = batch(("a", "01", "1"), rejected=("x",))
+    made.too_old, made.lost = 3, [Rejected(locator, "it is gone", b"") for locator in ("y", "z")]
+    counts, again = landed(table, IGNORE, made, made)
+    assert counts == Counts(taken=7, new=1, rejected=1, too_old=3, lost=2)
+    assert again == Counts(taken=7, known=4, too_old=3), "a lost record is written down once"
     assert counts.balance == 0
     assert Counts(taken=2, new=1).balance == 1
 

@@ -90,7 +90,8 @@ def test_the_ingestions_cronjob_is_the_archives_but_for_its_command_and_its_time
 def test_what_a_pod_names_exists():
     cronjobs = [manifest(name, "CronJob") for name in CRONJOBS]
     names = {(document["kind"], document["metadata"]["name"]) for document in everything()}
-    for pod in map(pod_of, [*cronjobs, chart.code_server(chart.values_of())]):
+    consumers = manifest("deployment-ingest-stream.yaml", "Deployment")
+    for pod in map(pod_of, [*cronjobs, consumers, chart.code_server(chart.values_of())]):
         assert ("ServiceAccount", pod["serviceAccountName"]) in names
         (container,) = pod["containers"]
         for source in container["envFrom"]:
@@ -114,7 +115,7 @@ def test_chart_and_cronjob_run_one_image_as_one_account():
 
 
 def test_every_pod_is_in_a_network_policy_and_may_reach_what_it_needs():
-    server, runs = [document for document in everything() if document["kind"] == "NetworkPolicy"]
+    server, runs, stream = [document for document in everything() if document["kind"] == "NetworkPolicy"]
     assert server["spec"]["podSelector"]["matchLabels"] == {
         "deployment": chart.values_of()["dagster-user-deployments"]["deployments"][0]["name"]
     }
@@ -127,9 +128,13 @@ def test_every_pod_is_in_a_network_policy_and_may_reach_what_it_needs():
     components = {template["metadata"]["labels"]["app.kubernetes.io/component"] for template in templates}
     assert expression["key"] == "app.kubernetes.io/component"
     assert set(expression["values"]) == {"run_worker", *components}
-    for policy in (server, runs):
+    labels = manifest("deployment-ingest-stream.yaml", "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert stream["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert [rule["ports"] for rule in stream["spec"]["ingress"]] == [[{"protocol": "TCP", "port": 9090}]]
+    for policy in (server, runs, stream):
         open_ports = {(port["protocol"], port["port"]) for rule in policy["spec"]["egress"] for port in rule["ports"]}
-        assert open_ports == {("UDP", 53), ("TCP", 53), ("TCP", 5432), ("TCP", 6432), ("TCP", 443)}
+        redis = {("TCP", 6379), ("TCP", 6380), ("TCP", 10000)}
+        assert open_ports == {("UDP", 53), ("TCP", 53), ("TCP", 5432), ("TCP", 6432), ("TCP", 443)} | redis
         assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
 
 

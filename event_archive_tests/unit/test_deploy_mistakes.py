@@ -23,7 +23,8 @@ from event_archive_tests.deploy.manifests import (
     validate,
     with_optional_variables,
 )
-from event_archive_tests.unit.test_deploy_variables import OF_THE_API, OF_THE_PIPELINE, SECRETS
+from event_archive_tests.unit.test_deploy_variables import IN_THE_VALUES as OF_THE_VALUES
+from event_archive_tests.unit.test_deploy_variables import SECRETS
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +119,7 @@ def noticing_values(text: str, folder: Path) -> set[str]:
     values = chart.values_of(text)
     found = {CHART} if problems_of_values(values) else set()
     (deployment,) = values["dagster-user-deployments"]["deployments"]
-    if {variable["name"] for variable in deployment["env"]} != (OF_THE_PIPELINE | OF_THE_API) - SECRETS:
+    if {variable["name"] for variable in deployment["env"]} != OF_THE_VALUES - SECRETS:
         found.add(VARIABLES)
     pods = [chart.code_server(values)]
     try:

@@ -8,7 +8,7 @@ import pytest
 
 from event_archive.config.datasets import load_datasets
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings, misspelt
-from event_archive.config.sources import ApiSettings
+from event_archive.config.sources import ApiSettings, StreamSettings
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import (
     MANIFESTS,
@@ -19,10 +19,19 @@ from event_archive_tests.deploy.manifests import (
     with_optional_variables,
 )
 
-FIELDS = {**Settings.model_fields, **InstanceSettings.model_fields, **ApiSettings.model_fields}
+FIELDS = {
+    **Settings.model_fields,
+    **InstanceSettings.model_fields,
+    **ApiSettings.model_fields,
+    **StreamSettings.model_fields,
+}
 SECRETS = {name.upper() for name, field in FIELDS.items() if "Secret" in repr(field.annotation)}
 OF_THE_PIPELINE = {name.upper() for name in Settings.model_fields}
 OF_THE_API = {name.upper() for name in ApiSettings.model_fields}
+OF_THE_STREAM = {name.upper() for name in StreamSettings.model_fields}
+# A consumer is no pod of the chart: those read what the sensor needs that observes its table.
+OF_THE_STREAM_IN_DAGSTER = {"REDIS_URL", "STREAM_KEY", "STREAM_GROUP", "STREAM_CLAIM_IDLE", "STREAM_TIMEZONE"}
+IN_THE_VALUES = OF_THE_PIPELINE | OF_THE_API | OF_THE_STREAM_IN_DAGSTER
 OF_THE_INSTANCE = {name.upper() for name in InstanceSettings.model_fields}
 IN_THE_CHART = {
     "DAGSTER_PG_HOST": "postgresqlHost",
@@ -63,9 +72,9 @@ def told_above(key: str, text: str) -> set[str]:
 
 
 def test_the_helm_values_know_every_variable():
-    assert of_the_values().keys() == (OF_THE_PIPELINE | OF_THE_API) - SECRETS
+    assert of_the_values().keys() == IN_THE_VALUES - SECRETS
     text = chart.VALUES.read_text()
-    assert told_above("envSecrets", text.split("\nrunLauncher:")[0]) == (OF_THE_PIPELINE | OF_THE_API) & SECRETS
+    assert told_above("envSecrets", text.split("\nrunLauncher:")[0]) == IN_THE_VALUES & SECRETS
     assert told_above("postgresql", text) | told_above("computeLogManager", text) == OF_THE_INSTANCE
     assert IN_THE_CHART.keys() == OF_THE_INSTANCE - SECRETS
     (logs,) = chart.values_of()["computeLogManager"]["config"].values()
@@ -74,7 +83,7 @@ def test_the_helm_values_know_every_variable():
 
 def test_the_cronjob_knows_every_variable():
     assert of_the_cronjob().keys() == (OF_THE_PIPELINE | OF_THE_INSTANCE) - SECRETS | {"DAGSTER_HOME"}
-    assert told_above("envFrom", (MANIFESTS / "cronjob.yaml").read_text()) == SECRETS - {"API_KEY"}
+    assert told_above("envFrom", (MANIFESTS / "cronjob.yaml").read_text()) == SECRETS - {"API_KEY", "REDIS_URL"}
 
 
 def test_the_ingestions_cronjob_knows_every_variable_of_the_api_and_of_the_retention():
@@ -94,7 +103,7 @@ def test_the_secret_knows_every_secret():
 
 def set_alone(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets variables, and a connection string, with no other variable of ours beside them."""
-    for name in OF_THE_PIPELINE | OF_THE_INSTANCE | OF_THE_API:
+    for name in OF_THE_PIPELINE | OF_THE_INSTANCE | OF_THE_API | OF_THE_STREAM:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
