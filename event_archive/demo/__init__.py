@@ -17,10 +17,11 @@ import click
 import psycopg
 
 from event_archive.config.environment import Settings
+from event_archive.demo import samples
 from event_archive.demo.feeds import RECORDS_OF_A_DAY, feeds
 from event_archive.demo.installation import installation
 from event_archive.demo.report import report
-from event_archive.demo.samples import AGED_DAYS, connection_of, fill, late_events
+from event_archive.demo.samples import connection_of, fill, late_events
 from event_archive.domain.days import ONE_DAY, now_utc
 from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.postgres.session import one
@@ -96,7 +97,7 @@ def _first_nights(home: Path, datasets: list[Settings]) -> bool:
         _command("ingest", "api")
         _command("ingest", "logs")
         _consume(events)
-    held = events.dataset.start + (AGED_DAYS - 2) * ONE_DAY
+    held = events.dataset.start + (samples.AGED_DAYS - 2) * ONE_DAY
     _command("hold", held.isoformat(), "--dataset", "events", "--reason", "a customer asks about it")
     _command("run")
     late_events(events, 1)
@@ -107,7 +108,7 @@ def _first_nights(home: Path, datasets: list[Settings]) -> bool:
 
 def _aged_day(datasets: list[Settings]) -> date:
     """The youngest aged day of the tables that sources fill, as it was when they were described."""
-    return datasets[-1].dataset.start + (AGED_DAYS - 1) * ONE_DAY
+    return datasets[-1].dataset.start + (samples.AGED_DAYS - 1) * ONE_DAY
 
 
 def _consume(events: Settings) -> None:

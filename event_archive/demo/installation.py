@@ -14,7 +14,7 @@ import click
 from event_archive.config.datasets import load_datasets
 from event_archive.config.environment import Settings
 from event_archive.config.sources import ApiSettings, LogsSettings, StreamSettings
-from event_archive.demo.samples import AGED_DAYS
+from event_archive.demo import samples
 from event_archive.domain.days import ONE_DAY, Retention, now_utc
 from event_archive.errors import ConfigurationError
 
@@ -97,4 +97,4 @@ def _describe(file: Path) -> None:
     if file.exists():
         return
     last = {name: Retention.parse(text).last_aged_day(now_utc()) for name, text in _RETENTIONS.items()}
-    file.write_text(_DATASETS.format(**{name: day - (AGED_DAYS - 1) * ONE_DAY for name, day in last.items()}))
+    file.write_text(_DATASETS.format(**{name: day - (samples.AGED_DAYS - 1) * ONE_DAY for name, day in last.items()}))
