@@ -249,6 +249,28 @@ def test_a_limit_ends_a_run_the_oldest_files_come_first(logs: Logs):
     assert logs.run().files == 1
 
 
+def test_files_are_loaded_by_the_times_in_their_keys_else_by_those_at_which_they_were_written(logs: Logs):
+    for number, (name, written) in enumerate(
+        [("2024/03/02/a.log", 1), ("app-20240301-0512.log", 3), ("plain.log", 1_709_290_800), ("20240301-05/z.log", 2)]
+    ):
+        os.utime(logs.write(name, ndjson(entry(number))), (written, written))
+    logs.run()
+    order = logs.database.execute("SELECT key FROM processed_files ORDER BY last_attempt")
+    assert [str(key).rpartition("/logs/")[2] for (key,) in order] == [
+        *("20240301-05/z.log", "app-20240301-0512.log", "plain.log", "2024/03/02/a.log")
+    ]
+
+
+def test_what_an_earlier_run_left_is_loaded_before_what_is_new_however_old(logs: Logs):
+    for name in ("2024-03-05.log", "2024-03-04.log"):
+        logs.write(name, ndjson(entry(1)))
+    logs.run(limit=0)
+    logs.write("2024-03-03.log", ndjson(entry(1)))
+    assert logs.run().files == 3
+    order = logs.database.execute("SELECT key FROM processed_files ORDER BY last_attempt")
+    assert [str(key)[-8:-4] for (key,) in order] == ["3-04", "3-05", "3-03"]
+
+
 def test_a_stop_rolls_the_file_back_and_gives_it_back(logs: Logs):
     logs.write("a.log", ndjson(*map(entry, range(20000))))
     asked = iter(range(10**6))

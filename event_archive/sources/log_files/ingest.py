@@ -138,15 +138,19 @@ class _Work:
         self._changed: set[str] = set()
 
     def work(self) -> None:
-        """Lists the files, and loads those that wait, the oldest first.
+        """Lists the files, and loads those that wait: what earlier runs left first, then what is new.
 
         Raises:
             UnreachableError: the database is away; StoreAwayError: the store is.
         """
+        before: datetime | None = self.ledger.now()
         list_files(self._store, self.ledger, self._listings, self._run.told_to_stop)
         loader, others = self._loader(), 0
         while not self._is_over():
-            claim = self.ledger.claim()
+            claim = self.ledger.claim(before)
+            if claim is None and before is not None:
+                before = None
+                continue
             if claim is None:
                 if not self.ledger.waits_for_a_lease():
                     return
