@@ -156,6 +156,7 @@ class LogsSettings(LogsReading):
         description="says where log files are: s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER"
     )
     logs_max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    logs_min_age: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
     aws_region: str | None = None
     aws_endpoint: Annotated[str | None, AfterValidator(parse_url)] = None
     aws_access_key_id: str | None = None

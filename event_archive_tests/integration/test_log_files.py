@@ -329,6 +329,36 @@ def test_one_file_is_read_by_itself_and_known_to_the_folder(logs: Logs):
     assert logs.run().files == 1
 
 
+def test_one_file_alone_is_loaded_not_those_whose_names_begin_with_its_name(logs: Logs):
+    path = logs.write("a.log", ndjson(entry(1)))
+    logs.write("a.log.1", ndjson(entry(2)))
+    logs.run(limit=0)
+    only = logs.ingestion(logs_url=f"file://{path}")
+    assert only.run().files == 1
+    assert logs.rows() == ["request 1"]
+    assert sum(of.files for of in only.status().counts) == 1
+    assert logs.run().files == 1
+
+
+def test_a_file_that_still_grows_waits_until_it_has_been_quiet(logs: Logs):
+    path = logs.write("a.log", ndjson(entry(1)))
+    logs.write("b.log", ndjson(entry(2)))
+    os.utime(logs.folder / "b.log", (path.stat().st_mtime - 700,) * 2)
+    assert logs.run(logs_min_age="10 minutes").files == 1
+    with path.open("ab") as file:
+        file.write(ndjson(entry(3)))
+    assert logs.run(logs_min_age="10 minutes").files == 0
+    os.utime(path, (path.stat().st_mtime - 700,) * 2)
+    assert logs.run(logs_min_age="10 minutes").files == 1
+    assert logs.rows() == ["request 1", "request 2", "request 3"]
+
+
+def test_a_file_of_the_far_future_does_not_wait_until_then(logs: Logs):
+    path = logs.write("a.log", ndjson(entry(1)))
+    os.utime(path, (path.stat().st_mtime + 10**8,) * 2)
+    assert logs.run(logs_min_age="10 minutes").files == 1
+
+
 def test_a_file_that_cannot_be_opened_fails_alone(logs: Logs):
     logs.write("b.log", ndjson(entry(1)))
     (logs.folder / "a.log").symlink_to(logs.folder / "nowhere")

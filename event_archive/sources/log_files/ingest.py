@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import Dataset, TableName
@@ -132,7 +132,15 @@ class _Work:
         _check_server(session)
         files, listing = (TableName(settings.ingest_schema, name) for name in ("processed_files", "log_listing"))
         make_missing(session, self._target.table, rejected_table(self._target), files, listing)
-        self.ledger = Ledger(session, files, store.bucket, store.prefix, settings.logs_max_attempts)
+        self.ledger = Ledger(
+            session,
+            files,
+            store.bucket,
+            store.prefix,
+            settings.logs_max_attempts,
+            alone=store.is_file,
+            min_age=settings.logs_min_age or timedelta(0),
+        )
         self._listings = Listings(session, listing, store.bucket, store.prefix)
         self._told = time.monotonic()
         self._changed: set[str] = set()

@@ -51,6 +51,7 @@ WITH changed AS (
 SELECT (SELECT pg_catalog.count(*) FROM changed), (SELECT pg_catalog.count(*) FROM updated)
 """
 _OURS = sql.SQL("bucket = %(bucket)s AND pg_catalog.starts_with(key, %(prefix)s)")
+_OUR_ONLY = sql.SQL("bucket = %(bucket)s AND key = %(prefix)s")
 _ABANDONED = """
 WITH abandoned AS (
   SELECT bucket, key FROM {table} WHERE {ours} AND status = 'PROCESSING' AND lease < pg_catalog.now()
@@ -64,6 +65,7 @@ _CLAIM = """
 WITH next AS (
   SELECT bucket, key FROM {table} WHERE {ours} AND status <> 'COMPLETED' AND attempts < %(most)s
   AND (lease IS NULL OR lease < pg_catalog.now()) AND updated_at < %(before)s
+  AND NOT (modified > pg_catalog.now() - %(min_age)s AND modified < pg_catalog.now() + %(min_age)s)
   ORDER BY log_time, modified, key LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 UPDATE {table} AS files SET status = 'PROCESSING', version = version + 1, attempts = attempts + 1,
@@ -168,6 +170,8 @@ class Ledger:
         bucket: as ``Store.bucket``.
         prefix: as ``Store.prefix``.
         most_attempts: how often a file is tried.
+        alone: whether the prefix is the key of the only file.
+        min_age: files that were written more recently wait. The store's clock may be a little ahead of the database's.
     """
 
     session: Session
@@ -175,6 +179,8 @@ class Ledger:
     bucket: str
     prefix: str
     most_attempts: int
+    alone: bool = False
+    min_age: timedelta = timedelta(0)
 
     def discover(self, files: Sequence[Found]) -> tuple[list[str], bool]:
         """Writes down files that were listed; returns the keys that are new, and whether some have to be listed again.
@@ -206,7 +212,7 @@ class Ledger:
         Args:
             before: only files that have waited since before then.
         """
-        values = self._values(most=self.most_attempts, lease=_LEASE, before=before or "infinity")
+        values = self._values(most=self.most_attempts, lease=_LEASE, before=before or "infinity", min_age=self.min_age)
         with self.session.transaction(str(self.table)) as connection:
             row = connection.execute(self._sql(_CLAIM), values).fetchone()
             if row is None and before is None:
@@ -269,4 +275,8 @@ class Ledger:
         return {"bucket": self.bucket, "prefix": self.prefix, **more}
 
     def _sql(self, query: LiteralString) -> sql.Composed:
-        return sql.SQL(query).format(table=sql.Identifier(self.table.schema, self.table.name), ours=_OURS, found=_FOUND)
+        return sql.SQL(query).format(
+            table=sql.Identifier(self.table.schema, self.table.name),
+            ours=_OUR_ONLY if self.alone else _OURS,
+            found=_FOUND,
+        )

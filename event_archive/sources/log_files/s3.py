@@ -38,6 +38,7 @@ _HINTS = {
 class Bucket:
     """A bucket's prefix. Keys are taken as they are, whatever is in them."""
 
+    is_file = False
     lists_after = True
 
     def __init__(self, name: str, prefix: str, settings: LogsSettings) -> None:

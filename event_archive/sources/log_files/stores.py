@@ -46,11 +46,13 @@ class Store(Protocol):
     Attributes:
         bucket: the place, as ``s3://bucket``, ``az://container``, ``file://``.
         prefix: what the keys of the files begin with.
+        is_file: whether the prefix is the key of the only file.
         lists_after: whether ``list`` asks the store for the keys after one alone.
     """
 
     bucket: str
     prefix: str
+    is_file: bool
     lists_after: bool
 
     def list(self, after: str | None = None) -> Iterator[Found]:
