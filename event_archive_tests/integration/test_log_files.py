@@ -19,16 +19,16 @@ from event_archive.sources.log_files import ingest
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 
 
-def test_an_entry_of_pino_fills_the_columns_and_stands_in_raw_data_to_the_letter(logs: Logs):
+def test_an_entry_of_pino_fills_the_columns_and_stands_in_raw_data_to_the_letter(each_logs: Logs):
     text = (
         b'{"level":30,"time":1709290800123,"pid":7,"hostname":"web-1","req":{"id":12,"method":"GET","url":"/o?x=1",'
         b'"query":{"x":"1"},"params":{},"headers":{"host":"h"},"remoteAddress":"::1","remotePort":5432},'
         b'"context":"Orders","cacheHit":true,"documentCount":3,"responseTime":1.5,"lastUpdated":"2024-03-01T10:00:00Z",'
         b'"authUserId":"u1","msg":"request  done", "msg":"request done"}'
     )
-    logs.write("a.log", text + b"\n")
-    assert logs.run().counts.new == 1
-    (row,) = logs.database.execute(
+    each_logs.write("a.log", text + b"\n")
+    assert each_logs.run().counts.new == 1
+    (row,) = each_logs.database.execute(
         'SELECT "timestamp", level, method, url, query, params, headers, context, message, auth_user_id, pid, '
         "hostname, remote_address, remote_port, processing_time_ms, cache_hit, document_count, last_updated, "
         "request_id, raw_data::text FROM logs"
@@ -84,16 +84,16 @@ def test_a_second_pass_and_a_forgotten_ledger_make_no_row_twice(logs: Logs):
 
 
 # 2: the same key with new content
-def test_a_new_version_of_a_file_replaces_its_rows_and_what_was_rejected_of_it(logs: Logs):
-    logs.write("a.log", ndjson(entry(1), entry(2), {"no": "time"}))
-    logs.write("b.log", ndjson(entry(3), {"no": "time"}))
-    logs.run()
-    assert logs.files() == [("COMPLETED", 2, 1), ("COMPLETED", 1, 1)]
-    logs.write("a.log", ndjson(entry(5), entry(6), entry(7)))
-    assert logs.run().files == 1
-    assert logs.rows() == ["request 3", "request 5", "request 6", "request 7"]
-    assert logs.files() == [("COMPLETED", 3, 0), ("COMPLETED", 1, 1)]
-    assert len(logs.database.execute("SELECT id FROM rejected_records")) == 1
+def test_a_new_version_of_a_file_replaces_its_rows_and_what_was_rejected_of_it(each_logs: Logs):
+    each_logs.write("a.log", ndjson(entry(1), entry(2), {"no": "time"}))
+    each_logs.write("b.log", ndjson(entry(3), {"no": "time"}))
+    each_logs.run()
+    assert each_logs.files() == [("COMPLETED", 2, 1), ("COMPLETED", 1, 1)]
+    each_logs.write("a.log", ndjson(entry(5), entry(6), entry(7)))
+    assert each_logs.run().files == 1
+    assert each_logs.rows() == ["request 3", "request 5", "request 6", "request 7"]
+    assert each_logs.files() == [("COMPLETED", 3, 0), ("COMPLETED", 1, 1)]
+    assert len(each_logs.database.execute("SELECT id FROM rejected_records")) == 1
 
 
 # 4: cut short or corrupt; back-off

@@ -90,18 +90,18 @@ def test_a_file_that_ended_each_of_its_processes_is_failed(logs: Logs):
 
 
 # 13: several workers, and one that dies
-def test_several_workers_load_each_file_once(logs: Logs):
+def test_several_workers_load_each_file_once(each_logs: Logs):
     for number in range(40):
-        logs.write(f"{number}.log", ndjson(*(entry(n, file=number) for n in range(50))))
+        each_logs.write(f"{number}.log", ndjson(*(entry(n, file=number) for n in range(50))))
     loaded: list[int] = []
-    workers = [threading.Thread(target=lambda: loaded.append(logs.run().files)) for _ in range(4)]
+    workers = [threading.Thread(target=lambda: loaded.append(each_logs.run().files)) for _ in range(4)]
     for one in workers:
         one.start()
     for one in workers:
         one.join()
     assert sum(loaded) == 40
-    assert len(logs.rows()) == 2000
-    assert {attempts for (attempts,) in logs.files("attempts")} == {1}
+    assert len(each_logs.rows()) == 2000
+    assert {attempts for (attempts,) in each_logs.files("attempts")} == {1}
 
 
 def test_a_worker_that_looks_at_a_claim_does_not_take_it_away(logs: Logs):

@@ -128,10 +128,10 @@ def test_a_replay_waits_for_a_new_version_that_is_being_loaded(logs: Logs, mappi
     assert (logs.rows(), left(logs)) == (["request 5"], 0)
 
 
-def test_an_entry_that_postgresql_refuses_again_stays_rejected_and_the_books_say_so(logs: Logs, mapping: Path):
-    logs.write("a.log", ndjson(WHEN, WHEN | {"msg": "refused"}))
-    logs.run()
-    logs.database.execute("ALTER TABLE logs ADD CHECK (message <> 'refused')")
-    counts = try_again(logs, mapping)
-    assert (counts.new, counts.rejected, left(logs)) == (1, 1, 1)
-    assert logs.files() == [("COMPLETED", 1, 1)]
+def test_an_entry_that_postgresql_refuses_again_stays_rejected_and_the_books_say_so(each_logs: Logs, mapping: Path):
+    each_logs.write("a.log", ndjson(WHEN, WHEN | {"msg": "refused"}))
+    each_logs.run()
+    each_logs.database.execute("ALTER TABLE logs ADD CHECK (message <> 'refused')")
+    counts = try_again(each_logs, mapping)
+    assert (counts.new, counts.rejected, left(each_logs)) == (1, 1, 1)
+    assert each_logs.files() == [("COMPLETED", 1, 1)]
