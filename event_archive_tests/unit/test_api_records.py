@@ -44,6 +44,13 @@ def test_a_record_that_is_not_quite_json_is_rejected_with_its_bytes_and_its_page
     assert batch.origin(1) == (batch.origin(0)[0], GOOD)
 
 
+def test_a_record_that_is_no_utf8_is_rejected_among_the_plainest_too():
+    plain = b'{"id":"%b","type":"t","timestamp":1709251200000,"name":"Z%brich"}'
+    batch = read(plain % (b"u", "ü".encode()), plain % (b"l", "ü".encode("latin-1")))
+    assert [fields(row)[0] for row in batch.lines] == [b"u"]
+    assert [rejected.reason for rejected in batch.rejected] == ["its byte 57 is no UTF-8"]
+
+
 @pytest.mark.parametrize("name", NO_RECORDS)
 def test_json_that_is_no_event_is_rejected(name: str):
     batch = read(GOOD, NO_RECORDS[name])
@@ -195,7 +202,9 @@ def test_an_api_may_have_names_of_its_own():
     assert (len(page.events), page.has_more, page.cursor, page.total) == (1, True, "c", 3)
 
 
-@pytest.mark.parametrize("body", [b'{"data":[{"id":1}', b"", b"<html>", b"null", b'{"data":[1,}'])
+@pytest.mark.parametrize(
+    "body", [b'{"data":[{"id":1}', b"", b"<html>", b"null", b'{"data":[1,}', b'{"data":[],"nextCursor":"\xff"}']
+)
 def test_a_body_that_is_cut_short_may_be_whole_at_another_try(body: bytes):
     with pytest.raises(PageError) as caught:
         read_page(body, Fields())

@@ -2,6 +2,7 @@
 and nothing that ties the repository to one machine."""
 
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -71,7 +72,8 @@ def chain(lock: str) -> list[str]:
 
 def pins(lock: str, python: str = THIS_PYTHON) -> list[tuple[str, Version]]:
     """What a lock file and those that it begins with pin for one Python on this system."""
-    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    full = platform.python_version() if python == THIS_PYTHON else f"{python}.0"
+    environment = {"python_version": python, "python_full_version": full}
     return [
         (canonicalize_name(pin.name), Version(str(pin.specifier).removeprefix("==")))
         for file in chain(lock)

@@ -80,7 +80,6 @@ def read_page(body: bytes, fields: Fields) -> Page:
     """
     loose: dict[tuple[str, ...], list[bytes]] = {}
     try:
-        body.decode()
         document = _document(body)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         document = _document_around(body, fields, loose)
@@ -160,7 +159,10 @@ def _found(document: Document, path: tuple[str, ...] | None, names: Sequence[str
     """The value at a path, else of the first of some names that stands around the list."""
     paths = [(*around, name) for around in _AROUND for name in names] if path is None else [path]
     raw = next((document[path] for path in paths if path in document), None)
-    return None if raw is None else msgspec.json.decode(raw)
+    try:
+        return None if raw is None else msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        raise PageError("the answer is no JSON around its events", cut_short=True) from None
 
 
 def _boolean(value: Any) -> bool | None:

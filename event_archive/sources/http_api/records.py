@@ -5,7 +5,6 @@ Not here: pages, how rows are landed.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import cast
 from zoneinfo import ZoneInfo
@@ -103,9 +102,13 @@ class Reader:
         Returns:
             The times of those events that have one, in the page's order.
         """
-        times: list[datetime] = []
-        made_of: list[Raw] = []
         first = len(batch.lines)
+        times, lines = self._plain_rows(events, now) or ([], [])
+        if times and not too_old(min(times)):
+            batch.lines += lines
+            batch.origins.append((first, lambda index: _origin(events[index - first])))
+            return times
+        times, made_of = [], list[Raw]()
         for raw, row in zip(events, self._rows(events, now), strict=True):
             if isinstance(row, str):
                 data = bytes(raw)
@@ -121,45 +124,45 @@ class Reader:
         batch.origins.append((first, lambda index: _origin(made_of[index - first])))
         return times
 
-    def _rows(self, events: Sequence[Raw], now: datetime) -> Iterable[_Row | str]:
-        """A row of each event, or why it cannot be one."""
+    def _plain_rows(self, events: Sequence[Raw], now: datetime) -> tuple[list[datetime], list[bytes]] | None:
+        """Times and lines of a page on which nothing is unusual, with as few steps an event as can be; else None."""
         page = b"[" + b",".join(events) + b"]"
         # Those of a page that is JSON throughout are Raw, and can only hold what JSON allows.
         doubtful = type(events[0]) is bytes if events else True
-        if not (doubtful or b"\\u0000" in page or b"\n" in page or b"\r" in page):
-            with suppress(RecursionError, msgspec.MsgspecError, NoInstantError, _RejectedError):
-                return self._plain_rows(page, events, now)
+        if doubtful or b"\\u0000" in page or b"\n" in page or b"\r" in page:
+            return None
         try:
-            decoded = self._many.decode(page)
+            plain: list[_Plain] = self._many_plain.decode(page)
+            names, kinds = [event.id for event in plain], [event.type for event in plain]
+            if not (all(names) and all(kinds) and "".join(names).isprintable() and "".join(kinds).isprintable()):
+                return None
+            told = [self._plain_instant(event.time) for event in plain]
+            times = [instant for instant, _ in told]
+            check_plausible(min(times), now)
+            check_plausible(max(times), now)
+            lines = [
+                clean_line((name.encode(), kind.encode(), at, raw))
+                for name, kind, (_, at), raw in zip(names, kinds, told, events, strict=True)
+            ]
+            for text in lines:
+                if not text.isascii():
+                    text.decode()
+        except (RecursionError, msgspec.MsgspecError, NoInstantError, UnicodeDecodeError):
+            return None
+        return times, lines
+
+    def _rows(self, events: Sequence[Raw], now: datetime) -> Iterable[_Row | str]:
+        """A row of each event, or why it cannot be one."""
+        try:
+            decoded = self._many.decode(b"[" + b",".join(events) + b"]")
         except (RecursionError, msgspec.MsgspecError):
             decoded = [self._decoded_alone(event) for event in events]
         return [self._row_or_reason(raw, event, now) for raw, event in zip(events, decoded, strict=True)]
 
-    def _plain_rows(self, page: bytes, events: Sequence[Raw], now: datetime) -> list[_Row]:
-        """The rows of a page on which nothing is unusual, with as few steps an event as can be.
-
-        Raises:
-            MsgspecError: an id, a type or a time is of another kind.
-            NoInstantError: a time is none.
-            _RejectedError: something is unusual, so that each event is to be looked at.
-        """
-        plain: list[_Plain] = self._many_plain.decode(page)
-        names, kinds = [event.id for event in plain], [event.type for event in plain]
-        if not (all(names) and all(kinds) and "".join(names).isprintable() and "".join(kinds).isprintable()):
-            raise _RejectedError
-        times = [self._plain_instant(event.time) for event in plain]
-        instants = [instant for instant, _ in times]
-        check_plausible(min(instants), now)
-        check_plausible(max(instants), now)
-        return [
-            (instant, clean_line((name.encode(), kind.encode(), at.encode(), raw)))
-            for name, kind, (instant, at), raw in zip(names, kinds, times, events, strict=True)
-        ]
-
     def _row_or_reason(self, raw: Raw, event: _Event | None, now: datetime) -> _Row | str:
         data = bytes(raw)
         try:
-            if event is None or type(raw) is bytes or b"\\u0000" in data:
+            if event is None or type(raw) is bytes or b"\\u0000" in data or not _is_utf8(data):
                 _check(data)
             if event is None:
                 return "it is no object"
@@ -173,18 +176,18 @@ class Reader:
         except (RecursionError, msgspec.MsgspecError):
             return None
 
-    def _plain_instant(self, time: str | int) -> tuple[datetime, str]:
+    def _plain_instant(self, time: str | int) -> tuple[datetime, bytes]:
         """A time, and what PostgreSQL is told: the text as it came, where it reads that as Python does."""
         if isinstance(time, str):
             if len(time) <= _LONGEST and time[7:20:3] in _SIGNS and time[-1] == "Z":
                 try:
-                    return datetime.fromisoformat(time), time
+                    return datetime.fromisoformat(time), time.encode()
                 except ValueError:
                     pass
             instant = parse_iso(time, self._zone)
         else:
             instant = of_epoch(time)
-        return instant, instant.isoformat()
+        return instant, instant.isoformat().encode()
 
     def _row(self, data: bytes, event: _Event, now: datetime) -> _Row:
         key, kind = bytes(event.id), bytes(event.type)
@@ -205,6 +208,14 @@ class Reader:
             return check_plausible(parse_epoch(token.decode()), now)
         except NoInstantError as error:
             raise _RejectedError("it has no time" if token == b"null" else str(error)) from None
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check(data: bytes) -> None:

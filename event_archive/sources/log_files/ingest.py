@@ -5,7 +5,8 @@ Not here: how a file is listed, claimed or loaded.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -14,12 +15,13 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, UnreachableError
 from event_archive.postgres.session import Session
 from event_archive.sources.landing import rejected_table
-from event_archive.sources.log_files.ledger import Claim, FailedFile, Ledger, StatusCount
+from event_archive.sources.log_files.ledger import Claim, Ledger
 from event_archive.sources.log_files.listing import Listings, list_files
 from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnError, StoppedError
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
+from event_archive.sources.log_files.status import GivenUp, Left, Status, announce, left, status
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
 from event_archive.sources.runs import RunTotals, aged_before, wait, work_connected
 from event_archive.sources.tables import make_missing
@@ -30,7 +32,6 @@ _OTHERS_UNTIL_END = 3
 """Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
 _PROGRESS_SECONDS = 5.0
 _LEASE_LOOK_SECONDS = 0.2
-_FAILED_SHOWN = 20
 
 _log = logging.getLogger(__name__)
 
@@ -50,14 +51,6 @@ class Totals(RunTotals):
     failed: int = 0
     bytes: int = 0
     contradictions: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What waits, and what failed: by status, and the files that failed last."""
-
-    counts: list[StatusCount]
-    failed: list[FailedFile]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +102,41 @@ class Ingestion:
 
     def retry_failed(self) -> int:
         """Lets files that failed be tried again; how many there are."""
-        store = open_store(self.settings)
-        with self.settings.postgres.session() as session:
-            return _Work(self, session, store, 0).ledger.retry_failed()
+        with self._work() as work:
+            return work.ledger.retry_failed()
+
+    def waits(self, told_to_stop: Callable[[], bool] = lambda: False) -> bool:
+        """Whether a run would load a file: lists the files as a run does, unless one is known to wait.
+
+        Args:
+            told_to_stop: ends the listing. Then a run has to list the files, and True is returned.
+
+        Raises:
+            EventArchiveError: as ``run``.
+        """
+        with self._work() as work:
+            return work.ledger.waits() or not work.list_files(told_to_stop) or work.ledger.waits()
 
     def status(self) -> Status:
         """What waits, and what failed."""
+        with self._work() as work:
+            return status(work.ledger)
+
+    def left(self) -> Left:
+        """How many files are not loaded."""
+        with self._work() as work:
+            return left(work.ledger)
+
+    def announce(self, tell: Callable[[GivenUp], None]) -> None:
+        """Tells of files that were given up, of each once; where ``tell`` raises, the next call tells of them."""
+        with self._work() as work:
+            announce(work.ledger, tell)
+
+    @contextmanager
+    def _work(self) -> Iterator["_Work"]:
         store = open_store(self.settings)
         with self.settings.postgres.session() as session:
-            ledger = _Work(self, session, store, 0).ledger
-            return Status(ledger.counts(), ledger.failed(_FAILED_SHOWN))
+            yield _Work(self, session, store, 0)
 
 
 class _Work:
@@ -145,6 +163,10 @@ class _Work:
         self._told = time.monotonic()
         self._changed: set[str] = set()
 
+    def list_files(self, told_to_stop: Callable[[], bool]) -> bool:
+        """As the function of this name."""
+        return list_files(self._store, self.ledger, self._listings, told_to_stop)
+
     def work(self) -> None:
         """Lists the files, and loads those that wait: what earlier runs left first, then what is new.
 
@@ -152,7 +174,7 @@ class _Work:
             UnreachableError: the database is away; StoreAwayError: the store is.
         """
         before: datetime | None = self.ledger.now()
-        list_files(self._store, self.ledger, self._listings, self._run.told_to_stop)
+        self.list_files(self._run.told_to_stop)
         loader, others = self._loader(), 0
         while not self._is_over():
             claim = self.ledger.claim(before)
