@@ -347,6 +347,7 @@ def test_a_file_that_still_grows_waits_until_it_has_been_quiet(logs: Logs):
     assert logs.run(logs_min_age="10 minutes").files == 1
     with path.open("ab") as file:
         file.write(ndjson(entry(3)))
+    assert not logs.ingestion(logs_min_age="10 minutes").waits()
     assert logs.run(logs_min_age="10 minutes").files == 0
     os.utime(path, (path.stat().st_mtime - 700,) * 2)
     assert logs.run(logs_min_age="10 minutes").files == 1
