@@ -19,7 +19,7 @@ from event_archive.postgres.session import Connection, Session
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in
 from event_archive.sources.merge import Target
 
-_AT_ONCE = 1000
+_AT_ONCE, _BYTES_AT_ONCE = 1000, 8 * 1024 * 1024
 _LIST = """
 SELECT id, source, locator, reason, pg_catalog.octet_length(raw), rejected_at
 FROM {} WHERE source = coalesce(%(source)s, source) ORDER BY id DESC LIMIT %(most)s
@@ -29,7 +29,14 @@ SELECT source, reason, pg_catalog.count(*) FROM {} WHERE source = coalesce(%(sou
 GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """
 _ONE = "SELECT id, source, locator, reason, pg_catalog.octet_length(raw), rejected_at, raw FROM {} WHERE id = %s"
-_SOME = "SELECT id, locator, raw FROM {} WHERE source = %s AND id > %s AND id <= %s ORDER BY id LIMIT %s"
+# One record at least.
+_SOME = """
+SELECT id, locator, raw FROM (
+  SELECT id, locator, raw,
+    pg_catalog.sum(pg_catalog.octet_length(raw)) OVER (ORDER BY id) - pg_catalog.octet_length(raw) AS bytes_before
+  FROM (SELECT id, locator, raw FROM {} WHERE source = %s AND id > %s AND id <= %s ORDER BY id LIMIT %s) AS next
+) AS sized WHERE bytes_before < %s ORDER BY id
+"""
 _DELETE = "DELETE FROM {} WHERE id = ANY (%s) RETURNING locator"
 _STILL = "SELECT locator FROM {} WHERE source = %s AND locator = ANY (%s)"
 
@@ -114,7 +121,7 @@ class RejectedRecords:
         newest = self.newest(of.source, 1)
         # Those that PostgreSQL refuses again come back, with numbers of their own.
         counts, last, end = Counts(), 0, newest[0].id if newest else 0
-        while rows := self._rows(_SOME, (of.source, last, end, _AT_ONCE)):
+        while rows := self._rows(_SOME, (of.source, last, end, _AT_ONCE, _BYTES_AT_ONCE)):
             last = rows[-1][0]
             counts.add(in_transaction(self.session, of.target, partial(self._replay, of, rows)))
         return counts

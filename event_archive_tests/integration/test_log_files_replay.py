@@ -1,12 +1,16 @@
 """Rejected entries of log files, tried again by other settings: each becomes the row that it would have been."""
 
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.sources.landing import Counts
+from event_archive.postgres.session import Connection
+from event_archive.sources import rejected
+from event_archive.sources.landing import Batch, Counts
 from event_archive.sources.log_files.ingest import _Work
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.replay import replay
@@ -70,6 +74,22 @@ def test_an_entry_that_is_a_row_by_now_is_known_and_rejected_no_more(logs: Logs,
     assert (counts.new, counts.known, left(logs)) == (0, 1, 0)
     assert len(logs.rows()) == 2
     assert logs.files() == [("COMPLETED", 2, 0)]
+
+
+def test_long_entries_are_replayed_a_few_at_a_time(logs: Logs, mapping: Path, monkeypatch: pytest.MonkeyPatch):
+    logs.write("a.log", ndjson(*[WHEN | {"long": "x" * 400}] * 7))
+    logs.run()
+    monkeypatch.setattr(rejected, "_BYTES_AT_ONCE", 1000)
+    of, some = replay(logs.settings(logs_mapping=mapping)), list[int]()
+
+    def read(connection: Connection, records: Sequence[tuple[str, bytes]]) -> tuple[Batch, list[int]]:
+        some.append(len(records))
+        return of.read(connection, records)
+
+    with logs.settings().postgres.session() as session:
+        RejectedRecords(session, TableName("public", "rejected_records")).replay(replace(of, read=read))
+    assert some == [3, 3, 1]
+    assert (len(logs.rows()), left(logs)) == (7, 0)
 
 
 def test_a_new_version_replaces_replayed_rows_too(logs: Logs, mapping: Path):
