@@ -34,7 +34,7 @@ NO_SETTINGS = {
     *("DAGSTER_HOME", "PRINCIPAL_ID", "ACCOUNT_ID", "DATABASE_URL"),
     *("PAYMENTS_DATABASE_URL", "PG_CONNECTION_STRING_OF_BILLING"),
     *("ORDERS_PG_CONNECTION_STRING", "LOGS_PG_CONNECTION_STRING"),
-    *("PARSER_VERSION", "HEADER_ROW", "ACCOUNT_NAME"),
+    *("APP_ID", "PARSER_VERSION", "HEADER_ROW", "ACCOUNT_NAME"),
 }
 """Variables of Dagster, what a reader fills in, what examples of datasets name, and options of other programs."""
 
