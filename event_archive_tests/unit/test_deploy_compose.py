@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,7 +22,7 @@ from event_archive_tests.fixtures.postgres import Database
 
 FOLDER = ROOT / "deploy"
 COMPOSE: Document = yaml.safe_load((FOLDER / "compose.yaml").read_text())
-WORKFLOW: Document = yaml.safe_load((ROOT / ".gitea/workflows/build.yml").read_text())
+WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".gitea/workflows/build.yml").read_text())
 SERVICES: dict[str, Document] = COMPOSE["services"]
 OF_THE_STREAM = {"REDIS_URL", "HTTP_PORT"}
 
