@@ -13,5 +13,6 @@ pytest_plugins = [
     "event_archive_tests.fixtures.log_files",
     "event_archive_tests.fixtures.buckets",
     "event_archive_tests.fixtures.webhook",
+    "event_archive_tests.fixtures.pushgateway",
     "event_archive_tests.fixtures.doctor",
 ]

@@ -36,6 +36,7 @@ def api() -> None:
     from event_archive.config.environment import output_is_json
     from event_archive.config.sources import ApiSettings
     from event_archive.observability import logs as log_lines
+    from event_archive.observability.announcement import announced_ingestion
     from event_archive.sources.http_api.ingest import Ingestion
 
     as_json = output_is_json()
@@ -48,12 +49,14 @@ def api() -> None:
         told_to_stop=stop.requested,
         progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),
     )
-    with stop.deferred(_GRACE_SECONDS):
-        try:
-            run.run()
-        except EventArchiveError as error:
-            run.totals.failures.append(error)
-        _show(run.totals, as_json=as_json)
+    with announced_ingestion("api", run, stop.requested) as failures:
+        with stop.deferred(_GRACE_SECONDS):
+            try:
+                run.run()
+            except EventArchiveError as error:
+                run.totals.failures.append(error)
+            _show(run.totals, as_json=as_json)
+        failures += run.totals.failures
     if stop.requested() and run.totals.ended != "complete":
         sys.exit(stop.exit_code())
     if run.totals.failures:

@@ -91,11 +91,18 @@ def _settings(path: Path | None) -> "LogsSettings":
 
 
 def _work(run: "Ingestion", *, as_json: bool) -> None:
-    try:
-        run.run()
-    except EventArchiveError as error:
-        run.totals.failures.append(error)
-    _show(run.totals, as_json=as_json)
+    """A run, and what is said of it. A file that failed is tried again: it is announced once it is given up."""
+    from event_archive.observability.announcement import announce_given_up, announced_ingestion
+
+    with announced_ingestion("logs", run, stop.requested, run.left) as failures:
+        try:
+            run.run()
+        except EventArchiveError as error:
+            run.totals.failures.append(error)
+            failures.append(error)
+        _show(run.totals, as_json=as_json)
+    if not (failures or stop.requested()):
+        announce_given_up(run)
 
 
 def _is_hopeless(totals: "Totals") -> bool:

@@ -160,6 +160,7 @@ class ListenerSettings(EnvironmentSettings):
     """Who hears of runs, whatever dataset they are of."""
 
     metrics_textfile: Path | None = None
+    metrics_pushgateway: Annotated[SecretStr, AfterValidator(check_http_url)] | None = None
     alert_webhook_url: Annotated[SecretStr, AfterValidator(check_http_url)] | None = None
 
 

@@ -150,7 +150,7 @@ class LogsSettings(LandingSettings, LogsShape):
     logs_max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     aws_region: str | None = None
     aws_endpoint: Annotated[str | None, AfterValidator(parse_url)] = None
-    aws_access_key_id: str | None = None
+    aws_access_key_id: SecretStr | None = None
     aws_secret_access_key: SecretStr | None = None
     aws_session_token: SecretStr | None = None
     azure_storage_connection_string: Annotated[SecretStr, AfterValidator(check_azure_connection_string)] | None = None

@@ -3,34 +3,46 @@
 Here: what belongs together. Not here: what any of it does.
 """
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from event_archive.config.datasets import earlier
 from event_archive.config.environment import PipelineSettings
-from event_archive.config.sources import ApiShape
+from event_archive.config.sources import ApiShape, LandingShape, LogsShape
 from event_archive.defs.executor import one_process
+from event_archive.defs.measuring import build_measuring
 from event_archive.defs.pipeline import build_pipeline
 from event_archive.defs.resources import RESOURCES
 from event_archive.defs.sensors import build_sensors
-from event_archive.defs.sources import build_api
+from event_archive.defs.sources.http_api import build_api
+from event_archive.defs.sources.log_files import build_logs
 from event_archive.defs.upkeep import build_upkeep
 
 
-def build_definitions(*datasets: PipelineSettings, api: ApiShape | None = None) -> dg.Definitions:
+def build_definitions(
+    *datasets: PipelineSettings, api: ApiShape | None = None, logs: LogsShape | None = None
+) -> dg.Definitions:
     """All that Dagster is to know.
 
     Args:
         datasets: what shapes the pipeline of each; what it connects to is read from the environment when a run needs
             it.
         api: what shapes the ingestion of an HTTP API, where API_BASE_URL names one.
+        logs: what shapes the ingestion of log files, where LOGS_URL says where they are.
 
     Raises:
         ConfigurationError: Dagster cannot read a cron expression.
     """
-    filled = [settings for settings in datasets if api and api.api_base_url and api.fills(settings)]
-    sources = [build_api(api, filled)] if api and api.api_base_url else []
+    sources = []
+    if api and api.api_base_url:
+        sources.append(build_api(api, _filled(api, datasets)))
+    if logs and logs.logs_url:
+        sources.append(build_logs(logs, _filled(logs, datasets)))
     pipelines = [
-        build_pipeline(settings, earlier(datasets, settings), [of.asset.key for of in sources if settings in filled])
+        build_pipeline(
+            settings, earlier(datasets, settings), [of.source.key for of in sources if settings in of.datasets]
+        )
         for settings in datasets
     ]
     return dg.Definitions(
@@ -45,8 +57,13 @@ def build_definitions(*datasets: PipelineSettings, api: ApiShape | None = None) 
             *(pipeline.schedule for pipeline in pipelines),
             *build_upkeep(pipelines, sources),
         ],
-        sensors=build_sensors(pipelines),
+        sensors=[*build_sensors(pipelines), build_measuring(datasets)],
         resources=RESOURCES,
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,
     )
+
+
+def _filled(source: LandingShape, datasets: Sequence[PipelineSettings]) -> list[PipelineSettings]:
+    """The datasets whose table a source fills."""
+    return [settings for settings in datasets if source.fills(settings)]

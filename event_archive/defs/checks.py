@@ -10,7 +10,7 @@ from event_archive.defs.assets import POOL
 from event_archive.defs.failures import dagster_failures
 from event_archive.defs.gate import asset_keys, record_if_any
 from event_archive.defs.internals import PreviewWarning
-from event_archive.defs.metadata import check_description, check_metadata
+from event_archive.defs.metadata import backlog_metadata, check_description, check_metadata
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.days import now_utc, parse_day
 from event_archive.errors import BusyError, RefusedError, UnreachableError
@@ -99,11 +99,16 @@ def _backlog_is_small(settings: PipelineSettings) -> dg.AssetChecksDefinition:
             "its partition."
         ),
     )
-    def backlog_is_small(event_archive_postgres: PostgresResource) -> dg.AssetCheckResult:
+    def backlog_is_small(
+        context: dg.AssetCheckExecutionContext, event_archive_postgres: PostgresResource
+    ) -> dg.AssetCheckResult:
         with dagster_failures():
             found = backlog(dataset, now_utc(), event_archive_postgres.primary(settings), grace_days=alert_days)
             if found.days:
                 _alert("backlog_is_small", found.message(dataset))
+        # Observed as well: the asset's page plots what is observed, not what is checked.
+        seen = dg.AssetObservation(asset_keys(dataset).aged_events, metadata=backlog_metadata(found))
+        context.instance.report_runless_asset_event(seen)
         return dg.AssetCheckResult(
             passed=not found.days,
             severity=dg.AssetCheckSeverity.WARN,

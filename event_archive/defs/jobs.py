@@ -15,6 +15,7 @@ from event_archive.defs.internals import UnresolvedAssetJobDefinition
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
+from event_archive.errors import ConfigurationError
 from event_archive.operations.restore.day import days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
 from event_archive.operations.site import Site
@@ -57,7 +58,7 @@ def build_archive_job(
 class RestoreConfig(dg.Config):
     """Run configuration of ``restore_job``."""
 
-    first_day: str
+    first_day: str = ""
     """YYYY-MM-DD."""
     last_day: str = ""
     """YYYY-MM-DD; the first day alone where it is empty."""
@@ -83,6 +84,8 @@ def build_restore_job(settings: PipelineSettings) -> dg.JobDefinition:
         event_archive_lake: LakeResource,
     ) -> None:
         with dagster_failures(), event_archive_lake.open(settings) as opened:
+            if not config.first_day:
+                raise ConfigurationError(f"{dataset.label}: restore_days needs first_day, like 2024-03-01.")
             first = parse_day(config.first_day)
             last = parse_day(config.last_day) if config.last_day else first
             target = target_named(dataset, config.table or None, in_place=config.in_place)

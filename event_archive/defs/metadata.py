@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from event_archive.domain.wording import duration, size
+from event_archive.nightly.backlog import Backlog
 from event_archive.nightly.outcome import purge_details
 from event_archive.operations.archive import ArchivedDay
 from event_archive.operations.purge import PurgedDay
@@ -46,11 +48,13 @@ def archive_metadata(archived: ArchivedDay, preview: str) -> Metadata:
         "dagster/row_count": archived.rows,
         "rows_appended": archived.rows_appended,
         "bytes": manifest.bytes if manifest else 0,
+        "size": size(manifest.bytes if manifest else 0),
         "sha256": manifest.sha256 if manifest else dg.MetadataValue.null(),
         "etag": archived.etag or dg.MetadataValue.null(),
         "dagster/column_schema": dg.TableSchema(columns=columns),
         PREVIEW: dg.MetadataValue.md(preview),
         "seconds": archived.seconds,
+        "took": duration(archived.seconds),
         "rows_per_second": archived.rows_appended / archived.seconds,
         "manifest": dg.MetadataValue.json(manifest.to_json()) if manifest else dg.MetadataValue.null(),
     }
@@ -66,6 +70,7 @@ def purge_metadata(purged: PurgedDay) -> Metadata:
         "outcome": purged.outcome,
         "reason": purged.reason or "",
         "seconds": purged.seconds,
+        "took": duration(purged.seconds),
         **purge_details(purged.how, purged.partitions, purged.vacuum_seconds),
     }
 
@@ -76,6 +81,17 @@ def purges_of_others(purged: PurgedDay) -> list[PurgedDay]:
         return []
     reason = f"its rows went with the partition, and count as deleted with those of {purged.day}"
     return [replace(purged, day=day, deleted=0, proven=0, reason=reason, seconds=0.0) for day in purged.others]
+
+
+def backlog_metadata(found: Backlog) -> Metadata:
+    """Of an observation of ``aged_events``: what is late, and what the whole table takes on disk."""
+    return {
+        "backlog_days": found.days,
+        "backlog_rows": found.rows,
+        "held_days": found.held_days,
+        "table_bytes": found.table_bytes,
+        "table_size": size(found.table_bytes),
+    }
 
 
 def check_metadata(verified: "VerifiedDay") -> Metadata:

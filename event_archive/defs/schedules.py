@@ -15,12 +15,14 @@ from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import UnresolvedAssetJobDefinition, is_valid_cron_schedule
 from event_archive.defs.jobs import named
 from event_archive.defs.last_runs import TICK_TAG, last_attempts
+from event_archive.defs.measuring import push_or_warn
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import ConfigurationError, EventArchiveError
 from event_archive.nightly.backlog import days_to_do, first_day_left
 from event_archive.nightly.plan import plan
 from event_archive.observability.alerts import FailedDay, failure_message, post_or_warn
+from event_archive.observability.metrics import RunFigures
 
 QUERY_TIMEOUT_SECONDS = 45
 """Of the 60 that Dagster gives a tick."""
@@ -78,13 +80,13 @@ def build_schedule(
             in_flight,
             len(chosen),
         )
+        if not found.days:
+            postgres = event_archive_postgres.primary(settings)
+            push_or_warn(dataset, postgres, RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True))
+            return dg.SkipReason("no aged day has rows")
         if not chosen:
             waiting = " or behind another dataset" if after else ""
-            return dg.SkipReason(
-                f"{len(found.days)} aged days have rows, all with a run in flight{waiting}"
-                if found.days
-                else "no aged day has rows"
-            )
+            return dg.SkipReason(f"{len(found.days)} aged days have rows, all with a run in flight{waiting}")
         tick = now.isoformat(timespec="seconds")
         # Of one tick, Dagster launches a key once, even where the daemon died in its midst; the next tick has its own.
         return [

@@ -23,7 +23,8 @@ from event_archive.defs.jobs import is_run_of
 from event_archive.defs.last_runs import last_runs
 from event_archive.defs.pipeline import DatasetPipeline
 from event_archive.defs.resources import PostgresResource
-from event_archive.defs.sources import INGESTED_EVENTS, is_ingestion
+from event_archive.defs.sources.http_api import API
+from event_archive.defs.sources.log_files import LOGS
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.errors import EventArchiveError
@@ -76,8 +77,8 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
 def _whose(run: dg.DagsterRun, datasets: Sequence[Dataset]) -> str:
     """What a run is about, for people: a source, or a dataset by its tags or what it selects; all where none says."""
     selected = run.asset_selection or frozenset()
-    if is_ingestion(run):
-        return INGESTED_EVENTS.to_user_string()
+    if source := next((of for of in (API, LOGS) if of.ran(run)), None):
+        return source.key.to_user_string()
     found = [of for of in datasets if is_run_of(run, of)]
     found = found or [of for of in datasets if selected & set(asset_keys(of))]
     return ", ".join(of.label for of in found or datasets)

@@ -13,7 +13,7 @@ from event_archive.defs.gate import asset_keys, latest_materialization
 from event_archive.defs.internals import PARTITION_NAME_TAG, UnresolvedAssetJobDefinition
 from event_archive.defs.jobs import TABLE_TAG, is_run_of, tags_of
 from event_archive.defs.pipeline import DatasetPipeline
-from event_archive.defs.sources import SourcePipeline
+from event_archive.defs.sources.source import Source, SourcePipeline
 from event_archive.domain.dataset import Dataset
 
 UPKEEP_TAG = "event_archive/upkeep"
@@ -34,14 +34,15 @@ def build_upkeep(
 ) -> list[dg.ScheduleDefinition]:
     """The schedules, with their jobs: ``check_daily`` in the morning, ``prune_weekly`` on Sundays; on by default."""
     datasets = [pipeline.dataset for pipeline in pipelines]
-    table_checks = [check for pipeline in pipelines for check in pipeline.of_checks.of_table]
+    checks = [check for pipeline in pipelines for check in pipeline.of_checks.of_table]
+    checks += [check for pipeline in sources for check in pipeline.daily]
     # Runs of several datasets are none's.
     tags = tags_of(datasets[0]) if len(datasets) == 1 else {UPKEEP_TAG: "all"}
     check_job = dg.define_asset_job(
         "check_job",
-        selection=dg.AssetSelection.checks(*table_checks),
+        selection=dg.AssetSelection.checks(*checks),
         executor_def=one_process,
-        description="Looks for a backlog, and for rows that no day will ever archive.",
+        description="Looks for a backlog, for rows that no day will ever archive, and for log files left failed.",
         tags=tags,
     )
 
@@ -52,7 +53,7 @@ def build_upkeep(
         if len(datasets) > 1:
             run_ids += finished_runs(context.instance, tags, before)
         for source in sources:
-            run_ids += superseded_ingestions(context.instance, source, before)
+            run_ids += superseded_ingestions(context.instance, source.source, before)
         for run_id in run_ids:
             context.instance.delete_run(run_id)
         context.log.info("%d runs pruned that ended before %s", len(run_ids), f"{before:%Y-%m-%d %H:%M} UTC")
@@ -89,9 +90,9 @@ def superseded_runs(instance: dg.DagsterInstance, dataset: Dataset, before: date
             yield run.run_id
 
 
-def superseded_ingestions(instance: dg.DagsterInstance, source: SourcePipeline, before: datetime) -> list[str]:
+def superseded_ingestions(instance: dg.DagsterInstance, source: Source, before: datetime) -> list[str]:
     """The ids of a source's runs that ended before an instant and do not hold the latest materialization."""
-    latest = instance.get_latest_materialization_event(source.asset.key)
+    latest = instance.get_latest_materialization_event(source.key)
     return [run_id for run_id in finished_runs(instance, source.tags, before) if not latest or run_id != latest.run_id]
 
 

@@ -14,6 +14,7 @@ from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import ONE_DAY, now_utc
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, WaitingError
+from event_archive.postgres.catalogue.relations import size_bytes
 from event_archive.postgres.session import Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import held_days
@@ -216,13 +217,21 @@ class AgedDays:
     orphans: Orphans
 
 
-def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres) -> AgedDays:
+def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> AgedDays:
     """How many rows each aged day has.
+
+    Args:
+        dataset: whose table it is.
+        now: decides which days are aged; aware.
+        postgres: the events.
+        timeout_seconds: how long each of its few queries may take; 0 for no limit.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table), advice=LOOK_ADVICE) as connection:
+    with postgres.transaction(
+        str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=LOOK_ADVICE
+    ) as connection:
         table = reflect(connection, dataset)
         last_aged = dataset.retention.last_aged_day(now)
         rows = rows_by_day(connection, table, dataset.start, last_aged)
@@ -239,12 +248,14 @@ class Backlog:
         rows: that they have.
         oldest: the first of them; None where there is none.
         held_days: days of that age that have rows because somebody holds them.
+        table_bytes: what the table takes on disk.
     """
 
     days: int
     rows: int
     oldest: date | None
     held_days: int
+    table_bytes: int = 0
 
     def message(self, dataset: Dataset) -> str:
         """A sentence for people; empty where there is no backlog."""
@@ -272,8 +283,15 @@ def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: 
         rows = rows_by_day(connection, table, dataset.start, last)
         held = held_days(connection, dataset)
         waiting = waiting_days(connection, table, rows, dataset.retention.last_aged_day(now))
+        table_bytes = size_bytes(connection, table.oid)
     late = sorted(rows.keys() - held - waiting)
-    return Backlog(len(late), sum(rows[day] for day in late), late[0] if late else None, len(rows.keys() & held))
+    return Backlog(
+        days=len(late),
+        rows=sum(rows[day] for day in late),
+        oldest=late[0] if late else None,
+        held_days=len(rows.keys() & held),
+        table_bytes=table_bytes,
+    )
 
 
 def orphans_told(dataset: Dataset, orphans: Orphans) -> str:

@@ -1,10 +1,10 @@
-"""What is announced where ALERT_WEBHOOK_URL says: which days failed, and why. Not here: when, and by whom."""
+"""What is announced where ALERT_WEBHOOK_URL says: which days or files failed, and why. Not here: when, and by whom."""
 
 import logging
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +59,22 @@ def failure_message(table: str, failures: Iterable[FailedDay], what_to_do: str) 
     if len(causes) > _MOST_CAUSES:
         lines.append(f"And {counted(len(causes) - _MOST_CAUSES, 'other cause', 'other causes')}.")
     return "\n".join([*lines, what_to_do])
+
+
+def given_up_message(files: int, errors: Mapping[str, str]) -> str:
+    """A message about log files that were given up.
+
+    Args:
+        files: how many.
+        errors: the keys of some of them, and why each.
+    """
+    lines = [f"event_archive: {counted(files, 'log file was', 'log files were')} given up."]
+    lines += [f"{key}: {why}"[:_MOST_CHARACTERS] for key, why in errors.items()]
+    if files > len(errors):
+        lines.append(f"And {files - len(errors)} more: `event-archive ingest logs --status` lists them.")
+    return "\n".join(
+        [*lines, "Once the cause is mended, `event-archive ingest logs --retry-failed` takes them up again."]
+    )
 
 
 def check_message(check: str, why: str) -> str:

@@ -1,13 +1,16 @@
-"""Who hears of a run of the command line, besides its caller: the webhook, and Prometheus.
+"""Who hears of a run of the command line, besides its caller: the webhook, and Prometheus; and of files given up.
 
-Neither changes how the run ends: what cannot be announced is a warning. Not here: the messages and metrics themselves.
+None of it changes how the run ends: what cannot be announced is a warning. Not here: the messages, the metrics
+themselves.
 """
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.config.services import primary
@@ -15,12 +18,33 @@ from event_archive.domain.days import now_utc
 from event_archive.errors import EventArchiveError, UnexpectedError
 from event_archive.nightly.backlog import rows_of_aged_days
 from event_archive.nightly.outcome import Totals
-from event_archive.observability.alerts import FailedDay, failure_message, post_or_warn
-from event_archive.observability.metrics import RunFigures, write
+from event_archive.observability.alerts import FailedDay, failure_message, given_up_message, post, post_or_warn
+from event_archive.observability.ingestion_metrics import IngestionFigures, push_ingestion, write_ingestion
+from event_archive.observability.metrics import RunFigures, push, write
+
+if TYPE_CHECKING:
+    from event_archive.config.sources import LandingSettings
+    from event_archive.sources.log_files.ingest import Ingestion
+    from event_archive.sources.log_files.status import Left
+    from event_archive.sources.runs import RunTotals
 
 logger = logging.getLogger(__name__)
 
 _TO_BE_MENDED = "The next run tries again, and fails as long as nobody has done what the message says."
+
+
+class SourceRun(Protocol):
+    """A run of any source."""
+
+    @property
+    def settings(self) -> "LandingSettings":
+        """They say which table it fills."""
+        ...
+
+    @property
+    def totals(self) -> "RunTotals":
+        """What it did."""
+        ...
 
 
 @contextmanager
@@ -53,27 +77,71 @@ def announced(
     finally:
         listeners = ListenerSettings.load()
         if not interrupted:
-            _alert(settings, listeners, totals, failure)
+            _alert(settings, totals, failure)
         succeeded = not interrupted and not failure and not totals.failures
         seconds = time.monotonic() - started
-        if listeners.metrics_textfile is not None:
+        if listeners.metrics_textfile or listeners.metrics_pushgateway:
             figures = _figures(totals, seconds, succeeded=succeeded)
-            _measure(settings, listeners.metrics_textfile, figures, others, with_aged=not interrupted)
+            _measure(settings, listeners, figures, others, with_aged=not interrupted)
 
 
-def _alert(
-    settings: PipelineSettings, listeners: ListenerSettings, totals: Totals, failure: EventArchiveError | None
-) -> None:
+@contextmanager
+def announced_ingestion(
+    source: str, run: SourceRun, stopped: Callable[[], bool], left: "Callable[[], Left] | None" = None
+) -> Iterator[list[EventArchiveError]]:
+    """Announces a source's run when that has ended, well or not; the caller adds to the list why it failed.
+
+    Args:
+        source: its name.
+        run: the run.
+        stopped: as for ``announced``.
+        left: counts log files that are not loaded.
+
+    Raises:
+        ConfigurationError: a listener is described wrongly; before the run begins.
+    """
+    listeners = ListenerSettings.load()
+    failures: list[EventArchiveError] = []
+    try:
+        yield failures
+    except Exception as error:
+        failures.append(error if isinstance(error, EventArchiveError) else UnexpectedError.of(error))
+        raise
+    finally:
+        if not stopped():
+            _post(str(run.settings.table), [FailedDay("", str(failure)) for failure in failures], failures)
+        if listeners.metrics_textfile or listeners.metrics_pushgateway:
+            figures = IngestionFigures(source, now_utc(), not (failures or stopped()), run.totals)
+            _measure_ingestion(listeners, figures, left)
+
+
+def announce_given_up(ingestion: "Ingestion") -> None:
+    """Announces log files that were given up, each once: where the webhook takes nothing, the next run does."""
+    url = ListenerSettings.load().alert_webhook_url
+    if url is None:
+        return
+    try:
+        ingestion.announce(
+            lambda given_up: post(url.get_secret_value(), given_up_message(given_up.files, given_up.errors))
+        )
+    except EventArchiveError as error:
+        logger.warning("log files that were given up could not be announced: %s", error)
+
+
+def _alert(settings: PipelineSettings, totals: Totals, failure: EventArchiveError | None) -> None:
     failures = [FailedDay(run.day.isoformat(), run.error or "") for run in totals.failures]
     if failure:
         failures.append(FailedDay("", str(failure)))
-    if not failures or listeners.alert_webhook_url is None:
+    _post(settings.dataset.label, failures, [*(run.cause for run in totals.failures), failure])
+
+
+def _post(table: str, failures: list[FailedDay], causes: Iterable[EventArchiveError | None]) -> None:
+    url = ListenerSettings.load().alert_webhook_url
+    if not failures or url is None:
         return
-    causes = [*(run.cause for run in totals.failures), failure]
     passes = all(cause.transient for cause in causes if cause)
     what_to_do = "It may pass: the next run tries again." if passes else _TO_BE_MENDED
-    message = failure_message(settings.dataset.label, failures, what_to_do)
-    post_or_warn(listeners.alert_webhook_url.get_secret_value(), message)
+    post_or_warn(url.get_secret_value(), failure_message(table, failures, what_to_do))
 
 
 def _figures(totals: Totals, seconds: float, *, succeeded: bool) -> RunFigures:
@@ -89,7 +157,12 @@ def _figures(totals: Totals, seconds: float, *, succeeded: bool) -> RunFigures:
 
 
 def _measure(
-    settings: PipelineSettings, path: Path, figures: RunFigures, others: Collection[str], *, with_aged: bool
+    settings: PipelineSettings,
+    listeners: ListenerSettings,
+    figures: RunFigures,
+    others: Collection[str],
+    *,
+    with_aged: bool,
 ) -> None:
     aged = None
     try:
@@ -97,7 +170,29 @@ def _measure(
             aged = rows_of_aged_days(settings.dataset, figures.ended, primary(settings.with_secrets()))
     except EventArchiveError as error:
         logger.warning("the rows of aged days could not be counted: %s", error)
+    if listeners.metrics_textfile:
+        _or_warn(partial(write, listeners.metrics_textfile, settings.dataset, figures, aged, others))
+    if listeners.metrics_pushgateway:
+        _or_warn(partial(push, listeners.metrics_pushgateway.get_secret_value(), settings.dataset, figures, aged))
+
+
+def _measure_ingestion(
+    listeners: ListenerSettings, figures: IngestionFigures, left: "Callable[[], Left] | None"
+) -> None:
+    # After a failure, whoever counts files may wait for what the run has waited for.
+    if left and figures.succeeded:
+        try:
+            figures = replace(figures, left=left())
+        except EventArchiveError as error:
+            logger.warning("log files that are left could not be counted: %s", error)
+    if listeners.metrics_textfile:
+        _or_warn(partial(write_ingestion, listeners.metrics_textfile, figures))
+    if listeners.metrics_pushgateway:
+        _or_warn(partial(push_ingestion, listeners.metrics_pushgateway.get_secret_value(), figures))
+
+
+def _or_warn(measure: Callable[[], None]) -> None:
     try:
-        write(path, settings.dataset, figures, aged, others)
+        measure()
     except EventArchiveError as error:
         logger.warning("the run could not be measured: %s", error)

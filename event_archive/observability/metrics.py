@@ -1,18 +1,28 @@
-"""Prometheus metrics of a run, as a text file that node_exporter's textfile collector, or a sidecar, reads.
+"""Prometheus metrics of a run: a text file for node_exporter's textfile collector, or pushed to a Pushgateway.
 
-Here: the metrics' names and meaning, and writing them. Not here: what is counted.
+Here: the metrics' names and meaning, and how they get there. Not here: what is counted.
 """
 
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from event_archive.domain.dataset import Dataset
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, UnreachableError
 from event_archive.nightly.backlog import AgedDays
 
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+_JOB = "event_archive"
+_PUSH_SECONDS = 10.0
 _LAST_SUCCESS = "event_archive_last_success_timestamp_seconds"
 _METRICS = {
     "event_archive_last_run_timestamp_seconds": "When the last run ended, Unix time",
@@ -68,21 +78,110 @@ def write(path: Path, dataset: Dataset, run: RunFigures, aged: AgedDays | None, 
         ConfigurationError: the file cannot be written.
     """
     # Late: most runs write no metrics.
-    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+    from prometheus_client import CollectorRegistry, Gauge
 
-    labels = {"table": str(dataset.table)} | ({"dataset": dataset.name} if dataset.name else {})
-    former = _former(path)
-    last_success = former.get((_LAST_SUCCESS, tuple(sorted(labels.items()))), 0)
+    labels = _labels(dataset)
+    former = former_values(path)
+    values = {_LAST_SUCCESS: former.get((_LAST_SUCCESS, tuple(sorted(labels.items()))), 0.0)} | _values(run, aged)
+    registry = CollectorRegistry()
+    for name, text in _METRICS.items():
+        gauge = Gauge(name, text, list(labels), registry=registry)
+        for (metric, pairs), value in former.items():
+            if metric == name and dict(pairs).get("dataset") in others:
+                gauge.labels(**dict(pairs)).set(value)
+        if name in values:
+            gauge.labels(**labels).set(values[name])
+    save(path, registry)
+
+
+def save(path: Path, registry: "CollectorRegistry") -> None:
+    """Writes metrics to a file, which appears whole or stays as it was.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    from prometheus_client import write_to_textfile
+
+    try:
+        write_to_textfile(str(path), registry)
+    except OSError as error:
+        raise ConfigurationError(
+            f"METRICS_TEXTFILE holds {str(path)!r}, which cannot be written: {error.strerror}."
+        ) from error
+
+
+def push(url: str, dataset: Dataset, run: RunFigures, aged: AgedDays | None) -> None:
+    """Pushes the metrics, grouped by table and dataset; what the gateway has of others, and is not told, stays.
+
+    Args:
+        url: of the Pushgateway, with user and password where it asks for them. A secret.
+        dataset: whose run.
+        run: what it did.
+        aged: what the table still has of aged days; None where nobody could ask.
+
+    Raises:
+        UnreachableError: nobody answered, or not well.
+    """
+    from prometheus_client import CollectorRegistry, Gauge
+
+    registry = CollectorRegistry()
+    for name, value in _values(run, aged).items():
+        Gauge(name, _METRICS[name], registry=registry).set(value)
+    push_registry(url, registry, _labels(dataset))
+
+
+def push_registry(url: str, registry: "CollectorRegistry", group: dict[str, str]) -> None:
+    """Pushes metrics to a Pushgateway.
+
+    Args:
+        url: as for ``push``.
+        registry: the metrics.
+        group: labels of all of them; what the gateway has of other groups, and is not told of this one, stays.
+
+    Raises:
+        UnreachableError: as ``push``.
+    """
+    from prometheus_client import pushadd_to_gateway
+    from prometheus_client.exposition import basic_auth_handler
+
+    address = urlsplit(url)
+    user, password = (unquote(part) if part is not None else None for part in (address.username, address.password))
+    try:
+        pushadd_to_gateway(
+            urlunsplit(address._replace(netloc=address.netloc.rpartition("@")[2])),
+            _JOB,
+            registry,
+            grouping_key=group,
+            timeout=_PUSH_SECONDS,
+            handler=partial(basic_auth_handler, username=user, password=password),
+        )
+    except HTTPError as error:
+        problem = f"answers {error.code}"
+    except (OSError, HTTPException) as error:
+        problem = f"cannot be reached ({type(getattr(error, 'reason', error)).__name__})"
+    else:
+        return
+    # Neither chained nor with the library's words: they may hold the URL.
+    raise UnreachableError(f"METRICS_PUSHGATEWAY {problem}. Check it, and that this machine may connect.")
+
+
+def _labels(dataset: Dataset) -> dict[str, str]:
+    return {"table": str(dataset.table)} | ({"dataset": dataset.name} if dataset.name else {})
+
+
+def _values(run: RunFigures, aged: AgedDays | None) -> dict[str, float]:
+    """What is known, by metric: of the last success only where this run is one."""
     ended = run.ended.timestamp()
-    values = {
+    values: dict[str, float] = {
         "event_archive_last_run_timestamp_seconds": ended,
-        _LAST_SUCCESS: ended if run.succeeded else last_success,
         "event_archive_run_seconds": run.seconds,
         "event_archive_run_days": run.days,
         "event_archive_run_failed_days": run.failed_days,
         "event_archive_run_archived_rows": run.archived_rows,
         "event_archive_run_deleted_rows": run.deleted_rows,
     }
+    if run.succeeded:
+        values[_LAST_SUCCESS] = ended
     if aged is not None:
         rows, orphans = aged.rows, aged.orphans
         left = sum(rows.values())
@@ -95,23 +194,10 @@ def write(path: Path, dataset: Dataset, run: RunFigures, aged: AgedDays | None, 
             "event_archive_drain_estimate_seconds": left / pace if pace else (0 if not left else float("nan")),
             "event_archive_orphan_rows": orphans.before_start + orphans.not_finite,
         }
-    registry = CollectorRegistry()
-    for name, text in _METRICS.items():
-        gauge = Gauge(name, text, list(labels), registry=registry)
-        for (metric, pairs), value in former.items():
-            if metric == name and dict(pairs).get("dataset") in others:
-                gauge.labels(**dict(pairs)).set(value)
-        if name in values:
-            gauge.labels(**labels).set(values[name])
-    try:
-        write_to_textfile(str(path), registry)
-    except OSError as error:
-        raise ConfigurationError(
-            f"METRICS_TEXTFILE holds {str(path)!r}, which cannot be written: {error.strerror}."
-        ) from error
+    return values
 
 
-def _former(path: Path) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def former_values(path: Path) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """What the file holds, by metric and labels; nothing where there is nothing to be read."""
     from prometheus_client.parser import text_string_to_metric_families
 

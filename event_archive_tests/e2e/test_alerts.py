@@ -284,6 +284,14 @@ def test_a_backlog_and_rows_of_no_day_are_seen_by_the_daily_checks(
     backlog, orphans = found["backlog_is_small"], found["no_orphans"]
     assert (backlog.passed, orphans.passed) == (False, False)
     assert {name: value.value for name, value in backlog.metadata.items()} == {"days": 2, "rows": 6, "held_days": 1}
+    seen = [
+        {name: value.value for name, value in record.event_log_entry.asset_observation.metadata.items()}
+        for record in instance.fetch_observations(dg.AssetKey("aged_events"), limit=2).records
+        if record.event_log_entry.asset_observation
+    ]
+    assert [(of["backlog_days"], of["backlog_rows"], of["held_days"]) for of in seen] == [(2, 6, 1), (0, 0, 0)]
+    whole = local_installation.database.execute("""SELECT pg_total_relation_size('"Event"')""")[0][0]
+    assert (seen[0]["table_bytes"], whole != 0) == (whole, True)
     assert f"2 aged days since {DAYS[0]} still have 6 rows" in (backlog.description or "")
     assert "1 row lies before the first day" in (orphans.description or "")
     (text,) = webhook.texts

@@ -74,6 +74,8 @@ def test_the_assets_record_what_the_contract_names(installation: Installation, i
         "dagster/row_count": 10,
         "rows_appended": 10,
         "bytes": len(content),
+        "size": f"{len(content) / 1000:.1f} kB",
+        "took": "1 s",
         "sha256": manifest["sha256"],
         "etag": file.etag,
         "manifest": manifest,
@@ -94,6 +96,7 @@ def test_the_assets_record_what_the_contract_names(installation: Installation, i
     purged = metadata(result, "purged_events")
     assert purged.pop("seconds") > 0
     assert purged == {
+        "took": "1 s",
         "deleted": 10,
         "proven": 10,
         "left": 0,

@@ -314,6 +314,7 @@ def test_a_reason_is_shown_to_the_letter(local_installation: Installation, comma
     assert local_installation.count() == 1
 
 
+@pytest.mark.slow
 def test_with_dagster_home_the_days_are_reported_to_that_instance(
     local_installation: Installation, instance: dg.DagsterInstance, home: Path
 ):
@@ -331,6 +332,7 @@ def test_with_dagster_home_the_days_are_reported_to_that_instance(
     assert local_installation.count() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["opened", "written"])
 def test_records_that_cannot_be_kept_are_one_message_and_delete_nothing_unreported(
     local_installation: Installation, home: Path, damage: str
@@ -507,6 +509,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_the_demo_shows_it_all_and_the_second_time_that_only_a_held_day_is_left():
     # Not in tmp_path: each pytest that starts closes its parent to others, PostgreSQL's own user among them.
     with tempfile.TemporaryDirectory(prefix="ea-demo") as folder:

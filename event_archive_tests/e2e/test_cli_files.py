@@ -315,6 +315,14 @@ def test_the_launchpad_refuses_what_would_restore_nothing_or_elsewhere(
     assert archived.count() == 0
 
 
+def test_the_launchpad_opens_without_an_error_and_asks_for_a_day(archived: Installation, instance: dg.DagsterInstance):
+    job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
+    assert dg.validate_run_config(job, {})
+    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    assert "restore_days needs first_day, like 2024-03-01" in failure(result)
+    assert archived.count() == 0
+
+
 @pytest.mark.parametrize("rows", [0, 5])
 def test_the_check_fails_where_a_recorded_file_is_gone(
     local_installation: Installation, instance: dg.DagsterInstance, rows: int

@@ -18,6 +18,8 @@ from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
 from event_archive_tests.fixtures.installation import ASSETS, REPOSITORY, clean_environment
 
+pytestmark = pytest.mark.slow
+
 ELSEWHERE = "127.0.0.1:9"
 
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from event_archive.domain.days import ONE_DAY
+from event_archive.observability import ingestion_metrics
 from event_archive.observability.metrics import _METRICS
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive_tests.api_server.running import ApiServer
@@ -282,12 +283,13 @@ def test_the_messages_that_are_explained_are_those_of_the_code():
 
 
 def test_the_metrics_are_those_of_the_code():
+    metrics = _METRICS | ingestion_metrics._METRICS
     page = (REPOSITORY / "docs/howto/alerts.md").read_text()
-    assert dict(re.findall(r"^\| `(event_archive_\w+)` \| (.+) \|$", page, re.MULTILINE)) == _METRICS
+    assert dict(re.findall(r"^\| `(event_archive_\w+)` \| (.+) \|$", page, re.MULTILINE)) == metrics
     (rules,) = [
         yaml.safe_load(block.text) for block in blocks(REPOSITORY / "docs/howto/alerts.md") if block.kind == "yaml"
     ]
     (group,) = rules["groups"]
     named = {name for rule in group["rules"] for name in re.findall(r"\bevent_archive_\w+", rule["expr"])}
     assert named
-    assert named <= _METRICS.keys()
+    assert named <= metrics.keys()

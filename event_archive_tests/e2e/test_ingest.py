@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,8 +17,9 @@ from event_archive.sources.tables import make_missing
 from event_archive_tests.api_server.running import ApiServer
 from event_archive_tests.api_server.switches import Fault
 from event_archive_tests.fixtures.api import ServeApi
-from event_archive_tests.fixtures.installation import Finished, clean_environment, run_cli
+from event_archive_tests.fixtures.installation import Commands, Finished, clean_environment, run_cli
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.webhook import Webhook
 
 
 def environment(database: Database, api: ApiServer, **variables: str) -> dict[str, str]:
@@ -72,6 +74,26 @@ def test_a_key_that_is_refused_is_a_failure_with_what_to_do(database: Database, 
     assert done.code == 1
     assert "Check API_KEY and API_KEY_HEADER" in done.end["error"]
     assert "another-key" not in done.said
+
+
+def test_an_ingestion_that_failed_is_announced_and_its_figures_are_left_for_prometheus(
+    database: Database, serve_api: ServeApi, command: Commands, webhook: Webhook, tmp_path: Path
+):
+    api = serve_api(250)
+    told = {"ALERT_WEBHOOK_URL": webhook.url, "METRICS_TEXTFILE": str(tmp_path / "event_archive.prom")}
+    variables = environment(database, api, **told)
+    assert command("ingest", "api", **variables).code == 0
+    assert webhook.texts == []
+    taken = 'event_archive_ingest_run_records{outcome="taken",source="api"} 250.0'
+    assert taken in (tmp_path / "event_archive_api.prom").read_text().splitlines()
+    assert command("ingest", "api", **variables | {"API_KEY": "another-key"}).code == 1
+    (text,) = webhook.texts
+    assert text.startswith("event_archive: public.ingested_events: failed.\n")
+    assert "Check API_KEY and API_KEY_HEADER" in text
+    assert "another-key" not in text
+    wrong = command("ingest", "api", **variables | {"ALERT_WEBHOOK_URL": "slack"})
+    assert (wrong.code, len(webhook.texts)) == (2, 1)
+    assert "ALERT_WEBHOOK_URL" in wrong.error
 
 
 def test_without_an_api_nothing_is_done(database: Database):

@@ -15,11 +15,11 @@ import pytest
 from dagster._utils.interrupts import raise_interrupts_as
 
 from event_archive.config.datasets import load_datasets
-from event_archive.config.sources import ApiShape
-from event_archive.defs import sources
+from event_archive.config.sources import ApiShape, LogsShape
 from event_archive.defs.build import build_definitions
 from event_archive.defs.failures import INTERRUPTED, STOPPED, failure_of_run
-from event_archive.defs.sources import INGESTED_EVENTS
+from event_archive.defs.sources.http_api import API, build_api
+from event_archive.defs.sources.running import raise_failures, told_to_stop
 from event_archive.defs.upkeep import superseded_ingestions
 from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
 from event_archive_tests.api_server.running import ApiServer
@@ -41,7 +41,7 @@ CHECKS = {"books_balance", "nothing_rejected"}
 
 
 def definitions() -> dg.Definitions:
-    return build_definitions(*load_datasets(), api=ApiShape.load())
+    return build_definitions(*load_datasets(), api=ApiShape.load(), logs=LogsShape.load())
 
 
 def set_up(installation: Installation, clean: pytest.MonkeyPatch, server: ApiServer) -> None:
@@ -57,8 +57,8 @@ def api(local_installation: Installation, clean: pytest.MonkeyPatch, api_server:
     return api_server
 
 
-def ingest(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    return definitions().resolve_job_def(JOB).execute_in_process(instance=instance, raise_on_error=False)
+def ingest(instance: dg.DagsterInstance, job: str = JOB) -> dg.ExecuteInProcessResult:
+    return definitions().resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False)
 
 
 def rows(installation: Installation) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def test_the_page_of_the_asset_does_what_the_job_does(
     local_installation: Installation, instance: dg.DagsterInstance, api: ApiServer
 ):
     pages = definitions().resolve_implicit_global_asset_job_def()
-    result = pages.execute_in_process(instance=instance, asset_selection=[INGESTED_EVENTS])
+    result = pages.execute_in_process(instance=instance, asset_selection=[API.key])
     assert metadata(result, "ingested_events")["new"] == len(rows(local_installation)) == EVENTS
 
 
@@ -136,10 +136,8 @@ def test_what_was_rejected_fails_the_check_and_is_alerted_of_once(
 
 
 def test_books_that_do_not_balance_fail_the_check(instance: dg.DagsterInstance, api: ApiServer):
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization(INGESTED_EVENTS, metadata={"taken": 3, "new": 1, "known": 1})
-    )
-    source = sources.build_api(ApiShape.load(), [])
+    instance.report_runless_asset_event(dg.AssetMaterialization(API.key, metadata={"taken": 3, "new": 1, "known": 1}))
+    source = build_api(ApiShape.load(), [])
     (check,) = [of for of in source.checks if {key.name for key in of.check_keys} == {"books_balance"}]
     job = dg.define_asset_job("check", selection=dg.AssetSelection.checks(check))
     alone = dg.Definitions(asset_checks=[check], jobs=[job]).resolve_job_def("check")
@@ -183,9 +181,9 @@ def test_too_many_rejected_events_fail_the_run_and_what_arrived_is_kept(
 def test_failures_of_several_windows_are_told_together_and_each_once():
     away = UnreachableError("The API is away.")
     with pytest.raises(UnreachableError, match="^The API is away.$"):
-        sources._raise_failures([away, UnreachableError("The API is away.")])
+        raise_failures([away, UnreachableError("The API is away.")])
     with pytest.raises(EventArchiveError, match="^The API is away. The API goes in a circle.$"):
-        sources._raise_failures([away, RefusedError("The API goes in a circle.")])
+        raise_failures([away, RefusedError("The API goes in a circle.")])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -218,10 +216,10 @@ def test_a_run_that_is_told_to_stop_lands_what_arrived_and_the_next_goes_on(
 
 
 def test_the_first_signal_asks_and_the_second_is_dagsters_again(clean: pytest.MonkeyPatch):
-    with raise_interrupts_as(KeyboardInterrupt), sources._told_to_stop() as told_to_stop:
-        assert not told_to_stop()
+    with raise_interrupts_as(KeyboardInterrupt), told_to_stop() as asked:
+        assert not asked()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert told_to_stop()
+        assert asked()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -279,7 +277,7 @@ def test_only_the_dataset_of_the_same_database_has_the_api_upstream(
 
     def fed() -> list[dg.AssetKey]:
         specs = definitions().resolve_all_asset_specs()
-        return [spec.key for spec in specs if INGESTED_EVENTS in {dep.asset_key for dep in spec.deps}]
+        return [spec.key for spec in specs if API.key in {dep.asset_key for dep in spec.deps}]
 
     assert fed() == [dg.AssetKey(["here", "aged_events"])]
     # The same database by another variable.
@@ -291,9 +289,10 @@ def test_only_the_dataset_of_the_same_database_has_the_api_upstream(
     assert fed() == [dg.AssetKey(["there", "aged_events"])]
 
 
-def tick(instance: dg.DagsterInstance) -> list[dg.RunRequest] | str:
+def tick(instance: dg.DagsterInstance, name: str = "ingest_api") -> list[dg.RunRequest] | str:
+    """What a schedule asks for, or why it does not."""
     found = definitions()
-    schedule = found.resolve_schedule_def("ingest_api")
+    schedule = found.resolve_schedule_def(name)
     assert isinstance(schedule, dg.ScheduleDefinition)
     with dg.build_schedule_context(
         instance=instance,
@@ -315,27 +314,35 @@ def test_a_tick_launches_one_run_and_none_where_one_is_in_flight(instance: dg.Da
     instance.report_run_canceled(run)
     assert len(tick(instance)) == 1
     pages = definitions().resolve_implicit_global_asset_job_def()
-    instance.create_run_for_job(
-        pages, asset_selection=frozenset([INGESTED_EVENTS]), status=dg.DagsterRunStatus.STARTING
-    )
+    instance.create_run_for_job(pages, asset_selection=frozenset([API.key]), status=dg.DagsterRunStatus.STARTING)
     assert isinstance(tick(instance), str)
 
 
-def test_an_ingestion_is_in_a_pool_of_its_own(api: ApiServer):
+def test_an_ingestion_is_in_a_pool_of_its_own_which_lets_in_one_at_a_time(instance: dg.DagsterInstance, api: ApiServer):
     job = definitions().resolve_job_def(JOB)
     assert {node.definition.pools == {"api"} for node in job.graph.nodes} == {True}
     assert {node.name for node in job.nodes} >= {"ingested_events"}
+    tick(instance)
+    storage = instance.event_log_storage
+    assert [(of.name, of.limit, of.from_default) for of in storage.get_pool_limits()] == [("api", 1, False)]
+    # As `dagster instance concurrency set api 3` does.
+    storage.set_concurrency_slots("api", 3)
+    tick(instance)
+    assert [of.limit for of in storage.get_pool_limits()] == [3]
 
 
 def test_old_runs_are_pruned_but_for_the_one_that_the_asset_shows(instance: dg.DagsterInstance, api: ApiServer):
     runs = [ingest(instance).run_id for _ in range(3)]
-    source = sources.build_api(ApiShape.load(), [])
-    assert superseded_ingestions(instance, source, datetime.now(UTC) - timedelta(days=1)) == []
-    assert set(superseded_ingestions(instance, source, datetime.now(UTC) + timedelta(days=1))) == set(runs[:2])
+    assert superseded_ingestions(instance, API, datetime.now(UTC) - timedelta(days=1)) == []
+    assert set(superseded_ingestions(instance, API, datetime.now(UTC) + timedelta(days=1))) == set(runs[:2])
 
 
-def test_definitions_load_with_an_api_and_no_secret():
+@pytest.mark.parametrize(
+    "variables",
+    [{"API_BASE_URL": "https://api.example.com/v1"}, {"LOGS_URL": "s3://bucket/logs"}, {"LOGS_URL": "az://logs"}],
+)
+def test_definitions_load_with_a_source_and_no_secret(variables: dict[str, str]):
     load = [sys.executable, "-c", "from event_archive.definitions import defs; defs.get_repository_def()"]
-    environment = clean_environment(API_BASE_URL="https://api.example.com/v1")
+    environment = clean_environment(**variables)
     done = subprocess.run(load, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from event_archive_tests.fixtures.installation import Commands, clean_environment
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
+from event_archive_tests.fixtures.pushgateway import Pushgateway
+from event_archive_tests.fixtures.webhook import Webhook
 
 LIMIT_MIB = 150
 DECODED_BYTES = 200_000_000
@@ -80,6 +83,98 @@ def test_what_is_wrong_with_the_settings_is_said_with_exit_code_2(
     told = command("ingest", "logs", *arguments, **(variables(logs) | changes))
     assert told.code == 2
     assert words in told.said
+
+
+def test_a_run_that_failed_and_a_file_that_was_given_up_are_announced(
+    logs: Logs, command: Commands, webhook: Webhook, tmp_path: Path
+):
+    settings = variables(logs) | {"ALERT_WEBHOOK_URL": webhook.url, "LOGS_MAX_ATTEMPTS": "2"}
+    logs.write("a.log", ndjson({"secret": "hunter2"}, entry(1)))
+    damaged = logs.write("b.gz", array(entry(3, secret="hunter2"))[:-5])
+    assert command("ingest", "logs", **settings).code == 1
+    assert webhook.texts == [], "the file is tried again"
+    logs.wait_no_more()
+    webhook.statuses = [404]
+    refused = command("ingest", "logs", **settings)
+    assert refused.code == 1
+    assert "given up could not be announced: ALERT_WEBHOOK_URL answers 404" in refused.said
+    assert command("ingest", "logs", **settings).code == 0
+    assert command("ingest", "logs", **settings).code == 0
+    (text,) = webhook.texts
+    first, reason, last = text.splitlines()
+    assert first == "event_archive: 1 log file was given up."
+    assert reason.startswith(f"{damaged}: Its gzip is cut short")
+    assert "--retry-failed" in last
+
+    gone = settings | {"LOGS_URL": f"file://{tmp_path}/nowhere"}
+    assert command("ingest", "logs", **gone).code == 1
+    assert webhook.texts[1].startswith("event_archive: public.logs: failed.")
+    assert "LOGS_URL must name a folder" in webhook.texts[1]
+    assert len(webhook.texts) == 2
+    assert "hunter2" not in "".join(webhook.texts) + refused.said
+
+
+def figures(path: Path) -> dict[str, float]:
+    """The values of a file by their metric, or outcome; all must be of log files."""
+    families = text_string_to_metric_families(path.read_text())
+    found = {}
+    for sample in (sample for family in families for sample in family.samples):
+        labels = dict(sample.labels)
+        assert labels.pop("source") == "logs"
+        found[labels.get("outcome", sample.name.removeprefix("event_archive_ingest_"))] = sample.value
+    return found
+
+
+def test_a_run_leaves_its_figures_for_prometheus_beside_those_of_the_archive(
+    logs: Logs, command: Commands, tmp_path: Path
+):
+    settings = variables(logs) | {"METRICS_TEXTFILE": str(tmp_path / "event_archive.prom")}
+    logs.write("a.log", ndjson(entry(1), entry(2), {"no": "time"}))
+    logs.write("b.gz", array(entry(3))[:-5])
+    logs.write("c.log", ndjson(entry(4)))
+    gone = settings | {"LOGS_URL": f"file://{tmp_path}/nowhere"}
+    assert command("ingest", "logs", **gone).code == 1
+    path = tmp_path / "event_archive_logs.prom"
+    assert (figures(path)["last_success_timestamp_seconds"], figures(path)["taken"]) == (0, 0)
+    assert "waiting_files" not in figures(path)
+    assert command("ingest", "logs", "--limit", "2", **settings).code == 1
+    found = figures(path)
+    assert found.pop("last_run_timestamp_seconds") == found.pop("last_success_timestamp_seconds") > 1.7e9
+    assert found.pop("run_seconds") > 0
+    assert found == {
+        "taken": 3,
+        "new": 2,
+        "rejected": 1,
+        "known": 0,
+        "superseded": 0,
+        "too_old": 0,
+        "lost": 0,
+        "waiting_files": 1,
+        "overdue_files": 0,
+        "failed_files": 1,
+    }
+    assert command("ingest", "logs", **gone).code == 1
+    assert 0 < figures(path)["last_success_timestamp_seconds"] < figures(path)["last_run_timestamp_seconds"]
+    assert not (tmp_path / "event_archive.prom").exists()
+
+
+def test_a_run_pushes_its_figures_and_says_nothing_of_the_last_success_where_it_failed(
+    logs: Logs, command: Commands, pushgateway: Pushgateway, tmp_path: Path
+):
+    settings = variables(logs) | {"METRICS_PUSHGATEWAY": pushgateway.url}
+    logs.write("b.gz", array(entry(3))[:-5])
+    assert command("ingest", "logs", **settings | {"LOGS_URL": f"file://{tmp_path}/nowhere"}).code == 1
+    group = ("job", "event_archive", "source", "logs")
+    success = "event_archive_ingest_last_success_timestamp_seconds"
+    assert success not in pushgateway.of(*group)
+    assert command("ingest", "logs", **settings).code == 1
+    assert pushgateway.of(*group)["event_archive_ingest_failed_files"] == 1
+    assert pushgateway.of(*group)[success] > 1.7e9
+    pushgateway.statuses = [500]
+    away = command("ingest", "logs", **settings)
+    assert away.code == 0
+    assert "the run could not be measured: METRICS_PUSHGATEWAY answers 500" in away.said
+    assert "s3cr3t" not in away.said
 
 
 @pytest.fixture

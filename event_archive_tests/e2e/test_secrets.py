@@ -18,6 +18,8 @@ from event_archive_tests.fixtures.installation import Installation
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import password_role
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "pa55w0rd-nobody-may-see"
 KEY = base64.b64encode(b"account-key-that-nobody-may-see!").decode()
 SIGNATURE = "c2lnbmF0dXJlLW5vYm9keS1tYXktc2Vl"

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 
+from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.fixtures.datasets import DAYS, NAMES, TABLE_OF, Datasets
 from event_archive_tests.fixtures.installation import clean_environment
 
-KILLS = 12
+KILLS = share_of(12)
 _TEXTS = "SELECT {column}::text FROM {table}"
 _KEY_OF = {"events": "event_id", "lines": "id", "readings": "at", "elsewhere": "event_id"}
 

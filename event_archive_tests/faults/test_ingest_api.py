@@ -17,6 +17,7 @@ from event_archive_tests.api_server.events import Events
 from event_archive_tests.api_server.odd import NO_RECORDS
 from event_archive_tests.api_server.running import ApiServer
 from event_archive_tests.faults.ingest_victim import POINTS
+from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.fixtures.api import ServeApi
 from event_archive_tests.fixtures.installation import clean_environment
@@ -24,7 +25,7 @@ from event_archive_tests.fixtures.postgres import Database
 
 EVENTS = 600
 PAGE = 50
-RANDOM_KILLS = 200
+RANDOM_KILLS = share_of(200)
 MOST_RANDOM_SECONDS = 0.6
 START = midnight(datetime.now(UTC).date()) - timedelta(days=8)
 BAD = [NO_RECORDS["no id"], NO_RECORDS["no time"]]

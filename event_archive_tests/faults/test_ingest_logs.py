@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from event_archive_tests.faults.log_victim import POINTS
+from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.fixtures.installation import clean_environment
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 
-RANDOM_KILLS = 200
+RANDOM_KILLS = share_of(200)
 MOST_RANDOM_SECONDS = 0.5
 FILES = 6
 ENTRIES = 40

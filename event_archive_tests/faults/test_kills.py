@@ -11,16 +11,17 @@ import pytest
 from event_archive.operations.verify import verify_day
 from event_archive.table.shape import reflect
 from event_archive_tests.faults.conftest import Zygote
+from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.faults.victim import POINTS
 from event_archive_tests.fixtures.installation import clean_environment
 
 ROWS = 250
 LATE = 60
-RANDOM_DAYS = 90
+RANDOM_DAYS = share_of(90)
 RANDOM_PARTS = 6
 """Each part is a test with a time limit of its own."""
-COMMAND_LINE_KILLS = 24
+COMMAND_LINE_KILLS = share_of(24)
 
 _days = iter(date(2015, 1, 2) + timedelta(days=n) for n in range(3000))
 

@@ -16,6 +16,7 @@ import pytest
 
 from event_archive.cli.stop import GRACE_SECONDS, MESSAGE
 from event_archive.domain.days import ONE_DAY
+from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.faults.union import assert_good, by_key, in_file
 from event_archive_tests.fixtures.installation import Installation, clean_environment
@@ -23,7 +24,7 @@ from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.webhook import Webhook
 
 SIZES = {"60 days of one row": ([DAY + n * ONE_DAY for n in range(60)], 1), "one large day": ([DAY], 30_000)}
-SIGNALS = {"local": 30, "azure": 20}
+SIGNALS = {"local": share_of(30), "azure": share_of(20)}
 """For each size: 100 in all."""
 WITHIN_SECONDS = GRACE_SECONDS + 2
 COMPLETED_EVERY = 5

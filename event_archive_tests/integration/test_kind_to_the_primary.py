@@ -17,6 +17,8 @@ from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server
 from event_archive_tests.fixtures.progress import Seen, SeenPhase
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_paced_progress_sleeps_as_long_as_the_bytes_would_take(monkeypatch: pytest.MonkeyPatch):
     slept: list[float] = []

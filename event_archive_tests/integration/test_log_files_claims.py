@@ -81,8 +81,12 @@ def test_a_file_that_ended_each_of_its_processes_is_failed(logs: Logs):
             assert ledger.claim() is not None
             logs.wait_no_more()
         assert ledger.claim() is None
+    totals = logs.run()
+    assert (totals.files, totals.failed) == (0, 1)
+    assert "ended in the midst of it" in str(totals.failures[0])
     assert logs.files("status") == [("FAILED",)]
     assert "ended in the midst of it" in logs.errors()[0]
+    assert logs.run().failures == []
 
 
 def test_several_workers_load_each_file_once(logs: Logs):
@@ -189,3 +193,45 @@ def test_tables_are_made_where_they_are_missing_in_the_schema_that_is_named(logs
     logs.run(ingest_schema="events")
     assert logs.database.execute("SELECT count(*)::int FROM events.logs") == [(1,)]
     assert TableName("events", "logs") == logs.settings(ingest_schema="events").table
+
+
+def test_files_wait_once_they_are_listed_until_they_are_loaded_or_failed(logs: Logs):
+    assert not logs.ingestion().waits()
+    logs.write("a.log", ndjson(entry(1)))
+    damaged = logs.write("b.gz", array(entry(2))[:-5])
+    assert logs.ingestion().waits()
+    assert logs.files("status") == [("PENDING",), ("PENDING",)], "looking writes them down, and loads none"
+    logs.run()
+    assert not logs.ingestion().waits(), "the failed file is not due"
+    logs.wait_no_more()
+    assert logs.ingestion().waits()
+    logs.database.execute("UPDATE processed_files SET attempts = 5 WHERE status = 'FAILED'")
+    assert not logs.ingestion().waits(), "the failed file was given up"
+    damaged.write_bytes(array(entry(2)))
+    assert logs.ingestion().waits(), "its new version"
+
+
+def test_a_listing_that_is_stopped_is_left_to_a_run(logs: Logs):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run()
+    assert logs.ingestion().waits(told_to_stop=lambda: True)
+    assert not logs.ingestion().waits()
+
+
+def test_a_file_waits_while_its_process_is_gone_and_not_while_it_is_loaded(logs: Logs):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run(limit=0)
+    with worker(logs) as (ledger, loader):
+        assert ledger.claim() is not None
+        assert not logs.ingestion().waits(), "it is claimed"
+        logs.wait_no_more()
+        assert logs.ingestion().waits()
+        with loader.session.transaction("as in the midst of the load") as connection:
+            connection.execute("SELECT FROM public.processed_files FOR UPDATE")
+            assert not logs.ingestion().waits()
+        # Somebody has to say that it is given up.
+        logs.database.execute("UPDATE processed_files SET attempts = 5")
+        assert logs.ingestion().waits()
+    assert logs.run().files == 0
+    assert logs.files("status") == [("FAILED",)]
+    assert not logs.ingestion().waits()

@@ -185,6 +185,7 @@ def test_access_denied_to_one_file_fails_that_one_with_what_to_do(s3: Logs, buck
     assert "s3:GetObject" in str(totals.failures[0])
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_cut_in_the_body_is_gone_on_with(s3: Logs, bucket: TestBucket):
     content = array(*(entry(n, noise=str(hash(n))) for n in range(50_000)))
     bucket.put("a.gz", content)
@@ -195,6 +196,7 @@ def test_a_connection_that_is_cut_in_the_body_is_gone_on_with(s3: Logs, bucket: 
     assert fault.acted == 3
 
 
+@pytest.mark.slow
 def test_slow_down_is_waited_for_and_then_ends_the_run_which_the_next_goes_on_with(
     s3: Logs, bucket: TestBucket, monkeypatch: pytest.MonkeyPatch
 ):

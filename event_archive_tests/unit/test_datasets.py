@@ -290,7 +290,15 @@ def test_settings_of_the_environment_are_not_read_beside_a_file(write: Write):
 
 def test_every_setting_of_a_dataset_has_a_key():
     others = {
-        *("log_format", "datasets_file", "pg_auth", "run_budget", "metrics_textfile", "alert_webhook_url"),
+        *(
+            "log_format",
+            "datasets_file",
+            "pg_auth",
+            "run_budget",
+            "metrics_textfile",
+            "metrics_pushgateway",
+            "alert_webhook_url",
+        ),
         *("azure_storage_connection_string", "azure_storage_account_url", "azure_storage_container"),
         "archive_local_path",
     }

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from event_archive.cli import EXIT_USAGE, ingest
+from event_archive.cli import EXIT_USAGE, ingest, ingest_logs
 from event_archive.config.environment import PipelineSettings
-from event_archive.config.sources import ApiSettings
+from event_archive.config.sources import ApiSettings, LogsSettings
 from event_archive.config.values import parse_budget
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import (
@@ -25,9 +25,9 @@ from event_archive_tests.deploy.manifests import (
 )
 
 FILES = sorted(MANIFESTS.glob("*.yaml*"))
-CRONJOBS = ("cronjob.yaml", "cronjob-ingest-api.yaml")
-# A kind of the Secrets Store CSI driver, for which there is no schema in Kubernetes.
-CUSTOM = {"SecretProviderClass"}
+CRONJOBS = ("cronjob.yaml", "cronjob-ingest-api.yaml", "cronjob-ingest-logs.yaml")
+# Kinds of the Secrets Store CSI driver and of the Prometheus Operator, for which there is no schema in Kubernetes.
+CUSTOM = {"SecretProviderClass", "ServiceMonitor"}
 
 
 def everything() -> list[Document]:
@@ -68,13 +68,22 @@ def test_the_cronjob_runs_at_two_utc_alone_and_within_the_specifications_resourc
     assert problems_of_pod(pod) == []
 
 
-def test_the_ingestions_cronjob_is_the_archives_but_for_its_command_and_its_times():
-    archive, ingestion = manifest("cronjob.yaml", "CronJob"), manifest("cronjob-ingest-api.yaml", "CronJob")
+@pytest.mark.parametrize(
+    ("name", "cron", "grace_seconds"),
+    [
+        ("api", ApiSettings.model_fields["api_cron"].default, ingest._GRACE_SECONDS),
+        ("logs", LogsSettings.model_fields["logs_cron"].default, ingest_logs._GRACE_SECONDS),
+    ],
+)
+def test_an_ingestions_cronjob_is_the_archives_but_for_its_command_and_its_times(
+    name: str, cron: str, grace_seconds: float
+):
+    archive, ingestion = manifest("cronjob.yaml", "CronJob"), manifest(f"cronjob-ingest-{name}.yaml", "CronJob")
     spec, job, pod = ingestion["spec"], ingestion["spec"]["jobTemplate"]["spec"], pod_of(ingestion)
     (container,), (theirs,) = pod["containers"], pod_of(archive)["containers"]
-    assert (spec["schedule"], spec["timeZone"]) == (ApiSettings.model_fields["api_cron"].default, "Etc/UTC")
+    assert (spec["schedule"], spec["timeZone"]) == (cron, "Etc/UTC")
     assert spec["concurrencyPolicy"] == "Forbid"
-    assert container["args"] == ["event-archive", "ingest", "api"]
+    assert container["args"] == ["event-archive", "ingest", name]
     own = {"args", "env"}
     assert {k: v for k, v in container.items() if k not in own} == {k: v for k, v in theirs.items() if k not in own}
     assert {k: v for k, v in pod.items() if k != "containers"} == {
@@ -83,7 +92,7 @@ def test_the_ingestions_cronjob_is_the_archives_but_for_its_command_and_its_time
     assert job["podFailurePolicy"] == archive["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]
     budget = parse_budget({of["name"]: of.get("value") for of in container["env"]}["RUN_BUDGET"])
     assert job["activeDeadlineSeconds"] > budget.total_seconds()
-    assert pod["terminationGracePeriodSeconds"] > ingest._GRACE_SECONDS
+    assert pod["terminationGracePeriodSeconds"] > grace_seconds
     assert problems_of_pod(pod) == []
 
 

@@ -23,7 +23,9 @@ from event_archive_tests.deploy.manifests import (
     validate,
     with_optional_variables,
 )
-from event_archive_tests.unit.test_deploy_variables import OF_THE_API, OF_THE_PIPELINE, SECRETS
+from event_archive_tests.unit.test_deploy_variables import OF_ANY_POD, SECRETS
+
+pytestmark = pytest.mark.slow
 
 CHART, DAGSTER, LAUNCHER = "the chart's keys", "Dagster's check", "dagster-k8s"
 KUBERNETES, PODS, VARIABLES = "Kubernetes' schema", "our rules for pods", "the contract's variables"
@@ -69,6 +71,9 @@ IN_THE_VALUES = [
         '        # - name: API_START\n        #   value: "2024-01-31"\n',
         "",
         VARIABLES,
+    ),
+    mistake(
+        "a variable of log files left out", "        # - name: LOGS_TIMEZONE\n        #   value: UTC\n", "", VARIABLES
     ),
     mistake("a comment that is no variable", "# - name: DRY_RUN", "#- name: DRY_RUN", VARIABLES),
     mistake("a host that is not there", "postgresqlHost: example", "postgresqlHost: exmaple"),
@@ -116,7 +121,7 @@ def noticing_values(text: str, folder: Path) -> set[str]:
     values = chart.values_of(text)
     found = {CHART} if problems_of_values(values) else set()
     (deployment,) = values["dagster-user-deployments"]["deployments"]
-    if {variable["name"] for variable in deployment["env"]} != (OF_THE_PIPELINE | OF_THE_API) - SECRETS:
+    if {variable["name"] for variable in deployment["env"]} != OF_ANY_POD - SECRETS:
         found.add(VARIABLES)
     pods = [chart.code_server(values), chart.daemon(values), chart.webserver(values)]
     try:

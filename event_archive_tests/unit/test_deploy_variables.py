@@ -8,7 +8,7 @@ import pytest
 
 from event_archive.config.datasets import load_datasets
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings, misspelt
-from event_archive.config.sources import ApiSettings
+from event_archive.config.sources import ApiSettings, LandingSettings, LogsSettings
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import (
     MANIFESTS,
@@ -19,10 +19,13 @@ from event_archive_tests.deploy.manifests import (
     with_optional_variables,
 )
 
-FIELDS = {**Settings.model_fields, **InstanceSettings.model_fields, **ApiSettings.model_fields}
+KINDS = (Settings, InstanceSettings, ApiSettings, LogsSettings)
+FIELDS = {name: field for kind in KINDS for name, field in kind.model_fields.items()}
 SECRETS = {name.upper() for name, field in FIELDS.items() if "Secret" in repr(field.annotation)}
 OF_THE_PIPELINE = {name.upper() for name in Settings.model_fields}
 OF_THE_API = {name.upper() for name in ApiSettings.model_fields}
+OF_THE_LOGS = {name.upper() for name in LogsSettings.model_fields}
+OF_ANY_POD = OF_THE_PIPELINE | OF_THE_API | OF_THE_LOGS
 OF_THE_INSTANCE = {name.upper() for name in InstanceSettings.model_fields}
 IN_THE_CHART = {
     "DAGSTER_PG_HOST": "postgresqlHost",
@@ -48,8 +51,12 @@ def of_the_cronjob(name: str = "cronjob.yaml") -> dict[str, str]:
     return named(container["env"])
 
 
-def of_the_ingestion() -> dict[str, str]:
+def of_the_api() -> dict[str, str]:
     return of_the_cronjob("cronjob-ingest-api.yaml")
+
+
+def of_the_logs() -> dict[str, str]:
+    return of_the_cronjob("cronjob-ingest-logs.yaml")
 
 
 def named(env: list[dict[str, str]]) -> dict[str, str]:
@@ -70,9 +77,9 @@ def told_above(key: str, text: str) -> set[str]:
 
 
 def test_the_helm_values_know_every_variable():
-    assert of_the_values().keys() == (OF_THE_PIPELINE | OF_THE_API) - SECRETS
+    assert of_the_values().keys() == OF_ANY_POD - SECRETS
     text = chart.VALUES.read_text()
-    assert told_above("envSecrets", text.split("\nrunLauncher:")[0]) == (OF_THE_PIPELINE | OF_THE_API) & SECRETS
+    assert told_above("envSecrets", text.split("\nrunLauncher:")[0]) == OF_ANY_POD & SECRETS
     assert told_above("postgresql", text) | told_above("computeLogManager", text) == OF_THE_INSTANCE
     assert IN_THE_CHART.keys() == OF_THE_INSTANCE - SECRETS
     (logs,) = chart.values_of()["computeLogManager"]["config"].values()
@@ -83,14 +90,17 @@ def test_the_cronjob_knows_every_variable():
     assert of_the_cronjob().keys() == (OF_THE_PIPELINE | OF_THE_INSTANCE) - SECRETS | {"DAGSTER_HOME"}
     assert by_a_secret("cronjob.yaml") == BY_A_SECRET
     told = told_above("envFrom", (MANIFESTS / "cronjob.yaml").read_text())
-    assert told == SECRETS - {"API_KEY"} - BY_A_SECRET
+    assert told == (OF_THE_PIPELINE | OF_THE_INSTANCE) & SECRETS - BY_A_SECRET
 
 
-def test_the_ingestions_cronjob_knows_every_variable_of_the_api_and_of_the_retention():
-    retention = {"EVENT_TABLE", "EVENT_RETENTION_PERIOD", "DATASETS_FILE"}
-    assert of_the_ingestion().keys() == OF_THE_API - SECRETS - {"API_CRON"} | retention
-    found = told_above("envFrom", (MANIFESTS / "cronjob-ingest-api.yaml").read_text())
-    assert found | by_a_secret("cronjob-ingest-api.yaml") == OF_THE_API & SECRETS
+@pytest.mark.parametrize(("name", "of_the_source"), [("api", OF_THE_API), ("logs", OF_THE_LOGS)])
+def test_an_ingestions_cronjob_knows_every_variable_of_its_source_and_of_the_retention(
+    name: str, of_the_source: set[str]
+):
+    file, retention = f"cronjob-ingest-{name}.yaml", {"EVENT_TABLE", "EVENT_RETENTION_PERIOD", "DATASETS_FILE"}
+    assert of_the_cronjob(file).keys() == of_the_source - SECRETS - {f"{name.upper()}_CRON"} | retention
+    secrets = of_the_source & SECRETS | {"ALERT_WEBHOOK_URL", "METRICS_PUSHGATEWAY"}
+    assert told_above("envFrom", (MANIFESTS / file).read_text()) | by_a_secret(file) == secrets
 
 
 def test_the_secret_knows_every_secret():
@@ -104,7 +114,7 @@ def test_the_secret_knows_every_secret():
 
 def set_alone(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets variables, and a connection string, with no other variable of ours beside them."""
-    for name in OF_THE_PIPELINE | OF_THE_INSTANCE | OF_THE_API:
+    for name in OF_ANY_POD | OF_THE_INSTANCE:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -126,17 +136,33 @@ def test_what_is_set_and_what_may_be_is_accepted(
     assert settings.dry_run == defaults.dry_run
 
 
-@pytest.mark.parametrize("read", [of_the_values, of_the_ingestion])
-def test_what_may_be_set_of_the_api_is_accepted(read: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch):
+EXAMPLES = {
+    *("pg_connection_string", "log_format", "run_budget", "api_base_url", "api_shard", "api_start", "api_time_filter"),
+    *("logs_url", "logs_mapping", "aws_region", "aws_endpoint", "azure_storage_account_url"),
+    *(name for name in ApiSettings.model_fields if name.endswith(("_field", "_parameter"))),
+}
+"""Whose values in the files are none of the code's defaults."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [
+        (ApiSettings, of_the_values),
+        (ApiSettings, of_the_api),
+        (LogsSettings, of_the_values),
+        (LogsSettings, of_the_logs),
+    ],
+)
+def test_what_may_be_set_of_a_source_is_accepted(
+    kind: type[LandingSettings], read: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+):
     set_alone({name: value for name, value in read().items() if name != "DATASETS_FILE"}, monkeypatch)
-    settings = ApiSettings.load()
-    examples = {"api_base_url", "pg_connection_string", "log_format", "run_budget", "api_shard", "api_start"}
-    names = {"api_time_filter", *(name for name in ApiSettings.model_fields if name.endswith(("_field", "_parameter")))}
-    for name, field in ApiSettings.model_fields.items():
-        if name not in examples | names:
+    settings = kind.load()
+    for name, field in kind.model_fields.items():
+        if name not in EXAMPLES:
             assert getattr(settings, name) == field.default
     (dataset,) = load_datasets()
-    assert settings.fills(dataset) == (read is of_the_ingestion)
+    assert settings.fills(dataset) == (read is not of_the_values)
 
 
 def mounted(pod: Document, folder: Path) -> None:
@@ -153,7 +179,7 @@ def mounted(pod: Document, folder: Path) -> None:
                 (place / name).write_text(text)
 
 
-@pytest.mark.parametrize("where", ["chart", "cronjob.yaml", "cronjob-ingest-api.yaml"])
+@pytest.mark.parametrize("where", ["chart", "cronjob.yaml", "cronjob-ingest-api.yaml", "cronjob-ingest-logs.yaml"])
 def test_the_pods_find_the_datasets_where_the_variable_says(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

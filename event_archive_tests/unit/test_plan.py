@@ -147,6 +147,7 @@ def last_wait(nights: list[set[date]], day: date) -> int:
     return max(later - earlier for earlier, later in pairwise(tries)) - 1
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(worlds())
 def test_every_healthy_day_is_done_and_every_failing_one_tried_again_within_a_bound(
@@ -164,6 +165,7 @@ def test_every_healthy_day_is_done_and_every_failing_one_tried_again_within_a_bo
             assert last_wait(done, day) <= bound, f"{day} waited longer than {bound} nights"
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(worlds())
 def test_held_days_keep_nobody_waiting(world: World):

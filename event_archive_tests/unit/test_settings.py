@@ -195,6 +195,7 @@ RIGHT = {
     "MAX_REPLICA_LAG": "64 MB",
     "ALERT_WEBHOOK_URL": "https://h/x",
     "METRICS_TEXTFILE": "/metrics",
+    "METRICS_PUSHGATEWAY": "http://h:9091",
     "BACKLOG_ALERT_DAYS": "4",
     "LOG_FORMAT": "json",
     "VERIFY_NIGHTLY": "true",

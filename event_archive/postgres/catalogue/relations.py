@@ -12,6 +12,11 @@ SELECT c.oid, c.relkind, c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_i
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
+_SIZE = """
+WITH RECURSIVE tree_(oid) AS (
+  SELECT %s::pg_catalog.oid UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN tree_ ON inhparent = tree_.oid)
+SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(oid)), 0)::bigint FROM tree_
+"""
 # A column that was dropped has no type.
 _COLUMNS = """
 SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_type(atttypid, NULL),
@@ -157,6 +162,12 @@ def relation(connection: Connection, schema: str, name: str) -> Relation | None:
     """What bears this name; None where nothing does."""
     row = connection.execute(_RELATION, (schema, name)).fetchone()
     return Relation(*row) if row else None
+
+
+def size_bytes(connection: Connection, oid: int) -> int:
+    """What a table takes on disk, with its partitions, indexes and long values; compressed chunks are not counted."""
+    (found,) = one(connection, _SIZE, oid)
+    return int(found)
 
 
 def columns(connection: Connection, oid: int) -> tuple[Column, ...]:

@@ -5,7 +5,8 @@ Not here: how a file is listed, claimed or loaded.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -14,12 +15,13 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, UnreachableError
 from event_archive.postgres.session import Session
 from event_archive.sources.landing import rejected_table
-from event_archive.sources.log_files.ledger import Claim, FailedFile, Ledger, StatusCount
+from event_archive.sources.log_files.ledger import Claim, Ledger
 from event_archive.sources.log_files.listing import Listings, list_files
 from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnError, StoppedError
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
+from event_archive.sources.log_files.status import GivenUp, Left, Status, announce, left, status
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
 from event_archive.sources.runs import RunTotals, aged_before, wait, work_connected
 from event_archive.sources.tables import make_missing
@@ -30,7 +32,7 @@ _OTHERS_UNTIL_END = 3
 """Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
 _PROGRESS_SECONDS = 5.0
 _LEASE_LOOK_SECONDS = 0.2
-_FAILED_SHOWN = 20
+_GIVEN_UP = "It is left: --retry-failed takes it up again."
 
 _log = logging.getLogger(__name__)
 
@@ -50,14 +52,6 @@ class Totals(RunTotals):
     failed: int = 0
     bytes: int = 0
     contradictions: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What waits, and what failed: by status, and the files that failed last."""
-
-    counts: list[StatusCount]
-    failed: list[FailedFile]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +103,41 @@ class Ingestion:
 
     def retry_failed(self) -> int:
         """Lets files that failed be tried again; how many there are."""
-        store = open_store(self.settings)
-        with self.settings.postgres.session() as session:
-            return _Work(self, session, store, 0).ledger.retry_failed()
+        with self._work() as work:
+            return work.ledger.retry_failed()
+
+    def waits(self, told_to_stop: Callable[[], bool] = lambda: False) -> bool:
+        """Whether a run would load a file: lists the files as a run does, unless one is known to wait.
+
+        Args:
+            told_to_stop: ends the listing. Then a run has to list the files, and True is returned.
+
+        Raises:
+            EventArchiveError: as ``run``.
+        """
+        with self._work() as work:
+            return work.ledger.waits() or not work.list_files(told_to_stop) or work.ledger.waits()
 
     def status(self) -> Status:
         """What waits, and what failed."""
+        with self._work() as work:
+            return status(work.ledger)
+
+    def left(self) -> Left:
+        """How many files are not loaded."""
+        with self._work() as work:
+            return left(work.ledger)
+
+    def announce(self, tell: Callable[[GivenUp], None]) -> None:
+        """Tells of files that were given up, of each once; where ``tell`` raises, the next call tells of them."""
+        with self._work() as work:
+            announce(work.ledger, tell)
+
+    @contextmanager
+    def _work(self) -> Iterator["_Work"]:
         store = open_store(self.settings)
         with self.settings.postgres.session() as session:
-            ledger = _Work(self, session, store, 0).ledger
-            return Status(ledger.counts(), ledger.failed(_FAILED_SHOWN))
+            yield _Work(self, session, store, 0)
 
 
 class _Work:
@@ -137,17 +156,23 @@ class _Work:
         self._told = time.monotonic()
         self._changed: set[str] = set()
 
+    def list_files(self, told_to_stop: Callable[[], bool]) -> bool:
+        """As the function of this name."""
+        return list_files(self._store, self.ledger, self._listings, told_to_stop)
+
     def work(self) -> None:
         """Lists the files, and loads those that wait, the oldest first.
 
         Raises:
             UnreachableError: the database is away; StoreAwayError: the store is.
         """
-        list_files(self._store, self.ledger, self._listings, self._run.told_to_stop)
+        self.list_files(self._run.told_to_stop)
         loader, others = self._loader(), 0
         while not self._is_over():
             claim = self.ledger.claim()
             if claim is None:
+                for key, why in self.ledger.give_up_abandoned():
+                    self._tell_failed(key, why, _GIVEN_UP)
                 if not self.ledger.waits_for_a_lease():
                     return
                 wait(_LEASE_LOOK_SECONDS, self._run.told_to_stop)
@@ -204,14 +229,16 @@ class _Work:
 
     def _fail(self, claim: Claim, error: EventArchiveError) -> EventArchiveError:
         """Writes down that a file could not be loaded; returns why."""
-        totals = self._run.totals
         self.ledger.fail(claim, str(error))
-        totals.failed += 1
         left = self._run.settings.logs_max_attempts - claim.attempts
-        again = f"It is tried {left} more times." if left > 0 else "It is left: --retry-failed takes it up again."
-        totals.failures.append(FileError(f"{claim.file.key}: {error} It was not loaded. {again}"))
-        _log.warning("%s: %s %s", claim.file.key, error, again)
+        self._tell_failed(claim.file.key, str(error), f"It is tried {left} more times." if left > 0 else _GIVEN_UP)
         return error
+
+    def _tell_failed(self, key: str, why: str, again: str) -> None:
+        totals = self._run.totals
+        totals.failed += 1
+        totals.failures.append(FileError(f"{key}: {why} It was not loaded. {again}"))
+        _log.warning("%s: %s %s", key, why, again)
 
     def _loader(self) -> Loader:
         settings = self._run.settings

@@ -3,13 +3,14 @@
 A file is claimed in a transaction of its own, and loaded in another that holds the lock of its row: the lock is the
 heartbeat, since nobody waits for it and the end of a process frees it. ``lease`` covers what lies between the two, and
 of a failed file says when it is tried again; ``version`` counts claims, so that a claim which has been passed on loads
-nothing. Not here: listing, loading.
+nothing. Not here: listing, loading, what people are told of files (``status``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import LiteralString
+from typing import Any, LiteralString
 
 from psycopg import sql
 
@@ -54,9 +55,9 @@ WITH abandoned AS (
   SELECT bucket, key FROM {table} WHERE {ours} AND status = 'PROCESSING' AND lease < pg_catalog.now()
   AND attempts >= %(most)s ORDER BY key FOR UPDATE SKIP LOCKED
 )
-UPDATE {table} AS files SET status = 'FAILED', updated_at = pg_catalog.now(),
+UPDATE {table} AS files SET status = 'FAILED', announced_at = NULL, updated_at = pg_catalog.now(),
   error = 'Each process that loaded it ended in the midst of it. Look at its memory and its logs.'
-FROM abandoned WHERE files.bucket = abandoned.bucket AND files.key = abandoned.key
+FROM abandoned WHERE files.bucket = abandoned.bucket AND files.key = abandoned.key RETURNING files.key, files.error
 """
 _CLAIM = """
 WITH next AS (
@@ -68,6 +69,12 @@ UPDATE {table} AS files SET status = 'PROCESSING', version = version + 1, attemp
   lease = pg_catalog.now() + %(lease)s, last_attempt = pg_catalog.now(), updated_at = pg_catalog.now()
 FROM next WHERE files.bucket = next.bucket AND files.key = next.key
 RETURNING files.key, etag, size, modified, version, attempts, loaded_etag, files.rejected, files.created_at
+"""
+# What the next claim takes, or gives up.
+_WAITS = """
+SELECT true FROM {table} WHERE {ours} AND status <> 'COMPLETED' AND (attempts < %(most)s OR status = 'PROCESSING')
+AND (lease IS NULL OR lease < pg_catalog.now()) LIMIT 1
+FOR UPDATE SKIP LOCKED
 """
 # Whatever its lease, which may have run out since somebody looked for a file to claim.
 _SOON = """
@@ -85,7 +92,7 @@ UPDATE {table} SET status = 'COMPLETED', lease = NULL, error = NULL, loaded_etag
 WHERE bucket = %(bucket)s AND key = %(key)s AND version = %(version)s
 """
 _FAIL = """
-UPDATE {table} SET status = 'FAILED', lease = pg_catalog.now() + %(wait)s, error = %(error)s,
+UPDATE {table} SET status = 'FAILED', lease = pg_catalog.now() + %(wait)s, error = %(error)s, announced_at = NULL,
   updated_at = pg_catalog.now()
 WHERE bucket = %(bucket)s AND key = %(key)s AND version = %(version)s AND status = 'PROCESSING'
 """
@@ -97,15 +104,6 @@ _RETRY = """
 UPDATE {table} SET status = 'PENDING', attempts = 0, lease = NULL, version = version + 1,
   updated_at = pg_catalog.now()
 WHERE {ours} AND status = 'FAILED'
-"""
-_COUNTS = """
-SELECT status, pg_catalog.count(*), pg_catalog.min(modified), pg_catalog.sum(rows)::int8,
-  pg_catalog.sum(rejected)::int8, pg_catalog.min(created_at)
-FROM {table} WHERE {ours} GROUP BY status ORDER BY status
-"""
-_FAILED = """
-SELECT key, error, attempts, attempts >= %(most)s, lease FROM {table} WHERE {ours} AND status = 'FAILED'
-ORDER BY updated_at DESC, key LIMIT %(limit)s
 """
 _KEY_BEFORE = """
 SELECT key FROM {table} WHERE {ours} AND key <= %(key)s ORDER BY key DESC OFFSET %(distance)s LIMIT 1
@@ -131,29 +129,6 @@ class Claim:
     loaded_etag: str | None
     loaded_rejected: int
     known_since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class StatusCount:
-    """The files of one status: how many, the oldest by the store's clock, their rows, since when the first is known."""
-
-    status: str
-    files: int
-    oldest: datetime
-    rows: int
-    rejected: int
-    known_since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class FailedFile:
-    """A file that could not be loaded, why, and when it is tried again; ``given_up`` where it is not."""
-
-    key: str
-    error: str
-    attempts: int
-    given_up: bool
-    again_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +171,17 @@ class Ledger:
         values = self._values(most=self.most_attempts, lease=_LEASE)
         with self.session.transaction(str(self.table)) as connection:
             row = connection.execute(self._sql(_CLAIM), values).fetchone()
-            if row is None:
-                connection.execute(self._sql(_ABANDONED), values)
         return Claim(Found(*row[:4]), *row[4:]) if row else None
+
+    def give_up_abandoned(self) -> list[tuple[str, str]]:
+        """Writes down as failed what ended each process that loaded it; returns keys and reasons."""
+        with self.session.transaction(str(self.table)) as connection:
+            return connection.execute(self._sql(_ABANDONED), self._values(most=self.most_attempts)).fetchall()
+
+    def waits(self) -> bool:
+        """Whether a file waits that nobody is loading."""
+        with self.session.transaction(str(self.table)) as connection:
+            return connection.execute(self._sql(_WAITS), self._values(most=self.most_attempts)).fetchone() is not None
 
     def waits_for_a_lease(self) -> bool:
         """Whether a file is claimed by a process that has not begun to load it, or never will."""
@@ -228,16 +211,16 @@ class Ledger:
         with self.session.transaction(str(self.table)) as connection:
             return connection.execute(self._sql(_RETRY), self._values()).rowcount
 
-    def counts(self) -> list[StatusCount]:
-        """How many files have which status."""
-        with self.session.transaction(str(self.table)) as connection:
-            return [StatusCount(*row) for row in connection.execute(self._sql(_COUNTS), self._values()).fetchall()]
+    @contextmanager
+    def executed(self, query: LiteralString, **values: object) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of a statement about these files, in a transaction that the block is part of.
 
-    def failed(self, most: int) -> list[FailedFile]:
-        """The files that failed last."""
-        values = self._values(most=self.most_attempts, limit=most)
+        Args:
+            query: with ``{table}`` for the table, ``{ours}`` for the condition that a file is one of these.
+            values: of its parameters, beside ``most``, the number of attempts.
+        """
         with self.session.transaction(str(self.table)) as connection:
-            return [FailedFile(*row) for row in connection.execute(self._sql(_FAILED), values).fetchall()]
+            yield connection.execute(self._sql(query), self._values(most=self.most_attempts, **values)).fetchall()
 
     def key_before(self, key: str, distance: int) -> str | None:
         """The key that lies so many known files before one; None where there are fewer."""

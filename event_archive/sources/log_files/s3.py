@@ -52,12 +52,12 @@ class Bucket:
 
         self.bucket, self.prefix = f"s3://{name}", prefix
         self._name = name
-        secret, token = settings.aws_secret_access_key, settings.aws_session_token
+        key, secret, token = settings.aws_access_key_id, settings.aws_secret_access_key, settings.aws_session_token
         self._client: Any = boto3.client(
             "s3",
             region_name=settings.aws_region,
             endpoint_url=settings.aws_endpoint,
-            aws_access_key_id=settings.aws_access_key_id,
+            aws_access_key_id=key.get_secret_value() if key else None,
             aws_secret_access_key=secret.get_secret_value() if secret else None,
             aws_session_token=token.get_secret_value() if token else None,
             config=Config(

@@ -13,6 +13,7 @@ CREATE TABLE {schema}.processed_files (
   rejected bigint NOT NULL DEFAULT 0,
   error text,
   last_attempt timestamptz,
+  announced_at timestamptz,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (bucket, key)

@@ -1,0 +1,125 @@
+"""The figures of Dagster's nights for Prometheus, pushed to METRICS_PUSHGATEWAY: a night is the runs of one tick.
+
+The same metrics as of ``event-archive run``. Not here: their names and meaning (``observability.metrics``), runs that
+the schedule did not launch.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from event_archive.config.environment import ListenerSettings, PipelineSettings
+from event_archive.defs.gate import asset_keys
+from event_archive.defs.internals import PARTITION_NAME_TAG, SCHEDULE_NAME_TAG, WILL_RETRY_TAG
+from event_archive.defs.jobs import named, tags_of
+from event_archive.defs.last_runs import TICK_TAG
+from event_archive.defs.resources import PostgresResource
+from event_archive.domain.dataset import Dataset
+from event_archive.errors import EventArchiveError
+from event_archive.nightly.backlog import rows_of_aged_days
+from event_archive.observability.metrics import RunFigures, push
+from event_archive.postgres.session import Postgres
+
+logger = logging.getLogger(__name__)
+
+_COUNT_SECONDS = 10.0
+"""For each query that counts rows: a sensor and a tick have a minute."""
+_NO_GATEWAY = "METRICS_PUSHGATEWAY is not set: nobody is told figures"
+
+
+def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition:
+    """The sensor ``nightly_metrics``: pushes the figures of each night once the last of its runs has ended."""
+
+    @dg.sensor(
+        name="nightly_metrics",
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Pushes the figures of each night to METRICS_PUSHGATEWAY once its runs have ended.",
+    )
+    def nightly_metrics(context: dg.SensorEvaluationContext, event_archive_postgres: PostgresResource) -> dg.SkipReason:
+        if ListenerSettings.load().metrics_pushgateway is None:
+            return dg.SkipReason(_NO_GATEWAY)
+        before, pushed = (context.cursor or "").split("\n"), list[str]()
+        ended: list[str] = []
+        for settings in datasets:
+            night = _last_night(context.instance, settings.dataset)
+            if not night:
+                continue
+            stamp = f"{settings.dataset.label} {night[0].dagster_run.tags[TICK_TAG]}"
+            if stamp in before:
+                ended.append(stamp)
+            elif all(_has_ended(record.dagster_run) for record in night):
+                figures = _figures(context.instance, settings.dataset, night)
+                push_or_warn(settings.dataset, event_archive_postgres.primary(settings), figures)
+                ended.append(stamp)
+                pushed.append(stamp)
+        context.update_cursor("\n".join(ended))
+        return dg.SkipReason(f"pushed: {', '.join(pushed)}" if pushed else "no night has ended since")
+
+    return nightly_metrics
+
+
+def push_or_warn(dataset: Dataset, postgres: Postgres, figures: RunFigures) -> None:
+    """Pushes a night's figures where METRICS_PUSHGATEWAY says; what cannot be counted or pushed is a warning."""
+    url = ListenerSettings.load().metrics_pushgateway
+    if url is None:
+        return
+    aged = None
+    try:
+        aged = rows_of_aged_days(dataset, figures.ended, postgres, timeout_seconds=_COUNT_SECONDS)
+    except EventArchiveError as error:
+        logger.warning("the rows of aged days could not be counted: %s", error)
+    try:
+        push(url.get_secret_value(), dataset, figures, aged)
+    except EventArchiveError as error:
+        logger.warning("the night could not be measured: %s", error)
+
+
+def _last_night(instance: dg.DagsterInstance, dataset: Dataset) -> list[dg.RunRecord]:
+    """The runs of the last tick that launched any, of each day the last."""
+    tags = tags_of(dataset) | {SCHEDULE_NAME_TAG: named("archive_daily", dataset)}
+    newest = instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
+    tick = newest[0].dagster_run.tags.get(TICK_TAG) if newest else None
+    if tick is None:
+        return []
+    records = instance.get_run_records(dg.RunsFilter(tags=tags | {TICK_TAG: tick}))
+    # The newest come first.
+    return list({record.dagster_run.tags[PARTITION_NAME_TAG]: record for record in reversed(records)}.values())
+
+
+def _has_ended(run: dg.DagsterRun) -> bool:
+    return run.is_finished and run.tags.get(WILL_RETRY_TAG) != "true"
+
+
+def _figures(instance: dg.DagsterInstance, dataset: Dataset, night: Sequence[dg.RunRecord]) -> RunFigures:
+    _, archive, purge = asset_keys(dataset)
+    written = deleted = 0
+    for record in night:
+        for log in instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+            event = log.asset_materialization
+            if event is None:
+                continue
+            if event.asset_key == archive:
+                written += _number(event, "rows_appended")
+            elif event.asset_key == purge and not _number(event, "dry_run"):
+                deleted += _number(event, "deleted")
+    failed = sum(not record.dagster_run.is_success for record in night)
+    began = min(record.start_time or record.create_timestamp.timestamp() for record in night)
+    ended = max(record.end_time or began for record in night)
+    return RunFigures(
+        ended=datetime.fromtimestamp(ended, UTC),
+        seconds=ended - began,
+        succeeded=not failed,
+        days=len(night),
+        failed_days=failed,
+        archived_rows=written,
+        deleted_rows=deleted,
+    )
+
+
+def _number(event: dg.AssetMaterialization, name: str) -> int:
+    """A number or a truth value of the metadata; 0 where it holds none of that name."""
+    value = event.metadata[name].value if name in event.metadata else 0
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,104 @@
+"""The HTTP API in Dagster: its asset ``ingested_events``, and the check that nothing of it was rejected.
+
+Not here: how events are fetched and landed, what it shares with other sources.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+from psycopg import sql
+
+from event_archive.config.environment import ListenerSettings, PipelineSettings
+from event_archive.config.sources import ApiSettings, ApiShape
+from event_archive.defs.failures import dagster_failures
+from event_archive.defs.sources.books import books_balance, last_counts
+from event_archive.defs.sources.running import ingest, instant_metadata, raise_failures, run_metadata
+from event_archive.defs.sources.source import GROUP, Source, SourcePipeline, build_source
+from event_archive.observability.alerts import check_message, post_or_warn
+from event_archive.postgres.session import one
+from event_archive.sources.http_api.ingest import Ingestion, Totals
+from event_archive.sources.http_api.records import SOURCE, target
+from event_archive.sources.landing import rejected_table
+
+API = Source(SOURCE, dg.AssetKey("ingested_events"), unit="pages")
+
+
+def build_api(shape: ApiShape, datasets: Sequence[PipelineSettings]) -> SourcePipeline:
+    """The HTTP API as a source.
+
+    Args:
+        shape: when it is asked, and where events land.
+        datasets: those that archive the table that events land in.
+
+    Raises:
+        ConfigurationError: Dagster cannot read the cron expression.
+    """
+    asset, checks = _ingested_events(shape, datasets), [books_balance(API), _nothing_rejected()]
+    return build_source(API, datasets, asset, checks, cron=shape.api_cron)
+
+
+def _ingested_events(shape: ApiShape, datasets: Sequence[PipelineSettings]) -> dg.AssetsDefinition:
+    archived = [of.dataset for of in datasets]
+
+    @dg.asset(
+        key=API.key,
+        group_name=GROUP,
+        kinds={"api", "postgres"},
+        description=f"Events of the HTTP API, each one row of {shape.table}, from where the last run ended.",
+        owners=["team:event-archive"],
+        code_version="1",
+        pool=API.name,
+    )
+    def ingested_events() -> dg.MaterializeResult[None]:
+        # No retry of the step: the run waits for services by itself, and the schedule comes again.
+        with dagster_failures():
+            settings = ApiSettings.load()
+            run = ingest(API, lambda stopped, tell: Ingestion(settings, archived, stopped, progress=tell))
+            raise_failures(run.totals.failures)
+        return dg.MaterializeResult(metadata=api_metadata(run.totals))
+
+    return ingested_events
+
+
+def api_metadata(totals: Totals) -> dict[str, Any]:
+    """Of ``ingested_events``."""
+    return run_metadata(totals) | {
+        "pages": totals.pages,
+        "restarts": totals.restarts,
+        "watermark": instant_metadata(totals.watermark),
+        "events_per_second": totals.rate,
+    }
+
+
+def _nothing_rejected() -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=API.key,
+        pool=API.name,
+        description="No event lies in rejected_records. The latest run's are alerted of where ALERT_WEBHOOK_URL says.",
+    )
+    def nothing_rejected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        latest = last_counts(context.instance, API).rejected
+        with dagster_failures():
+            number = _rejected(ApiSettings.load())
+            words = f"{number} events cannot be rows: `event-archive rejected --source {SOURCE}` says why."
+            if latest and (url := ListenerSettings.load().alert_webhook_url):
+                post_or_warn(url.get_secret_value(), check_message("nothing_rejected", words))
+        return dg.AssetCheckResult(
+            passed=number == 0,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=words if number else "every event is a row",
+            metadata={"rejected": number, "rejected_by_latest_run": latest},
+        )
+
+    return nothing_rejected
+
+
+def _rejected(settings: ApiSettings) -> int:
+    """How many of the API's events lie in ``rejected_records``."""
+    table = rejected_table(target(settings.ingest_schema, settings.api_conflict))
+    query = sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE source = %s").format(
+        sql.Identifier(table.schema, table.name)
+    )
+    with settings.postgres.transaction(str(table)) as connection:
+        return int(one(connection, query, SOURCE)[0])

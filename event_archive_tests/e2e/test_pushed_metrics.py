@@ -1,0 +1,121 @@
+"""The figures of nights are pushed to a Pushgateway: those of Dagster's schedule, and those of the command line."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from event_archive.config.environment import PipelineSettings
+from event_archive.defs.build import build_definitions
+from event_archive.domain.days import ONE_DAY
+from event_archive_tests.e2e.test_alerts import NO_CSV, cursor_after, evaluate
+from event_archive_tests.e2e.test_schedule import Scheduler
+from event_archive_tests.fixtures.installation import Commands, Installation
+from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pushgateway import Pushgateway
+
+pytestmark = pytest.mark.slow
+
+DAYS = [DAY + n * ONE_DAY for n in range(3)]
+GROUP = ("job", "event_archive", "table", 'public."Event"')
+TICK = datetime(2026, 1, 2, 2, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def definitions(local_installation: Installation) -> dg.Definitions:
+    return build_definitions(PipelineSettings.load())
+
+
+def test_the_figures_of_a_night_are_pushed_once_its_runs_have_ended(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    for rows, day in enumerate(DAYS, start=2):
+        local_installation.add(rows, day=day)
+    local_installation.put(NO_CSV, day=DAYS[2])
+    scheduler = Scheduler(instance, definitions)
+    requests = scheduler.requests(TICK)
+    for request in requests[:2]:
+        scheduler.launch(request)
+    waiting = instance.create_run_for_job(
+        definitions.resolve_job_def("archive_job"),
+        tags={
+            **definitions.resolve_job_def("archive_job").tags,
+            **requests[2].tags,
+            "dagster/partition": DAYS[2].isoformat(),
+        },
+    )
+    cursor = cursor_after(definitions, instance, "nightly_metrics", None)
+    assert pushgateway.groups == {}  # one of its runs has not ended
+    instance.report_run_failed(waiting)
+    cursor = cursor_after(definitions, instance, "nightly_metrics", cursor)
+    found = dict(pushgateway.of(*GROUP))
+    assert found.pop("event_archive_last_run_timestamp_seconds") > 1.7e9
+    assert found.pop("event_archive_run_seconds") > 0
+    assert found.pop("event_archive_drain_estimate_seconds") > 0
+    assert (
+        found.pop("event_archive_backlog_oldest_timestamp_seconds")
+        == datetime(DAYS[2].year, DAYS[2].month, DAYS[2].day, tzinfo=UTC).timestamp()
+    )
+    assert found == {
+        "event_archive_run_days": 3,
+        "event_archive_run_failed_days": 1,
+        "event_archive_run_archived_rows": 5,
+        "event_archive_run_deleted_rows": 5,
+        "event_archive_backlog_days": 1,
+        "event_archive_backlog_rows": 4,
+        "event_archive_orphan_rows": 0,
+    }
+    assert pushgateway.authorizations == ["Basic dXNlcjpzM2NyM3Qh"]
+    # Once a night.
+    cursor_after(definitions, instance, "nightly_metrics", cursor)
+    assert len(pushgateway.authorizations) == 1
+
+
+def test_a_night_without_anything_to_do_is_a_success_and_one_that_fails_keeps_the_last(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    scheduler = Scheduler(instance, definitions)
+    assert scheduler.evaluate(TICK) == "no aged day has rows"
+    success = pushgateway.of(*GROUP)["event_archive_last_success_timestamp_seconds"]
+    assert success == pushgateway.of(*GROUP)["event_archive_last_run_timestamp_seconds"] > 1.7e9
+    local_installation.add(1)
+    local_installation.put(NO_CSV)
+    (request,) = scheduler.requests(TICK + timedelta(days=1))
+    scheduler.launch(request)
+    cursor_after(definitions, instance, "nightly_metrics", None)
+    found = pushgateway.of(*GROUP)
+    assert found["event_archive_last_success_timestamp_seconds"] == success
+    assert found["event_archive_last_run_timestamp_seconds"] > success
+    assert found["event_archive_run_failed_days"] == 1
+
+
+def test_without_a_gateway_the_sensor_says_so(definitions: dg.Definitions, instance: dg.DagsterInstance):
+    found = evaluate(definitions, instance, "nightly_metrics", None)
+    assert found.skip_message == "METRICS_PUSHGATEWAY is not set: nobody is told figures"  # type: ignore[attr-defined]
+
+
+def test_the_command_line_pushes_its_figures_too(
+    command: Commands, local_installation: Installation, pushgateway: Pushgateway
+):
+    local_installation.add(3)
+    variables = local_installation.variables | {"METRICS_PUSHGATEWAY": pushgateway.url}
+    pushgateway.statuses = [503]
+    refused = command("run", "--dry-run", **variables)
+    assert refused.code == 0
+    assert "the run could not be measured: METRICS_PUSHGATEWAY answers 503." in refused.said
+    assert "s3cr3t" not in refused.said
+    assert command("run", **variables).code == 0
+    found = pushgateway.of(*GROUP)
+    assert (found["event_archive_run_days"], found["event_archive_run_deleted_rows"]) == (1, 3)
+
+
+def test_a_gateway_that_is_away_is_a_warning_without_its_secret(command: Commands, local_installation: Installation):
+    local_installation.add(1)
+    done = command("run", **local_installation.variables, METRICS_PUSHGATEWAY="http://user:s3cr3t@127.0.0.1:9")
+    assert done.code == 0
+    assert "METRICS_PUSHGATEWAY cannot be reached (ConnectionRefusedError). Check it" in done.said
+    assert "s3cr3t" not in done.said

@@ -1,0 +1,82 @@
+"""What people are told of log files: how many are left, how long they wait, which were given up."""
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from event_archive.errors import RefusedError
+from event_archive.sources.log_files.status import GivenUp, Left
+from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
+
+
+def test_what_is_left_is_counted_since_it_was_listed_or_written_anew(logs: Logs):
+    for name in ("a.log", "b.log", "c.log"):
+        logs.write(name, ndjson(entry(1)))
+    logs.write("d.gz", array(entry(2))[:-5])
+    logs.run(limit=0)
+    [(since,)] = logs.database.execute("SELECT max(created_at) FROM processed_files")
+    assert isinstance(since, datetime)
+    assert logs.ingestion().left() == Left(4, since, 0, 0, 0)
+    logs.run(limit=3)
+    # All of them were listed long ago; b was written again just now.
+    logs.database.execute(
+        "UPDATE processed_files SET created_at = now() - interval '61 minutes', modified = '2024-01-01'"
+    )
+    logs.write("b.log", ndjson(entry(1), entry(2)))
+    logs.run(limit=0)
+    found = logs.ingestion().left()
+    assert (found.waiting, found.overdue, found.failed) == (2, 1, 0)
+    logs.run()
+    logs.database.execute("UPDATE processed_files SET attempts = 5 WHERE status = 'FAILED'")
+    assert logs.ingestion().left() == Left(0, None, 0, 1, 1)
+
+
+def test_a_file_that_is_given_up_is_announced_once_and_again_where_it_is_given_up_again(logs: Logs):
+    told: list[GivenUp] = []
+    damaged = logs.write("a.gz", array(entry(1))[:-5])
+    logs.run()
+    logs.ingestion().announce(told.append)
+    assert told == [], "it is tried again"
+    logs.wait_no_more()
+    logs.run(logs_max_attempts=2)
+    run = logs.ingestion(logs_max_attempts=2)
+
+    def refuse(_: GivenUp) -> None:
+        raise RefusedError("The webhook does not take it.")
+
+    with pytest.raises(RefusedError):
+        run.announce(refuse)
+    run.announce(told.append)
+    run.announce(told.append)
+    (given_up,) = told
+    assert (given_up.files, list(given_up.errors)) == (1, [str(damaged)])
+    assert "gzip is cut short" in given_up.errors[str(damaged)]
+    run.retry_failed()
+    logs.run(logs_max_attempts=1)
+    run.announce(told.append)
+    assert len(told) == 1, "one attempt is left"
+    logs.wait_no_more()
+    logs.run(logs_max_attempts=2)
+    run.announce(told.append)
+    assert len(told) == 2
+
+
+def test_of_many_files_that_are_given_up_the_first_are_named_and_all_are_counted(logs: Logs):
+    told: list[GivenUp] = []
+    for number in range(7):
+        logs.write(f"{number}.gz", array(entry(1))[:-5])
+    logs.run(logs_max_attempts=1)
+    logs.ingestion(logs_max_attempts=1).announce(told.append)
+    (given_up,) = told
+    assert given_up.files == 7
+    assert [Path(key).name for key in given_up.errors] == [f"{number}.gz" for number in range(5)]
+
+
+def test_two_that_announce_at_a_time_tell_of_a_file_once(logs: Logs):
+    told: list[GivenUp] = []
+    logs.write("a.gz", array(entry(1))[:-5])
+    logs.run(logs_max_attempts=1)
+    run = logs.ingestion(logs_max_attempts=1)
+    run.announce(lambda _: run.announce(told.append))
+    assert told == []
