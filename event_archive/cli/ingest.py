@@ -83,6 +83,6 @@ def _told(totals: "Totals") -> str:
     counts = totals.counts
     words = f"{counts.taken:,} events in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): "
     words += told_of(totals, "known", "superseded", "rejected", "too_old", "lost")
-    if totals.expected and totals.rate and totals.ended == "complete" and totals.expected > counts.taken:
-        words += f"; about {(totals.expected - counts.taken) / totals.rate:,.0f} s left of {totals.expected:,} events"
+    if totals.left and totals.rate:
+        words += f"; {totals.left:,} events are left, about {totals.left / totals.rate:,.0f} s"
     return words

@@ -7,6 +7,8 @@ import socket
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -30,6 +32,7 @@ from event_archive.config.values import (
     parse_redis_name,
     parse_start_instant,
     parse_url,
+    parse_url_path,
     parse_zone,
 )
 from event_archive.domain.dataset import TableName
@@ -93,7 +96,7 @@ class ApiSettings(LandingSettings, ApiShape):
     )
     api_key: Annotated[SecretStr, AfterValidator(check_api_key)] | None = None
     api_key_header: Annotated[str, AfterValidator(parse_header)] = "X-API-Key"
-    api_events_path: str = "/events"
+    api_events_path: Annotated[str, AfterValidator(parse_url_path)] = "/events"
     api_page_limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
     api_pagination: Annotated[Literal["cursor", "page", "offset", "link"], BeforeValidator(lower_case)] = "cursor"
     api_shard: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
@@ -125,6 +128,13 @@ class ApiSettings(LandingSettings, ApiShape):
         return self.api_base_url.rstrip("/") + "/" + self.api_events_path.lstrip("/")
 
     @property
+    def proxy(self) -> SecretStr | None:
+        """The proxy that the environment names for the API, as other programs read it; None for none."""
+        address = urlsplit(self.api_base_url)
+        named = getproxies().get(address.scheme)
+        return SecretStr(named) if named and not proxy_bypass(address.hostname or "") else None
+
+    @property
     def time_filter(self) -> tuple[str, str] | None:
         """The parameters that ask for a window of time, its start and its end; None where the API has none."""
         names = self.api_time_filter or (("since", "until") if self.api_shard else None)
@@ -139,7 +149,17 @@ class LogsShape(LandingShape):
     table_name: ClassVar[str] = "logs"
 
 
-class LogsSettings(LandingSettings, LogsShape):
+class LogsReading(LandingSettings, LogsShape):
+    """How log entries are read, wherever their files are.
+
+    The attributes are the variables of the same name.
+    """
+
+    logs_mapping: Path | None = None
+    logs_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
+
+
+class LogsSettings(LogsReading):
     """Where log files are, and how they are read.
 
     The attributes are the variables of the same name.
@@ -148,9 +168,8 @@ class LogsSettings(LandingSettings, LogsShape):
     logs_url: Annotated[str, AfterValidator(parse_logs_url)] = Field(
         description="says where log files are: s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER"
     )
-    logs_mapping: Path | None = None
-    logs_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
     logs_max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    logs_min_age: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
     aws_region: str | None = None
     aws_endpoint: Annotated[str | None, AfterValidator(parse_url)] = None
     aws_access_key_id: SecretStr | None = None

@@ -174,9 +174,23 @@ def check_http_url(secret: SecretStr) -> SecretStr:
 
 def parse_url(url: str | None) -> str | None:
     """An http or https URL without user, password, query or fragment: it stands in messages."""
-    if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
-        raise ValueError("must be an http or https URL without a user, a query or a fragment")
+    if url is not None and not (re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url) and _has_port_or_none(url)):
+        raise ValueError("must be an http or https URL without a user, a query or a fragment; a port is 1 to 65535")
     return url
+
+
+def _has_port_or_none(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def parse_url_path(path: str) -> str:
+    """The path of a URL and no more: parameters come behind it, and it stands in messages."""
+    if re.search(r"[\s?#]", path):
+        raise ValueError("must be a path without a query, a fragment or white space")
+    return path
 
 
 def parse_logs_url(url: str | None) -> str | None:

@@ -47,8 +47,16 @@ class Upload(Protocol):
         """
         ...
 
+    def settle(self) -> None:
+        """Waits until all that was written has arrived, still unseen: ``commit`` then has one short step left.
+
+        Raises:
+            UnreachableError, RefusedError: as for ``Lake``; the upload is then lost.
+        """
+        ...
+
     def commit(self, metadata: Mapping[str, str]) -> StoredFile:
-        """Makes the file appear, under the upload's condition.
+        """Makes the file appear, under the upload's condition; settles it first.
 
         Args:
             metadata: replaces the file's metadata.

@@ -6,7 +6,8 @@ race starts again with a new stat and a new look at the table.
 
 An append takes the day's lock before it reads the rows, which keeps purges of the day away. Otherwise a row that went
 from A to B and back to A could be purged as A while B is being appended, and B would be the last form in the file. So
-the rows are read by one statement in READ COMMITTED, whose snapshot is younger than the lock.
+the rows are read by one statement in READ COMMITTED, whose snapshot is younger than the lock. A session that is lost
+meanwhile takes the lock with it: so it is asked for a sign of life when all is sent, just before the file is committed.
 
 While a file is read back, the table is not locked: its shape is read before, and looked at again after.
 """
@@ -183,7 +184,7 @@ def _write_first(connection: Connection, table: Table, order: _Order, progress: 
             return _Written(None, None, 0, table.columns)
         types = types_hash(table, table.names)
         keys = keys_with(None, table.key)
-        file, manifest = export.commit(order.claim.source, day, table.names, rows, types=types, keys=keys)
+        file, manifest = export.commit(connection, order.claim.source, day, table.names, rows, types=types, keys=keys)
         return _Written(file, manifest, rows, table.columns)
 
 
@@ -230,6 +231,7 @@ def _write_late(
         types = types_hash(table, columns)
         of_one_kind = manifest is not None and manifest.types == types
         new_file, new_manifest = export.commit(
+            connection,
             order.claim.source,
             order.day,
             columns,

@@ -19,7 +19,7 @@ from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.postgres.session import Connection
 from event_archive.table.advice import ARCHIVE_ADVICE
-from event_archive.table.holds import keep_holds
+from event_archive.table.holds import keep_holds, require_no_former_name
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +56,14 @@ def claim(site: Site, connection: Connection) -> Claim:
         connection: to the primary, in a transaction.
 
     Raises:
-        OtherSourceError: they belong to another source. Nothing was written.
+        OtherSourceError: they belong to another source, or days of a former one are held. Nothing was written.
         IntegrityError: the marker cannot be read.
         RefusedError, UnreachableError: as PostgreSQL or the lake says.
     """
     asking = _primary(connection)
     if asking not in site.claims:
+        if read_claim(site.dataset, site.lake) is None:
+            require_no_former_name(connection, site.dataset)
         site.claims[asking] = _claimed(site.dataset, site.lake, asking)
     return site.claims[asking]
 
@@ -116,8 +118,7 @@ def owner(site: Site) -> Claim | None:
         asking = identity(connection)
     found = read_claim(site.dataset, site.lake)
     if found and asking.is_standby:
-        # It may know of a new timeline late.
-        asking = replace(asking, timeline=found.timeline)
+        asking = replace(asking, timeline=found.timeline)  # It may know of a new one late.
     _admitted(site.dataset, site.lake, asking, found)
     return found
 
@@ -203,8 +204,7 @@ def _claimed(dataset: Dataset, lake: Lake, asking: Identity) -> Claim:
         try:
             _write(dataset, lake, after, replaces=marker)
         except FileChangedError:
-            # Another run was faster. Whoever it was, its marker counts.
-            return _claimed(dataset, lake, asking)
+            return _claimed(dataset, lake, asking)  # Another run was faster. Whoever it was, its marker counts.
         # That a new folder is the first run's is no news.
         logger.log(
             logging.INFO if before or _sources_of_files(dataset, lake) else logging.DEBUG,

@@ -1,4 +1,8 @@
-"""The DELETE of a day's rows, and the look at what else it did. Not here: proof, locks and commit (``purge``)."""
+"""The DELETE of a day's rows, and the look at what else it did. Not here: proof, locks and commit (``purge``).
+
+Where triggers fire, rows are compared before the first one does: what a trigger sets, if only for a while, as how
+values are written, must not change what is found identical. The DELETE then takes the versions that were compared.
+"""
 
 import logging
 from contextlib import nullcontext
@@ -15,10 +19,12 @@ from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.session import Connection, one, own_search_path, unpinned
 from event_archive.table.rows import count_day
-from event_archive.table.shape import Table
+from event_archive.table.shape import TABLE_ALIAS, Table
 
 logger = logging.getLogger(__name__)
 
+_VERSIONS = sql.Identifier("pg_temp", "event_archive_versions")
+"""The temporary table of the versions of rows that were found identical."""
 _WHAT_TO_DO = "Let it do nothing where application_name is event_archive, or disable it."
 
 
@@ -36,11 +42,16 @@ def delete_identical(connection: Connection, table: Table, day: date, readback: 
         IntegrityError, RefusedError: something else was done than to delete them. The transaction must be rolled back.
     """
     before, tree = dependents.changes(connection, table.oid), dependents.tree(connection, table.oid)
-    statement = sql.SQL("DELETE FROM {} USING {} WHERE {} AND {}").format(
-        table.rows, readback.current, table.within(day, day), readback.identical
-    )
+    has_triggers = bool(dependents.delete_triggers(connection, table.oid))
+    # Rows of a compressed chunk have no version to go by.
+    if has_triggers and not table.is_hypertable:
+        statement = _compared_before(connection, table, day, readback)
+    else:
+        statement = sql.SQL("DELETE FROM {} USING {} WHERE {} AND {}").format(
+            table.rows, readback.current, table.within(day, day), readback.identical
+        )
     # Triggers, deferred ones too, find what they name. Without any, values keep the text that they have in the file.
-    with own_search_path(connection) if dependents.delete_triggers(connection, table.oid) else nullcontext():
+    with own_search_path(connection) if has_triggers else nullcontext():
         deleted = connection.execute(statement).rowcount
         dependents.fire_deferred_triggers(connection)
         changed = unpinned(connection)
@@ -64,6 +75,32 @@ def delete_identical(connection: Connection, table: Table, day: date, readback: 
         )
     _require_only_deleted(connection, table, day, dependents.changes(connection, table.oid) - before, deleted)
     return deleted
+
+
+def _compared_before(connection: Connection, table: Table, day: date, readback: Readback) -> sql.Composed:
+    """The DELETE of the rows that are identical at this moment; a row that is updated since stays."""
+    with own_search_path(connection):
+        connection.execute(
+            sql.SQL(
+                "CREATE TEMPORARY TABLE {0} (table_ pg_catalog.oid, place_ pg_catalog.tid, writer_ pg_catalog.xid) "
+                "ON COMMIT DROP; ALTER TABLE {0} DISABLE TRIGGER USER"
+            ).format(_VERSIONS)
+        )
+    connection.execute(
+        sql.SQL("INSERT INTO {} SELECT {src}.tableoid, {src}.ctid, {src}.xmin FROM {}, {} WHERE {} AND {}").format(
+            _VERSIONS,
+            table.rows,
+            readback.current,
+            table.within(day, day),
+            readback.identical,
+            src=TABLE_ALIAS,
+        )
+    )
+    connection.execute(sql.SQL("ANALYZE {}").format(_VERSIONS))
+    return sql.SQL(
+        "DELETE FROM {} USING {} AS proven_ WHERE {} AND {src}.tableoid OPERATOR(pg_catalog.=) proven_.table_ "
+        "AND {src}.ctid OPERATOR(pg_catalog.=) proven_.place_ AND {src}.xmin OPERATOR(pg_catalog.=) proven_.writer_"
+    ).format(table.rows, _VERSIONS, table.within(day, day), src=TABLE_ALIAS)
 
 
 def _require_only_deleted(connection: Connection, table: Table, day: date, changes: Changes, deleted: int) -> None:

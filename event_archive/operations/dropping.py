@@ -16,8 +16,9 @@ Not here: the DELETE of rows (``purge``), which rows a file holds (``readback``)
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from functools import partial
 
 import psycopg
 from psycopg import sql
@@ -97,11 +98,7 @@ def drop_proven(
             if partitions_of(connection, table, drop.day) != drop.partitions:
                 raise KeptError(_ALTERED)
             rows = sum(_count_proven(connection, table, of, readbacks) for of in drop.partitions)
-            # A look at the lake may take long, and must not while the table is locked.
-            require_recorded(site.dataset, drop.day, site.lake.stat(site.dataset.path(drop.day)), record)
-            for other in drop.others:
-                _require_recorded(site, other)
-            _drop(connection, site, table, drop.day, drop.partitions)
+            _drop(connection, site, table, drop.day, drop.partitions, files=partial(_require_files, site, drop, record))
             return rows
     except REFUSALS as error:
         raise KeptError(without_values(error)) from None
@@ -117,11 +114,15 @@ def _prove_other(
         raise KeptError(str(error)) from None
 
 
-def _require_recorded(site: Site, other: OtherDay) -> None:
-    try:
-        require_recorded(site.dataset, other.day, site.lake.stat(site.dataset.path(other.day)), other.record)
-    except IntegrityError as error:
-        raise KeptError(str(error)) from None
+def _require_files(site: Site, drop: Drop, record: Record) -> None:
+    """Sees that the files that the rows were compared with are still there."""
+    dataset, lake = site.dataset, site.lake
+    require_recorded(dataset, drop.day, lake.stat(dataset.path(drop.day)), record)
+    for other in drop.others:
+        try:
+            require_recorded(dataset, other.day, lake.stat(dataset.path(other.day)), other.record)
+        except IntegrityError as error:
+            raise KeptError(str(error)) from None
 
 
 def _count_proven(connection: Connection, table: Table, partition: Partition, readbacks: dict[date, Readback]) -> int:
@@ -154,16 +155,35 @@ def _lock(connection: Connection, names: Sequence[sql.Composable], mode: str) ->
 
 
 def _drop(
-    connection: Connection, site: Site, table: Table, day: date, partitions: list[Partition], *, empty: bool = False
+    connection: Connection,
+    site: Site,
+    table: Table,
+    day: date,
+    partitions: list[Partition],
+    *,
+    files: Callable[[], None] | None,
 ) -> None:
-    """Drops partitions that nobody can write to, as soon as their table's lock is to be had."""
+    """Drops partitions that nobody can write to, as soon as their table's lock is to be had.
+
+    Args:
+        connection: in the transaction that keeps writers out.
+        site: the dataset.
+        table: its shape.
+        day: that is purged.
+        partitions: what is to be dropped.
+        files: sees that the files of their rows are still there, before each try: somebody may take one away while
+            this waits. A look at the lake may take long, and must not while the table is locked. None where the
+            partitions are empty.
+    """
     until = time.monotonic() + _PATIENCE * site.postgres.lock_timeout_seconds
     pause_seconds = _FIRST_PAUSE_SECONDS
     while True:
         _require_not_awaited(connection, partitions)
+        if files:
+            files()
         try:
             with connection.transaction():
-                _drop_at_once(connection, table, day, partitions, empty=empty)
+                _drop_at_once(connection, table, day, partitions, empty=files is None)
                 return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if time.monotonic() + pause_seconds > until:
@@ -270,5 +290,5 @@ def _drop_if_empty(connection: Connection, site: Site, table: Table, partition: 
     _keep_writers_out(connection, [partition])
     if has_any_row(connection, partition):
         return False
-    _drop(connection, site, table, partition.last, [partition], empty=True)
+    _drop(connection, site, table, partition.last, [partition], files=None)
     return True

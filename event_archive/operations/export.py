@@ -45,9 +45,22 @@ class Export:
         self._header_lines = 0
 
     def commit(
-        self, source: Source, day: date, columns: tuple[str, ...], rows: int, *, types: str, keys: tuple[Key, ...]
+        self,
+        connection: Connection,
+        source: Source,
+        day: date,
+        columns: tuple[str, ...],
+        rows: int,
+        *,
+        types: str,
+        keys: tuple[Key, ...],
     ) -> tuple[StoredFile, Manifest]:
-        """Makes the file appear, with its manifest."""
+        """Makes the file appear, with its manifest, where the session still lives.
+
+        A session that was lost has lost the day's lock, and rows may have been purged by the file as it was.
+        """
+        self._upload.settle()
+        connection.execute("SELECT 1")
         manifest = self._hashes.manifest(source.table, columns, rows, types=types, keys=keys).of(source, day)
         return self._upload.commit(manifest.to_metadata()), manifest
 

@@ -124,6 +124,13 @@ def _batch(target: Target, staged: sql.Identifier) -> sql.Composed:
     )
 
 
+def present_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
+    """Counts the batch's keys that have a row."""
+    return sql.SQL(
+        "SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {key} FROM {staged}) AS batch JOIN {table} USING ({key})"
+    ).format(key=_names(target.key), staged=staged, table=sql.Identifier(target.table.schema, target.table.name))
+
+
 def older_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
     """Counts the batch's keys whose row is newer than the newest record of the batch."""
     return sql.SQL(

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import day_range
-from event_archive.errors import BusyError, ConfigurationError, RefusedError
+from event_archive.errors import BusyError, ConfigurationError, OtherSourceError, RefusedError
 from event_archive.postgres.catalogue.privileges import grantees
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
@@ -41,6 +41,14 @@ SELECT {}, day::date, {} FROM pg_catalog.generate_series({}::date, {}::date, '1 
 """
 _OTHER_HOLD = """
 SELECT day, reason FROM {} WHERE table_name = {} AND day BETWEEN {} AND {} AND reason <> {} ORDER BY day LIMIT 1
+"""
+_OF_NO_TABLE = """
+SELECT table_name FROM {} WHERE pg_catalog.to_regclass(table_name) IS NULL ORDER BY table_name LIMIT 1
+"""
+# Of a table that is not there any more, what another one's days are held for.
+_FORGET = """
+DELETE FROM {} AS former_ WHERE table_name = {} AND pg_catalog.to_regclass(table_name) IS NULL AND EXISTS (
+  SELECT FROM {} AS own_ WHERE own_.table_name = {} AND own_.day = former_.day AND own_.reason = former_.reason)
 """
 # Consecutive days with one reason that were held on one day are shown as one hold.
 _HOLDS = """
@@ -172,6 +180,8 @@ def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
 def keep_holds(connection: Connection, dataset: Dataset, former: TableName) -> int:
     """Holds the days that are held for a table that this one was before; returns how many were not held yet.
 
+    Under the former name they are not held any longer, where no table has it.
+
     They stand in the schema of that name, or, where the schema was renamed with its tables, in this table's.
     """
     return sum(_keep_from(schema, connection, dataset, former) for schema in {former.schema, dataset.table.schema})
@@ -186,12 +196,35 @@ def _keep_from(schema: str, connection: Connection, dataset: Dataset, former: Ta
         return 0
     if not _exist(connection, dataset):
         _create(connection, dataset)
-    return connection.execute(
+    kept = connection.execute(
         sql.SQL(
             "INSERT INTO {} (table_name, day, reason, held_since, held_by) "
             "SELECT {}, day, reason, held_since, held_by {} ON CONFLICT DO NOTHING"
         ).format(_table(dataset), sql.Literal(str(dataset.table)), held)
     ).rowcount
+    connection.execute(
+        sql.SQL(_FORGET).format(old, sql.Literal(str(former)), _table(dataset), sql.Literal(str(dataset.table)))
+    )
+    return kept
+
+
+def require_no_former_name(connection: Connection, dataset: Dataset) -> None:
+    """Sees that no day is held for a table that is not there: it may be this one, which was renamed.
+
+    Raises:
+        OtherSourceError: there is one.
+    """
+    if not _exist(connection, dataset):
+        return
+    row = connection.execute(sql.SQL(_OF_NO_TABLE).format(_table(dataset))).fetchone()
+    if row:
+        held, setting = TableName(dataset.table.schema, HOLD_TABLE), dataset.setting("EVENT_FILE_PREFIX")
+        raise OtherSourceError(
+            f"{dataset.table}: days are held for {row[0]}, which is not there, and nobody has claimed files named "
+            f"{dataset.file_prefix} yet. Nothing was written or deleted. If it is the same table, which was renamed, "
+            f"set {setting} to the former one, and accept it once: event-archive adopt --source. If it is not, DELETE "
+            f"those rows FROM {held}."
+        )
 
 
 def _advice(dataset: Dataset) -> Advice:

@@ -12,8 +12,17 @@ import pytest
 
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.record import Record
-from event_archive.errors import BusyError, FileChangedError, IntegrityError, LockedError, NotAgedError, RefusedError
+from event_archive.errors import (
+    BusyError,
+    FileChangedError,
+    IntegrityError,
+    LockedError,
+    NotAgedError,
+    RefusedError,
+    UnreachableError,
+)
 from event_archive.lake.azure.container import AzureLake
+from event_archive.lake.local.upload import LocalUpload
 from event_archive.lake.protocol import Lake
 from event_archive.operations.export import Export
 from event_archive.operations.purge import purge_day
@@ -435,6 +444,36 @@ def test_a_purge_never_meets_an_append_of_its_day(pipeline: Pipeline, monkeypatc
     assert meanwhile == ["locked"]
     pipeline.run()
     assert [r["event_type"] for r in pipeline.records_of_file() if r["id"] == "1"][-1] == "order.created"
+
+
+@pytest.mark.parametrize("where", [(Export, "commit"), (LocalUpload, "settle")], ids=["exported", "last piece"])
+@pytest.mark.parametrize("widened", [False, True], ids=["append", "rewrite"])
+def test_an_append_whose_session_was_lost_on_the_way_does_not_become_the_file(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, where: tuple[type, str], widened: bool
+):
+    """With its session it loses the lock on the day: a row that went to B and back may have been purged as A since."""
+    pipeline.add(2)
+    pipeline.archive()
+    if widened:
+        pipeline.database.execute('ALTER TABLE "Event" ADD COLUMN source text')
+    pipeline.database.execute("UPDATE \"Event\" SET event_type = 'B' WHERE id = 1")
+    original = getattr(*where)
+
+    def lost(*arguments: object, **options: object) -> object:
+        monkeypatch.undo()
+        pipeline.database.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        pipeline.database.execute("UPDATE \"Event\" SET event_type = 'order.created' WHERE id = 1")
+        assert pipeline.purge().deleted == 2
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(*where, lost)
+    with pytest.raises(UnreachableError):
+        pipeline.archive()
+    assert pipeline.values("event_type")[0] == "order.created"
+    assert len(pipeline.values("id")) == 2
 
 
 @pytest.mark.parametrize("kind", [{}, {"shared": True}, {"wait": True}], ids=str)

@@ -57,6 +57,17 @@ def test_a_new_file_is_read_back_with_its_metadata(lake: Lake):
     assert lake.appendable(written)
 
 
+def test_what_is_settled_is_not_seen_before_the_commit(lake: Lake):
+    with lake.write(PATH, replaces=None) as upload:
+        upload.write(b"x" * (SMALL_BLOCK_BYTES + 1))
+        upload.settle()
+        upload.settle()
+        assert lake.stat(PATH) is None
+        upload.write(b"y")
+        file = upload.commit({})
+    assert read(lake, file) == b"x" * (SMALL_BLOCK_BYTES + 1) + b"y"
+
+
 def test_a_new_file_never_takes_the_place_of_one_that_was_there(lake: Lake):
     first = put(lake, b"first")
     with pytest.raises(FileChangedError, match=PATH):

@@ -11,7 +11,7 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention, now_utc
-from event_archive.errors import RefusedError
+from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.protocol import Lake
 from event_archive.nightly.backlog import rows_of_aged_days
@@ -493,6 +493,33 @@ def test_the_drop_is_tried_again_until_the_table_is_free(pipeline: Pipeline, mon
         reader.execute("SELECT count(*) FROM t")
         at_once(monkeypatch, "_pause", reader.commit)
         assert of.purge().how == "dropped"
+
+
+@pytest.mark.parametrize("gone", [DAY, NEXT], ids=["its own", "that of another day"])
+def test_a_file_that_vanishes_while_the_drop_waits_for_the_table_keeps_the_partition(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, gone: date
+):
+    of = of_table(pipeline, WEEKLY)
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    assert isinstance(of.lake, LocalLake)
+    file = of.lake._target(of.dataset.path(gone))
+    with psycopg.connect(of.database.dsn) as reader:
+        reader.execute("SELECT count(*) FROM t")
+
+        def vanish() -> None:
+            file.unlink()
+            reader.commit()
+
+        at_once(monkeypatch, "_pause", vanish)
+        if gone == DAY:
+            with pytest.raises(IntegrityError, match="is gone from the lake"):
+                of.purge()
+        else:
+            purged = of.purge()
+            assert (purged.how, purged.deleted) == ("deleted", 5)
+            assert "is gone from the lake" in str(purged.reason)
+    assert of.count(f"at::date = '{gone}'") == {DAY: 5, NEXT: 3}[gone]
 
 
 def test_a_writer_that_waits_makes_the_drop_give_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):

@@ -341,11 +341,17 @@ def test_a_trigger_finds_what_it_names_without_a_schema(pipeline: Pipeline):
     assert rows_of(pipeline, "app.audit") == 3
 
 
-def test_without_a_trigger_a_name_of_a_table_reads_as_it_does_in_the_file(pipeline: Pipeline):
+@pytest.mark.parametrize("trigger", [False, True], ids=["without a trigger", "with a trigger"])
+def test_a_name_of_a_table_reads_as_it_does_in_the_file(pipeline: Pipeline, trigger: bool):
     pipeline.database.execute(
         """CREATE TABLE here (); CREATE TABLE gone (); CREATE TABLE t (id int PRIMARY KEY, at date, named regclass);
         INSERT INTO t VALUES (1, '2024-03-01', 'here'), (2, '2024-03-01', 'gone')"""
     )
+    if trigger:
+        pipeline.database.execute(
+            """CREATE FUNCTION lets_go() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+            CREATE TRIGGER lets_go BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION lets_go()"""
+        )
     of = pipeline.of(table=TableName("public", "t"), time_column="at")
     of.archive()
     # The file's name of it no longer parses, so that the column is compared as text.
@@ -507,6 +513,29 @@ def test_a_trigger_that_sets_how_values_are_written_lets_no_two_pass_for_one(pip
     assert of.count("v = 1.2") == 1
     of.database.execute("ALTER FUNCTION rounds SET extra_float_digits TO 1")
     assert (of.purge().deleted, of.run().deleted) == (0, 1)
+
+
+@pytest.mark.parametrize("partitioned", [False, True], ids=["ordinary", "partitioned"])
+def test_what_a_trigger_sets_while_rows_are_deleted_and_takes_back_lets_no_two_pass_for_one(
+    pipeline: Pipeline, partitioned: bool
+):
+    """Rows are compared before the first trigger fires, and the very versions that were compared are deleted."""
+    of = of_table(
+        pipeline,
+        f"""CREATE TABLE t (id int, at timestamptz, v float8, PRIMARY KEY (id, at))
+        {"PARTITION BY RANGE (at); CREATE TABLE t_1 PARTITION OF t DEFAULT" if partitioned else ""};
+        INSERT INTO t VALUES (1, '2024-03-01 08:00+00', 1.1), (2, '2024-03-01 08:00+00', 1.1);
+        CREATE FUNCTION sets() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          PERFORM set_config('extra_float_digits', TG_ARGV[0], true); RETURN NULL; END $$;
+        CREATE TRIGGER rounds BEFORE DELETE ON t EXECUTE FUNCTION sets('-15');
+        CREATE TRIGGER takes_back AFTER DELETE ON t EXECUTE FUNCTION sets('1');""",
+    )
+    of.archive()
+    of.database.execute("UPDATE t SET v = 1.2 WHERE id = 1")
+    purged = of.purge()
+    assert (purged.deleted, purged.left) == (1, 1)
+    assert of.count("v = 1.2 AND id = 1") == 1
+    assert of.run().deleted == 1
 
 
 @pytest.mark.parametrize("enabled", ["ENABLE", "ENABLE ALWAYS"])

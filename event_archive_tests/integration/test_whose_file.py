@@ -411,6 +411,29 @@ def test_a_held_day_stays_held_where_the_table_is_renamed(pipeline: Pipeline):
     assert [(held.first, held.reason) for held in holds(renamed.dataset, renamed.postgres)] == [(DAY, "case 17")]
     adopt_source(renamed.site)
     assert renamed.count() == 2
+    # What is held under the new name hinders nobody under the former one.
+    assert pipeline.database.execute("SELECT count(*) FROM public.event_archive_hold") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "rename", ['TABLE "Event" RENAME TO e', "SCHEMA public RENAME TO app"], ids=["table", "schema"]
+)
+def test_a_held_day_stays_held_where_a_renamed_table_begins_in_a_new_place(pipeline: Pipeline, rename: str):
+    pipeline.add(2)
+    pipeline.archive()
+    hold(pipeline.dataset, DAY, DAY, "case 17", pipeline.postgres)
+    pipeline.database.execute(f"ALTER {rename}")
+    name = TableName("public", "e") if "TABLE" in rename else TableName("app", "Event")
+    renamed = pipeline.of(table=name, file_prefix="e")
+    with pytest.raises(OtherSourceError, match=r'days are held for public\."Event", which is not there'):
+        renamed.run()
+    assert renamed.count() == 2
+    assert list(renamed.lake.list(renamed.dataset.folder)) == list(pipeline.lake.list(pipeline.dataset.folder))
+    pipeline.database.execute(f"DELETE FROM {name.schema}.event_archive_hold")
+    assert renamed.run().deleted == 2
+    hold(renamed.dataset, DAY, DAY, "case 18", renamed.postgres)
+    pipeline.database.execute(f"CREATE TABLE {name.schema}.beside (LIKE {name} INCLUDING ALL)")
+    assert renamed.of(table=TableName(name.schema, "beside"), file_prefix="beside").run().outcome == "purged"
 
 
 def test_a_held_day_stays_held_where_the_schema_is_renamed(pipeline: Pipeline):

@@ -39,7 +39,7 @@ class BlockUpload:
     """An ``Upload`` into one blob.
 
     At most three blocks are in memory: one that fills and two on their way. A block that fails is reported by the next
-    ``write`` or by ``commit``.
+    ``write``, by ``settle`` or by ``commit``.
 
     Args:
         blob: where to.
@@ -102,13 +102,17 @@ class BlockUpload:
         if self._pieces_bytes >= self._stage_at_bytes:
             self._stage_pieces()
 
+    def settle(self) -> None:
+        """Waits until all that was written is staged."""
+        self._stage_pieces()
+        self._await_blocks(at_most=0)
+
     def commit(self, metadata: Mapping[str, str]) -> StoredFile:
         """Makes the file appear, by one conditional Put Block List."""
         check_metadata(metadata)
         if self._done:
             raise ValueError(f"{self._path} is already committed")
-        self._stage_pieces()
-        self._await_blocks(at_most=0)
+        self.settle()
         old = [BlobBlock(block_id, BlockState.COMMITTED) for block_id in self._committed]
         new = [BlobBlock(block_id, BlockState.UNCOMMITTED) for block_id in self._staged]
         try:

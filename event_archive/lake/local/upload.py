@@ -53,16 +53,21 @@ class LocalUpload:
         except OSError as error:
             raise lake_error(error, self._path) from error
 
-    def commit(self, metadata: Mapping[str, str]) -> StoredFile:
-        """Makes the file appear."""
-        check_metadata(metadata)
-        if self._committed:
-            raise ValueError(f"{self._path} is already committed")
+    def settle(self) -> None:
+        """Waits until all that was written has reached the disk."""
         with translated(self._path):
             self._content.flush()
             # The kernel's own stamps advance by some milliseconds, so that two versions could have the same.
             os.utime(self._content.fileno(), ns=(time.time_ns(), time.time_ns()))
             os.fsync(self._content.fileno())
+
+    def commit(self, metadata: Mapping[str, str]) -> StoredFile:
+        """Makes the file appear."""
+        check_metadata(metadata)
+        if self._committed:
+            raise ValueError(f"{self._path} is already committed")
+        self.settle()
+        with translated(self._path):
             status = os.fstat(self._content.fileno())
             with _locked(self._target.parent):
                 self._appear(etag_of(status), metadata)
