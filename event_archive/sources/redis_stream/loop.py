@@ -69,7 +69,6 @@ class Loop:
         make_missing(self._session, rejected_table(self._target))
         if self._group.create():
             _log.info("%s: the consumer group %s was made", self._group.stream, self._group.name)
-        _log.info("%s: %s consumes", self._group.stream, self._group.consumer)
         while not self._consumer.is_stopped():
             try:
                 self._turn()
