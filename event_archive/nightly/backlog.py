@@ -1,7 +1,7 @@
 """What the table still has: which aged days, how many rows. Only reads.
 
-Here: the questions of the schedule, the command line and ``aged_events``. Not here: what is done about the answers, rows
-of no day (``orphans``).
+Here: the questions of the schedule, the command line and ``aged_events``. Not here: what is done about the answers;
+rows of no day (``orphans``).
 """
 
 import logging
