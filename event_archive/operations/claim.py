@@ -159,7 +159,7 @@ def adopt_source(site: Site) -> Claim:
 
     Raises:
         FileChangedError, NewerFormError: somebody else wrote the marker meanwhile, or a newer program did.
-        OtherSourceError: the files were nobody else's, and days of a former name are held.
+        OtherSourceError: there are no files, and days of a former name are held.
         RefusedError, UnreachableError: as PostgreSQL or the lake says.
     """
     dataset, lake = site.dataset, site.lake
@@ -171,7 +171,7 @@ def adopt_source(site: Site) -> Claim:
         others = () if before else _sources_of_files(dataset, lake)
         after = (before or Claim(source, asking.timeline)).adopted_by(source, asking.timeline, others)
         tables = {former.table for former in after.former} - {source.table}
-        if not tables:
+        if not (before or tables):
             require_no_former_name(connection, dataset)
         for table in tables:
             if kept := keep_holds(connection, dataset, TableName.parse(table)):

@@ -94,8 +94,8 @@ def _require_versions(connection: Connection, table: Table, day: date) -> None:
         triggers = _triggers(connection, table)
         raise RefusedError(
             f"{table.dataset.table}, {day}: chunks of it are compressed, and a DELETE writes anew what it "
-            f"decompresses: nobody can tell that from what its triggers on DELETE ({triggers}) change in it. Nothing was deleted. "
-            "Decompress the day's chunks (decompress_chunk), or disable the triggers."
+            f"decompresses: nobody can tell that from what its triggers on DELETE ({triggers}) change in it. "
+            "Nothing was deleted. Decompress the day's chunks (decompress_chunk), or disable the triggers."
         )
 
 

@@ -216,7 +216,7 @@ def require_no_former_name(connection: Connection, dataset: Dataset) -> None:
     Raises:
         OtherSourceError: there is one.
     """
-    for schema in sorted({dataset.table.schema, *schemas_with(connection, HOLD_TABLE)}):
+    for schema in sorted({dataset.table.schema, *schemas_with(connection, HOLD_TABLE, "table_name")}):
         if relation(connection, schema, HOLD_TABLE) is None:
             continue
         row = connection.execute(sql.SQL(_OF_NO_TABLE).format(sql.Identifier(schema, HOLD_TABLE))).fetchone()

@@ -446,6 +446,18 @@ def test_a_held_day_stays_held_where_a_renamed_table_begins_in_a_new_place(
     assert renamed.of(table=TableName(name.schema, "beside"), file_prefix="beside").run().outcome == "purged"
 
 
+def test_a_look_for_holds_runs_nobodys_function(pipeline: Pipeline):
+    pipeline.database.execute(
+        """CREATE SCHEMA theirs; CREATE TYPE theirs.t AS (name text);
+        CREATE FUNCTION theirs.runs(theirs.t) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'it ran'; END $$;
+        CREATE CAST (theirs.t AS text) WITH FUNCTION theirs.runs AS IMPLICIT;
+        CREATE TABLE theirs.event_archive_hold (table_name theirs.t);
+        INSERT INTO theirs.event_archive_hold VALUES (ROW('public.gone'))"""
+    )
+    pipeline.add(2)
+    assert pipeline.run().deleted == 2
+
+
 def test_a_held_day_stays_held_where_the_schema_is_renamed(pipeline: Pipeline):
     pipeline.add(2)
     pipeline.database.execute('CREATE SCHEMA app; ALTER TABLE "Event" SET SCHEMA app')

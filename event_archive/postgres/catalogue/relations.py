@@ -108,9 +108,12 @@ WHERE relkind IN ('r', 'p') AND pg_catalog.lower(relname) = pg_catalog.lower(%s)
   AND NOT pg_catalog.starts_with(nspname::text, 'pg_')
 ORDER BY pg_catalog.lower(nspname) = pg_catalog.lower(%s) DESC, nspname, relname LIMIT 3
 """
+# A column of a type of somebody's own would run that one's functions as this role.
 _SCHEMAS_WITH = """
 SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relname = %s AND c.relkind = 'r' AND c.relpersistence <> 't'
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = %s AND NOT a.attisdropped
+WHERE c.relname = %s AND c.relkind = 'r' AND c.relpersistence <> 't' AND NOT c.relrowsecurity
+  AND a.atttypid = 'pg_catalog.text'::pg_catalog.regtype
   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
 """
 
@@ -169,9 +172,9 @@ def relation(connection: Connection, schema: str, name: str) -> Relation | None:
     return Relation(*row) if row else None
 
 
-def schemas_with(connection: Connection, name: str) -> list[str]:
-    """The schemas that have a table of a name which this role may read; no temporary one."""
-    return [schema for (schema,) in connection.execute(_SCHEMAS_WITH, (name,)).fetchall()]
+def schemas_with(connection: Connection, name: str, text_column: str) -> list[str]:
+    """The schemas that have a table of a name which this role may read, not a temporary one, with such a column."""
+    return [schema for (schema,) in connection.execute(_SCHEMAS_WITH, (text_column, name)).fetchall()]
 
 
 def size_bytes(connection: Connection, oid: int) -> int:
