@@ -12,6 +12,7 @@ pytest_plugins = [
     "event_archive_tests.fixtures.ingestion",
     "event_archive_tests.fixtures.log_files",
     "event_archive_tests.fixtures.buckets",
+    "event_archive_tests.fixtures.valkey",
     "event_archive_tests.fixtures.webhook",
     "event_archive_tests.fixtures.pushgateway",
     "event_archive_tests.fixtures.doctor",

@@ -9,6 +9,7 @@ import click
 from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingest_logs import logs
+from event_archive.cli.ingest_stream import stream
 from event_archive.cli.ingestions import show, told_of
 from event_archive.errors import EventArchiveError
 
@@ -27,6 +28,7 @@ def ingest() -> None:
 
 
 ingest.add_command(logs)
+ingest.add_command(stream)
 
 
 @ingest.command()
@@ -81,6 +83,6 @@ def _told(totals: "Totals") -> str:
     counts = totals.counts
     words = f"{counts.taken:,} events in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): "
     words += told_of(totals, "known", "superseded", "rejected", "too_old", "lost")
-    if totals.expected and totals.rate and totals.ended == "complete" and totals.expected > counts.taken:
-        words += f"; about {(totals.expected - counts.taken) / totals.rate:,.0f} s left of {totals.expected:,} events"
+    if totals.left and totals.rate:
+        words += f"; {totals.left:,} events are left, about {totals.left / totals.rate:,.0f} s"
     return words

@@ -3,9 +3,12 @@
 Not here: how a value is parsed (``values``), what a source does.
 """
 
+import socket
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -16,6 +19,7 @@ from event_archive.config.values import (
     check_api_key,
     check_azure_connection_string,
     check_conninfo,
+    check_redis_url,
     database_named,
     lower_case,
     parse_account_url,
@@ -25,8 +29,10 @@ from event_archive.config.values import (
     parse_identifier,
     parse_logs_url,
     parse_names,
+    parse_redis_name,
     parse_start_instant,
     parse_url,
+    parse_url_path,
     parse_zone,
 )
 from event_archive.domain.dataset import TableName
@@ -90,7 +96,7 @@ class ApiSettings(LandingSettings, ApiShape):
     )
     api_key: Annotated[SecretStr, AfterValidator(check_api_key)] | None = None
     api_key_header: Annotated[str, AfterValidator(parse_header)] = "X-API-Key"
-    api_events_path: str = "/events"
+    api_events_path: Annotated[str, AfterValidator(parse_url_path)] = "/events"
     api_page_limit: Annotated[int, Field(ge=1, le=100_000)] = 1000
     api_pagination: Annotated[Literal["cursor", "page", "offset", "link"], BeforeValidator(lower_case)] = "cursor"
     api_shard: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
@@ -122,6 +128,13 @@ class ApiSettings(LandingSettings, ApiShape):
         return self.api_base_url.rstrip("/") + "/" + self.api_events_path.lstrip("/")
 
     @property
+    def proxy(self) -> SecretStr | None:
+        """The proxy that the environment names for the API, as other programs read it; None for none."""
+        address = urlsplit(self.api_base_url)
+        named = getproxies().get(address.scheme)
+        return SecretStr(named) if named and not proxy_bypass(address.hostname or "") else None
+
+    @property
     def time_filter(self) -> tuple[str, str] | None:
         """The parameters that ask for a window of time, its start and its end; None where the API has none."""
         names = self.api_time_filter or (("since", "until") if self.api_shard else None)
@@ -136,7 +149,17 @@ class LogsShape(LandingShape):
     table_name: ClassVar[str] = "logs"
 
 
-class LogsSettings(LandingSettings, LogsShape):
+class LogsReading(LandingSettings, LogsShape):
+    """How log entries are read, wherever their files are.
+
+    The attributes are the variables of the same name.
+    """
+
+    logs_mapping: Path | None = None
+    logs_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
+
+
+class LogsSettings(LogsReading):
     """Where log files are, and how they are read.
 
     The attributes are the variables of the same name.
@@ -145,9 +168,8 @@ class LogsSettings(LandingSettings, LogsShape):
     logs_url: Annotated[str, AfterValidator(parse_logs_url)] = Field(
         description="says where log files are: s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER"
     )
-    logs_mapping: Path | None = None
-    logs_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
     logs_max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    logs_min_age: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
     aws_region: str | None = None
     aws_endpoint: Annotated[str | None, AfterValidator(parse_url)] = None
     aws_access_key_id: SecretStr | None = None
@@ -162,3 +184,35 @@ class LogsSettings(LandingSettings, LogsShape):
         if len(present & {*keys}) == 1:
             return [f"{' and '.join(keys)} are set together, or neither: then boto3 looks for credentials itself."]
         return []
+
+
+class StreamShape(LandingShape):
+    """Which stream fills the table, as far as Dagster has to know; where it is may be absent."""
+
+    redis_url: Annotated[SecretStr, AfterValidator(check_redis_url)] | None = None
+    stream_key: Annotated[str, AfterValidator(parse_redis_name)] = "telemetry:t"
+    stream_group: Annotated[str, AfterValidator(parse_redis_name)] = "processor"
+    table_name: ClassVar[str] = "positions"
+
+
+class StreamSettings(LandingSettings, StreamShape):
+    """The Redis stream that positions are consumed from.
+
+    The attributes are the variables of the same name.
+    """
+
+    redis_url: Annotated[SecretStr, AfterValidator(check_redis_url)] = Field(
+        description="says where the stream is: redis://USER:PASSWORD@HOST:6379/0, rediss:// over TLS"
+    )
+    stream_consumer: Annotated[str | None, AfterValidator(parse_redis_name)] = None
+    stream_batch: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    stream_claim_idle: Annotated[timedelta, BeforeValidator(parse_budget)] = timedelta(minutes=5)
+    stream_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
+    stream_partitions_ahead_days: Annotated[int, Field(ge=1, le=366)] = 7
+    stream_max_devices: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
+    http_port: Annotated[int, Field(ge=0, le=65_535)] = 9090
+
+    @property
+    def consumer(self) -> str:
+        """This process's name in the group; no other process may have it at the same time."""
+        return self.stream_consumer or socket.gethostname()

@@ -3,6 +3,7 @@
 import re
 from datetime import date, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import ProgrammingError
@@ -173,9 +174,23 @@ def check_http_url(secret: SecretStr) -> SecretStr:
 
 def parse_url(url: str | None) -> str | None:
     """An http or https URL without user, password, query or fragment: it stands in messages."""
-    if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
-        raise ValueError("must be an http or https URL without a user, a query or a fragment")
+    if url is not None and not (re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url) and _has_port_or_none(url)):
+        raise ValueError("must be an http or https URL without a user, a query or a fragment; a port is 1 to 65535")
     return url
+
+
+def _has_port_or_none(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def parse_url_path(path: str) -> str:
+    """The path of a URL and no more: parameters come behind it, and it stands in messages."""
+    if re.search(r"[\s?#]", path):
+        raise ValueError("must be a path without a query, a fragment or white space")
+    return path
 
 
 def parse_logs_url(url: str | None) -> str | None:
@@ -218,6 +233,29 @@ def parse_zone(text: str) -> ZoneInfo:
 def parse_start_instant(text: str) -> datetime:
     """The first instant of a day, UTC."""
     return midnight(parse_start(text))
+
+
+def check_redis_url(secret: SecretStr) -> SecretStr:
+    """The address of one Redis or Valkey server, of no cluster and no Sentinel."""
+    text = secret.get_secret_value()
+    if not re.fullmatch(r"(rediss?://([^\s/?#@]*@)?[^\s/?#@]+(/\d*)?|unix://([^\s/?#@]*@)?/[^\s?#]+)(\?\S*)?", text):
+        raise ValueError(
+            "must be like redis://USER:PASSWORD@HOST:6379/0, rediss:// over TLS or unix:///SOCKET; the password's "
+            "special characters are percent-encoded"
+        )
+    try:
+        # Read where it is looked at.
+        _ = urlsplit(text).port
+    except ValueError:
+        raise ValueError("its port must be a number from 1 to 65535") from None
+    return secret
+
+
+def parse_redis_name(name: str | None) -> str | None:
+    """The name of a key, a group or a consumer, which stands in messages."""
+    if name is not None and (not name.isprintable() or len(name) > 500):
+        raise ValueError("must be at most 500 printable characters")
+    return name
 
 
 def check_azure_connection_string(secret: SecretStr) -> SecretStr:

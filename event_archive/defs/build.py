@@ -9,7 +9,7 @@ import dagster as dg
 
 from event_archive.config.datasets import earlier
 from event_archive.config.environment import PipelineSettings
-from event_archive.config.sources import ApiShape, LandingShape, LogsShape
+from event_archive.config.sources import ApiShape, LandingShape, LogsShape, StreamShape
 from event_archive.defs.executor import one_process
 from event_archive.defs.measuring import build_measuring
 from event_archive.defs.pipeline import build_pipeline
@@ -17,11 +17,15 @@ from event_archive.defs.resources import RESOURCES
 from event_archive.defs.sensors import build_sensors
 from event_archive.defs.sources.http_api import build_api
 from event_archive.defs.sources.log_files import build_logs
+from event_archive.defs.sources.redis_stream import build_stream
 from event_archive.defs.upkeep import build_upkeep
 
 
 def build_definitions(
-    *datasets: PipelineSettings, api: ApiShape | None = None, logs: LogsShape | None = None
+    *datasets: PipelineSettings,
+    api: ApiShape | None = None,
+    logs: LogsShape | None = None,
+    stream: StreamShape | None = None,
 ) -> dg.Definitions:
     """All that Dagster is to know.
 
@@ -30,6 +34,7 @@ def build_definitions(
             it.
         api: what shapes the ingestion of an HTTP API, where API_BASE_URL names one.
         logs: what shapes the ingestion of log files, where LOGS_URL says where they are.
+        stream: which Redis stream fills a table, where REDIS_URL says where it is.
 
     Raises:
         ConfigurationError: Dagster cannot read a cron expression.
@@ -39,16 +44,21 @@ def build_definitions(
         sources.append(build_api(api, _filled(api, datasets)))
     if logs and logs.logs_url:
         sources.append(build_logs(logs, _filled(logs, datasets)))
+    streams = [build_stream(stream, _filled(stream, datasets))] if stream and stream.redis_url else []
+    filling = [*((of.source.key, of.datasets) for of in sources), *((of.asset.key, of.datasets) for of in streams)]
     pipelines = [
-        build_pipeline(
-            settings, earlier(datasets, settings), [of.source.key for of in sources if settings in of.datasets]
-        )
+        build_pipeline(settings, earlier(datasets, settings), [key for key, filled in filling if settings in filled])
         for settings in datasets
     ]
     return dg.Definitions(
-        assets=[*(of.asset for of in sources), *(asset for pipeline in pipelines for asset in pipeline.assets)],
+        assets=[
+            *(of.asset for of in sources),
+            *(of.asset for of in streams),
+            *(asset for pipeline in pipelines for asset in pipeline.assets),
+        ],
         asset_checks=[
             *(check for of in sources for check in of.checks),
+            *(check for of in streams for check in of.checks),
             *(check for of in pipelines for check in of.checks),
         ],
         jobs=[*(of.job for of in sources), *(job for of in pipelines for job in (of.job, of.restore_job))],
@@ -57,7 +67,7 @@ def build_definitions(
             *(pipeline.schedule for pipeline in pipelines),
             *build_upkeep(pipelines, sources),
         ],
-        sensors=[*build_sensors(pipelines), build_measuring(datasets)],
+        sensors=[*build_sensors(pipelines), build_measuring(datasets), *(of.sensor for of in streams)],
         resources=RESOURCES,
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,

@@ -175,7 +175,8 @@ def rows_left(connection: Connection, table: Table, day: date, readback: Readbac
             f"a trigger of the table keeps them from being deleted ({triggers}), and will again, "
             "or they were written anew meanwhile"
             if triggers
-            else "the DELETE did not find them. Report it as a bug"
+            else "they were written anew meanwhile, and the next run deletes them; if it does not, an index is "
+            "damaged: REINDEX the table"
         )
         logger.warning("%s, %s: %s.", table.dataset.table, day, why)
     if left > kept:

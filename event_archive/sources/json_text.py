@@ -6,7 +6,7 @@ Not here: what a record means.
 import json
 import re
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 # Limits of PostgreSQL's numeric (its documentation, table 8.2).
@@ -53,7 +53,11 @@ def _no_constant(name: str) -> None:
 def _numeric(token: str) -> str:
     """The same token, where PostgreSQL's ``numeric`` holds it."""
     if len(token) > _SURELY_NUMERIC or "e" in token or "E" in token:
-        _, digits, exponent = Decimal(token).as_tuple()
+        try:
+            _, digits, exponent = Decimal(token).as_tuple()
+        except InvalidOperation:
+            # Python's own limit lies far beyond.
+            digits, exponent = (), _DIGITS_BEFORE_POINT + 1
         if len(digits) + int(exponent) > _DIGITS_BEFORE_POINT or -int(exponent) > _DIGITS_BEHIND_POINT:
             raise ValueError("a number is too large or too fine for PostgreSQL")
     return token

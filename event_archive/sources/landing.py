@@ -1,10 +1,11 @@
 """The landing: one transaction that holds a batch of records, those that were rejected, and the position behind them.
 
 COPY into the session's own temporary table, a merge into the target in the order of its key, so that two landings never
-wait for each other in a ring. Not here: the merge's statements, how records are read or checked, what a position is.
+wait for each other in a ring. Not here: the temporary tables, the merge's statements, how records are read or checked,
+what a position is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from time import sleep
@@ -14,11 +15,11 @@ from psycopg import sql
 
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError
-from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import Advice, without_values
 from event_archive.postgres.session import Connection, Session, one, own_search_path
-from event_archive.sources.copy_format import OPTIONS, line
-from event_archive.sources.merge import Target, insert_statement, older_statement, update_statement
+from event_archive.sources.copy_format import line
+from event_archive.sources.merge import Target, insert_statement, older_statement, present_statement, update_statement
+from event_archive.sources.staging import stage
 
 _ATTEMPTS = 5
 _OF_A_ROW = (
@@ -29,8 +30,13 @@ _OF_A_ROW = (
     psycopg.errors.StatementTooComplex,
 )
 """What PostgreSQL, or a trigger, raises of a row's values: the rest of its batch goes on."""
-_COPIED_AT_ONCE = 500
-"""Lines that are joined to one piece of the COPY."""
+
+
+class _MissingError(IntegrityError):
+    """Records became neither rows nor rejected; a purge that committed meanwhile does the same, and only once."""
+
+
+_REJECTED_COLUMNS = (("locator", "text"), ("reason", "text"), ("raw", "bytea"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +64,14 @@ class Batch:
             of, should PostgreSQL refuse it.
         rejected: what cannot be a row.
         too_old: how many records were left out, since their day is archived already.
-        lost: how many records the source itself no longer has.
+        lost: records that the source itself no longer has, whose bytes nobody knows.
     """
 
     lines: list[bytes] = field(default_factory=list)
     origins: list[tuple[int, Callable[[int], tuple[str, bytes]]]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     too_old: int = 0
-    lost: int = 0
+    lost: list[Rejected] = field(default_factory=list)
 
     def origin(self, index: int) -> tuple[str, bytes]:
         """Locator and bytes of the record that a line was made of."""
@@ -137,6 +143,28 @@ def land(
         IntegrityError: the books do not balance; nothing was committed.
         RefusedError: as PostgreSQL says.
     """
+
+    def work(connection: Connection) -> Counts:
+        position(connection)
+        return land_in(connection, target, source, batch)
+
+    return in_transaction(session, target, work, pause=pause)
+
+
+def in_transaction(
+    session: Session, target: Target, work: Callable[[Connection], Counts], *, pause: Callable[[float], None] = sleep
+) -> Counts:
+    """Does work that lands records in a transaction, as ``land`` does, by ``land_in``.
+
+    Args:
+        session: with the database.
+        target: where rows go.
+        work: done again from its beginning where others had what it needs.
+        pause: waits some seconds between two attempts.
+
+    Raises:
+        UnreachableError, BusyError, IntegrityError, RefusedError: as ``land``.
+    """
     advice = Advice(
         outcome="The batch was not taken in.",
         again="the next run takes it in",
@@ -147,9 +175,8 @@ def land(
     for attempt in count(1):
         try:
             with session.transaction(str(target.table), advice=advice) as connection:
-                position(connection)
-                return land_in(connection, target, source, batch)
-        except BusyError:
+                return work(connection)
+        except (BusyError, _MissingError):
             if attempt == _ATTEMPTS:
                 raise
         pause(0.1 * 2**attempt)
@@ -172,12 +199,12 @@ def land_in(connection: Connection, target: Target, source: str, batch: Batch) -
         IntegrityError: the books do not balance; the transaction has to be rolled back.
     """
     counts = Counts(
-        taken=len(batch.lines) + len(batch.rejected) + batch.too_old + batch.lost,
-        too_old=batch.too_old,
-        lost=batch.lost,
+        taken=len(batch.lines) + len(batch.rejected) + batch.too_old + len(batch.lost), too_old=batch.too_old
     )
     refused = _land_lines(connection, target, batch, range(len(batch.lines)), counts)
-    _reject(connection, target, source, [*batch.rejected, *refused], counts)
+    counts.rejected = _reject(connection, target, source, [*batch.rejected, *refused])
+    counts.lost = _reject(connection, target, source, batch.lost)
+    counts.known += len(batch.rejected) + len(refused) + len(batch.lost) - counts.rejected - counts.lost
     if counts.balance:
         raise IntegrityError(
             f"{target.table}: the books of a batch do not balance: {counts.as_dict()}. It was not taken in."
@@ -194,6 +221,10 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
             _merge(connection, target, batch.lines[indexes.start : indexes.stop], counts)
             return []
     except _OF_A_ROW as error:
+        if error.diag.source_function == "ExecFindPartition":
+            raise BusyError(
+                f"{target.table} has no partition for some records. They were not taken in; they are tried again."
+            ) from None
         if len(indexes) == 1:
             locator, raw = batch.origin(indexes.start)
             return [Rejected(locator, f"PostgreSQL refuses it: {without_values(error)}", raw)]
@@ -206,43 +237,24 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
 
 
 def _merge(connection: Connection, target: Target, lines: Sequence[bytes], counts: Counts) -> None:
-    staged = _stage(connection, target, lines)
+    staged = stage(connection, target.table.name, target.columns, lines)
     with own_search_path(connection):
         inserted, distinct, forms = one(connection, insert_statement(target, staged))
         updated = 0
         if target.version and inserted < distinct:
             updated = connection.execute(update_statement(target, staged)).rowcount
     superseded = updated + forms - distinct
+    if inserted < distinct and (present := one(connection, present_statement(target, staged))[0]) < distinct:
+        raise _MissingError(
+            f"{target.table}: {distinct - present} of {distinct} records that were inserted have no row: a trigger "
+            "keeps them out, or gives them another key. The batch was not taken in. Let the trigger do nothing where "
+            "application_name is event_archive."
+        )
     if target.version and inserted + updated < distinct:
         superseded += one(connection, older_statement(target, staged))[0]
-    # Emptied at the commit only, and another part of the batch may follow.
-    connection.execute(sql.SQL("TRUNCATE {}").format(staged))
     counts.new += inserted
     counts.superseded += superseded
     counts.known += len(lines) - inserted - superseded
-
-
-def _stage(connection: Connection, target: Target, lines: Sequence[bytes]) -> sql.Identifier:
-    """Copies the lines into a temporary table of this session, which is empty at the end of each transaction."""
-    table = sql.Identifier("pg_temp", f"event_archive_landing_{target.table.name}"[:63])
-    columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in target.columns
-    )
-    connection.execute("SET LOCAL client_min_messages TO warning")
-    connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(table, columns)
-    )
-    copied = copy_in(
-        connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(table, sql.SQL(OPTIONS)), _pieces(lines)
-    )
-    if copied != len(lines):
-        raise IntegrityError(f"{target.table}: PostgreSQL took {copied} of {len(lines)} records. None was taken in.")
-    return table
-
-
-def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
-    for start in range(0, len(lines), _COPIED_AT_ONCE):
-        yield b"".join(lines[start : start + _COPIED_AT_ONCE])
 
 
 def rejected_table(target: Target) -> TableName:
@@ -250,24 +262,16 @@ def rejected_table(target: Target) -> TableName:
     return TableName(target.table.schema, "rejected_records")
 
 
-def _reject(connection: Connection, target: Target, source: str, rejected: Sequence[Rejected], counts: Counts) -> None:
-    """Writes what was rejected; what was rejected before counts as known."""
+def _reject(connection: Connection, target: Target, source: str, rejected: Sequence[Rejected]) -> int:
+    """Writes what was rejected; returns how much of it was not written before."""
     if not rejected:
-        return
+        return 0
     table = rejected_table(target)
-    staged = sql.Identifier("pg_temp", "event_archive_landing_rejected_records")
-    connection.execute(
-        sql.SQL(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS {} (locator text, reason text, raw bytea) ON COMMIT DELETE ROWS"
-        ).format(staged)
-    )
     rows = [line((of.locator.encode(), of.reason.encode(), b"\\x" + of.raw.hex().encode())) for of in rejected]
-    copy_in(connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(staged, sql.SQL(OPTIONS)), _pieces(rows))
+    staged = stage(connection, table.name, _REJECTED_COLUMNS, rows)
     insert = sql.SQL(
         "INSERT INTO {} (source, locator, reason, raw) SELECT DISTINCT ON (locator) {}, locator, reason, raw "
         "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"
     ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
     with own_search_path(connection):
-        counts.rejected = connection.execute(insert).rowcount
-    connection.execute(sql.SQL("TRUNCATE {}").format(staged))
-    counts.known += len(rejected) - counts.rejected
+        return connection.execute(insert).rowcount

@@ -5,6 +5,7 @@ All go through the batch in the order of its key. Not here: staging, transaction
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -20,6 +21,7 @@ class Target:
         columns: name and SQL type of each column that a record fills, in the order of its line.
         key: the columns of its primary key.
         version: the column by which a newer record takes the place of the row of its key; None where the first stays.
+        order: SQL by which versions are compared, with ``{}`` in place of the column; the column itself by default.
         document: the column whose JSON the computed ones are taken out of.
         computed: name and SQL expression of each column that PostgreSQL fills from the JSON, which is called
             ``document`` there and is ``jsonb``. Only where there is no version.
@@ -31,6 +33,11 @@ class Target:
     version: str | None = None
     document: str | None = None
     computed: Sequence[tuple[str, sql.Composable]] = ()
+    order: LiteralString = "{}"
+
+    def compared(self, *of: str) -> sql.Composed:
+        """What versions are compared by: of the staged records, or of the row that a name stands for."""
+        return sql.SQL(self.order).format(sql.Identifier(*of, self.version or ""))
 
 
 def _names(names: Iterable[str], prefix: str = "") -> sql.Composed:
@@ -41,8 +48,8 @@ def insert_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
     """Returns how many rows were inserted, and how many keys and forms the batch has."""
     forms: sql.Composable = sql.SQL("(SELECT pg_catalog.count(*) FROM batch)")
     if target.version:
-        forms = sql.SQL("(SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {} FROM {}) AS forms_)").format(
-            _names([*target.key, target.version]), staged
+        forms = sql.SQL("(SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {}, {} FROM {}) AS forms_)").format(
+            _names(target.key), target.compared(), staged
         )
     return sql.SQL(
         """
@@ -84,14 +91,15 @@ def update_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
         """
         INSERT INTO {table} AS target ({columns}) SELECT {columns} FROM ({batch}) AS batch ORDER BY {key}
         ON CONFLICT ({key}) DO UPDATE SET {assignments}
-        WHERE excluded.{version} >= target.{version} AND ROW({former}) IS DISTINCT FROM ROW({latter})
+        WHERE {new} >= {old} AND ROW({former}) IS DISTINCT FROM ROW({latter})
         """
     ).format(
         batch=_batch(target, staged),
         assignments=sql.SQL(", ").join(
             sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in values
         ),
-        version=sql.Identifier(target.version or ""),
+        new=target.compared("excluded"),
+        old=target.compared("target"),
         former=_names(values, "target."),
         latter=_names(values, "excluded."),
         **_parts(target),
@@ -110,21 +118,27 @@ def _batch(target: Target, staged: sql.Identifier) -> sql.Composed:
     """One record of each key: the newest, of equally new ones the last; where the first stays, the first."""
     order: sql.Composable = sql.SQL("ctid")
     if target.version:
-        order = sql.SQL("{} DESC, ctid DESC").format(sql.Identifier(target.version))
+        order = sql.SQL("{} DESC, ctid DESC").format(target.compared())
     return sql.SQL("SELECT DISTINCT ON ({key}) {columns} FROM {staged} ORDER BY {key}, {order}").format(
         key=_names(target.key), columns=_names(name for name, _ in target.columns), staged=staged, order=order
     )
 
 
+def present_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
+    """Counts the batch's keys that have a row."""
+    return sql.SQL(
+        "SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {key} FROM {staged}) AS batch JOIN {table} USING ({key})"
+    ).format(key=_names(target.key), staged=staged, table=sql.Identifier(target.table.schema, target.table.name))
+
+
 def older_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
     """Counts the batch's keys whose row is newer than the newest record of the batch."""
-    version = sql.Identifier(target.version or "")
     return sql.SQL(
-        "SELECT pg_catalog.count(*) FROM (SELECT {key}, pg_catalog.max({version}) AS newest_ FROM {staged} "
-        "GROUP BY {key}) AS batch JOIN {table} AS target USING ({key}) WHERE target.{version} > newest_"
+        "SELECT pg_catalog.count(*) FROM ({batch}) AS batch JOIN {table} AS target USING ({key}) WHERE {old} > {new}"
     ).format(
+        batch=_batch(target, staged),
         key=_names(target.key),
-        version=version,
-        staged=staged,
+        old=target.compared("target"),
+        new=target.compared("batch"),
         table=sql.Identifier(target.table.schema, target.table.name),
     )

@@ -12,7 +12,7 @@ from event_archive.errors import EventArchiveError, UnreachableError
 from event_archive.postgres.session import Postgres, Session
 from event_archive.sources.landing import Counts
 
-_RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
+RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""
 
 _log = logging.getLogger(__name__)
@@ -81,10 +81,10 @@ def work_connected(
             raise
         except UnreachableError as away:
             attempt = 0 if done() > before else attempt
-            if attempt == len(_RECONNECT_SECONDS) or told_to_stop():
+            if attempt == len(RECONNECT_SECONDS) or told_to_stop():
                 raise
             _log.warning("%s%s", away, meanwhile)
-            wait(_RECONNECT_SECONDS[attempt], told_to_stop)
+            wait(RECONNECT_SECONDS[attempt], told_to_stop)
             attempt += 1
 
 

@@ -140,7 +140,8 @@ class Api:
         if switches.outage:
             return _error(503, "UNAVAILABLE")
         refused = switches.unauthorized_from is not None and self._requests >= switches.unauthorized_from
-        if refused or request.headers.get(switches.key_header.lower()) != self.key:
+        key = request.headers.get(switches.key_header.lower(), "")
+        if refused or key.removeprefix("Bearer ") != self.key:
             return _error(401, "UNAUTHORIZED")
         headers: dict[str, str] = {}
         if self._quota:
@@ -184,6 +185,8 @@ class Api:
         page = pages.page(listing, asked, switches)
         if self._requests <= switches.empty_pages:
             page = pages.Page([], has_more=True, last=asked.cursor.last if asked.cursor else None)
+        if switches.missing_pages and not page.numbers and asked.start:
+            return _error(404, "NOT_FOUND")
         cursor = self._next_cursor(page)
         told = {
             "limit": asked.limit,
@@ -223,10 +226,22 @@ class Api:
         if self._switches.pagination != "link":
             return {}
         rest = {name: value for name, value in request.parameters.items() if name != "cursor"}
-        links = [f'<{request.address}?{urlencode(rest)}>; rel="first"']
-        if cursor:
-            links.append(f'<{request.address}?{urlencode(rest | {"cursor": cursor})}>; rel="next"')
-        return {"Link": ", ".join(links)}
+        first = f"<{request.address}?{urlencode(rest)}>"
+        following = [f"<{request.address}?{urlencode(rest | {'cursor': cursor})}>"] if cursor else []
+        match self._switches.links:
+            case "one line":
+                return {"Link": ", ".join([f'{first}; rel="first"', *(f'{link}; rel="next"' for link in following)])}
+            case "lines":
+                # The last line's would stay, where one took the place of another.
+                return {
+                    "Link": "\r\nLink: ".join([*(f'{link}; rel="next"' for link in following), f"{first}; rel=first"])
+                }
+            case "loose":
+                return {
+                    "Link": ",".join(
+                        [f"{first};rel=first", *(f'{link} ; title="a, b"; REL = Next' for link in following)]
+                    )
+                }
 
     def _packed(self, request: Request, body: bytes, headers: dict[str, str]) -> Answer:
         if self._switches.gzip and "gzip" in request.headers.get("accept-encoding", ""):

@@ -71,6 +71,8 @@ class Switches(_Model):
         bad_after: the order in which events came.
         empty_pages: so many requests get an empty page and ``hasMore`` first.
         more_until_empty: ``hasMore`` until a page is empty.
+        links: how links are written: on one line, on a line each, or with spaces and capitals that RFC 8288 allows.
+        missing_pages: 404 in place of an empty page behind the first.
         cursors: ``repeat``: the same for ever; ``cycle``: A, B, A; ``missing``: none; ``on-last``: after all pages.
         cursor_seconds: how long a cursor is good, by the API's clock.
         cursor_requests: for how many further requests.
@@ -113,6 +115,8 @@ class Switches(_Model):
     bad_after: int = 0
     empty_pages: int = 0
     more_until_empty: bool = False
+    links: Literal["one line", "lines", "loose"] = "one line"
+    missing_pages: bool = False
 
     cursors: Literal["right", "repeat", "cycle", "missing", "on-last"] = "right"
     cursor_seconds: float | None = None

@@ -14,8 +14,9 @@ from event_archive_tests.azurite import node
 from event_archive_tests.benchmarks import contenders
 from event_archive_tests.benchmarks.data import DAY
 
-Job = Literal["export", "purge", "both", "restore", "verify", "ingest", "nothing"]
-"""``nothing`` leaves every row where it is: starting, listing days, evaluating the schedule."""
+Job = Literal["export", "purge", "both", "restore", "verify", "ingest", "consume", "follow", "nothing"]
+"""``consume`` takes in a stream as fast as it can, ``follow`` as it is produced, an entry a millisecond; ``nothing``
+leaves every row where it is: starting, listing days, evaluating the schedule."""
 
 NODE_FOLDER = Path(__file__).parent / "contenders" / "node"
 RESTORED = '"Event_restored"'
@@ -58,8 +59,9 @@ def module(name: str, *arguments: str) -> Command:
     return lambda _: [sys.executable, "-m", f"{contenders.__name__}.{name}", *arguments]
 
 
-def _node(job: Job) -> Command:
-    return lambda _: [str(node()), str(NODE_FOLDER / "archive.mjs"), job, str(DAY)]
+def _node(*arguments: str) -> Command:
+    script, *others = arguments
+    return lambda _: [str(node()), str(NODE_FOLDER / script), *others]
 
 
 _COPY_OUT = f'\\copy (SELECT * FROM "Event" WHERE {_WINDOW}) TO FILE (FORMAT csv, HEADER)'
@@ -73,6 +75,10 @@ PANDAS = "pandas"
 BARE = "bare requests and SQL"
 DLT = "dlt: rest_api"
 REQUESTS = "requests + executemany"
+REDIS_PY = "redis-py + executemany"
+IOREDIS = "Node: ioredis + pg"
+DLT_FILES = "dlt: filesystem, from a folder"
+BOTO3 = "boto3 + json + executemany"
 
 CONTENDERS: Mapping[str, Mapping[Job, Command]] = {
     OURS: {
@@ -81,7 +87,11 @@ CONTENDERS: Mapping[str, Mapping[Job, Command]] = {
         "both": cli("run", str(DAY)),
         "restore": cli("restore", str(DAY)),
         "verify": cli("verify", str(DAY)),
+        "consume": cli("ingest", "stream"),
+        "follow": cli("ingest", "stream"),
     },
+    REDIS_PY: {job: module("redis_executemany") for job in ("consume", "follow")},
+    IOREDIS: {job: _node("stream.mjs") for job in ("consume", "follow")},
     PSQL: {
         "export": _psql(_COPY_OUT),
         "purge": _psql(_DELETE),
@@ -89,6 +99,6 @@ CONTENDERS: Mapping[str, Mapping[Job, Command]] = {
         "restore": _psql(f"\\copy {RESTORED} FROM FILE (FORMAT csv, HEADER)"),
     },
     PYTHON: {job: module("plain_python", job, str(DAY)) for job in ("export", "both")},
-    NODE: {job: _node(job) for job in ("export", "both")},
+    NODE: {job: _node("archive.mjs", job, str(DAY)) for job in ("export", "both")},
     PANDAS: {job: module("pandas_chunks", job, str(DAY)) for job in ("export", "both")},
 }

@@ -26,12 +26,15 @@ class Cost:
         cpu_seconds: user and system time of the process and its children.
         peak_rss_bytes: the process's own VmHWM.
         server_cpu_seconds: of all of PostgreSQL's processes meanwhile.
+        latencies_seconds: of a stream, from the moment an entry was added until its row was committed: the median and
+            the 99th percentile.
     """
 
     wall_seconds: float
     cpu_seconds: float
     peak_rss_bytes: int
     server_cpu_seconds: float
+    latencies_seconds: tuple[float, ...] = ()
 
 
 def measured(command: Sequence[str], environment: Mapping[str, str], server: Server) -> Cost:
@@ -57,7 +60,7 @@ def measured(command: Sequence[str], environment: Mapping[str, str], server: Ser
             end = said.read()[-4000:].decode(errors="replace")
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{end}")
         # A backend's last moments are counted when the postmaster has waited for it.
-        _await_backends(server)
+        await_backends(server)
         return Cost(wall, usage.ru_utime + usage.ru_stime, peak, server.cpu_seconds() - server_before)
 
 
@@ -69,7 +72,7 @@ def _watched(pid: int, started: float) -> tuple[int, float, int, resource.struct
     peak, ended = 0, os.pidfd_open(pid)
     try:
         while not select.select([ended], [], [], _LOOK_SECONDS)[0]:
-            peak = max(peak, _vm_hwm_bytes(pid))
+            peak = max(peak, vm_hwm_bytes(pid))
             if time.monotonic() - started > _TIMEOUT_SECONDS:
                 raise RuntimeError(f"the process did not end within {_TIMEOUT_SECONDS:g} s")
     finally:
@@ -79,14 +82,16 @@ def _watched(pid: int, started: float) -> tuple[int, float, int, resource.struct
     return peak, wall, status, usage
 
 
-def _vm_hwm_bytes(pid: int) -> int:
+def vm_hwm_bytes(pid: int) -> int:
+    """The most memory that a process had resident."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
 
 
-def _await_backends(server: Server) -> None:
+def await_backends(server: Server) -> None:
+    """Waits until no client is connected any more."""
     others = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     while server.execute("postgres", others):
         time.sleep(_LOOK_SECONDS)
@@ -99,4 +104,5 @@ def medians(costs: Sequence[Cost]) -> Cost:
         median(cost.cpu_seconds for cost in costs),
         int(median(cost.peak_rss_bytes for cost in costs)),
         median(cost.server_cpu_seconds for cost in costs),
+        tuple(map(median, zip(*(cost.latencies_seconds for cost in costs), strict=True))),
     )

@@ -20,8 +20,10 @@ SETTINGS = {
     "autovacuum": "off",
     "fsync": "off",
     "log_min_messages": "error",
+    "track_commit_timestamp": "on",
 }
-"""Beside the defaults. No flush to disk, no checkpoint and no vacuum falls into one measurement and not the next."""
+"""Beside the defaults. No flush to disk, no checkpoint and no vacuum falls into one measurement and not the next; and
+when a row was committed can be asked."""
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -60,17 +62,17 @@ class Server:
     def cpu_seconds(self) -> float:
         """CPU of all its processes since it started, those that have ended and parallel workers included."""
         children = Path(f"/proc/{self.postmaster}/task/{self.postmaster}/children").read_text().split()
-        return sum(_ticks(pid) for pid in [str(self.postmaster), *children]) / _TICK
+        return sum(cpu_seconds(pid) for pid in [str(self.postmaster), *children])
 
 
-def _ticks(pid: str) -> int:
+def cpu_seconds(pid: str) -> float:
     """User and system time of a process and of those of its children that it has waited for."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return 0.0
     # The name, in brackets, may hold blanks; after it come the fields from the third on.
-    return sum(map(int, stat.rpartition(")")[2].split()[11:15]))
+    return sum(map(int, stat.rpartition(")")[2].split()[11:15])) / _TICK
 
 
 @contextmanager

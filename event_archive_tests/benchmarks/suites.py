@@ -6,19 +6,24 @@ from importlib.util import find_spec
 
 from event_archive_tests.benchmarks.catalogue import (
     BARE,
+    BOTO3,
     CONTENDERS,
     DLT,
+    DLT_FILES,
+    IOREDIS,
     NODE,
     OURS,
     PANDAS,
     PSQL,
     PYTHON,
+    REDIS_PY,
     REQUESTS,
     cli,
     module,
 )
 from event_archive_tests.benchmarks.data import DAY, Data
 from event_archive_tests.benchmarks.stage import Case
+from event_archive_tests.benchmarks.streaming import RATE
 
 SCHEDULE_DAYS = 1000
 _ROWS_A_SMALL_DAY = 10
@@ -36,6 +41,11 @@ class Sizes:
         schedule_rows: in the table that the schedule looks at.
         events: of an API, that this project takes in.
         compared_events: of an API, that every contender takes in.
+        positions: of a stream, that this project consumes.
+        compared_positions: of a stream, that every contender consumes.
+        seconds: of a stream that brings a position a millisecond.
+        entries: of a log file, which are some 600 bytes each.
+        files: small log files that are listed.
     """
 
     rows: int = 1_000_000
@@ -45,6 +55,11 @@ class Sizes:
     schedule_rows: int = 2_000_000
     events: int = 1_000_000
     compared_events: int = 100_000
+    positions: int = 1_000_000
+    compared_positions: int = 200_000
+    seconds: int = 30
+    entries: int = 330_000
+    files: int = 100_000
 
     @property
     def narrow(self) -> Data:
@@ -140,6 +155,27 @@ def _ingest_api(sizes: Sizes) -> list[Case]:
     return cases + [Case(DLT, "ingest", "API", compared, module("dlt_rest_api"))] * bool(find_spec("dlt"))
 
 
+def _ingest_stream(sizes: Sizes) -> list[Case]:
+    everyone = (OURS, REDIS_PY, IOREDIS)
+    return [
+        Case(OURS, "consume", "stream", Data("positions", sizes.positions)),
+        *(Case(of, "consume", "stream", Data("positions", sizes.compared_positions)) for of in everyone),
+        *(Case(of, "follow", "stream", Data("positions", sizes.seconds * RATE)) for of in everyone),
+    ]
+
+
+def _ingest_logs(sizes: Sizes) -> list[Case]:
+    ours = cli("ingest", "logs")
+    cases = [Case(OURS, "ingest", "S3", Data("lines", 1), ours)]
+    for data in (Data("array", sizes.entries), Data("lines", sizes.entries)):
+        cases += [
+            Case(OURS, "ingest", "S3", data, ours),
+            Case(BOTO3, "ingest", "S3", data, module("boto3_executemany")),
+            *[Case(DLT_FILES, "ingest", "S3", data, module("dlt_filesystem"))] * bool(find_spec("dlt")),
+        ]
+    return [*cases, Case(OURS, "ingest", "S3", Data("files", sizes.files), cli("ingest", "logs", "--limit", "20"))]
+
+
 SECTIONS: Mapping[str, Callable[[Sizes], list[Case]]] = {
     "contenders": _contenders,
     "start": _start,
@@ -148,4 +184,6 @@ SECTIONS: Mapping[str, Callable[[Sizes], list[Case]]] = {
     "days": _days,
     "schedule": _schedule,
     "ingest-api": _ingest_api,
+    "ingest-stream": _ingest_stream,
+    "ingest-logs": _ingest_logs,
 }

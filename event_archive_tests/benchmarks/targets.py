@@ -5,8 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from event_archive.lake.azure.container import BLOCK_BYTES
-from event_archive_tests.benchmarks.catalogue import BARE, NODE, OURS, PSQL, PYTHON
+from event_archive_tests.benchmarks.catalogue import BARE, IOREDIS, NODE, OURS, PSQL, PYTHON, REDIS_PY
 from event_archive_tests.benchmarks.data import CSV_BYTES
+from event_archive_tests.benchmarks.log_files import decoded_bytes
 from event_archive_tests.benchmarks.results import Results
 from event_archive_tests.benchmarks.stage import SLOW_SECONDS
 
@@ -191,6 +192,42 @@ def _ingest_api(results: Results) -> Iterator[Target]:
     yield Target("peak RSS of `event-archive ingest api`", 120, ours.cost.peak_rss_bytes / _MIB, "MiB")
 
 
+def _ingest_stream(results: Results) -> Iterator[Target]:
+    sizes = {of.case.data.rows for of in results.section("ingest-stream") if of.case.job == "consume"}
+    fewest, most = min(sizes, default=0), max(sizes, default=0)
+    ours = results.of("ingest-stream", OURS, "consume", "stream", rows=most)
+    yield Target("`event-archive ingest stream`", 15_000, ours.rows_per_second, "positions/s", least=True)
+    few = results.of("ingest-stream", OURS, "consume", "stream", rows=fewest)
+    if most > fewest:
+        apart = (ours.cost.peak_rss_bytes - few.cost.peak_rss_bytes) / _MIB
+        yield Target(f"its peak RSS apart, from {fewest:,} to {most:,} positions", 8, apart, "MiB")
+    for name in (REDIS_PY, IOREDIS):
+        theirs = results.of("ingest-stream", name, "consume", "stream")
+        yield Target(
+            f"positions a second beside {name}", 1, few.rows_per_second / theirs.rows_per_second, "x", least=True
+        )
+        cpu = few.cost.cpu_seconds / theirs.cost.cpu_seconds
+        yield Target(f"client CPU beside {name}", 1, cpu, "x")
+
+
+def _follow_stream(results: Results) -> Iterator[Target]:
+    _, slowest = results.of("ingest-stream", OURS, "follow", "stream").cost.latencies_seconds
+    yield Target("from XADD to commit at 1,000 a second, 99th percentile", 250, slowest * 1000, "ms")
+
+
+def _ingest_logs(results: Results) -> Iterator[Target]:
+    loaded = [of for of in results.section("ingest-logs") if of.case.contender == OURS and of.case.data.rows > 1]
+    empty = results.of("ingest-logs", OURS, "ingest", "S3", rows=1).cost.cpu_seconds
+    for result in loaded:
+        data, cost = result.case.data, result.cost
+        if data.kind != "files":
+            hundreds, what = decoded_bytes(data) / 1e8, f"client CPU per 100 MB of a gzipped log file, {data.kind}"
+            yield Target(what, 2.5, cost.cpu_seconds / hundreds, "s")
+            yield Target("the same without the process's start", 2.5, (cost.cpu_seconds - empty) / hundreds, "s")
+        what = f"{data.rows:,} files" if data.kind == "files" else data.kind
+        yield Target(f"peak RSS of `event-archive ingest logs`, {what}", 150, cost.peak_rss_bytes / _MIB, "MiB")
+
+
 _ALL = (
     _export,
     _slow,
@@ -208,4 +245,7 @@ _ALL = (
     _start,
     _schedule,
     _ingest_api,
+    _ingest_stream,
+    _follow_stream,
+    _ingest_logs,
 )

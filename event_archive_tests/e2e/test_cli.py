@@ -503,8 +503,9 @@ def test_other_names_and_another_retention(local_installation: Installation, com
 
 # The demo's own numbers would take half a minute.
 SMALL_DEMO = """
-from event_archive import cli, demo
-demo.AGED_DAYS, demo.EVENTS_PER_AGED_DAY, demo.YOUNG_DAYS, demo.EVENTS_PER_YOUNG_DAY = 3, 300, 1, 50
+from event_archive.demo import samples
+samples.AGED_DAYS, samples.EVENTS_PER_AGED_DAY, samples.YOUNG_DAYS, samples.EVENTS_PER_YOUNG_DAY = 3, 300, 1, 50
+from event_archive import cli
 cli.main()
 """
 
@@ -544,8 +545,15 @@ def _demo_twice(tmp_path: Path):
     assert files == [
         *((f"events_{day}.csv", rows) for day, rows in zip(events, ("301", "120", "180"), strict=True)),
         *((f"page_views_{day}.csv", rows) for day, rows in zip(page_views, ("300", "120", "180"), strict=True)),
+        (f"api_events_{page_views[2]}.csv", "150"),
+        (f"logs_{page_views[2]}.csv", "150"),
     ]
     assert all((lake / name).is_file() for name, _ in files)
+    arrived = {"api": "300 events", "logs": "300 entries", "stream": "450 entries"}
+    for source, records in arrived.items():
+        told = first.partition(f"$ event-archive ingest {source}\n")[2].partition("\n$ ")[0]
+        assert re.search(rf"^ingestion \w+: .*{records} in .*: {records.split()[0]} new$", told, re.MULTILINE), told
+    assert re.search(rf"^events  {events[0]}  restored  .restored 301, ", first, re.MULTILINE)
     nights = first.split("$ event-archive run\n")
     assert f"{events[1]} held: a customer asks about it" in nights[0]
     assert [line.split()[:4] for line in nights[2].splitlines()[1:3]] == [
@@ -553,7 +561,9 @@ def _demo_twice(tmp_path: Path):
         ["events", events[1], "120", "0"],
     ]
     assert 'public."Event" holds 170 rows. Aged days that still have rows: 1 (held: 1).' in first
-    assert "public.page_views holds 50 rows. Aged days that still have rows: 0 (held: 0)." in first
+    left = {"page_views": 50, "ingested_events": 150, "logs": 150, "positions": 450}
+    for table, rows in left.items():
+        assert f"public.{table} holds {rows} rows. Aged days that still have rows: 0 (held: 0)." in first
     assert f"The CSVs: {lake}/" in first
     assert "make ui" in first
     second = demo()

@@ -2,13 +2,10 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -16,11 +13,11 @@ from event_archive.domain.days import midnight
 from event_archive_tests.api_server.events import Events
 from event_archive_tests.api_server.odd import NO_RECORDS
 from event_archive_tests.api_server.running import ApiServer
+from event_archive_tests.faults.forking import Forking, forking
 from event_archive_tests.faults.ingest_victim import POINTS
 from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.fixtures.api import ServeApi
-from event_archive_tests.fixtures.installation import clean_environment
 from event_archive_tests.fixtures.postgres import Database
 
 EVENTS = 600
@@ -32,22 +29,11 @@ BAD = [NO_RECORDS["no id"], NO_RECORDS["no time"]]
 
 
 @dataclass
-class Victims:
+class Victims(Forking):
     """The process that forks them, against one API and one database."""
 
-    process: subprocess.Popen[str]
     api: ApiServer
     database: Database
-    variables: dict[str, str]
-
-    def run(self, **order: Any) -> list[int]:
-        """The wait statuses of children that took in what there is, and were perhaps killed."""
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(json.dumps({"variables": self.variables} | order) + "\n")
-        self.process.stdin.flush()
-        statuses: list[int] = json.loads(self.process.stdout.readline())
-        return statuses
 
     def rows(self) -> list[str]:
         return [str(key) for (key,) in self.database.execute("SELECT id FROM ingested_events ORDER BY id")]
@@ -89,16 +75,8 @@ def victims(serve_api: ServeApi, database: Database) -> Iterator[Victims]:
         "API_KEY": api.key,
         "API_PAGE_LIMIT": str(PAGE),
     }
-    with subprocess.Popen(
-        [sys.executable, "-m", "event_archive_tests.faults.ingest_victim"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=clean_environment(),
-    ) as process:
-        yield Victims(process, api, database, variables)
-        assert process.stdin
-        process.stdin.close()
+    with forking("ingest_victim") as process:
+        yield Victims(process, variables, api, database)
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -1,19 +1,18 @@
-"""The ingestion of log files, killed at every step and at any instant, by several processes too: each entry once."""
+"""The ingestion of log files, killed at every step and at any instant, by several processes too: each entry once.
 
-import json
+The numbers in the comments are those of the hardest cases of an ingestion of log files.
+"""
+
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
+from event_archive_tests.faults.forking import Forking, forking
 from event_archive_tests.faults.log_victim import POINTS
 from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
-from event_archive_tests.fixtures.installation import clean_environment
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 
 RANDOM_KILLS = share_of(200)
@@ -24,21 +23,10 @@ BAD = b'{"msg":"no time"}'
 
 
 @dataclass
-class Victims:
+class Victims(Forking):
     """The process that forks them, against one folder and one database."""
 
-    process: subprocess.Popen[str]
     logs: Logs
-
-    def run(self, **order: Any) -> list[int]:
-        """The wait statuses of children that loaded what waits, and were perhaps killed."""
-        assert self.process.stdin
-        assert self.process.stdout
-        variables = {"PG_CONNECTION_STRING": self.logs.database.dsn, "LOGS_URL": f"file://{self.logs.folder}"}
-        self.process.stdin.write(json.dumps({"variables": variables} | order) + "\n")
-        self.process.stdin.flush()
-        statuses: list[int] = json.loads(self.process.stdout.readline())
-        return statuses
 
     def fill(self, version: int) -> None:
         """Files of that version, one of them damaged."""
@@ -78,17 +66,9 @@ class Victims:
 
 @pytest.fixture
 def victims(logs: Logs) -> Iterator[Victims]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "event_archive_tests.faults.log_victim"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=clean_environment(),
-    ) as process:
-        yield Victims(process, logs)
-        assert process.stdin
-        process.stdin.close()
+    variables = {"PG_CONNECTION_STRING": logs.database.dsn, "LOGS_URL": f"file://{logs.folder}"}
+    with forking("log_victim") as process:
+        yield Victims(process, variables, logs)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -128,6 +108,7 @@ def test_kills_at_any_instant_lose_no_entry_and_load_none_twice(victims: Victims
         survived(f"kills of {processes} ingestions of log files at any instant")
 
 
+# 13: several workers, and one that dies
 def test_a_file_of_a_process_that_died_is_loaded_by_the_next_one_at_once(victims: Victims):
     victims.fill(1)
     [status] = victims.run(point="merged", nth=10)

@@ -11,7 +11,7 @@ import pytest
 
 from event_archive.errors import BusyError
 from event_archive_tests.api_server.events import START, Events
-from event_archive_tests.api_server.switches import status
+from event_archive_tests.api_server.switches import Fault, status
 from event_archive_tests.fixtures.ingestion import Ingest, Ingesting
 
 STYLES = ["x-delta", "x-epoch", "x-ms", "x-iso", "ietf", "ietf-split"]
@@ -111,6 +111,27 @@ def test_refusals_without_end_end_the_run(ingest: Ingest):
     assert totals.counts.new == 200
 
 
+@pytest.mark.parametrize("header", ["0", "0.2", "Fri, 01 Mar 2024 00:00:00 GMT"])
+def test_who_is_told_again_to_come_at_once_waits_longer_each_time(ingest: Ingest, header: str):
+    refusal = Fault(kind="answer", status=429, headers={"Retry-After": header}, first=3, count=None)
+    ingesting = ingest(faults=[refusal])
+    totals = ingesting.run()
+    assert isinstance(totals.failures[0], BusyError)
+    times = [request.time for request in ingesting.api.requests[2:8]]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert gaps == pytest.approx([gaps[0], 1, 2, 4, 8], rel=0.2)
+    assert gaps[0] < 0.5
+
+
+def test_503_that_says_when_to_come_again_is_waited_for(ingest: Ingest):
+    refusal = Fault(kind="answer", status=503, headers={"Retry-After": "120"}, first=3)
+    ingesting = ingest(faults=[refusal])
+    assert ingesting.run().failures == []
+    requests = ingesting.api.requests
+    assert 120 <= requests[3].time - requests[2].time <= 120 * 1.1 + 1
+    assert ingesting.has_all()
+
+
 # 12: refused without any header
 
 
@@ -126,6 +147,20 @@ def test_a_refusal_without_a_header_makes_all_workers_wait_once(ingest: Ingest):
 
 
 # 13: a clock that is wrong
+
+
+@pytest.mark.parametrize(
+    ("style", "form"),
+    [
+        ("x-delta", "seconds from then on"), ("x-epoch", "seconds since 1970"), ("x-ms", "milliseconds since 1970"),
+        ("x-iso", "a date"), ("ietf", "seconds from then on"),
+    ],
+)  # fmt: skip
+def test_how_a_reset_is_read_is_logged_once(ingest: Ingest, caplog: pytest.LogCaptureFixture, style: str, form: str):
+    caplog.set_level("INFO")
+    assert ingest(2000, **QUOTA, limit_headers=style).run().failures == []
+    (told,) = [record.getMessage() for record in caplog.records if "the API's limit: " in record.getMessage()]
+    assert told == f"the API's limit: 9 of 10 requests are left, for 60 s; that is told in {form}"
 
 
 @pytest.mark.parametrize("style", ["x-epoch", "x-ms", "x-iso"])

@@ -10,9 +10,22 @@ from event_archive.errors import FileChangedError
 from event_archive.lake.azure.container import AzureLake
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
+from event_archive_tests import azurite
 from event_archive_tests.benchmarks import definitions, plot, report, sink_process, stage
 from event_archive_tests.benchmarks.__main__ import measure
-from event_archive_tests.benchmarks.catalogue import NODE, OURS, PSQL, PYTHON, REQUESTS, Job, cli
+from event_archive_tests.benchmarks.catalogue import (
+    BOTO3,
+    IOREDIS,
+    NODE,
+    NODE_FOLDER,
+    OURS,
+    PSQL,
+    PYTHON,
+    REDIS_PY,
+    REQUESTS,
+    Job,
+    cli,
+)
 from event_archive_tests.benchmarks.data import Data
 from event_archive_tests.benchmarks.measure import Cost
 from event_archive_tests.benchmarks.results import Result, Results, machine
@@ -123,6 +136,41 @@ def test_an_api_is_taken_in_by_every_contender_that_is_installed(opened: Stage):
     assert "| event-archive | 2,000 |" in text
     assert f"| {REQUESTS} | 1,000 |" in text
     assert [target.unit for target in targets(results)] == ["events/s", "s", "MiB"]
+
+
+def test_a_stream_is_consumed_by_every_contender_beside_its_producer(opened: Stage):
+    azurite.install(NODE_FOLDER)
+    results = Results(machine())
+    measure(opened, "ingest-stream", _small_stream(), 1, results)
+    text = report.markdown(results)
+    for contender, rows in ((OURS, "3,000"), (OURS, "1,500"), (REDIS_PY, "1,500"), (IOREDIS, "1,500")):
+        assert f"| as fast as it can | {contender} | {rows} |" in text
+        assert f"| 1,000 a second | {contender} | 1,000 |" in text
+    assert [target.unit for target in targets(results)] == ["positions/s", "MiB", "x", "x", "x", "x", "ms"]
+    for result in results.found:
+        assert result.cost.cpu_seconds > 0
+        assert len(result.cost.latencies_seconds) == (2 if result.case.job == "follow" else 0)
+        assert all(0 < seconds < 60 for seconds in result.cost.latencies_seconds)
+
+
+def _small_stream() -> list[Case]:
+    return SECTIONS["ingest-stream"](Sizes(positions=3000, compared_positions=1500, seconds=1))
+
+
+def test_a_consumer_that_ends_is_no_measurement(opened: Stage):
+    case = _small_stream()[0]
+    with pytest.raises(RuntimeError, match="ended with 0"):
+        opened.measure(replace(case, command=cli("--help")))
+
+
+def test_log_files_are_loaded_by_every_contender_that_is_installed(opened: Stage):
+    results = Results(machine())
+    measure(opened, "ingest-logs", SECTIONS["ingest-logs"](Sizes(entries=2500, files=50)), 1, results)
+    text = report.markdown(results)
+    assert "| gzipped array | event-archive | 2,500 | 2 |" in text
+    assert f"| gzipped lines | {BOTO3} | 2,500 | 2 |" in text
+    assert "| many, listed; 20 loaded | event-archive | 50 files |" in text
+    assert [target.unit for target in targets(results)] == ["s", "s", "MiB"] * 2 + ["MiB"]
 
 
 def test_an_ingestion_that_leaves_events_out_is_no_measurement(opened: Stage):

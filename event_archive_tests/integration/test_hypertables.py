@@ -10,7 +10,8 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import NoSuchTableError, RefusedError
-from event_archive.nightly.backlog import days_to_do, orphans, rows_of_aged_days
+from event_archive.nightly.backlog import days_to_do, rows_of_aged_days
+from event_archive.nightly.orphans import orphans
 from event_archive.operations import dropping
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day

@@ -162,6 +162,30 @@ def test_a_record_that_a_trigger_refuses_is_rejected_alone(table: Database):
     assert "evil" not in str(reason)
 
 
+SWALLOW = """
+CREATE SEQUENCE attempts;
+CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RETURN CASE WHEN new.id <> 'b' OR nextval('attempts') > {} THEN new END; END $$;
+CREATE TRIGGER swallow BEFORE INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION swallow()
+"""
+
+
+@pytest.mark.parametrize("target", [IGNORE, UPDATE], ids=["ignore", "update"])
+def test_a_record_that_a_trigger_makes_nothing_of_is_not_known_but_an_error(table: Database, target: Target):
+    table.execute(SWALLOW.format(1000))
+    landed(table, target, batch(("a", "01", "1")))
+    with pytest.raises(IntegrityError, match="1 of 3 records that were inserted have no row: a trigger keeps them out"):
+        landed(table, target, batch(("a", "01", "1"), ("b", "01", "2"), ("c", "01", "3")))
+    assert [key for key, *_ in rows(table)] == ["a"]
+
+
+def test_a_row_that_vanishes_in_the_midst_is_landed_by_the_next_attempt(table: Database):
+    table.execute(SWALLOW.format(1))
+    (counts,) = landed(table, IGNORE, batch(("a", "01", "1"), ("b", "01", "2")))
+    assert counts == Counts(taken=2, new=2)
+    assert len(rows(table)) == 2
+
+
 def test_the_same_rejected_record_is_known_the_second_time(table: Database):
     counts = landed(table, IGNORE, batch(rejected=("x", "x", "y")), batch(("a", "01", "13"), rejected=("y", "z")))
     assert counts[0] == Counts(taken=3, rejected=2, known=1)
@@ -187,10 +211,11 @@ def test_any_text_lands_as_it_is(each_database: Database):
 
 
 def test_too_old_and_lost_records_are_in_the_books(table: Database):
-    made = batch(("a", "01", "1"))
-    made.too_old, made.lost = 3, 2
-    (counts,) = landed(table, IGNORE, made)
-    assert counts == Counts(taken=6, new=1, too_old=3, lost=2)
+    made = batch(("a", "01", "1"), rejected=("x",))
+    made.too_old, made.lost = 3, [Rejected(locator, "it is gone", b"") for locator in ("y", "z")]
+    counts, again = landed(table, IGNORE, made, made)
+    assert counts == Counts(taken=7, new=1, rejected=1, too_old=3, lost=2)
+    assert again == Counts(taken=7, known=4, too_old=3), "a lost record is written down once"
     assert counts.balance == 0
     assert Counts(taken=2, new=1).balance == 1
 

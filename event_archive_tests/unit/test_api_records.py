@@ -165,7 +165,17 @@ def test_json_that_python_writes_is_refused_only_for_nul_and_half_surrogates(val
     assert (refusal_of(raw) is not None) == odd
 
 
-@pytest.mark.parametrize("raw", [b"1e400000", b"1e-20000", b"9" * 131_073, b'{"a":1e+131072}'])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"1e400000",
+        b"1e-20000",
+        b"9" * 131_073,
+        b'{"a":1e+131072}',
+        b"1e99999999999999999999",
+        b"1E-9999999999999999999",
+    ],
+)
 def test_a_number_that_numeric_cannot_hold_is_refused(raw: bytes):
     assert refusal_of(raw) == "it is no JSON: a number is too large or too fine for PostgreSQL"
     assert refusal_of(b"1e400") is None
@@ -200,6 +210,26 @@ def test_an_api_may_have_names_of_its_own():
     fields = Fields(("result", "rows"), ("result", "more"), ("result", "after"), ("count",))
     page = read_page(b'{"count":3,"data":[],"result":{"rows":[{}],"more":true,"after":"c"}}', fields)
     assert (len(page.events), page.has_more, page.cursor, page.total) == (1, True, "c", 3)
+
+
+@pytest.mark.parametrize(
+    ("token", "more"),
+    [("true", True), ('"True"', True), ("1", True), ("false", False), ('"false"', False), ("0", False), ("7", None)],
+)
+def test_more_is_told_in_several_ways(token: str, more: bool | None):
+    assert read_page(b'{"data":[],"hasMore":%b}' % token.encode(), Fields()).has_more is more
+
+
+@pytest.mark.parametrize(
+    ("token", "cursor"),
+    [
+        ("1709251200.50", "1709251200.50"), ("123456789012345678901", "123456789012345678901"), ("0", "0"),
+        ('{"id": 7}', '{"id": 7}'), ("[1,2]", "[1,2]"), ('"\\u00e9"', "é"),
+        ("null", None), ('""', None), ("true", None), ("false", None), ("{}", None), ("[]", None),
+    ],
+)  # fmt: skip
+def test_a_cursor_of_any_kind_is_given_back_to_the_letter(token: str, cursor: str | None):
+    assert read_page(b'{"data":[],"nextCursor":%b}' % token.encode(), Fields()).cursor == cursor
 
 
 @pytest.mark.parametrize(

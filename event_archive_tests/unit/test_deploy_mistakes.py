@@ -98,6 +98,16 @@ IN_THE_CRONJOB = [
 ]
 
 
+IN_THE_DEPLOYMENT = [
+    mistake("a misspelt probe", "livenessProbe:", "livelinessProbe:", KUBERNETES),
+    mistake("a word for a number", "periodSeconds: 30", "periodSeconds: often", KUBERNETES),
+    mistake("a port by a word", "containerPort: 9090", "containerPort: http", KUBERNETES),
+    mistake("root", "runAsNonRoot: true", "runAsNonRoot: false", PODS),
+    mistake("more requested than allowed", "memory: 256Mi", "memory: 1Gi", PODS),
+    mistake("an unknown spread", "ScheduleAnyway", "ScheduleSomehow"),
+]
+
+
 @pytest.mark.parametrize("made", IN_THE_VALUES, ids=lambda made: made.what)
 def test_a_mistake_in_the_values_is_noticed(made: Mistake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DAGSTER_PG_PASSWORD", "as the chart sets it")
@@ -108,6 +118,13 @@ def test_a_mistake_in_the_values_is_noticed(made: Mistake, tmp_path: Path, monke
 @pytest.mark.parametrize("made", IN_THE_CRONJOB, ids=lambda made: made.what)
 def test_a_mistake_in_the_cronjob_is_noticed(made: Mistake):
     text = (MANIFESTS / "cronjob.yaml").read_text()
+    assert noticing_pods([yaml.safe_load(with_optional_variables(text))]) == set()
+    assert noticing_pods([yaml.safe_load(with_optional_variables(replaced(text, made)))]) == made.by
+
+
+@pytest.mark.parametrize("made", IN_THE_DEPLOYMENT, ids=lambda made: made.what)
+def test_a_mistake_in_the_deployment_is_noticed(made: Mistake):
+    text = (MANIFESTS / "deployment-ingest-stream.yaml").read_text().partition("\n---\n")[0]
     assert noticing_pods([yaml.safe_load(with_optional_variables(text))]) == set()
     assert noticing_pods([yaml.safe_load(with_optional_variables(replaced(text, made)))]) == made.by
 
@@ -123,7 +140,7 @@ def noticing_values(text: str, folder: Path) -> set[str]:
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     if {variable["name"] for variable in deployment["env"]} != OF_ANY_POD - SECRETS:
         found.add(VARIABLES)
-    pods = [chart.code_server(values)]
+    pods = [chart.code_server(values), chart.daemon(values), chart.webserver(values)]
     try:
         pods.append(run_pod(reference(values, folder)))
     except DagsterInvalidConfigError:

@@ -7,13 +7,13 @@ from typing import Any
 
 import promql_parser
 import pytest
-from event_archive.sources.redis_stream.metrics import Metrics
 
-from event_archive.observability import metrics
+from event_archive.observability import ingestion_metrics, metrics
+from event_archive.sources.redis_stream.metrics import Metrics
 from event_archive_tests.deploy.manifests import MANIFESTS, Document, documents, manifest, pod_of
 
 DASHBOARD = MANIFESTS.parent / "grafana" / "event_archive.json"
-RULES = MANIFESTS.parents[1] / "docs" / "howto" / "alerts.md"
+RULES = [MANIFESTS.parents[1] / "docs" / "howto" / name for name in ("alerts.md", "stream.md")]
 # What Grafana puts into a query before Prometheus gets it.
 FILLED_IN = {"$__rate_interval": "5m", "$table": ".+", "$stream": ".+"}
 
@@ -25,12 +25,14 @@ def dashboard() -> dict[str, Any]:
 
 def queries() -> list[str]:
     shown = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", [])]
-    return shown + re.findall(r"^ +expr: (.+)$", RULES.read_text(), re.MULTILINE)
+    rules = [re.findall(r"^ +expr: (.+)$", page.read_text(), re.MULTILINE) for page in RULES]
+    return [*shown, *(query for page in rules for query in page)]
 
 
 def known() -> set[str]:
     """The names of all metrics, as a scrape shows them."""
-    return set(metrics._METRICS) | set(re.findall(r"^(\w+)\{", Metrics("s", "g").text().decode(), re.MULTILINE))
+    of_runs = {*metrics._METRICS, *ingestion_metrics._METRICS}
+    return of_runs | set(re.findall(r"^(\w+)\{", Metrics("s", "g").text().decode(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("query", queries())

@@ -11,7 +11,7 @@ import pytest
 
 from event_archive.cli.commands import commands
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings
-from event_archive.config.sources import ApiSettings, LandingSettings, LogsSettings
+from event_archive.config.sources import ApiSettings, LandingSettings, LogsSettings, StreamSettings
 from event_archive.domain.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +23,7 @@ PAGES = sorted(
 SOURCES: dict[str, tuple[type[LandingSettings], dict[str, str]]] = {
     "## An HTTP API": (ApiSettings, {"api_base_url": "https://h"}),
     "## Log files": (LogsSettings, {"logs_url": "file:///f"}),
+    "## A Redis stream": (StreamSettings, {"redis_url": "redis://h"}),
 }
 """Of each section of the configuration's page, the settings that it is about, and those that are required."""
 

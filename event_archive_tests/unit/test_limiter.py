@@ -118,6 +118,7 @@ def test_a_reset_is_told_apart_by_its_size(text: str, seconds: float | None):
         ("7", 7), ("1.5", 1.5), ("60s", 60), ("Fri, 01 Mar 2024 00:00:30 GMT", 30),
         ("Thu, 29 Feb 2024 00:00:00 GMT", 0),
         ("-5", None), ("soon", None), ("", None), ("1e9", None),
+        ("Mon, 1 Jan 2024 99999999999999999999:00:00 GMT", None), ("Mon, 1 Jan 2024 00:00:00 +9999999999999999", None),
     ],
 )  # fmt: skip
 def test_retry_after_is_seconds_or_a_date(text: str, seconds: float | None):

@@ -138,6 +138,12 @@ def has_compressed_chunk(connection: Connection, schema: str, name: str, column:
     return bool(one(connection, _HAS_COMPRESSED, schema, name, column, day, day)[0])
 
 
+def extension_schema(connection: Connection) -> str | None:
+    """The schema of TimescaleDB's functions; None where the database has no TimescaleDB."""
+    row = connection.execute(_EXTENSION_SCHEMA).fetchone()
+    return row[0] if row else None
+
+
 def drop_chunks(connection: Connection, oid: int, type_: str, start: datetime, end: datetime) -> list[tuple[str, str]]:
     """Drops the chunks of a hypertable that lie within a range, with whatever is in them.
 

@@ -1,7 +1,7 @@
 """Time as requests need it: read, and waited for until somebody stops. Not here: how long to wait."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Protocol
 
@@ -36,8 +36,6 @@ class SystemClock:
 
     def now(self) -> datetime:
         """As the protocol says."""
-        from datetime import timedelta
-
         return self._date + timedelta(seconds=self.seconds())
 
     def wait(self, seconds: float, stop: Event) -> bool:

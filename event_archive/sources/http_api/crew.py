@@ -22,10 +22,11 @@ from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Fields
-from event_archive.sources.http_api.positions import Position, Positions, resumed, windows
+from event_archive.sources.http_api.paging import Paging
+from event_archive.sources.http_api.positions import Position, Positions, iso, resumed, windows
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
-from event_archive.sources.http_api.walking import Ended, Fetched, Paging, walk
+from event_archive.sources.http_api.walking import Ended, Fetched, walk
 from event_archive.sources.landing import Batch, Counts, land, rejected_table
 from event_archive.sources.runs import aged_before
 from event_archive.sources.tables import make_missing
@@ -135,10 +136,15 @@ class Crew:
         """Gives shards that wait to workers."""
         now = self._run.clock.now()
         while self._waiting and len(self._shards) < self._limiter.concurrency and not self._stop.is_set():
-            claimed = self._positions.claim(self._session, self._waiting.popleft())
+            position = self._waiting.popleft()
+            claimed = self._positions.claim(self._session, position)
             if claimed is None:
+                if position.upper is None:
+                    _log.info("%s: another run is reading it, and takes in what there is", self._paging.url)
                 continue
             filtered, overlap = self._paging.time_filter is not None, self._run.settings.api_overlap
+            if claimed.cursor is not None and not self._paging.takes(claimed.cursor):
+                claimed = replace(claimed, cursor=None, expires=None)
             shard = Shard(resumed(claimed, now), filtered, overlap)
             self._shards.append(shard)
             self._send(shard)
@@ -194,7 +200,7 @@ class Crew:
             for position in instead:
                 self._positions.save(connection, position)
 
-        counts = land(self._session, self._run.target, SOURCE, batch, write, pause=time.sleep)
+        counts = land(self._session, self._run.target, SOURCE, batch, write)
         self._waiting.extendleft(reversed([of for of in instead if not of.passes]))
         self._count(counts, pages)
 
@@ -205,7 +211,9 @@ class Crew:
         self._failures_in_a_row = 0
         for shard, fetched in pages:
             if not shard.is_window and fetched.page.total is not None:
-                totals.expected = fetched.page.total
+                position = shard.position
+                # Later passes begin anywhere.
+                totals.left = None if position.passes else max(0, fetched.page.total - position.events)
         watermarks = [shard.position.watermark for shard, _ in pages if shard.position.watermark]
         totals.watermark = max([*watermarks, *([totals.watermark] if totals.watermark else [])], default=None)
         if totals.counts.rejected > settings.max_rejected:
@@ -233,7 +241,9 @@ class Crew:
             except RefusedError as vain:
                 error = vain
             else:
-                _log.info("%s: the API does not know the cursor any more; going on by time", self._run.settings.url)
+                since = shard.start().since
+                place = f"with events since {iso(since)}" if since else "from the beginning"
+                _log.info("%s: the API does not know the cursor any more; going on %s", self._paging.url, place)
                 self._send(shard)
                 return
         if error is not None:
@@ -264,7 +274,8 @@ def _api(settings: ApiSettings) -> Api:
             )
         )
     )
-    return Api(settings.url, {settings.api_key_header: key} if key else {}, key, fields)
+    proxy = settings.proxy.get_secret_value() if settings.proxy else None
+    return Api(settings.url, {settings.api_key_header: key} if key else {}, key, proxy, fields)
 
 
 def _paging(settings: ApiSettings) -> Paging:

@@ -4,32 +4,32 @@ Not here: which page is next, what is in it but for its shape.
 """
 
 import random
-import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Final
 
 import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.sources.http_api.clock import Clock
-from event_archive.sources.http_api.headers import quota, retry_after
-from event_archive.sources.http_api.limiter import Limiter
+from event_archive.sources.http_api.connections import connections, words_of
+from event_archive.sources.http_api.headers import next_link, quota, retry_after
+from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Fields, Page, PageError, read_page
 
 _TIMEOUT_SECONDS = 10.0
 _PAUSES_SECONDS: Final = (1, 2, 4, 8)
 _PIECE_BYTES = 64 * 1024
-_TOO_MUCH, _FORBIDDEN, _NO_ENTRY = 429, 403, (401, 403)
-_HALVING = (413, 502, 504)
+_TOO_MUCH, _FORBIDDEN, _UNAVAILABLE, _NO_ENTRY = 429, 403, 503, (401, 403)
+_TOO_LARGE = 413
+_HALVING = (_TOO_LARGE, 502, 504)
 _PASSING = (408, *range(500, 600))
 _CURSOR_REFUSED = (400, 404, 410, 422)
 _SUCCESSES_UNTIL_LARGER = 20
-_LONGEST_ERROR_BYTES = 2000
+_LONGEST_ERROR_BYTES, _SHOWN = 2000, 200
 
 
 class StoppedError(Exception):
@@ -41,7 +41,15 @@ class NoEntryError(RefusedError):
 
 
 class CursorRefusedError(Exception):
-    """The API does not, or no longer, know the cursor."""
+    """The API does not, or no longer, know the cursor.
+
+    Attributes:
+        status: by which it says so.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +60,14 @@ class Api:
         url: where events are asked for, without parameters.
         headers: sent with each request, the key among them. A secret.
         secret: the key; taken out of all messages.
+        proxy: through which it is asked; None for none. A secret.
         fields: names of its own in a page.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
     secret: str = field(default="", repr=False)
+    proxy: str | None = field(default=None, repr=False)
     fields: Fields = field(default_factory=Fields)
 
 
@@ -85,11 +95,13 @@ class PageSize:
         self._fixed = fixed
         self._successes = 0
 
-    def halve(self) -> None:
-        """A page of this size was too much for the API."""
-        if not self._fixed:
-            self.value = max(1, self.value // 2)
+    def halve(self) -> bool:
+        """A page of this size was too much; returns whether the next one will be smaller."""
         self._successes = 0
+        if self._fixed or self.value == 1:
+            return False
+        self.value //= 2
+        return True
 
     def succeeded(self) -> None:
         """A page arrived."""
@@ -107,11 +119,12 @@ class _FailedError(Exception):
 
     Attributes:
         halve: a smaller page may go through.
+        is_too_large: a page of that size never will.
     """
 
-    def __init__(self, why: str, *, halve: bool = False) -> None:
+    def __init__(self, why: str, *, halve: bool = False, is_too_large: bool = False) -> None:
         super().__init__(why)
-        self.halve = halve
+        self.halve, self.is_too_large = halve or is_too_large, is_too_large
 
 
 class Fetcher:
@@ -129,8 +142,9 @@ class Fetcher:
         """
         self._largest_body_bytes = largest_body_bytes
         self._api, self._limiter, self._clock, self._stop = api, limiter, clock, stop
-        # No redirect is followed: it would take the key to another host.
-        self._pool = urllib3.PoolManager(maxsize=10, block=True, retries=False)
+        # A page that repeats "Bearer KEY" may leave the first word out.
+        self._secrets = [secret for secret in (api.secret, api.secret.rpartition(" ")[2]) if secret]
+        self._pool = connections(MOST_AT_ONCE, api.proxy)
         self._dice = random.Random()
 
     def close(self) -> None:
@@ -161,8 +175,8 @@ class Fetcher:
             except _TooMuchError:
                 continue
             except _FailedError as failed:
-                if failed.halve:
-                    size.halve()
+                if failed.halve and size.halve() and failed.is_too_large:
+                    continue
                 if attempt == len(_PAUSES_SECONDS):
                     raise UnreachableError(
                         f"{self._api.url} did not answer well in {attempt + 1} attempts: {failed}. What arrived is "
@@ -187,67 +201,70 @@ class Fetcher:
                 fields=parameters or None,
                 headers={**self._api.headers, "Accept": "application/json", "Accept-Encoding": "gzip"},
                 timeout=urllib3.Timeout(connect=_TIMEOUT_SECONDS, read=_TIMEOUT_SECONDS),
+                # It would take the key to another host.
                 redirect=False,
                 preload_content=False,
             )
             with response:
-                headers = {name.lower(): value for name, value in response.headers.items()}
+                # A header may come on several lines, and links often do.
+                headers = {name.lower(): value for name, value in response.headers.itermerged()}
                 told = quota(headers, self._clock.now())
                 body = self._body(response)
                 response.release_conn()
+        except NewConnectionError as error:
+            # Which urllib3 counts among the time-outs.
+            raise _FailedError(words_of(error)) from None
         except (HTTPTimeoutError, TimeoutError):
             raise _FailedError("no answer within 10 s", halve=True) from None
         except ProtocolError:
             raise _FailedError("the connection broke off") from None
         except HTTPError as error:
-            raise _FailedError(self._hide(str(error).rpartition(">: ")[2])) from None
+            raise _FailedError(self._hide(words_of(error))) from None
         finally:
             self._limiter.release(told)
         if response.status != 200:
             self._refuse(response.status, headers, cursor=cursor)
         try:
-            return Answer(read_page(body, self._api.fields), len(body), _next_link(headers.get("link", "")))
+            return Answer(read_page(body, self._api.fields), len(body), next_link(headers.get("link", "")))
         except PageError as error:
             if error.cut_short:
-                raise _FailedError(self._hide(str(error))) from None
+                raise _FailedError(self._told(error)) from None
             if cursor and b"cursor" in body[:_LONGEST_ERROR_BYTES].lower():
                 # An error object of a cursor's, under a status that is none.
-                raise CursorRefusedError from None
+                raise CursorRefusedError(response.status) from None
             raise RefusedError(
                 f"{self._api.url}: {self._hide(str(error))}. API_DATA_FIELD names the list where it has a name of its "
                 "own; else look at what the API says."
             ) from None
 
     def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        """The body, decoded, up to a size and a time."""
-        deadline = time.monotonic() + _TIMEOUT_SECONDS
-        # Each with what has arrived: a body that comes byte by byte reaches its deadline.
+        """The body, decoded, up to a size."""
         pieces, size_bytes = [], 0
         while piece := response.read1(_PIECE_BYTES, decode_content=True):
             pieces.append(piece)
             size_bytes += len(piece)
             if size_bytes > self._largest_body_bytes:
-                raise _FailedError(f"a page has more than {self._largest_body_bytes:,} bytes", halve=True)
-            if time.monotonic() > deadline:
-                raise HTTPTimeoutError
+                raise _FailedError(f"a page has more than {self._largest_body_bytes:,} bytes", is_too_large=True)
         return b"".join(pieces)
 
     def _refuse(self, status: int, headers: Mapping[str, str], *, cursor: bool) -> None:
         """Raises what a status means."""
         wait = retry_after(headers, self._clock.now())
         spent = quota(headers, self._clock.now())
-        if status == _TOO_MUCH or (status == _FORBIDDEN and (wait is not None or spent.remaining == 0)):
+        of_the_limit = wait is not None or (spent.remaining == 0 and status == _FORBIDDEN)
+        if status == _TOO_MUCH or (status in (_FORBIDDEN, _UNAVAILABLE) and of_the_limit):
             self._limiter.refused(wait if wait is not None else spent.reset_seconds if spent.remaining == 0 else None)
             raise _TooMuchError
         if status in _NO_ENTRY:
-            raise NoEntryError(
-                f"{self._api.url} refuses the key (status {status}). Check API_KEY and API_KEY_HEADER. What arrived is "
-                "kept; the next run goes on."
-            )
+            words = f"refuses the key (status {status}). Check API_KEY and API_KEY_HEADER"
+            if not self._api.secret:
+                words = f"wants a key (status {status}): set API_KEY, and API_KEY_HEADER where it has another name"
+            raise NoEntryError(f"{self._api.url} {words}. What arrived is kept; the next run goes on.")
         if cursor and status in _CURSOR_REFUSED:
-            raise CursorRefusedError
+            raise CursorRefusedError(status)
         if status in _HALVING or status in _PASSING:
-            raise _FailedError(f"status {status}", halve=status in _HALVING)
+            halve, is_too_large = status in _HALVING, status == _TOO_LARGE
+            raise _FailedError(f"status {status}", halve=halve, is_too_large=is_too_large)
         if 300 <= status < 400:
             raise RefusedError(
                 f"{self._api.url} redirects (status {status}), which is not followed, since the key would go with it. "
@@ -258,13 +275,13 @@ class Fetcher:
             "of parameters."
         )
 
+    def _told(self, error: PageError) -> str:
+        """What a body is instead of a page, and how it begins."""
+        # Before it is cut, since that could cut through the key.
+        begins = self._hide(error.body.decode(errors="replace"))[:_SHOWN]
+        return self._hide(str(error)) + (f"; it begins with {begins!r}" if begins else "")
+
     def _hide(self, words: str) -> str:
-        return words.replace(self._api.secret, "***") if self._api.secret else words
-
-
-def _next_link(header: str) -> str | None:
-    """The address with ``rel="next"`` of a Link header (RFC 8288)."""
-    for address, parameters in re.findall(r"<([^>]*)>((?:[^,\"]|\"[^\"]*\")*)", header):
-        if re.search(r";\s*rel=\"?(?:[^\"]*\s)?next(?:[\s\";,]|$)", parameters):
-            return str(address)
-    return None
+        for secret in self._secrets:
+            words = words.replace(secret, "***")
+        return words

@@ -1,7 +1,7 @@
-"""What an API's headers say of its limits: how many requests are left, until when, and how long to wait.
+"""What an API's headers say: how many requests are left, until when, how long to wait, and where the next page is.
 
 ``X-RateLimit-*``, the IETF's ``RateLimit`` and ``RateLimit-*`` (draft-ietf-httpapi-ratelimit-headers), ``Retry-After``
-(RFC 9110, section 10.2.3). Not here: what follows from them.
+(RFC 9110, section 10.2.3), ``Link`` (RFC 8288). Not here: what follows from them.
 """
 
 import re
@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 LONGEST_SECONDS = 7 * 86_400
 """What is further ahead is no answer."""
 
+_LINK = re.compile(r'<([^>]*)>((?:[^,"]|"[^"]*")*)')
+_RELATIONS = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 _DELTA_BELOW, _SECONDS_BELOW = 1e9, 1e11
 """A reset is told apart by its size: below the first, seconds from now; below the second, epoch seconds; else ms."""
 
@@ -25,11 +27,13 @@ class Quota:
         limit: requests in a window; None where it is not told.
         remaining: requests left in this one.
         reset_seconds: from now until the next one.
+        reset_form: how that is written, in words; empty where it is not told.
     """
 
     limit: int | None
     remaining: int | None
     reset_seconds: float | None
+    reset_form: str = ""
 
 
 def quota(headers: Mapping[str, str], now: datetime) -> Quota:
@@ -47,7 +51,7 @@ def quota(headers: Mapping[str, str], now: datetime) -> Quota:
         headers.get("x-ratelimit-remaining") or headers.get("ratelimit-remaining") or _part(draft, "r", "remaining")
     )
     reset = headers.get("x-ratelimit-reset") or headers.get("ratelimit-reset") or _part(draft, "t", "reset")
-    return Quota(limit or _whole(_part(draft, "limit")), remaining, _until(reset.strip(), date))
+    return Quota(limit or _whole(_part(draft, "limit")), remaining, *_until(reset.strip(), date))
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -61,20 +65,22 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, (moment - (_date(headers.get("date", "")) or now)).total_seconds())
 
 
-def _until(text: str, date: datetime) -> float | None:
-    """Seconds until a reset, however it is written."""
+def _until(text: str, date: datetime) -> tuple[float | None, str]:
+    """Seconds until a reset, however it is written, and how it is."""
+    form = "seconds from then on"
     if re.fullmatch(r"\d{1,16}(\.\d{1,9})?", text):
         number = float(text)
         if number >= _DELTA_BELOW:
-            number = number / (1 if number < _SECONDS_BELOW else 1000) - date.timestamp()
+            unit, form = (1, "seconds since 1970") if number < _SECONDS_BELOW else (1000, "milliseconds since 1970")
+            number = number / unit - date.timestamp()
     else:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return None, ""
+        moment, form = moment if moment.tzinfo else moment.replace(tzinfo=UTC), "a date"
         number = (moment - date).total_seconds()
-    return min(max(0.0, number), LONGEST_SECONDS)
+    return min(max(0.0, number), LONGEST_SECONDS), form
 
 
 def _part(value: str, *names: str) -> str:
@@ -92,6 +98,15 @@ def _whole(text: str | None) -> int | None:
 def _date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def next_link(header: str) -> str | None:
+    """The address with ``rel="next"`` of a Link header (RFC 8288)."""
+    for address, parameters in _LINK.findall(header):
+        relations = _RELATIONS.search(parameters)
+        if relations and "next" in (relations[1] or relations[2] or "").lower().split():
+            return str(address)
+    return None

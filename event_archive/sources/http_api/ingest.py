@@ -23,13 +23,13 @@ class Totals(RunTotals):
 
     Attributes:
         pages: pages that arrived.
-        expected: how many events there are, where the API tells.
+        left: how many events are still to come, where the API tells, and not all have come once.
         watermark: events up to this time have arrived; None where none has.
         restarts: passes that began again, since the API did not know a cursor any more.
     """
 
     pages: int = 0
-    expected: int | None = None
+    left: int | None = None
     watermark: datetime | None = None
     restarts: int = 0
 

@@ -60,6 +60,7 @@ class Limiter:
         self._reset_at = self._window_seconds = self._paused_until = 0.0
         self._refusals = self._pauses = self._successes = 0
         self._paused_seconds = 0.0
+        self._told_forms: set[str] = set()
 
     def acquire(self) -> bool:
         """Waits until a request may begin; returns False where it may not any more, since somebody stops.
@@ -116,11 +117,23 @@ class Limiter:
                 # An error's response may lack what others say.
                 self._is_known = self._is_known or self._fewest is None
                 return
+            self._tell_once(told)
             reset_at = self._reset(told)
             is_new = self._fewest is None or not self._is_known or reset_at > self._reset_at + _SAME_WINDOW_SECONDS
             self._most = told.remaining if is_new else min(self._most, told.remaining)
             self._fewest = min(self._most, told.remaining - self._under_way)
             self._reset_at, self._is_known = reset_at, True
+
+    def _tell_once(self, told: Quota) -> None:
+        """Logs how a limit is read, for who has to find out why a run waits."""
+        if told.reset_form in self._told_forms:
+            return
+        self._told_forms.add(told.reset_form)
+        left = f"{told.remaining} of {told.limit}" if told.limit is not None else f"{told.remaining}"
+        until = "until when is not told"
+        if told.reset_seconds is not None:
+            until = f"for {told.reset_seconds:.0f} s; that is told in {told.reset_form}"
+        _log.info("the API's limit: %s requests are left, %s", left, until)
 
     def _reset(self, told: Quota) -> float:
         """When the window is over for which a response says how much is left."""
@@ -154,6 +167,9 @@ class Limiter:
             if self._refusals >= _REFUSALS_UNTIL_FEWEST:
                 self.concurrency = min(self.concurrency, _FEWEST_AT_ONCE)
             now = self._clock.seconds()
+            if seconds is not None and seconds < _FIRST_PAUSE_SECONDS and self._refusals > 1:
+                # At once, it says again: that was in vain before.
+                seconds = None
             if seconds is None:
                 if now < self._paused_until:
                     # Of a request that began before the others were told to wait.

@@ -36,11 +36,12 @@ class PageError(EventArchiveError):
 
     Attributes:
         cut_short: it may be whole at another try.
+        body: what came in its place, where that is no JSON at all; a proxy's page, which may repeat the key.
     """
 
-    def __init__(self, message: str, *, cut_short: bool) -> None:
+    def __init__(self, message: str, *, cut_short: bool, body: bytes = b"") -> None:
         super().__init__(message)
-        self.cut_short = cut_short
+        self.cut_short, self.body = cut_short, body
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def read_page(body: bytes, fields: Fields) -> Page:
     return Page(
         events=loose[path] if path in loose else _LIST.decode(_or_none(document[path]) or _NO_EVENTS),
         has_more=_boolean(_found(document, fields.has_more, _HAS_MORE)),
-        cursor=_text(_found(document, fields.next_cursor, _NEXT_CURSOR)),
+        cursor=_cursor(document, fields),
         expires_seconds=_number(_found(document, None, _EXPIRES_IN)),
         total=_whole(_number(_found(document, fields.total, _TOTAL))),
     )
@@ -129,17 +130,11 @@ def _document_around(body: bytes, fields: Fields, loose: dict[tuple[str, ...], l
             continue
         loose[path] = elements
         return document
-    raise PageError(f"the answer is {_described(body)}", cut_short=True)
-
-
-def _described(body: bytes) -> str:
-    """What a body is that is no JSON. That of events is not repeated, only that of a proxy's page."""
     start = body.lstrip()[:1]
-    if not start:
-        return "empty"
     if start in (b"{", b"["):
-        return f"no JSON, or cut short: it has {len(body)} bytes"
-    return f"no JSON; it begins with {body[:200].decode(errors='replace')!r}"
+        # Of events, nothing is repeated.
+        raise PageError(f"the answer is no JSON, or cut short: it has {len(body)} bytes", cut_short=True)
+    raise PageError("the answer is no JSON" if start else "the answer is empty", cut_short=True, body=body)
 
 
 def _error_in(document: Document) -> str:
@@ -155,10 +150,14 @@ def _or_none(value: msgspec.Raw) -> msgspec.Raw | None:
     return None if bytes(value) == b"null" else value
 
 
+def _token(document: Document, path: tuple[str, ...] | None, names: Sequence[str]) -> msgspec.Raw | None:
+    paths = [(*around, name) for around in _AROUND for name in names] if path is None else [path]
+    return next((document[path] for path in paths if path in document), None)
+
+
 def _found(document: Document, path: tuple[str, ...] | None, names: Sequence[str]) -> Any:
     """The value at a path, else of the first of some names that stands around the list."""
-    paths = [(*around, name) for around in _AROUND for name in names] if path is None else [path]
-    raw = next((document[path] for path in paths if path in document), None)
+    raw = _token(document, path, names)
     try:
         return None if raw is None else msgspec.json.decode(raw)
     except (ValueError, RecursionError):
@@ -166,13 +165,16 @@ def _found(document: Document, path: tuple[str, ...] | None, names: Sequence[str
 
 
 def _boolean(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
 
 
-def _text(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+def _cursor(document: Document, fields: Fields) -> str | None:
+    """The cursor as text: a number, an object or a list to the letter."""
+    value = _found(document, fields.next_cursor, _NEXT_CURSOR)
+    if value in (None, "", [], {}) or isinstance(value, bool):
         return None
-    return str(value) or None
+    token = _token(document, fields.next_cursor, _NEXT_CURSOR)
+    return value if isinstance(value, str) else bytes(token or b"").decode()
 
 
 def _number(value: Any) -> float | None:

@@ -31,7 +31,7 @@ ON CONFLICT (source, shard) DO UPDATE SET
   cursor_value = excluded.cursor_value, cursor_expires_at = excluded.cursor_expires_at,
   lower_bound = excluded.lower_bound, upper_bound = excluded.upper_bound, watermark = excluded.watermark,
   ceiling = excluded.ceiling, pass_began = excluded.pass_began, passes = excluded.passes,
-  events_ingested = excluded.events_ingested,  updated_at = pg_catalog.clock_timestamp()
+  events_ingested = excluded.events_ingested, updated_at = pg_catalog.clock_timestamp()
 """
 _LOCK_ALL = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
 _LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"

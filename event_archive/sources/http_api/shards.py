@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from itertools import accumulate, pairwise
 
 from event_archive.errors import RefusedError
+from event_archive.sources.http_api.paging import Start
 from event_archive.sources.http_api.positions import Position, split
-from event_archive.sources.http_api.walking import Fetched, Start
+from event_archive.sources.http_api.walking import Fetched
 
 _SPLIT_ABOVE_PAGES, _PAGES_OF_A_PART, _MOST_PARTS = 20, 10, 8
 _RESTARTS_WITHOUT_PROGRESS = 2
@@ -144,7 +145,7 @@ class Shard:
         """
         before = replace(self.position, events=self.position.events + len(fetched.page.events))
         if fetched.is_broken:
-            return before
+            return replace(before, cursor=fetched.asked_by)
         self.pages += 1
         before = replace(before, ceiling=self._ceiling(times))
         floor = before.watermark - self.overlap if before.watermark and not self.is_window else None

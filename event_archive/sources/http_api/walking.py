@@ -1,62 +1,23 @@
 """One pass over a shard, page after page: each request begins as soon as the page before has told its cursor.
 
-Four kinds of pages: by cursor, by number, by offset, by link. Not here: what the events are, where they land, how a
-pass that ended begins again.
+Not here: how a page is asked for, what the events are, where they land, how a pass that ended begins again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
-from urllib.parse import urljoin, urlsplit
 
 from event_archive.errors import EventArchiveError, RefusedError
-from event_archive.sources.http_api.fetching import Answer, CursorRefusedError, Fetcher, PageSize, StoppedError
+from event_archive.sources.http_api.fetching import CursorRefusedError, Fetcher, PageSize, StoppedError
 from event_archive.sources.http_api.pages import Page
-from event_archive.sources.http_api.positions import iso
-
-Pagination = Literal["cursor", "page", "offset", "link"]
+from event_archive.sources.http_api.paging import Paging, Start, Step
 
 MOST_EMPTY_PAGES = 100
 """In a row, of which each says that more follows."""
 
+_MOST_REPEATED = 2
 _SHOWN_CURSOR = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Paging:
-    """How an API is asked for pages.
-
-    Attributes:
-        url: where events are asked for.
-        pagination: the kind.
-        most: events on a page.
-        size_parameter: how many events a page is to hold.
-        cursor_parameter: the parameter of the cursor, the page's number or the offset.
-        time_filter: the parameters of a window's start and end; None where the API has none.
-    """
-
-    url: str
-    pagination: Pagination
-    most: int
-    size_parameter: str
-    cursor_parameter: str
-    time_filter: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a pass begins: at a cursor, or at the beginning of a window.
-
-    Attributes:
-        cursor: of the first page; None for the very first.
-        since: the start of the window that is asked for; None for none.
-        until: its end.
-    """
-
-    cursor: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+_NOT_FOUND = 404
+_NOTHING = Page([], has_more=False, cursor=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +30,7 @@ class Fetched:
         next: the cursor of the page after it; None where it is the last.
         size_bytes: of its body.
         first: whether the pass began with it at its very beginning.
-        is_broken: more follows, and nothing tells where.
+        is_broken: more follows, and nothing tells where; the next run goes on where this page was asked for.
     """
 
     page: Page
@@ -116,93 +77,80 @@ def walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetched
 def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetched], bool]) -> None:
     # By numbers, a page of another size would leave events out.
     size = PageSize(paging.most, fixed=paging.pagination == "page")
-    cursor, seen, empty = start.cursor, {start.cursor}, 0
+    cursor, before, endless = start.cursor, None, _Endless(paging, start.cursor)
     while True:
-        step = _Step(paging, start, cursor, size)
-        answer = fetcher.fetch(step.request, size, cursor=cursor is not None)
+        step = Step(paging, start, cursor, size)
+        try:
+            answer = fetcher.fetch(step.request, size, cursor=cursor is not None)
+        except CursorRefusedError as refused:
+            if not (paging.is_counted and refused.status == _NOT_FOUND and cursor != start.cursor):
+                raise
+            # Behind the last page. That one is there when the next run goes on at it.
+            emit(Fetched(_NOTHING, before, None, 0, first=False))
+            return
         try:
             following = step.next(answer)
         except RefusedError:
             emit(Fetched(answer.page, cursor, None, answer.size_bytes, cursor is None, is_broken=True))
             raise
-        empty = 0 if answer.page.events else empty + 1
-        if following is not None and empty == MOST_EMPTY_PAGES:
-            raise RefusedError(
-                f"{paging.url} answered {empty} empty pages in a row, and says that more follows. What arrived is "
-                "kept; tell whoever keeps the API."
-            )
-        if not emit(Fetched(answer.page, cursor, following, answer.size_bytes, cursor is None)) or following is None:
-            return
-        if following in seen:
-            raise RefusedError(
-                f"{paging.url} gave the cursor {following[:_SHOWN_CURSOR]!r} a second time: it would go round for "
-                "ever. What arrived is kept; tell whoever keeps the API."
-            )
-        seen.add(following)
-        cursor = following
+        try:
+            endless.check_page(answer.page, following)
+        except _SamePageError:
+            # No number is a place to go on from.
+            emit(Fetched(_NOTHING, None, None, 0, first=False, is_broken=True))
+            raise
+        # Not landed, so that the position stays before it, should it be the same for ever.
+        if not endless.is_repeated:
+            fetched = Fetched(answer.page, cursor, following, answer.size_bytes, cursor is None)
+            if not emit(fetched) or following is None:
+                return
+        endless.check_cursor(following)
+        before, cursor = cursor, following
 
 
-@dataclass(slots=True)
-class _Step:
-    """One page: how it is asked for, and what follows it."""
+class _SamePageError(RefusedError):
+    """The API does not heed which page is asked for."""
 
-    paging: Paging
-    start: Start
-    cursor: str | None
-    size: PageSize
 
-    def request(self) -> tuple[str, Mapping[str, str]]:
-        """Address and parameters, for the size that a page has at this attempt."""
-        paging, start = self.paging, self.start
-        if paging.pagination == "link" and self.cursor is not None:
-            return self.cursor, {}
-        parameters = {paging.size_parameter: str(self.size.value)}
-        if paging.time_filter:
-            bounds = zip(paging.time_filter, (start.since, start.until), strict=True)
-            parameters |= {name: iso(moment) for name, moment in bounds if moment is not None}
-        if paging.pagination == "page":
-            parameters[paging.cursor_parameter] = str(self._number)
-        elif self.cursor is not None or paging.pagination == "offset":
-            parameters[paging.cursor_parameter] = self.cursor or "0"
-        return paging.url, parameters
+class _Endless:
+    """Notices an API that would be asked for ever."""
+
+    def __init__(self, paging: Paging, cursor: str | None) -> None:
+        self._paging, self._seen = paging, {cursor}
+        self._empty = self._repeated = 0
+        self._last: int | None = None
 
     @property
-    def _number(self) -> int:
-        """Of this page; the first, where pages were counted by another size."""
-        number, _, counted = (self.cursor or "").partition("/")
-        return int(number) if counted == str(self.size.value) else 1
+    def is_repeated(self) -> bool:
+        """Whether the page is the one before again, and more follows."""
+        return self._repeated > 0
 
-    def next(self, answer: Answer) -> str | None:
-        """The cursor of the page that follows; None where none does.
-
-        Raises:
-            RefusedError: more follows, and nothing says where.
-        """
-        page, paging = answer.page, self.paging
-        if paging.pagination == "link":
-            return self._linked(answer.link)
-        if paging.pagination == "cursor":
-            more = page.cursor is not None if page.has_more is None else page.has_more
-            if more and page.cursor is None:
-                raise RefusedError(
-                    f"{paging.url} says that more follows, and gives no cursor for it. What arrived is kept. "
-                    "API_NEXT_CURSOR_FIELD names the cursor where it has a name of its own."
-                )
-            return page.cursor if more else None
-        # A short page is not the end: the API may cap its size without a word.
-        if not (bool(page.events) if page.has_more is None else page.has_more):
-            return None
-        if paging.pagination == "page":
-            return f"{self._number + 1}/{self.size.value}"
-        return str(int(self.cursor or 0) + len(page.events))
-
-    def _linked(self, link: str | None) -> str | None:
-        if link is None:
-            return None
-        url = urljoin(self.cursor or self.paging.url, link)
-        if urlsplit(url)[:2] != urlsplit(self.paging.url)[:2]:
+    def check_page(self, page: Page, following: str | None) -> None:
+        """Raises RefusedError where pages come without end that hold no event, or the same ones."""
+        self._empty = 0 if page.events else self._empty + 1
+        if following is not None and self._empty == MOST_EMPTY_PAGES:
             raise RefusedError(
-                f"{self.paging.url} links to another host for the next page, which is not followed, since the key "
-                "would go with it."
+                f"{self._paging.url} answered {self._empty} empty pages in a row, and says that more follows. What "
+                "arrived is kept; tell whoever keeps the API."
             )
-        return url
+        if not self._paging.is_counted:
+            return
+        content = hash(b"".join(page.events))
+        is_same = following is not None and bool(page.events) and content == self._last
+        self._repeated, self._last = self._repeated + 1 if is_same else 0, content
+        # Once it may be, where as many events arrived as a page holds.
+        if self._repeated == _MOST_REPEATED:
+            raise _SamePageError(
+                f"{self._paging.url} answers with the same page again and again, whatever "
+                f"{self._paging.cursor_parameter!r} says. What arrived is kept. API_CURSOR_PARAMETER names the "
+                "parameter that tells which page is asked for."
+            )
+
+    def check_cursor(self, following: str | None) -> None:
+        """Raises RefusedError where a cursor comes a second time."""
+        if following in self._seen:
+            raise RefusedError(
+                f"{self._paging.url} gave the cursor {str(following)[:_SHOWN_CURSOR]!r} a second time: it would go "
+                "round for ever. What arrived is kept; tell whoever keeps the API."
+            )
+        self._seen.add(following)

@@ -1,0 +1,73 @@
+"""``event-archive ingest stream --status``: what waits, what has landed, and whether anything is missing.
+
+Not here: how it is looked at.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from event_archive.domain.dataset import Dataset
+
+if TYPE_CHECKING:
+    from event_archive.config.sources import StreamSettings
+    from event_archive.sources.redis_stream.status import Status
+
+
+def show_status(settings: "StreamSettings", datasets: Iterable[Dataset], *, as_json: bool) -> None:
+    """Says how a stream stands.
+
+    Args:
+        settings: of the stream and the database.
+        datasets: what is archived.
+        as_json: as a JSON line.
+
+    Raises:
+        EventArchiveError: Redis or PostgreSQL does not answer, or refuses.
+    """
+    from event_archive.observability.json_lines import write_line
+    from event_archive.sources.redis_stream.status import status
+
+    found = status(settings, datasets)
+    if as_json:
+        write_line("done", source="stream", **_fields(found))
+    else:
+        click.echo("\n".join(_told(found, settings)))
+
+
+def _fields(found: "Status") -> dict[str, Any]:
+    group, table, books = found.group, found.table, found.books
+    return {
+        "length": group.length,
+        "consumers": group.consumers,
+        "lag_entries": group.lag_entries,
+        "lag_seconds": round(group.lag_seconds, 3),
+        "pending": group.pending,
+        "oldest_pending_seconds": round(group.oldest_pending_seconds, 3),
+        "rows": table and table.rows,
+        "last": table and table.last and table.last.isoformat(),
+        "looked_at": books and books.looked_at,
+        "missing": books and list(books.missing),
+        "rejected": books and books.rejected,
+        "lost": books and books.lost,
+    }
+
+
+def _told(found: "Status", settings: "StreamSettings") -> list[str]:
+    group, table, books = found.group, found.table, found.books
+    lag = "some" if group.lag_entries is None else f"{group.lag_entries:,}"
+    words = [
+        f"{settings.stream_key}: {group.length:,} entries; group {settings.stream_group}, {group.consumers} consumers",
+        f"  not read yet: {lag}, the oldest for {group.lag_seconds:,.1f} s",
+        f"  not acknowledged yet: {group.pending:,}, the oldest for {group.oldest_pending_seconds:,.1f} s",
+    ]
+    if table is None or books is None:
+        return [*words, f"{settings.table}: not there yet"]
+    return [
+        *words,
+        f"{settings.table}: about {table.rows:,} rows, the latest of {table.last or 'nobody knows when'}",
+        f"  of the {books.looked_at:,} entries acknowledged last, {len(books.missing):,} are missing"
+        + "".join(f"\n    {of}" for of in books.missing[:10]),
+        f"  rejected: {books.rejected:,}; lost: {books.lost:,}",
+    ]

@@ -1,0 +1,234 @@
+"""The Redis stream in Dagster: its table as an external asset that a sensor observes, and the checks of it.
+
+Here: adapters, and what is worth a record. A consumer never ends, so it is a process of its own and no run. Not here:
+how the stream and the table are looked at (``event_archive.sources.redis_stream``).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from event_archive.config.environment import ListenerSettings, PipelineSettings
+from event_archive.config.sources import StreamSettings, StreamShape
+from event_archive.defs.failures import dagster_failures
+from event_archive.defs.sources.running import instant_metadata
+from event_archive.defs.sources.source import GROUP
+from event_archive.domain.days import now_utc
+from event_archive.errors import EventArchiveError
+from event_archive.observability.alerts import check_message, post_or_warn
+
+if TYPE_CHECKING:
+    from event_archive.sources.redis_stream.status import Status
+
+POSITIONS = dg.AssetKey("positions")
+_LOOK_EVERY_SECONDS = 60
+_OBSERVE_EVERY = timedelta(minutes=5)
+_BEHIND_SECONDS = 300.0
+"""A group that is further behind does not keep up. What a dead consumer left is claimed first, after its own time."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPipeline:
+    """The definitions of the stream.
+
+    Attributes:
+        datasets: those that archive its table.
+        asset: the table.
+        checks: of the asset.
+        sensor: that observes it.
+    """
+
+    datasets: Sequence[PipelineSettings]
+    asset: dg.AssetSpec
+    checks: list[dg.AssetChecksDefinition]
+    sensor: dg.SensorDefinition
+
+
+def build_stream(shape: StreamShape, datasets: Sequence[PipelineSettings]) -> StreamPipeline:
+    """The stream as a source.
+
+    Args:
+        shape: where positions land.
+        datasets: those that archive that table.
+    """
+    asset = dg.AssetSpec(
+        POSITIONS,
+        group_name=GROUP,
+        kinds={"redis", "postgres"},
+        description=f"Positions of the stream {shape.stream_key}, each one row of {shape.table}, by "
+        "`event-archive ingest stream`, which is a process of its own and no run.",
+        owners=["team:event-archive"],
+    )
+    return StreamPipeline(datasets, asset, [_keeps_up(), _books_balance(datasets)], _observe_positions(datasets))
+
+
+def _keeps_up() -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=POSITIONS,
+        description="No entry waits longer than five minutes to be read, nor that much longer than STREAM_CLAIM_IDLE "
+        "to be acknowledged.",
+    )
+    def keeps_up() -> dg.AssetCheckResult:
+        with dagster_failures():
+            return _whether_it_keeps_up(StreamSettings.load())
+
+    return keeps_up
+
+
+def _books_balance(datasets: Sequence[PipelineSettings]) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=POSITIONS,
+        description="Of the newest 1,000 entries that were acknowledged, each is a row, superseded, rejected or too "
+        "old; and none was lost.",
+    )
+    def books_balance() -> dg.AssetCheckResult:
+        with dagster_failures():
+            return _whether_books_balance(_status(StreamSettings.load(), datasets))
+
+    return books_balance
+
+
+def _status(settings: StreamSettings, datasets: Sequence[PipelineSettings]) -> "Status | EventArchiveError":
+    # Late: only who looks at the stream needs its client.
+    from event_archive.sources.redis_stream.status import status
+
+    try:
+        return status(settings, [of.dataset for of in datasets])
+    except EventArchiveError as error:
+        return error
+
+
+def _whether_it_keeps_up(settings: StreamSettings) -> dg.AssetCheckResult:
+    from event_archive.sources.redis_stream.state import look_at_group
+
+    try:
+        group = look_at_group(settings)
+    except EventArchiveError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error))
+    lag = "some entries" if group.lag_entries is None else f"{group.lag_entries:,} entries"
+    longest = settings.stream_claim_idle.total_seconds() + _BEHIND_SECONDS
+    return dg.AssetCheckResult(
+        passed=group.lag_seconds <= _BEHIND_SECONDS and group.oldest_pending_seconds <= longest,
+        description=f"{settings.stream_key}: {lag} not read yet, the oldest for {group.lag_seconds:,.0f} s; "
+        f"{group.pending:,} not acknowledged yet, the oldest for {group.oldest_pending_seconds:,.0f} s.",
+        metadata={"lag_seconds": group.lag_seconds, "oldest_pending_seconds": group.oldest_pending_seconds},
+    )
+
+
+def _whether_books_balance(found: "Status | EventArchiveError") -> dg.AssetCheckResult:
+    if isinstance(found, EventArchiveError):
+        return dg.AssetCheckResult(passed=False, description=str(found))
+    books = found.books
+    if books is None:
+        return dg.AssetCheckResult(passed=True, description="There is no table yet.")
+    words = f"Of the {books.looked_at:,} entries acknowledged last, {len(books.missing):,} are missing"
+    words += f": {', '.join(books.missing[:3])}." if books.missing else "."
+    if books.lost:
+        words += f" {books.lost:,} were lost: `event-archive rejected --source stream` says which."
+    return dg.AssetCheckResult(
+        passed=not books.missing and not books.lost,
+        description=words,
+        metadata={"missing": len(books.missing), "lost": books.lost, "rejected": books.rejected},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the sensor recorded last; its cursor.
+
+    Attributes:
+        at: when.
+        figures: of the observation.
+        failed: the checks that failed.
+    """
+
+    at: datetime
+    figures: dict[str, Any] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, cursor: str | None) -> "_Seen":
+        if not cursor:
+            return cls(datetime.min.replace(tzinfo=UTC))
+        fields = json.loads(cursor)
+        return cls(datetime.fromisoformat(fields["at"]), fields["figures"], fields["failed"])
+
+    @property
+    def cursor(self) -> str:
+        return json.dumps({"at": self.at.isoformat(), "figures": self.figures, "failed": self.failed})
+
+    def is_news(self, former: "_Seen") -> bool:
+        if self.failed != former.failed:
+            return True
+        return self.figures != former.figures and self.at - former.at >= _OBSERVE_EVERY
+
+    def alarming(self, former: "_Seen") -> list[str]:
+        """The checks to alert of: those that did not fail before, and of lost entries whenever there are more."""
+        more_lost = self.figures.get("lost", 0) > former.figures.get("lost", 0)
+        return [name for name in self.failed if name not in former.failed or (name == "books_balance" and more_lost)]
+
+
+def _observe_positions(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="observe_positions",
+        minimum_interval_seconds=_LOOK_EVERY_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Looks at the stream and its table: records what it sees every five minutes while that changes, "
+        "and at once where a check begins to fail, or passes again. Alerts of failures where ALERT_WEBHOOK_URL says.",
+    )
+    def observe_positions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        settings = StreamSettings.load()
+        found = _status(settings, datasets)
+        results = {"keeps_up": _whether_it_keeps_up(settings), "books_balance": _whether_books_balance(found)}
+        former = _Seen.of(context.cursor)
+        figures = former.figures if isinstance(found, EventArchiveError) else _figures(found)
+        seen = _Seen(now_utc(), figures, [name for name, result in results.items() if not result.passed])
+        if not seen.is_news(former):
+            return dg.SensorResult(skip_reason="nothing has changed, or it was observed within five minutes")
+        _alert({name: results[name].description or "" for name in seen.alarming(former)})
+        return dg.SensorResult(asset_events=[*_observation(found), *_evaluations(results)], cursor=seen.cursor)
+
+    return observe_positions
+
+
+def _figures(found: "Status") -> dict[str, Any]:
+    """What has to change for another observation."""
+    group, table, books = found.group, found.table, found.books
+    return {
+        "stream_length": group.length,
+        "lag_entries": group.lag_entries,
+        "pending": group.pending,
+        "dagster/row_count": table.rows if table else 0,
+        "last": table.last.isoformat() if table and table.last else None,
+        "rejected": books.rejected if books else 0,
+        "lost": books.lost if books else 0,
+    }
+
+
+def _observation(found: "Status | EventArchiveError") -> Iterator[dg.AssetObservation]:
+    if not isinstance(found, EventArchiveError):
+        metadata = _figures(found) | {
+            "last": instant_metadata(found.table.last if found.table else None),
+            "lag_seconds": found.group.lag_seconds,
+            "oldest_pending_seconds": found.group.oldest_pending_seconds,
+            "consumers": found.group.consumers,
+        }
+        yield dg.AssetObservation(POSITIONS, metadata=metadata)
+
+
+def _evaluations(results: Mapping[str, dg.AssetCheckResult]) -> Iterator[dg.AssetCheckEvaluation]:
+    for name, result in results.items():
+        yield dg.AssetCheckEvaluation(
+            POSITIONS, name, result.passed, metadata=result.metadata, description=result.description
+        )
+
+
+def _alert(failures: Mapping[str, str]) -> None:
+    url = ListenerSettings.load().alert_webhook_url
+    for name, words in failures.items():
+        if url:
+            post_or_warn(url.get_secret_value(), check_message(name, words))

@@ -1,0 +1,177 @@
+"""How a page is asked for, and what follows it: pages by cursor, by number, by offset, by link.
+
+Not here: requests, one page after another.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from urllib.parse import urljoin, urlsplit
+
+from event_archive.errors import RefusedError
+from event_archive.sources.http_api.fetching import Answer, PageSize
+from event_archive.sources.http_api.pages import Page
+from event_archive.sources.http_api.positions import iso
+
+Pagination = Literal["cursor", "page", "offset", "link"]
+
+_SETTINGS = (
+    "API_PAGINATION says how the next page is asked for; API_NEXT_CURSOR_FIELD names the cursor where it has a name of "
+    "its own."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """How an API is asked for pages.
+
+    Attributes:
+        url: where events are asked for.
+        pagination: the kind.
+        most: events on a page.
+        size_parameter: how many events a page is to hold.
+        cursor_parameter: the parameter of the cursor, the page's number or the offset.
+        time_filter: the parameters of a window's start and end; None where the API has none.
+    """
+
+    url: str
+    pagination: Pagination
+    most: int
+    size_parameter: str
+    cursor_parameter: str
+    time_filter: tuple[str, str] | None = None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether this program counts pages or events, and the API does not tell what follows."""
+        return self.pagination in ("page", "offset")
+
+    def takes(self, cursor: str) -> bool:
+        """Whether a stored cursor is one of this kind of pages: the setting may have been another then."""
+        match self.pagination:
+            case "page":
+                return re.fullmatch(r"\d+/\d+", cursor) is not None
+            case "offset":
+                return cursor.isdecimal()
+            case "link":
+                return _origin(cursor) == _origin(self.url)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a pass begins: at a cursor, or at the beginning of a window.
+
+    Attributes:
+        cursor: of the first page; None for the very first.
+        since: the start of the window that is asked for; None for none.
+        until: its end.
+    """
+
+    cursor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(slots=True)
+class Step:
+    """One page: how it is asked for, and what follows it."""
+
+    paging: Paging
+    start: Start
+    cursor: str | None
+    size: PageSize
+
+    def request(self) -> tuple[str, Mapping[str, str]]:
+        """Address and parameters, for the size that a page has at this attempt."""
+        paging, start = self.paging, self.start
+        if paging.pagination == "link" and self.cursor is not None:
+            return self.cursor, {}
+        parameters = {paging.size_parameter: str(self.size.value)}
+        if paging.time_filter:
+            bounds = zip(paging.time_filter, (start.since, start.until), strict=True)
+            parameters |= {name: iso(moment) for name, moment in bounds if moment is not None}
+        if paging.pagination == "page":
+            parameters[paging.cursor_parameter] = str(self._number)
+        elif self.cursor is not None or paging.pagination == "offset":
+            parameters[paging.cursor_parameter] = self.cursor or "0"
+        return paging.url, parameters
+
+    @property
+    def _number(self) -> int:
+        """Of this page; the first, where pages were counted by another size."""
+        number, _, counted = (self.cursor or "").partition("/")
+        return int(number) if counted == str(self.size.value) else 1
+
+    def next(self, answer: Answer) -> str | None:
+        """The cursor of the page that follows; None where none does.
+
+        Raises:
+            RefusedError: more follows, and nothing says where.
+        """
+        page, paging = answer.page, self.paging
+        if paging.pagination == "link":
+            return self._linked(answer)
+        if paging.pagination == "cursor":
+            return self._cursor_in(answer)
+        # A short page is not the end: the API may cap its size without a word.
+        if not (bool(page.events) if page.has_more is None else page.has_more):
+            return None
+        if paging.pagination == "page":
+            return f"{self._number + 1}/{self.size.value}"
+        return str(int(self.cursor or 0) + len(page.events))
+
+    def _cursor_in(self, answer: Answer) -> str | None:
+        page = answer.page
+        if page.cursor is None:
+            self._check_end(page, "cursor", "link" if answer.link else None)
+        return None if page.has_more is False else page.cursor
+
+    def _check_end(self, page: Page, missing: str, other: Pagination | None) -> None:
+        """Raises RefusedError where more follows.
+
+        Args:
+            page: that seems to be the last.
+            missing: what would lead to the next one.
+            other: the kind of pages that the API seems to have instead.
+        """
+        url = self.paging.url
+        if page.has_more:
+            raise RefusedError(
+                f"{url} says that more follows, and gives no {missing} for it. What arrived is kept. {_SETTINGS}"
+            )
+        if page.has_more is False or self.cursor is not None:
+            return
+        if other is not None:
+            raise RefusedError(
+                f"{url} gives no {missing}, but a {other} for the next page: set API_PAGINATION={other}. What arrived "
+                "is kept."
+            )
+        # Of a window, the total may be that of all windows.
+        if self.start == Start() and page.total and page.total > len(page.events):
+            raise RefusedError(
+                f"{url} tells of {page.total} events, gives {len(page.events)}, and says nothing of the next page. "
+                f"What arrived is kept. {_SETTINGS}"
+            )
+
+    def _linked(self, answer: Answer) -> str | None:
+        if answer.link is None:
+            self._check_end(answer.page, "link", "cursor" if answer.page.cursor else None)
+            return None
+        url = urljoin(self.cursor or self.paging.url, answer.link)
+        if not self.paging.takes(url):
+            scheme, host = _origin(url)
+            raise RefusedError(
+                f"{self.paging.url} links to {scheme}://{host.rpartition('@')[2]} for the next page, which is not "
+                "followed, since the key would go with it. What arrived is kept. Where that is the API itself, let "
+                "API_BASE_URL begin like that."
+            )
+        return url
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Scheme and host of an address."""
+    address = urlsplit(url)
+    return address.scheme, address.netloc.lower()

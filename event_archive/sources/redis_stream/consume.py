@@ -1,0 +1,164 @@
+"""A consumer of a stream: what it is told, what it does while Redis or PostgreSQL is away, what it has done.
+
+Not here: the order in which entries are read and landed (``loop``).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from event_archive.config.sources import StreamSettings
+from event_archive.domain.dataset import Dataset
+from event_archive.errors import BusyError, EventArchiveError, UnreachableError
+from event_archive.sources.landing import Counts
+from event_archive.sources.redis_stream.devices import Devices
+from event_archive.sources.redis_stream.group import StreamAwayError, open_group
+from event_archive.sources.redis_stream.loop import Loop
+from event_archive.sources.redis_stream.metrics import Metrics
+from event_archive.sources.redis_stream.records import Position
+from event_archive.sources.runs import RECONNECT_SECONDS, RunTotals, wait
+
+_PROGRESS_SECONDS = 300.0
+
+_log = logging.getLogger(__name__)
+
+Service = Literal["redis", "postgres"]
+
+
+@dataclass(slots=True)
+class Totals(RunTotals):
+    """What a consumer did; ``complete`` only where it was to drain the stream.
+
+    Attributes:
+        batches: transactions.
+        claimed: entries taken over from other consumers.
+        reconnects: how often Redis or PostgreSQL was away and came back.
+        groups_recreated: how often the consumer group was gone.
+    """
+
+    batches: int = 0
+    claimed: int = 0
+    reconnects: int = 0
+    groups_recreated: int = 0
+
+
+class Consumer:
+    """A consumer of the stream.
+
+    Attributes:
+        settings: of the stream and the database.
+        datasets: what is archived; of the table that positions land in, it says which of them are too old.
+        totals: what it has done.
+        metrics: the same, for Prometheus.
+        devices: those that were heard of last.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        datasets: Iterable[Dataset] = (),
+        *,
+        drain: bool = False,
+        told_to_stop: Callable[[], bool] = lambda: False,
+        metrics: Metrics | None = None,
+        progress: Callable[[Totals], None] = lambda _totals: None,
+    ) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            settings: of the stream and the database.
+            datasets: what is archived.
+            drain: ends once nothing is left to read.
+            told_to_stop: asked at least once a second, but for the time that a batch takes.
+            metrics: where it counts.
+            progress: told every five minutes what has been done.
+        """
+        self.settings, self.datasets = settings, tuple(datasets)
+        self.totals = Totals()
+        self.metrics = metrics or Metrics(settings.stream_key, settings.stream_group)
+        self.devices = Devices(settings.stream_max_devices)
+        self._drain, self._told_to_stop, self._progress = drain, told_to_stop, progress
+        self._is_drained = False
+        self._began = self._told = time.monotonic()
+        self._away_since: dict[Service, float] = {}
+        self._attempt = 0
+        self._has_worked = False
+
+    def run(self) -> Totals:
+        """Consumes until it is told to stop, or nothing is left.
+
+        Raises:
+            ConfigurationError: a setting is wrong, or Redis refuses.
+            UnreachableError: Redis or PostgreSQL has not answered yet, for a minute; later both are waited for.
+            RefusedError: PostgreSQL refuses.
+            IntegrityError: the books do not balance.
+        """
+        self.totals.ended = "failed"
+        try:
+            while not self.is_stopped():
+                try:
+                    with open_group(self.settings) as group, self.settings.postgres.session() as session:
+                        Loop(self, session, group).run()
+                except (UnreachableError, BusyError) as error:
+                    self._wait_after(error)
+            self.totals.ended = "complete" if self._is_drained else "interrupted"
+        finally:
+            self.totals.seconds = time.monotonic() - self._began
+        return self.totals
+
+    def is_stopped(self) -> bool:
+        """Whether nothing more is to be read; asked wherever the work goes on."""
+        self.metrics.moved()
+        return self._is_drained or self._told_to_stop()
+
+    def found_nothing(self) -> None:
+        """No entry waits to be read."""
+        self._is_drained = self._drain
+
+    def turned(self) -> None:
+        """The loop has gone round: Redis and PostgreSQL answer."""
+        now = time.monotonic()
+        if not self._has_worked:
+            _log.info("%s: %s consumes", self.settings.stream_key, self.settings.consumer)
+        self._has_worked, self._attempt = True, 0
+        for service, since in self._away_since.items():
+            _log.info("%s answers again, after %.0f s", service, now - since)
+            self.totals.reconnects += 1
+            self.metrics.reconnected(service)
+        self._away_since.clear()
+        if now - self._told > _PROGRESS_SECONDS:
+            self._told = now
+            self.totals.seconds = now - self._began
+            self._progress(self.totals)
+
+    def landed(self, counts: Counts, positions: Iterable[Position], seconds_batch: float, seconds_write: float) -> None:
+        """A batch is committed and acknowledged.
+
+        Args:
+            counts: what became of its entries.
+            positions: of its rows.
+            seconds_batch: from reading it to its acknowledgement.
+            seconds_write: of its transaction.
+        """
+        self.totals.batches += 1
+        self.totals.counts.add(counts)
+        self.devices.saw(positions)
+        self.metrics.batch(counts, seconds_batch, seconds_write)
+        self.metrics.devices(len(self.devices))
+
+    def _wait_after(self, error: EventArchiveError) -> None:
+        """Waits before both are connected to again; nothing is read, acknowledged or rejected meanwhile.
+
+        Raises:
+            EventArchiveError: the same, where nothing has worked yet.
+        """
+        if not self._has_worked and self._attempt == len(RECONNECT_SECONDS):
+            raise error
+        service: Service = "redis" if isinstance(error, StreamAwayError) else "postgres"
+        if service not in self._away_since:
+            _log.warning("%s Nothing is read until it answers.", error)
+            self._away_since[service] = time.monotonic()
+        wait(RECONNECT_SECONDS[min(self._attempt, len(RECONNECT_SECONDS) - 1)], self.is_stopped)
+        self._attempt += 1

@@ -1,0 +1,196 @@
+"""The loop of a consumer: what is pending, else what others left behind, else new entries; landed, then acknowledged.
+
+One batch after another, so that none is in flight while others are claimed. Not here: how Redis is asked (``group``),
+what an entry holds (``records``), what happens while a service is away (``consume``).
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from event_archive.errors import EventArchiveError
+from event_archive.postgres.session import Connection, Session
+from event_archive.sources.landing import Batch, Rejected, land, rejected_table
+from event_archive.sources.redis_stream.group import Group, NoGroupError, Pending, StreamAwayError
+from event_archive.sources.redis_stream.partitions import Partitions
+from event_archive.sources.redis_stream.positions import make_table, target
+from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, origin
+from event_archive.sources.runs import aged_before
+from event_archive.sources.tables import make_missing
+
+if TYPE_CHECKING:
+    from event_archive.sources.redis_stream.consume import Consumer
+
+_SUSPICIOUS_DELIVERIES = 3
+"""From so many on, an entry may be what ends the process: it is tried alone."""
+_ALONE = 1000
+"""What counts, among the deliveries, for each time that an entry is tried alone and the process does not survive it."""
+_MOST_ALONE = 2
+TRIMMED = "it was trimmed from the stream while it was pending"
+_FATAL = "it ended the process each time that it was taken in alone"
+_SWEEP_SECONDS = 60.0
+_DEAD_SECONDS = 3600.0
+"""After which a consumer that was not heard of, and has nothing pending, is taken out of the group."""
+_AHEAD_SECONDS = 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+class Loop:
+    """The loop, for as long as both connections last."""
+
+    def __init__(self, consumer: "Consumer", session: Session, group: Group) -> None:
+        """Reads nothing yet.
+
+        Args:
+            consumer: whose loop it is.
+            session: with the database.
+            group: with Redis.
+        """
+        self._consumer, self._session, self._group = consumer, session, group
+        self._settings = consumer.settings
+        self._target = target(self._settings.ingest_schema)
+        self._partitions = Partitions(self._target.table)
+        # What a reply that never arrived had delivered is known to Redis alone.
+        self._may_have_pending = True
+        self._sweep_at = self._ahead_at = 0.0
+
+    def run(self) -> None:
+        """Goes round until the consumer has stopped, and leaves the group.
+
+        Raises:
+            As ``Consumer.run``, and at once.
+        """
+        make_table(self._session, self._settings.ingest_schema)
+        make_missing(self._session, rejected_table(self._target))
+        if self._group.create():
+            _log.info("%s: the consumer group %s was made", self._group.stream, self._group.name)
+        while not self._consumer.is_stopped():
+            try:
+                self._turn()
+            except NoGroupError as gone:
+                self._recreate(gone)
+            self._consumer.turned()
+        self._leave()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        if now >= self._ahead_at:
+            self._partitions.ahead(self._session, self._settings.stream_partitions_ahead_days)
+            self._ahead_at = now + _AHEAD_SECONDS
+        if self._may_have_pending:
+            self._take_pending()
+            return
+        if now >= self._sweep_at and self._sweep():
+            return
+        entries = self._group.new(self._settings.stream_batch)
+        self._take(entries)
+        if not entries:
+            self._consumer.found_nothing()
+
+    def _take_pending(self) -> None:
+        """Takes in what this consumer was given and has not acknowledged."""
+        while not self._consumer.is_stopped():
+            found = self._group.pending(self._settings.stream_batch)
+            if not found:
+                self._may_have_pending = False
+                return
+            after = b"0"
+            for is_suspicious, part in groupby(found, lambda of: of.deliveries >= _SUSPICIOUS_DELIVERIES):
+                pending = list(part)
+                if not is_suspicious:
+                    self._take(self._group.given(after, len(pending)))
+                else:
+                    for of in pending:
+                        self._take_alone(of)
+                after = pending[-1].id
+
+    def _take_alone(self, pending: Pending) -> None:
+        """Takes in an entry that may be what ended the process; where it did so alone, it is rejected."""
+        times = pending.deliveries // _ALONE
+        self._group.mark(pending.id, (times + 1) * _ALONE)
+        try:
+            if times < _MOST_ALONE:
+                self._take([self._group.entry(pending.id)])
+            else:
+                # Its size alone may be what does it.
+                raw = origin(self._group.entry(pending.id))[1] if times == _MOST_ALONE else b""
+                batch = Batch(rejected=[Rejected(pending.id.decode(), _FATAL, raw)])
+                self._land(Decoded(batch), [pending.id], time.monotonic())
+        except EventArchiveError:
+            # The process goes on.
+            with suppress(StreamAwayError, NoGroupError):
+                self._group.mark(pending.id, pending.deliveries)
+            raise
+
+    def _sweep(self) -> bool:
+        """Takes over what others left behind, a batch of it at most; whether there was any."""
+        idle_seconds = self._settings.stream_claim_idle.total_seconds()
+        ids = self._group.idle(idle_seconds, self._settings.stream_batch)
+        if not ids:
+            if removed := self._group.remove_dead(max(_DEAD_SECONDS, idle_seconds)):
+                _log.info("%s: %d consumers that are gone were taken out of the group", self._group.stream, removed)
+            self._sweep_at = time.monotonic() + min(_SWEEP_SECONDS, idle_seconds / 4)
+            return False
+        trimmed = self._group.trimmed(ids)
+        self._take([Entry(of, {}) for of in ids if of in trimmed])
+        if kept := [of for of in ids if of not in trimmed]:
+            self._consumer.totals.claimed += self._group.claim(kept, idle_seconds)
+        self._may_have_pending = True
+        return True
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        """Takes in a batch, which may be empty. An entry without fields was trimmed: no other kind has none."""
+        if not entries:
+            return
+        began, now = time.monotonic(), datetime.now(UTC)
+        decoded = decode(
+            [of for of in entries if of.fields],
+            aged_before=aged_before(self._consumer.datasets, self._target.table, now),
+            now=now,
+            zone=self._settings.stream_timezone,
+        )
+        decoded.batch.lost += [Rejected(of.id.decode(), TRIMMED, b"") for of in entries if not of.fields]
+        self._land(decoded, [of.id for of in entries], began)
+
+    def _land(self, decoded: Decoded, ids: Sequence[bytes], began: float) -> None:
+        """Commits a batch, then acknowledges it."""
+        self._partitions.make(self._session, decoded.days)
+        writing = time.monotonic()
+        counts = land(self._session, self._target, SOURCE, decoded.batch, _no_position)
+        written = time.monotonic()
+        try:
+            self._group.acknowledge(ids)
+        finally:
+            # Committed, whether Redis has heard of it or not.
+            self._consumer.landed(counts, decoded.positions, time.monotonic() - began, written - writing)
+        _log.debug("%s: %d entries up to %s: %s", self._group.stream, len(ids), ids[-1].decode(), counts.as_dict())
+        if counts.lost:
+            _log.error(
+                "%s: %d entries were trimmed before they were landed, from %s on; `event-archive rejected --source "
+                "stream` lists them. Let the producer keep more entries (MAXLEN, MINID), or run more consumers.",
+                self._group.stream,
+                counts.lost,
+                decoded.batch.lost[0].locator,
+            )
+
+    def _recreate(self, gone: NoGroupError) -> None:
+        """Makes the group again, from the stream's beginning: what was landed before is known by its key."""
+        self._group.create()
+        self._may_have_pending = True
+        self._consumer.totals.groups_recreated += 1
+        self._consumer.metrics.group_recreated()
+        _log.warning("%s It was made again, from the stream's beginning.", gone)
+
+    def _leave(self) -> None:
+        with suppress(NoGroupError):
+            if not self._group.leave():
+                _log.info("%s: %s stays in the group: it has entries pending", self._group.stream, self._group.consumer)
+
+
+def _no_position(_connection: Connection) -> None:
+    """The consumer group itself is the position."""

@@ -1,0 +1,114 @@
+"""A stream's entries as rows of ``positions``. Not here: how entries are read, how rows are landed."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from event_archive.domain.days import ONE_DAY
+from event_archive.sources.landing import Batch, Rejected
+from event_archive.sources.redis_stream.plain import PlainReader
+from event_archive.sources.redis_stream.rows import RejectedError, row
+
+SOURCE = "stream"
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""A clock that was never set begins in 1970 or 1980: each of its days would have a partition."""
+FUTURE = ONE_DAY
+"""How far ahead of this machine's clock a time is plausible."""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """An entry of a stream.
+
+    Attributes:
+        id: as Redis writes it: ``1709251200000-0``.
+        fields: by name.
+    """
+
+    id: bytes
+    fields: dict[bytes, bytes]
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """Where a device was.
+
+    Attributes:
+        device_id: which device.
+        ts: when, UTC.
+        latitude: in degrees; None where the record has none.
+        longitude: likewise.
+    """
+
+    device_id: str
+    ts: datetime
+    latitude: float | None
+    longitude: float | None
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What some entries hold.
+
+    Attributes:
+        batch: their rows, and those that cannot be one.
+        positions: of the rows, in their order.
+        days: on which the rows lie, UTC.
+    """
+
+    batch: Batch = field(default_factory=Batch)
+    positions: list[Position] = field(default_factory=list)
+    days: set[date] = field(default_factory=set)
+
+
+def decode(entries: Sequence[Entry], *, aged_before: datetime | None, now: datetime, zone: ZoneInfo) -> Decoded:
+    """Reads entries; one that cannot be a row is rejected, by its id, and the others go on.
+
+    Args:
+        entries: in the order of their ids.
+        aged_before: records from before are left out, since their day is archived; None for none.
+        now: this machine's clock.
+        zone: of a time without one.
+    """
+    decoded, made_of, ordinals = Decoded(), list[Entry](), set[int]()
+    batch, latest = decoded.batch, now + FUTURE
+    plain = PlainReader(entries[0].fields if entries else {}, zone)
+    for entry in entries:
+        try:
+            device_id, ts, latitude, longitude, text = plain.row(entry.id, entry.fields) or row(
+                entry.id, entry.fields, zone
+            )
+            if not EARLIEST <= ts < latest:
+                raise RejectedError("its time is before 2000 or more than a day ahead")
+        except RejectedError as error:
+            locator, raw = origin(entry)
+            batch.rejected.append(Rejected(locator, str(error), raw))
+            continue
+        if aged_before is not None and ts < aged_before:
+            batch.too_old += 1
+            continue
+        batch.lines.append(text)
+        made_of.append(entry)
+        decoded.positions.append(Position(device_id, ts, latitude, longitude))
+        ordinals.add(ts.toordinal())
+    batch.origins.append((0, lambda index: origin(made_of[index])))
+    decoded.days.update(map(date.fromordinal, ordinals))
+    return decoded
+
+
+def origin(entry: Entry) -> tuple[str, bytes]:
+    """Locator and bytes of an entry, for ``rejected_records``: its id; its only field, or a JSON object of them all.
+
+    What is no UTF-8 in that object is written as ``surrogateescape`` has it, so that the bytes can be had back.
+    """
+    locator = entry.id.decode(errors="backslashreplace")
+    if len(entry.fields) == 1:
+        return locator, next(iter(entry.fields.values()))
+    texts = {_text(name): _text(value) for name, value in entry.fields.items()}
+    return locator, json.dumps(texts).encode()
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")

@@ -1,0 +1,111 @@
+"""A consumer as its process, asked by Prometheus and Kubernetes while services go away and it is told to stop."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
+from event_archive_tests.fixtures.installation import clean_environment
+from event_archive_tests.fixtures.postgres import Server
+from event_archive_tests.fixtures.valkey import Stream, position
+from event_archive_tests.unit.test_stream_server import ask, samples
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def postgres_line(stream: Stream, server_18: Server) -> Iterator[Wire]:
+    with wire(server_18) as proxy:
+        stream.variables["pg_connection_string"] = proxy.dsn(stream.database.name)
+        yield proxy
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def process(stream: Stream, postgres_line: Wire, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+    variables = {
+        "REDIS_URL": stream.server.url,
+        "PG_CONNECTION_STRING": stream.variables["pg_connection_string"],
+        "HTTP_PORT": str(port),
+    }
+    started = subprocess.Popen(
+        [sys.executable, "-m", "event_archive.cli", "ingest", "stream"],
+        env=clean_environment(**variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    yield started
+    started.kill()
+    started.wait()
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    while not is_so():
+        time.sleep(0.05)
+
+
+def page(port: int, path: str) -> tuple[int, str]:
+    try:
+        return ask(port, path)
+    except (urllib.error.URLError, ConnectionError):
+        return 0, ""
+
+
+def test_a_consumer_is_asked_while_postgresql_goes_away_and_comes_back(
+    stream: Stream, postgres_line: Wire, process: "subprocess.Popen[bytes]", port: int
+):
+    stream.add(*map(position, range(10)), b"no JSON")
+    until(lambda: page(port, "/readyz") == (200, "ok\n"))
+    until(lambda: stream.is_drained())
+    found = samples(page(port, "/metrics")[1])
+    assert found["event_archive_stream_entries_consumed_total", ""] == 11
+    assert found["event_archive_stream_entries_total", "new"] == 10
+    assert found["event_archive_stream_entries_total", "rejected"] == 1
+    assert found["event_archive_stream_batch_seconds_sum", ""] > found["event_archive_stream_write_seconds_sum", ""] > 0
+    assert found["event_archive_stream_devices", ""] == 10
+    assert found["event_archive_stream_lag_entries", ""] == 0
+
+    postgres_line.shut()
+    cut = postgres_line.expect(Trouble("client", any_message))
+    stream.add(position(10))
+    until(cut.met.is_set)
+    code, words = page(port, "/readyz")
+    assert code == 503
+    assert words.startswith("postgres: ")
+    assert page(port, "/healthz") == (200, "ok\n")
+    assert samples(page(port, "/metrics")[1])["event_archive_stream_pending_entries", ""] == 1
+
+    postgres_line.open()
+    until(lambda: stream.is_drained())
+    assert page(port, "/readyz")[0] == 200
+    found = samples(page(port, "/metrics")[1])
+    assert found["event_archive_stream_reconnects_total", "postgres"] == 1
+    assert found["event_archive_stream_entries_total", "new"] == 11
+
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert page(port, "/healthz")[0] == 0
+    assert stream.consumers() == []
+
+
+def test_without_redis_a_consumer_is_not_ready(stream: Stream, process: "subprocess.Popen[bytes]", port: int):
+    until(lambda: page(port, "/readyz")[0] == 200)
+    stream.server.kill()
+    code, words = page(port, "/readyz")
+    assert (code, words.partition(":")[0]) == (503, "redis")
+    assert page(port, "/metrics")[0] == page(port, "/healthz")[0] == 200
+    stream.server.start()
+    until(lambda: page(port, "/readyz")[0] == 200)
