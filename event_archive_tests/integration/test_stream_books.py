@@ -84,6 +84,16 @@ def test_entries_that_were_trimmed_while_pending_count_as_lost(stream: Stream):
     assert books(stream) == Books(looked_at=1, missing=[], rejected=0, lost=1)
 
 
+def test_a_thousand_entries_are_looked_at_and_fewer_where_they_are_large(stream: Stream):
+    stream.add(*(position(number) for number in range(1, 1100)))
+    stream.run()
+    assert books(stream) == Books(looked_at=1000, missing=[], rejected=0, lost=0)
+    large = "x" * 500_000
+    stream.add(*(position(number, attributes={"large": large}) for number in range(2000, 2060)))
+    stream.run()
+    assert books(stream) == Books(looked_at=50, missing=[], rejected=0, lost=0)
+
+
 @pytest.mark.slow
 def test_the_command_says_how_a_stream_stands(stream: Stream):
     variables = {"REDIS_URL": stream.server.url, "PG_CONNECTION_STRING": stream.database.dsn}

@@ -10,6 +10,7 @@ from event_archive.sources.redis_stream.group import StreamAwayError
 from event_archive.sources.redis_stream.state import GroupState, TableState, look_at_group, table_state
 from event_archive.sources.redis_stream.status import status
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.timescale import make_hypertable
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
 
 
@@ -131,6 +132,16 @@ def test_rows_and_the_latest_time_are_seen_without_counting(stream: Stream, kind
     assert str(found.last) == "2024-03-03 00:00:00+00:00"
     database.execute("ANALYZE positions")
     assert look_at_table(stream) == TableState(2880, found.last)
+
+
+def test_rows_and_the_latest_time_are_those_of_a_hypertables_chunks(stream: Stream, timescale: Database):
+    make_positions(timescale, partitioned=False)
+    make_hypertable(timescale, "positions", "ts", [("2024-03-01", "2024-03-02"), ("2024-03-02", "2024-03-03")])
+    timescale.execute("INSERT INTO _timescaledb_internal.positions_2024_03_01 VALUES ('d', '2024-03-01 12:00Z')")
+    timescale.execute("ANALYZE")
+    found = look_at_table(stream)
+    assert found is not None
+    assert (found.rows, str(found.last)) == (1, "2024-03-01 12:00:00+00:00")
 
 
 def make_positions(database: Database, *, partitioned: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import promql_parser
 import pytest
 
-from event_archive.observability import metrics
+from event_archive.observability import ingestion_metrics, metrics
 from event_archive.sources.redis_stream.metrics import Metrics
 from event_archive_tests.deploy.manifests import MANIFESTS, Document, documents, manifest, pod_of
 
@@ -31,7 +31,8 @@ def queries() -> list[str]:
 
 def known() -> set[str]:
     """The names of all metrics, as a scrape shows them."""
-    return set(metrics._METRICS) | set(re.findall(r"^(\w+)\{", Metrics("s", "g").text().decode(), re.MULTILINE))
+    of_runs = {*metrics._METRICS, *ingestion_metrics._METRICS}
+    return of_runs | set(re.findall(r"^(\w+)\{", Metrics("s", "g").text().decode(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("query", queries())

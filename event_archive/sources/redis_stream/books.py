@@ -22,6 +22,9 @@ from event_archive.sources.redis_stream.positions import target
 from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode
 
 _MOST = 1000
+_MOST_BYTES = 8 * 1024 * 1024
+_AT_ONCE = 50
+"""Entries that Redis is asked for at once: each may be large."""
 _STATEMENT_SECONDS = 10
 # One probe of the key for each.
 _ROWS = """
@@ -57,7 +60,9 @@ class Books:
 def look(
     client: Redis, session: Session, settings: StreamSettings, settled: bytes, aged_before: datetime | None
 ) -> Books:
-    """Looks for what became of the newest 1,000 entries that were acknowledged and are still in the stream.
+    """Looks for what became of the newest entries that were acknowledged and are still in the stream.
+
+    Of 1,000, or fewer where they are large.
 
     Args:
         client: connected, with answers as bytes.
@@ -70,11 +75,9 @@ def look(
         redis.RedisError: Redis does not answer, or refuses.
         UnreachableError, BusyError, RefusedError: as ``Postgres.transaction``.
     """
-    entries = cast(
-        list[tuple[bytes, dict[bytes, bytes]]], client.xrevrange(settings.stream_key, max=settled, count=_MOST)
-    )
+    entries = _newest(client, settings.stream_key, settled)
     now, zone = now_utc(), settings.stream_timezone
-    decoded = {of: decode([Entry(of, fields)], aged_before=aged_before, now=now, zone=zone) for of, fields in entries}
+    decoded = {of.id: decode([of], aged_before=aged_before, now=now, zone=zone) for of in entries}
     rows = target(settings.ingest_schema)
     with session.transaction(str(rows.table), statement_timeout_seconds=_STATEMENT_SECONDS) as connection:
         landed = _landed(connection, rows.table, decoded)
@@ -83,6 +86,20 @@ def look(
         rejected = {of for (of,) in connection.execute(sql.SQL(_REJECTED).format(name), (SOURCE, left)).fetchall()}
         numbers = one(connection, sql.SQL(_NUMBERS).format(name), TRIMMED, TRIMMED, SOURCE)
     return Books(len(entries), [of for of in left if of not in rejected], *numbers)
+
+
+def _newest(client: Redis, stream: str, last: bytes) -> list[Entry]:
+    """Some entries up to an id, the newest first."""
+    found: list[Entry] = []
+    size_bytes = 0
+    while len(found) < _MOST and size_bytes < _MOST_BYTES:
+        page = cast(list[tuple[bytes, dict[bytes, bytes]]], client.xrevrange(stream, max=last, count=_AT_ONCE))
+        if not page:
+            break
+        found += [Entry(of, fields) for of, fields in page]
+        size_bytes += sum(len(value) for _, fields in page for value in fields.values())
+        last = b"(" + page[-1][0]
+    return found
 
 
 def _landed(connection: Connection, table: TableName, decoded: Mapping[bytes, Decoded]) -> set[bytes]:

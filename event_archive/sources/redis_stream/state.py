@@ -104,15 +104,16 @@ def group_state(client: Redis, stream: str, group: str) -> GroupState:
     last_read: bytes = found.get("last-delivered-id", _BEFORE_ALL)
     unread = _first(client, stream, b"(" + last_read)
     lag = found.get("lag") if found else length
-    oldest_pending: bytes | None = client.xpending(stream, group)["min"] if found else None
+    pending: dict[str, Any] = client.xpending(stream, group) if found else {"pending": 0, "min": None}
+    oldest: bytes | None = pending["min"]
     return GroupState(
         length=length,
         consumers=found.get("consumers", 0),
         lag_entries=0 if unread is None else max(1, lag) if lag is not None else None,
         lag_seconds=_age(unread, now),
-        pending=found.get("pending", 0),
-        oldest_pending_seconds=_age(oldest_pending, now),
-        settled=b"(" + oldest_pending if oldest_pending else last_read,
+        pending=pending["pending"],
+        oldest_pending_seconds=_age(oldest, now),
+        settled=b"(" + oldest if oldest else last_read,
     )
 
 
