@@ -67,14 +67,13 @@ class Loop:
         """
         make_table(self._session, self._settings.ingest_schema)
         make_missing(self._session, rejected_table(self._target))
-        if self._group.create():
-            _log.info("%s: the consumer group %s was made", self._group.stream, self._group.name)
+        self._make_group()
         _log.info("%s: %s consumes", self._group.stream, self._group.consumer)
         while not self._consumer.is_stopped():
             try:
                 self._turn()
-            except NoGroupError as gone:
-                self._recreate(gone)
+            except NoGroupError:
+                self._make_group()
             self._consumer.turned()
         self._leave()
 
@@ -107,11 +106,16 @@ class Loop:
                     self._take(self._group.given(after, len(pending)))
                 else:
                     for of in pending:
+                        if self._consumer.is_stopped():
+                            return
                         self._take_alone(of)
                 after = pending[-1].id
 
     def _take_alone(self, pending: Pending) -> None:
         """Takes in an entry that may be what ended the process; where it did so alone, it is rejected."""
+        # To mark it would end that it is pending.
+        if not self._take_trimmed([pending.id]):
+            return
         times = pending.deliveries // _ALONE
         self._group.mark(pending.id, (times + 1) * _ALONE)
         try:
@@ -137,12 +141,19 @@ class Loop:
                 _log.info("%s: %d consumers that are gone were taken out of the group", self._group.stream, removed)
             self._sweep_at = time.monotonic() + min(_SWEEP_SECONDS, idle_seconds / 4)
             return False
-        trimmed = self._group.trimmed(ids)
-        self._take([Entry(of, {}) for of in ids if of in trimmed])
-        if kept := [of for of in ids if of not in trimmed]:
-            self._consumer.totals.claimed += self._group.claim(kept, idle_seconds)
+        if kept := self._take_trimmed(ids):
+            claimed = self._group.claim(kept, idle_seconds)
+            # What was trimmed since is pending of nobody any more.
+            self._take_trimmed([of for of in kept if of not in claimed])
+            self._consumer.totals.claimed += len(claimed)
         self._may_have_pending = True
         return True
+
+    def _take_trimmed(self, ids: Sequence[bytes]) -> list[bytes]:
+        """Writes down as lost what the stream does not have any more; returns the others."""
+        trimmed = self._group.trimmed(ids)
+        self._take([Entry(of, {}) for of in ids if of in trimmed])
+        return [of for of in ids if of not in trimmed]
 
     def _take(self, entries: Sequence[Entry]) -> None:
         """Takes in a batch, which may be empty. An entry without fields was trimmed: no other kind has none."""
@@ -179,13 +190,20 @@ class Loop:
                 decoded.batch.lost[0].locator,
             )
 
-    def _recreate(self, gone: NoGroupError) -> None:
-        """Makes the group again, from the stream's beginning: what was landed before is known by its key."""
-        self._group.create()
+    def _make_group(self) -> None:
+        """Makes the group where it is missing, from the stream's beginning: what has landed is known by its key."""
         self._may_have_pending = True
+        if not self._group.create():
+            return
+        stream, name = self._group.stream, self._group.name
+        if not self._consumer.has_worked:
+            _log.info("%s: the consumer group %s was made", stream, name)
+            return
         self._consumer.totals.groups_recreated += 1
         self._consumer.metrics.group_recreated()
-        _log.warning("%s It was made again, from the stream's beginning.", gone)
+        _log.warning(
+            "%s: the consumer group %s was gone. It was made again, from the stream's beginning.", stream, name
+        )
 
     def _leave(self) -> None:
         with suppress(NoGroupError):
