@@ -12,7 +12,7 @@ from event_archive.sources.redis_stream.group import Group
 from event_archive.sources.redis_stream.state import look_at_group
 from event_archive_tests.faults.wire import Trouble, Wire, wire
 from event_archive_tests.fixtures.postgres import Server
-from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, get_binary_path, position, serving
+from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
 from event_archive_tests.integration.test_stream_cases import Background, until
 
 _HIGHEST = "18446744073709551615-18446744073709551615"
@@ -156,11 +156,9 @@ def test_a_server_that_pauses_its_clients_is_waited_for(each_stream: Stream, mon
 
 
 def test_a_server_that_becomes_a_replica_and_a_primary_again_loses_nothing(stream: Stream):
-    with serving(get_binary_path()) as other, Background(stream) as consumer:
+    with Background(stream) as consumer:
         stream.add(*map(position, range(10)))
         until(lambda: consumer.totals.counts.new == 10)
-        stream.server.redis.config_set("replica-read-only", "yes")
-        assert other.process
         stream.server.redis.replicaof("127.0.0.1", "1")
         until(lambda: bool(consumer._away_since))
         stream.server.redis.replicaof("NO", "ONE")

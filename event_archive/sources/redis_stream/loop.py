@@ -18,7 +18,7 @@ from event_archive.sources.landing import Batch, Rejected, land, rejected_table
 from event_archive.sources.redis_stream.group import Group, NoGroupError, Pending, StreamAwayError
 from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
-from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, origin
+from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator, raw
 from event_archive.sources.runs import aged_before
 from event_archive.sources.tables import make_missing
 
@@ -123,8 +123,8 @@ class Loop:
                 self._take([self._group.entry(pending.id)])
             else:
                 # Its size alone may be what does it.
-                raw = origin(self._group.entry(pending.id))[1] if times == _MOST_ALONE else b""
-                batch = Batch(rejected=[Rejected(pending.id.decode(), _FATAL, raw)])
+                kept = raw(self._group.entry(pending.id)) if times == _MOST_ALONE else b""
+                batch = Batch(rejected=[Rejected(locator(self._group.stream, pending.id), _FATAL, kept)])
                 self._land(Decoded(batch), [pending.id], time.monotonic())
         except EventArchiveError:
             # The process goes on.
@@ -162,11 +162,14 @@ class Loop:
         began, now = time.monotonic(), datetime.now(UTC)
         decoded = decode(
             [of for of in entries if of.fields],
+            stream=self._group.stream,
             aged_before=aged_before(self._consumer.datasets, self._target.table, now),
             now=now,
             zone=self._settings.stream_timezone,
         )
-        decoded.batch.lost += [Rejected(of.id.decode(), TRIMMED, b"") for of in entries if not of.fields]
+        decoded.batch.lost += [
+            Rejected(locator(self._group.stream, of.id), TRIMMED, b"") for of in entries if not of.fields
+        ]
         self._land(decoded, [of.id for of in entries], began)
 
     def _land(self, decoded: Decoded, ids: Sequence[bytes], began: float) -> None:
@@ -183,9 +186,8 @@ class Loop:
         _log.debug("%s: %d entries up to %s: %s", self._group.stream, len(ids), ids[-1].decode(), counts.as_dict())
         if counts.lost:
             _log.error(
-                "%s: %d entries were trimmed before they were landed, from %s on; `event-archive rejected --source "
+                "%d entries were trimmed before they were landed, from %s on; `event-archive rejected --source "
                 "stream` lists them. Let the producer keep more entries (MAXLEN, MINID), or run more consumers.",
-                self._group.stream,
                 counts.lost,
                 decoded.batch.lost[0].locator,
             )
