@@ -62,8 +62,9 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
     from event_archive.config.services import lake, primary
     from event_archive.domain.days import now_utc
     from event_archive.nightly.attempts import read_attempts
-    from event_archive.nightly.backlog import orphans_told, rows_of_aged_days
+    from event_archive.nightly.backlog import rows_of_aged_days
     from event_archive.nightly.estimate import estimate
+    from event_archive.nightly.orphans import orphans_told
     from event_archive.operations.site import Site
 
     dataset, now, postgres = settings.dataset, now_utc(), primary(settings)

@@ -14,7 +14,8 @@ from event_archive.defs.metadata import backlog_metadata, check_description, che
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.days import now_utc, parse_day
 from event_archive.errors import BusyError, RefusedError, UnreachableError
-from event_archive.nightly.backlog import backlog, orphans, orphans_told
+from event_archive.nightly.backlog import backlog
+from event_archive.nightly.orphans import orphans, orphans_told
 from event_archive.observability.alerts import check_message, post_or_warn
 from event_archive.table.shape import current_shape
 

@@ -8,7 +8,7 @@ from event_archive.doctor.findings import Finding, Patient
 from event_archive.doctor.server import STATEMENT_TIMEOUT_SECONDS, reading
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError
-from event_archive.nightly.backlog import orphans_told
+from event_archive.nightly.orphans import orphans_told
 from event_archive.table.holds import holds
 from event_archive.table.rows import count_orphans
 from event_archive.table.shape import reflect

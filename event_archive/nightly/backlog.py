@@ -1,6 +1,7 @@
-"""What the table still has: which aged days, how many rows, and rows of no day. Only reads.
+"""What the table still has: which aged days, how many rows. Only reads.
 
-Here: the questions of the schedule, the command line and ``aged_events``. Not here: what is done about the answers.
+Here: the questions of the schedule, the command line and ``aged_events``. Not here: what is done about the answers;
+rows of no day (``orphans``).
 """
 
 import logging
@@ -14,13 +15,13 @@ from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import ONE_DAY, now_utc
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, WaitingError
+from event_archive.nightly.orphans import report_orphans
 from event_archive.postgres.catalogue.relations import size_bytes
 from event_archive.postgres.session import Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.partitions import waiting_days
 from event_archive.table.rows import (
-    MOST_ORPHANS,
     Orphans,
     RowsOfDay,
     count_day,
@@ -105,7 +106,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
             f"index begins with the time column. Create it: {table.missing_index()};"
         ) from error
     left_seconds = max(1.0, until - time.monotonic()) if until else 0
-    _report_orphans(dataset, postgres, timeout_seconds=left_seconds)
+    report_orphans(dataset, postgres, timeout_seconds=left_seconds)
     return DaysToDo(days, held, waiting)
 
 
@@ -173,31 +174,6 @@ def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres
     except BusyError as error:
         logger.warning("whether days have rows could not be seen in time: %s", error)
     return empty
-
-
-def _report_orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float) -> None:
-    """Warns of rows that no day will ever archive. That they cannot be counted in time stops nobody."""
-    try:
-        found = orphans(dataset, postgres, timeout_seconds=timeout_seconds)
-    except BusyError as error:
-        logger.warning("rows of no day could not be counted: %s", error)
-        return
-    if found:
-        logger.warning("%s", orphans_told(dataset, found))
-
-
-def orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float = 0) -> Orphans:
-    """Counts the rows that no day will ever archive.
-
-    Raises:
-        BusyError: it took longer than ``timeout_seconds``, where that is not 0.
-        RefusedError, UnreachableError: as PostgreSQL says.
-    """
-    with postgres.transaction(
-        str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
-    ) as connection:
-        until = time.monotonic() + timeout_seconds if timeout_seconds else None
-        return count_orphans(connection, reflect(connection, dataset), until=until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,19 +268,3 @@ def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: 
         held_days=len(rows.keys() & held),
         table_bytes=table_bytes,
     )
-
-
-def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
-    """A sentence about rows that no day will ever archive, and what to do about them."""
-    parts = []
-    if orphans.before_start + orphans.not_finite >= MOST_ORPHANS:
-        parts.append(f"at least {MOST_ORPHANS:,} rows are of no day")
-    if orphans.before_start:
-        parts.append(
-            f"{counted(orphans.before_start, 'row lies', 'rows lie')} before the first day that is archived, "
-            f"{dataset.start}: set {dataset.setting('ARCHIVE_START_DATE')} earlier to archive them"
-        )
-    if orphans.not_finite:
-        have = counted(orphans.not_finite, "row has", "rows have")
-        parts.append(f"{have} NULL or infinity as {dataset.time_column}: give them a time")
-    return f"{dataset.label}: {'; '.join(parts)}. They stay in the table."

@@ -110,9 +110,7 @@ def owner(site: Site) -> Claim | None:
     """As ``claim``, in a transaction of its own and without writing anything; None where a run would be the first.
 
     Raises:
-        OtherSourceError: the files belong to another source.
-        IntegrityError: the marker cannot be read.
-        RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says.
+        OtherSourceError, IntegrityError, RefusedError, UnreachableError, BusyError: as for ``claim``.
     """
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as connection:
         asking = identity(connection)
@@ -160,8 +158,8 @@ def adopt_source(site: Site) -> Claim:
     Where nobody has claimed the files, whatever source they name counts as a former one; else those of the marker do.
 
     Raises:
-        FileChangedError: somebody else wrote the marker meanwhile.
-        NewerFormError: a newer program wrote the marker.
+        FileChangedError, NewerFormError: somebody else wrote the marker meanwhile, or a newer program did.
+        OtherSourceError: the files were nobody else's, and days of a former name are held.
         RefusedError, UnreachableError: as PostgreSQL or the lake says.
     """
     dataset, lake = site.dataset, site.lake
@@ -172,9 +170,11 @@ def adopt_source(site: Site) -> Claim:
         before = claim_to_read(dataset, lake, replaced=True)
         others = () if before else _sources_of_files(dataset, lake)
         after = (before or Claim(source, asking.timeline)).adopted_by(source, asking.timeline, others)
-        for table in {former.table for former in after.former} - {source.table}:
-            kept = keep_holds(connection, dataset, TableName.parse(table))
-            if kept:
+        tables = {former.table for former in after.former} - {source.table}
+        if not tables:
+            require_no_former_name(connection, dataset)
+        for table in tables:
+            if kept := keep_holds(connection, dataset, TableName.parse(table)):
                 logger.info("%s: %s of %s hold here too", dataset.table, counted(kept, "held day", "held days"), table)
     if after != before:
         _write(dataset, lake, after, replaces=marker)

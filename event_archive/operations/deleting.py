@@ -12,7 +12,7 @@ from psycopg import sql
 
 from event_archive.domain.dataset import quoted
 from event_archive.domain.wording import counted
-from event_archive.errors import IntegrityError, RefusedError
+from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.operations.readback import Readback
 from event_archive.postgres.catalogue import dependents, timescale
 from event_archive.postgres.catalogue.dependents import Changes
@@ -40,11 +40,12 @@ def delete_identical(connection: Connection, table: Table, day: date, readback: 
 
     Raises:
         IntegrityError, RefusedError: something else was done than to delete them. The transaction must be rolled back.
+        BusyError: the table got a trigger meanwhile; likewise.
     """
     before, tree = dependents.changes(connection, table.oid), dependents.tree(connection, table.oid)
     has_triggers = bool(dependents.delete_triggers(connection, table.oid))
-    # Rows of a compressed chunk have no version to go by.
-    if has_triggers and not table.is_hypertable:
+    if has_triggers:
+        _require_versions(connection, table, day)
         statement = _compared_before(connection, table, day, readback)
     else:
         statement = sql.SQL("DELETE FROM {} USING {} WHERE {} AND {}").format(
@@ -55,6 +56,12 @@ def delete_identical(connection: Connection, table: Table, day: date, readback: 
         deleted = connection.execute(statement).rowcount
         dependents.fire_deferred_triggers(connection)
         changed = unpinned(connection)
+    # A partition was not locked before the DELETE, nor is one that is attached. Now none of its own can come.
+    if not has_triggers and dependents.delete_triggers(connection, table.oid):
+        raise BusyError(
+            f"{table.dataset.table}, {day}: the table got a trigger on DELETE while its rows and the file were "
+            "compared. Rolled back: nothing was deleted. Try again: the next run does."
+        )
     if changed:
         raise RefusedError(
             f"{table.dataset.table}, {day}: a trigger on DELETE set {', '.join(changed)} while rows and file were "
@@ -75,6 +82,30 @@ def delete_identical(connection: Connection, table: Table, day: date, readback: 
         )
     _require_only_deleted(connection, table, day, dependents.changes(connection, table.oid) - before, deleted)
     return deleted
+
+
+def _require_versions(connection: Connection, table: Table, day: date) -> None:
+    """Sees that every row of the day has a version to go by, as one of a compressed chunk has not.
+
+    Raises:
+        RefusedError: the day's chunk is compressed.
+    """
+    if _is_compressed(connection, table, day):
+        triggers = _triggers(connection, table)
+        raise RefusedError(
+            f"{table.dataset.table}, {day}: chunks of it are compressed, and a DELETE writes anew what it "
+            f"decompresses: nobody can tell that from what its triggers on DELETE ({triggers}) change in it. Nothing was deleted. "
+            "Decompress the day's chunks (decompress_chunk), or disable the triggers."
+        )
+
+
+def _is_compressed(connection: Connection, table: Table, day: date) -> bool:
+    name, time_column = table.dataset.table, table.dataset.time_column
+    return table.is_hypertable and timescale.has_compressed_chunk(connection, name.schema, name.name, time_column, day)
+
+
+def _triggers(connection: Connection, table: Table) -> str:
+    return ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
 
 
 def _compared_before(connection: Connection, table: Table, day: date, readback: Readback) -> sql.Composed:
@@ -112,21 +143,13 @@ def _require_only_deleted(connection: Connection, table: Table, day: date, chang
     tracked = is_on(connection, "track_counts")
     if tracked and changes == Changes(inserted=0, updated=0, deleted=deleted):
         return
-    triggers = ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
-    name = table.dataset.table
+    triggers = _triggers(connection, table)
     # To decompress rows is to insert them; and a batch of them may be deleted as one.
-    compressed = table.is_hypertable and timescale.has_compressed_chunk(connection, name.schema, name.name)
-    if not triggers and (compressed or not tracked):
+    if not triggers and (not tracked or _is_compressed(connection, table, day)):
         return
     if not tracked:
         problem = f"track_counts is off, so that nobody can tell what its triggers on DELETE ({triggers}) change in it"
         what_to_do = "Turn track_counts on."
-    elif compressed:
-        problem = (
-            f"chunks of it are compressed, and a DELETE writes anew what it decompresses: nobody can tell that from "
-            f"what its triggers on DELETE ({triggers}) change in it"
-        )
-        what_to_do = "Decompress the day's chunks (decompress_chunk), or disable the triggers."
     else:
         problem = (
             f"deleting {counted(deleted, 'row', 'rows')} of the day led to {changes.inserted} inserted, "
@@ -147,9 +170,10 @@ def rows_left(connection: Connection, table: Table, day: date, readback: Readbac
         )
         kept = one(connection, query)[0]
     if kept:
-        triggers = ", ".join(quoted(name) for name, _ in dependents.delete_triggers(connection, table.oid))
+        triggers = _triggers(connection, table)
         why = f"{counted(kept, 'row stays', 'rows stay')} although the file holds them: " + (
-            f"a trigger of the table keeps them from being deleted ({triggers}), and will again"
+            f"a trigger of the table keeps them from being deleted ({triggers}), and will again, "
+            "or they were written anew meanwhile"
             if triggers
             else "the DELETE did not find them. Report it as a bug"
         )

@@ -1,10 +1,11 @@
 """The landing: one transaction that holds a batch of records, those that were rejected, and the position behind them.
 
 COPY into the session's own temporary table, a merge into the target in the order of its key, so that two landings never
-wait for each other in a ring. Not here: the merge's statements, how records are read or checked, what a position is.
+wait for each other in a ring. Not here: the temporary tables, the merge's statements, how records are read or checked,
+what a position is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from time import sleep
@@ -14,11 +15,11 @@ from psycopg import sql
 
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError
-from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import Advice, without_values
 from event_archive.postgres.session import Connection, Session, one, own_search_path
-from event_archive.sources.copy_format import OPTIONS, line
+from event_archive.sources.copy_format import line
 from event_archive.sources.merge import Target, insert_statement, older_statement, present_statement, update_statement
+from event_archive.sources.staging import stage
 
 _ATTEMPTS = 5
 _OF_A_ROW = (
@@ -35,8 +36,7 @@ class _MissingError(IntegrityError):
     """Records became neither rows nor rejected; a purge that committed meanwhile does the same, and only once."""
 
 
-_COPIED_AT_ONCE = 500
-"""Lines that are joined to one piece of the COPY."""
+_REJECTED_COLUMNS = (("locator", "text"), ("reason", "text"), ("raw", "bytea"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,28 @@ def land(
         IntegrityError: the books do not balance; nothing was committed.
         RefusedError: as PostgreSQL says.
     """
+
+    def work(connection: Connection) -> Counts:
+        position(connection)
+        return land_in(connection, target, source, batch)
+
+    return in_transaction(session, target, work, pause=pause)
+
+
+def in_transaction(
+    session: Session, target: Target, work: Callable[[Connection], Counts], *, pause: Callable[[float], None] = sleep
+) -> Counts:
+    """Does work that lands records in a transaction, as ``land`` does, by ``land_in``.
+
+    Args:
+        session: with the database.
+        target: where rows go.
+        work: done again from its beginning where others had what it needs.
+        pause: waits some seconds between two attempts.
+
+    Raises:
+        UnreachableError, BusyError, IntegrityError, RefusedError: as ``land``.
+    """
     advice = Advice(
         outcome="The batch was not taken in.",
         again="the next run takes it in",
@@ -153,8 +175,7 @@ def land(
     for attempt in count(1):
         try:
             with session.transaction(str(target.table), advice=advice) as connection:
-                position(connection)
-                return land_in(connection, target, source, batch)
+                return work(connection)
         except (BusyError, _MissingError):
             if attempt == _ATTEMPTS:
                 raise
@@ -216,7 +237,7 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
 
 
 def _merge(connection: Connection, target: Target, lines: Sequence[bytes], counts: Counts) -> None:
-    staged = _stage(connection, target, lines)
+    staged = stage(connection, target.table.name, target.columns, lines)
     with own_search_path(connection):
         inserted, distinct, forms = one(connection, insert_statement(target, staged))
         updated = 0
@@ -236,39 +257,6 @@ def _merge(connection: Connection, target: Target, lines: Sequence[bytes], count
     counts.known += len(lines) - inserted - superseded
 
 
-def _stage(connection: Connection, target: Target, lines: Sequence[bytes]) -> sql.Identifier:
-    """Copies the lines into a temporary table of this session, which is empty at the end of each transaction."""
-    table = sql.Identifier("pg_temp", f"event_archive_landing_{target.table.name}"[:63])
-    columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in target.columns
-    )
-    connection.execute("SET LOCAL client_min_messages TO warning")
-    connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(table, columns)
-    )
-    _empty(connection, table)
-    copied = copy_in(
-        connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(table, sql.SQL(OPTIONS)), _pieces(lines)
-    )
-    if copied != len(lines):
-        raise IntegrityError(f"{target.table}: PostgreSQL took {copied} of {len(lines)} records. None was taken in.")
-    return table
-
-
-def _empty(connection: Connection, staged: sql.Identifier) -> None:
-    """Empties a temporary table where another part of the transaction has filled it: the commit empties it by itself.
-
-    A TRUNCATE writes to the catalogue, which a worker would do many times a second, for ever.
-    """
-    if one(connection, sql.SQL("SELECT EXISTS (SELECT FROM {})").format(staged))[0]:
-        connection.execute(sql.SQL("TRUNCATE {}").format(staged))
-
-
-def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
-    for start in range(0, len(lines), _COPIED_AT_ONCE):
-        yield b"".join(lines[start : start + _COPIED_AT_ONCE])
-
-
 def rejected_table(target: Target) -> TableName:
     """Where the records of a target go that cannot be rows."""
     return TableName(target.table.schema, "rejected_records")
@@ -279,15 +267,8 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
     if not rejected:
         return 0
     table = rejected_table(target)
-    staged = sql.Identifier("pg_temp", "event_archive_landing_rejected_records")
-    connection.execute(
-        sql.SQL(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS {} (locator text, reason text, raw bytea) ON COMMIT DELETE ROWS"
-        ).format(staged)
-    )
-    _empty(connection, staged)
     rows = [line((of.locator.encode(), of.reason.encode(), b"\\x" + of.raw.hex().encode())) for of in rejected]
-    copy_in(connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(staged, sql.SQL(OPTIONS)), _pieces(rows))
+    staged = stage(connection, table.name, _REJECTED_COLUMNS, rows)
     insert = sql.SQL(
         "INSERT INTO {} (source, locator, reason, raw) SELECT DISTINCT ON (locator) {}, locator, reason, raw "
         "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"

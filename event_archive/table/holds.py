@@ -15,7 +15,7 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import day_range
 from event_archive.errors import BusyError, ConfigurationError, OtherSourceError, RefusedError
 from event_archive.postgres.catalogue.privileges import grantees
-from event_archive.postgres.catalogue.relations import relation
+from event_archive.postgres.catalogue.relations import relation, schemas_with
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.locks import lock_day, lock_table
@@ -209,22 +209,25 @@ def _keep_from(schema: str, connection: Connection, dataset: Dataset, former: Ta
 
 
 def require_no_former_name(connection: Connection, dataset: Dataset) -> None:
-    """Sees that no day is held for a table that is not there: it may be this one, which was renamed.
+    """Sees that no day is held for a table that is not there: it may be this one, which was renamed or moved.
+
+    Holds lie in the schema that the table had. One that this role may not look into is passed over, but for its own.
 
     Raises:
         OtherSourceError: there is one.
     """
-    if not _exist(connection, dataset):
-        return
-    row = connection.execute(sql.SQL(_OF_NO_TABLE).format(_table(dataset))).fetchone()
-    if row:
-        held, setting = TableName(dataset.table.schema, HOLD_TABLE), dataset.setting("EVENT_FILE_PREFIX")
-        raise OtherSourceError(
-            f"{dataset.table}: days are held for {row[0]}, which is not there, and nobody has claimed files named "
-            f"{dataset.file_prefix} yet. Nothing was written or deleted. If it is the same table, which was renamed, "
-            f"set {setting} to the former one, and accept it once: event-archive adopt --source. If it is not, DELETE "
-            f"those rows FROM {held}."
-        )
+    for schema in sorted({dataset.table.schema, *schemas_with(connection, HOLD_TABLE)}):
+        if relation(connection, schema, HOLD_TABLE) is None:
+            continue
+        row = connection.execute(sql.SQL(_OF_NO_TABLE).format(sql.Identifier(schema, HOLD_TABLE))).fetchone()
+        if row:
+            held, setting = TableName(schema, HOLD_TABLE), dataset.setting("EVENT_FILE_PREFIX")
+            raise OtherSourceError(
+                f"{dataset.table}: days are held for {row[0]}, which is not there, and no file named "
+                f"{dataset.file_prefix} was its. Nothing was written or deleted. If it is the same table, which was "
+                f"renamed, set {setting} to the former one, and accept it once: event-archive adopt --source. If it is "
+                f"not, DELETE those rows FROM {held}."
+            )
 
 
 def _advice(dataset: Dataset) -> Advice:

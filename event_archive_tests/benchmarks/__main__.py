@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
         options.positions,
         options.compared_positions,
         options.seconds,
+        options.entries,
+        options.files,
     )
     azurite.install(NODE_FOLDER)
     results, started = Results(machine()), time.monotonic()
@@ -92,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
         help="of a stream, that every contender takes in",
     )
     parser.add_argument("--seconds", type=int, default=sizes.seconds, help="of a stream of a position a millisecond")
+    parser.add_argument("--entries", type=int, default=sizes.entries, help="of a log file")
+    parser.add_argument("--files", type=int, default=sizes.files, help="small log files that are listed")
     parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="where all runs are written")
     parser.add_argument("--write-docs", action="store_true", help="write the tables into docs/performance.md")
     return parser

@@ -77,6 +77,8 @@ DLT = "dlt: rest_api"
 REQUESTS = "requests + executemany"
 REDIS_PY = "redis-py + executemany"
 IOREDIS = "Node: ioredis + pg"
+DLT_FILES = "dlt: filesystem, from a folder"
+BOTO3 = "boto3 + json + executemany"
 
 CONTENDERS: Mapping[str, Mapping[Job, Command]] = {
     OURS: {

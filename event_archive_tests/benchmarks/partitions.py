@@ -18,7 +18,8 @@ from psycopg import sql
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, Retention, midnight
 from event_archive.lake.local.folder import LocalLake
-from event_archive.nightly.backlog import backlog, days_to_do, orphans, rows_of_aged_days
+from event_archive.nightly.backlog import backlog, days_to_do, rows_of_aged_days
+from event_archive.nightly.orphans import orphans
 from event_archive.operations.archive import archive_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day

@@ -6,8 +6,10 @@ from importlib.util import find_spec
 
 from event_archive_tests.benchmarks.catalogue import (
     BARE,
+    BOTO3,
     CONTENDERS,
     DLT,
+    DLT_FILES,
     IOREDIS,
     NODE,
     OURS,
@@ -42,6 +44,8 @@ class Sizes:
         positions: of a stream, that this project consumes.
         compared_positions: of a stream, that every contender consumes.
         seconds: of a stream that brings a position a millisecond.
+        entries: of a log file, which are some 600 bytes each.
+        files: small log files that are listed.
     """
 
     rows: int = 1_000_000
@@ -54,6 +58,8 @@ class Sizes:
     positions: int = 1_000_000
     compared_positions: int = 200_000
     seconds: int = 30
+    entries: int = 330_000
+    files: int = 100_000
 
     @property
     def narrow(self) -> Data:
@@ -158,6 +164,18 @@ def _ingest_stream(sizes: Sizes) -> list[Case]:
     ]
 
 
+def _ingest_logs(sizes: Sizes) -> list[Case]:
+    ours = cli("ingest", "logs")
+    cases = [Case(OURS, "ingest", "S3", Data("lines", 1), ours)]
+    for data in (Data("array", sizes.entries), Data("lines", sizes.entries)):
+        cases += [
+            Case(OURS, "ingest", "S3", data, ours),
+            Case(BOTO3, "ingest", "S3", data, module("boto3_executemany")),
+            *[Case(DLT_FILES, "ingest", "S3", data, module("dlt_filesystem"))] * bool(find_spec("dlt")),
+        ]
+    return [*cases, Case(OURS, "ingest", "S3", Data("files", sizes.files), cli("ingest", "logs", "--limit", "20"))]
+
+
 SECTIONS: Mapping[str, Callable[[Sizes], list[Case]]] = {
     "contenders": _contenders,
     "start": _start,
@@ -167,4 +185,5 @@ SECTIONS: Mapping[str, Callable[[Sizes], list[Case]]] = {
     "schedule": _schedule,
     "ingest-api": _ingest_api,
     "ingest-stream": _ingest_stream,
+    "ingest-logs": _ingest_logs,
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from event_archive.lake.azure.container import BLOCK_BYTES
 from event_archive_tests.benchmarks.catalogue import BARE, IOREDIS, NODE, OURS, PSQL, PYTHON, REDIS_PY
 from event_archive_tests.benchmarks.data import CSV_BYTES
+from event_archive_tests.benchmarks.log_files import decoded_bytes
 from event_archive_tests.benchmarks.results import Results
 from event_archive_tests.benchmarks.stage import SLOW_SECONDS
 
@@ -214,6 +215,19 @@ def _follow_stream(results: Results) -> Iterator[Target]:
     yield Target("from XADD to commit at 1,000 a second, 99th percentile", 250, slowest * 1000, "ms")
 
 
+def _ingest_logs(results: Results) -> Iterator[Target]:
+    loaded = [of for of in results.section("ingest-logs") if of.case.contender == OURS and of.case.data.rows > 1]
+    empty = results.of("ingest-logs", OURS, "ingest", "S3", rows=1).cost.cpu_seconds
+    for result in loaded:
+        data, cost = result.case.data, result.cost
+        if data.kind != "files":
+            hundreds, what = decoded_bytes(data) / 1e8, f"client CPU per 100 MB of a gzipped log file, {data.kind}"
+            yield Target(what, 2.5, cost.cpu_seconds / hundreds, "s")
+            yield Target("the same without the process's start", 2.5, (cost.cpu_seconds - empty) / hundreds, "s")
+        what = f"{data.rows:,} files" if data.kind == "files" else data.kind
+        yield Target(f"peak RSS of `event-archive ingest logs`, {what}", 150, cost.peak_rss_bytes / _MIB, "MiB")
+
+
 _ALL = (
     _export,
     _slow,
@@ -233,4 +247,5 @@ _ALL = (
     _ingest_api,
     _ingest_stream,
     _follow_stream,
+    _ingest_logs,
 )

@@ -1,7 +1,8 @@
 """The official Helm chart: what it makes of our values.
 
-The chart is in no package registry, so its templates cannot run here. ``dagster_yaml`` and ``code_server`` say what
-its templates ``configmap-instance.yaml`` and ``deployment-user.yaml`` render, in the parts that our values set.
+The chart is in no package registry, so its templates cannot run here. ``dagster_yaml``, ``code_server``, ``daemon`` and
+``webserver`` say what its templates ``configmap-instance.yaml``, ``deployment-user.yaml``, ``deployment-daemon.yaml``
+and ``deployment-webserver.yaml`` render, in the parts that our values set.
 """
 
 import yaml
@@ -140,6 +141,58 @@ def code_server(values: Document) -> Document:
                             "volumeMounts": given["volumeMounts"],
                         }
                     ],
+                },
+            },
+        },
+    }
+
+
+def daemon(values: Document) -> Document:
+    """The Deployment of the daemon."""
+    return _of_dagster(values, "dagsterDaemon", "dagster-daemon", "dagster-daemon run")
+
+
+def webserver(values: Document, *, read_only: bool = False) -> Document:
+    """The Deployment of the webserver, or of the one that launches nothing."""
+    port = values["dagsterWebserver"]["service"]["port"]
+    component = "dagster-webserver-read-only" if read_only else "dagster-webserver"
+    command = f"dagster-webserver -h 0.0.0.0 -p {port}" + (" --read-only" if read_only else "")
+    return _of_dagster(values, "dagsterWebserver", component, command)
+
+
+def _of_dagster(values: Document, part: str, component: str, command: str) -> Document:
+    given = values[part]
+    labels = {"component": component, **given["labels"]}
+    # Both wait for others first, in containers with the security context of the one that serves.
+    waiting = [
+        {"name": name, "image": image, "command": ["sh", "-c", "until …"], "securityContext": given["securityContext"]}
+        for name, image in (("check-db-ready", "postgres"), ("init-user-deployment-event-archive", "busybox"))
+    ]
+    container = {
+        "name": "dagster",
+        "image": "dagster-celery-k8s",
+        "command": ["/bin/bash", "-c", command],
+        "env": [{"name": name, "value": value} for name, value in given["env"].items()],
+        "resources": given["resources"],
+        "securityContext": given["securityContext"],
+        "volumeMounts": given["volumeMounts"],
+        **({"readinessProbe": given["readinessProbe"]} if "readinessProbe" in given else {}),
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": component, "labels": labels},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"component": component}},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "serviceAccountName": RELEASE,
+                    "securityContext": given["podSecurityContext"],
+                    "initContainers": waiting,
+                    "containers": [container],
+                    "volumes": given["volumes"],
                 },
             },
         },

@@ -37,6 +37,7 @@ _PROBE = {
     "successThreshold": int,
     "failureThreshold": int,
     "exec": {"command": [str]},
+    "httpGet": {"path": str, "port": int},
 }
 _POD = {
     "annotations": _STRINGS,
@@ -166,6 +167,7 @@ KEYS: dict[str, Any] = {
         "image": _IMAGE,
         "deploymentLabels": _STRINGS,
         "enableReadOnly": bool,
+        "service": {"type": str, "port": int, "annotations": _STRINGS},
         "pathPrefix": str,
         "logLevel": str,
     },

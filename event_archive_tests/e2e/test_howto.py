@@ -2,7 +2,8 @@
 
 Of a page's fenced blocks, ``sh`` is run as it stands: ``event-archive`` commands, ``export``, and ``# exit code N``
 behind what is to fail. ``sql`` is executed. ``console`` needs a cluster, an account or a server: only what
-``kubectl exec`` runs of ``event-archive`` is run. ``sql azure`` is for Azure's server alone.
+``kubectl exec`` runs of ``event-archive`` is run. ``sql`` and ``python`` with a word behind them are for another
+program: what a test can have of these is run by test_read.py.
 """
 
 import json
@@ -36,8 +37,9 @@ NO_SETTINGS = {
     *("DAGSTER_HOME", "PRINCIPAL_ID", "ACCOUNT_ID", "DATABASE_URL"),
     *("PAYMENTS_DATABASE_URL", "PG_CONNECTION_STRING_OF_BILLING"),
     *("ORDERS_PG_CONNECTION_STRING", "LOGS_PG_CONNECTION_STRING"),
+    *("APP_ID", "PARSER_VERSION", "HEADER_ROW", "ACCOUNT_NAME"),
 }
-"""Variables of Dagster, what a reader fills in, and variables that examples of datasets name."""
+"""Variables of Dagster, what a reader fills in, what examples of datasets name, and options of other programs."""
 
 
 @pytest.fixture
@@ -139,12 +141,17 @@ ROWS_AT_THE_END = {
     "embed": 9,
     "logs": 9,
     "partitions": 9,
+    "read": 9,
     "retention": 3,
     "stream": 9,
     "tables": 9,
     "upgrade": 9,
 }
 """Of nine; other pages leave none."""
+OF_READERS = {
+    *("sql duckdb", "python polars", "python pyarrow", "python pandas"),
+    *("python spark", "sql synapse"),
+}
 
 
 def _do(block: Block, installed: Installation, command: Commands, clean: pytest.MonkeyPatch) -> None:
@@ -237,6 +244,9 @@ def test_what_the_page_of_log_files_grants_is_enough(
     Path("shop/b.log").write_bytes(ndjson(entry(3), entry(4)))
     done = command("ingest", "logs", "--retry-failed", PG_CONNECTION_STRING=role)
     assert (done.code, done.end["files"], done.end["new"], done.end["rejected"]) == (0, 2, 3, 1)
+    mapping = Path("mapping.yaml")
+    mapping.write_text("timestamp: [time, /msg]\n")
+    assert command("rejected", "--replay", PG_CONNECTION_STRING=role, LOGS_MAPPING=str(mapping)).code == 0
     assert installed.database.execute("SELECT count(*)::int FROM logs") == [(3,)]
 
 
@@ -265,7 +275,7 @@ def test_who_may_restore_and_hold_is_who_the_page_says(
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_is_of_a_kind_that_is_checked(page: Path):
     kinds = {block.kind for block in blocks(page)}
-    assert kinds <= {"sh", "console", "sql", "sql azure", "yaml"}
+    assert kinds <= {"sh", "console", "sql", "sql azure", "yaml"} | (OF_READERS if page.stem == "read" else set())
     assert page.read_text().count("```") == 2 * len(blocks(page))
 
 

@@ -543,9 +543,18 @@ def test_a_lock_held_for_too_long_rolls_back_and_is_said(pipeline: Pipeline):
     assert pipeline.count() == 3
 
 
-def test_a_row_updated_while_the_purge_waits_for_it_stays(pipeline: Pipeline):
+@pytest.mark.parametrize(
+    "trigger", ["", "BEFORE DELETE {} FOR EACH ROW", "AFTER DELETE {}"], ids=["", "row", "statement"]
+)
+def test_a_row_updated_while_the_purge_waits_for_it_stays(each_database: Database, lake: Lake, trigger: str):
+    pipeline = Pipeline(each_database, lake)
     pipeline.add(3)
     pipeline.archive()
+    if trigger:
+        pipeline.database.execute(
+            f"""CREATE FUNCTION lets_go() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+            CREATE TRIGGER lets_go {trigger.format('ON "Event"')} EXECUTE FUNCTION lets_go()"""
+        )
     with psycopg.connect(pipeline.database.dsn) as other, psycopg.connect(pipeline.database.dsn) as watch:
         other.execute("UPDATE \"Event\" SET event_type = 'changed' WHERE id = 2")
         result: list[object] = []

@@ -14,6 +14,7 @@ from event_archive_tests import azurite
 from event_archive_tests.benchmarks import definitions, plot, report, sink_process, stage
 from event_archive_tests.benchmarks.__main__ import measure
 from event_archive_tests.benchmarks.catalogue import (
+    BOTO3,
     IOREDIS,
     NODE,
     NODE_FOLDER,
@@ -160,6 +161,16 @@ def test_a_consumer_that_ends_is_no_measurement(opened: Stage):
     case = _small_stream()[0]
     with pytest.raises(RuntimeError, match="ended with 0"):
         opened.measure(replace(case, command=cli("--help")))
+
+
+def test_log_files_are_loaded_by_every_contender_that_is_installed(opened: Stage):
+    results = Results(machine())
+    measure(opened, "ingest-logs", SECTIONS["ingest-logs"](Sizes(entries=2500, files=50)), 1, results)
+    text = report.markdown(results)
+    assert "| gzipped array | event-archive | 2,500 | 2 |" in text
+    assert f"| gzipped lines | {BOTO3} | 2,500 | 2 |" in text
+    assert "| many, listed; 20 loaded | event-archive | 50 files |" in text
+    assert [target.unit for target in targets(results)] == ["s", "s", "MiB"] * 2 + ["MiB"]
 
 
 def test_an_ingestion_that_leaves_events_out_is_no_measurement(opened: Stage):

@@ -10,7 +10,8 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import NoSuchTableError, RefusedError
-from event_archive.nightly.backlog import days_to_do, orphans, rows_of_aged_days
+from event_archive.nightly.backlog import days_to_do, rows_of_aged_days
+from event_archive.nightly.orphans import orphans
 from event_archive.operations import dropping
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
@@ -285,6 +286,29 @@ def test_rows_that_more_than_a_decompression_may_have_changed_are_not_purged(
     with pytest.raises(RefusedError, match=words):
         reading.purge()
     assert reading.count() == 5
+
+
+@pytest.mark.parametrize("compressed", [CHUNKS[0][0], CHUNKS[1][0]], ids=["another chunk", "its chunk"])
+def test_what_a_trigger_sets_and_takes_back_lets_no_two_rows_of_a_chunk_pass_for_one(
+    reading: Pipeline, compressed: str
+):
+    """Of a compressed chunk nobody can tell which versions of rows were compared."""
+    reading.database.execute(
+        f"""UPDATE timescaledb_information.chunks SET is_compressed = true WHERE range_start = '{compressed}';
+        ALTER TABLE reading ADD v float8 DEFAULT 1.1;
+        CREATE FUNCTION sets() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          PERFORM set_config('extra_float_digits', TG_ARGV[0], true); RETURN NULL; END $$;
+        CREATE TRIGGER rounds BEFORE DELETE ON reading EXECUTE FUNCTION sets('-15');
+        CREATE TRIGGER takes_back AFTER DELETE ON reading EXECUTE FUNCTION sets('1')"""
+    )
+    reading.archive()
+    reading.database.execute(f"UPDATE {CHUNK} SET v = 1.2 WHERE id = 1")
+    if compressed == CHUNKS[1][0]:
+        with pytest.raises(RefusedError, match="chunks of it are compressed"):
+            reading.purge()
+    else:
+        assert (reading.purge().deleted, reading.count("v = 1.2")) == (2, 1)
+    assert reading.count("id = 1") == 1
 
 
 def test_chunks_that_are_divided_in_space_too_go_together(reading: Pipeline):

@@ -22,10 +22,10 @@ from event_archive.nightly.backlog import (
     backlog,
     days_to_do,
     days_without_rows,
-    orphans,
     rows_of_aged_days,
 )
 from event_archive.nightly.estimate import estimate
+from event_archive.nightly.orphans import orphans
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.ranges import beginnings

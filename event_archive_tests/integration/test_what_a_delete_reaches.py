@@ -538,6 +538,36 @@ def test_what_a_trigger_sets_while_rows_are_deleted_and_takes_back_lets_no_two_p
     assert of.run().deleted == 1
 
 
+def test_a_trigger_that_comes_to_a_partition_just_before_the_delete_lets_no_two_pass_for_one(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int, at timestamptz, v float8, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE t_1 PARTITION OF t DEFAULT;
+        INSERT INTO t VALUES (1, '2024-03-01 08:00+00', 1.1), (2, '2024-03-01 08:00+00', 1.1);
+        CREATE FUNCTION sets() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          PERFORM set_config('extra_float_digits', TG_ARGV[0], true); RETURN OLD; END $$;""",
+    )
+    of.archive()
+    of.database.execute("UPDATE t SET v = 1.2 WHERE id = 2")
+    original = dependents.delete_triggers
+
+    def come_then(*arguments: Any) -> Any:
+        found = original(*arguments)
+        monkeypatch.undo()
+        of.database.execute(
+            """CREATE TRIGGER rounds BEFORE DELETE ON t_1 FOR EACH ROW EXECUTE FUNCTION sets('-15');
+            CREATE TRIGGER takes_back AFTER DELETE ON t_1 FOR EACH ROW EXECUTE FUNCTION sets('1')"""
+        )
+        return found
+
+    monkeypatch.setattr(dependents, "delete_triggers", come_then)
+    with pytest.raises(BusyError, match="got a trigger on DELETE .*Rolled back"):
+        of.purge()
+    assert of.count() == 2
+
+
 @pytest.mark.parametrize("enabled", ["ENABLE", "ENABLE ALWAYS"])
 def test_without_counters_a_table_with_triggers_is_refused(pipeline: Pipeline, enabled: str):
     pipeline.add(2)

@@ -416,20 +416,30 @@ def test_a_held_day_stays_held_where_the_table_is_renamed(pipeline: Pipeline):
 
 
 @pytest.mark.parametrize(
-    "rename", ['TABLE "Event" RENAME TO e', "SCHEMA public RENAME TO app"], ids=["table", "schema"]
+    ("rename", "name"),
+    [
+        ('TABLE "Event" RENAME TO e', TableName("public", "e")),
+        ('TABLE "Event" SET SCHEMA elsewhere', TableName("elsewhere", "Event")),
+        ("SCHEMA public RENAME TO app", TableName("app", "Event")),
+    ],
+    ids=["table", "moved", "schema"],
 )
-def test_a_held_day_stays_held_where_a_renamed_table_begins_in_a_new_place(pipeline: Pipeline, rename: str):
+def test_a_held_day_stays_held_where_a_renamed_table_begins_in_a_new_place(
+    pipeline: Pipeline, rename: str, name: TableName
+):
+    pipeline.database.execute("CREATE SCHEMA elsewhere")
     pipeline.add(2)
     pipeline.archive()
     hold(pipeline.dataset, DAY, DAY, "case 17", pipeline.postgres)
     pipeline.database.execute(f"ALTER {rename}")
-    name = TableName("public", "e") if "TABLE" in rename else TableName("app", "Event")
     renamed = pipeline.of(table=name, file_prefix="e")
-    with pytest.raises(OtherSourceError, match=r'days are held for public\."Event", which is not there'):
-        renamed.run()
+    for action in (renamed.run, lambda: adopt_source(renamed.site)):
+        with pytest.raises(OtherSourceError, match=r'days are held for public\."Event", which is not there'):
+            action()
     assert renamed.count() == 2
     assert list(renamed.lake.list(renamed.dataset.folder)) == list(pipeline.lake.list(pipeline.dataset.folder))
-    pipeline.database.execute(f"DELETE FROM {name.schema}.event_archive_hold")
+    held_in = "public" if name.schema == "elsewhere" else name.schema
+    pipeline.database.execute(f"DELETE FROM {held_in}.event_archive_hold")
     assert renamed.run().deleted == 2
     hold(renamed.dataset, DAY, DAY, "case 18", renamed.postgres)
     pipeline.database.execute(f"CREATE TABLE {name.schema}.beside (LIKE {name} INCLUDING ALL)")

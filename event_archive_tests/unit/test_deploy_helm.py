@@ -65,6 +65,23 @@ def test_kubernetes_accepts_the_code_server_and_a_run_pod(version: str, instance
     validate(run_pod(instance), version)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_restricted_namespace_accepts_the_daemon_and_the_webservers(version: str):
+    for deployment in (
+        chart.daemon(VALUES),
+        chart.webserver(VALUES),
+        chart.webserver(VALUES, read_only=True),
+    ):
+        validate(deployment, version)
+        assert problems_of_pod(pod_of(deployment)) == []
+
+
+def test_the_webserver_is_asked_at_a_port_that_needs_no_privilege():
+    given = VALUES["dagsterWebserver"]
+    assert given["service"]["port"] == given["readinessProbe"]["httpGet"]["port"] >= 1024
+    assert given["enableReadOnly"] is True
+
+
 def test_a_run_pod_has_the_specifications_resources_and_what_the_code_server_has(instance: InstanceRef):
     job, server = run_pod(instance), chart.code_server(VALUES)
     pod, template = pod_of(job), job["spec"]["template"]["metadata"]

@@ -140,7 +140,7 @@ def noticing_values(text: str, folder: Path) -> set[str]:
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     if {variable["name"] for variable in deployment["env"]} != OF_ANY_POD - SECRETS:
         found.add(VARIABLES)
-    pods = [chart.code_server(values)]
+    pods = [chart.code_server(values), chart.daemon(values), chart.webserver(values)]
     try:
         pods.append(run_pod(reference(values, folder)))
     except DagsterInvalidConfigError:

@@ -8,6 +8,7 @@ from event_archive.config.sources import StreamSettings
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import MANIFESTS, Document, manifest, pod_of, problems_of_pod
 from event_archive_tests.unit.test_deploy_variables import (
+    BY_A_SECRET,
     OF_THE_STREAM,
     OF_THE_STREAM_IN_DAGSTER,
     SECRETS,
@@ -65,7 +66,7 @@ def test_several_consumers_run_and_a_node_is_drained_one_at_a_time():
 
 def test_the_deployment_knows_every_variable():
     assert variables().keys() == OF_THE_STREAM - SECRETS - NOT_OF_A_DEPLOYMENT | OF_THE_RETENTION
-    assert told_above("envFrom", (MANIFESTS / FILE).read_text()) == OF_THE_STREAM & SECRETS
+    assert told_above("envFrom", (MANIFESTS / FILE).read_text()) == OF_THE_STREAM & SECRETS - BY_A_SECRET
 
 
 def test_what_may_be_set_is_accepted_and_is_the_default(monkeypatch: pytest.MonkeyPatch):

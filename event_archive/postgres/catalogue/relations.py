@@ -108,6 +108,11 @@ WHERE relkind IN ('r', 'p') AND pg_catalog.lower(relname) = pg_catalog.lower(%s)
   AND NOT pg_catalog.starts_with(nspname::text, 'pg_')
 ORDER BY pg_catalog.lower(nspname) = pg_catalog.lower(%s) DESC, nspname, relname LIMIT 3
 """
+_SCHEMAS_WITH = """
+SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relname = %s AND c.relkind = 'r' AND c.relpersistence <> 't'
+  AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +167,11 @@ def relation(connection: Connection, schema: str, name: str) -> Relation | None:
     """What bears this name; None where nothing does."""
     row = connection.execute(_RELATION, (schema, name)).fetchone()
     return Relation(*row) if row else None
+
+
+def schemas_with(connection: Connection, name: str) -> list[str]:
+    """The schemas that have a table of a name which this role may read; no temporary one."""
+    return [schema for (schema,) in connection.execute(_SCHEMAS_WITH, (name,)).fetchall()]
 
 
 def size_bytes(connection: Connection, oid: int) -> int:

@@ -35,7 +35,9 @@ ORDER BY range_end, c.oid
 """
 _HAS_COMPRESSED = """
 SELECT EXISTS (SELECT FROM timescaledb_information.chunks
-               WHERE hypertable_schema = %s AND hypertable_name = %s AND is_compressed)
+               WHERE hypertable_schema = %s AND hypertable_name = %s AND is_compressed
+               AND (primary_dimension <> %s
+                    OR range_end > %s::pg_catalog.date AND range_start < %s::pg_catalog.date + 1))
 """
 _EXTENSION_SCHEMA = """
 SELECT nspname FROM pg_catalog.pg_extension JOIN pg_catalog.pg_namespace AS n ON n.oid = extnamespace
@@ -123,9 +125,17 @@ def chunks(connection: Connection, schema: str, name: str, column: str, first: d
     return [replace(Partition(*row), chunk=(start, end)) for *row, start, end in rows]
 
 
-def has_compressed_chunk(connection: Connection, schema: str, name: str) -> bool:
-    """Whether a chunk of a hypertable is compressed, at least in part."""
-    return bool(one(connection, _HAS_COMPRESSED, schema, name)[0])
+def has_compressed_chunk(connection: Connection, schema: str, name: str, column: str, day: date) -> bool:
+    """Whether a chunk of a hypertable that may hold rows of a day is compressed, at least in part.
+
+    Args:
+        connection: in a transaction, whose time zone is UTC.
+        schema: the hypertable's.
+        name: the hypertable's.
+        column: the time column; chunks that are divided first by another one may hold rows of any day.
+        day: the day.
+    """
+    return bool(one(connection, _HAS_COMPRESSED, schema, name, column, day, day)[0])
 
 
 def extension_schema(connection: Connection) -> str | None:
