@@ -1,17 +1,32 @@
 """``event-archive ingest stream`` as a process: what it says, how it ends, and what a signal leaves behind."""
 
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from event_archive_tests.fixtures.installation import Commands, Finished, clean_environment
 from event_archive_tests.fixtures.valkey import KEY, Stream, position
+
+LIMIT_MIB = 150
+APART_MIB = 8
+
+# The process itself says at its end what it needed.
+_RUN = """
+import atexit, sys
+from pathlib import Path
+peak = Path(sys.argv.pop(1))
+atexit.register(lambda: peak.write_text(Path("/proc/self/status").read_text()))
+from event_archive.cli import main
+main()
+"""
 
 
 def variables(stream: Stream) -> dict[str, str]:
@@ -142,3 +157,25 @@ def test_a_batch_that_takes_longer_than_the_deadline_stays_pending(stream: Strea
 def _wait_for_a_lock(stream: Stream) -> None:
     while stream.database.execute("SELECT count(*) FROM pg_locks WHERE NOT granted") == [(0,)]:
         pass
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_entries(stream: Stream, tmp_path: Path):
+    peaks = [_peak_mib(stream, tmp_path / "status", thousands) for thousands in (20, 200)]
+    print(f"20,000 and 200,000 entries: {peaks} MiB")
+    assert max(peaks) <= LIMIT_MIB
+    assert peaks[1] - peaks[0] <= APART_MIB
+
+
+def _peak_mib(stream: Stream, told: Path, thousands: int) -> float:
+    """The most memory that a worker had at once, VmHWM."""
+    redis = stream.server.redis
+    for thousand in range(thousands):
+        pipeline = redis.pipeline(transaction=False)
+        for number in range(thousand * 1000, thousand * 1000 + 1000):
+            pipeline.xadd(KEY, {"payload": json.dumps(position(number, deviceId=f"{thousands} {number % 5000}"))})
+        pipeline.execute()
+    command = [sys.executable, "-c", _RUN, str(told), "ingest", "stream", "--drain"]
+    subprocess.run(command, env=clean_environment(**variables(stream)), check=True, capture_output=True, timeout=240)
+    (line,) = [line for line in told.read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1024

@@ -17,6 +17,7 @@ import pytest
 from event_archive.sources.redis_stream import consume, loop
 from event_archive_tests.faults.forking import Forking, forking
 from event_archive_tests.faults.redis_wire import redis_wire
+from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.stream_victim import FATAL, POINTS
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.faults.wire import Trouble, any_message, wire
@@ -148,7 +149,7 @@ def test_a_kill_at_any_step_loses_no_entry_and_lands_none_twice(victims: Victims
 def test_kills_at_any_instant_lose_no_entry_and_land_none_twice(victims: Victims, books: Books, processes: int):
     killed = 0
     rounds = 0
-    while killed < RANDOM_KILLS // 2:
+    while killed < share_of(RANDOM_KILLS // 2):
         rounds += 1
         assert rounds < 4 * RANDOM_KILLS
         books.add(60)
@@ -209,7 +210,7 @@ def test_servers_that_come_and_go_and_lines_that_break_lose_nothing(
         consumers = [stream.consumer(told_to_stop=stop.is_set, stream_consumer=name) for name in "ab"]
         runs = [threads.submit(of.run) for of in consumers]
         try:
-            for number in range(40):
+            for number in range(share_of(40)):
                 books.add()
                 if number % 8 == 0:
                     stream.server.restart()

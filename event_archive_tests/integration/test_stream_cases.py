@@ -6,11 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
 from typing import Any
 
 import psycopg
 import pytest
 
+from event_archive.domain.dataset import Dataset, TableName
+from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError, UnreachableError
 from event_archive.sources.redis_stream import consume, loop
 from event_archive.sources.redis_stream.consume import Consumer
@@ -76,6 +79,16 @@ def test_entries_become_rows_and_are_acknowledged(each_stream: Stream):
     assert each_stream.rows() == list(range(2500))
     assert each_stream.pending() == {}
     assert each_stream.consumers() == [], "it has left"
+
+
+def test_what_is_of_an_aged_day_is_left_out_counted_and_acknowledged(stream: Stream):
+    year = Retention.parse("1 year")
+    archived = Dataset(TableName("public", "positions"), "ts", "folder", "positions", year, date(2015, 1, 1))
+    stream.add(position(1), position(2, timestamp=datetime.now(UTC).isoformat()))
+    counts = stream.run(datasets=[archived]).counts
+    assert (counts.taken, counts.new, counts.too_old) == (2, 1, 1)
+    assert stream.rows() == [2]
+    assert stream.pending() == {}
 
 
 # 1

@@ -121,6 +121,8 @@ class Consumer:
     def turned(self) -> None:
         """The loop has gone round: Redis and PostgreSQL answer."""
         now = time.monotonic()
+        if not self.has_worked:
+            _log.info("%s: %s consumes", self.settings.stream_key, self.settings.consumer)
         self.has_worked, self._attempt = True, 0
         for service, since in self._away_since.items():
             _log.info("%s answers again, after %.0f s", service, now - since)

@@ -68,7 +68,6 @@ class Loop:
         make_table(self._session, self._settings.ingest_schema)
         make_missing(self._session, rejected_table(self._target))
         self._make_group()
-        _log.info("%s: %s consumes", self._group.stream, self._group.consumer)
         while not self._consumer.is_stopped():
             try:
                 self._turn()
