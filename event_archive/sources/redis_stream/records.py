@@ -105,6 +105,12 @@ def locator(stream: str, of: bytes) -> str:
     return f"{stream} {of.decode()}"
 
 
+def parse_locator(text: str) -> tuple[str, bytes]:
+    """The stream and the entry's id."""
+    stream, _, of = text.rpartition(" ")
+    return stream, of.encode()
+
+
 def raw(entry: Entry) -> bytes:
     """The bytes of an entry, for ``rejected_records``: its only field, or a JSON object of them all.
 
