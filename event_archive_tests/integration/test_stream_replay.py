@@ -10,6 +10,7 @@ from event_archive.sources.landing import Counts
 from event_archive.sources.redis_stream import loop
 from event_archive.sources.redis_stream.replay import replay
 from event_archive.sources.rejected import RejectedRecords
+from event_archive_tests.fixtures.installation import run_cli
 from event_archive_tests.fixtures.valkey import KEY, Stream, position
 
 NAMES = ("deviceId", "timestamp", "latitude", "satellites", "note")
@@ -76,3 +77,13 @@ def test_an_entry_that_postgresql_refuses_again_stays_as_it_is(stream: Stream):
     counts = replayed(stream)
     assert (counts.taken, counts.rejected) == (3, 3)
     assert stream.rejected("locator, raw") == before
+
+
+def test_the_command_replays_without_the_streams_address(stream: Stream):
+    stream.add(position(1, timestamp="01/03/2024"))
+    stream.run()
+    stream.database.execute("UPDATE rejected_records SET raw = %s", json.dumps(position(1)).encode())
+    result = run_cli("rejected", "--source", "stream", "--replay", PG_CONNECTION_STRING=stream.database.dsn)
+    assert result.code == 0, result.stderr
+    assert json.loads(result.stdout)["new"] == 1
+    assert stream.rows() == [1]

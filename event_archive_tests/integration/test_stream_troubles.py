@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.sources.redis_stream import consume, group, loop
 from event_archive.sources.redis_stream.group import Group
 from event_archive.sources.redis_stream.state import look_at_group
@@ -207,3 +207,36 @@ def test_entries_of_five_megabytes_are_rows(stream: Stream):
     began = time.monotonic()
     assert stream.run().counts.new == 5
     assert time.monotonic() - began < 60
+
+
+def test_two_processes_of_one_name_lose_nothing(each_stream: Stream):
+    each_stream.run_once_for_the_tables()
+    with Background(each_stream, stream_batch=10, stream_claim_idle="1 second") as one:
+        with Background(each_stream, stream_batch=10) as another:
+            each_stream.add(*map(position, range(300)))
+            until(lambda: another.totals.counts.taken > 20)
+        # It has left the group, by the name of the one that goes on.
+        each_stream.add(*map(position, range(300, 400)))
+        until(each_stream.is_drained)
+    assert one.totals.counts.new + another.totals.counts.new == 400
+    assert one.totals.groups_recreated == 0
+    assert each_stream.rows() == list(range(400))
+
+
+def test_a_host_that_cannot_be_one_is_a_wrong_setting(stream: Stream):
+    with pytest.raises(ConfigurationError, match="REDIS_URL names a host that cannot be one") as refused:
+        stream.run(redis_url="redis://user:secret@not..one:6379")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_database_that_only_reads_ends_the_consumer_and_nothing_is_acknowledged(stream: Stream):
+    stream.run_once_for_the_tables()
+    stream.add(*map(position, range(10)))
+    stream.database.execute(f"ALTER DATABASE {stream.database.name} SET default_transaction_read_only TO on")
+    with pytest.raises(RefusedError, match="PG_CONNECTION_STRING must name the primary"):
+        stream.run()
+    stream.database.execute(
+        "BEGIN; SET TRANSACTION READ WRITE; "
+        f"ALTER DATABASE {stream.database.name} RESET default_transaction_read_only; COMMIT"
+    )
+    assert stream.run().counts.new == 10

@@ -250,8 +250,9 @@ def _connect(url: str) -> Redis:
     except (TypeError, ValueError):
         # What they say may repeat a part of the URL.
         raise ConfigurationError(
-            "REDIS_URL has a parameter that redis-py does not know, or not with this value. Nothing was read. Take "
-            "what follows the question mark from redis-py's documentation, or leave it out."
+            "REDIS_URL names a host that cannot be one, or has a parameter that redis-py does not know, or not with "
+            "this value. Nothing was read. Take what follows the question mark from redis-py's documentation, or leave "
+            "it out."
         ) from None
 
 
