@@ -96,7 +96,7 @@ def _replay(records: "RejectedRecords", source: str, *, as_json: bool) -> None:
 
 def _replay_of(source: str) -> "Replay":
     """How the records of a source are read, by its settings."""
-    from event_archive.config.sources import ApiSettings, LogsReading
+    from event_archive.config.sources import ApiSettings, LogsReading, StreamReading
 
     if source == "api":
         from event_archive.sources.http_api import replay as api
@@ -106,7 +106,9 @@ def _replay_of(source: str) -> "Replay":
         from event_archive.sources.log_files import replay as logs
 
         return logs.replay(LogsReading.load())
-    raise click.UsageError(f"Records of {source} are not tried again by --replay.")
+    from event_archive.sources.redis_stream import replay as stream
+
+    return stream.replay(StreamReading.load())
 
 
 def _the_only(records: "RejectedRecords") -> str:

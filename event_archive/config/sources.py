@@ -195,7 +195,16 @@ class StreamShape(LandingShape):
     table_name: ClassVar[str] = "positions"
 
 
-class StreamSettings(LandingSettings, StreamShape):
+class StreamReading(LandingSettings, StreamShape):
+    """How positions are read, wherever their stream is.
+
+    The attributes are the variables of the same name.
+    """
+
+    stream_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
+
+
+class StreamSettings(StreamReading):
     """The Redis stream that positions are consumed from.
 
     The attributes are the variables of the same name.
@@ -207,7 +216,6 @@ class StreamSettings(LandingSettings, StreamShape):
     stream_consumer: Annotated[str | None, AfterValidator(parse_redis_name)] = None
     stream_batch: Annotated[int, Field(ge=1, le=100_000)] = 1000
     stream_claim_idle: Annotated[timedelta, BeforeValidator(parse_budget)] = timedelta(minutes=5)
-    stream_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
     stream_partitions_ahead_days: Annotated[int, Field(ge=1, le=366)] = 7
     stream_max_devices: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 9090

@@ -223,7 +223,8 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
     except _OF_A_ROW as error:
         if error.diag.source_function == "ExecFindPartition":
             raise BusyError(
-                f"{target.table} has no partition for some records. They were not taken in; they are tried again."
+                f"{target.table} has no partition for some records. They were not taken in; they are tried again. If "
+                "that goes on, create the partition."
             ) from None
         if len(indexes) == 1:
             locator, raw = batch.origin(indexes.start)

@@ -73,7 +73,7 @@ class Books:
         assert {(device, ts): json.loads(text) for device, ts, text in found} == {
             key: _revived(record["attributes"]) for key, record in self.rows.items()
         }
-        lost = [(of.decode(), b"") for of in self.lost]
+        lost = [(f"{KEY} {of.decode()}", b"") for of in self.lost]
         rejected = self.stream.rejected("locator, raw")
         assert [of for of in rejected if not of[1]] == sorted(lost)
         assert sorted(raw for _, raw in rejected if raw) == sorted(self.rejected)

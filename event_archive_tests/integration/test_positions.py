@@ -313,7 +313,9 @@ def entry(number: int, payload: str) -> Entry:
 
 def taken_in(database: Database, *entries: Entry) -> Counts:
     """What becomes of some entries, from decoding to the commit."""
-    found = decode(entries, aged_before=None, now=datetime(2024, 3, 2, tzinfo=UTC), zone=ZoneInfo("UTC"))
+    found = decode(
+        entries, stream="telemetry:t", aged_before=None, now=datetime(2024, 3, 2, tzinfo=UTC), zone=ZoneInfo("UTC")
+    )
     with opened(database) as session:
         partitions().make(session, found.days)
         return land(session, TARGET, "stream", found.batch, nothing)
@@ -327,7 +329,7 @@ def test_one_bad_entry_among_thousands_is_rejected_in_the_commit_of_the_others(t
     assert taken_in(table, *entries) == Counts(taken=5000, new=4998, rejected=2)
     kept = table.execute("SELECT locator, raw FROM rejected_records ORDER BY id")
     assert [(of, bytes(raw)) for of, raw in kept] == [  # type: ignore[call-overload]
-        (f"1709294400000-{number}", entries[number].fields[b"payload"]) for number in (1234, 4321)
+        (f"telemetry:t 1709294400000-{number}", entries[number].fields[b"payload"]) for number in (1234, 4321)
     ]
     assert taken_in(table, *entries) == Counts(taken=5000, known=5000)
 

@@ -124,3 +124,13 @@ def test_the_command_says_how_a_stream_stands(stream: Stream):
     told = run_cli("ingest", "stream", "--status", **variables, LOG_FORMAT="console").stdout
     assert "of the 3 entries acknowledged last, 0 are missing" in told
     assert "not read yet: 1" in told
+
+
+def test_two_streams_whose_entries_have_the_same_ids_have_books_of_their_own(stream: Stream):
+    for key in ("one", "another"):
+        stream.server.redis.xadd(key, {"payload": f"no JSON, of {key}"}, id="5-1")
+        consumer = stream.consumer(stream_key=key, told_to_stop=lambda: consumer.totals.batches > 0)  # noqa: B023
+        assert consumer.run().counts.rejected == 1
+    assert stream.rejected("locator") == [("another 5-1",), ("one 5-1",)]
+    found = status(stream.settings(stream_key="one"), ()).books
+    assert found == Books(looked_at=1, missing=[], rejected=1, lost=0)

@@ -60,7 +60,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def decoded(*entries: Entry, aged_before: datetime | None = None) -> Decoded:
-    found = decode(entries, aged_before=aged_before, now=NOW, zone=ZONE)
+    found = decode(entries, stream="telemetry:t", aged_before=aged_before, now=NOW, zone=ZONE)
     assert len(found.positions) == len(found.batch.lines)
     return found
 
@@ -97,7 +97,7 @@ def reason(of: Entry) -> str:
     assert [len(of.batch.lines) for of in found] == [1, 1]
     (first,), (second,) = (of.batch.rejected for of in found)
     assert first == second
-    assert first.locator == of.id.decode()
+    assert first.locator == f"telemetry:t {of.id.decode()}"
     return first.reason
 
 
@@ -315,8 +315,8 @@ def test_each_line_tells_of_which_entry_it_was_made():
     good, bad = entry(b"1-1", payload=RECORD), entry(b"1-2", payload="no")
     old, last = entry(b"1-3", payload=RECORD | {"timestamp": "2020-01-01T00:00:00Z"}), entry(b"1-4", **RECORD)
     batch = decoded(good, bad, old, last, aged_before=datetime(2021, 1, 1, tzinfo=UTC)).batch
-    assert batch.origin(0) == ("1-1", good.fields[b"payload"])
-    assert batch.origin(1)[0] == "1-4"
+    assert batch.origin(0) == ("telemetry:t 1-1", good.fields[b"payload"])
+    assert batch.origin(1)[0] == "telemetry:t 1-4"
     assert json.loads(batch.origin(1)[1])["deviceId"] == RECORD["deviceId"]
 
 
@@ -465,7 +465,7 @@ def test_a_nul_in_a_text_is_rejected_in_the_midst_of_others():
 @given(st.dictionaries(st.binary(max_size=8), st.binary(max_size=30) | st.just(b'{"imei":1}'), max_size=4))
 def test_no_entry_whatever_stops_the_others(fields: dict[bytes, bytes]):
     of = Entry(b"7-7", fields)
-    found = decode([of, entry(payload=RECORD)], aged_before=None, now=NOW, zone=ZONE)
+    found = decode([of, entry(payload=RECORD)], stream="t", aged_before=None, now=NOW, zone=ZONE)
     assert len(found.batch.lines) + len(found.batch.rejected) == 2
 
 

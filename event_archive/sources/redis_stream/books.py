@@ -19,7 +19,7 @@ from event_archive.postgres.session import Connection, Session, one
 from event_archive.sources.landing import rejected_table
 from event_archive.sources.redis_stream.loop import TRIMMED
 from event_archive.sources.redis_stream.positions import target
-from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode
+from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator
 
 _MOST = 1000
 _MOST_BYTES = 8 * 1024 * 1024
@@ -36,7 +36,7 @@ JOIN {} AS target ON target.device_id = of_.device_id AND target.ts = of_.ts
 _REJECTED = "SELECT locator FROM {} WHERE source = %s AND locator = ANY (%s)"
 _NUMBERS = """
 SELECT pg_catalog.count(*) FILTER (WHERE reason <> %s), pg_catalog.count(*) FILTER (WHERE reason = %s)
-FROM {} WHERE source = %s
+FROM {} WHERE source = %s AND pg_catalog.starts_with(locator, %s)
 """
 
 
@@ -77,15 +77,18 @@ def look(
     """
     entries = _newest(client, settings.stream_key, settled)
     now, zone = now_utc(), settings.stream_timezone
-    decoded = {of.id: decode([of], aged_before=aged_before, now=now, zone=zone) for of in entries}
+    stream = settings.stream_key
+    decoded = {of.id: decode([of], stream=stream, aged_before=aged_before, now=now, zone=zone) for of in entries}
     rows = target(settings.ingest_schema)
     with session.transaction(str(rows.table), statement_timeout_seconds=_STATEMENT_SECONDS) as connection:
         landed = _landed(connection, rows.table, decoded)
-        left = [of.decode() for of, found in decoded.items() if of not in landed and not found.batch.too_old]
+        left = [of for of, found in decoded.items() if of not in landed and not found.batch.too_old]
+        locators = [locator(stream, of) for of in left]
         name = _name(rejected_table(rows))
-        rejected = {of for (of,) in connection.execute(sql.SQL(_REJECTED).format(name), (SOURCE, left)).fetchall()}
-        numbers = one(connection, sql.SQL(_NUMBERS).format(name), TRIMMED, TRIMMED, SOURCE)
-    return Books(len(entries), [of for of in left if of not in rejected], *numbers)
+        rejected = {of for (of,) in connection.execute(sql.SQL(_REJECTED).format(name), (SOURCE, locators)).fetchall()}
+        numbers = one(connection, sql.SQL(_NUMBERS).format(name), TRIMMED, TRIMMED, SOURCE, locator(stream, b""))
+    missing = [of.decode() for of in left if locator(stream, of) not in rejected]
+    return Books(len(entries), missing, *numbers)
 
 
 def _newest(client: Redis, stream: str, last: bytes) -> list[Entry]:

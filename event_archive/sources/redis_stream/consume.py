@@ -53,6 +53,7 @@ class Consumer:
         totals: what it has done.
         metrics: the same, for Prometheus.
         devices: those that were heard of last.
+        has_worked: whether Redis and PostgreSQL have both answered yet.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Consumer:
         self._began = self._told = time.monotonic()
         self._away_since: dict[Service, float] = {}
         self._attempt = 0
-        self._has_worked = False
+        self.has_worked = False
 
     def run(self) -> Totals:
         """Consumes until it is told to stop, or nothing is left.
@@ -120,9 +121,9 @@ class Consumer:
     def turned(self) -> None:
         """The loop has gone round: Redis and PostgreSQL answer."""
         now = time.monotonic()
-        if not self._has_worked:
+        if not self.has_worked:
             _log.info("%s: %s consumes", self.settings.stream_key, self.settings.consumer)
-        self._has_worked, self._attempt = True, 0
+        self.has_worked, self._attempt = True, 0
         for service, since in self._away_since.items():
             _log.info("%s answers again, after %.0f s", service, now - since)
             self.totals.reconnects += 1
@@ -154,7 +155,7 @@ class Consumer:
         Raises:
             EventArchiveError: the same, where nothing has worked yet.
         """
-        if not self._has_worked and self._attempt == len(RECONNECT_SECONDS):
+        if not self.has_worked and self._attempt == len(RECONNECT_SECONDS):
             raise error
         service: Service = "redis" if isinstance(error, StreamAwayError) else "postgres"
         if service not in self._away_since:

@@ -40,8 +40,10 @@ if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then retu
 return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
 """
 """Both at once, since whoever deletes a consumer deletes what it has pending."""
-_GONE = ("NOGROUP", "UNBLOCKED")
-"""What Redis says where the group is not there, or goes while a read waits."""
+_HAS = "return #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])"
+"""Without the entry, whose size may be what ends the process."""
+_GONE = ("NOGROUP", "UNBLOCKED", "no such key")
+"""What Redis says, in other words at times, where the group or the stream is not there, or goes while a read waits."""
 _PASSING = (
     *(ConnectionError, TimeoutError, InvalidResponse),
     *(ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError),
@@ -94,6 +96,13 @@ class Group:
         with self._told():
             try:
                 self._redis.xgroup_create(self.stream, self.name, id="0", mkstream=True)
+            except OutOfMemoryError as full:
+                # Said also where the group is there, which may be read all the same.
+                try:
+                    self._redis.xpending(self.stream, self.name)
+                except ResponseError:
+                    raise full from None
+                return False
             except ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
@@ -118,9 +127,12 @@ class Group:
         return [Pending(of["message_id"], of["times_delivered"]) for of in self._pending(count, self.consumer)]
 
     def idle(self, seconds: float, count: int) -> list[bytes]:
-        """Ids of what others were given so long ago and have not acknowledged, the oldest first."""
-        found = self._pending(count, idle_ms=int(seconds * 1000))
-        return [of["message_id"] for of in found if of["consumer"] != self.consumer.encode()]
+        """Ids of what was delivered so long ago and is not acknowledged, the oldest first.
+
+        Those of this consumer are among them: it may never have heard of a read that arrived late, or was another
+        process's of the same name.
+        """
+        return [of["message_id"] for of in self._pending(count, idle_ms=int(seconds * 1000))]
 
     def entry(self, of: bytes) -> Entry:
         """An entry by its id, which is not delivered by it; without fields where it was trimmed."""
@@ -133,19 +145,18 @@ class Group:
         with self._told():
             pipeline = self._redis.pipeline(transaction=False)
             for of in ids:
-                pipeline.xrange(self.stream, of, of)
+                pipeline.eval(_HAS, 1, self.stream, of)
             found = pipeline.execute()
-        return {of for of, entries in zip(ids, found, strict=True) if not entries}
+        return {of for of, number in zip(ids, found, strict=True) if not number}
 
-    def claim(self, ids: Sequence[bytes], seconds: float) -> int:
-        """Takes over what is still pending of others, and idle for so long; how much it was.
+    def claim(self, ids: Sequence[bytes], seconds: float) -> set[bytes]:
+        """Takes over what is still pending, and idle for so long; returns what it was.
 
         Entries that were trimmed are pending of nobody afterwards: look for them before.
         """
         with self._told():
             idle_ms = int(seconds * 1000)
-            claimed = self._redis.xclaim(self.stream, self.name, self.consumer, idle_ms, list(ids), justid=True)
-        return len(claimed)
+            return {*self._redis.xclaim(self.stream, self.name, self.consumer, idle_ms, list(ids), justid=True)}
 
     def mark(self, of: bytes, deliveries: int) -> None:
         """Gives a pending entry another number of deliveries."""
@@ -239,8 +250,9 @@ def _connect(url: str) -> Redis:
     except (TypeError, ValueError):
         # What they say may repeat a part of the URL.
         raise ConfigurationError(
-            "REDIS_URL has a parameter that redis-py does not know, or not with this value. Nothing was read. Take "
-            "what follows the question mark from redis-py's documentation, or leave it out."
+            "REDIS_URL names a host that cannot be one, or has a parameter that redis-py does not know, or not with "
+            "this value. Nothing was read. Take what follows the question mark from redis-py's documentation, or leave "
+            "it out."
         ) from None
 
 
@@ -268,7 +280,7 @@ def _error(error: RedisError, stream: str, group: str) -> EventArchiveError:
         return ConfigurationError(
             f"{stream} is on another node of a Redis Cluster, which is not supported. Let REDIS_URL name a server."
         )
-    if str(error).startswith(_GONE):
+    if any(of in words for of in _GONE):
         return NoGroupError(f"{stream}: the consumer group {group} is gone.")
     if str(error).startswith("WRONGTYPE"):
         return ConfigurationError(f"{stream} is no stream: the key holds a value of another type. Check STREAM_KEY.")

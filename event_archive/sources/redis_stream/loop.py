@@ -18,7 +18,7 @@ from event_archive.sources.landing import Batch, Rejected, land, rejected_table
 from event_archive.sources.redis_stream.group import Group, NoGroupError, Pending, StreamAwayError
 from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
-from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, origin
+from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator, raw
 from event_archive.sources.runs import aged_before
 from event_archive.sources.tables import make_missing
 
@@ -67,13 +67,12 @@ class Loop:
         """
         make_table(self._session, self._settings.ingest_schema)
         make_missing(self._session, rejected_table(self._target))
-        if self._group.create():
-            _log.info("%s: the consumer group %s was made", self._group.stream, self._group.name)
+        self._make_group()
         while not self._consumer.is_stopped():
             try:
                 self._turn()
-            except NoGroupError as gone:
-                self._recreate(gone)
+            except NoGroupError:
+                self._make_group()
             self._consumer.turned()
         self._leave()
 
@@ -106,11 +105,16 @@ class Loop:
                     self._take(self._group.given(after, len(pending)))
                 else:
                     for of in pending:
+                        if self._consumer.is_stopped():
+                            return
                         self._take_alone(of)
                 after = pending[-1].id
 
     def _take_alone(self, pending: Pending) -> None:
         """Takes in an entry that may be what ended the process; where it did so alone, it is rejected."""
+        # To mark it would end that it is pending.
+        if not self._take_trimmed([pending.id]):
+            return
         times = pending.deliveries // _ALONE
         self._group.mark(pending.id, (times + 1) * _ALONE)
         try:
@@ -118,8 +122,8 @@ class Loop:
                 self._take([self._group.entry(pending.id)])
             else:
                 # Its size alone may be what does it.
-                raw = origin(self._group.entry(pending.id))[1] if times == _MOST_ALONE else b""
-                batch = Batch(rejected=[Rejected(pending.id.decode(), _FATAL, raw)])
+                kept = raw(self._group.entry(pending.id)) if times == _MOST_ALONE else b""
+                batch = Batch(rejected=[Rejected(locator(self._group.stream, pending.id), _FATAL, kept)])
                 self._land(Decoded(batch), [pending.id], time.monotonic())
         except EventArchiveError:
             # The process goes on.
@@ -136,12 +140,19 @@ class Loop:
                 _log.info("%s: %d consumers that are gone were taken out of the group", self._group.stream, removed)
             self._sweep_at = time.monotonic() + min(_SWEEP_SECONDS, idle_seconds / 4)
             return False
-        trimmed = self._group.trimmed(ids)
-        self._take([Entry(of, {}) for of in ids if of in trimmed])
-        if kept := [of for of in ids if of not in trimmed]:
-            self._consumer.totals.claimed += self._group.claim(kept, idle_seconds)
+        if kept := self._take_trimmed(ids):
+            claimed = self._group.claim(kept, idle_seconds)
+            # What was trimmed since is pending of nobody any more.
+            self._take_trimmed([of for of in kept if of not in claimed])
+            self._consumer.totals.claimed += len(claimed)
         self._may_have_pending = True
         return True
+
+    def _take_trimmed(self, ids: Sequence[bytes]) -> list[bytes]:
+        """Writes down as lost what the stream does not have any more; returns the others."""
+        trimmed = self._group.trimmed(ids)
+        self._take([Entry(of, {}) for of in ids if of in trimmed])
+        return [of for of in ids if of not in trimmed]
 
     def _take(self, entries: Sequence[Entry]) -> None:
         """Takes in a batch, which may be empty. An entry without fields was trimmed: no other kind has none."""
@@ -150,11 +161,14 @@ class Loop:
         began, now = time.monotonic(), datetime.now(UTC)
         decoded = decode(
             [of for of in entries if of.fields],
+            stream=self._group.stream,
             aged_before=aged_before(self._consumer.datasets, self._target.table, now),
             now=now,
             zone=self._settings.stream_timezone,
         )
-        decoded.batch.lost += [Rejected(of.id.decode(), TRIMMED, b"") for of in entries if not of.fields]
+        decoded.batch.lost += [
+            Rejected(locator(self._group.stream, of.id), TRIMMED, b"") for of in entries if not of.fields
+        ]
         self._land(decoded, [of.id for of in entries], began)
 
     def _land(self, decoded: Decoded, ids: Sequence[bytes], began: float) -> None:
@@ -171,20 +185,26 @@ class Loop:
         _log.debug("%s: %d entries up to %s: %s", self._group.stream, len(ids), ids[-1].decode(), counts.as_dict())
         if counts.lost:
             _log.error(
-                "%s: %d entries were trimmed before they were landed, from %s on; `event-archive rejected --source "
+                "%d entries were trimmed before they were landed, from %s on; `event-archive rejected --source "
                 "stream` lists them. Let the producer keep more entries (MAXLEN, MINID), or run more consumers.",
-                self._group.stream,
                 counts.lost,
                 decoded.batch.lost[0].locator,
             )
 
-    def _recreate(self, gone: NoGroupError) -> None:
-        """Makes the group again, from the stream's beginning: what was landed before is known by its key."""
-        self._group.create()
+    def _make_group(self) -> None:
+        """Makes the group where it is missing, from the stream's beginning: what has landed is known by its key."""
         self._may_have_pending = True
+        if not self._group.create():
+            return
+        stream, name = self._group.stream, self._group.name
+        if not self._consumer.has_worked:
+            _log.info("%s: the consumer group %s was made", stream, name)
+            return
         self._consumer.totals.groups_recreated += 1
         self._consumer.metrics.group_recreated()
-        _log.warning("%s It was made again, from the stream's beginning.", gone)
+        _log.warning(
+            "%s: the consumer group %s was gone. It was made again, from the stream's beginning.", stream, name
+        )
 
     def _leave(self) -> None:
         with suppress(NoGroupError):

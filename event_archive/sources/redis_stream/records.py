@@ -63,11 +63,14 @@ class Decoded:
     days: set[date] = field(default_factory=set)
 
 
-def decode(entries: Sequence[Entry], *, aged_before: datetime | None, now: datetime, zone: ZoneInfo) -> Decoded:
+def decode(
+    entries: Sequence[Entry], *, stream: str, aged_before: datetime | None, now: datetime, zone: ZoneInfo
+) -> Decoded:
     """Reads entries; one that cannot be a row is rejected, by its id, and the others go on.
 
     Args:
         entries: in the order of their ids.
+        stream: the key of theirs.
         aged_before: records from before are left out, since their day is archived; None for none.
         now: this machine's clock.
         zone: of a time without one.
@@ -83,8 +86,7 @@ def decode(entries: Sequence[Entry], *, aged_before: datetime | None, now: datet
             if not EARLIEST <= ts < latest:
                 raise RejectedError("its time is before 2000 or more than a day ahead")
         except RejectedError as error:
-            locator, raw = origin(entry)
-            batch.rejected.append(Rejected(locator, str(error), raw))
+            batch.rejected.append(Rejected(locator(stream, entry.id), str(error), raw(entry)))
             continue
         if aged_before is not None and ts < aged_before:
             batch.too_old += 1
@@ -93,21 +95,30 @@ def decode(entries: Sequence[Entry], *, aged_before: datetime | None, now: datet
         made_of.append(entry)
         decoded.positions.append(Position(device_id, ts, latitude, longitude))
         ordinals.add(ts.toordinal())
-    batch.origins.append((0, lambda index: origin(made_of[index])))
+    batch.origins.append((0, lambda index: (locator(stream, made_of[index].id), raw(made_of[index]))))
     decoded.days.update(map(date.fromordinal, ordinals))
     return decoded
 
 
-def origin(entry: Entry) -> tuple[str, bytes]:
-    """Locator and bytes of an entry, for ``rejected_records``: its id; its only field, or a JSON object of them all.
+def locator(stream: str, of: bytes) -> str:
+    """Where an entry is found, for ``rejected_records``: ids are those of their stream alone."""
+    return f"{stream} {of.decode()}"
+
+
+def parse_locator(text: str) -> tuple[str, bytes]:
+    """The stream and the entry's id."""
+    stream, _, of = text.rpartition(" ")
+    return stream, of.encode()
+
+
+def raw(entry: Entry) -> bytes:
+    """The bytes of an entry, for ``rejected_records``: its only field, or a JSON object of them all.
 
     What is no UTF-8 in that object is written as ``surrogateescape`` has it, so that the bytes can be had back.
     """
-    locator = entry.id.decode(errors="backslashreplace")
     if len(entry.fields) == 1:
-        return locator, next(iter(entry.fields.values()))
-    texts = {_text(name): _text(value) for name, value in entry.fields.items()}
-    return locator, json.dumps(texts).encode()
+        return next(iter(entry.fields.values()))
+    return json.dumps({_text(name): _text(value) for name, value in entry.fields.items()}).encode()
 
 
 def _text(data: bytes) -> str:

@@ -35,6 +35,7 @@ FROM tree_ JOIN pg_catalog.pg_class AS c USING (oid) WHERE c.relkind <> 'p'
 _LAST = "SELECT ts FROM ONLY {} ORDER BY ts DESC LIMIT 1"
 _STATEMENT_SECONDS = 10
 _BEFORE_ALL = b"0-0"
+_HIGHEST = b"18446744073709551615-18446744073709551615"
 _NO_SUCH_KEY = "no such key"
 
 
@@ -102,7 +103,7 @@ def group_state(client: Redis, stream: str, group: str) -> GroupState:
     now = seconds + microseconds / 1e6
     length, found = _stream_and_group(client, stream, group)
     last_read: bytes = found.get("last-delivered-id", _BEFORE_ALL)
-    unread = _first(client, stream, b"(" + last_read)
+    unread = _first(client, stream, b"(" + last_read) if last_read != _HIGHEST else None
     lag = found.get("lag") if found else length
     pending: dict[str, Any] = client.xpending(stream, group) if found else {"pending": 0, "min": None}
     oldest: bytes | None = pending["min"]
