@@ -32,6 +32,7 @@ _OTHERS_UNTIL_END = 3
 """Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
 _PROGRESS_SECONDS = 5.0
 _LEASE_LOOK_SECONDS = 0.2
+_GIVEN_UP = "It is left: --retry-failed takes it up again."
 
 _log = logging.getLogger(__name__)
 
@@ -182,6 +183,8 @@ class _Work:
                 before = None
                 continue
             if claim is None:
+                for key, why in self.ledger.give_up_abandoned():
+                    self._tell_failed(key, why, _GIVEN_UP)
                 if not self.ledger.waits_for_a_lease():
                     return
                 wait(_LEASE_LOOK_SECONDS, self._run.told_to_stop)
@@ -238,14 +241,16 @@ class _Work:
 
     def _fail(self, claim: Claim, error: EventArchiveError) -> EventArchiveError:
         """Writes down that a file could not be loaded; returns why."""
-        totals = self._run.totals
         self.ledger.fail(claim, str(error))
-        totals.failed += 1
         left = self._run.settings.logs_max_attempts - claim.attempts
-        again = f"It is tried {left} more times." if left > 0 else "It is left: --retry-failed takes it up again."
-        totals.failures.append(FileError(f"{claim.file.key}: {error} It was not loaded. {again}"))
-        _log.warning("%s: %s %s", claim.file.key, error, again)
+        self._tell_failed(claim.file.key, str(error), f"It is tried {left} more times." if left > 0 else _GIVEN_UP)
         return error
+
+    def _tell_failed(self, key: str, why: str, again: str) -> None:
+        totals = self._run.totals
+        totals.failed += 1
+        totals.failures.append(FileError(f"{key}: {why} It was not loaded. {again}"))
+        _log.warning("%s: %s %s", key, why, again)
 
     def _loader(self) -> Loader:
         settings = self._run.settings

@@ -64,7 +64,7 @@ WITH abandoned AS (
 )
 UPDATE {table} AS files SET status = 'FAILED', announced_at = NULL, updated_at = pg_catalog.now(),
   error = 'Each process that loaded it ended in the midst of it. Look at its memory and its logs.'
-FROM abandoned WHERE files.bucket = abandoned.bucket AND files.key = abandoned.key
+FROM abandoned WHERE files.bucket = abandoned.bucket AND files.key = abandoned.key RETURNING files.key, files.error
 """
 _CLAIM = """
 WITH next AS (
@@ -193,9 +193,12 @@ class Ledger:
         values = self._values(most=self.most_attempts, lease=_LEASE, before=before or "infinity", min_age=self.min_age)
         with self.session.transaction(str(self.table)) as connection:
             row = connection.execute(self._sql(_CLAIM), values).fetchone()
-            if row is None and before is None:
-                connection.execute(self._sql(_ABANDONED), values)
         return Claim(Found(*row[:4]), *row[4:]) if row else None
+
+    def give_up_abandoned(self) -> list[tuple[str, str]]:
+        """Writes down as failed what ended each process that loaded it; returns keys and reasons."""
+        with self.session.transaction(str(self.table)) as connection:
+            return connection.execute(self._sql(_ABANDONED), self._values(most=self.most_attempts)).fetchall()
 
     def waits(self) -> bool:
         """Whether a file waits that nobody is loading."""
