@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from event_archive.sources.rejected import RejectedRecord, RejectedRecords
+    from event_archive.sources.rejected import RejectedRecord, RejectedRecords, Replay
 
 _SOURCES = ("api", "logs", "stream")
 
@@ -84,18 +84,29 @@ def _write(of: "RejectedRecord", **more: str) -> None:
 
 
 def _replay(records: "RejectedRecords", source: str, *, as_json: bool) -> None:
-    from event_archive.config.sources import ApiSettings
     from event_archive.observability.json_lines import write_line
-    from event_archive.sources.http_api.replay import replay
 
-    if source != "api":
-        raise click.UsageError(f"Only events of the API are tried again by --replay, not {source}.")
-    counts = replay(records, ApiSettings.load())
+    counts = records.replay(_replay_of(source))
     left = sum(number for *_, number in records.by_reason(source))
     if as_json:
         write_line("done", source=source, new=counts.new, known=counts.known, superseded=counts.superseded, left=left)
     else:
         click.echo(f"{source}: {counts.taken - counts.rejected:,} records landed, {left:,} are rejected still.")
+
+
+def _replay_of(source: str) -> "Replay":
+    """How the records of a source are read, by its settings."""
+    from event_archive.config.sources import ApiSettings, LogsReading
+
+    if source == "api":
+        from event_archive.sources.http_api import replay as api
+
+        return api.replay(ApiSettings.load())
+    if source == "logs":
+        from event_archive.sources.log_files import replay as logs
+
+        return logs.replay(LogsReading.load())
+    raise click.UsageError(f"Records of {source} are not tried again by --replay.")
 
 
 def _the_only(records: "RejectedRecords") -> str:

@@ -136,7 +136,17 @@ class LogsShape(LandingShape):
     table_name: ClassVar[str] = "logs"
 
 
-class LogsSettings(LandingSettings, LogsShape):
+class LogsReading(LandingSettings, LogsShape):
+    """How log entries are read, wherever their files are.
+
+    The attributes are the variables of the same name.
+    """
+
+    logs_mapping: Path | None = None
+    logs_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
+
+
+class LogsSettings(LogsReading):
     """Where log files are, and how they are read.
 
     The attributes are the variables of the same name.
@@ -145,9 +155,8 @@ class LogsSettings(LandingSettings, LogsShape):
     logs_url: Annotated[str, AfterValidator(parse_logs_url)] = Field(
         description="says where log files are: s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER"
     )
-    logs_mapping: Path | None = None
-    logs_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
     logs_max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    logs_min_age: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
     aws_region: str | None = None
     aws_endpoint: Annotated[str | None, AfterValidator(parse_url)] = None
     aws_access_key_id: SecretStr | None = None

@@ -137,6 +137,28 @@ def land(
         IntegrityError: the books do not balance; nothing was committed.
         RefusedError: as PostgreSQL says.
     """
+
+    def work(connection: Connection) -> Counts:
+        position(connection)
+        return land_in(connection, target, source, batch)
+
+    return in_transaction(session, target, work, pause=pause)
+
+
+def in_transaction(
+    session: Session, target: Target, work: Callable[[Connection], Counts], *, pause: Callable[[float], None] = sleep
+) -> Counts:
+    """Does work that lands records in a transaction, as ``land`` does, by ``land_in``.
+
+    Args:
+        session: with the database.
+        target: where rows go.
+        work: done again from its beginning where others had what it needs.
+        pause: waits some seconds between two attempts.
+
+    Raises:
+        UnreachableError, BusyError, IntegrityError, RefusedError: as ``land``.
+    """
     advice = Advice(
         outcome="The batch was not taken in.",
         again="the next run takes it in",
@@ -147,8 +169,7 @@ def land(
     for attempt in count(1):
         try:
             with session.transaction(str(target.table), advice=advice) as connection:
-                position(connection)
-                return land_in(connection, target, source, batch)
+                return work(connection)
         except BusyError:
             if attempt == _ATTEMPTS:
                 raise

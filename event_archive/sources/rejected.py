@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, LiteralString
 
 from psycopg import sql
@@ -15,7 +16,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.session import Connection, Session
-from event_archive.sources.landing import Batch, Counts, land
+from event_archive.sources.landing import Batch, Counts, in_transaction, land_in
 from event_archive.sources.merge import Target
 
 _AT_ONCE = 1000
@@ -28,8 +29,9 @@ SELECT source, reason, pg_catalog.count(*) FROM {} WHERE source = coalesce(%(sou
 GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """
 _ONE = "SELECT id, source, locator, reason, pg_catalog.octet_length(raw), rejected_at, raw FROM {} WHERE id = %s"
-_SOME = "SELECT id, raw FROM {} WHERE source = %s AND id > %s AND id <= %s ORDER BY id LIMIT %s"
-_DELETE = "DELETE FROM {} WHERE id = ANY (%s)"
+_SOME = "SELECT id, locator, raw FROM {} WHERE source = %s AND id > %s AND id <= %s ORDER BY id LIMIT %s"
+_DELETE = "DELETE FROM {} WHERE id = ANY (%s) RETURNING locator"
+_STILL = "SELECT locator FROM {} WHERE source = %s AND locator = ANY (%s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,28 @@ class RejectedRecord:
     reason: str
     size_bytes: int
     at: datetime
+
+
+def _keeps_no_books(_connection: Connection, _locators: Sequence[str]) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How a source tries its rejected records again.
+
+    Attributes:
+        source: whose they are.
+        target: where they land.
+        read: reads some records, each a locator and its bytes, in the transaction that lands them; returns what lands,
+            and the indexes of the records in it. What it rejects stays where it is.
+        landed: told the locators of records that are rows by now, in that transaction.
+    """
+
+    source: str
+    target: Target
+    read: Callable[[Connection, Sequence[tuple[str, bytes]]], tuple[Batch, list[int]]]
+    landed: Callable[[Connection, Sequence[str]], None] = _keeps_no_books
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,37 +109,35 @@ class RejectedRecords:
         *told, raw = rows[0]
         return RejectedRecord(*told), _look(bytes(raw))
 
-    def replay(self, source: str, target: Target, read: Callable[[Sequence[bytes]], tuple[Batch, list[int]]]) -> Counts:
-        """Tries the records of a source again; those that are rows by now land, and are rejected no more.
-
-        Args:
-            source: whose.
-            target: where they land.
-            read: reads some records; returns what lands, and the indexes of the records in it.
-        """
-        newest = self.newest(source, 1)
+    def replay(self, of: Replay) -> Counts:
+        """Tries the records of a source again; those that are rows by now land, and are rejected no more."""
+        newest = self.newest(of.source, 1)
         # Those that PostgreSQL refuses again come back, with numbers of their own.
         counts, last, end = Counts(), 0, newest[0].id if newest else 0
-        while rows := self._rows(_SOME, (source, last, end, _AT_ONCE)):
+        while rows := self._rows(_SOME, (of.source, last, end, _AT_ONCE)):
             last = rows[-1][0]
-            batch, landing = read([bytes(raw) for _, raw in rows])
-            numbers = [rows[index][0] for index in landing]
-            if numbers:
-                counts.add(land(self.session, target, source, batch, lambda of, these=numbers: self._delete(of, these)))  # type: ignore[misc]
+            counts.add(in_transaction(self.session, of.target, partial(self._replay, of, rows)))
         return counts
 
-    def _delete(self, connection: Connection, numbers: Sequence[int]) -> None:
-        connection.execute(sql.SQL(_DELETE).format(self._name), (list(numbers),))
+    def _replay(self, of: Replay, rows: Sequence[tuple[int, str, bytes]], connection: Connection) -> Counts:
+        batch, landing = of.read(connection, [(locator, bytes(raw)) for _, locator, raw in rows])
+        if not landing:
+            return Counts()
+        numbers = [rows[index][0] for index in landing]
+        taken = {locator for (locator,) in connection.execute(self._sql(_DELETE), (numbers,)).fetchall()}
+        counts = land_in(connection, of.target, of.source, batch)
+        still = {locator for (locator,) in connection.execute(self._sql(_STILL), (of.source, [*taken])).fetchall()}
+        of.landed(connection, sorted(taken - still))
+        return counts
 
     def _rows(self, query: LiteralString, values: Sequence[object] | Mapping[str, object]) -> list[tuple[Any, ...]]:
         with self.session.transaction(str(self.table)) as connection:
             if relation(connection, self.table.schema, self.table.name) is None:
                 return []
-            return connection.execute(sql.SQL(query).format(self._name), values).fetchall()
+            return connection.execute(self._sql(query), values).fetchall()
 
-    @property
-    def _name(self) -> sql.Identifier:
-        return sql.Identifier(self.table.schema, self.table.name)
+    def _sql(self, query: LiteralString) -> sql.Composed:
+        return sql.SQL(query).format(sql.Identifier(self.table.schema, self.table.name))
 
 
 def _look(raw: bytes) -> str:

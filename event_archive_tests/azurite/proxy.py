@@ -21,7 +21,9 @@ class Fault:
         matches: whether it happens to a request, by its method and address.
         status: answered in place of Azurite's answer, to a request that Azurite never sees; None to pass it on.
         headers: of that answer.
+        content: of that answer.
         sent_fraction: how much of Azurite's answer is sent before the connection breaks: 0 for none, headers included.
+        held_seconds: how long the connection stalls before it breaks.
         delay_seconds: how long the request waits before it goes on to Azurite, or is answered.
         again: it happens to every request that matches, until it is taken off the list.
     """
@@ -29,7 +31,9 @@ class Fault:
     matches: Callable[[str, str], bool]
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    content: bytes = b""
     sent_fraction: float = 1.0
+    held_seconds: float = 0.0
     delay_seconds: float = 0.0
     again: bool = False
 
@@ -110,7 +114,7 @@ def faulty(azurite: Azurite) -> Iterator[FaultyAzurite]:
             if fault and fault.delay_seconds:
                 ended.wait(fault.delay_seconds)
             if fault and fault.status:
-                self._send(fault.status, fault.headers, b"")
+                self._send(fault.status, fault.headers, fault.content)
                 return
             with closing(HTTPConnection(behind.hostname or "", behind.port)) as connection:
                 connection.request(self.command, self.path, body, dict(self.headers))
@@ -126,6 +130,9 @@ def faulty(azurite: Azurite) -> Iterator[FaultyAzurite]:
                     return
                 content = content[: int(len(content) * fault.sent_fraction)]
             self._send(answer.status, headers, content)
+            if fault and fault.held_seconds:
+                self.wfile.flush()
+                ended.wait(fault.held_seconds)
 
         do_GET = do_PUT = do_HEAD = do_DELETE = _pass_on  # noqa: N815
 

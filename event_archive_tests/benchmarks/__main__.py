@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
         options.schedule_rows,
         options.events,
         options.compared_events,
+        options.entries,
+        options.files,
     )
     azurite.install(NODE_FOLDER)
     results, started = Results(machine()), time.monotonic()
@@ -79,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compared-events", type=int, default=sizes.compared_events, help="of an API, that every contender takes in"
     )
+    parser.add_argument("--entries", type=int, default=sizes.entries, help="of a log file")
+    parser.add_argument("--files", type=int, default=sizes.files, help="small log files that are listed")
     parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="where all runs are written")
     parser.add_argument("--write-docs", action="store_true", help="write the tables into docs/performance.md")
     return parser

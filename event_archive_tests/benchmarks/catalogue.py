@@ -73,6 +73,8 @@ PANDAS = "pandas"
 BARE = "bare requests and SQL"
 DLT = "dlt: rest_api"
 REQUESTS = "requests + executemany"
+DLT_FILES = "dlt: filesystem, from a folder"
+BOTO3 = "boto3 + json + executemany"
 
 CONTENDERS: Mapping[str, Mapping[Job, Command]] = {
     OURS: {

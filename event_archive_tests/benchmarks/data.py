@@ -13,7 +13,10 @@ DAY = date(2020, 3, 1)
 CSV_BYTES = 360
 """Of a narrow row, about."""
 
-Kind = Literal["narrow", "wide", "bloated", "thin", "events"]
+Kind = Literal["narrow", "wide", "bloated", "thin", "events", "array", "lines", "files"]
+
+EMPTY: tuple[Kind, ...] = ("events", "array", "lines", "files")
+"""An empty database, whose rows are somewhere else yet."""
 
 _NARROW = """
 jsonb_build_object(
@@ -34,8 +37,8 @@ class Data:
 
     Attributes:
         kind: ``narrow`` has rows of about 360 bytes of CSV, ``wide`` of 10 KB, which PostgreSQL stores out of line;
-            ``bloated`` is narrow with room for two more rows beside each, ``thin`` has next to no payload; ``events``
-            is an empty database, whose rows an API holds yet.
+            ``bloated`` is narrow with room for two more rows beside each, ``thin`` has next to no payload; those of
+            ``events`` an API holds yet, ``array`` and ``lines`` one log file each, ``files`` a log file for each row.
         rows: of the measured day.
         days: the rows are spread over so many days from ``DAY`` on.
     """
@@ -56,7 +59,7 @@ class Data:
         building = f"{self.name}_building"
         server.drop(building)
         server.execute("postgres", f"CREATE DATABASE {building}")
-        if self.kind == "events":
+        if self.kind in EMPTY:
             server.execute("postgres", f"ALTER DATABASE {building} RENAME TO {self.name}")
             return self.name
         statements = [SPECIFICATION_TABLE, self._insert(DAY, self.rows, self.days)]

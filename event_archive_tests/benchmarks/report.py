@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from event_archive_tests.benchmarks.catalogue import PSQL
+from event_archive_tests.benchmarks.catalogue import OURS, PSQL
+from event_archive_tests.benchmarks.data import EMPTY
+from event_archive_tests.benchmarks.log_files import decoded_bytes
 from event_archive_tests.benchmarks.results import Result, Results
 from event_archive_tests.benchmarks.server import SETTINGS
 from event_archive_tests.benchmarks.targets import targets
@@ -18,6 +20,7 @@ _SECTIONS = {
     "days": "Small days in one process",
     "schedule": "What the schedule asks at each tick",
     "ingest-api": "An HTTP API into PostgreSQL, each contender",
+    "ingest-logs": "Log files of a bucket into PostgreSQL, each contender",
 }
 _JOBS = {"both": "archive and purge"}
 
@@ -25,7 +28,7 @@ _JOBS = {"both": "archive and purge"}
 def progress(result: Result) -> str:
     """A line about a case that was just measured."""
     cost, case = result.cost, result.case
-    rows = "events" if case.data.kind == "events" else f"{case.data.kind} rows"
+    rows = case.data.kind if case.data.kind in EMPTY else f"{case.data.kind} rows"
     what = f"{case.contender}, {case.label or case.job}, {case.lake}, {case.data.rows:,} {rows}"
     return (
         f"{result.section}: {what}: "
@@ -64,6 +67,8 @@ def _lines(results: Results) -> Iterator[str]:
             yield from ("", f"### {title}", "")
         if section == "ingest-api":
             yield from _ingested(found)
+        elif section == "ingest-logs":
+            yield from _loaded(found)
         elif found:
             yield from _table(
                 ("job", "contender", "lake", "rows", "wall s", "beside psql", "client CPU s", "peak RSS MiB",
@@ -92,6 +97,36 @@ def _ingested_row(result: Result) -> tuple[str, ...]:
         f"{cost.cpu_seconds / hundred_thousands:.2f}",
         f"{cost.peak_rss_bytes / _MIB:.0f}",
         f"{cost.server_cpu_seconds / hundred_thousands:.2f}",
+        str(len(result.costs)),
+    )
+
+
+def _loaded(found: list[Result]) -> Iterator[str]:
+    if found:
+        yield from _table(
+            ("file", "contender", "entries", "MB decoded", "wall s", "client CPU s", "client CPU s per 100 MB",
+             "peak RSS MiB", "server CPU s", "wall beside event-archive", "client CPU beside it", "runs"),
+            [_loaded_row(result, found) for result in found],
+        )  # fmt: skip
+
+
+def _loaded_row(result: Result, section: list[Result]) -> tuple[str, ...]:
+    case, cost = result.case, result.cost
+    files = case.data.kind == "files"
+    size = 0 if files else decoded_bytes(case.data) / 1e6
+    ours = next(of.cost for of in section if of.case.contender == OURS and of.case.data == case.data)
+    return (
+        {"array": "gzipped array", "lines": "gzipped lines"}.get(case.data.kind, "many, listed; 20 loaded"),
+        case.contender,
+        f"{case.data.rows:,}" + " files" * files,
+        f"{size:,.0f}" if size >= 1 else "",
+        f"{cost.wall_seconds:.2f}",
+        f"{cost.cpu_seconds:.2f}",
+        f"{cost.cpu_seconds / size * 100:.2f}" if size >= 1 else "",
+        f"{cost.peak_rss_bytes / _MIB:.0f}",
+        f"{cost.server_cpu_seconds:.2f}",
+        f"{cost.wall_seconds / ours.wall_seconds:.2f}",
+        f"{cost.cpu_seconds / ours.cpu_seconds:.2f}",
         str(len(result.costs)),
     )
 

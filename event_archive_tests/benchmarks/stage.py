@@ -3,7 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,23 +12,36 @@ from typing import Literal
 from azure.storage.blob import ContainerClient
 
 from event_archive.config.environment import InstanceSettings, Settings
-from event_archive.config.sources import ApiSettings
+from event_archive.config.sources import ApiSettings, LogsSettings
 from event_archive_tests import azurite
 from event_archive_tests.api_server.running import in_process
 from event_archive_tests.benchmarks import server as servers
 from event_archive_tests.benchmarks import sink_process
 from event_archive_tests.benchmarks.catalogue import CONTENDERS, OURS, PSQL, RESTORED, Command, Job, Scene
 from event_archive_tests.benchmarks.data import DAY, Data
+from event_archive_tests.benchmarks.log_files import LogFiles
 from event_archive_tests.benchmarks.measure import Cost, measured
 from event_archive_tests.benchmarks.server import Server
 
-LakeName = Literal["file", "folder", "sink", "keeping sink", "slow sink", "Azurite", "API"]
+LakeName = Literal["file", "folder", "sink", "keeping sink", "slow sink", "Azurite", "API", "S3"]
 SLOW_SECONDS = 0.05
 
 _DATABASE = "measured"
 _REPOSITORY = Path(__file__).parents[2]
-_NOT_OURS = ("DAGSTER_", "PG", "AZURE_", "COVERAGE_")
-_CONTRACT = {name.upper() for settings in (Settings, InstanceSettings, ApiSettings) for name in settings.model_fields}
+_NOT_OURS = ("DAGSTER_", "PG", "AZURE_", "AWS_", "COVERAGE_")
+_CONTRACT = {
+    name.upper()
+    for settings in (Settings, InstanceSettings, ApiSettings, LogsSettings)
+    for name in settings.model_fields
+}
+
+_LANDED = {
+    "events": "SELECT count(data), count(DISTINCT id) FROM ingested_events",
+    "array": "SELECT count(raw_data), count(DISTINCT id) FROM logs",
+    "lines": "SELECT count(raw_data), count(DISTINCT id) FROM logs",
+    "files": "SELECT count(*), count(DISTINCT key) FROM processed_files",
+}
+"""How many there are where they land, and how many different ones."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class Case:
         contender: who.
         job: does what.
         lake: where to or from; ``file`` is a file that needs no lake, ``folder`` a folder of this machine as the lake;
-            ``API`` is no lake, but where events are fetched from.
+            ``API`` and ``S3`` are no lakes, but where events and log files are.
         data: with which rows.
         command: where it is not the contender's own for the job.
         prepare: done to the database first.
@@ -64,6 +77,11 @@ class Stage:
     _open: ExitStack
     _lakes: dict[LakeName, str] = field(default_factory=dict)
     _files: set[str] = field(default_factory=set)
+    _log_files: LogFiles = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing runs for log files yet."""
+        self._log_files = LogFiles(self.folder, self._open)
 
     def measure(self, case: Case) -> Cost:
         """Runs a case once, on a fresh copy of its data, and sees that it did its job.
@@ -81,8 +99,7 @@ class Stage:
         if case.prepare:
             self.server.execute(_DATABASE, case.prepare)
         kept = case.data.name if needs_file else None
-        place = self.api(case.data.rows) if case.lake == "API" else self.container(case.lake, kept=kept)
-        with place as variables:
+        with self.place(case, kept) as variables:
             cost = measured(command(self._scene(case)), self.environment() | variables, self.server)
         self._check(case)
         return cost
@@ -101,6 +118,14 @@ class Stage:
             "PGHOST": str(self.server.socket_dir),
             "PGDATABASE": _DATABASE,
         }
+
+    def place(self, case: Case, kept: str | None) -> AbstractContextManager[dict[str, str]]:
+        """The variables of where a case's rows go, or come from."""
+        if case.lake == "API":
+            return self.api(case.data.rows)
+        if case.lake == "S3":
+            return nullcontext(self._log_files.place(case.data))
+        return self.container(case.lake, kept=kept)
 
     @contextmanager
     def container(self, lake: LakeName, *, kept: str | None = None) -> Iterator[dict[str, str]]:
@@ -146,9 +171,7 @@ class Stage:
 
     def _check(self, case: Case) -> None:
         if case.job == "ingest":
-            ((landed, different),) = self.server.execute(
-                _DATABASE, "SELECT count(data), count(DISTINCT id) FROM ingested_events"
-            )
+            ((landed, different),) = self.server.execute(_DATABASE, _LANDED[case.data.kind])
             if not landed == different == case.data.rows:
                 raise RuntimeError(f"{case}: {landed} events of {different} ids landed, not {case.data.rows}")
             return

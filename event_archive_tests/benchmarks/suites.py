@@ -6,8 +6,10 @@ from importlib.util import find_spec
 
 from event_archive_tests.benchmarks.catalogue import (
     BARE,
+    BOTO3,
     CONTENDERS,
     DLT,
+    DLT_FILES,
     NODE,
     OURS,
     PANDAS,
@@ -36,6 +38,8 @@ class Sizes:
         schedule_rows: in the table that the schedule looks at.
         events: of an API, that this project takes in.
         compared_events: of an API, that every contender takes in.
+        entries: of a log file, which are some 600 bytes each.
+        files: small log files that are listed.
     """
 
     rows: int = 1_000_000
@@ -45,6 +49,8 @@ class Sizes:
     schedule_rows: int = 2_000_000
     events: int = 1_000_000
     compared_events: int = 100_000
+    entries: int = 330_000
+    files: int = 100_000
 
     @property
     def narrow(self) -> Data:
@@ -140,6 +146,18 @@ def _ingest_api(sizes: Sizes) -> list[Case]:
     return cases + [Case(DLT, "ingest", "API", compared, module("dlt_rest_api"))] * bool(find_spec("dlt"))
 
 
+def _ingest_logs(sizes: Sizes) -> list[Case]:
+    ours = cli("ingest", "logs")
+    cases = [Case(OURS, "ingest", "S3", Data("lines", 1), ours)]
+    for data in (Data("array", sizes.entries), Data("lines", sizes.entries)):
+        cases += [
+            Case(OURS, "ingest", "S3", data, ours),
+            Case(BOTO3, "ingest", "S3", data, module("boto3_executemany")),
+            *[Case(DLT_FILES, "ingest", "S3", data, module("dlt_filesystem"))] * bool(find_spec("dlt")),
+        ]
+    return [*cases, Case(OURS, "ingest", "S3", Data("files", sizes.files), cli("ingest", "logs", "--limit", "20"))]
+
+
 SECTIONS: Mapping[str, Callable[[Sizes], list[Case]]] = {
     "contenders": _contenders,
     "start": _start,
@@ -148,4 +166,5 @@ SECTIONS: Mapping[str, Callable[[Sizes], list[Case]]] = {
     "days": _days,
     "schedule": _schedule,
     "ingest-api": _ingest_api,
+    "ingest-logs": _ingest_logs,
 }

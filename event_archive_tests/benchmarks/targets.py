@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from event_archive.lake.azure.container import BLOCK_BYTES
 from event_archive_tests.benchmarks.catalogue import BARE, NODE, OURS, PSQL, PYTHON
 from event_archive_tests.benchmarks.data import CSV_BYTES
+from event_archive_tests.benchmarks.log_files import decoded_bytes
 from event_archive_tests.benchmarks.results import Results
 from event_archive_tests.benchmarks.stage import SLOW_SECONDS
 
@@ -191,6 +192,19 @@ def _ingest_api(results: Results) -> Iterator[Target]:
     yield Target("peak RSS of `event-archive ingest api`", 120, ours.cost.peak_rss_bytes / _MIB, "MiB")
 
 
+def _ingest_logs(results: Results) -> Iterator[Target]:
+    loaded = [of for of in results.section("ingest-logs") if of.case.contender == OURS and of.case.data.rows > 1]
+    empty = results.of("ingest-logs", OURS, "ingest", "S3", rows=1).cost.cpu_seconds
+    for result in loaded:
+        data, cost = result.case.data, result.cost
+        if data.kind != "files":
+            hundreds, what = decoded_bytes(data) / 1e8, f"client CPU per 100 MB of a gzipped log file, {data.kind}"
+            yield Target(what, 2.5, cost.cpu_seconds / hundreds, "s")
+            yield Target("the same without the process's start", 2.5, (cost.cpu_seconds - empty) / hundreds, "s")
+        what = f"{data.rows:,} files" if data.kind == "files" else data.kind
+        yield Target(f"peak RSS of `event-archive ingest logs`, {what}", 150, cost.peak_rss_bytes / _MIB, "MiB")
+
+
 _ALL = (
     _export,
     _slow,
@@ -208,4 +222,5 @@ _ALL = (
     _start,
     _schedule,
     _ingest_api,
+    _ingest_logs,
 )

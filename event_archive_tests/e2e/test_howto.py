@@ -220,6 +220,9 @@ def test_what_the_page_of_log_files_grants_is_enough(
     Path("shop/b.log").write_bytes(ndjson(entry(3), entry(4)))
     done = command("ingest", "logs", "--retry-failed", PG_CONNECTION_STRING=role)
     assert (done.code, done.end["files"], done.end["new"], done.end["rejected"]) == (0, 2, 3, 1)
+    mapping = Path("mapping.yaml")
+    mapping.write_text("timestamp: [time, /msg]\n")
+    assert command("rejected", "--replay", PG_CONNECTION_STRING=role, LOGS_MAPPING=str(mapping)).code == 0
     assert installed.database.execute("SELECT count(*)::int FROM logs") == [(3,)]
 
 

@@ -1,4 +1,7 @@
-"""``event-archive ingest logs``: what it says, how it ends, what it needs."""
+"""``event-archive ingest logs``: what it says, how it ends, what it needs.
+
+The numbers in the comments are those of the hardest cases of an ingestion of log files.
+"""
 
 import gzip
 import json
@@ -217,6 +220,7 @@ def _write(path: Path, kind: str) -> None:
             file.write(b"]")
 
 
+# 6: told by the bytes, in flat memory
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lines", "array"])
 def test_a_large_file_needs_little_memory(logs: Logs, tmp_path: Path, kind: str):

@@ -1,10 +1,13 @@
 """``event-archive rejected``: what could not be a row is listed, told about without its values, and tried again."""
 
 import re
+from datetime import UTC, datetime
+from pathlib import Path
 
 from event_archive_tests.api_server.running import ApiServer
 from event_archive_tests.fixtures.api import ServeApi
 from event_archive_tests.fixtures.installation import Commands
+from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 from event_archive_tests.fixtures.postgres import Database
 
 SECRET = b"hunter2"
@@ -75,3 +78,29 @@ def test_a_record_that_postgresql_refuses_again_stays_rejected(
 def test_without_a_table_no_record_was_rejected(database: Database, command: Commands):
     listed = command("rejected", PG_CONNECTION_STRING=database.dsn)
     assert (listed.code, listed.end["records"]) == (0, 0)
+
+
+def test_rejected_entries_of_log_files_are_replayed_wherever_their_file_was(
+    logs: Logs, command: Commands, tmp_path: Path
+):
+    one = tmp_path / "one.log"
+    one.write_bytes(ndjson(entry(1), {"note": "hunter2", "when": "2024-03-01T00:00:00"}))
+    assert command("ingest", "logs", "--file", str(one), PG_CONNECTION_STRING=logs.database.dsn).end["rejected"] == 1
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("timestamp: [time, when]\nmessage: note\n")
+    replayed = command(
+        *("rejected", "--replay"),
+        PG_CONNECTION_STRING=logs.database.dsn,
+        LOGS_MAPPING=str(mapping),
+        LOGS_TIMEZONE="Europe/Berlin",
+    )
+    assert (replayed.code, replayed.end["new"], replayed.end["left"]) == (0, 1, 0)
+    assert logs.rows("message")[0] == "hunter2"
+    assert logs.rows('"timestamp"')[0] == datetime(2024, 2, 29, 23, tzinfo=UTC)
+    assert "hunter2" not in replayed.said
+
+
+def test_no_record_of_a_source_without_a_replay_is_tried_again(database: Database, command: Commands):
+    refused = command("rejected", "--replay", "--source", "stream", PG_CONNECTION_STRING=database.dsn)
+    assert refused.code == 2
+    assert "Records of stream are not tried again" in refused.said

@@ -1,4 +1,7 @@
-"""The ingestion of log files, killed at every step and at any instant, by several processes too: each entry once."""
+"""The ingestion of log files, killed at every step and at any instant, by several processes too: each entry once.
+
+The numbers in the comments are those of the hardest cases of an ingestion of log files.
+"""
 
 import json
 import signal
@@ -128,6 +131,7 @@ def test_kills_at_any_instant_lose_no_entry_and_load_none_twice(victims: Victims
         survived(f"kills of {processes} ingestions of log files at any instant")
 
 
+# 13: several workers, and one that dies
 def test_a_file_of_a_process_that_died_is_loaded_by_the_next_one_at_once(victims: Victims):
     victims.fill(1)
     [status] = victims.run(point="merged", nth=10)

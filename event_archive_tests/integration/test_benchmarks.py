@@ -12,7 +12,7 @@ from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
 from event_archive_tests.benchmarks import definitions, plot, report, sink_process, stage
 from event_archive_tests.benchmarks.__main__ import measure
-from event_archive_tests.benchmarks.catalogue import NODE, OURS, PSQL, PYTHON, REQUESTS, Job, cli
+from event_archive_tests.benchmarks.catalogue import BOTO3, NODE, OURS, PSQL, PYTHON, REQUESTS, Job, cli
 from event_archive_tests.benchmarks.data import Data
 from event_archive_tests.benchmarks.measure import Cost
 from event_archive_tests.benchmarks.results import Result, Results, machine
@@ -123,6 +123,16 @@ def test_an_api_is_taken_in_by_every_contender_that_is_installed(opened: Stage):
     assert "| event-archive | 2,000 |" in text
     assert f"| {REQUESTS} | 1,000 |" in text
     assert [target.unit for target in targets(results)] == ["events/s", "s", "MiB"]
+
+
+def test_log_files_are_loaded_by_every_contender_that_is_installed(opened: Stage):
+    results = Results(machine())
+    measure(opened, "ingest-logs", SECTIONS["ingest-logs"](Sizes(entries=2500, files=50)), 1, results)
+    text = report.markdown(results)
+    assert "| gzipped array | event-archive | 2,500 | 2 |" in text
+    assert f"| gzipped lines | {BOTO3} | 2,500 | 2 |" in text
+    assert "| many, listed; 20 loaded | event-archive | 50 files |" in text
+    assert [target.unit for target in targets(results)] == ["s", "s", "MiB"] * 2 + ["MiB"]
 
 
 def test_an_ingestion_that_leaves_events_out_is_no_measurement(opened: Stage):

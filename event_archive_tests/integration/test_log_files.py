@@ -1,4 +1,7 @@
-"""Log files of a folder, landed in PostgreSQL: the hard cases of what is in them."""
+"""Log files of a folder, landed in PostgreSQL: the hard cases of what is in them.
+
+The numbers in the comments are those of the hardest cases of an ingestion of log files.
+"""
 
 import gzip
 import json
@@ -16,16 +19,16 @@ from event_archive.sources.log_files import ingest
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 
 
-def test_an_entry_of_pino_fills_the_columns_and_stands_in_raw_data_to_the_letter(logs: Logs):
+def test_an_entry_of_pino_fills_the_columns_and_stands_in_raw_data_to_the_letter(each_logs: Logs):
     text = (
         b'{"level":30,"time":1709290800123,"pid":7,"hostname":"web-1","req":{"id":12,"method":"GET","url":"/o?x=1",'
         b'"query":{"x":"1"},"params":{},"headers":{"host":"h"},"remoteAddress":"::1","remotePort":5432},'
         b'"context":"Orders","cacheHit":true,"documentCount":3,"responseTime":1.5,"lastUpdated":"2024-03-01T10:00:00Z",'
         b'"authUserId":"u1","msg":"request  done", "msg":"request done"}'
     )
-    logs.write("a.log", text + b"\n")
-    assert logs.run().counts.new == 1
-    (row,) = logs.database.execute(
+    each_logs.write("a.log", text + b"\n")
+    assert each_logs.run().counts.new == 1
+    (row,) = each_logs.database.execute(
         'SELECT "timestamp", level, method, url, query, params, headers, context, message, auth_user_id, pid, '
         "hostname, remote_address, remote_port, processing_time_ms, cache_hit, document_count, last_updated, "
         "request_id, raw_data::text FROM logs"
@@ -37,6 +40,7 @@ def test_an_entry_of_pino_fills_the_columns_and_stands_in_raw_data_to_the_letter
     )  # fmt: skip
 
 
+# 6: told by the bytes, in flat memory
 @pytest.mark.parametrize(
     "content",
     [
@@ -61,6 +65,7 @@ def test_what_a_file_is_is_told_by_its_bytes_not_by_its_name(logs: Logs, content
     assert logs.files() == [("COMPLETED", 0, 0), ("COMPLETED", 0, 0), ("COMPLETED", 2, 0)]
 
 
+# 7: identical lines, request ids used again
 def test_identical_lines_and_a_request_id_used_again_are_rows_of_their_own(logs: Logs):
     logs.write("a.log", ndjson(entry(1), entry(1)))
     logs.write("b.log", ndjson(entry(1)))
@@ -78,18 +83,20 @@ def test_a_second_pass_and_a_forgotten_ledger_make_no_row_twice(logs: Logs):
     assert logs.files() == [("COMPLETED", 2, 0)]
 
 
-def test_a_new_version_of_a_file_replaces_its_rows_and_what_was_rejected_of_it(logs: Logs):
-    logs.write("a.log", ndjson(entry(1), entry(2), {"no": "time"}))
-    logs.write("b.log", ndjson(entry(3), {"no": "time"}))
-    logs.run()
-    assert logs.files() == [("COMPLETED", 2, 1), ("COMPLETED", 1, 1)]
-    logs.write("a.log", ndjson(entry(5), entry(6), entry(7)))
-    assert logs.run().files == 1
-    assert logs.rows() == ["request 3", "request 5", "request 6", "request 7"]
-    assert logs.files() == [("COMPLETED", 3, 0), ("COMPLETED", 1, 1)]
-    assert len(logs.database.execute("SELECT id FROM rejected_records")) == 1
+# 2: the same key with new content
+def test_a_new_version_of_a_file_replaces_its_rows_and_what_was_rejected_of_it(each_logs: Logs):
+    each_logs.write("a.log", ndjson(entry(1), entry(2), {"no": "time"}))
+    each_logs.write("b.log", ndjson(entry(3), {"no": "time"}))
+    each_logs.run()
+    assert each_logs.files() == [("COMPLETED", 2, 1), ("COMPLETED", 1, 1)]
+    each_logs.write("a.log", ndjson(entry(5), entry(6), entry(7)))
+    assert each_logs.run().files == 1
+    assert each_logs.rows() == ["request 3", "request 5", "request 6", "request 7"]
+    assert each_logs.files() == [("COMPLETED", 3, 0), ("COMPLETED", 1, 1)]
+    assert len(each_logs.database.execute("SELECT id FROM rejected_records")) == 1
 
 
+# 4: cut short or corrupt; back-off
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -118,6 +125,7 @@ def test_a_damaged_file_is_rolled_back_whole_and_failed_with_the_offset(
     assert logs.run().counts.new == 3000
 
 
+# 8: what PostgreSQL cannot hold, and what it can
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -151,6 +159,7 @@ def test_an_entry_that_cannot_be_a_row_is_rejected_and_the_file_goes_on(
     assert raw == text
 
 
+# 8: what PostgreSQL cannot hold, and what it can
 @pytest.mark.parametrize(
     "text",
     [
@@ -168,6 +177,7 @@ def test_an_odd_entry_that_can_be_a_row_is_one_to_the_letter(logs: Logs, text: b
     assert logs.rows("raw_data::text") == [text.decode()]
 
 
+# 9: one broken line among many
 def test_a_broken_line_is_rejected_more_than_max_rejected_fail_the_file(logs: Logs):
     logs.write("a.log", ndjson(*map(entry, range(20000))) + b"{broken\n" + ndjson(*map(entry, range(10))))
     logs.write("b.log", b"{broken\n" * 3)
@@ -178,6 +188,7 @@ def test_a_broken_line_is_rejected_more_than_max_rejected_fail_the_file(logs: Lo
     assert len(logs.database.execute("SELECT id FROM rejected_records")) == 1
 
 
+# 10: levels and times of all kinds
 @pytest.mark.parametrize(
     ("level", "name"), [(10, "trace"), (30, "info"), (35, "35"), ("info", "info"), (None, None), (60, "fatal")]
 )
@@ -187,6 +198,7 @@ def test_a_level_is_a_name_or_what_stands_in_its_place(logs: Logs, level: object
     assert logs.rows("level") == [name]
 
 
+# 10: levels and times of all kinds
 @pytest.mark.parametrize(
     "time",
     [1709290800, 1709290800.0, 1709290800000, 1709290800000000000, "2024-03-01T11:00:00Z", "1709290800000",
@@ -198,6 +210,7 @@ def test_a_time_is_told_by_its_form(logs: Logs, time: object):
     assert logs.rows('"timestamp"') == [datetime(2024, 3, 1, 11, tzinfo=UTC)]
 
 
+# 10: levels and times of all kinds
 def test_timestamp_goes_before_time_and_a_contradiction_is_counted(logs: Logs):
     logs.write(
         "a.log",
@@ -214,6 +227,7 @@ def test_timestamp_goes_before_time_and_a_contradiction_is_counted(logs: Logs):
     ]
 
 
+# 16: a file that failed too often
 def test_a_file_that_failed_too_often_is_left_until_somebody_asks(logs: Logs):
     logs.write("a.gz", array(entry(1))[:-9])
     for attempt in range(3):
@@ -229,6 +243,7 @@ def test_a_file_that_failed_too_often_is_left_until_somebody_asks(logs: Logs):
     assert logs.run(logs_max_attempts=3).failed == 1
 
 
+# 4: cut short or corrupt; back-off
 def test_failures_are_tried_again_later_and_later(logs: Logs):
     logs.write("a.gz", array(entry(1))[:-9])
     waits = []
@@ -247,6 +262,28 @@ def test_a_limit_ends_a_run_the_oldest_files_come_first(logs: Logs):
     assert (totals.files, totals.ended) == (2, "limit")
     assert logs.rows() == ["request 0", "request 1"]
     assert logs.run().files == 1
+
+
+def test_files_are_loaded_by_the_times_in_their_keys_else_by_those_at_which_they_were_written(logs: Logs):
+    for number, (name, written) in enumerate(
+        [("2024/03/02/a.log", 1), ("app-20240301-0512.log", 3), ("plain.log", 1_709_290_800), ("20240301-05/z.log", 2)]
+    ):
+        os.utime(logs.write(name, ndjson(entry(number))), (written, written))
+    logs.run()
+    order = logs.database.execute("SELECT key FROM processed_files ORDER BY last_attempt")
+    assert [str(key).rpartition("/logs/")[2] for (key,) in order] == [
+        *("20240301-05/z.log", "app-20240301-0512.log", "plain.log", "2024/03/02/a.log")
+    ]
+
+
+def test_what_an_earlier_run_left_is_loaded_before_what_is_new_however_old(logs: Logs):
+    for name in ("2024-03-05.log", "2024-03-04.log"):
+        logs.write(name, ndjson(entry(1)))
+    logs.run(limit=0)
+    logs.write("2024-03-03.log", ndjson(entry(1)))
+    assert logs.run().files == 3
+    order = logs.database.execute("SELECT key FROM processed_files ORDER BY last_attempt")
+    assert [str(key)[-8:-4] for (key,) in order] == ["3-04", "3-05", "3-03"]
 
 
 def test_a_stop_rolls_the_file_back_and_gives_it_back(logs: Logs):
@@ -276,6 +313,7 @@ def test_days_that_are_archived_are_left_out_once_the_first_pass_is_over(logs: L
     assert logs.rows() == ["request 1", "request 2", "request 5", "request 3"]
 
 
+# 11: keys of all kinds, and archived objects
 def test_keys_with_any_characters_are_files_of_their_own(logs: Logs):
     names = ["a b.log", "a%20b.log", "ä/ö.log", "x" * 200 + ".log", "q'\"\\.log", "line\nend.log", "deep/er/still.log"]
     for number, name in enumerate(names):
@@ -289,6 +327,36 @@ def test_one_file_is_read_by_itself_and_known_to_the_folder(logs: Logs):
     logs.write("b.log", ndjson(entry(2)))
     assert logs.run(logs_url=f"file://{path}").files == 1
     assert logs.run().files == 1
+
+
+def test_one_file_alone_is_loaded_not_those_whose_names_begin_with_its_name(logs: Logs):
+    path = logs.write("a.log", ndjson(entry(1)))
+    logs.write("a.log.1", ndjson(entry(2)))
+    logs.run(limit=0)
+    only = logs.ingestion(logs_url=f"file://{path}")
+    assert only.run().files == 1
+    assert logs.rows() == ["request 1"]
+    assert sum(of.files for of in only.status().counts) == 1
+    assert logs.run().files == 1
+
+
+def test_a_file_that_still_grows_waits_until_it_has_been_quiet(logs: Logs):
+    path = logs.write("a.log", ndjson(entry(1)))
+    logs.write("b.log", ndjson(entry(2)))
+    os.utime(logs.folder / "b.log", (path.stat().st_mtime - 700,) * 2)
+    assert logs.run(logs_min_age="10 minutes").files == 1
+    with path.open("ab") as file:
+        file.write(ndjson(entry(3)))
+    assert logs.run(logs_min_age="10 minutes").files == 0
+    os.utime(path, (path.stat().st_mtime - 700,) * 2)
+    assert logs.run(logs_min_age="10 minutes").files == 1
+    assert logs.rows() == ["request 1", "request 2", "request 3"]
+
+
+def test_a_file_of_the_far_future_does_not_wait_until_then(logs: Logs):
+    path = logs.write("a.log", ndjson(entry(1)))
+    os.utime(path, (path.stat().st_mtime + 10**8,) * 2)
+    assert logs.run(logs_min_age="10 minutes").files == 1
 
 
 def test_a_file_that_cannot_be_opened_fails_alone(logs: Logs):

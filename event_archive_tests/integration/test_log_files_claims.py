@@ -1,4 +1,7 @@
-"""Who loads a file: claims, leases, locks, several workers, clocks that differ."""
+"""Who loads a file: claims, leases, locks, several workers, clocks that differ.
+
+The numbers in the comments are those of the hardest cases of an ingestion of log files.
+"""
 
 import os
 import threading
@@ -27,6 +30,7 @@ def worker(logs: Logs) -> Iterator[tuple[Ledger, Loader]]:
         yield work.ledger, work._loader()
 
 
+# 5: the old worker wakes
 def test_a_worker_that_wakes_after_its_lease_ran_out_changes_nothing(logs: Logs):
     logs.write("a.log", ndjson(*map(entry, range(10))))
     logs.run(limit=0)
@@ -89,18 +93,19 @@ def test_a_file_that_ended_each_of_its_processes_is_failed(logs: Logs):
     assert logs.run().failures == []
 
 
-def test_several_workers_load_each_file_once(logs: Logs):
+# 13: several workers, and one that dies
+def test_several_workers_load_each_file_once(each_logs: Logs):
     for number in range(40):
-        logs.write(f"{number}.log", ndjson(*(entry(n, file=number) for n in range(50))))
+        each_logs.write(f"{number}.log", ndjson(*(entry(n, file=number) for n in range(50))))
     loaded: list[int] = []
-    workers = [threading.Thread(target=lambda: loaded.append(logs.run().files)) for _ in range(4)]
+    workers = [threading.Thread(target=lambda: loaded.append(each_logs.run().files)) for _ in range(4)]
     for one in workers:
         one.start()
     for one in workers:
         one.join()
     assert sum(loaded) == 40
-    assert len(logs.rows()) == 2000
-    assert {attempts for (attempts,) in logs.files("attempts")} == {1}
+    assert len(each_logs.rows()) == 2000
+    assert {attempts for (attempts,) in each_logs.files("attempts")} == {1}
 
 
 def test_a_worker_that_looks_at_a_claim_does_not_take_it_away(logs: Logs):
@@ -120,6 +125,7 @@ def test_a_worker_that_looks_at_a_claim_does_not_take_it_away(logs: Logs):
     assert logs.files("status, attempts, rows") == [("COMPLETED", 1, 1)]
 
 
+# 17: the clock of the storage
 @pytest.mark.parametrize("shift", [-(10**8), 10**8], ids=["behind", "ahead"])
 def test_a_clock_of_the_store_that_is_wrong_changes_nothing(logs: Logs, shift: int):
     for name in ("a.log", "b.log"):
@@ -165,6 +171,7 @@ def test_a_database_that_refuses_ends_the_run_before_each_file_has_failed_for_it
     assert sorted(status for (status,) in logs.files("status")) == ["FAILED"] * 3 + ["PENDING"] * 2
 
 
+# 3: the file changes while it is read
 def test_a_file_that_changes_again_and_again_is_failed_and_the_rest_goes_on(
     logs: Logs, monkeypatch: pytest.MonkeyPatch
 ):
@@ -209,6 +216,14 @@ def test_files_wait_once_they_are_listed_until_they_are_loaded_or_failed(logs: L
     assert not logs.ingestion().waits(), "the failed file was given up"
     damaged.write_bytes(array(entry(2)))
     assert logs.ingestion().waits(), "its new version"
+
+
+def test_a_file_that_still_grows_does_not_wait(logs: Logs):
+    path = logs.write("a.log", ndjson(entry(1)))
+    run = logs.ingestion(logs_min_age="10 minutes")
+    assert not run.waits()
+    os.utime(path, (1_709_290_800, 1_709_290_800))
+    assert run.waits()
 
 
 def test_a_listing_that_is_stopped_is_left_to_a_run(logs: Logs):

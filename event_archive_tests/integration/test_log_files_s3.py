@@ -1,22 +1,18 @@
-"""Log files of an S3 bucket and of an Azure container: what only such stores do."""
+"""Log files of an S3 bucket and of an Azure container: what only such stores do.
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.request import Request, urlopen
+The numbers in the comments are those of the hardest cases of an ingestion of log files.
+"""
 
 import pytest
 from azure.storage.blob import ContainerClient
 
 from event_archive.errors import FileChangedError, RefusedError, UnreachableError
-from event_archive.sources.log_files import listing, stores
+from event_archive.sources.log_files import listing
 from event_archive.sources.log_files.places import open_store
 from event_archive_tests.azurite import Azurite
+from event_archive_tests.azurite.proxy import faulty
 from event_archive_tests.fixtures.buckets import TestBucket
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
-from event_archive_tests.fixtures.servers import serving
 
 
 @pytest.fixture
@@ -32,6 +28,7 @@ ODD_KEYS = [
 ]
 
 
+# 11: keys of all kinds, and archived objects
 def test_every_key_is_a_file_and_folders_are_none(s3: Logs, bucket: TestBucket):
     for number, key in enumerate(ODD_KEYS):
         bucket.put(key, ndjson(entry(number)))
@@ -48,6 +45,7 @@ def test_a_prefix_is_what_keys_begin_with(s3: Logs, bucket: TestBucket):
     assert s3.run(logs_url=f"s3://{bucket.name}/app/").files == 0
 
 
+# 3: the file changes while it is read
 def test_a_file_that_changes_while_it_is_read_is_claimed_again(s3: Logs, bucket: TestBucket):
     bucket.put("a.log", ndjson(entry(1)))
     store = open_store(s3.settings())
@@ -65,6 +63,7 @@ def test_a_file_that_changes_while_it_is_read_is_claimed_again(s3: Logs, bucket:
     assert s3.files() == [("COMPLETED", 2, 0), ("COMPLETED", 1, 0)]
 
 
+# 11: keys of all kinds, and archived objects
 def test_a_file_in_glacier_fails_alone_with_what_to_do(s3: Logs, bucket: TestBucket):
     bucket.put("a.log", ndjson(entry(1)), StorageClass="GLACIER")
     bucket.put("b.log", ndjson(entry(2)))
@@ -73,11 +72,13 @@ def test_a_file_in_glacier_fails_alone_with_what_to_do(s3: Logs, bucket: TestBuc
     assert "restore it" in s3.errors()[0]
 
 
+# 14: access denied
 def test_a_bucket_that_is_not_there_ends_the_run_at_once(s3: Logs):
     with pytest.raises(RefusedError, match="NoSuchBucket.*LOGS_URL"):
         s3.run(logs_url="s3://no-such-bucket-anywhere")
 
 
+# 1: a file older than all that was seen appears late
 def test_only_keys_behind_the_last_are_listed_until_a_full_pass_is_due(
     s3: Logs, bucket: TestBucket, monkeypatch: pytest.MonkeyPatch
 ):
@@ -100,124 +101,25 @@ def test_only_keys_behind_the_last_are_listed_until_a_full_pass_is_due(
     assert s3.run().files == 0, "a full pass that found nothing early ends that"
 
 
-class Fault:
-    """Between the client and the service, on requests that get an object."""
-
-    def __init__(self) -> None:
-        self.act: Callable[[BaseHTTPRequestHandler, bytes], bool] = lambda _handler, _body: False
-        self.acted = 0
-
-
-@contextmanager
-def between(endpoint: str, fault: Fault) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            request = Request(endpoint + self.path, headers=dict(self.headers))
-            with urlopen(request) as answer:
-                body = answer.read()
-                if "list-type" not in self.path and fault.act(self, body):
-                    fault.acted += 1
-                    self.close_connection = True
-                    return
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    if name.lower() not in ("connection", "transfer-encoding"):
-                        self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, *_args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    with serving(server) as port:
-        yield f"http://127.0.0.1:{port}"
-
-
-def cut(times: int) -> Callable[[BaseHTTPRequestHandler, bytes], bool]:
-    """Sends half of what is asked for, so many times."""
-    left = iter(range(times))
-
-    def act(handler: BaseHTTPRequestHandler, body: bytes) -> bool:
-        if next(left, None) is None:
-            return False
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body[: len(body) // 2])
-        return True
-
-    return act
-
-
-def slow_down(times: int) -> Callable[[BaseHTTPRequestHandler, bytes], bool]:
-    return answering(503, b"SlowDown", times=times)
-
-
-def answering(status: int, code: bytes, *, times: int) -> Callable[[BaseHTTPRequestHandler, bytes], bool]:
-    left = iter(range(times))
-
-    def act(handler: BaseHTTPRequestHandler, _body: bytes) -> bool:
-        if next(left, None) is None:
-            return False
-        words = b"<Error><Code>" + code + b"</Code></Error>"
-        handler.send_response(status)
-        handler.send_header("Content-Length", str(len(words)))
-        handler.send_header("Connection", "close")
-        handler.end_headers()
-        handler.wfile.write(words)
-        return True
-
-    return act
-
-
-def test_access_denied_to_one_file_fails_that_one_with_what_to_do(s3: Logs, bucket: TestBucket):
-    for name in ("a.log", "b.log"):
-        bucket.put(name, ndjson(entry(1)))
-    fault = Fault()
-    fault.act = answering(403, b"AccessDenied", times=1)
-    with between(bucket.endpoint, fault) as endpoint:
-        totals = s3.run(aws_endpoint=endpoint)
-    assert (totals.files, totals.failed) == (1, 1)
-    assert "s3:GetObject" in str(totals.failures[0])
-
-
-@pytest.mark.slow
-def test_a_connection_that_is_cut_in_the_body_is_gone_on_with(s3: Logs, bucket: TestBucket):
-    content = array(*(entry(n, noise=str(hash(n))) for n in range(50_000)))
-    bucket.put("a.gz", content)
-    fault = Fault()
-    fault.act = cut(3)
-    with between(bucket.endpoint, fault) as endpoint:
-        assert s3.run(aws_endpoint=endpoint).counts.new == 50_000
-    assert fault.acted == 3
-
-
-@pytest.mark.slow
-def test_slow_down_is_waited_for_and_then_ends_the_run_which_the_next_goes_on_with(
+# 12: many keys, few of them new
+def test_of_many_keys_and_few_new_ones_the_end_alone_is_listed(
     s3: Logs, bucket: TestBucket, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(stores, "_WAITS_SECONDS", ())
-    bucket.put("a.log", ndjson(entry(1)))
-    fault = Fault()
-    fault.act = slow_down(2)
-    with between(bucket.endpoint, fault) as endpoint:
-        assert s3.run(aws_endpoint=endpoint).files == 1
-        for number in range(4):
-            bucket.put(f"b{number}.log", ndjson(entry(number)))
-        fault.act = lambda handler, body: slow_down(1)(handler, body)
-        began = time.monotonic()
-        with pytest.raises(UnreachableError, match="SlowDown"):
-            s3.run(aws_endpoint=endpoint)
-        assert time.monotonic() - began < 200
-    assert [status for status, *_ in s3.files()].count("FAILED") == 3
-    s3.wait_no_more()
-    assert s3.run().files == 4
+    monkeypatch.setattr(listing, "OVERLAP", 3)
+    for number in range(30):
+        bucket.put(f"{number:03}.log", ndjson(entry(number)))
+    with faulty(Azurite("", "", bucket.endpoint)) as line:
+        s3.run(aws_endpoint=line.service.account_url)
+        for number in range(30, 33):
+            bucket.put(f"{number:03}.log", ndjson(entry(number)))
+        line.seen.clear()
+        assert s3.run(aws_endpoint=line.service.account_url).files == 3
+    lists = [address for _, address in line.seen if "list-type=2" in address]
+    assert len(lists) == 1
+    assert "start-after=026.log" in lists[0]
 
 
+# 15: a store that is busy, breaks off, stalls or has no name
 def test_a_store_that_is_away_ends_the_run(s3: Logs):
     with pytest.raises(UnreachableError, match="did not answer"):
         s3.run(aws_endpoint="http://127.0.0.1:9")

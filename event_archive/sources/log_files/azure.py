@@ -21,6 +21,7 @@ _RANGE_BYTES = 4 * 1024 * 1024
 class Container:
     """A container's prefix."""
 
+    is_file = False
     lists_after = False
 
     def __init__(self, name: str, prefix: str, settings: LogsSettings) -> None:

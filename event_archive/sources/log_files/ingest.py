@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import Dataset, TableName
@@ -151,7 +151,15 @@ class _Work:
         _check_server(session)
         files, listing = (TableName(settings.ingest_schema, name) for name in ("processed_files", "log_listing"))
         make_missing(session, self._target.table, rejected_table(self._target), files, listing)
-        self.ledger = Ledger(session, files, store.bucket, store.prefix, settings.logs_max_attempts)
+        self.ledger = Ledger(
+            session,
+            files,
+            store.bucket,
+            store.prefix,
+            settings.logs_max_attempts,
+            alone=store.is_file,
+            min_age=settings.logs_min_age or timedelta(0),
+        )
         self._listings = Listings(session, listing, store.bucket, store.prefix)
         self._told = time.monotonic()
         self._changed: set[str] = set()
@@ -161,15 +169,19 @@ class _Work:
         return list_files(self._store, self.ledger, self._listings, told_to_stop)
 
     def work(self) -> None:
-        """Lists the files, and loads those that wait, the oldest first.
+        """Lists the files, and loads those that wait: what earlier runs left first, then what is new.
 
         Raises:
             UnreachableError: the database is away; StoreAwayError: the store is.
         """
+        before: datetime | None = self.ledger.now()
         self.list_files(self._run.told_to_stop)
         loader, others = self._loader(), 0
         while not self._is_over():
-            claim = self.ledger.claim()
+            claim = self.ledger.claim(before)
+            if claim is None and before is not None:
+                before = None
+                continue
             if claim is None:
                 for key, why in self.ledger.give_up_abandoned():
                     self._tell_failed(key, why, _GIVEN_UP)

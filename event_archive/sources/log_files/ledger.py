@@ -9,13 +9,14 @@ nothing. Not here: listing, loading, what people are told of files (``status``).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, LiteralString
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString, cast
 
 from psycopg import sql
 
 from event_archive.domain.dataset import TableName
-from event_archive.postgres.session import Connection, Session
+from event_archive.postgres.session import Connection, Session, one
+from event_archive.sources.log_files.key_times import log_time
 from event_archive.sources.log_files.stores import Found
 
 _LEASE = timedelta(seconds=5)
@@ -23,33 +24,39 @@ _FIRST_WAIT = timedelta(minutes=1)
 _WAIT_FACTOR = 5
 _MOST_REASON = 2000
 
+_FOUND = sql.SQL(
+    "unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::int8[], %(times)s::timestamptz[], "
+    "%(log_times)s::timestamptz[]) AS found(key, etag, size, modified, log_time)"
+)
 _NEW = """
-INSERT INTO {table} (bucket, key, etag, size, modified)
-SELECT %(bucket)s, key, etag, size, modified
-FROM unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::int8[], %(times)s::timestamptz[])
-  AS found(key, etag, size, modified)
+INSERT INTO {table} (bucket, key, etag, size, modified, log_time)
+SELECT %(bucket)s, key, etag, size, modified, log_time FROM {found}
 WHERE NOT EXISTS (SELECT FROM {table} AS known WHERE known.bucket = %(bucket)s AND known.key = found.key)
 ORDER BY key ON CONFLICT (bucket, key) DO NOTHING RETURNING key
 """
 # A row that is locked is being loaded; whoever lists the files again finds that it has changed.
 _CHANGED = """
 WITH changed AS (
-  SELECT known.key, found.etag, found.size, found.modified FROM {table} AS known
-  JOIN unnest(%(keys)s::text[], %(etags)s::text[], %(sizes)s::int8[], %(times)s::timestamptz[])
-    AS found(key, etag, size, modified) ON known.bucket = %(bucket)s AND known.key = found.key
+  SELECT found.* FROM {table} AS known JOIN {found} ON known.bucket = %(bucket)s AND known.key = found.key
   WHERE known.etag <> found.etag
 ), free AS (
   SELECT known.key FROM {table} AS known JOIN changed USING (key) WHERE known.bucket = %(bucket)s
   ORDER BY known.key FOR UPDATE OF known SKIP LOCKED
 ), updated AS (
   UPDATE {table} AS known
-  SET etag = changed.etag, size = changed.size, modified = changed.modified, status = 'PENDING',
-    version = known.version + 1, attempts = 0, lease = NULL, error = NULL, updated_at = pg_catalog.now()
+  SET etag = changed.etag, size = changed.size, modified = changed.modified, log_time = changed.log_time,
+    status = 'PENDING', version = known.version + 1, attempts = 0, lease = NULL, error = NULL,
+    updated_at = pg_catalog.now()
   FROM changed JOIN free USING (key) WHERE known.bucket = %(bucket)s AND known.key = changed.key RETURNING true
 )
 SELECT (SELECT pg_catalog.count(*) FROM changed), (SELECT pg_catalog.count(*) FROM updated)
 """
 _OURS = sql.SQL("bucket = %(bucket)s AND pg_catalog.starts_with(key, %(prefix)s)")
+_DUE = sql.SQL(
+    "(lease IS NULL OR lease < pg_catalog.now()) "
+    "AND NOT (modified > pg_catalog.now() - %(min_age)s AND modified < pg_catalog.now() + %(min_age)s)"
+)
+_OUR_ONLY = sql.SQL("bucket = %(bucket)s AND key = %(prefix)s")
 _ABANDONED = """
 WITH abandoned AS (
   SELECT bucket, key FROM {table} WHERE {ours} AND status = 'PROCESSING' AND lease < pg_catalog.now()
@@ -62,8 +69,8 @@ FROM abandoned WHERE files.bucket = abandoned.bucket AND files.key = abandoned.k
 _CLAIM = """
 WITH next AS (
   SELECT bucket, key FROM {table} WHERE {ours} AND status <> 'COMPLETED' AND attempts < %(most)s
-  AND (lease IS NULL OR lease < pg_catalog.now())
-  ORDER BY modified, key LIMIT 1 FOR UPDATE SKIP LOCKED
+  AND {due} AND updated_at < %(before)s
+  ORDER BY log_time, modified, key LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 UPDATE {table} AS files SET status = 'PROCESSING', version = version + 1, attempts = attempts + 1,
   lease = pg_catalog.now() + %(lease)s, last_attempt = pg_catalog.now(), updated_at = pg_catalog.now()
@@ -73,7 +80,7 @@ RETURNING files.key, etag, size, modified, version, attempts, loaded_etag, files
 # What the next claim takes, or gives up.
 _WAITS = """
 SELECT true FROM {table} WHERE {ours} AND status <> 'COMPLETED' AND (attempts < %(most)s OR status = 'PROCESSING')
-AND (lease IS NULL OR lease < pg_catalog.now()) LIMIT 1
+AND {due} LIMIT 1
 FOR UPDATE SKIP LOCKED
 """
 # Whatever its lease, which may have run out since somebody looked for a file to claim.
@@ -141,6 +148,8 @@ class Ledger:
         bucket: as ``Store.bucket``.
         prefix: as ``Store.prefix``.
         most_attempts: how often a file is tried.
+        alone: whether the prefix is the key of the only file.
+        min_age: files that were written more recently wait. The store's clock may be a little ahead of the database's.
     """
 
     session: Session
@@ -148,27 +157,40 @@ class Ledger:
     bucket: str
     prefix: str
     most_attempts: int
+    alone: bool = False
+    min_age: timedelta = timedelta(0)
 
     def discover(self, files: Sequence[Found]) -> tuple[list[str], bool]:
         """Writes down files that were listed; returns the keys that are new, and whether some have to be listed again.
 
         Those have changed while they are being loaded.
         """
+        now = datetime.now(UTC)
         values = {
             "bucket": self.bucket,
             "keys": [of.key for of in files],
             "etags": [of.etag for of in files],
             "sizes": [of.size for of in files],
             "times": [of.modified for of in files],
+            "log_times": [log_time(of, now) for of in files],
         }
         with self.session.transaction(str(self.table)) as connection:
             new = [key for (key,) in connection.execute(self._sql(_NEW), values).fetchall()]
             changed, updated = connection.execute(self._sql(_CHANGED), values).fetchall()[0]
         return new, bool(changed > updated)
 
-    def claim(self) -> Claim | None:
-        """The oldest file that waits; None where none does."""
-        values = self._values(most=self.most_attempts, lease=_LEASE)
+    def now(self) -> datetime:
+        """The database's clock."""
+        with self.session.transaction(str(self.table)) as connection:
+            return cast(datetime, one(connection, "SELECT pg_catalog.now()")[0])
+
+    def claim(self, before: datetime | None = None) -> Claim | None:
+        """The file that waits with the oldest log time; None where none does.
+
+        Args:
+            before: only files that have waited since before then.
+        """
+        values = self._values(most=self.most_attempts, lease=_LEASE, before=before or "infinity", min_age=self.min_age)
         with self.session.transaction(str(self.table)) as connection:
             row = connection.execute(self._sql(_CLAIM), values).fetchone()
         return Claim(Found(*row[:4]), *row[4:]) if row else None
@@ -181,7 +203,8 @@ class Ledger:
     def waits(self) -> bool:
         """Whether a file waits that nobody is loading."""
         with self.session.transaction(str(self.table)) as connection:
-            return connection.execute(self._sql(_WAITS), self._values(most=self.most_attempts)).fetchone() is not None
+            values = self._values(most=self.most_attempts, min_age=self.min_age)
+            return connection.execute(self._sql(_WAITS), values).fetchone() is not None
 
     def waits_for_a_lease(self) -> bool:
         """Whether a file is claimed by a process that has not begun to load it, or never will."""
@@ -239,4 +262,9 @@ class Ledger:
         return {"bucket": self.bucket, "prefix": self.prefix, **more}
 
     def _sql(self, query: LiteralString) -> sql.Composed:
-        return sql.SQL(query).format(table=sql.Identifier(self.table.schema, self.table.name), ours=_OURS)
+        return sql.SQL(query).format(
+            table=sql.Identifier(self.table.schema, self.table.name),
+            ours=_OUR_ONLY if self.alone else _OURS,
+            due=_DUE,
+            found=_FOUND,
+        )

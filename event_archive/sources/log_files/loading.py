@@ -87,7 +87,8 @@ class Loader:
             UnreachableError, BusyError, RefusedError, IntegrityError: the database is away, busy, or refuses.
         """
         aged_before = self._aged_before(claim)
-        reader = Reader(self.store.bucket, claim.file, self.mapping, self.zone, datetime.now(UTC), aged_before)
+        bucket, file, now = self.store.bucket, claim.file, datetime.now(UTC)
+        reader = Reader(bucket, file.key, file.etag, self.mapping, self.zone, now, aged_before)
         counts, size = Counts(), 0
         with self.session.transaction(str(self.target.table), advice=self._advice()) as connection:
             if not self.ledger.lock(connection, claim):
@@ -150,7 +151,7 @@ class Loader:
             query = sql.SQL("DELETE FROM {} WHERE source = %s AND pg_catalog.starts_with(locator, %s)").format(
                 sql.Identifier(name.schema, name.name)
             )
-            connection.execute(query, (SOURCE, locator_prefix(self.store.bucket, claim.file, claim.loaded_etag)))
+            connection.execute(query, (SOURCE, locator_prefix(self.store.bucket, claim.file.key, claim.loaded_etag)))
 
     def _advice(self) -> Advice:
         return Advice(

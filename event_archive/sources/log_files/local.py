@@ -23,11 +23,12 @@ class Folder:
     def __init__(self, path: Path) -> None:
         """Takes the path of a folder, or of one file."""
         self._path = path.absolute()
-        self.prefix = str(self._path) if self._path.is_file() else f"{str(self._path).rstrip('/')}/"
+        self.is_file = self._path.is_file()
+        self.prefix = str(self._path) if self.is_file else f"{str(self._path).rstrip('/')}/"
 
     def list(self, after: str | None = None) -> Iterator[Found]:  # noqa: ARG002
         """As ``Store.list``; hidden files, and what is no regular file, are left out."""
-        if self._path.is_file():
+        if self.is_file:
             yield from filter(None, [self.find(str(self._path))])
             return
         try:

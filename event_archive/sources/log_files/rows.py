@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,7 +21,6 @@ from event_archive.sources.json_text import refusal_of
 from event_archive.sources.landing import Batch, Rejected
 from event_archive.sources.log_files.decoding import Entry
 from event_archive.sources.log_files.mapping import Field, LogMapping
-from event_archive.sources.log_files.stores import Found
 from event_archive.sources.merge import Target
 
 SOURCE = "logs"
@@ -44,9 +44,28 @@ def id_prefix(bucket: str, key: str, etag: str) -> str:
     return hashlib.sha256(f"{bucket}\0{key}\0{etag}".encode()).hexdigest()[:32]
 
 
-def locator_prefix(bucket: str, file: Found, etag: str) -> str:
-    """What the locators of a file's version begin with."""
-    return f"{bucket}/{file.key} {etag} entry "
+def locator_prefix(bucket: str, key: str, etag: str) -> str:
+    """What the locators of a file's version begin with, up to the position."""
+    return f"{bucket}/{key} {etag} entry "
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry is: in which version of which file, and its number there."""
+
+    bucket: str
+    key: str
+    etag: str
+    position: int
+
+
+def parse_locator(locator: str) -> Place:
+    """The place that a locator names. Keys may hold blanks; ETags hold none."""
+    version, _, position = locator.rpartition(" entry ")
+    path, _, etag = version.rpartition(" ")
+    scheme, _, rest = path.partition("://")
+    name, _, key = rest.partition("/")
+    return Place(f"{scheme}://{name}", key, etag, int(position))
 
 
 @dataclass(slots=True)
@@ -55,7 +74,8 @@ class Reader:
 
     Attributes:
         bucket: where the file is.
-        file: the version.
+        key: its name there.
+        etag: of the version.
         mapping: which fields hold a time.
         zone: of a time without one.
         now: this machine's clock.
@@ -65,7 +85,8 @@ class Reader:
     """
 
     bucket: str
-    file: Found
+    key: str
+    etag: str
     mapping: LogMapping
     zone: ZoneInfo
     now: datetime
@@ -80,10 +101,10 @@ class Reader:
 
     def __post_init__(self) -> None:
         """Makes what each entry needs."""
-        self._times = _Times(self.mapping.times)
+        self._times = _times(tuple(self.mapping.times))
         self._no_others = (None,) * (len(self.mapping.times) - 1)
-        self._id = id_prefix(self.bucket, self.file.key, self.file.etag).encode()
-        self._locator = locator_prefix(self.bucket, self.file, self.file.etag)
+        self._id = id_prefix(self.bucket, self.key, self.etag).encode()
+        self._locator = locator_prefix(self.bucket, self.key, self.etag)
 
     def read(self, entries: Sequence[Entry], batch: Batch) -> None:
         """Adds entries, the next in the file, to a batch."""
@@ -221,6 +242,12 @@ class _Times:
         except (ValueError, RecursionError):
             return []
         return [_at(value, of) for of in self._fields] if isinstance(value, dict) else None
+
+
+@cache
+def _times(fields: tuple[Field, ...]) -> _Times:
+    """Made once for all files."""
+    return _Times(fields)
 
 
 class _Number(str):

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 T = TypeVar("T")
-_TIMEOUT_SECONDS = 20
-_ATTEMPTS = 5
+_CONNECT_SECONDS, _READ_SECONDS = 10.0, 20.0
+_ATTEMPTS = 3
+"""Of each request, with waits of at most a few seconds in between: a store that is away costs about a minute."""
 _GONE = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412"}
 _PASSING = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "InternalError", "ServiceUnavailable", "Throttling"}
@@ -37,6 +38,7 @@ _HINTS = {
 class Bucket:
     """A bucket's prefix. Keys are taken as they are, whatever is in them."""
 
+    is_file = False
     lists_after = True
 
     def __init__(self, name: str, prefix: str, settings: LogsSettings) -> None:
@@ -61,8 +63,8 @@ class Bucket:
             aws_secret_access_key=secret.get_secret_value() if secret else None,
             aws_session_token=token.get_secret_value() if token else None,
             config=Config(
-                connect_timeout=_TIMEOUT_SECONDS,
-                read_timeout=_TIMEOUT_SECONDS,
+                connect_timeout=_CONNECT_SECONDS,
+                read_timeout=_READ_SECONDS,
                 retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
                 # Newer checksums are refused by some that speak S3's protocol.
                 request_checksum_calculation="when_required",

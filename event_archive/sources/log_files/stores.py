@@ -10,8 +10,9 @@ from typing import Protocol
 from event_archive.errors import EventArchiveError, FileChangedError, UnreachableError
 
 CHUNK_BYTES = 512 * 1024
-_WAITS_SECONDS = (0.5, 1, 2, 4, 8)
-"""Between attempts to go on with a file whose reading broke off, with no byte in between."""
+_AWAY_SECONDS = 30.0
+"""How long a file is gone on with whose reading broke off, while no byte comes."""
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 8.0
 
 
 class FileError(EventArchiveError):
@@ -45,11 +46,13 @@ class Store(Protocol):
     Attributes:
         bucket: the place, as ``s3://bucket``, ``az://container``, ``file://``.
         prefix: what the keys of the files begin with.
+        is_file: whether the prefix is the key of the only file.
         lists_after: whether ``list`` asks the store for the keys after one alone.
     """
 
     bucket: str
     prefix: str
+    is_file: bool
     lists_after: bool
 
     def list(self, after: str | None = None) -> Iterator[Found]:
@@ -84,32 +87,28 @@ class Store(Protocol):
 
 
 @contextmanager
-def resumed(
-    read_from: Callable[[int], Iterator[bytes]], file: Found, *, pause: Callable[[float], None] = time.sleep
-) -> Iterator[Iterator[bytes]]:
-    """A file's bytes, gone on with where reading breaks off.
+def resumed(read_from: Callable[[int], Iterator[bytes]], file: Found) -> Iterator[Iterator[bytes]]:
+    """A file's bytes, gone on with where reading breaks off, until none has come for half a minute.
 
     Args:
         read_from: reads from a byte on; raises StoreAwayError where it breaks off.
         file: how large it is.
-        pause: waits some seconds.
     """
 
     def pieces() -> Iterator[bytes]:
-        offset, waits = 0, iter(_WAITS_SECONDS)
+        offset, last, wait = 0, time.monotonic(), _FIRST_WAIT_SECONDS
         while offset < file.size:
-            before = offset
             try:
                 for piece in read_from(offset):
-                    offset += len(piece)
+                    offset, last, wait = offset + len(piece), time.monotonic(), _FIRST_WAIT_SECONDS
                     yield piece
                 if offset < file.size:
                     raise StoreAwayError(f"{file.key}: {offset} of {file.size} bytes came.")
             except StoreAwayError:
-                waits = iter(_WAITS_SECONDS) if offset > before else waits
-                if (seconds := next(waits, None)) is None:
+                if time.monotonic() - last >= _AWAY_SECONDS:
                     raise
-                pause(seconds)
+                time.sleep(wait)
+                wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
         if offset > file.size:
             raise FileChangedError(f"{file.key} holds more bytes than it was listed with.")
 

@@ -4,6 +4,7 @@ CREATE TABLE {schema}.processed_files (
   etag text NOT NULL,
   size bigint NOT NULL,
   modified timestamptz NOT NULL,
+  log_time timestamptz NOT NULL,
   status text NOT NULL DEFAULT 'PENDING' CHECK (status IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED')),
   version integer NOT NULL DEFAULT 0,
   attempts integer NOT NULL DEFAULT 0,
@@ -18,4 +19,5 @@ CREATE TABLE {schema}.processed_files (
   updated_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (bucket, key)
 );
-CREATE INDEX processed_files_waiting_idx ON {schema}.processed_files (bucket, modified, key) WHERE status <> 'COMPLETED'
+CREATE INDEX processed_files_waiting_idx ON {schema}.processed_files (bucket, log_time, modified, key)
+  WHERE status <> 'COMPLETED'
