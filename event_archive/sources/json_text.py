@@ -12,7 +12,9 @@ from typing import Any
 # Limits of PostgreSQL's numeric (its documentation, table 8.2).
 _DIGITS_BEFORE_POINT, _DIGITS_BEHIND_POINT = 131_072, 16_383
 _SURELY_NUMERIC = 10_000
-_DECODER = json.JSONDecoder()
+_NO_NUMERIC = "a number is too large or too fine for PostgreSQL"
+# Python makes no int of more than 4,300 digits.
+_DECODER = json.JSONDecoder(parse_int=str)
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _SPACE = re.compile(r"[ \t\n\r]*")
 # An escaped backslash before it makes it four letters of text.
@@ -53,9 +55,13 @@ def _no_constant(name: str) -> None:
 def _numeric(token: str) -> str:
     """The same token, where PostgreSQL's ``numeric`` holds it."""
     if len(token) > _SURELY_NUMERIC or "e" in token or "E" in token:
-        _, digits, exponent = Decimal(token).as_tuple()
+        try:
+            _, digits, exponent = Decimal(token).as_tuple()
+        except ArithmeticError:
+            # An exponent that Python's decimals do not hold either.
+            raise ValueError(_NO_NUMERIC) from None
         if len(digits) + int(exponent) > _DIGITS_BEFORE_POINT or -int(exponent) > _DIGITS_BEHIND_POINT:
-            raise ValueError("a number is too large or too fine for PostgreSQL")
+            raise ValueError(_NO_NUMERIC)
     return token
 
 

@@ -25,7 +25,8 @@ _LAST_TOKEN = 16
 """Characters: an error so close to the end of what has arrived may be that of a token which has not."""
 _ONE = msgspec.json.Decoder(msgspec.Raw)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
-_SLOW = json.JSONDecoder()
+# Python makes no int of more than 4,300 digits.
+_SLOW = json.JSONDecoder(parse_int=str)
 
 Entry = bytes | msgspec.Raw
 """As ``msgspec.Raw`` it is JSON; as bytes, nobody has found it to be."""
