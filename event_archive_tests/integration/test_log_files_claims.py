@@ -87,9 +87,9 @@ def test_a_file_that_ended_each_of_its_processes_is_failed(logs: Logs):
         assert ledger.claim() is None
     totals = logs.run()
     assert (totals.files, totals.failed) == (0, 1)
-    assert "ended in the midst of it" in str(totals.failures[0])
+    assert "broke off" in str(totals.failures[0])
     assert logs.files("status") == [("FAILED",)]
-    assert "ended in the midst of it" in logs.errors()[0]
+    assert "broke off" in logs.errors()[0]
     assert logs.run().failures == []
 
 
