@@ -3,10 +3,14 @@
 The numbers in the comments are those of the hardest cases of an ingestion of log files.
 """
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
+from event_archive.errors import FileChangedError
+from event_archive.sources.log_files.places import open_store
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 
 
@@ -72,3 +76,65 @@ def test_a_file_whose_loads_broke_off_is_given_up_for_a_reason_that_is_true(logs
     logs.database.execute("UPDATE processed_files SET status = 'PROCESSING', attempts = 5, lease = now()")
     logs.run()
     assert "the process ended, or it lost the database" in logs.errors()[0]
+
+
+# 14: one file that cannot be reached
+def test_a_link_to_itself_ends_no_listing(logs: Logs, caplog: pytest.LogCaptureFixture):
+    (logs.folder / "a.log").symlink_to(logs.folder / "a.log")
+    logs.write("b.log", ndjson(entry(1)))
+    assert logs.run().files == 1
+    assert f"{logs.folder}/a.log: Too many levels of symbolic links. It is left out." in caplog.text
+
+
+def test_a_folder_below_that_cannot_be_read_is_told_of_and_the_rest_goes_on(
+    logs: Logs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    logs.write("b.log", ndjson(entry(1)))
+    logs.write("private/a.log", ndjson(entry(2)))
+    listed = os.scandir
+
+    def refuse(path: str) -> object:
+        """As to a user who is not root."""
+        if path == str(logs.folder / "private"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert logs.run().files == 1
+    assert f"{logs.folder}/private: Permission denied. It is left out." in caplog.text
+
+
+# 11: keys
+def test_a_name_that_is_no_utf_8_is_told_of_and_left_out(logs: Logs, caplog: pytest.LogCaptureFixture):
+    (logs.folder / os.fsdecode(b"\xff.log")).write_bytes(ndjson(entry(1)))
+    logs.write("b.log", ndjson(entry(1)))
+    assert logs.run().files == 1
+    assert "Its name is no UTF-8. It is left out." in caplog.text
+
+
+def test_a_file_is_the_same_one_by_whatever_way_it_is_named(logs: Logs, tmp_path: Path):
+    path = logs.write("a.log", ndjson(entry(1)))
+    (tmp_path / "link").symlink_to(logs.folder)
+    assert logs.run().files == 1
+    for way in (f"{logs.folder}/../logs", f"{tmp_path}/link/", f"{tmp_path}//link/./a.log", f"{tmp_path}/link/../logs"):
+        assert logs.run(logs_url=f"file://{way}").files == 0, way
+    assert logs.files("key") == [(str(path),)]
+
+
+def test_names_that_differ_by_case_or_normal_form_alone_are_files_of_their_own(logs: Logs):
+    for name in ("a.log", "A.log", "\u00e4.log", "a\u0308.log"):
+        logs.write(name, ndjson(entry(1)))
+    assert logs.run().files == 4
+    assert logs.run().files == 0
+    assert len(logs.rows()) == 4
+
+
+def test_a_file_that_turned_into_a_pipe_is_not_waited_for(logs: Logs):
+    path = logs.write("a.log", ndjson(entry(1)))
+    logs.run(limit=0)
+    store = open_store(logs.settings())
+    (found,) = store.list()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(FileChangedError), store.open(found) as content:
+        list(content)
