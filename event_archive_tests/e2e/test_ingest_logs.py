@@ -77,6 +77,8 @@ def test_files_are_loaded_told_about_and_tried_again(logs: Logs, command: Comman
         ((), {"LOGS_URL": "az://container"}, "AZURE_STORAGE_CONNECTION_STRING"),
         ((), {"AWS_ACCESS_KEY_ID": "a"}, "set together"),
         (("--every", "soon"), {}, "is not a duration"),
+        (("--every", "1 second"), {"LOGS_URL": "az://container"}, "AZURE_STORAGE_CONNECTION_STRING"),
+        (("--status", "--retry-failed"), {}, "--status only looks"),
         (("--file", "/nowhere.log"), {}, "does not exist"),
     ],
 )
@@ -201,6 +203,27 @@ def test_every_goes_on_until_it_is_told_to_stop(logs: Logs, watching: subprocess
     assert next(end for end in ends if end["files"])["new"] == 1
     watching.send_signal(signal.SIGTERM)
     assert watching.wait(timeout=20) == 128 + signal.SIGTERM
+
+
+_STOPPED_BETWEEN = """
+import os, signal
+from event_archive.sources import runs
+runs.wait = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+from event_archive.cli import main
+main()
+"""
+
+
+def test_a_stop_between_two_runs_begins_no_other(logs: Logs):
+    told = subprocess.run(
+        [sys.executable, "-c", _STOPPED_BETWEEN, "ingest", "logs", "--every", "1 hour"],
+        env=clean_environment(**variables(logs)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 128 + signal.SIGTERM
+    assert [line["outcome"] for line in map(json.loads, told.stdout.splitlines()) if "files" in line] == ["done"]
 
 
 def _entry(number: int) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from event_archive.errors import FileChangedError
+from event_archive.errors import ConfigurationError, FileChangedError
 from event_archive.sources.log_files.places import open_store
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 
@@ -44,7 +44,7 @@ def test_a_number_of_any_size_ends_no_run(logs: Logs, content: bytes, rows: int,
 def test_whatever_stands_in_the_ledger_each_file_is_loaded_or_given_up(logs: Logs, state: str, loaded: int):
     logs.write("a.log", ndjson(entry(1)))
     logs.run(limit=0)
-    logs.database.execute(f"UPDATE processed_files SET {state}")  # noqa: S608 (the test's own)
+    logs.database.execute(f"UPDATE processed_files SET {state}")
     assert logs.ingestion().waits()
     totals = logs.run(run_budget="20 seconds")
     assert (totals.ended, totals.files, totals.failed) == ("complete", loaded, 1 - loaded)
@@ -138,3 +138,18 @@ def test_a_file_that_turned_into_a_pipe_is_not_waited_for(logs: Logs):
     os.mkfifo(path)
     with pytest.raises(FileChangedError), store.open(found) as content:
         list(content)
+
+
+def test_of_many_files_that_fail_a_run_keeps_some_of_the_reasons(logs: Logs):
+    for number in range(25):
+        logs.write(f"{number:02}.gz", b"\x1f\x8b broken")
+    totals = logs.run(logs_max_attempts=2)
+    assert (totals.failed, len(totals.failures)) == (25, 20)
+    assert str(totals.failures[0]).endswith("It was not loaded. It is tried 1 more time.")
+
+
+def test_a_store_that_cannot_be_opened_fails_the_run(logs: Logs):
+    run = logs.ingestion(logs_url="az://container")
+    with pytest.raises(ConfigurationError):
+        run.run()
+    assert run.totals.ended == "failed"
