@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from event_archive.errors import ConfigurationError, FileChangedError
+from event_archive.sources.log_files import decoding
 from event_archive.sources.log_files.places import open_store
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 
@@ -153,3 +154,63 @@ def test_a_store_that_cannot_be_opened_fails_the_run(logs: Logs):
     with pytest.raises(ConfigurationError):
         run.run()
     assert run.totals.ended == "failed"
+
+
+def test_a_second_pass_over_a_version_leaves_the_books_as_they_were(logs: Logs):
+    logs.write("a.log", ndjson(entry(1), {"no": "time"}, entry(2)))
+    logs.run()
+    # Somebody wants it to be loaded again; then nobody knows that it ever was.
+    for forgotten in ("UPDATE processed_files SET status = 'PENDING'", "TRUNCATE processed_files, log_listing"):
+        logs.database.execute(forgotten)
+        assert logs.run().files == 1
+        assert logs.files() == [("COMPLETED", 2, 1)]
+    logs.write("a.log", ndjson(entry(3)))
+    logs.run()
+    assert (logs.rows(), logs.rejected()) == (["request 3"], 0)
+
+
+def test_an_entry_that_another_mapping_makes_a_row_is_rejected_no_more(logs: Logs, tmp_path: Path):
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("timestamp: [time, when]\nmessage: msg\n")
+    logs.write("a.log", ndjson(entry(1), {"msg": "later", "when": "2024-03-01T11:00:30Z"}))
+    logs.run()
+    logs.database.execute("UPDATE processed_files SET status = 'PENDING'")
+    logs.run(logs_mapping=mapping)
+    assert (logs.rows(), logs.rejected()) == (["request 1", "later"], 0)
+    assert logs.files() == [("COMPLETED", 2, 0)]
+
+
+# 9: one broken line
+def test_a_line_of_a_brace_alone_is_one_broken_line(logs: Logs, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decoding, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(decoding, "MOST_ENTRY_BYTES", 1024)
+    logs.write("a.log", ndjson(entry(1)) + b"{\n" + ndjson(*map(entry, range(2, 50))) + b"}\n" + ndjson(entry(50)))
+    logs.run()
+    assert logs.files() == [("COMPLETED", 50, 2)]
+
+
+def test_broken_lines_lend_no_time_to_another(logs: Logs):
+    lines = [
+        b'{"time":1709290800000},{"time":1709290801000}',
+        b'{"time":1709290802000,"msg":"good"}',
+        b'{"x":1',
+        b'"y":2}',
+    ]
+    logs.write("a.log", b"\n".join(lines) + b"\n")
+    logs.run()
+    assert logs.rows("message, extract(epoch FROM timestamp)::int") == [("good", 1_709_290_802)]
+    assert logs.files() == [("COMPLETED", 1, 3)]
+
+
+# 10: times
+@pytest.mark.parametrize("time", ["20240301", "1.7092908e9", "12345", "1709290800.25", "1709290800000"])
+def test_a_number_is_the_same_time_whatever_stands_beside_it_and_however_deep(logs: Logs, tmp_path: Path, time: str):
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("timestamp: [time, log.time]\n")
+    logs.write("a.log", b'{"time":%s}\n' % time.encode())
+    logs.write("b.log", b'{"time":%s}\n{"broken\n' % time.encode())
+    logs.run()
+    logs.write("c.log", b'{"log":{"time":%s}}\n' % time.encode())
+    logs.run(logs_mapping=mapping)
+    assert len(logs.rows()) == 3
+    assert len({*logs.rows("timestamp")}) == 1
