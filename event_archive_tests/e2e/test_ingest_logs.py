@@ -68,6 +68,15 @@ def test_files_are_loaded_told_about_and_tried_again(logs: Logs, command: Comman
     assert (alone.code, alone.end["new"]) == (0, 1)
 
 
+def test_of_many_reasons_the_most_frequent_are_listed(logs: Logs, command: Commands):
+    logs.write("a.log", b"".join(b'{"%s":}\n' % (b"a" * number) for number in range(30)))
+    command("ingest", "logs", **variables(logs))
+    told = command("rejected", LOG_FORMAT="console", PG_CONNECTION_STRING=logs.database.dsn)
+    reasons, _, _ = told.stdout.partition("\n\n")
+    assert len(reasons.splitlines()) == 21
+    assert reasons.splitlines()[-1] == "      10  for other reasons"
+
+
 @pytest.mark.parametrize(
     ("arguments", "changes", "words"),
     [

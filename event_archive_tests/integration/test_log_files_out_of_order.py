@@ -5,13 +5,17 @@ The numbers in the comments are those of the hardest cases of an ingestion of lo
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError, FileChangedError
 from event_archive.sources.log_files import decoding
 from event_archive.sources.log_files.places import open_store
+from event_archive.sources.log_files.replay import replay
+from event_archive.sources.rejected import RejectedRecords
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 
 
@@ -214,3 +218,69 @@ def test_a_number_is_the_same_time_whatever_stands_beside_it_and_however_deep(lo
     logs.run(logs_mapping=mapping)
     assert len(logs.rows()) == 3
     assert len({*logs.rows("timestamp")}) == 1
+
+
+def test_a_mapping_with_a_column_twice_is_refused(logs: Logs, tmp_path: Path):
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("timestamp: time\nmessage: msg\nmessage: text\n")
+    with pytest.raises(ConfigurationError, match="LOGS_MAPPING: .* is not right: message stands there twice"):
+        logs.run(logs_mapping=mapping)
+
+
+def test_a_field_whose_name_cannot_be_written_is_explained(logs: Logs):
+    logs.write("a.log", b'{"time":1709290800000,"a\\ud800":"hunter2"}\n')
+    logs.run()
+    [(number,)] = logs.database.execute("SELECT id FROM rejected_records")
+    with logs.settings().postgres.session() as session:
+        _, look = RejectedRecords(session, TableName("public", "rejected_records")).explained(int(str(number)))
+    assert look == "Its fields: time (number), a? (text)."
+
+
+# 13: several workers, and 16: two that try again
+def test_two_that_replay_at_once_land_each_entry_once(logs: Logs, tmp_path: Path):
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("timestamp: [time, when]\nmessage: msg\n")
+    later = {"msg": "later", "when": "2024-03-01T11:00:30Z"}
+    logs.write("a.log", ndjson(*[later] * 300, {"msg": "never"}))
+    logs.write("b.log", ndjson(*[later] * 300))
+    logs.run()
+    settings = logs.settings(logs_mapping=mapping)
+
+    def try_again() -> None:
+        with settings.postgres.session() as session:
+            found.append(RejectedRecords(session, TableName("public", "rejected_records")).replay(replay(settings)).new)
+
+    found: list[int] = []
+    both = [threading.Thread(target=try_again) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert sum(found) == len(logs.rows()) == 600
+    assert logs.files() == [("COMPLETED", 300, 1), ("COMPLETED", 300, 0)]
+    assert logs.rejected() == 1
+
+
+def test_places_that_overlap_share_their_files(logs: Logs):
+    logs.write("app/a.log", ndjson(entry(1)))
+    logs.write("app-2/b.log", ndjson(entry(2)))
+    app = f"file://{logs.folder}/app"
+    assert logs.run(logs_url=app).files == 1
+    assert logs.run().files == 1
+    logs.write("app/a.log", ndjson(entry(3)))
+    assert logs.run().files == 1
+    assert logs.run(logs_url=app).files == 0
+    assert logs.rows() == ["request 2", "request 3"]
+
+
+def test_processes_with_a_limit_load_no_more_than_it_each(logs: Logs):
+    for number in range(12):
+        logs.write(f"{number:02}.log", ndjson(entry(number)))
+    loaded: list[int] = []
+    workers = [threading.Thread(target=lambda: loaded.append(logs.run(limit=3).files)) for _ in range(3)]
+    for one in workers:
+        one.start()
+    for one in workers:
+        one.join()
+    assert loaded == [3] * 3
+    assert sorted(status for (status,) in logs.files("status")) == ["COMPLETED"] * 9 + ["PENDING"] * 3
