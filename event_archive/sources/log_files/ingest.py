@@ -33,8 +33,7 @@ _OTHERS_UNTIL_END = 3
 """Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
 _PROGRESS_SECONDS = 5.0
 _LEASE_LOOK_SECONDS = 0.2
-_MOST_TOLD = 20
-"""Files that failed, of those whose reasons a run keeps for its end: a bucket that may not be read has many."""
+_MOST_REASONS_TOLD = 20
 _GIVEN_UP = "It is left: --retry-failed takes it up again."
 
 _log = logging.getLogger(__name__)
@@ -253,7 +252,7 @@ class _Work:
     def _tell_failed(self, key: str, why: str, again: str) -> None:
         totals = self._run.totals
         totals.failed += 1
-        if totals.failed <= _MOST_TOLD:
+        if totals.failed <= _MOST_REASONS_TOLD:
             totals.failures.append(FileError(f"{key}: {why} It was not loaded. {again}"))
         _log.warning("%s: %s %s", key, why, again)
 
