@@ -76,8 +76,7 @@ class Folder:
     def open(self, file: Found) -> Iterator[Iterator[bytes]]:
         """As ``Store.open``; looks at the file again once it is read."""
         try:
-            # A pipe without a writer would be waited for.
-            with open(os.open(file.key, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as content:  # noqa: PTH123
+            with open(file.key, "rb", buffering=0, opener=_open_at_once) as content:  # noqa: PTH123
                 _check(file, os.fstat(content.fileno()))
 
                 def pieces() -> Iterator[bytes]:
@@ -98,6 +97,11 @@ class Folder:
             raise FileError(f"{file.key}: {error.strerror}. Let this user read it.") from None
         except OSError as error:
             raise StoreAwayError(f"{file.key}: {error.strerror}.") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens what is a pipe without waiting for its writer, too."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _leave_out(error: OSError) -> None:
