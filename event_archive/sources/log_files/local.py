@@ -76,7 +76,7 @@ class Folder:
     def open(self, file: Found) -> Iterator[Iterator[bytes]]:
         """As ``Store.open``; looks at the file again once it is read."""
         try:
-            with open(file.key, "rb", buffering=0, opener=_open_at_once) as content:  # noqa: PTH123
+            with open(file.key, "rb", buffering=0, opener=_open_at_once) as content:
                 _check(file, os.fstat(content.fileno()))
 
                 def pieces() -> Iterator[bytes]:
