@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +46,9 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
     from event_archive.config.environment import output_is_json
     from event_archive.observability import logs as log_lines
     from event_archive.sources.log_files.ingest import Ingestion
-    from event_archive.sources.runs import wait
 
+    if status and (limit or every or retry_failed):
+        raise click.UsageError("--status only looks: it excludes --limit, --every and --retry-failed.")
     as_json = output_is_json()
     log_lines.configure(as_json=as_json, verbose=not status, stream=sys.stdout if as_json else sys.stderr)
     warn_of_misspelt()
@@ -67,17 +69,25 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
     if retry_failed:
         _log.info("%d failed files are tried again", run().retry_failed())
     with stop.deferred(_GRACE_SECONDS):
-        while True:
-            this = run()
-            began = time.monotonic()
-            _work(this, as_json=as_json)
-            if every is None or stop.requested() or _is_hopeless(this.totals):
-                break
-            wait(every.total_seconds() - (time.monotonic() - began), stop.requested)
+        this = _repeated(run, every, as_json=as_json)
     if stop.requested():
         sys.exit(stop.exit_code())
-    if this.totals.failures:
-        sys.exit(EXIT_FAILED if this.totals.files else exit_code(this.totals.failures))
+    if this.failures:
+        sys.exit(EXIT_FAILED if this.files else exit_code(this.failures))
+
+
+def _repeated(make: Callable[[], "Ingestion"], every: timedelta | None, *, as_json: bool) -> "Totals":
+    """Runs once, or again and again until somebody stops it; returns what the last run did."""
+    from event_archive.sources.runs import wait
+
+    while True:
+        run, began = make(), time.monotonic()
+        _work(run, as_json=as_json)
+        if every is None or _is_hopeless(run.totals):
+            return run.totals
+        wait(every.total_seconds() - (time.monotonic() - began), stop.requested)
+        if stop.requested():
+            return run.totals
 
 
 def _settings(path: Path | None) -> "LogsSettings":

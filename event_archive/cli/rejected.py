@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from event_archive.sources.rejected import RejectedRecord, RejectedRecords, Replay
 
 _SOURCES = ("api", "logs", "stream")
+_REASONS_SHOWN = 20
+"""The most frequent: some hold a position, which makes each of them another."""
 
 
 @click.command("rejected")
@@ -49,8 +51,10 @@ def _list(records: "RejectedRecords", source: str | None, most: int, *, as_json:
             _write(of)
         write_line("done", records=total, listed=len(found))
         return
-    for name, reason, number in reasons:
+    for name, reason, number in reasons[:_REASONS_SHOWN]:
         click.echo(f"{number:>8,}  {name}: {reason}")
+    if others := sum(number for *_, number in reasons[_REASONS_SHOWN:]):
+        click.echo(f"{others:>8,}  for other reasons")
     if total:
         click.echo(f"\nThe newest {len(found)} of {total:,}:")
     for of in found:

@@ -28,10 +28,11 @@ def shown(name: str) -> str:
     return "(a secret, not shown)" if is_secret(name) else name or "(nothing)"
 
 
-class _Loader(yaml.BaseLoader):
+class TextLoader(yaml.BaseLoader):
     """Reads every value as text, and refuses a key that stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As of any loader; raises ConfigurationError with the keys that stand twice."""
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         if twice := [key for key, count in counts.items() if count > 1]:
             line = node.start_mark.line + 1
@@ -48,7 +49,7 @@ def read_document(path: str) -> dict[str, Any]:
         ConfigurationError: it cannot be read, is no YAML, has a key twice, or describes no dataset.
     """
     try:
-        document = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 (a BaseLoader: text only)
+        document = yaml.load(Path(path).read_text(encoding="utf-8-sig"), TextLoader)  # noqa: S506 (a BaseLoader: text only)
     except OSError as error:
         raise ConfigurationError(f"DATASETS_FILE holds {path!r}, which cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:

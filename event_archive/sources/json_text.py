@@ -6,13 +6,15 @@ Not here: what a record means.
 import json
 import re
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 # Limits of PostgreSQL's numeric (its documentation, table 8.2).
 _DIGITS_BEFORE_POINT, _DIGITS_BEHIND_POINT = 131_072, 16_383
 _SURELY_NUMERIC = 10_000
-_DECODER = json.JSONDecoder()
+_NO_NUMERIC = "a number is too large or too fine for PostgreSQL"
+# Python makes no int of more than 4,300 digits.
+_DECODER = json.JSONDecoder(parse_int=str)
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _SPACE = re.compile(r"[ \t\n\r]*")
 # An escaped backslash before it makes it four letters of text.
@@ -55,11 +57,11 @@ def _numeric(token: str) -> str:
     if len(token) > _SURELY_NUMERIC or "e" in token or "E" in token:
         try:
             _, digits, exponent = Decimal(token).as_tuple()
-        except InvalidOperation:
-            # Python's own limit lies far beyond.
-            digits, exponent = (), _DIGITS_BEFORE_POINT + 1
+        except ArithmeticError:
+            # An exponent that Python's decimals do not hold either.
+            raise ValueError(_NO_NUMERIC) from None
         if len(digits) + int(exponent) > _DIGITS_BEFORE_POINT or -int(exponent) > _DIGITS_BEHIND_POINT:
-            raise ValueError("a number is too large or too fine for PostgreSQL")
+            raise ValueError(_NO_NUMERIC)
     return token
 
 

@@ -155,7 +155,9 @@ def _look(raw: bytes) -> str:
         return "It is no JSON."
     if not isinstance(value, dict):
         return f"It is {_kind(value)}."
-    fields = ", ".join(f"{name[:63]} ({_kind(inner)})" for name, inner in list(value.items())[:50])
+    # Half a surrogate pair cannot be written anywhere.
+    names = {name: name[:63].encode(errors="replace").decode() for name in list(value)[:50]}
+    fields = ", ".join(f"{shown} ({_kind(value[name])})" for name, shown in names.items())
     return f"Its fields: {fields}." if fields else "It is an object without fields."
 
 

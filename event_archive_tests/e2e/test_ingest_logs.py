@@ -68,6 +68,15 @@ def test_files_are_loaded_told_about_and_tried_again(logs: Logs, command: Comman
     assert (alone.code, alone.end["new"]) == (0, 1)
 
 
+def test_of_many_reasons_the_most_frequent_are_listed(logs: Logs, command: Commands):
+    logs.write("a.log", b"".join(b'{"%s":}\n' % (b"a" * number) for number in range(30)))
+    command("ingest", "logs", **variables(logs))
+    told = command("rejected", LOG_FORMAT="console", PG_CONNECTION_STRING=logs.database.dsn)
+    reasons, _, _ = told.stdout.partition("\n\n")
+    assert len(reasons.splitlines()) == 21
+    assert reasons.splitlines()[-1] == "      10  for other reasons"
+
+
 @pytest.mark.parametrize(
     ("arguments", "changes", "words"),
     [
@@ -77,6 +86,8 @@ def test_files_are_loaded_told_about_and_tried_again(logs: Logs, command: Comman
         ((), {"LOGS_URL": "az://container"}, "AZURE_STORAGE_CONNECTION_STRING"),
         ((), {"AWS_ACCESS_KEY_ID": "a"}, "set together"),
         (("--every", "soon"), {}, "is not a duration"),
+        (("--every", "1 second"), {"LOGS_URL": "az://container"}, "AZURE_STORAGE_CONNECTION_STRING"),
+        (("--status", "--retry-failed"), {}, "--status only looks"),
         (("--file", "/nowhere.log"), {}, "does not exist"),
     ],
 )
@@ -201,6 +212,27 @@ def test_every_goes_on_until_it_is_told_to_stop(logs: Logs, watching: subprocess
     assert next(end for end in ends if end["files"])["new"] == 1
     watching.send_signal(signal.SIGTERM)
     assert watching.wait(timeout=20) == 128 + signal.SIGTERM
+
+
+_STOPPED_BETWEEN = """
+import os, signal
+from event_archive.sources import runs
+runs.wait = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+from event_archive.cli import main
+main()
+"""
+
+
+def test_a_stop_between_two_runs_begins_no_other(logs: Logs):
+    told = subprocess.run(
+        [sys.executable, "-c", _STOPPED_BETWEEN, "ingest", "logs", "--every", "1 hour"],
+        env=clean_environment(**variables(logs)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 128 + signal.SIGTERM
+    assert [line["outcome"] for line in map(json.loads, told.stdout.splitlines()) if "files" in line] == ["done"]
 
 
 def _entry(number: int) -> bytes:

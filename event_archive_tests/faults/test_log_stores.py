@@ -7,13 +7,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 from azure.storage.blob import ContainerClient
 
 from event_archive.errors import RefusedError
 from event_archive.sources.log_files import azure, s3, stores
-from event_archive.sources.log_files.stores import StoreAwayError
+from event_archive.sources.log_files.stores import Found, StoreAwayError
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, FaultyAzurite, faulty
 from event_archive_tests.faults.tally import survived
@@ -23,6 +24,19 @@ from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 READ_TIMEOUT_SECONDS = 0.7
 LARGE = 3000
 """Entries of a file that takes several pieces."""
+
+
+@dataclass
+class Clock:
+    """A clock that goes by hand."""
+
+    seconds: float = 0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
 
 
 @dataclass
@@ -210,6 +224,31 @@ def test_access_denied_to_one_file_fails_that_one_and_the_rest_goes_on(store: St
     totals = store.logs.run()
     assert (totals.files, totals.failed) == (1, 1)
     assert ("s3:GetObject" if store.name == "s3" else "Storage Blob Data") in str(totals.failures[0])
+
+
+def test_credentials_that_expire_in_the_midst_end_the_run_before_each_file_has_failed_for_it(store: Store):
+    for number in range(5):
+        store.put(f"{number}.log", ndjson(entry(number)))
+    expired = store.answer(*((400, "ExpiredToken") if store.name == "s3" else (403, "AuthenticationFailed")))
+    store.line.faults.append(Fault(store.reads, again=True, **expired))  # type: ignore[arg-type]
+    with pytest.raises(RefusedError, match="expired"):
+        store.logs.run()
+    assert sorted(status for status, *_ in store.logs.files()) == ["FAILED"] * 3 + ["PENDING"] * 2
+
+
+def test_a_pause_of_the_reader_is_no_absence_of_the_store():
+    def read_from(offset: int) -> Iterator[bytes]:
+        yield b"abcdef"[offset : offset + 2]
+        raise StoreAwayError("The connection was idle for too long.")
+
+    found = Found("a.log", "1", 6, datetime.now(UTC))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stores, "_FIRST_WAIT_SECONDS", 0.0)
+        patch.setattr(stores, "time", (clock := Clock()))
+        with stores.resumed(read_from, found) as pieces:
+            for expected in (b"ab", b"cd", b"ef"):
+                assert next(pieces) == expected
+                clock.seconds += 60
 
 
 def test_access_denied_to_the_bucket_ends_the_run_at_once(store: Store):

@@ -87,9 +87,9 @@ def test_a_file_that_ended_each_of_its_processes_is_failed(logs: Logs):
         assert ledger.claim() is None
     totals = logs.run()
     assert (totals.files, totals.failed) == (0, 1)
-    assert "ended in the midst of it" in str(totals.failures[0])
+    assert "broke off" in str(totals.failures[0])
     assert logs.files("status") == [("FAILED",)]
-    assert "ended in the midst of it" in logs.errors()[0]
+    assert "broke off" in logs.errors()[0]
     assert logs.run().failures == []
 
 
@@ -216,6 +216,14 @@ def test_files_wait_once_they_are_listed_until_they_are_loaded_or_failed(logs: L
     assert not logs.ingestion().waits(), "the failed file was given up"
     damaged.write_bytes(array(entry(2)))
     assert logs.ingestion().waits(), "its new version"
+
+
+def test_a_file_that_still_grows_does_not_wait(logs: Logs):
+    path = logs.write("a.log", ndjson(entry(1)))
+    run = logs.ingestion(logs_min_age="10 minutes")
+    assert not run.waits()
+    os.utime(path, (1_709_290_800, 1_709_290_800))
+    assert run.waits()
 
 
 def test_a_listing_that_is_stopped_is_left_to_a_run(logs: Logs):

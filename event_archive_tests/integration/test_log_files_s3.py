@@ -38,6 +38,15 @@ def test_every_key_is_a_file_and_folders_are_none(s3: Logs, bucket: TestBucket):
     assert sorted(s3.files("key")) == sorted((key,) for key in ODD_KEYS)
 
 
+def test_a_key_that_postgresql_cannot_hold_is_told_of_and_left_out(
+    s3: Logs, bucket: TestBucket, caplog: pytest.LogCaptureFixture
+):
+    bucket.put("a\0b.log", ndjson(entry(1)))
+    bucket.put("b.log", ndjson(entry(2)))
+    assert s3.run().files == 1
+    assert "Its key holds a NUL. It is left out." in caplog.text
+
+
 def test_a_prefix_is_what_keys_begin_with(s3: Logs, bucket: TestBucket):
     for key in ("app/1.log", "app-2.log", "other.log"):
         bucket.put(key, ndjson(entry(1)))

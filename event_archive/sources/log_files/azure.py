@@ -15,6 +15,8 @@ from event_archive.sources.log_files.stores import FileError, Found, StoreAwayEr
 
 T = TypeVar("T")
 _RETRY_SECONDS = 60.0
+_OF_ALL_FILES = ("could be signed", "AuthenticationFailed", "InvalidAuthenticationInfo")
+"""Words of refusals for which no single file can be blamed."""
 _RANGE_BYTES = 4 * 1024 * 1024
 
 
@@ -95,7 +97,7 @@ def _ask(subject: Subject, call: Callable[[], T]) -> T:
     except UnreachableError as error:
         raise StoreAwayError(str(error)) from None
     except RefusedError as error:
-        if not subject.path:
+        if not subject.path or any(words in str(error).removeprefix(str(subject)) for words in _OF_ALL_FILES):
             raise
         raise FileError(str(error)) from None
 

@@ -19,13 +19,15 @@ _BLOCK_BYTES = 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _CUT = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
+_SIGN = re.compile(rb"[ \t\r\n]*([^ \t\r\n])")
 _NEXT = re.compile(r"[ \t\n\r]*")
 _CUTS_TRIED = 8
 _LAST_TOKEN = 16
 """Characters: an error so close to the end of what has arrived may be that of a token which has not."""
 _ONE = msgspec.json.Decoder(msgspec.Raw)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
-_SLOW = json.JSONDecoder()
+# Python makes no int of more than 4,300 digits.
+_SLOW = json.JSONDecoder(parse_int=str)
 
 Entry = bytes | msgspec.Raw
 """As ``msgspec.Raw`` it is JSON; as bytes, nobody has found it to be."""
@@ -257,6 +259,10 @@ def _of_lines(data: bytes, *, at_end: bool) -> tuple[list[Entry], int]:
 
 def _laid_out(data: bytes, at: int, end: int) -> tuple[list[Entry] | None, int]:
     """An object over several lines, from a brace alone on its line to the one that is indented alike, and its end."""
+    following = _SIGN.match(data, end)
+    if following and following[1] not in b'"}':
+        # A line that is broken: another entry follows it.
+        return [data[at:end].strip(_SPACE)], end
     indent = data[at:end].partition(b"{")[0]
     closing = re.compile(rb"^" + re.escape(indent) + rb"\}[ \t,]*\r?(?:\n|\Z)", re.MULTILINE)
     last = closing.search(data, end)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import Dataset, TableName
+from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, UnreachableError
 from event_archive.postgres.session import Session
 from event_archive.sources.landing import rejected_table
@@ -32,6 +33,7 @@ _OTHERS_UNTIL_END = 3
 """Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
 _PROGRESS_SECONDS = 5.0
 _LEASE_LOOK_SECONDS = 0.2
+_MOST_REASONS_TOLD = 20
 _GIVEN_UP = "It is left: --retry-failed takes it up again."
 
 _log = logging.getLogger(__name__)
@@ -85,8 +87,8 @@ class Ingestion:
             IntegrityError: the books do not balance.
         """
         began = time.monotonic()
-        store = open_store(self.settings)
         try:
+            store = open_store(self.settings)
             work_connected(
                 self.settings.postgres,
                 lambda session: _Work(self, session, store, began).work(),
@@ -243,13 +245,15 @@ class _Work:
         """Writes down that a file could not be loaded; returns why."""
         self.ledger.fail(claim, str(error))
         left = self._run.settings.logs_max_attempts - claim.attempts
-        self._tell_failed(claim.file.key, str(error), f"It is tried {left} more times." if left > 0 else _GIVEN_UP)
+        again = f"It is tried {counted(left, 'more time', 'more times')}." if left > 0 else _GIVEN_UP
+        self._tell_failed(claim.file.key, str(error), again)
         return error
 
     def _tell_failed(self, key: str, why: str, again: str) -> None:
         totals = self._run.totals
         totals.failed += 1
-        totals.failures.append(FileError(f"{key}: {why} It was not loaded. {again}"))
+        if totals.failed <= _MOST_REASONS_TOLD:
+            totals.failures.append(FileError(f"{key}: {why} It was not loaded. {again}"))
         _log.warning("%s: %s %s", key, why, again)
 
     def _loader(self) -> Loader:

@@ -22,6 +22,7 @@ from event_archive.sources.log_files.stores import Found
 _LEASE = timedelta(seconds=5)
 _FIRST_WAIT = timedelta(minutes=1)
 _WAIT_FACTOR = 5
+_MOST_FACTORS = 4
 _MOST_REASON = 2000
 
 _FOUND = sql.SQL(
@@ -52,22 +53,26 @@ WITH changed AS (
 SELECT (SELECT pg_catalog.count(*) FROM changed), (SELECT pg_catalog.count(*) FROM updated)
 """
 _OURS = sql.SQL("bucket = %(bucket)s AND pg_catalog.starts_with(key, %(prefix)s)")
-_YOUNG = sql.SQL("(modified > pg_catalog.now() - %(min_age)s AND modified < pg_catalog.now() + %(min_age)s)")
+# Leases end within seconds, waits within half a day: what lies further ahead was written by a clock that was wrong.
+_OVER = sql.SQL(
+    "(lease IS NULL OR lease < pg_catalog.now() OR lease > pg_catalog.now() + "
+    "CASE status WHEN 'PROCESSING' THEN interval '1 minute' ELSE interval '1 day' END)"
+)
+_QUIET = sql.SQL("NOT (modified > pg_catalog.now() - %(min_age)s AND modified < pg_catalog.now() + %(min_age)s)")
 _OUR_ONLY = sql.SQL("bucket = %(bucket)s AND key = %(prefix)s")
 _ABANDONED = """
 WITH abandoned AS (
-  SELECT bucket, key FROM {table} WHERE {ours} AND status = 'PROCESSING' AND lease < pg_catalog.now()
+  SELECT bucket, key FROM {table} WHERE {ours} AND status = 'PROCESSING' AND {over}
   AND attempts >= %(most)s ORDER BY key FOR UPDATE SKIP LOCKED
 )
 UPDATE {table} AS files SET status = 'FAILED', announced_at = NULL, updated_at = pg_catalog.now(),
-  error = 'Each process that loaded it ended in the midst of it. Look at its memory and its logs.'
+  error = 'Each load of it broke off: the process ended, or it lost the database. Look at the memory and logs of both.'
 FROM abandoned WHERE files.bucket = abandoned.bucket AND files.key = abandoned.key RETURNING files.key, files.error
 """
 _CLAIM = """
 WITH next AS (
-  SELECT bucket, key FROM {table} WHERE {ours} AND status <> 'COMPLETED' AND attempts < %(most)s
-  AND (lease IS NULL OR lease < pg_catalog.now()) AND updated_at < %(before)s
-  AND NOT {is_young}
+  SELECT bucket, key FROM {table} WHERE {ours} AND status <> 'COMPLETED' AND (attempts < %(most)s OR status = 'PENDING')
+  AND {over} AND {quiet} AND updated_at < %(before)s
   ORDER BY log_time, modified, key LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 UPDATE {table} AS files SET status = 'PROCESSING', version = version + 1, attempts = attempts + 1,
@@ -77,13 +82,13 @@ RETURNING files.key, etag, size, modified, version, attempts, loaded_etag, files
 """
 # What the next claim takes, or gives up.
 _WAITS = """
-SELECT true FROM {table} WHERE {ours} AND status <> 'COMPLETED' AND (attempts < %(most)s OR status = 'PROCESSING')
-AND (lease IS NULL OR lease < pg_catalog.now()) AND NOT {is_young} LIMIT 1
+SELECT true FROM {table} WHERE {ours} AND status <> 'COMPLETED' AND (attempts < %(most)s OR status <> 'FAILED')
+AND {over} AND {quiet} LIMIT 1
 FOR UPDATE SKIP LOCKED
 """
 # Whatever its lease, which may have run out since somebody looked for a file to claim.
 _SOON = """
-SELECT true FROM {table} WHERE {ours} AND status = 'PROCESSING' LIMIT 1
+SELECT true FROM {table} WHERE {ours} AND status = 'PROCESSING' AND {quiet} LIMIT 1
 FOR UPDATE SKIP LOCKED
 """
 # It waits: who has a row of this version locked only looks at it, and would else cost an attempt.
@@ -188,7 +193,7 @@ class Ledger:
         Args:
             before: only files that have waited since before then.
         """
-        values = self._values(most=self.most_attempts, lease=_LEASE, before=before or "infinity", min_age=self.min_age)
+        values = self._values(most=self.most_attempts, lease=_LEASE, before=before or "infinity")
         with self.session.transaction(str(self.table)) as connection:
             row = connection.execute(self._sql(_CLAIM), values).fetchone()
         return Claim(Found(*row[:4]), *row[4:]) if row else None
@@ -201,7 +206,7 @@ class Ledger:
     def waits(self) -> bool:
         """Whether a file waits that nobody is loading."""
         with self.session.transaction(str(self.table)) as connection:
-            values = self._values(most=self.most_attempts, min_age=self.min_age)
+            values = self._values(most=self.most_attempts)
             return connection.execute(self._sql(_WAITS), values).fetchone() is not None
 
     def waits_for_a_lease(self) -> bool:
@@ -219,8 +224,8 @@ class Ledger:
         return connection.execute(self._sql(_COMPLETE), values).rowcount == 1
 
     def fail(self, claim: Claim, reason: str) -> None:
-        """Writes down why a file could not be loaded; it is tried again after 1, 5, 25 minutes, and so on."""
-        wait = _FIRST_WAIT * _WAIT_FACTOR ** (claim.attempts - 1)
+        """Writes down why a file could not be loaded; it is tried again after 1, 5, 25, 125, then 625 minutes."""
+        wait = _FIRST_WAIT * _WAIT_FACTOR ** min(claim.attempts - 1, _MOST_FACTORS)
         self._set(_FAIL, claim, wait=wait, error=reason[:_MOST_REASON])
 
     def release(self, claim: Claim) -> None:
@@ -257,12 +262,13 @@ class Ledger:
         return {"bucket": self.bucket, "key": claim.file.key, "version": claim.version}
 
     def _values(self, **more: object) -> dict[str, object]:
-        return {"bucket": self.bucket, "prefix": self.prefix, **more}
+        return {"bucket": self.bucket, "prefix": self.prefix, "min_age": self.min_age, **more}
 
     def _sql(self, query: LiteralString) -> sql.Composed:
         return sql.SQL(query).format(
             table=sql.Identifier(self.table.schema, self.table.name),
             ours=_OUR_ONLY if self.alone else _OURS,
-            is_young=_YOUNG,
+            over=_OVER,
+            quiet=_QUIET,
             found=_FOUND,
         )

@@ -5,6 +5,7 @@ new files before the overlap, since keys of this bucket do not grow with time, t
 here: how a store lists.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -20,6 +21,8 @@ OVERLAP = 1000
 """Known files before the last key that are listed again."""
 _AT_ONCE = 1000
 
+_log = logging.getLogger(__name__)
+
 
 def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop: Callable[[], bool]) -> bool:
     """Writes down files that are new or have changed; False where it was stopped before the end.
@@ -31,7 +34,7 @@ def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop:
     start = ledger.key_before(last_key, OVERLAP) if last_key else None
     full = is_due or start is None or not store.lists_after
     newest, again = last_key, False
-    for files in _some(store.list(None if full else start)):
+    for files in _some(filter(_is_text, store.list(None if full else start))):
         new, changing = ledger.discover(files)
         behind = first_pass_at and start is not None and store.lists_after and any(_before(key, start) for key in new)
         again = again or changing or bool(behind)
@@ -39,6 +42,14 @@ def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop:
         if told_to_stop():
             return False
     listings.save(newest, full=full, again=again)
+    return True
+
+
+def _is_text(file: Found) -> bool:
+    """Whether PostgreSQL can hold the key."""
+    if "\0" in file.key:
+        _log.warning("%r: Its key holds a NUL. It is left out.", file.key)
+        return False
     return True
 
 

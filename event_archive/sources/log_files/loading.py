@@ -6,12 +6,13 @@ Not here: which file is next, what follows from a failure.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import LiteralString
 from zoneinfo import ZoneInfo
 
 from psycopg import sql
 
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, Session
+from event_archive.postgres.session import Connection, Session, one
 from event_archive.sources.landing import Batch, Counts, land_in, rejected_table
 from event_archive.sources.log_files.decoding import entries
 from event_archive.sources.log_files.inflating import inflated
@@ -100,8 +101,9 @@ class Loader:
                     size += sum(map(len, batch.lines))
                     counts.add(land_in(connection, self.target, SOURCE, batch))
                     self._check(batch, counts)
-            rows = counts.new + counts.known + counts.superseded
-            if not self.ledger.complete(connection, claim, rows=rows, rejected=counts.rejected):
+            rejected = self._rejected(connection, claim) if counts.known else counts.rejected
+            rows = counts.new + counts.known + counts.superseded + counts.rejected - rejected
+            if not self.ledger.complete(connection, claim, rows=rows, rejected=rejected):
                 raise PassedOnError
         return Loaded(counts, reader.contradictions, size)
 
@@ -135,23 +137,30 @@ class Loader:
         )
 
     def _forget(self, connection: Connection, claim: Claim, aged_before: datetime) -> None:
-        """Deletes what a former version of the file left; what is of this version stays, and is known again.
+        """Deletes what a former version of the file left. Rows of this very version stay, and are known again.
 
         Aged rows stay, as those of the new version are left out: they may not be archived yet.
         """
-        if claim.loaded_etag is None or claim.loaded_etag == claim.file.etag:
-            return
-        former = id_prefix(self.store.bucket, claim.file.key, claim.loaded_etag)
-        table = sql.Identifier(self.target.table.schema, self.target.table.name)
-        # A slash is what follows a point.
-        query = sql.SQL("DELETE FROM {} WHERE id >= %s AND id < %s AND timestamp >= %s").format(table)
-        connection.execute(query, (f"{former}.", f"{former}/", aged_before))
+        bucket, key, etag = self.store.bucket, claim.file.key, str(claim.loaded_etag)
+        if etag != claim.file.etag:
+            former = id_prefix(bucket, key, etag)
+            table = sql.Identifier(self.target.table.schema, self.target.table.name)
+            # A slash is what follows a point.
+            query = sql.SQL("DELETE FROM {} WHERE id >= %s AND id < %s AND timestamp >= %s").format(table)
+            connection.execute(query, (f"{former}.", f"{former}/", aged_before))
         if claim.loaded_rejected:
-            name = rejected_table(self.target)
-            query = sql.SQL("DELETE FROM {} WHERE source = %s AND pg_catalog.starts_with(locator, %s)").format(
-                sql.Identifier(name.schema, name.name)
-            )
-            connection.execute(query, (SOURCE, locator_prefix(self.store.bucket, claim.file.key, claim.loaded_etag)))
+            connection.execute(self._of_rejected("DELETE FROM {rejected}"), (SOURCE, locator_prefix(bucket, key, etag)))
+
+    def _rejected(self, connection: Connection, claim: Claim) -> int:
+        """How many entries of the file's version are rejected, those included that were before."""
+        version = locator_prefix(self.store.bucket, claim.file.key, claim.file.etag)
+        query = self._of_rejected("SELECT pg_catalog.count(*) FROM {rejected}")
+        return int(one(connection, query, SOURCE, version)[0])
+
+    def _of_rejected(self, statement: LiteralString) -> sql.Composed:
+        name = rejected_table(self.target)
+        condition = " WHERE source = %s AND pg_catalog.starts_with(locator, %s)"
+        return sql.SQL(statement + condition).format(rejected=sql.Identifier(name.schema, name.name))
 
     def _advice(self) -> Advice:
         return Advice(

@@ -1,6 +1,8 @@
 """Log files in a folder, or a single one. Not here: other stores."""
 
+import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found
 _TOUCHED_JUST_NOW_SECONDS = 0.05
 """Kernels count a file's times in ticks: within one, a second change would not show."""
 
+_log = logging.getLogger(__name__)
+
 
 class Folder:
     """A folder of this machine; keys are absolute paths, so that a file is the same one by whatever way it is named."""
@@ -22,14 +26,15 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         """Takes the path of a folder, or of one file."""
-        self._path = path.absolute()
-        self.is_file = self._path.is_file()
+        self.is_file = path.is_file()
+        # Files are listed by their own names, which may be those of links, in folders that are none.
+        self._path = Path(os.path.realpath(path.parent), path.name) if self.is_file else Path(os.path.realpath(path))
         self.prefix = str(self._path) if self.is_file else f"{str(self._path).rstrip('/')}/"
 
     def list(self, after: str | None = None) -> Iterator[Found]:  # noqa: ARG002
-        """As ``Store.list``; hidden files, and what is no regular file, are left out."""
+        """As ``Store.list``; hidden files, and what is no regular file or cannot be looked at, are left out."""
         if self.is_file:
-            yield from filter(None, [self.find(str(self._path))])
+            yield from filter(None, [self._seen(str(self._path))])
             return
         try:
             # It may be a mount that is away.
@@ -38,11 +43,21 @@ class Folder:
             raise RefusedError(
                 f"{self._path}: {error.strerror}. LOGS_URL must name a folder that can be read."
             ) from None
-        for folder, folders, names in os.walk(self._path):
+        for folder, folders, names in os.walk(self._path, onerror=_leave_out):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
-                if not name.startswith(".") and (found := self.find(f"{folder.rstrip('/')}/{name}")):
+                if not name.startswith(".") and (found := self._seen(f"{folder.rstrip('/')}/{name}")):
                     yield found
+
+    def _seen(self, key: str) -> Found | None:
+        try:
+            key.encode()
+            return self.find(key)
+        except UnicodeEncodeError:
+            _log.warning("%r: Its name is no UTF-8. It is left out.", os.fsencode(key))
+        except FileError as error:
+            _log.warning("%s It is left out.", error)
+        return None
 
     def find(self, key: str) -> Found | None:
         """As ``Store.find``."""
@@ -53,7 +68,7 @@ class Folder:
             return None
         except OSError as error:
             raise FileError(f"{key}: {error.strerror}.") from None
-        if not path.is_file() or not _is_text(key):
+        if not stat.S_ISREG(state.st_mode):
             return None
         return Found(key, _etag(state), state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
 
@@ -61,7 +76,7 @@ class Folder:
     def open(self, file: Found) -> Iterator[Iterator[bytes]]:
         """As ``Store.open``; looks at the file again once it is read."""
         try:
-            with Path(file.key).open("rb", buffering=0) as content:
+            with open(file.key, "rb", buffering=0, opener=_open_at_once) as content:
                 _check(file, os.fstat(content.fileno()))
 
                 def pieces() -> Iterator[bytes]:
@@ -84,6 +99,15 @@ class Folder:
             raise StoreAwayError(f"{file.key}: {error.strerror}.") from None
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens what is a pipe without waiting for its writer, too."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _leave_out(error: OSError) -> None:
+    _log.warning("%s: %s. It is left out.", error.filename, error.strerror)
+
+
 def _etag(state: os.stat_result) -> str:
     return f"{state.st_mtime_ns}-{state.st_size}"
 
@@ -95,12 +119,3 @@ def _check(file: Found, state: os.stat_result) -> None:
 
 def _changed(file: Found) -> FileChangedError:
     return FileChangedError(f"{file.key} is not the file that was listed: it was written, or removed, since.")
-
-
-def _is_text(key: str) -> bool:
-    """Whether a name can stand in the database: some are no UTF-8."""
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

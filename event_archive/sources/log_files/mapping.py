@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from psycopg import sql
 
+from event_archive.config.document import TextLoader
 from event_archive.errors import ConfigurationError
 
 Field = tuple[str, ...]
@@ -144,8 +145,10 @@ def load_mapping(path: Path | None) -> LogMapping:
     if path is None:
         return LogMapping({column: [_field(of) for of in fields] for column, fields in _PINO.items()}, _LEVELS)
     try:
-        given = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 (makes text alone)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        given = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=TextLoader)  # noqa: S506 (makes text alone)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"LOGS_MAPPING: {path} is not right: {error}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no YAML"
         raise ConfigurationError(f"LOGS_MAPPING: {path} cannot be read: {reason}.") from None
     problems = _problems(given)

@@ -198,6 +198,8 @@ class Reader:
             if text[:1] == b'"':
                 return parse_iso(msgspec.json.decode(text, type=str).strip(), self.zone)
             return parse_epoch(text.decode())
+        if isinstance(token, _Number):
+            return parse_epoch(token)
         return parse_iso(token.strip(), self.zone)
 
 
@@ -226,13 +228,13 @@ class _Times:
 
     def of(self, entries: Sequence[Entry], joined: bytes) -> list[Sequence[Any] | None]:
         """The tokens of each entry, which are joined by commas; None where the entry is no object."""
-        for decoder in self._decoders:
+        # Of entries that are no JSON, two may become one when they are joined, and one two.
+        for decoder in () if bytes in map(type, entries) else self._decoders:
             try:
                 found = decoder.decode(b"[" + joined + b"]")
             except (msgspec.MsgspecError, RecursionError, ValueError):
                 continue
-            if len(found) == len(entries):
-                return [*map(msgspec.structs.astuple, found)]
+            return [*map(msgspec.structs.astuple, found)]
         return [self._alone(entry) for entry in entries]
 
     def _alone(self, entry: Entry) -> Sequence[Any] | None:

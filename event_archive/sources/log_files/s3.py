@@ -21,18 +21,24 @@ _ATTEMPTS = 3
 """Of each request, with waits of at most a few seconds in between: a store that is away costs about a minute."""
 _GONE = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412"}
-_PASSING = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "InternalError", "ServiceUnavailable", "Throttling"}
+_PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"}
 _HINTS = {
     "AccessDenied": "Give the identity s3:ListBucket on the bucket and s3:GetObject on its objects.",
     "403": "Give the identity s3:ListBucket on the bucket and s3:GetObject on its objects.",
     "InvalidObjectState": "It is archived (GLACIER): restore it to a class that can be read, then --retry-failed.",
+}
+"""Of a file, or of the bucket."""
+_OF_ALL_FILES = {
     "NoSuchBucket": "Check the bucket in LOGS_URL, AWS_REGION and AWS_ENDPOINT.",
     "InvalidAccessKeyId": "Check AWS_ACCESS_KEY_ID.",
     "SignatureDoesNotMatch": "Check AWS_SECRET_ACCESS_KEY.",
     "ExpiredToken": "The credentials have expired: renew them.",
+    "InvalidToken": "Check AWS_SESSION_TOKEN.",
+    "RequestTimeTooSkewed": "Set this machine's clock.",
     "PermanentRedirect": "The bucket lies in another region: set AWS_REGION.",
     "AuthorizationHeaderMalformed": "The bucket lies in another region: set AWS_REGION.",
 }
+"""Nothing is wrong with the one file that was asked for."""
 
 
 class Bucket:
@@ -146,5 +152,6 @@ def _refusal(subject: str, bucket: str, failure: "ClientError") -> EventArchiveE
         return FileChangedError(f"{subject} is not the file that was listed: it was written, or removed, since.")
     if status >= 500 or status == 429 or code in _PASSING:
         return StoreAwayError(f"{bucket}: the store still answers {status} {code}. Run it again later.")
-    kind = RefusedError if subject == bucket else FileError
-    return kind(f"{subject}: the store refuses with {status} {code}. {_HINTS.get(code, '')}".rstrip())
+    kind = RefusedError if subject == bucket or code in _OF_ALL_FILES else FileError
+    hint = _HINTS.get(code) or _OF_ALL_FILES.get(code, "")
+    return kind(f"{subject}: the store refuses with {status} {code}. {hint}".rstrip())

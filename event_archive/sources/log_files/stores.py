@@ -100,8 +100,10 @@ def resumed(read_from: Callable[[int], Iterator[bytes]], file: Found) -> Iterato
         while offset < file.size:
             try:
                 for piece in read_from(offset):
-                    offset, last, wait = offset + len(piece), time.monotonic(), _FIRST_WAIT_SECONDS
+                    offset, wait = offset + len(piece), _FIRST_WAIT_SECONDS
                     yield piece
+                    # Whoever takes the pieces may take longer than the store leaves a connection open.
+                    last = time.monotonic()
                 if offset < file.size:
                     raise StoreAwayError(f"{file.key}: {offset} of {file.size} bytes came.")
             except StoreAwayError:
