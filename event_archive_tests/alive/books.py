@@ -61,7 +61,9 @@ class Books:
         found = []
         for dataset in datasets:
             ought = Counter(self._rows_of(dataset.name, database))
-            found += _differences(dataset.name, ought, Counter(in_table(database, dataset)) + in_files(lake, dataset))
+            found += _differences(
+                dataset.name, ought, Counter(in_table(database, dataset)) + in_files(database, lake, dataset)
+            )
         kept = database.execute("SELECT source, raw FROM rejected_records")
         return found + _differences("rejected_records", Counter(self.rejected), Counter(kept))
 
@@ -77,9 +79,9 @@ def in_table(database: Database, dataset: Dataset) -> list[Row]:
     return database.execute(f"SELECT {columns} FROM {dataset.table}")
 
 
-def in_files(lake: Lake, dataset: Dataset) -> "Counter[Row]":
+def in_files(database: Database, lake: Lake, dataset: Dataset) -> "Counter[Row]":
     """The rows of a dataset's files, by Python's own reader."""
-    pipeline = Pipeline(Database(None, ""), lake, dataset)  # type: ignore[arg-type]
+    pipeline = Pipeline(database, lake, dataset)
     days = [day for file in lake.list(dataset.folder) if (day := dataset.day_of(file.path))]
     return Counter(
         tuple(record[name] or None for name in COLUMNS[dataset.name])

@@ -1,7 +1,7 @@
 """A month in which time is the retention: each night it is a day shorter, so that the next day comes of age.
 
-Here: who sends records, who takes them in, and the nights. Not here: what goes wrong (``test_life``), where each record
-is in the end (``books``).
+Here: who takes records in, and the nights. Not here: who sends them (``sending``), what goes wrong (``test_life``),
+where each of them is in the end (``books``).
 """
 
 import os
@@ -22,7 +22,7 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, Retention, now_utc
 from event_archive.errors import EventArchiveError
 from event_archive.lake.azure.container import AzureLake
-from event_archive.sources.landing import Counts
+from event_archive.sources.redis_stream.consume import Totals
 from event_archive_tests.alive.books import in_table
 from event_archive_tests.alive.sending import Senders
 from event_archive_tests.alive.services import await_that
@@ -39,18 +39,15 @@ YOUNG_DAYS = 3
 """How many days records are kept in the tables, until theirs is aged."""
 START = now_utc().date() - timedelta(days=NIGHTS + YOUNG_DAYS + 7)
 """The first day that comes of age."""
-TABLES = {"events": "Event", "ingested_events": "ingested_events", "logs": "logs", "positions": "positions"}
-TIMES = {"events": "created_at", "ingested_events": "timestamp", "logs": "timestamp", "positions": "ts"}
+_TABLES = {
+    "events": ("Event", "created_at"),
+    "ingested_events": ("ingested_events", "timestamp"),
+    "logs": ("logs", "timestamp"),
+    "positions": ("positions", "ts"),
+}
+"""Of each dataset, the table and the column of the time."""
 _RECORDS_A_DAY = 12
 _COMMAND_SECONDS = 60
-_FILE = """
-defaults: {{retention: {days} days, start: {start}, folder: life}}
-datasets:
-  events: {{table: public.Event, asset_keys: bare}}
-  ingested_events: {{table: public.ingested_events, time_column: timestamp}}
-  logs: {{table: public.logs, time_column: timestamp}}
-  positions: {{table: public.positions, time_column: ts}}
-"""
 _WAITING = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 AND application_name LIKE 'event_archive%'
@@ -95,19 +92,19 @@ class Life:
 
     @property
     def datasets(self) -> list[Dataset]:
-        retention = Retention(months=0, days=self._retention_days)
+        retention = Retention(months=0, days=(now_utc().date() - self.aged).days - 1)
         return [
             replace(
                 SPECIFICATION,
                 name=name,
                 table=TableName("public", table),
-                time_column=TIMES[name],
+                time_column=time_column,
                 folder="life",
                 file_prefix=name,
                 retention=retention,
                 start=START,
             )
-            for name, table in TABLES.items()
+            for name, (table, time_column) in _TABLES.items()
         ]
 
     @property
@@ -123,10 +120,6 @@ class Life:
             "HTTP_PORT": "0",
             "LOG_FORMAT": "json",
         }
-
-    @property
-    def _retention_days(self) -> int:
-        return (now_utc().date() - self.aged).days - 1
 
     def next_day(self) -> None:
         """A day goes by; its records are sent, and nobody has taken them in yet."""
@@ -149,9 +142,9 @@ class Life:
         self.logs.wait_no_more()
         return self.logs.run(datasets=self.datasets).failures
 
-    def take_in_stream(self) -> Counts:
-        """What became of the entries; the stream is waited for where it is away."""
-        return self.stream.run(datasets=self.datasets, told_to_stop=self._is_drained).counts
+    def take_in_stream(self) -> Totals:
+        """What a consumer did; it waits for a stream that is away."""
+        return self.stream.run(datasets=self.datasets, told_to_stop=self._is_drained)
 
     def _is_drained(self) -> bool:
         with suppress(exceptions.ConnectionError):
@@ -180,13 +173,11 @@ class Life:
 
     def left(self) -> dict[str, int]:
         """How many aged rows each table has, where it has any."""
-        counts = {
-            name: self.database.execute(
-                f'SELECT count(*) FROM "{table}" WHERE "{TIMES[name]}" < %s', self.aged + ONE_DAY
-            )
-            for name, table in TABLES.items()
-        }
-        return {name: int(str(count)) for name, ((count,),) in counts.items() if count}
+        found = {}
+        for of in self.datasets:
+            query = f'SELECT count(*) FROM {of.table} WHERE "{of.time_column}" < %s'
+            [(found[of.name],)] = self.database.execute(query, self.aged + ONE_DAY)
+        return {name: int(str(count)) for name, count in found.items() if count}
 
     def where(self) -> str:
         """In words, where the records are."""
@@ -226,7 +217,7 @@ class Life:
         connection = psycopg.connect(self.database.dsn)
         try:
             connection.execute(statement.encode(), values)
-            yield lambda: self._await_waiting()
+            yield self._await_waiting
         finally:
             connection.close()
 
@@ -234,17 +225,16 @@ class Life:
         await_that("somebody waits for the lock", lambda: self.database.execute(_WAITING), _COMMAND_SECONDS)
 
     def _write_datasets(self) -> None:
-        (self.folder / "datasets.yaml").write_text(_FILE.format(days=self._retention_days, start=START))
+        lines = [
+            f"  {of.name}: {{table: {of.table.schema}.{of.table.name}, time_column: {of.time_column}, "
+            f"folder: {of.folder}, retention: {of.retention}, start: {of.start}}}\n"
+            for of in self.datasets
+        ]
+        (self.folder / "datasets.yaml").write_text(f"datasets:\n{''.join(lines)}")
 
 
-def control(server: Server, *arguments: str) -> None:
+def control(server: Server, data: Path, *arguments: str) -> None:
     """``pg_ctl`` on a test's own server: ``stop``, or ``restart``, which starts one that is stopped."""
+    options = ("-w", "-D", str(data), "-l", str(data / "log"))
     user = "pgserver" if os.geteuid() == 0 else None
-    data = server.socket_dir
-    pgexec(
-        "pg_ctl",
-        ("-w", "-D", str(data), "-l", str(data / "log"), *arguments),
-        bin_path=server.bin_dir,
-        user=user,
-        timeout=60,
-    )
+    pgexec("pg_ctl", (*options, *arguments), bin_path=server.bin_dir, user=user, timeout=60)
