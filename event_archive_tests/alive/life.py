@@ -185,9 +185,10 @@ class Life:
         [(rejected,)] = self.database.execute("SELECT count(*) FROM rejected_records")
         return f"of {self.senders.books.sent} records {rows} are in tables, {rejected} rejected, the others in files"
 
-    def faults(self) -> list[str]:
-        """Of records that are not in exactly one place as they were sent, a line each kind and dataset."""
-        return self.senders.books.faults(self.database, self.lake, self.datasets)
+    def faults(self, *names: str) -> list[str]:
+        """Of records that are not in exactly one place as they were sent, a line a kind; of all datasets or some."""
+        asked = [of for of in self.datasets if of.name in names or not names]
+        return self.senders.books.faults(self.database, self.lake, asked)
 
     @contextmanager
     def command(self, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:

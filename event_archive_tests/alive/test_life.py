@@ -235,14 +235,14 @@ def test_the_books_see_a_row_that_is_lost_or_doubled(life: Life, name: str):
     column = f'"{dataset.time_column}"'
     life.database.execute(f"CREATE TABLE kept_{name} AS SELECT * FROM {dataset.table} ORDER BY {column} LIMIT 1")
     life.database.execute(f"DELETE FROM {dataset.table} WHERE {column} = (SELECT {column} FROM kept_{name})")
-    [lost] = life.faults()
+    [lost] = life.faults(name)
     assert lost.startswith(f"{name}: 1 lost")
     life.database.execute(f"INSERT INTO {dataset.table} SELECT * FROM kept_{name}")
-    assert life.faults() == []
+    assert life.faults(name) == []
     files = Pipeline(life.database, life.lake, dataset)
     content = files.content(START)
     files.put(content + content.splitlines(keepends=True)[-1], day=START)
-    [doubled] = life.faults()
+    [doubled] = life.faults(name)
     assert doubled.startswith(f"{name}: 1 there more than once")
     files.put(content, day=START)
     life.say(f"{name}: a row that is lost, and one that is doubled, would have been seen")
