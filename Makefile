@@ -61,7 +61,7 @@ test-faults: $(DEV) azurite ## Kills, network faults and races: twenty minutes; 
 ALIVE = $(BIN)/python -m pytest event_archive_tests/alive --exitfirst --capture=no --verbose
 
 .PHONY: test-e2e
-test-e2e: $(DEV) azurite ## The whole thing alive: services, schedule, outages, a backfill, a browser
+test-e2e: $(DEV) azurite ## The whole thing alive: services, schedule, outages, a backfill, a browser, a month of records
 	$(ALIVE)
 
 .PHONY: screenshots
