@@ -98,9 +98,3 @@ def test_rejected_entries_of_log_files_are_replayed_wherever_their_file_was(
     assert logs.rows("message")[0] == "hunter2"
     assert logs.rows('"timestamp"')[0] == datetime(2024, 2, 29, 23, tzinfo=UTC)
     assert "hunter2" not in replayed.said
-
-
-def test_no_record_of_a_source_without_a_replay_is_tried_again(database: Database, command: Commands):
-    refused = command("rejected", "--replay", "--source", "stream", PG_CONNECTION_STRING=database.dsn)
-    assert refused.code == 2
-    assert "Records of stream are not tried again" in refused.said
