@@ -214,7 +214,7 @@ class StreamSettings(StreamReading):
         description="says where the stream is: redis://USER:PASSWORD@HOST:6379/0, rediss:// over TLS"
     )
     stream_consumer: Annotated[str | None, AfterValidator(parse_redis_name)] = None
-    stream_batch: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    stream_batch: Annotated[int, Field(ge=1, le=100_000)] = 5000
     stream_claim_idle: Annotated[timedelta, BeforeValidator(parse_budget)] = timedelta(minutes=5)
     stream_partitions_ahead_days: Annotated[int, Field(ge=1, le=366)] = 7
     stream_max_devices: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000

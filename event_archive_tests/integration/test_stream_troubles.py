@@ -209,6 +209,14 @@ def test_entries_of_five_megabytes_are_rows(stream: Stream):
     assert time.monotonic() - began < 60
 
 
+def test_a_batch_has_fewer_entries_where_they_are_large(stream: Stream):
+    stream.add(*[position(number, attributes={"text": "x" * 1_000_000}) for number in range(64)])
+    totals = stream.run()
+    assert (totals.counts.new, totals.batches >= 3) == (64, True)
+    stream.add(*map(position, range(100, 5000)))
+    assert stream.run().batches < 4900 / 100
+
+
 def test_two_processes_of_one_name_lose_nothing(each_stream: Stream):
     each_stream.run_once_for_the_tables()
     with Background(each_stream, stream_batch=10, stream_claim_idle="1 second") as one:

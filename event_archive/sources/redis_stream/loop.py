@@ -36,6 +36,9 @@ _SWEEP_SECONDS = 60.0
 _DEAD_SECONDS = 3600.0
 """After which a consumer that was not heard of, and has nothing pending, is taken out of the group."""
 _AHEAD_SECONDS = 3600.0
+_BATCH_BYTES = 16 * 1024 * 1024
+_LARGE_ENTRY_BYTES = 512 * 1024
+"""Entries are taken to be as large until some were seen."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ class Loop:
         # What a reply that never arrived had delivered is known to Redis alone.
         self._may_have_pending = True
         self._sweep_at = self._ahead_at = 0.0
+        self._entry_bytes = _LARGE_ENTRY_BYTES
 
     def run(self) -> None:
         """Goes round until the consumer has stopped, and leaves the group.
@@ -86,15 +90,23 @@ class Loop:
             return
         if now >= self._sweep_at and self._sweep():
             return
-        entries = self._group.new(self._settings.stream_batch)
+        entries = self._group.new(self._most())
         self._take(entries)
-        if not entries:
+        if entries:
+            size_bytes = sum(len(value) for of in entries for value in of.fields.values())
+            # Twice as many at most, since the next ones may be larger.
+            self._entry_bytes = max(1, size_bytes // len(entries), self._entry_bytes // 2)
+        else:
             self._consumer.found_nothing()
+
+    def _most(self) -> int:
+        """How many entries a batch has: ``STREAM_BATCH``, or fewer where those of the last one were large."""
+        return max(1, min(self._settings.stream_batch, _BATCH_BYTES // self._entry_bytes))
 
     def _take_pending(self) -> None:
         """Takes in what this consumer was given and has not acknowledged."""
         while not self._consumer.is_stopped():
-            found = self._group.pending(self._settings.stream_batch)
+            found = self._group.pending(self._most())
             if not found:
                 self._may_have_pending = False
                 return
