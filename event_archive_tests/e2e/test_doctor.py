@@ -9,6 +9,8 @@ from event_archive_tests.fixtures.doctor import CHECKS, WEBHOOK
 from event_archive_tests.fixtures.installation import Installation
 from event_archive_tests.fixtures.pipeline import DAY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_standard_output_is_one_document_whatever_the_logs(healthy: Installation, home: Path, log_format: str):

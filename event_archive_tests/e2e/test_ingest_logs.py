@@ -20,6 +20,8 @@ from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 from event_archive_tests.fixtures.pushgateway import Pushgateway
 from event_archive_tests.fixtures.webhook import Webhook
 
+pytestmark = pytest.mark.slow
+
 LIMIT_MIB = 150
 DECODED_BYTES = 200_000_000
 

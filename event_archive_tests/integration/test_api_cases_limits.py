@@ -14,6 +14,8 @@ from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import Fault, status
 from event_archive_tests.fixtures.ingestion import Ingest, Ingesting
 
+pytestmark = pytest.mark.slow
+
 STYLES = ["x-delta", "x-epoch", "x-ms", "x-iso", "ietf", "ietf-split"]
 QUOTA: dict[str, Any] = {"limit_requests": 10, "limit_seconds": 60}
 MANY_WINDOWS: dict[str, Any] = {"api_shard": "10 minutes", "api_start": "2024-03-01"}

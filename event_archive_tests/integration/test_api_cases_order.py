@@ -17,6 +17,8 @@ from event_archive_tests.api_server.switches import cursor_expired, status
 from event_archive_tests.fixtures.ingestion import Ingest
 from event_archive_tests.fixtures.pipeline import SPECIFICATION
 
+pytestmark = pytest.mark.slow
+
 SHORT: dict[str, Any] = {"api_overlap": "10 seconds"}
 FILTER: dict[str, Any] = {"api_time_filter": "since,until", **SHORT}
 WINDOWS: dict[str, Any] = {"api_shard": "1 day", "api_start": "2024-03-01", **SHORT}

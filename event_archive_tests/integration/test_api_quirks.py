@@ -18,6 +18,8 @@ from event_archive_tests.api_server.events import START
 from event_archive_tests.api_server.switches import Fault, cursor_expired, status
 from event_archive_tests.fixtures.ingestion import Ingest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("links", ["lines", "loose"])
 def test_a_link_is_found_however_the_header_is_written(ingest: Ingest, links: str):

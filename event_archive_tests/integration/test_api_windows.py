@@ -19,6 +19,8 @@ from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.fixtures.ingestion import Ingest, WaitingClock
 from event_archive_tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.slow
+
 HOURS: dict[str, Any] = {"api_shard": "1 hour", "api_start": "2024-03-01"}
 TABLE = TableName("public", "cursor_state")
 

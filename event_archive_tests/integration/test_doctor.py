@@ -17,6 +17,8 @@ from event_archive_tests.fixtures.doctor import ACCOUNT_KEY, CHECKS, PASSWORD, f
 from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation
 from event_archive_tests.fixtures.postgres import Database, Server
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_healthy_installation_is_good_and_left_as_it_was(healthy: Installation, command: Commands):
     healthy.add(3)

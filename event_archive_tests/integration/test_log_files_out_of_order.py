@@ -18,6 +18,8 @@ from event_archive.sources.log_files.replay import replay
 from event_archive.sources.rejected import RejectedRecords
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 
+pytestmark = pytest.mark.slow
+
 
 # 8: what PostgreSQL cannot hold, and what it can
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from event_archive.sources.log_files.rows import Place, locator_prefix, parse_lo
 from event_archive.sources.rejected import RejectedRecords
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 
+pytestmark = pytest.mark.slow
+
 WHEN = {"msg": "later", "when": "2024-03-01T11:00:30Z"}
 
 

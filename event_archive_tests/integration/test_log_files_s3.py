@@ -14,6 +14,8 @@ from event_archive_tests.azurite.proxy import faulty
 from event_archive_tests.fixtures.buckets import TestBucket
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def s3(logs: Logs, bucket: TestBucket) -> Logs:

@@ -27,6 +27,8 @@ from event_archive_tests.fixtures.pipeline import Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.integration.test_landing import until_blocked
 
+pytestmark = pytest.mark.slow
+
 TARGET = target("public")
 DAY = date(2024, 3, 1)
 

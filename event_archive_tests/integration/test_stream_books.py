@@ -13,6 +13,8 @@ from event_archive.sources.redis_stream.status import Status, status
 from event_archive_tests.fixtures.installation import run_cli
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
 
+pytestmark = pytest.mark.slow
+
 
 def look(stream: Stream, datasets: Sequence[Dataset] = ()) -> Status:
     return status(stream.settings(), datasets)

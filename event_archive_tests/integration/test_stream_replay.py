@@ -13,6 +13,8 @@ from event_archive.sources.rejected import RejectedRecords
 from event_archive_tests.fixtures.installation import run_cli
 from event_archive_tests.fixtures.valkey import KEY, Stream, position
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("deviceId", "timestamp", "latitude", "satellites", "note")
 
 

@@ -15,6 +15,8 @@ from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
 from event_archive_tests.integration.test_stream_cases import Background, until
 
+pytestmark = pytest.mark.slow
+
 _HIGHEST = "18446744073709551615-18446744073709551615"
 
 
