@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from event_archive.config.sources import StreamReading
 from event_archive.domain.dataset import TableName
 from event_archive.sources.landing import Counts
