@@ -2,9 +2,7 @@
 
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from event_archive.sources.tables import make_missing
 from event_archive_tests.api_server.running import ApiServer
 from event_archive_tests.api_server.switches import Fault
 from event_archive_tests.fixtures.api import ServeApi
-from event_archive_tests.fixtures.installation import Commands, Finished, clean_environment, run_cli
+from event_archive_tests.fixtures.installation import Commands, Finished, finished, run_cli, started_cli
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.webhook import Webhook
 
@@ -39,20 +37,8 @@ def landed(database: Database) -> tuple[int, int]:
     return int(str(rows)), int(str(events))
 
 
-@contextmanager
-def started(database: Database, api: ApiServer) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-W", "error::ResourceWarning", "-m", "event_archive.cli", "ingest", "api"]
-    environ = clean_environment(**environment(database, api))
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def finished(process: subprocess.Popen[str]) -> Finished:
-    out, err = process.communicate(timeout=60)
-    return Finished(process.returncode, out, err)
+def started(database: Database, api: ApiServer) -> AbstractContextManager[subprocess.Popen[str]]:
+    return started_cli("ingest", "api", **environment(database, api))
 
 
 def test_a_complete_ingestion_says_what_became_of_the_events(database: Database, serve_api: ServeApi):

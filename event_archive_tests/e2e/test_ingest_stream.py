@@ -5,14 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from event_archive_tests.fixtures.installation import Commands, Finished, clean_environment
+from event_archive_tests.fixtures.installation import Commands, clean_environment, finished, started_cli
 from event_archive_tests.fixtures.valkey import KEY, Stream, position
 
 LIMIT_MIB = 150
@@ -38,20 +37,8 @@ def variables(stream: Stream) -> dict[str, str]:
     }
 
 
-@contextmanager
-def consuming(stream: Stream) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-W", "error::ResourceWarning", "-m", "event_archive.cli", "ingest", "stream"]
-    environ = clean_environment(**variables(stream))
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def finished(process: subprocess.Popen[str]) -> Finished:
-    out, err = process.communicate(timeout=60)
-    return Finished(process.returncode, out, err)
+def consuming(stream: Stream) -> AbstractContextManager[subprocess.Popen[str]]:
+    return started_cli("ingest", "stream", **variables(stream))
 
 
 def test_a_drained_stream_says_what_became_of_its_entries(stream: Stream, command: Commands):
