@@ -127,7 +127,7 @@ def test_keys_groups_jobs_and_schedules_bear_the_datasets_name_and_upkeep_serves
     assert {schedule.name for schedule in repository.schedule_defs} == {
         *("archive_daily_events", "archive_daily_notes", "check_daily", "prune_weekly")
     }
-    assert {sensor.name for sensor in repository.sensor_defs} == {"failed_runs", "failed_days"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {"failed_runs", "failed_days", "nightly_metrics"}
     dg.Definitions.validate_loadable(definitions)
 
 

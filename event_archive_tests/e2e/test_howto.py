@@ -38,6 +38,7 @@ NO_SETTINGS = {
     *("PAYMENTS_DATABASE_URL", "PG_CONNECTION_STRING_OF_BILLING"),
     *("ORDERS_PG_CONNECTION_STRING", "LOGS_PG_CONNECTION_STRING"),
     *("APP_ID", "PARSER_VERSION", "HEADER_ROW", "ACCOUNT_NAME"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
 }
 """Variables of Dagster, what a reader fills in, what examples of datasets name, and options of other programs."""
 
