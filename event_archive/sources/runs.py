@@ -9,7 +9,7 @@ from datetime import datetime
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, midnight
 from event_archive.errors import EventArchiveError, UnreachableError
-from event_archive.postgres.session import Postgres, Session
+from event_archive.postgres.session import Postgres, Session, one
 from event_archive.sources.landing import Counts
 
 RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
@@ -88,7 +88,17 @@ def work_connected(
             attempt += 1
 
 
-def aged_before(datasets: Iterable[Dataset], table: TableName, now: datetime) -> datetime | None:
-    """The time before which a table's rows are aged; None where no dataset archives it."""
+def aged_before(session: Session, datasets: Iterable[Dataset], table: TableName) -> datetime | None:
+    """The time before which a table's rows are aged, by the clock of the database, as the purge has it.
+
+    None where no dataset archives it.
+
+    Raises:
+        UnreachableError, BusyError, RefusedError: as ``Postgres.transaction``.
+    """
     retention = next((of.retention for of in datasets if of.table == table), None)
-    return midnight(retention.last_aged_day(now) + ONE_DAY) if retention else None
+    if retention is None:
+        return None
+    with session.transaction(str(table)) as connection:
+        (now,) = one(connection, "SELECT pg_catalog.now()")
+    return midnight(retention.last_aged_day(now) + ONE_DAY)

@@ -5,13 +5,13 @@ The numbers in the comments are those of the hardest cases of an API ingestion.
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.domain.days import Retention
+from event_archive.domain.days import Retention, now_utc
 from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import cursor_expired, status
 from event_archive_tests.fixtures.ingestion import Ingest
@@ -239,14 +239,13 @@ KEPT = replace(
     SPECIFICATION,
     table=TableName("public", "ingested_events"),
     time_column="timestamp",
-    retention=Retention(months=0, days=30),
+    # 1 March is aged, by the database's clock; 2 March is not.
+    retention=Retention(months=0, days=(now_utc().date() - date(2024, 3, 2)).days),
 )
-AGED = datetime(2024, 4, 15, tzinfo=UTC)
-"""When the events of 1 March are."""
 
 
 def test_the_first_pass_takes_in_events_however_old(ingest: Ingest):
-    ingesting = ingest(1500, now=AGED)
+    ingesting = ingest(1500)
     ingesting.run(datasets=[KEPT], pages=2)
     totals = ingesting.run(datasets=[KEPT])
     assert totals.counts.too_old == 0
@@ -255,7 +254,7 @@ def test_the_first_pass_takes_in_events_however_old(ingest: Ingest):
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
 def test_a_purged_event_does_not_come_back_with_a_later_pass(ingest: Ingest, order: str):
-    ingesting = ingest(now=AGED, order=order)
+    ingesting = ingest(order=order)
     ingesting.run(datasets=[KEPT])
     ingesting.database.execute(
         "DELETE FROM ingested_events; UPDATE cursor_state SET cursor_value = NULL, watermark = NULL"
@@ -266,10 +265,7 @@ def test_a_purged_event_does_not_come_back_with_a_later_pass(ingest: Ingest, ord
 
 
 def test_an_event_of_the_youngest_day_is_not_too_old(ingest: Ingest):
-    # 1 March is aged, 2 March is not.
-    ingesting = ingest(
-        Events(200, START + timedelta(hours=23, minutes=58, seconds=20)), now=datetime(2024, 4, 1, tzinfo=UTC)
-    )
+    ingesting = ingest(Events(200, START + timedelta(hours=23, minutes=58, seconds=20)))
     ingesting.run(datasets=[KEPT])
     ingesting.database.execute("DELETE FROM ingested_events; UPDATE cursor_state SET cursor_value = NULL")
     counts = ingesting.run(datasets=[KEPT]).counts
@@ -278,7 +274,7 @@ def test_an_event_of_the_youngest_day_is_not_too_old(ingest: Ingest):
 
 
 def test_nothing_is_too_old_for_a_table_that_is_not_archived(ingest: Ingest):
-    ingesting = ingest(now=AGED)
+    ingesting = ingest()
     ingesting.run(datasets=[SPECIFICATION])
     ingesting.database.execute("DELETE FROM ingested_events; UPDATE cursor_state SET cursor_value = NULL")
     assert ingesting.run(datasets=[SPECIFICATION]).counts.new == 500

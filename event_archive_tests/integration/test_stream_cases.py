@@ -83,14 +83,79 @@ def test_entries_become_rows_and_are_acknowledged(each_stream: Stream):
     assert each_stream.consumers() == [], "it has left"
 
 
-def test_what_is_of_an_aged_day_is_left_out_counted_and_acknowledged(stream: Stream):
-    year = Retention.parse("1 year")
-    archived = Dataset(TableName("public", "positions"), "ts", "folder", "positions", year, date(2015, 1, 1))
-    stream.add(position(1), position(2, timestamp=datetime.now(UTC).isoformat()))
-    counts = stream.run(datasets=[archived]).counts
+# Days of which nothing is younger than a year are archived.
+ARCHIVED = Dataset(
+    TableName("public", "positions"), "ts", "folder", "positions", Retention.parse("1 year"), date(2015, 1, 1)
+)
+
+
+def young(number: int) -> dict[str, Any]:
+    return position(number, timestamp=datetime.now(UTC).isoformat())
+
+
+def test_the_first_pass_takes_in_records_however_old(stream: Stream):
+    stream.add(position(1), young(2), position(3))
+    # Its consumer ends in the midst, as the next one does; the group is lost, too.
+    stream.read_as("gone", 1)
+    consumer = stream.consumer(
+        datasets=[ARCHIVED], stream_batch=1, told_to_stop=lambda: consumer.totals.counts.new == 1
+    )
+    consumer.run()
+    stream.server.redis.xgroup_destroy(KEY, GROUP)
+    counts = stream.run(datasets=[ARCHIVED], stream_claim_idle="1 second").counts
+    assert counts.too_old == 0
+    assert sorted(stream.rows()) == [1, 2, 3]
+
+
+def test_after_the_first_pass_what_is_of_an_aged_day_is_left_out_counted_and_acknowledged(stream: Stream):
+    stream.add(position(1))
+    stream.run(datasets=[ARCHIVED])
+    stream.add(position(2), young(3))
+    counts = stream.run(datasets=[ARCHIVED]).counts
     assert (counts.taken, counts.new, counts.too_old) == (2, 1, 1)
-    assert stream.rows() == [2]
+    assert sorted(stream.rows()) == [1, 3]
     assert stream.pending() == {}
+
+
+def test_what_the_group_reads_again_from_the_beginning_is_too_old_where_it_is_archived(stream: Stream):
+    stream.add(position(1), young(2))
+    stream.run(datasets=[ARCHIVED])
+    stream.add(young(3))
+    assert stream.run(datasets=[ARCHIVED]).counts.too_old == 0
+    stream.database.execute("DELETE FROM positions")
+    stream.server.redis.xgroup_destroy(KEY, GROUP)
+    counts = stream.run(datasets=[ARCHIVED]).counts
+    assert (counts.taken, counts.too_old, stream.rows()) == (3, 1, [2, 3])
+
+
+def test_the_first_pass_lasts_while_any_consumer_has_some_of_it_pending(stream: Stream):
+    stream.add(position(1), position(2))
+    stream.read_as("slow", 1)
+    with Background(stream, datasets=[ARCHIVED]) as consumer:
+        until(lambda: consumer.totals.counts.new == 1)
+    stream.add(position(3))
+    with Background(stream, datasets=[ARCHIVED]) as consumer:
+        until(lambda: consumer.totals.counts.taken == 1)
+    assert consumer.totals.counts.too_old == 0
+    stream.run(datasets=[ARCHIVED], stream_claim_idle="1 second")
+    assert sorted(stream.rows()) == [1, 2, 3]
+    stream.add(position(4))
+    assert stream.run(datasets=[ARCHIVED]).counts.too_old == 1
+
+
+def test_a_stream_that_never_had_an_entry_has_not_been_passed_over(stream: Stream):
+    with Background(stream, datasets=[ARCHIVED]) as consumer:
+        until(lambda: consumer.has_worked)
+    stream.add(position(1))
+    assert stream.run(datasets=[ARCHIVED]).counts.new == 1
+
+
+def test_where_nothing_is_archived_nothing_is_too_old_and_no_further_table_is_made(stream: Stream):
+    stream.add(position(1))
+    stream.run()
+    stream.add(position(2))
+    assert stream.run().counts.new == 1
+    assert stream.database.execute("SELECT to_regclass('stream_groups')") == [(None,)]
 
 
 # 1

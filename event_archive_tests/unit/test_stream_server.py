@@ -20,6 +20,7 @@ from event_archive.sources.redis_stream.state import GroupState
 
 BEHIND = GroupState(
     length=9,
+    last=b"9-0",
     consumers=1,
     lag_entries=None,
     lag_seconds=2.5,

@@ -73,6 +73,7 @@ class Crew:
         self._positions = Positions(TableName(settings.ingest_schema, "cursor_state"), settings.url)
         self._waiting: deque[Position] = deque()
         self._shards: list[Shard] = []
+        self._young_from: datetime | None = None
         self._failures_in_a_row = 0
         self._told = began
 
@@ -81,6 +82,7 @@ class Crew:
         try:
             make_missing(self._session, self._run.target.table, rejected_table(self._run.target), self._positions.table)
             self._plan()
+            self._young_from = aged_before(self._session, self._run.datasets, self._run.target.table)
             until = None
             while True:
                 self._hire()
@@ -184,7 +186,7 @@ class Crew:
             if shard.enough:
                 # Asked for before the end was known.
                 continue
-            times = self._reader.read(fetched.page.events, batch, now=now, too_old=self._too_old(shard, now))
+            times = self._reader.read(fetched.page.events, batch, now=now, too_old=self._too_old(shard))
             shard.position = after[shard.position.shard] = shard.after(fetched, times, now)
             if parts := shard.parts(fetched, times):
                 shard.enough = True
@@ -223,9 +225,9 @@ class Crew:
                 "the next run goes on."
             )
 
-    def _too_old(self, shard: Shard, now: datetime) -> Callable[[datetime], bool]:
+    def _too_old(self, shard: Shard) -> Callable[[datetime], bool]:
         """Whether an event's day is archived already, once a first pass has taken in all there was."""
-        young = aged_before(self._run.datasets, self._run.target.table, now)
+        young = self._young_from
         if young is None or not shard.position.passes:
             return lambda _instant: False
         return lambda instant: instant < young

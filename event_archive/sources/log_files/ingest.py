@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import Dataset, TableName
@@ -267,7 +267,7 @@ class _Work:
             self._mapping,
             settings.logs_timezone,
             settings.max_rejected,
-            aged_before=aged_before(self._run.datasets, self._target.table, datetime.now(UTC)),
+            aged_before=aged_before(self._session, self._run.datasets, self._target.table),
             first_pass_at=first_pass_at,
             told_to_stop=self._run.told_to_stop,
         )

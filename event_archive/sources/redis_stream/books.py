@@ -20,6 +20,7 @@ from event_archive.sources.landing import rejected_table
 from event_archive.sources.redis_stream.loop import TRIMMED
 from event_archive.sources.redis_stream.positions import target
 from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator
+from event_archive.sources.redis_stream.state import id_order
 
 _MOST = 1000
 _MOST_BYTES = 8 * 1024 * 1024
@@ -111,13 +112,10 @@ def _landed(connection: Connection, table: TableName, decoded: Mapping[bytes, De
     keys = [of.device_id for _, of in positions], [of.ts for _, of in positions]
     rows = connection.execute(sql.SQL(_ROWS).format(_name(table)), keys).fetchall()
     return {
-        positions[place][0] for place, stream_id in rows if _order(stream_id) >= _order(positions[place][0].decode())
+        positions[place][0]
+        for place, stream_id in rows
+        if id_order(stream_id) >= id_order(positions[place][0].decode())
     }
-
-
-def _order(stream_id: str) -> tuple[int, int]:
-    milliseconds, _, number = stream_id.partition("-")
-    return int(milliseconds), int(number)
 
 
 def _name(table: TableName) -> sql.Identifier:

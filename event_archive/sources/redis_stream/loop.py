@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from event_archive.errors import EventArchiveError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.landing import Batch, Rejected, land, rejected_table
+from event_archive.sources.redis_stream.first_pass import FirstPass
+from event_archive.sources.redis_stream.first_pass import table as groups_table
 from event_archive.sources.redis_stream.group import Group, NoGroupError, Pending, StreamAwayError
 from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
@@ -36,6 +38,7 @@ _SWEEP_SECONDS = 60.0
 _DEAD_SECONDS = 3600.0
 """After which a consumer that was not heard of, and has nothing pending, is taken out of the group."""
 _AHEAD_SECONDS = 3600.0
+_AGES_SECONDS = 60.0
 _BATCH_BYTES = 16 * 1024 * 1024
 _LARGE_ENTRY_BYTES = 512 * 1024
 """Entries are taken to be as large until some were seen."""
@@ -60,7 +63,9 @@ class Loop:
         self._partitions = Partitions(self._target.table)
         # What a reply that never arrived had delivered is known to Redis alone.
         self._may_have_pending = True
-        self._sweep_at = self._ahead_at = 0.0
+        self._sweep_at = self._ahead_at = self._ages_at = 0.0
+        self._first_pass = FirstPass(self._settings, session)
+        self._young_from: datetime | None = None
         self._entry_bytes = _LARGE_ENTRY_BYTES
 
     def run(self) -> None:
@@ -71,6 +76,8 @@ class Loop:
         """
         make_table(self._session, self._settings.ingest_schema)
         make_missing(self._session, rejected_table(self._target))
+        if self._is_archived:
+            make_missing(self._session, groups_table(self._settings.ingest_schema))
         self._make_group()
         while not self._consumer.is_stopped():
             try:
@@ -85,6 +92,10 @@ class Loop:
         if now >= self._ahead_at:
             self._partitions.ahead(self._session, self._settings.stream_partitions_ahead_days)
             self._ahead_at = now + _AHEAD_SECONDS
+        if now >= self._ages_at:
+            if self._is_archived and self._first_pass.is_over():
+                self._young_from = aged_before(self._session, self._consumer.datasets, self._target.table)
+            self._ages_at = now + _AGES_SECONDS
         if self._may_have_pending:
             self._take_pending()
             return
@@ -98,6 +109,11 @@ class Loop:
             self._entry_bytes = max(1, size_bytes // len(entries), self._entry_bytes // 2)
         else:
             self._consumer.found_nothing()
+
+    @property
+    def _is_archived(self) -> bool:
+        """Whether the table's aged days move out."""
+        return any(of.table == self._target.table for of in self._consumer.datasets)
 
     def _most(self) -> int:
         """How many entries a batch has: ``STREAM_BATCH``, or fewer where those of the last one were large."""
@@ -174,7 +190,7 @@ class Loop:
         decoded = decode(
             [of for of in entries if of.fields],
             stream=self._group.stream,
-            aged_before=aged_before(self._consumer.datasets, self._target.table, now),
+            aged_before=self._young_from,
             now=now,
             zone=self._settings.stream_timezone,
         )

@@ -34,7 +34,8 @@ FROM tree_ JOIN pg_catalog.pg_class AS c USING (oid) WHERE c.relkind <> 'p'
 """
 _LAST = "SELECT ts FROM ONLY {} ORDER BY ts DESC LIMIT 1"
 _STATEMENT_SECONDS = 10
-_BEFORE_ALL = b"0-0"
+BEFORE_ALL = b"0-0"
+"""The id of no entry: what a stream says that never had one."""
 _HIGHEST = b"18446744073709551615-18446744073709551615"
 _NO_SUCH_KEY = "no such key"
 
@@ -45,6 +46,7 @@ class GroupState:
 
     Attributes:
         length: entries in the stream.
+        last: the id of the newest entry that the stream ever had, or ``BEFORE_ALL``.
         consumers: names that the group knows, of processes that are gone too.
         lag_entries: entries that the group has not read yet; None where Redis cannot say, as after XDEL.
         lag_seconds: age of the oldest of them, by the clock of Redis; 0 for none.
@@ -54,6 +56,7 @@ class GroupState:
     """
 
     length: int
+    last: bytes
     consumers: int
     lag_entries: int | None
     lag_seconds: float
@@ -101,14 +104,15 @@ def group_state(client: Redis, stream: str, group: str) -> GroupState:
     """
     seconds, microseconds = client.time()
     now = seconds + microseconds / 1e6
-    length, found = _stream_and_group(client, stream, group)
-    last_read: bytes = found.get("last-delivered-id", _BEFORE_ALL)
+    length, last, found = _stream_and_group(client, stream, group)
+    last_read: bytes = found.get("last-delivered-id", BEFORE_ALL)
     unread = _first(client, stream, b"(" + last_read) if last_read != _HIGHEST else None
     lag = found.get("lag") if found else length
     pending: dict[str, Any] = client.xpending(stream, group) if found else {"pending": 0, "min": None}
     oldest: bytes | None = pending["min"]
     return GroupState(
         length=length,
+        last=last,
         consumers=found.get("consumers", 0),
         lag_entries=0 if unread is None else max(1, lag) if lag is not None else None,
         lag_seconds=_age(unread, now),
@@ -118,16 +122,16 @@ def group_state(client: Redis, stream: str, group: str) -> GroupState:
     )
 
 
-def _stream_and_group(client: Redis, stream: str, group: str) -> tuple[int, dict[str, Any]]:
-    """The length of the stream, and what Redis knows of the group; 0 and nothing where they are not there."""
+def _stream_and_group(client: Redis, stream: str, group: str) -> tuple[int, bytes, dict[str, Any]]:
+    """Length and last id of the stream, and what Redis knows of the group; 0 and nothing where they are not there."""
     try:
-        length: int = client.xinfo_stream(stream)["length"]
+        about: dict[str, Any] = client.xinfo_stream(stream)
         groups = client.xinfo_groups(stream)
     except ResponseError as error:
         if _NO_SUCH_KEY not in str(error):
             raise
-        return 0, {}
-    return length, next((of for of in groups if of["name"] == group.encode()), {})
+        return 0, BEFORE_ALL, {}
+    return about["length"], about["last-generated-id"], next((of for of in groups if of["name"] == group.encode()), {})
 
 
 def _first(client: Redis, stream: str, first: bytes) -> bytes | None:
@@ -139,6 +143,12 @@ def _first(client: Redis, stream: str, first: bytes) -> bytes | None:
 def _age(entry: bytes | None, now: float) -> float:
     """How many seconds ago an entry was added, as its id has it."""
     return max(0.0, now - int(entry.partition(b"-")[0]) / 1000) if entry else 0.0
+
+
+def id_order(of: str) -> tuple[int, int]:
+    """By what ids of entries are ordered: two numbers."""
+    milliseconds, _, number = of.partition("-")
+    return int(milliseconds), int(number)
 
 
 def table_state(session: Session, table: TableName) -> TableState | None:

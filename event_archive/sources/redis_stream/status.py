@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from event_archive.config.sources import StreamSettings
 from event_archive.domain.dataset import Dataset
-from event_archive.domain.days import now_utc
 from event_archive.sources.redis_stream import books, state
 from event_archive.sources.redis_stream.group import looking
 from event_archive.sources.runs import aged_before
@@ -41,10 +40,10 @@ def status(settings: StreamSettings, datasets: Iterable[Dataset]) -> Status:
         ConfigurationError: REDIS_URL is wrong, or Redis refuses.
         UnreachableError, BusyError, RefusedError: as ``Postgres.transaction``.
     """
-    aged = aged_before(datasets, settings.table, now_utc())
     with looking(settings) as client:
         group = state.group_state(client, settings.stream_key, settings.stream_group)
         with settings.postgres.session() as session:
+            aged = aged_before(session, datasets, settings.table)
             table = state.table_state(session, settings.table)
             found = books.look(client, session, settings, group.settled, aged) if table else None
     return Status(group, table, found)

@@ -1,0 +1,65 @@
+"""The first pass over a stream: until what it held at the beginning has landed, no record is too old.
+
+Not here: which days are aged (``runs``).
+"""
+
+from psycopg import sql
+
+from event_archive.config.sources import StreamSettings
+from event_archive.domain.dataset import TableName
+from event_archive.postgres.session import Session
+from event_archive.sources.redis_stream.state import BEFORE_ALL, id_order, look_at_group
+
+_BEGIN = "INSERT INTO {} (stream, group_name, first_pass_until) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+_READ = "SELECT first_pass_until, first_pass_at IS NOT NULL FROM {} WHERE stream = %s AND group_name = %s"
+_END = "UPDATE {} SET first_pass_at = pg_catalog.now() WHERE stream = %s AND group_name = %s"
+
+
+def table(schema: str) -> TableName:
+    """``stream_groups``: how far the first pass of each consumer group goes, and when it came to its end."""
+    return TableName(schema, "stream_groups")
+
+
+class FirstPass:
+    """The first pass of a consumer group, which outlives its consumers and the group itself."""
+
+    def __init__(self, settings: StreamSettings, session: Session) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            settings: of the stream.
+            session: with the database, where ``stream_groups`` is.
+        """
+        self._settings, self._session = settings, session
+        self._is_over = False
+
+    def is_over(self) -> bool:
+        """Whether each entry that the stream had at the first look has been landed and acknowledged.
+
+        A stream that never had an entry has not been passed over.
+
+        Raises:
+            StreamAwayError, ConfigurationError: as ``look_at_group``.
+            UnreachableError, BusyError, RefusedError: as ``Postgres.transaction``.
+        """
+        if not self._is_over:
+            self._is_over = self._look()
+        return self._is_over
+
+    def _look(self) -> bool:
+        name = table(self._settings.ingest_schema)
+        of = self._settings.stream_key, self._settings.stream_group
+        group = look_at_group(self._settings)
+        with self._session.transaction(str(name)) as connection:
+            identifier = sql.Identifier(name.schema, name.name)
+            if group.last != BEFORE_ALL:
+                connection.execute(sql.SQL(_BEGIN).format(identifier), (*of, group.last.decode()))
+            row = connection.execute(sql.SQL(_READ).format(identifier), of).fetchone()
+            if row is None or row[1]:
+                return row is not None
+            # With a bracket, the range ends before it.
+            until, settled = id_order(row[0]), id_order(group.settled.removeprefix(b"(").decode())
+            if until > settled or (until == settled and group.settled.startswith(b"(")):
+                return False
+            connection.execute(sql.SQL(_END).format(identifier), of)
+            return True
