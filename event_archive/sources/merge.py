@@ -48,9 +48,12 @@ def insert_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
     """Returns how many rows were inserted, and how many keys and forms the batch has."""
     forms: sql.Composable = sql.SQL("(SELECT pg_catalog.count(*) FROM batch)")
     if target.version:
-        forms = sql.SQL("(SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {}, {} FROM {}) AS forms_)").format(
-            _names(target.key), target.compared(), staged
-        )
+        # Where no key comes twice, nothing has to be compared.
+        forms = sql.SQL(
+            "CASE WHEN (SELECT pg_catalog.count(*) FROM batch) = (SELECT pg_catalog.count(*) FROM {staged}) THEN "
+            "(SELECT pg_catalog.count(*) FROM batch) ELSE "
+            "(SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {key}, {compared} FROM {staged}) AS forms_) END"
+        ).format(key=_names(target.key), compared=target.compared(), staged=staged)
     return sql.SQL(
         """
         WITH batch AS MATERIALIZED ({batch}),

@@ -95,10 +95,10 @@ def young(number: int) -> dict[str, Any]:
 
 def test_the_first_pass_takes_in_records_however_old(stream: Stream):
     stream.add(position(1), young(2), position(3))
-    # Its consumer ends in the midst, as the next one does; the group is lost, too.
+    # Its consumers end in the midst, and the group is lost.
     stream.read_as("gone", 1)
     consumer = stream.consumer(
-        datasets=[ARCHIVED], stream_batch=1, told_to_stop=lambda: consumer.totals.counts.new == 1
+        datasets=[ARCHIVED], stream_batch=1, told_to_stop=lambda: consumer.totals.counts.new >= 1
     )
     consumer.run()
     stream.server.redis.xgroup_destroy(KEY, GROUP)

@@ -109,9 +109,9 @@ class Group:
                 return False
         return True
 
-    def new(self, count: int) -> list[Entry]:
-        """Entries that nobody was given yet, as soon as there is one; none after ``BLOCK_SECONDS``."""
-        return self._read(b">", count, block=int(BLOCK_SECONDS * 1000))
+    def new(self, count: int, *, may_wait: bool = True) -> list[Entry]:
+        """Entries that nobody was given yet, as soon as there is one; none after ``BLOCK_SECONDS``, or at once."""
+        return self._read(b">", count, block=int(BLOCK_SECONDS * 1000) if may_wait else None)
 
     def given(self, after: bytes, count: int) -> list[Entry]:
         """Pending entries of this consumer, delivered once more; those that were trimmed have no fields.

@@ -1,7 +1,8 @@
 """The loop of a consumer: what is pending, else what others left behind, else new entries; landed, then acknowledged.
 
-One batch after another, so that none is in flight while others are claimed. Not here: how Redis is asked (``group``),
-what an entry holds (``records``), what happens while a service is away (``consume``).
+One batch after another. Where more entries wait, the next ones are read and decoded while PostgreSQL works on these;
+none is in hand while others are claimed. Not here: how Redis is asked (``group``), what an entry holds (``records``),
+what happens while a service is away (``consume``).
 """
 
 import logging
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from event_archive.errors import EventArchiveError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.landing import Batch, Rejected, land, rejected_table
+from event_archive.sources.redis_stream.ahead import Ahead, InHand
 from event_archive.sources.redis_stream.first_pass import FirstPass
 from event_archive.sources.redis_stream.first_pass import table as groups_table
 from event_archive.sources.redis_stream.group import Group, NoGroupError, Pending, StreamAwayError
@@ -67,6 +69,7 @@ class Loop:
         self._first_pass = FirstPass(self._settings, session)
         self._young_from: datetime | None = None
         self._entry_bytes = _LARGE_ENTRY_BYTES
+        self._ahead: Ahead | None = None
 
     def run(self) -> None:
         """Goes round until the consumer has stopped, and leaves the group.
@@ -79,13 +82,19 @@ class Loop:
         if self._is_archived:
             make_missing(self._session, groups_table(self._settings.ingest_schema))
         self._make_group()
-        while not self._consumer.is_stopped():
-            try:
-                self._turn()
-            except NoGroupError:
-                self._make_group()
-            self._consumer.turned()
-        self._leave()
+        try:
+            while self._ahead or not self._consumer.is_stopped():
+                try:
+                    self._turn()
+                except NoGroupError:
+                    self._make_group()
+                self._consumer.turned()
+            self._leave()
+        except EventArchiveError:
+            # What it is given until then is pending, and found there by the next connection.
+            if self._ahead:
+                self._ahead.wait()
+            raise
 
     def _turn(self) -> None:
         now = time.monotonic()
@@ -96,19 +105,32 @@ class Loop:
             if self._is_archived and self._first_pass.is_over():
                 self._young_from = aged_before(self._session, self._consumer.datasets, self._target.table)
             self._ages_at = now + _AGES_SECONDS
-        if self._may_have_pending:
+        if self._ahead:
+            self._take_new()
+        elif self._may_have_pending:
             self._take_pending()
-            return
-        if now >= self._sweep_at and self._sweep():
-            return
-        entries = self._group.new(self._most())
-        self._take(entries)
+        elif now < self._sweep_at or not self._sweep():
+            self._take_new()
+
+    def _take_new(self) -> None:
+        """Takes in new entries, those that were read ahead before others."""
+        ahead, self._ahead = self._ahead, None
+        batch = ahead.result() if ahead else self._read(may_wait=True)
+        if batch.ids:
+            if batch.is_full and time.monotonic() < self._sweep_at and not self._consumer.is_stopped():
+                self._ahead = Ahead(lambda: self._read(may_wait=False))
+            self._land(batch)
+        elif not ahead:
+            self._consumer.found_nothing()
+
+    def _read(self, *, may_wait: bool) -> InHand:
+        most = self._most()
+        entries = self._group.new(most, may_wait=may_wait)
         if entries:
             size_bytes = sum(len(value) for of in entries for value in of.fields.values())
             # Twice as many at most, since the next ones may be larger.
             self._entry_bytes = max(1, size_bytes // len(entries), self._entry_bytes // 2)
-        else:
-            self._consumer.found_nothing()
+        return self._decoded(entries, is_full=len(entries) == most)
 
     @property
     def _is_archived(self) -> bool:
@@ -152,7 +174,7 @@ class Loop:
                 # Its size alone may be what does it.
                 kept = raw(self._group.entry(pending.id)) if times == _MOST_ALONE else b""
                 batch = Batch(rejected=[Rejected(locator(self._group.stream, pending.id), _FATAL, kept)])
-                self._land(Decoded(batch), [pending.id], time.monotonic())
+                self._land(InHand([pending.id], Decoded(batch), time.monotonic()))
         except EventArchiveError:
             # The process goes on.
             with suppress(StreamAwayError, NoGroupError):
@@ -183,33 +205,38 @@ class Loop:
         return [of for of in ids if of not in trimmed]
 
     def _take(self, entries: Sequence[Entry]) -> None:
-        """Takes in a batch, which may be empty. An entry without fields was trimmed: no other kind has none."""
-        if not entries:
-            return
-        began, now = time.monotonic(), datetime.now(UTC)
+        """Takes in a batch, which may be empty."""
+        if entries:
+            self._land(self._decoded(entries))
+
+    def _decoded(self, entries: Sequence[Entry], *, is_full: bool = False) -> InHand:
+        """A batch, decoded. An entry without fields was trimmed: no other kind has none."""
+        began, stream = time.monotonic(), self._group.stream
         decoded = decode(
             [of for of in entries if of.fields],
-            stream=self._group.stream,
+            stream=stream,
             aged_before=self._young_from,
-            now=now,
+            now=datetime.now(UTC),
             zone=self._settings.stream_timezone,
         )
-        decoded.batch.lost += [
-            Rejected(locator(self._group.stream, of.id), TRIMMED, b"") for of in entries if not of.fields
-        ]
-        self._land(decoded, [of.id for of in entries], began)
+        decoded.batch.lost += [Rejected(locator(stream, of.id), TRIMMED, b"") for of in entries if not of.fields]
+        return InHand([of.id for of in entries], decoded, began, is_full)
 
-    def _land(self, decoded: Decoded, ids: Sequence[bytes], began: float) -> None:
+    def _land(self, batch: InHand) -> None:
         """Commits a batch, then acknowledges it."""
+        decoded, ids = batch.decoded, batch.ids
         self._partitions.make(self._session, decoded.days)
         writing = time.monotonic()
         counts = land(self._session, self._target, SOURCE, decoded.batch, _no_position)
         written = time.monotonic()
+        if self._ahead:
+            # On the same connection.
+            self._ahead.wait()
         try:
             self._group.acknowledge(ids)
         finally:
             # Committed, whether Redis has heard of it or not.
-            self._consumer.landed(counts, decoded.positions, time.monotonic() - began, written - writing)
+            self._consumer.landed(counts, decoded.positions, time.monotonic() - batch.began, written - writing)
         _log.debug("%s: %d entries up to %s: %s", self._group.stream, len(ids), ids[-1].decode(), counts.as_dict())
         if counts.lost:
             _log.error(
