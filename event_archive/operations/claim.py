@@ -114,7 +114,9 @@ def owner(site: Site) -> Claim | None:
     """
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as connection:
         asking = identity(connection)
-    found = read_claim(site.dataset, site.lake)
+        found = read_claim(site.dataset, site.lake)
+        if found is None:
+            require_no_former_name(connection, site.dataset)
     if found and asking.is_standby:
         asking = replace(asking, timeline=found.timeline)  # It may know of a new one late.
     _admitted(site.dataset, site.lake, asking, found)

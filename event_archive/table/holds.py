@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import LiteralString
 
-import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import day_range
-from event_archive.errors import BusyError, ConfigurationError, OtherSourceError, RefusedError
+from event_archive.errors import ConfigurationError, OtherSourceError, RefusedError
 from event_archive.postgres.catalogue.privileges import grantees
 from event_archive.postgres.catalogue.relations import relation, schemas_with
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Postgres
-from event_archive.table.locks import lock_day, lock_table
+from event_archive.table.locks import await_day, lock_table
 from event_archive.table.shape import require_table
 
 HOLD_TABLE = "event_archive_hold"
@@ -119,7 +118,8 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
             if not _exist(connection, dataset):
                 _create(connection, dataset)
         for day in day_range(first, last):
-            _lock(connection, dataset, day, postgres)
+            outcome = "No day was held by this command: give it again."
+            await_day(connection, dataset, day, postgres, outcome=outcome)
         other = connection.execute(_about(dataset, _OTHER_HOLD, first, last, reason)).fetchone()
         if other:
             raise RefusedError(
@@ -127,16 +127,6 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
                 "this command: hold the days around it, or release it first."
             )
         connection.execute(_about(dataset, _HOLD, reason, first, last))
-
-
-def _lock(connection: Connection, dataset: Dataset, day: date, postgres: Postgres) -> None:
-    try:
-        lock_day(connection, dataset, day, wait=True)
-    except psycopg.errors.LockNotAvailable:
-        raise BusyError(
-            f"{dataset.table}: another command has been working on {day} for longer than "
-            f"{postgres.lock_timeout_seconds:g} s. No day was held by this command: give it again."
-        ) from None
 
 
 def _create(connection: Connection, dataset: Dataset) -> None:

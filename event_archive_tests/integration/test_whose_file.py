@@ -433,7 +433,7 @@ def test_a_held_day_stays_held_where_a_renamed_table_begins_in_a_new_place(
     hold(pipeline.dataset, DAY, DAY, "case 17", pipeline.postgres)
     pipeline.database.execute(f"ALTER {rename}")
     renamed = pipeline.of(table=name, file_prefix="e")
-    for action in (renamed.run, lambda: adopt_source(renamed.site)):
+    for action in (renamed.run, lambda: owner(renamed.site), lambda: adopt_source(renamed.site)):
         with pytest.raises(OtherSourceError, match=r'days are held for public\."Event", which is not there'):
             action()
     assert renamed.count() == 2

@@ -39,7 +39,7 @@ from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.server import identity
 from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.holds import hold_on
-from event_archive.table.locks import lock_day
+from event_archive.table.locks import await_day
 from event_archive.table.shape import TIME_TYPES, require_unchanged
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,8 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         here = source_of(identity(connection), dataset)
         if source and not source.is_same(here):
             logger.warning("%s holds rows of %s; they are restored into %s of %s", path, source, target, here.database)
-        lock_day(connection, dataset, day, wait=True)
+        outcome = "Nothing was restored: restore the day again."
+        await_day(connection, dataset, day, site.postgres, outcome=outcome)
         table = open_target(connection, dataset, target)
         readback = load(connection, table, lake, file, progress)
         if manifest:
