@@ -143,6 +143,7 @@ def _steps(night: Night, done: DayOutcome) -> None:
     site, day = night.site, done.day
     night.observer.begin("counting")
     rows = _with_retries(night, lambda: aged_rows(site.dataset, day, site.postgres))
+    done.left = rows.rows
     night.reports.counted(day, rows)
     archived = _with_retries(
         night,
