@@ -112,7 +112,7 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
             "held: give the command for one part after another."
         )
     with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
-        require_table(connection, dataset.table)
+        require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
         if not _exist(connection, dataset):
             lock_table(connection, TableName(dataset.table.schema, HOLD_TABLE))
             if not _exist(connection, dataset):
@@ -150,7 +150,7 @@ def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> in
             query = _about(dataset, "DELETE FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}", first, last)
             released = connection.execute(query).rowcount
         if not released:
-            require_table(connection, dataset.table)
+            require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
         return released
 
 
@@ -163,7 +163,7 @@ def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
     with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
         rows = connection.execute(_about(dataset, _HOLDS)).fetchall() if _exist(connection, dataset) else []
         if not rows:
-            require_table(connection, dataset.table)
+            require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
         return [Hold(*row) for row in rows]
 
 
@@ -212,10 +212,11 @@ def require_no_former_name(connection: Connection, dataset: Dataset) -> None:
         row = connection.execute(sql.SQL(_OF_NO_TABLE).format(sql.Identifier(schema, HOLD_TABLE))).fetchone()
         if row:
             held, setting = TableName(schema, HOLD_TABLE), dataset.setting("EVENT_FILE_PREFIX")
+            adopt = dataset.command("adopt --source")
             raise OtherSourceError(
                 f"{dataset.table}: days are held for {row[0]}, which is not there, and no file named "
                 f"{dataset.file_prefix} was its. Nothing was written or deleted. If it is the same table, which was "
-                f"renamed, set {setting} to the former one, and accept it once: event-archive adopt --source. If it is "
+                f"renamed, set {setting} to the former one, and accept it once: {adopt}. If it is "
                 f"not, DELETE those rows FROM {held}."
             )
 

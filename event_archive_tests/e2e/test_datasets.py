@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from event_archive.domain.record import Record
+from event_archive.errors import IntegrityError, OtherSourceError
 from event_archive.nightly.backlog import Backlog
 from event_archive_tests.fixtures.datasets import DAYS, FILE, NAMES, ROWS_OF, Datasets, lines_of
 from event_archive_tests.fixtures.installation import Commands
+from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import insert_events
 from event_archive_tests.fixtures.webhook import Webhook
 
@@ -265,3 +268,30 @@ def test_what_is_wrong_with_rows_is_told_of_the_dataset_and_not_of_a_table_that_
     assert (
         Backlog(1, 2, date(2024, 3, 1), 0).message(dataset).startswith('elsewhere (public."Event"): 1 aged day since')
     )
+
+
+def test_what_a_message_advises_names_the_settings_and_the_commands_of_its_dataset(four: Datasets, command: Commands):
+    four.write(FILE.replace("elsewhere: {", "elsewhere: {dry_run: 'true', drop_empty_partitions: 'true', "))
+    found = {line.get("check"): line["remedy"] for line in command("doctor", "--dataset", "elsewhere").lines[:-1]}
+    assert "Unset DRY_RUN or elsewhere.dry_run" in found["settings"]
+    assert "Set elsewhere.purge to delete and elsewhere.drop_empty_partitions to false" in found["partitions"]
+
+    elsewhere = four.pipeline("elsewhere")
+    elsewhere.archive()
+    elsewhere.records[DAY] = Record("another", 4)
+    with pytest.raises(IntegrityError, match=f"event-archive run {DAY} --dataset elsewhere, or"):
+        elsewhere.purge()
+    with pytest.raises(OtherSourceError, match="event-archive adopt --source --dataset elsewhere"):
+        elsewhere.of(time_column="processed_at").archive()
+    restored = command("restore", DAYS[0], "--in-place", "--dataset", "elsewhere")
+    (warning,) = (json.loads(line)["message"] for line in restored.stderr.splitlines())
+    assert warning.endswith(f"event-archive hold {DAYS[0]} --reason … --dataset elsewhere")
+
+    four.there.execute('ALTER TABLE "Event" RENAME TO e')
+    for arguments in (["hold", DAYS[0], "--reason", "x"], ["restore", DAYS[0], "--in-place"]):
+        assert "elsewhere.table names it" in command(*arguments, "--dataset", "elsewhere").said
+    four.there.execute(
+        f'ALTER TABLE e RENAME TO "Event"; ALTER DATABASE {four.there.name} SET default_transaction_read_only TO on'
+    )
+    refused = command("run", "--dataset", "elsewhere")
+    assert "PG_CONNECTION_STRING_ELSEWHERE must name the primary" in refused.said

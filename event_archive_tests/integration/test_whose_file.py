@@ -212,8 +212,10 @@ def test_reading_is_open_to_all_and_says_whose_file_it_is(
 def test_a_replica_that_is_no_copy_of_the_primary_is_refused(pipeline: Pipeline, elsewhere: Pipeline):
     pipeline.add(2)
     elsewhere.add(1)
-    with pytest.raises(OtherSourceError, match=r"EXPORT_PG_CONNECTION_STRING names .* no standby of"):
-        pipeline.archive(export_postgres=elsewhere.postgres)
+    replica = replace(elsewhere.postgres, variable="ITS_REPLICA")
+    words = r"ITS_REPLICA names .* no standby of .*, which PG_CONNECTION_STRING names"
+    with pytest.raises(OtherSourceError, match=words):
+        pipeline.archive(export_postgres=replica)
     assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
 
 

@@ -144,10 +144,10 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         if purged_again and hold_on(connection, dataset, day) is None:
             logger.warning(
                 "%s, %s: restored in place. The next night archives and purges these rows again, unless the day is "
-                "held: event-archive hold %s --reason …",
+                "held: %s",
                 target,
                 day,
-                day,
+                dataset.command(f"hold {day} --reason …"),
             )
     current = readback.rows - readback.superseded
     return RestoredDay(
