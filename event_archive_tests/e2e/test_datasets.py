@@ -224,8 +224,12 @@ def test_days_wait_for_days_that_stay(four: Datasets, command: Commands):
     four.here.execute(CHILDREN)
     four.write(AFTER)
     command("hold", DAYS[1], "--reason", "audit", "--dataset", "details")
+    planned = {line["dataset"]: line["waiting"] for line in command("run", "--plan").lines if "days" in line}
+    assert planned == {"lines": 2, "details": 0}
     done = command("run")
     assert done.code == 0, done.said
+    told = command("run", "--plan", LOG_FORMAT="console").stdout
+    assert f"1 of these days waits for details (app.details), purged first: there are rows of {DAYS[1]}." in told
     assert {line for line in lines_of(done) if line[0] == "lines"} == {("lines", DAYS[0], "purged")}
     assert "lines (app.lines): 1 day waits for a dataset that is purged first." in done.end["message"]
     # Also where it is asked for by name, or alone.
