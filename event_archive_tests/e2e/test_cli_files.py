@@ -236,6 +236,17 @@ def test_a_range_is_adopted(local_installation: Installation, command: Commands)
     assert (none.code, none.end["error"]) == (1, "There is no file to adopt.")
 
 
+def test_days_vouches_for_no_row_of_a_file_that_was_cut_off(archived: Installation, command: Commands):
+    before, whole = archived.lake.stat(archived.dataset.path(DAY)), archived.content()
+    assert before is not None
+    assert command("days").days[KEY]["outcome"] == "purged"
+    archived.put(whole[:-1], metadata=dict(before.metadata))
+    cut = command("days")
+    line = cut.days[KEY]
+    assert (line["outcome"], line["lake_rows"], line["lake_bytes"]) == ("changed", None, len(whole) - 1)
+    assert cut.end["lake_rows"] == sum(of["lake_rows"] or 0 for of in cut.days.values())
+
+
 def test_a_day_that_is_done_has_nothing_to_do(archived: Installation, command: Commands):
     for arguments in ((KEY,), (KEY, "--dry-run"), ("2024-03-02",)):
         done = command("run", *arguments)
