@@ -52,8 +52,8 @@ def prove(
     manifest = Manifest.from_file(file)
     if manifest is None:
         raise IntegrityError(
-            f"{file.path}: another tool wrote it, for it has no manifest. Nothing was deleted. Archive the day again, "
-            f"which takes it over: {table.dataset.command(f'run {day}')}, or materialize archive_csv."
+            f"{file.path}: another tool wrote or copied it, for it has no manifest. Nothing was deleted. Archive the "
+            f"day again, which takes it over: {table.dataset.command(f'run {day}')}, or materialize archive_csv."
         )
     manifest.require_own(file, day, claimed)
     _require_key_known(table, day, manifest, file.path)

@@ -67,7 +67,9 @@ def test_a_damaged_file_is_said_then_adopted(archived: Installation, command: Co
 def test_a_day_is_restored(archived: Installation, command: Commands):
     done = command("restore", KEY)
     assert (done.code, done.days[KEY]["restored"], done.days[KEY]["table"]) == (0, 5, 'public."Event_restored"')
-    assert command("restore", KEY, "--to", "2024-03-31").days[KEY]["skipped"] == 5
+    month = command("restore", KEY, "--to", "2024-03-31")
+    assert (month.days[KEY]["skipped"], month.end["days"], month.end["without_file"]) == (5, 1, 30)
+    assert command("verify", "--from", KEY, "--to", "2024-03-31").end["without_file"] == 30
     assert command("restore", KEY, "--table", "copy").days[KEY]["restored"] == 5
     assert command("restore", KEY, "--in-place").days[KEY]["restored"] == 5
     assert archived.count() == 5

@@ -114,7 +114,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
     manifest = Manifest.from_file(file)
     source = source_to_read(dataset, day, manifest, file, lake) if manifest else None
     if manifest is None:
-        logger.warning("%s has no manifest: another tool wrote it. Its rows are restored as they read", path)
+        logger.warning("%s has no manifest: another tool wrote or copied it. Its rows are restored as they read", path)
     with site.postgres.transaction(f"{target}, {day}", advice=ADVICE) as connection:
         here = source_of(identity(connection), dataset)
         if source and not source.is_same(here):
