@@ -269,9 +269,9 @@ def test_what_is_wrong_with_rows_is_told_of_the_dataset_and_not_of_a_table_that_
     ]
     assert [words.partition(": 1 row lies")[0] for words in warnings] == ['elsewhere (public."Event")']
     dataset = four.pipeline("elsewhere").dataset
-    assert (
-        Backlog(1, 2, date(2024, 3, 1), 0).message(dataset).startswith('elsewhere (public."Event"): 1 aged day since')
-    )
+    told = Backlog(1, 2, date(2024, 3, 1), 0).message(dataset)
+    assert told.startswith('elsewhere (public."Event"): 1 aged day since')
+    assert "that no run fails or is dry, and that no day waits for another dataset" in told
 
 
 def test_what_a_message_advises_names_the_settings_and_the_commands_of_its_dataset(four: Datasets, command: Commands):
