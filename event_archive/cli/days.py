@@ -38,7 +38,8 @@ class _ListedDay:
             came; ``purged``: in the lake alone; ``held``; ``waiting``: for its partition; ``failed``: the command line
             failed on it last time;
             ``young``: it is not aged, ``before start``: older than ARCHIVE_START_DATE, so its rows were not counted;
-            ``not ours``: its file is of another source or day, ``no manifest``: nobody can tell what its file is.
+            ``not ours``: its file is of another source or day, ``no manifest``: nobody can tell what its file is,
+            ``changed``: its file has another length than its manifest says.
         rows: in the table; None where they were not counted.
         file: in the lake.
     """
@@ -47,6 +48,13 @@ class _ListedDay:
     state: str
     rows: int | None
     file: "StoredFile | None"
+
+    @property
+    def lake_rows(self) -> int | None:
+        """Rows in the file, as its manifest says; None where there is none, or it contradicts that."""
+        from event_archive.domain.manifest import stored_rows
+
+        return None if self.file is None or _has_changed(self.file) else stored_rows(self.file)
 
 
 @click.command("days")
@@ -138,14 +146,25 @@ def _state_of_file(file: "StoredFile", day: date, is_own: "Callable[[Source], bo
         manifest = None
     if manifest is None:
         return "no manifest"
-    is_of_day = manifest.day in ("", day.isoformat())
-    return "" if is_of_day and is_own(manifest.source) else "not ours"
+    if not (manifest.day in ("", day.isoformat()) and is_own(manifest.source)):
+        return "not ours"
+    return "changed" if _has_changed(file) else ""
+
+
+def _has_changed(file: "StoredFile") -> bool:
+    """Whether a file has another length than its manifest says."""
+    from event_archive.domain.manifest import Manifest
+
+    try:
+        manifest = Manifest.claimed_by(file)
+    except IntegrityError:
+        return False
+    return manifest is not None and manifest.bytes != file.size_bytes
 
 
 def _show_json(
     dataset: "Dataset", listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float, whose: str
 ) -> None:
-    from event_archive.domain.manifest import stored_rows
     from event_archive.observability.json_lines import write_line
 
     for day in listed:
@@ -154,7 +173,7 @@ def _show_json(
             dataset=dataset.name,
             day=day.day,
             rows=day.rows,
-            lake_rows=stored_rows(day.file) if day.file else None,
+            lake_rows=day.lake_rows,
             lake_bytes=day.file.size_bytes if day.file else None,
         )
     write_line(
@@ -163,7 +182,7 @@ def _show_json(
         dataset=dataset.name,
         days=len(listed),
         rows=left,
-        lake_rows=sum(stored_rows(day.file) or 0 for day in listed if day.file),
+        lake_rows=sum(day.lake_rows or 0 for day in listed),
         lake_bytes=sum(day.file.size_bytes for day in listed if day.file),
         estimated_bytes=left_bytes,
         estimated_seconds=round(left_seconds, 3),
@@ -171,13 +190,12 @@ def _show_json(
 
 
 def _show_table(listed: list[_ListedDay], left: int, left_bytes: int, left_seconds: float) -> None:
-    from event_archive.domain.manifest import stored_rows
     from event_archive.domain.wording import counted, duration, size
 
     form = "{:<10}  {:>14}  {:>14}  {:>10}  {}"
     click.echo(form.format("day", "rows in table", "rows in lake", "size", "state"))
     for day in listed:
-        stored = stored_rows(day.file) if day.file else None
+        stored = day.lake_rows
         click.echo(
             form.format(
                 str(day.day),
@@ -188,7 +206,7 @@ def _show_table(listed: list[_ListedDay], left: int, left_bytes: int, left_secon
             )
         )
     files = [day.file for day in listed if day.file]
-    stored_in_all = sum(stored_rows(file) or 0 for file in files)
+    stored_in_all = sum(day.lake_rows or 0 for day in listed)
     total_bytes = sum(file.size_bytes for file in files)
     click.echo(
         form.format("total", f"{left:,}", f"{stored_in_all:,}", size(total_bytes), counted(len(listed), "day", "days"))

@@ -69,7 +69,8 @@ def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, la
                 raise _DamagedError("; ".join(done.problems), found)
             return found
 
-        _each(settings, wanted, verified, good="good", none="There is no file to verify.")
+        none, without_file = "There is no file to verify.", _without_file(wanted, first, last)
+        _each(settings, wanted, verified, good="good", none=none, without_file=without_file)
 
 
 @click.command()
@@ -112,7 +113,9 @@ def _restore(settings: "Settings", first: date, last: date, target: str | None, 
                 **({"setval": " ".join(done.setval)} if done.setval else {}),
             }
 
-        _each(settings, tuple(days_with_file(dataset, opened, first, last)), restored, good="restored")
+        days = tuple(days_with_file(dataset, opened, first, last))
+        without_file = _without_file(days, first, last) if first < last else None
+        _each(settings, days, restored, good="restored", without_file=without_file)
 
 
 @click.command()
@@ -149,9 +152,8 @@ def _adopt(settings: "Settings", days: tuple[date, ...], first: date | None, las
             seconds = time.monotonic() - started
             return {"rows": manifest.rows, "bytes": manifest.bytes, "sha256": manifest.sha256, "seconds": seconds}
 
-        ends = [*wanted, *filter(None, (first, last))]
-        without_file = None if days else (max(ends) - min(ends)).days + 1 - len(wanted)
-        _each(settings, wanted, adopted, good="adopted", none="There is no file to adopt.", without_file=without_file)
+        none, without_file = "There is no file to adopt.", _without_file(wanted, first, last)
+        _each(settings, wanted, adopted, good="adopted", none=none, without_file=without_file)
 
 
 def _adopt_source(settings: "Settings") -> None:
@@ -180,6 +182,14 @@ def _days_with_file(dataset: "Dataset", lake: "Lake", first: date | None, last: 
     """The days of a range, which may be open at either end, that have a file."""
     in_lake = (dataset.day_of(file.path) for file in lake.list(dataset.folder))
     return tuple(day for day in in_lake if day and within(day, first, last))
+
+
+def _without_file(days: tuple[date, ...], first: date | None, last: date | None) -> int | None:
+    """How many days of a range, of which these have a file, have none; None where no range was given."""
+    if not (first or last):
+        return None
+    ends = [*days, *filter(None, (first, last))]
+    return (max(ends) - min(ends)).days + 1 - len(days)
 
 
 class _DamagedError(IntegrityError):

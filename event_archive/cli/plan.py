@@ -1,17 +1,31 @@
 """``event-archive run --plan``: what a run would do. Here: how it is shown. Not here: planning, estimating."""
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 
 import click
 
 from event_archive.domain.wording import counted, duration, size
+from event_archive.nightly.backlog import Purged, first_day_left
 from event_archive.nightly.estimate import estimate
 from event_archive.observability.json_lines import write_line
 from event_archive.operations.site import Site
 
 
-def show_plan(site: Site, planned: list[date], *, budget: timedelta | None, as_json: bool) -> None:
-    """Shows the days in their order, with rows, bytes and seconds, and the sums."""
+def show_plan(
+    site: Site, planned: list[date], *, earlier: Sequence[Purged], budget: timedelta | None, as_json: bool
+) -> None:
+    """Shows the days in their order, with rows, bytes and seconds, and the sums.
+
+    Args:
+        site: of the dataset.
+        planned: its days.
+        earlier: the datasets whose days are purged first.
+        budget: of the run.
+        as_json: as JSON lines.
+    """
+    first = first_day_left(earlier, max(planned)) if earlier and planned else date.max
+    waiting = sum(day >= first for day in planned)
     found = estimate(site.dataset, planned, site.postgres)
     rows = sum(found.rows.values())
     if as_json:
@@ -22,7 +36,16 @@ def show_plan(site: Site, planned: list[date], *, budget: timedelta | None, as_j
             write_line("planned", dataset=name, day=day, rows=of_day, deleted=0, bytes=size_bytes, seconds=seconds)
         size_bytes, seconds = found.bytes_of(rows), round(found.seconds_of(rows), 3)
         days = len(planned)
-        write_line("planned", dataset=name, days=days, rows=rows, deleted=0, bytes=size_bytes, seconds=seconds)
+        write_line(
+            "planned",
+            dataset=name,
+            days=days,
+            waiting=waiting,
+            rows=rows,
+            deleted=0,
+            bytes=size_bytes,
+            seconds=seconds,
+        )
         return
     form = "{:<10}  {:>14}  {:>10}  {:>10}"
     click.echo(form.format("day", "rows", "about", "takes"))
@@ -37,3 +60,7 @@ def show_plan(site: Site, planned: list[date], *, budget: timedelta | None, as_j
         f"about {size(found.bytes_of(rows))} of CSV, in about {duration(found.seconds_of(rows))}{ends}. Nothing was "
         "touched."
     )
+    if waiting:
+        others = " and ".join(dataset.label for dataset, _ in earlier)
+        wait = counted(waiting, "of these days waits", "of these days wait")
+        click.echo(f"{wait} for {others}, purged first: there are rows of {first}.")

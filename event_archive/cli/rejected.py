@@ -87,13 +87,17 @@ def _write(of: "RejectedRecord", **more: str) -> None:
     )
 
 
-def _replay(records: "RejectedRecords", source: str, *, as_json: bool) -> None:
+def _replay(records: "RejectedRecords", source: str | None, *, as_json: bool) -> None:
     from event_archive.observability.json_lines import write_line
+    from event_archive.sources.landing import Counts
 
-    counts = records.replay(_replay_of(source))
+    # Without any, no source's settings are needed.
+    counts = records.replay(_replay_of(source)) if source and records.newest(source, 1) else Counts()
     left = sum(number for *_, number in records.by_reason(source))
     if as_json:
         write_line("done", source=source, new=counts.new, known=counts.known, superseded=counts.superseded, left=left)
+    elif not (counts.taken or left):
+        click.echo("No record was rejected.")
     else:
         click.echo(f"{source}: {counts.taken - counts.rejected:,} records landed, {left:,} are rejected still.")
 
@@ -115,8 +119,9 @@ def _replay_of(source: str) -> "Replay":
     return stream.replay(StreamReading.load())
 
 
-def _the_only(records: "RejectedRecords") -> str:
+def _the_only(records: "RejectedRecords") -> str | None:
+    """The source of all rejected records; None where there are none."""
     found = sorted({name for name, *_ in records.by_reason(None)})
     if len(found) > 1:
         raise click.UsageError(f"Name one with --source: there are rejected records of {', '.join(found)}.")
-    return found[0] if found else "api"
+    return next(iter(found), None)

@@ -69,7 +69,7 @@ def run(
     wanted = _Wanted(days, first, last)
     if plan_only:
         dagster_home()
-        each_dataset(pipelines, lambda settings: _plan_only(settings, wanted))
+        each_dataset(pipelines, lambda settings: _plan_only(settings, wanted, earlier(known, settings)))
         return
     with ExitStack() as stack:
         names = {of.entry.name for of in known}
@@ -139,7 +139,7 @@ class _Part:
 
 def _begun(part: _Part, wanted: _Wanted, stack: ExitStack, *, alone: bool) -> _Begun | None:
     """Plans a dataset's days. Among several, one that cannot begin stops no other."""
-    from event_archive.config.services import lake, primary, replica
+    from event_archive.config.services import lake, primary, replica, with_primaries
     from event_archive.errors import EventArchiveError
     from event_archive.operations.claim import claim_first
     from event_archive.operations.site import Site
@@ -152,8 +152,7 @@ def _begun(part: _Part, wanted: _Wanted, stack: ExitStack, *, alone: bool) -> _B
         if planned:
             # Before the first day: a run that may do none, or whose lake is away, is told so once and leaves nothing.
             claim_first(site)
-        before = [(of.dataset, primary(of.with_secrets())) for of in part.earlier]
-        return _Begun(settings, site, planned, last_tried, before)
+        return _Begun(settings, site, planned, last_tried, with_primaries(part.earlier))
     except EventArchiveError as error:
         if alone or stop.requested():
             raise
@@ -161,9 +160,9 @@ def _begun(part: _Part, wanted: _Wanted, stack: ExitStack, *, alone: bool) -> _B
         return None
 
 
-def _plan_only(settings: "Settings", wanted: _Wanted) -> None:
+def _plan_only(settings: "Settings", wanted: _Wanted, before: "list[PipelineSettings]") -> None:
     from event_archive.cli.plan import show_plan
-    from event_archive.config.services import lake, primary
+    from event_archive.config.services import lake, primary, with_primaries
     from event_archive.operations.claim import owner
     from event_archive.operations.site import Site
 
@@ -171,7 +170,8 @@ def _plan_only(settings: "Settings", wanted: _Wanted) -> None:
         site = Site(settings.dataset, primary(settings), opened)
         planned, _ = _planned(site, wanted)
         owner(site)
-        show_plan(site, planned, budget=settings.run_budget, as_json=settings.log_as_json)
+        first = with_primaries(before)
+        show_plan(site, planned, earlier=first, budget=settings.run_budget, as_json=settings.log_as_json)
 
 
 def _planned(site: "Site", wanted: _Wanted) -> tuple[list[date], str]:

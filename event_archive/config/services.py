@@ -1,9 +1,10 @@
 """The services that the settings name: the primary, the replica, the lake. Not here: the settings, what services do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from event_archive.config.environment import Settings
+from event_archive.config.environment import PipelineSettings, Settings
+from event_archive.domain.dataset import Dataset
 from event_archive.lake.protocol import Lake
 from event_archive.postgres.session import Postgres
 
@@ -12,6 +13,11 @@ def primary(settings: Settings) -> Postgres:
     """The events database."""
     variable = variable_of(settings, "pg_connection_string")
     return Postgres(settings.pg_connection_string.get_secret_value(), settings.pg_auth, variable=variable)
+
+
+def with_primaries(datasets: Iterable[PipelineSettings]) -> list[tuple[Dataset, Postgres]]:
+    """Some datasets, each with its events database."""
+    return [(of.dataset, primary(of.with_secrets())) for of in datasets]
 
 
 def replica(settings: Settings) -> Postgres | None:

@@ -157,7 +157,8 @@ def _purged_events(
             for other in after:
                 require_purged(other.dataset, day, event_archive_postgres.primary(other), before=dataset)
             if current.max_replica_lag:
-                await_replicas(event_archive_postgres.primary(settings), current.max_replica_lag)
+                setting = dataset.setting("MAX_REPLICA_LAG")
+                await_replicas(event_archive_postgres.primary(settings), current.max_replica_lag, setting=setting)
             purged = purge_day(
                 Site(dataset, event_archive_postgres.primary(settings), opened),
                 day,

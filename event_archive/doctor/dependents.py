@@ -69,8 +69,8 @@ def row_security(connection: Connection, oid: int, name: TableName) -> Finding:
     return Finding("row_security", "good", "does not apply to this role" if security.enabled else "not enabled")
 
 
-def replication(connection: Connection, oid: int, prefix: str | None) -> Finding:
-    """Publications that carry the deletes to others."""
+def replication(connection: Connection, oid: int, prefix: str | None, setting: str) -> Finding:
+    """Publications that carry the deletes to others; ``setting`` is what the prefix is set by."""
     published = ", ".join(map(quoted, catalogue.publications_of_deletes(connection, oid)))
     if not published:
         return Finding("replication", "good", "no publication carries deletes of the table")
@@ -82,12 +82,12 @@ def replication(connection: Connection, oid: int, prefix: str | None) -> Finding
             f"ALTER TABLE {without} REPLICA IDENTITY FULL; or USING INDEX with a unique one.",
         )
     if prefix is not None:
-        return Finding("replication", "good", f"{published} publishes deletes, announced by LOGICAL_MESSAGE_PREFIX")
+        return Finding("replication", "good", f"{published} publishes deletes, announced by {setting}")
     return Finding(
         "replication",
         "warning",
         f"{published} publishes deletes: subscribers delete what is purged",
-        "Set LOGICAL_MESSAGE_PREFIX for consumers to tell purges from other deletes, or publish no deletes "
+        f"Set {setting} for consumers to tell purges from other deletes, or publish no deletes "
         "(ALTER PUBLICATION … SET (publish = 'insert, update')).",
     )
 

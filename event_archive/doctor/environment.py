@@ -30,8 +30,9 @@ def settings(patient: Patient) -> Iterator[Finding]:
     dataset = patient.settings.dataset
     remarks, remedies = [], []
     if patient.settings.dry_run:
-        remarks.append("DRY_RUN is set, so nothing is ever deleted")
-        remedies.append("Unset DRY_RUN when the trial is over.")
+        asked_by = f"DRY_RUN or {dataset.name}.dry_run" if dataset.name else "DRY_RUN"
+        remarks.append(f"{asked_by} is set, so nothing is ever deleted")
+        remedies.append(f"Unset {asked_by} when the trial is over.")
     for name, meant in misspelt():
         remarks.append(f"{name} is no variable of event_archive")
         remedies.append(f"Did you mean {meant}?")

@@ -21,7 +21,8 @@ def partitions(connection: Connection, shape: Table) -> Finding:
             "partitions",
             "warning",
             f"none is of a range of {quoted(dataset.time_column)} that ends somewhere: rows are deleted",
-            "Set EVENT_PURGE to delete and EVENT_DROP_EMPTY_PARTITIONS to false, or partition the table by range.",
+            f"Set {dataset.setting('EVENT_PURGE')} to delete and {dataset.setting('EVENT_DROP_EMPTY_PARTITIONS')} to "
+            "false, or partition the table by range.",
         )
     if foreign := [of for of in found if of.is_table and not of.is_owned]:
         names = counted(len(foreign), f"partition ({told(foreign[0])}) is", f"partitions ({told(foreign[0])} …) are")

@@ -57,14 +57,14 @@ def reading(database: Postgres, subject: str) -> Iterator[Connection]:
 
 def server(patient: Patient) -> Iterator[Finding]:
     """The primary and what the role may do there."""
-    dataset = patient.settings.dataset
-    with reading(services.primary(patient.settings), "doctor") as connection:
+    dataset, database = patient.settings.dataset, services.primary(patient.settings)
+    with reading(database, "doctor") as connection:
         before = time.time()
         (there,) = one(connection, "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8")
         patient.clocks["PostgreSQL"] = there - (before + time.time()) / 2
         yield _version(connection)
-        yield _tls(connection)
-        yield _primary(connection)
+        yield _tls(connection, database.variable)
+        yield _primary(connection, database.variable)
         yield _privileges(connection, dataset.table, waits=patient.settings.max_replica_lag is not None)
 
 
@@ -86,7 +86,7 @@ def _version(connection: Connection) -> Finding:
     return Finding("postgres", "good", server)
 
 
-def _tls(connection: Connection) -> Finding:
+def _tls(connection: Connection, variable: str) -> Finding:
     if connection.pgconn.ssl_in_use:
         return Finding("postgres_tls", "good", "the connection is encrypted")
     if _is_local(connection):
@@ -95,7 +95,7 @@ def _tls(connection: Connection) -> Finding:
         "postgres_tls",
         "warning",
         "events and the password's exchange cross the network unencrypted",
-        "Add sslmode=verify-full (or at least sslmode=require) to PG_CONNECTION_STRING.",
+        f"Add sslmode=verify-full (or at least sslmode=require) to {variable}.",
     )
 
 
@@ -105,13 +105,13 @@ def _is_local(connection: Connection) -> bool:
     return not address or ip_address(address).is_loopback
 
 
-def _primary(connection: Connection) -> Finding:
+def _primary(connection: Connection, variable: str) -> Finding:
     if is_standby(connection):
         return Finding(
             "postgres_primary",
             "bad",
             "the server is a standby: nothing can be deleted there, and no day read back",
-            "Let PG_CONNECTION_STRING name the primary; a standby goes into EXPORT_PG_CONNECTION_STRING.",
+            f"Let {variable} name the primary; a standby may serve exports alone.",
         )
     if setting_of_new_sessions(connection, "default_transaction_read_only") == "on":
         return Finding(
@@ -154,27 +154,29 @@ def replica(patient: Patient) -> Iterator[Finding]:
     if database is None:
         yield Finding("replica", "good", "none configured: the primary serves every export")
         return
-    with reading(services.primary(settings), "doctor") as connection:
+    primary = services.primary(settings)
+    with reading(primary, "doctor") as connection:
         shape = reflect(connection, settings.dataset)
         written, original = written_wal(connection), identity(connection)
     with reading(database, database.variable) as connection:
-        require_copy(original, identity(connection))
-        yield _replica(connection, shape.columns == reflect(connection, settings.dataset).columns, written)
+        require_copy(original, identity(connection), primary=primary.variable, replica=database.variable)
+        same_shape = shape.columns == reflect(connection, settings.dataset).columns
+        yield _replica(connection, same_shape, written, database.variable)
 
 
-def _replica(connection: Connection, same_shape: bool, written: str | None) -> Finding:
+def _replica(connection: Connection, same_shape: bool, written: str | None, variable: str) -> Finding:
     if not same_shape:
         return Finding(
             "replica",
             "bad",
             "the table has other columns than on the primary: what is exported will match no row",
-            "Let EXPORT_PG_CONNECTION_STRING name a standby of this primary.",
+            f"Let {variable} name a standby of this primary.",
         )
     if not is_standby(connection):
         return Finding(
             "replica",
             "warning",
-            "EXPORT_PG_CONNECTION_STRING names the primary itself",
+            f"{variable} names the primary itself",
             "Let it name a standby, or unset it: the primary serves exports then.",
         )
     lag = lag_behind(connection, written)

@@ -36,7 +36,8 @@ def table(patient: Patient) -> Iterator[Finding]:
         yield dependents.triggers(connection, oid)
         yield dependents.foreign_keys(connection, oid)
         yield dependents.row_security(connection, oid, name)
-        yield dependents.replication(connection, oid, settings.logical_message_prefix)
+        setting = settings.dataset.setting("LOGICAL_MESSAGE_PREFIX")
+        yield dependents.replication(connection, oid, settings.logical_message_prefix, setting)
         yield dependents.autovacuum(connection, oid)
         yield partitions(connection, shape)
 

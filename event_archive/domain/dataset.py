@@ -16,8 +16,12 @@ _KEYS = {
     "EVENT_TABLE": "table",
     "EVENT_TIME_COLUMN": "time_column",
     "EVENT_FILE_PREFIX": "file_prefix",
+    "EVENT_PURGE": "purge",
+    "EVENT_DROP_EMPTY_PARTITIONS": "drop_empty_partitions",
     "ARCHIVE_START_DATE": "start",
     "MAX_DAYS_PER_RUN": "max_days_per_run",
+    "MAX_REPLICA_LAG": "max_replica_lag",
+    "LOGICAL_MESSAGE_PREFIX": "logical_message_prefix",
 }
 """Of the datasets file."""
 _NAME = re.compile(r'"((?:[^"]|"")+)"(?=\.|$)|([^.]+)')
@@ -113,6 +117,10 @@ class Dataset:
     def setting(self, variable: str) -> str:
         """What people know one of this dataset's settings by: the variable, or its place in the datasets file."""
         return f"{self.name}.{_KEYS[variable]}" if self.name else variable
+
+    def command(self, arguments: str) -> str:
+        """A command about this dataset alone, for messages: ``event-archive run 2024-03-01 --dataset lines``."""
+        return f"event-archive {arguments} --dataset {self.name}" if self.name else f"event-archive {arguments}"
 
     def is_aged(self, day: date, now: datetime) -> bool:
         """Whether a day may be archived at ``now``, which must be aware."""

@@ -66,13 +66,16 @@ class Claim:
         """Whether a file of this source is the owner's."""
         return any(source.is_same(own) for own in (self.source, *self.former))
 
-    def admitting(self, source: Source, timeline: int, *, place: str) -> "Claim":
+    def admitting(
+        self, source: Source, timeline: int, *, place: str, adopt: str = "event-archive adopt --source"
+    ) -> "Claim":
         """The claim as it stands after a run of this source; the same where nothing changes.
 
         Args:
             source: whose rows the run is about to write or delete.
             timeline: of its server.
             place: where the files lie, for the message.
+            adopt: the command that accepts another owner, for the message.
 
         Raises:
             OtherSourceError: it is not the owner, or an older copy of it, or one that was refused.
@@ -81,14 +84,14 @@ class Claim:
             raise OtherSourceError(
                 f"{place} belongs to {self.source}; this is {source}. Nothing was written or deleted. Give this table "
                 "a file prefix or a folder of its own. If it is the same table, which has moved, "
-                "was upgraded or renamed, accept it once: event-archive adopt --source."
+                f"was upgraded or renamed, accept it once: {adopt}."
             )
         if timeline < self.timeline or timeline in self.refused_timelines:
             raise OtherSourceError(
                 f"{place} was last used by {self.source} on timeline {self.timeline}; this server is on timeline "
                 f"{timeline}: one of the two is a restored or cloned copy of the other. Nothing was written or "
                 "deleted. Give the copy a file prefix or a folder of its own. If this server is "
-                "the one to go on with, accept it once: event-archive adopt --source."
+                f"the one to go on with, accept it once: {adopt}."
             )
         return replace(self, source=self.source.completed(source), timeline=timeline)
 

@@ -240,9 +240,10 @@ class Backlog:
         days = counted(
             self.days, f"aged day since {self.oldest} still has", f"aged days since {self.oldest} still have"
         )
+        in_order = "on, that no run fails or is dry, and that no day waits for another dataset"
         return (
-            f"{dataset.label}: {days} {counted(self.rows, 'row', 'rows')}. "
-            "Check that the schedule is on and no run fails; if there are just too many days, raise "
+            f"{dataset.label}: {days} {counted(self.rows, 'row', 'rows')}. Check that the schedule is "
+            f"{in_order if dataset.name else 'on and no run fails or is dry'}; if there are just too many days, raise "
             f"{dataset.setting('MAX_DAYS_PER_RUN')}."
         )
 

@@ -143,6 +143,7 @@ def _steps(night: Night, done: DayOutcome) -> None:
     site, day = night.site, done.day
     night.observer.begin("counting")
     rows = _with_retries(night, lambda: aged_rows(site.dataset, day, site.postgres))
+    done.left = rows.rows
     night.reports.counted(day, rows)
     archived = _with_retries(
         night,
@@ -159,7 +160,8 @@ def _steps(night: Night, done: DayOutcome) -> None:
 
 def _purge(night: Night, archived: ArchivedDay) -> PurgedDay:
     if night.max_replica_lag_bytes:
-        await_replicas(night.site.postgres, night.max_replica_lag_bytes)
+        setting = night.site.dataset.setting("MAX_REPLICA_LAG")
+        await_replicas(night.site.postgres, night.max_replica_lag_bytes, setting=setting)
     return purge_day(
         night.site,
         archived.day,

@@ -25,12 +25,12 @@ class DayOutcome:
         bytes: of the file.
         deleted: rows deleted; 0 in a dry run.
         proven: rows that were read back identical: what is deleted where the run is not dry.
-        left: rows of the day that stay.
+        left: rows of the day that stay; where it failed before any was deleted, all that were counted.
         outcome: ``purged``, ``kept``, ``dry run``, ``nothing to do``, ``held``, ``waiting``, ``locked`` or ``failed``.
         reason: why it is held, waits or rows are kept, or why its partition was not dropped.
         how: as in ``PurgedDay``.
         partitions: as in ``PurgedDay``.
-        others: as in ``PurgedDay``; empty in a dry run.
+        others: as in ``PurgedDay``; in a dry run, those whose rows would go.
         vacuum_seconds: as in ``PurgedDay``.
         cause: why it failed.
     """
@@ -67,7 +67,7 @@ class DayOutcome:
         self.deleted, self.proven, self.left = purged.deleted, purged.proven, purged.left
         self.outcome, self.reason = purged.outcome, purged.reason or ""
         self.how, self.partitions, self.vacuum_seconds = purged.how, purged.partitions, purged.vacuum_seconds
-        self.others = purged.others if purged.outcome == "purged" else ()
+        self.others = purged.others
         if purged.outcome in ("purged", "dry run") and not (
             self.rows_appended or purged.proven or purged.left or purged.partitions
         ):
@@ -101,7 +101,6 @@ class Totals:
     rows_appended: int = 0
     bytes: int = 0
     deleted: int = 0
-    left: int = 0
     outcomes: list[DayOutcome] = field(default_factory=list)
     day_in_hand: date | None = None
     failure: EventArchiveError | None = None
@@ -118,12 +117,6 @@ class Totals:
     def add(self, outcome: DayOutcome) -> None:
         """Counts one day, which has ended."""
         self.day_in_hand = None
-        # Rows that waited for their partition have gone with it.
-        self.left -= sum(
-            before.left
-            for before in self.outcomes
-            if before.dataset == outcome.dataset and before.day in outcome.others
-        )
         self.outcomes.append(outcome)
         self.days += 1
         self.failed += outcome.cause is not None
@@ -131,7 +124,15 @@ class Totals:
         self.rows_appended += outcome.rows_appended
         self.bytes += outcome.bytes
         self.deleted += outcome.deleted
-        self.left += outcome.left
+
+    @property
+    def left(self) -> int:
+        """Rows of these days that stay; in a dry run, that would."""
+        left: dict[tuple[str, date], int] = {}
+        for of in self.outcomes:
+            # Rows that waited for their partition have gone with it.
+            left |= {(of.dataset, day): 0 for day in of.others} | {(of.dataset, of.day): of.left}
+        return sum(left.values())
 
     @property
     def failures(self) -> list[DayOutcome]:

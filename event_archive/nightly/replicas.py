@@ -18,12 +18,15 @@ _WAIT_SECONDS = 600.0
 _LOOK_EVERY_SECONDS = 2.0
 
 
-def await_replicas(postgres: Postgres, max_lag_bytes: int, *, wait_seconds: float = _WAIT_SECONDS) -> None:
+def await_replicas(
+    postgres: Postgres, max_lag_bytes: int, *, setting: str = "MAX_REPLICA_LAG", wait_seconds: float = _WAIT_SECONDS
+) -> None:
     """Returns as soon as no streaming replica has more than so many bytes of WAL to replay.
 
     Args:
         postgres: the primary.
         max_lag_bytes: how far behind they may be.
+        setting: that says so, for messages.
         wait_seconds: how long to wait for them.
 
     Raises:
@@ -33,11 +36,11 @@ def await_replicas(postgres: Postgres, max_lag_bytes: int, *, wait_seconds: floa
     """
     until = time.monotonic() + wait_seconds
     waited = False
-    while (behind := _lag_bytes(postgres)) > max_lag_bytes:
+    while (behind := _lag_bytes(postgres, setting)) > max_lag_bytes:
         if time.monotonic() >= until:
             raise BusyError(
                 f"A streaming replica has {behind} bytes of WAL to replay, for longer than {wait_seconds:g} s; "
-                f"MAX_REPLICA_LAG allows {max_lag_bytes}. Nothing was deleted; the next run tries again."
+                f"{setting} allows {max_lag_bytes}. Nothing was deleted; the next run tries again."
             )
         if not waited:
             waited = True
@@ -45,12 +48,12 @@ def await_replicas(postgres: Postgres, max_lag_bytes: int, *, wait_seconds: floa
         time.sleep(_LOOK_EVERY_SECONDS)
 
 
-def _lag_bytes(postgres: Postgres) -> int:
+def _lag_bytes(postgres: Postgres, setting: str) -> int:
     with postgres.transaction(_SUBJECT) as connection:
         lag_bytes = largest_replica_lag_bytes(connection)
     if lag_bytes is None:
         raise RefusedError(
-            "MAX_REPLICA_LAG is set, but the role may not see how far replicas are. Nothing was deleted. "
-            "GRANT pg_read_all_stats to it, or unset the variable."
+            f"{setting} is set, but the role may not see how far replicas are. Nothing was deleted. "
+            "GRANT pg_read_all_stats to it, or unset that."
         )
     return lag_bytes

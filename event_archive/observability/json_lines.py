@@ -74,6 +74,7 @@ class JsonDisplay:
             **({"reason": outcome.reason} if outcome.reason else {}),
             rows=outcome.rows,
             deleted=outcome.deleted,
+            **({"proven": outcome.proven} if outcome.outcome == "dry run" else {}),
             left=outcome.left,
             **outcome.details,
             bytes=outcome.bytes,

@@ -164,7 +164,7 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
         manifest.require(file, readback.manifest)
     elif missing_key := [name for name in table.key if name not in readback.columns]:
         raise IntegrityError(
-            f"{file.path}: another tool wrote it, for it has no manifest, and its header lacks the key: "
+            f"{file.path}: another tool wrote or copied it, for it has no manifest, and its header lacks the key: "
             f"{', '.join(missing_key)}. Nothing was written or deleted. Without the key its rows cannot be compared: "
             "add the key to the file, or move it elsewhere."
         )

@@ -23,9 +23,8 @@ from event_archive.table.holds import keep_holds, require_no_former_name
 
 logger = logging.getLogger(__name__)
 
-_FORMER_PREFIX = "events"
-"""The prefix of every table's files before it followed the table's name."""
-_MAX_BYTES = 1024 * 1024
+_FORMER_PREFIX = "events"  # Of every table's files, before it followed the table's name.
+_ADOPT, _MAX_BYTES = "adopt --source", 1024 * 1024
 
 
 def marker_path(dataset: Dataset) -> str:
@@ -45,7 +44,7 @@ def read_claim(dataset: Dataset, lake: Lake) -> Claim | None:
         IntegrityError: the marker cannot be read.
         RefusedError, UnreachableError: as the lake says.
     """
-    return _read(lake, lake.stat(marker_path(dataset)))
+    return _read(dataset, lake, lake.stat(marker_path(dataset)))
 
 
 def claim(site: Site, connection: Connection) -> Claim:
@@ -60,7 +59,7 @@ def claim(site: Site, connection: Connection) -> Claim:
         IntegrityError: the marker cannot be read.
         RefusedError, UnreachableError: as PostgreSQL or the lake says.
     """
-    asking = _primary(connection)
+    asking = _primary(site, connection)
     if asking not in site.claims:
         if read_claim(site.dataset, site.lake) is None:
             require_no_former_name(connection, site.dataset)
@@ -86,12 +85,13 @@ def claim_from_replica(site: Site, connection: Connection) -> Claim:
     """
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as primary:
         claimed, original = claim(site, primary), identity(primary)
-    require_copy(original, identity(connection))
+    replica = site.export_postgres or site.postgres
+    require_copy(original, identity(connection), primary=site.postgres.variable, replica=replica.variable)
     return claimed
 
 
-def require_copy(original: Identity, copy: Identity) -> None:
-    """Sees that a server holds the primary's rows, if perhaps late.
+def require_copy(original: Identity, copy: Identity, *, primary: str, replica: str) -> None:
+    """Sees that a server holds the primary's rows, if perhaps late; ``primary`` and ``replica`` are settings.
 
     Raises:
         OtherSourceError: it is no standby of the primary, nor the primary itself.
@@ -100,9 +100,9 @@ def require_copy(original: Identity, copy: Identity) -> None:
     follows = copy.is_standby and copy.timeline <= original.timeline
     if not same_rows or not (follows or copy.started == original.started):
         raise OtherSourceError(
-            f"EXPORT_PG_CONNECTION_STRING names {_described(copy)}, which is no standby of {_described(original)}, "
-            "which PG_CONNECTION_STRING names. Nothing was written or deleted. Let it name a streaming replica of that "
-            "server, or unset it: the primary serves exports then."
+            f"{replica} names {_described(copy)}, no standby of {_described(original)}, which {primary} names. "
+            "Nothing was written or deleted. Let it name a streaming replica of that server, or unset it: the primary "
+            "serves exports then."
         )
 
 
@@ -113,8 +113,9 @@ def owner(site: Site) -> Claim | None:
         OtherSourceError, IntegrityError, RefusedError, UnreachableError, BusyError: as for ``claim``.
     """
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as connection:
-        asking = identity(connection)
-    found = read_claim(site.dataset, site.lake)
+        asking, found = identity(connection), read_claim(site.dataset, site.lake)
+        if found is None:
+            require_no_former_name(connection, site.dataset)
     if found and asking.is_standby:
         asking = replace(asking, timeline=found.timeline)  # It may know of a new one late.
     _admitted(site.dataset, site.lake, asking, found)
@@ -164,7 +165,7 @@ def adopt_source(site: Site) -> Claim:
     """
     dataset, lake = site.dataset, site.lake
     with site.postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
-        asking = _primary(connection)
+        asking = _primary(site, connection)
         source = source_of(asking, dataset)
         marker = lake.stat(marker_path(dataset))
         before = claim_to_read(dataset, lake, replaced=True)
@@ -181,12 +182,12 @@ def adopt_source(site: Site) -> Claim:
     return after
 
 
-def _primary(connection: Connection) -> Identity:
+def _primary(site: Site, connection: Connection) -> Identity:
     found = identity(connection)
     if found.is_standby:
         raise ConfigurationError(
-            f"{_described(found)} is a standby. Nothing was written or deleted. PG_CONNECTION_STRING must name the "
-            "primary; EXPORT_PG_CONNECTION_STRING may name a standby."
+            f"{_described(found)} is a standby. Nothing was written or deleted. {site.postgres.variable} must name the "
+            "primary; a standby may serve exports alone."
         )
     return found
 
@@ -198,7 +199,7 @@ def source_of(database: Identity, dataset: Dataset) -> Source:
 
 def _claimed(dataset: Dataset, lake: Lake, asking: Identity) -> Claim:
     marker = lake.stat(marker_path(dataset))
-    before = _read(lake, marker)
+    before = _read(dataset, lake, marker)
     after = _admitted(dataset, lake, asking, before)
     if after != before:
         try:
@@ -220,7 +221,7 @@ def _admitted(dataset: Dataset, lake: Lake, asking: Identity, before: Claim | No
     """The claim as it stands once this database has asked."""
     source = source_of(asking, dataset)
     if before:
-        return before.admitting(source, asking.timeline, place=files_of(dataset))
+        return before.admitting(source, asking.timeline, place=files_of(dataset), adopt=dataset.command(_ADOPT))
     _require_unclaimed(dataset, lake, source)
     return Claim(source, asking.timeline)
 
@@ -233,8 +234,8 @@ def _require_unclaimed(dataset: Dataset, lake: Lake, source: Source) -> None:
         if not source.is_same(other):
             raise OtherSourceError(
                 f"{place} holds files of {other}; this is {source}. Nothing was written or deleted. Give this table a "
-                "file prefix or a folder of its own. If it is the same table under another name, "
-                "accept it once: event-archive adopt --source."
+                "file prefix or a folder of its own. If it is the same table under another name, accept it once: "
+                f"{dataset.command(_ADOPT)}."
             )
     before = replace(dataset, file_prefix=_FORMER_PREFIX)
     if not found and before != dataset:
@@ -251,7 +252,7 @@ def _require_none_of_before(before: Dataset, lake: Lake, source: Source, place: 
             raise OtherSourceError(
                 f"{path} holds rows of {source.table}, and {place} is empty: where {setting} is not set, files are "
                 f"named after the {named}. Nothing was written or deleted. Set {setting} to {_FORMER_PREFIX} "
-                "to go on with those files; to begin anew here: event-archive adopt --source."
+                f"to go on with those files; to begin anew here: {before.command(_ADOPT)}."
             )
 
 
@@ -269,7 +270,7 @@ def _sources(dataset: Dataset, lake: Lake) -> Iterator[tuple[str, Source]]:
                     yield file.path, manifest.source
 
 
-def _read(lake: Lake, marker: StoredFile | None) -> Claim | None:
+def _read(dataset: Dataset, lake: Lake, marker: StoredFile | None) -> Claim | None:
     if marker is None:
         return None
     try:
@@ -285,8 +286,7 @@ def _read(lake: Lake, marker: StoredFile | None) -> Claim | None:
     except ValueError as error:
         raise IntegrityError(
             f"{marker.path}: it says whose files lie here, and it cannot be read ({error}). Nothing was written or "
-            "deleted. Put the right one back; or, where the files are this table's, accept it as their owner: "
-            "event-archive adopt --source."
+            f"deleted. Put the right one back; or, where the files are this table's: {dataset.command(_ADOPT)}."
         ) from None
 
 

@@ -52,8 +52,8 @@ def prove(
     manifest = Manifest.from_file(file)
     if manifest is None:
         raise IntegrityError(
-            f"{file.path}: another tool wrote it, for it has no manifest. Nothing was deleted. Archive the day again, "
-            f"which takes it over: event-archive run {day}, or materialize archive_csv."
+            f"{file.path}: another tool wrote or copied it, for it has no manifest. Nothing was deleted. Archive the "
+            f"day again, which takes it over: {table.dataset.command(f'run {day}')}, or materialize archive_csv."
         )
     manifest.require_own(file, day, claimed)
     _require_key_known(table, day, manifest, file.path)
@@ -62,7 +62,7 @@ def prove(
     if readback.rows != record.rows:
         raise IntegrityError(
             f"{file.path}: it has {readback.rows} rows, the archive's record says {record.rows}. Nothing was deleted. "
-            f"{_archive_again(day)}"
+            f"{_archive_again(table.dataset, day)}"
         )
     return readback
 
@@ -79,7 +79,7 @@ def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -
         known = ", ".join(map(key_named, manifest.keys))
         raise IntegrityError(
             f"{table.dataset.table}, {day}: the table's key is {key_named(table.key)}, {path} was archived under "
-            f"{known}. Nothing was deleted. {_archive_again(day)}"
+            f"{known}. Nothing was deleted. {_archive_again(table.dataset, day)}"
         )
 
 
@@ -98,8 +98,9 @@ def require_recorded(dataset: Dataset, day: date, file: StoredFile | None, recor
         problem = f"{path} is in the lake; the day's latest archive found no rows and wrote no file"
     else:
         problem = f"{path} has ETag {found}; the day's latest archive recorded {record.etag}"
-    raise IntegrityError(f"{dataset.table}, {day}: {problem}. Nothing was deleted. {_archive_again(day)}")
+    raise IntegrityError(f"{dataset.table}, {day}: {problem}. Nothing was deleted. {_archive_again(dataset, day)}")
 
 
-def _archive_again(day: date) -> str:
-    return f"Archive the day again: event-archive run {day}, or materialize archive_csv, then purged_events."
+def _archive_again(dataset: Dataset, day: date) -> str:
+    again = dataset.command(f"run {day}")
+    return f"Archive the day again: {again}, or materialize archive_csv, then purged_events."

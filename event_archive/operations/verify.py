@@ -113,7 +113,7 @@ def _differences(dataset: Dataset, file: StoredFile, lake: Lake, reading: Readin
         yield str(error).removeprefix(f"{file.path}: ").partition(". ")[0]
         return
     if manifest is None:
-        yield "it has no manifest: another tool wrote it"
+        yield "it has no manifest: another tool wrote or copied it"
         return
     if reading.bytes != manifest.bytes:
         yield f"{reading.bytes} bytes were read, its manifest says {manifest.bytes}"

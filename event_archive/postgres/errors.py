@@ -32,9 +32,7 @@ class Advice:
 
 
 NO_ADVICE = Advice()
-_READ_ONLY = (
-    "PG_CONNECTION_STRING must name the primary, not a replica, and a role without default_transaction_read_only."
-)
+_READ_ONLY = "{} must name the primary, not a replica, and a role without default_transaction_read_only."
 
 _TOO_MANY_CONNECTIONS, _PROTOCOL_VIOLATION, _INTERNAL_ERROR = "53300", "08P01", "XX000"
 _POOLER = (
@@ -59,7 +57,9 @@ _BUSY = {
 }
 
 
-def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callable[[str], str]) -> EventArchiveError:
+def refusal(
+    error: psycopg.Error, subject: str, advice: Advice, *, hide: Callable[[str], str], variable: str
+) -> EventArchiveError:
     """The error that people see of one of PostgreSQL's. It is not to be chained: its detail may repeat a row.
 
     Args:
@@ -67,6 +67,7 @@ def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callabl
         subject: what it is about: the table, the day.
         advice: how the message ends.
         hide: takes secrets out of PostgreSQL's words.
+        variable: the setting that names the server.
     """
     code = error.sqlstate or ""
     message = f"{subject}: PostgreSQL says: {hide(without_values(error))}" + (f" [SQLSTATE {code}]" if code else "")
@@ -81,7 +82,12 @@ def refusal(error: psycopg.Error, subject: str, advice: Advice, *, hide: Callabl
         return UnreachableError(f"{message}. {advice.lost}")
     if in_a_function(error):
         return of_a_function
-    remedies = {"42501": advice.privileges, "25006": _READ_ONLY, _PROTOCOL_VIOLATION: _POOLER, **advice.by_code}
+    remedies = {
+        "42501": advice.privileges,
+        "25006": _READ_ONLY.format(variable),
+        _PROTOCOL_VIOLATION: _POOLER,
+        **advice.by_code,
+    }
     return RefusedError(f"{message}. {advice.outcome} {remedies.get(code, '')}".rstrip())
 
 

@@ -118,11 +118,11 @@ class Postgres:
         try:
             yield
         except psycopg.Error as error:
-            raise refusal(error, subject, advice, hide=self._hide) from None
+            raise refusal(error, subject, advice, hide=self._hide, variable=self.variable) from None
         except DBAPIError as error:
             if not isinstance(error.orig, psycopg.Error):
                 raise
-            raise refusal(error.orig, subject, advice, hide=self._hide) from None
+            raise refusal(error.orig, subject, advice, hide=self._hide, variable=self.variable) from None
 
     def execute_alone(self, statement: sql.Composed, subject: str, *, advice: Advice = NO_ADVICE) -> None:
         """Executes a statement that no transaction may be around, as a VACUUM, on its own connection.

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import LiteralString
 
-import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import day_range
-from event_archive.errors import BusyError, ConfigurationError, OtherSourceError, RefusedError
+from event_archive.errors import ConfigurationError, OtherSourceError, RefusedError
 from event_archive.postgres.catalogue.privileges import grantees
 from event_archive.postgres.catalogue.relations import relation, schemas_with
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Postgres
-from event_archive.table.locks import lock_day, lock_table
+from event_archive.table.locks import await_day, lock_table
 from event_archive.table.shape import require_table
 
 HOLD_TABLE = "event_archive_hold"
@@ -113,13 +112,14 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
             "held: give the command for one part after another."
         )
     with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
-        require_table(connection, dataset.table)
+        require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
         if not _exist(connection, dataset):
             lock_table(connection, TableName(dataset.table.schema, HOLD_TABLE))
             if not _exist(connection, dataset):
                 _create(connection, dataset)
         for day in day_range(first, last):
-            _lock(connection, dataset, day, postgres)
+            outcome = "No day was held by this command: give it again."
+            await_day(connection, dataset, day, postgres, outcome=outcome)
         other = connection.execute(_about(dataset, _OTHER_HOLD, first, last, reason)).fetchone()
         if other:
             raise RefusedError(
@@ -127,16 +127,6 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
                 "this command: hold the days around it, or release it first."
             )
         connection.execute(_about(dataset, _HOLD, reason, first, last))
-
-
-def _lock(connection: Connection, dataset: Dataset, day: date, postgres: Postgres) -> None:
-    try:
-        lock_day(connection, dataset, day, wait=True)
-    except psycopg.errors.LockNotAvailable:
-        raise BusyError(
-            f"{dataset.table}: another command has been working on {day} for longer than "
-            f"{postgres.lock_timeout_seconds:g} s. No day was held by this command: give it again."
-        ) from None
 
 
 def _create(connection: Connection, dataset: Dataset) -> None:
@@ -160,7 +150,7 @@ def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> in
             query = _about(dataset, "DELETE FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}", first, last)
             released = connection.execute(query).rowcount
         if not released:
-            require_table(connection, dataset.table)
+            require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
         return released
 
 
@@ -173,7 +163,7 @@ def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:
     with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
         rows = connection.execute(_about(dataset, _HOLDS)).fetchall() if _exist(connection, dataset) else []
         if not rows:
-            require_table(connection, dataset.table)
+            require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
         return [Hold(*row) for row in rows]
 
 
@@ -222,10 +212,11 @@ def require_no_former_name(connection: Connection, dataset: Dataset) -> None:
         row = connection.execute(sql.SQL(_OF_NO_TABLE).format(sql.Identifier(schema, HOLD_TABLE))).fetchone()
         if row:
             held, setting = TableName(schema, HOLD_TABLE), dataset.setting("EVENT_FILE_PREFIX")
+            adopt = dataset.command("adopt --source")
             raise OtherSourceError(
                 f"{dataset.table}: days are held for {row[0]}, which is not there, and no file named "
                 f"{dataset.file_prefix} was its. Nothing was written or deleted. If it is the same table, which was "
-                f"renamed, set {setting} to the former one, and accept it once: event-archive adopt --source. If it is "
+                f"renamed, set {setting} to the former one, and accept it once: {adopt}. If it is "
                 f"not, DELETE those rows FROM {held}."
             )
 

@@ -9,8 +9,11 @@ Each lasts until its transaction ends. Who takes the lock on a day, and how:
 
 from datetime import date
 
+import psycopg
+
 from event_archive.domain.dataset import Dataset, TableName
-from event_archive.postgres.session import Connection, one
+from event_archive.errors import BusyError
+from event_archive.postgres.session import Connection, Postgres, one
 
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
 _TRY_LOCK = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
@@ -35,6 +38,28 @@ def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool 
         connection.execute(_LOCK, (name,))
         return True
     return bool(one(connection, _TRY_LOCK_SHARED if shared else _TRY_LOCK, name)[0])
+
+
+def await_day(connection: Connection, dataset: Dataset, day: date, postgres: Postgres, *, outcome: str) -> None:
+    """As ``lock_day`` that waits, for a command that a person gave.
+
+    Args:
+        connection: to ``postgres``, in a transaction.
+        dataset: whose table.
+        day: the day.
+        postgres: says how long is waited.
+        outcome: what follows where it is not free in time, for the message.
+
+    Raises:
+        BusyError: another command worked on the day for longer than the lock timeout.
+    """
+    try:
+        lock_day(connection, dataset, day, wait=True)
+    except psycopg.errors.LockNotAvailable:
+        raise BusyError(
+            f"{dataset.table}: another command has been working on {day} for longer than "
+            f"{postgres.lock_timeout_seconds:g} s. {outcome}"
+        ) from None
 
 
 def lock_table(connection: Connection, name: TableName) -> None:

@@ -178,7 +178,7 @@ def _key(connection: Connection, name: TableName, oid: int) -> tuple[KeyColumn, 
     )
 
 
-def require_table(connection: Connection, name: TableName, named_by: str = "EVENT_TABLE") -> Relation:
+def require_table(connection: Connection, name: TableName, named_by: str) -> Relation:
     """What bears a table's name. Takes no lock.
 
     Args:

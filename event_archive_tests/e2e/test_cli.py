@@ -89,7 +89,8 @@ def test_a_dry_run_keeps_every_row_and_the_real_one_writes_none_twice(azure_inst
     azure_installation.add(3)
     rows = azure_installation.everything()
     dry = azure_installation.cli("run", DRY_RUN="true")
-    assert (dry.code, dry.days[KEYS[0]]["outcome"], dry.end["deleted"]) == (0, "dry run", 0)
+    line = dry.days[KEYS[0]]
+    assert (dry.code, line["outcome"], line["proven"], line["left"], dry.end["deleted"]) == (0, "dry run", 3, 0, 0)
     assert (azure_installation.everything(), azure_installation.archived(DAY)) == (rows, rows)
 
     azure_installation.database.execute("UPDATE \"Event\" SET event_type = 'B' WHERE id = 2")
@@ -247,12 +248,14 @@ def test_what_a_day_that_fails_was_given_is_counted(local_installation: Installa
     assert (done.code, done.end["failed"], done.end["rows_appended"], done.end["deleted"]) == (1, 1, 6, 4)
     failed = done.days[KEYS[1]]
     size = len(local_installation.content(DAYS[1]))
-    assert {name: failed[name] for name in ("outcome", "rows", "deleted", "bytes")} == {
+    assert {name: failed[name] for name in ("outcome", "rows", "deleted", "left", "bytes")} == {
         "outcome": "failed",
         "rows": 2,
         "deleted": 0,
+        "left": 2,
         "bytes": size,
     }
+    assert done.end["left"] == local_installation.count() == 2
     assert done.end["bytes"] == sum(len(local_installation.content(day)) for day in DAYS)
 
 
@@ -297,7 +300,7 @@ def test_another_run_that_holds_a_day_is_no_failure(local_installation: Installa
         done = command("run")
         shown = command("run", KEYS[0], LOG_FORMAT="console")
     assert done.code == shown.code == 0
-    assert [done.days[key]["outcome"] for key in KEYS[:2]] == ["locked", "purged"]
+    assert [(done.days[key]["outcome"], done.days[key]["left"]) for key in KEYS[:2]] == [("locked", 2), ("purged", 0)]
     assert "another command is working on this day" in shown.stdout
     assert local_installation.count() == 2
     assert command("run").end["deleted"] == 2

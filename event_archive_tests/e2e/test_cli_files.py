@@ -67,7 +67,9 @@ def test_a_damaged_file_is_said_then_adopted(archived: Installation, command: Co
 def test_a_day_is_restored(archived: Installation, command: Commands):
     done = command("restore", KEY)
     assert (done.code, done.days[KEY]["restored"], done.days[KEY]["table"]) == (0, 5, 'public."Event_restored"')
-    assert command("restore", KEY, "--to", "2024-03-31").days[KEY]["skipped"] == 5
+    month = command("restore", KEY, "--to", "2024-03-31")
+    assert (month.days[KEY]["skipped"], month.end["days"], month.end["without_file"]) == (5, 1, 30)
+    assert command("verify", "--from", KEY, "--to", "2024-03-31").end["without_file"] == 30
     assert command("restore", KEY, "--table", "copy").days[KEY]["restored"] == 5
     assert command("restore", KEY, "--in-place").days[KEY]["restored"] == 5
     assert archived.count() == 5
@@ -234,6 +236,17 @@ def test_a_range_is_adopted(local_installation: Installation, command: Commands)
     assert (done.code, done.end["failed"], done.end["days"]) == (1, 1, 3)
     none = command("adopt", "--from", "2024-04-01", "--to", "2024-04-30")
     assert (none.code, none.end["error"]) == (1, "There is no file to adopt.")
+
+
+def test_days_vouches_for_no_row_of_a_file_that_was_cut_off(archived: Installation, command: Commands):
+    before, whole = archived.lake.stat(archived.dataset.path(DAY)), archived.content()
+    assert before is not None
+    assert command("days").days[KEY]["outcome"] == "purged"
+    archived.put(whole[:-1], metadata=dict(before.metadata))
+    cut = command("days")
+    line = cut.days[KEY]
+    assert (line["outcome"], line["lake_rows"], line["lake_bytes"]) == ("changed", None, len(whole) - 1)
+    assert cut.end["lake_rows"] == sum(of["lake_rows"] or 0 for of in cut.days.values())
 
 
 def test_a_day_that_is_done_has_nothing_to_do(archived: Installation, command: Commands):

@@ -53,6 +53,15 @@ def test_a_run_drops_a_partition_with_the_last_of_its_days_and_says_so(weekly: I
     assert weekly.archived(*DAYS) == before
 
 
+def test_a_dry_run_leaves_no_more_rows_than_the_real_one(weekly: Installation, command: Commands):
+    # Of days that are not archived yet, then of days that are.
+    for _ in range(2):
+        dry = command("run", "--dry-run")
+        assert (dry.days[DAYS[2].isoformat()]["proven"], dry.end["deleted"], dry.end["left"]) == (12, 0, 0)
+    assert weekly.count() == 12
+    assert command("run").end["left"] == 0
+
+
 def test_days_that_wait_for_their_partition_come_last_and_are_no_backlog(weekly: Installation, command: Commands):
     dataset, now = _aged_up_to(weekly.dataset, DAYS[1]), now_utc()
     found = days_to_do(dataset, now, weekly.postgres)

@@ -78,6 +78,11 @@ def test_a_record_that_postgresql_refuses_again_stays_rejected(
 def test_without_a_table_no_record_was_rejected(database: Database, command: Commands):
     listed = command("rejected", PG_CONNECTION_STRING=database.dsn)
     assert (listed.code, listed.end["records"]) == (0, 0)
+    for source in ((), ("--source", "logs")):
+        replayed = command("rejected", "--replay", *source, PG_CONNECTION_STRING=database.dsn)
+        assert (replayed.code, replayed.end["outcome"], replayed.end["left"]) == (0, "done", 0)
+    told = command("rejected", "--replay", PG_CONNECTION_STRING=database.dsn, LOG_FORMAT="console")
+    assert told.stdout == "No record was rejected.\n"
 
 
 def test_rejected_entries_of_log_files_are_replayed_wherever_their_file_was(

@@ -786,7 +786,8 @@ def test_a_restore_waits_for_the_purge_of_its_day(pipeline: Pipeline, restore: C
     pipeline.archive()
     with pipeline.postgres.transaction("a purge") as connection:
         assert lock_day(connection, pipeline.dataset, DAY)
-        with pytest.raises(BusyError):
+        words = "another command has been working on 2024-03-01 .*Nothing was restored: restore the day again"
+        with pytest.raises(BusyError, match=words):
             restore()
 
 

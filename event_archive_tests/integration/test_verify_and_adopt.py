@@ -189,7 +189,7 @@ def test_a_stop_does_not_wait_for_the_rest_of_the_file(pipeline: Pipeline):
 
 def test_a_file_of_another_tool_is_said(simple: Pipeline):
     simple.put(simple.content())
-    assert verified(simple).problems == ("it has no manifest: another tool wrote it",)
+    assert verified(simple).problems == ("it has no manifest: another tool wrote or copied it",)
 
 
 def test_a_missing_file_is_said(pipeline: Pipeline):

@@ -39,7 +39,7 @@ from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.server import identity
 from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.holds import hold_on
-from event_archive.table.locks import lock_day
+from event_archive.table.locks import await_day
 from event_archive.table.shape import TIME_TYPES, require_unchanged
 
 logger = logging.getLogger(__name__)
@@ -114,12 +114,13 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
     manifest = Manifest.from_file(file)
     source = source_to_read(dataset, day, manifest, file, lake) if manifest else None
     if manifest is None:
-        logger.warning("%s has no manifest: another tool wrote it. Its rows are restored as they read", path)
+        logger.warning("%s has no manifest: another tool wrote or copied it. Its rows are restored as they read", path)
     with site.postgres.transaction(f"{target}, {day}", advice=ADVICE) as connection:
         here = source_of(identity(connection), dataset)
         if source and not source.is_same(here):
             logger.warning("%s holds rows of %s; they are restored into %s of %s", path, source, target, here.database)
-        lock_day(connection, dataset, day, wait=True)
+        outcome = "Nothing was restored: restore the day again."
+        await_day(connection, dataset, day, site.postgres, outcome=outcome)
         table = open_target(connection, dataset, target)
         readback = load(connection, table, lake, file, progress)
         if manifest:
@@ -143,10 +144,10 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         if purged_again and hold_on(connection, dataset, day) is None:
             logger.warning(
                 "%s, %s: restored in place. The next night archives and purges these rows again, unless the day is "
-                "held: event-archive hold %s --reason …",
+                "held: %s",
                 target,
                 day,
-                day,
+                dataset.command(f"hold {day} --reason …"),
             )
     current = readback.rows - readback.superseded
     return RestoredDay(

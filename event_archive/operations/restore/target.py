@@ -16,7 +16,7 @@ from event_archive.postgres.catalogue.sequences import sequences_behind
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, own_search_path
 from event_archive.table.locks import lock_table
-from event_archive.table.shape import Table, glance
+from event_archive.table.shape import Table, glance, require_table
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,8 @@ def open_target(connection: Connection, dataset: Dataset, target: TableName) -> 
                     f"Schema {quoted(target.schema)} does not exist in database {quoted(connection.info.dbname)}. "
                     "Nothing was restored. Create that schema, or name another table with --table."
                 ) from None
+    else:
+        require_table(connection, target, dataset.setting("EVENT_TABLE"))
     return glance(connection, replace(dataset, table=target), "fill")
 
 
