@@ -42,8 +42,8 @@ demo: $(DEMO) ## Archive and purge sample events on an embedded PostgreSQL, with
 	@$(BIN)/event-archive demo
 
 .PHONY: ui
-ui: $(DEMO) ## The same, then Dagster's UI on it
-	@$(BIN)/event-archive demo --ui
+ui: $(DEMO) ## The same, then Dagster's UI on it; UI_PORT=3001 in place of 3000
+	@$(BIN)/event-archive demo --ui $(if $(UI_PORT),--port "$(UI_PORT)")
 
 .PHONY: test
 test: $(DEV) azurite ## Unit, integration and end-to-end tests: some minutes
