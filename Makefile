@@ -42,8 +42,8 @@ demo: $(DEMO) ## Archive and purge sample events on an embedded PostgreSQL, with
 	@$(BIN)/event-archive demo
 
 .PHONY: ui
-ui: $(DEMO) ## The same, then Dagster's UI on it
-	@$(BIN)/event-archive demo --ui
+ui: $(DEMO) ## The same, then Dagster's UI on it; UI_PORT=3001 in place of 3000
+	@$(BIN)/event-archive demo --ui $(if $(UI_PORT),--port "$(UI_PORT)")
 
 .PHONY: test
 test: $(DEV) azurite ## Unit, integration and end-to-end tests: some minutes
@@ -169,7 +169,8 @@ $(VENV)/made:
 
 $(DEMO): requirements.lock requirements-demo.lock pyproject.toml | $(VENV)/made
 	@echo "Installing what the demo needs"
-	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-demo.lock
+	@# The lock file is complete: without --no-deps, pip spends a quarter of its time on resolving it.
+	@$(call pip_install,$(VENV)) --no-deps --require-hashes --requirement requirements-demo.lock
 	@$(call pip_install,$(VENV)) --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -102,7 +102,7 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
     to_do = [day for day in listed if day.rows and day.state not in ("held", "waiting")]
     found = estimate(dataset, [day.day for day in to_do], postgres)
     rows_to_do = sum(day.rows or 0 for day in to_do)
-    left_bytes, left_seconds = found.bytes_of(rows_to_do), found.seconds_of(rows_to_do)
+    left_bytes, left_seconds = found.bytes_of(rows_to_do), found.seconds_of(rows_to_do, len(to_do))
     if settings.log_as_json:
         _show_json(dataset, listed, left, left_bytes, left_seconds, whose)
     else:

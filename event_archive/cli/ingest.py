@@ -11,6 +11,7 @@ from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingest_logs import logs
 from event_archive.cli.ingest_stream import stream
 from event_archive.cli.ingestions import show, told_of
+from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
 
 def _told(totals: "Totals") -> str:
     counts = totals.counts
-    words = f"{counts.taken:,} events in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): "
+    words = f"{counted(counts.taken, 'event', 'events')} in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): "
     words += told_of(totals, "known", "superseded", "rejected", "too_old", "lost")
     if totals.left and totals.rate:
-        words += f"; {totals.left:,} events are left, about {totals.left / totals.rate:,.0f} s"
+        words += f"; {counted(totals.left, 'event is', 'events are')} left, about {totals.left / totals.rate:,.0f} s"
     return words

@@ -13,6 +13,7 @@ import click
 from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingestions import show, told_of
+from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, EventArchiveError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
         _show_status(run(), as_json=as_json)
         return
     if retry_failed:
-        _log.info("%d failed files are tried again", run().retry_failed())
+        _log.info("%s tried again", counted(run().retry_failed(), "failed file is", "failed files are"))
     with stop.deferred(_GRACE_SECONDS):
         this = _repeated(run, every, as_json=as_json)
     if stop.requested():
@@ -137,11 +138,12 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
 
 def _told(totals: "Totals") -> str:
     counts = totals.counts
-    words = f"{totals.files:,} files, {counts.taken:,} entries in {totals.seconds:.1f} s ({totals.rate:,.0f} a second)"
+    words = f"{counted(totals.files, 'file', 'files')}, {counted(counts.taken, 'entry', 'entries')} in "
+    words += f"{totals.seconds:.1f} s ({totals.rate:,.0f} a second)"
     words += f": {told_of(totals, 'known', 'rejected', 'too_old')}"
     if totals.contradictions:
         words += f"; {totals.contradictions:,} with times that contradict each other"
-    return words + (f"; {totals.failed:,} files failed" if totals.failed else "")
+    return words + (f"; {counted(totals.failed, 'file', 'files')} failed" if totals.failed else "")
 
 
 def _show_status(run: "Ingestion", *, as_json: bool) -> None:
@@ -153,14 +155,18 @@ def _show_status(run: "Ingestion", *, as_json: bool) -> None:
             write_line(of.status.lower(), files=of.files, rows=of.rows, rejected=of.rejected, oldest=of.oldest)
         else:
             click.echo(
-                f"{of.files:>10,}  {of.status:<10}  {of.rows:,} rows, {of.rejected:,} rejected; oldest {of.oldest}"
+                f"{of.files:>10,}  {of.status:<10}  {counted(of.rows, 'row', 'rows')}, {of.rejected:,} rejected; the "
+                f"oldest written {of.oldest:%Y-%m-%d %H:%M} UTC"
             )
     for failed in status.failed:
-        again = "given up, --retry-failed takes it up again" if failed.given_up else f"again at {failed.again_at}"
+        again = (
+            "given up, --retry-failed takes it up again" if failed.given_up else f"again at {failed.again_at:%H:%M} UTC"
+        )
         if as_json:
             write_line("file", key=failed.key, error=failed.error, attempts=failed.attempts, given_up=failed.given_up)
         else:
-            click.echo(f"{failed.key}: {failed.error} ({failed.attempts} attempts; {again})")
+            tried = f"tried {counted(failed.attempts, 'time', 'times')}"
+            click.echo(f"{failed.key}: {failed.error} ({tried}; {again})")
     if as_json:
         write_line("done", source="logs", files=sum(of.files for of in status.counts))
     elif not status.counts:

@@ -10,6 +10,7 @@ from event_archive.cli import exit_code, stop
 from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingestions import show, told_of
 from event_archive.cli.stream_status import show_status
+from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 
 if TYPE_CHECKING:
@@ -80,5 +81,7 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
 
 
 def _told(totals: "Totals") -> str:
-    words = f"{totals.counts.taken:,} entries in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): "
+    words = (
+        f"{counted(totals.counts.taken, 'entry', 'entries')} in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): "
+    )
     return words + told_of(totals, "known", "superseded", "rejected", "too_old", "lost")

@@ -18,12 +18,13 @@ _OUTCOMES = {
 }
 
 
-def show(totals: "RunTotals", told: str, *, as_json: bool, **fields: object) -> None:
+def show(totals: "RunTotals", told: str, *, source: str, as_json: bool, **fields: object) -> None:
     """Says what a run did, and why not all of it.
 
     Args:
         totals: of the run.
         told: the same in words.
+        source: its name in ``rejected_records``.
         as_json: as a JSON line.
         fields: what the line holds beside outcome, seconds and counts.
     """
@@ -35,9 +36,11 @@ def show(totals: "RunTotals", told: str, *, as_json: bool, **fields: object) -> 
     if as_json:
         fields |= {"seconds": round(totals.seconds, 3), **totals.counts.as_dict()}
         error = " ".join(errors) if errors else None
-        write_line(outcome, error=error, message=words, **cast(dict[str, Any], fields))
+        write_line(outcome, error=error, message=words, source=source, **cast(dict[str, Any], fields))
     else:
         click.echo(f"{words}: {told}")
+        if totals.counts.rejected:
+            click.echo(f"event-archive rejected --source {source} says what was rejected, and why.")
     for of in errors:
         click.echo(f"Error: {of}", err=True)
 

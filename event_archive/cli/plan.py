@@ -34,7 +34,6 @@ def show_plan(
             of_day = found.rows[day]
             size_bytes, seconds = found.bytes_of(of_day), round(found.seconds_of(of_day), 3)
             write_line("planned", dataset=name, day=day, rows=of_day, deleted=0, bytes=size_bytes, seconds=seconds)
-        size_bytes, seconds = found.bytes_of(rows), round(found.seconds_of(rows), 3)
         days = len(planned)
         write_line(
             "planned",
@@ -43,21 +42,22 @@ def show_plan(
             waiting=waiting,
             rows=rows,
             deleted=0,
-            bytes=size_bytes,
-            seconds=seconds,
+            bytes=found.bytes_of(rows),
+            seconds=round(found.seconds_of(rows, days), 3),
         )
         return
     form = "{:<10}  {:>14}  {:>10}  {:>10}"
     click.echo(form.format("day", "rows", "about", "takes"))
     for day in planned:
         of_day = found.rows[day]
-        click.echo(
-            form.format(str(day), f"{of_day:,}", size(found.bytes_of(of_day)), duration(found.seconds_of(of_day)))
-        )
+        seconds = found.seconds_of(of_day)
+        takes = duration(seconds) if seconds >= 1 else "< 1 s"
+        click.echo(form.format(str(day), f"{of_day:,}", size(found.bytes_of(of_day)), takes))
+    takes = duration(found.seconds_of(rows, len(planned)))
     ends = f"; no day begins once RUN_BUDGET ({budget}) has passed" if budget else ""
     click.echo(
         f"{site.dataset.label}: a run would do {counted(len(planned), 'day', 'days')} in this order: {rows:,} rows, "
-        f"about {size(found.bytes_of(rows))} of CSV, in about {duration(found.seconds_of(rows))}{ends}. Nothing was "
+        f"about {size(found.bytes_of(rows))} of CSV, in about {takes}{ends}. Nothing was "
         "touched."
     )
     if waiting:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from event_archive.domain.wording import counted
+
 if TYPE_CHECKING:
     from event_archive.sources.rejected import RejectedRecord, RejectedRecords, Replay
 
@@ -93,13 +95,15 @@ def _replay(records: "RejectedRecords", source: str | None, *, as_json: bool) ->
 
     # Without any, no source's settings are needed.
     counts = records.replay(_replay_of(source)) if source and records.newest(source, 1) else Counts()
-    left = sum(number for *_, number in records.by_reason(source))
+    left, landed = sum(number for *_, number in records.by_reason(source)), counts.taken - counts.rejected
     if as_json:
         write_line("done", source=source, new=counts.new, known=counts.known, superseded=counts.superseded, left=left)
     elif not (counts.taken or left):
         click.echo("No record was rejected.")
     else:
-        click.echo(f"{source}: {counts.taken - counts.rejected:,} records landed, {left:,} are rejected still.")
+        click.echo(
+            f"{source}: {counted(landed, 'record', 'records')} landed, {counted(left, 'is', 'are')} rejected still."
+        )
 
 
 def _replay_of(source: str) -> "Replay":

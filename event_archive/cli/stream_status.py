@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from event_archive.domain.dataset import Dataset
+from event_archive.domain.wording import counted
 
 if TYPE_CHECKING:
     from event_archive.config.sources import StreamSettings
@@ -58,16 +59,22 @@ def _told(found: "Status", settings: "StreamSettings") -> list[str]:
     group, table, books = found.group, found.table, found.books
     lag = "some" if group.lag_entries is None else f"{group.lag_entries:,}"
     words = [
-        f"{settings.stream_key}: {group.length:,} entries; group {settings.stream_group}, {group.consumers} consumers",
-        f"  not read yet: {lag}, the oldest for {group.lag_seconds:,.1f} s",
-        f"  not acknowledged yet: {group.pending:,}, the oldest for {group.oldest_pending_seconds:,.1f} s",
+        f"{settings.stream_key}: {counted(group.length, 'entry', 'entries')}; group {settings.stream_group}, "
+        + counted(group.consumers, "consumer", "consumers"),
+        f"  not read yet: {lag}" + _since(group.lag_seconds),
+        f"  not acknowledged yet: {group.pending:,}" + _since(group.oldest_pending_seconds),
     ]
     if table is None or books is None:
         return [*words, f"{settings.table}: not there yet"]
     return [
         *words,
-        f"{settings.table}: about {table.rows:,} rows, the latest of {table.last or 'nobody knows when'}",
-        f"  of the {books.looked_at:,} entries acknowledged last, {len(books.missing):,} are missing"
+        f"{settings.table}: about {table.rows:,} rows, the latest of "
+        + (f"{table.last:%Y-%m-%d %H:%M:%S} UTC" if table.last else "nobody knows when"),
+        f"  of the {books.looked_at:,} entries acknowledged last, {counted(len(books.missing), 'is', 'are')} missing"
         + "".join(f"\n    {of}" for of in books.missing[:10]),
         f"  rejected: {books.rejected:,}; lost: {books.lost:,}",
     ]
+
+
+def _since(seconds: float) -> str:
+    return f", the oldest for {seconds:,.1f} s" if seconds else ""

@@ -8,27 +8,22 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 
 import click
-import psycopg
 
 from event_archive.config.environment import Settings
 from event_archive.demo import samples
-from event_archive.demo.feeds import RECORDS_OF_A_DAY, feeds
+from event_archive.demo.feeds import feeds
 from event_archive.demo.installation import installation
 from event_archive.demo.report import report
-from event_archive.demo.samples import connection_of, fill, late_events
+from event_archive.demo.samples import fill, late_events
 from event_archive.domain.days import ONE_DAY, now_utc
 from event_archive.errors import ConfigurationError, RefusedError
-from event_archive.postgres.session import one
 
 _END_SECONDS = 3
-_STREAM_SECONDS = 60
-_POSITIONS = 3 * RECORDS_OF_A_DAY
 _UNTIL_THE_TICK = timedelta(seconds=60)
 """At least, for the daemon to be there; the tick comes with a full minute."""
 
@@ -51,10 +46,10 @@ def serve(port: int) -> None:
     with installation() as (home, datasets):
         _first_nights(home, datasets)
         with feeds(home, _aged_day(datasets), first=False):
-            _serve(port, datasets)
+            _serve(port, home, datasets)
 
 
-def _serve(port: int, datasets: list[Settings]) -> None:
+def _serve(port: int, home: Path, datasets: list[Settings]) -> None:
     _dagster("job", "execute", "-j", "check_job")
     late_events(datasets[0], 3)
     tick = now_utc() + _UNTIL_THE_TICK + timedelta(minutes=1)
@@ -70,8 +65,9 @@ def _serve(port: int, datasets: list[Settings]) -> None:
     # What Dagster says of its own command is no news of the demo.
     quiet = {"PYTHONWARNINGS": "ignore:Function `dev_command` is superseded"}
     environment = os.environ | quiet | {"ARCHIVE_CRON": f"{tick.minute} {tick.hour} * * *"}
-    # A group of its own, so that all of Dagster's processes end with this one.
-    with subprocess.Popen(command, start_new_session=True, env=environment) as process:
+    # A group of its own, so that all of Dagster's processes end with this one. A folder without a dagster.yaml, which
+    # Dagster would warn of beside DAGSTER_HOME.
+    with subprocess.Popen(command, start_new_session=True, env=environment, cwd=home) as process:
         try:
             process.wait()
         finally:
@@ -82,8 +78,10 @@ def _require_free(port: int) -> None:
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise ConfigurationError(
-            f"Port {port} cannot be had ({error.strerror}). Name another: event-archive demo --ui --port {port + 1}"
+            f"Port {port} cannot be had ({why}). Name another: make ui UI_PORT={port + 1}, or event-archive demo --ui "
+            f"--port {port + 1}"
         ) from None
 
 
@@ -96,7 +94,7 @@ def _first_nights(home: Path, datasets: list[Settings]) -> bool:
     with feeds(home, _aged_day(datasets), first=True):
         _command("ingest", "api")
         _command("ingest", "logs")
-        _consume(events)
+        _command("ingest", "stream", "--drain")
     held = events.dataset.start + (samples.AGED_DAYS - 2) * ONE_DAY
     _command("hold", held.isoformat(), "--dataset", "events", "--reason", "a customer asks about it")
     _command("run")
@@ -109,25 +107,6 @@ def _first_nights(home: Path, datasets: list[Settings]) -> bool:
 def _aged_day(datasets: list[Settings]) -> date:
     """The youngest aged day of the tables that sources fill, as it was when they were described."""
     return datasets[-1].dataset.start + (samples.AGED_DAYS - 1) * ONE_DAY
-
-
-def _consume(events: Settings) -> None:
-    """Lets a consumer of the stream work until all positions have landed: it would go on for ever."""
-    click.echo("\n$ event-archive ingest stream")
-    command = [sys.executable, "-m", "event_archive.cli", "ingest", "stream"]
-    with subprocess.Popen(command, stderr=subprocess.STDOUT) as process:
-        until = time.monotonic() + _STREAM_SECONDS
-        while process.poll() is None and _landed(events) < _POSITIONS and time.monotonic() < until:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-    if process.returncode != 128 + signal.SIGTERM:
-        raise RefusedError(f"event-archive ingest stream ended with exit code {process.returncode}: see above.")
-
-
-def _landed(events: Settings) -> int:
-    with connection_of(events) as connection, suppress(psycopg.errors.UndefinedTable):
-        return int(one(connection, "SELECT pg_catalog.count(*) FROM public.positions")[0])
-    return 0
 
 
 def _command(*arguments: str) -> None:

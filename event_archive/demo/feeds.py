@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from event_archive.domain.days import ONE_DAY, midnight, now_utc
 from event_archive.errors import ConfigurationError
 
-RECORDS_OF_A_DAY = 150
+_RECORDS_OF_A_DAY = 150
 _STREAM = "telemetry:t"
 _KEY = "demo"
 
@@ -34,12 +34,13 @@ def feeds(home: Path, aged_day: date, *, first: bool) -> Iterator[None]:
         first: whether log files are written and positions are added.
 
     Raises:
-        ConfigurationError: the embedded Valkey is not installed.
+        ConfigurationError: the embedded Valkey is not installed, or the API's port is taken.
     """
     days = [aged_day, now_utc().date() - ONE_DAY]
     if first:
         _write_logs(home / "logs", days)
-    with _api([event for day in days for event in _events(day)]) as api_url, _stream(first=first) as redis_url:
+    events = [event for day in days for event in _events(day)]
+    with _api(events, home / "api-port") as api_url, _stream(first=first) as redis_url:
         os.environ |= {
             "API_BASE_URL": api_url,
             "API_KEY": _KEY,
@@ -60,13 +61,16 @@ def _events(day: date) -> list[dict[str, Any]]:
             "timestamp": (midnight(day) + timedelta(minutes=9 * n)).isoformat(),
             "properties": {"path": f"/shop/articles/{n % 40}", "value": n / 4},
         }
-        for n in range(RECORDS_OF_A_DAY)
+        for n in range(_RECORDS_OF_A_DAY)
     ]
 
 
 @contextmanager
-def _api(events: list[dict[str, Any]]) -> Iterator[str]:
-    """Pages of events by a cursor, for whoever has the key."""
+def _api(events: list[dict[str, Any]], port_file: Path) -> Iterator[str]:
+    """Pages of events by a cursor, for whoever has the key, at the same port each time.
+
+    At another address it would be another API, whose events, those that are purged among them, arrive anew.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -86,7 +90,17 @@ def _api(events: list[dict[str, Any]]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Says nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    if not port_file.exists():
+        port_file.write_text(str(_free_port()))
+    port = int(port_file.read_text())
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Port {port}, where the demo's API is, cannot be had ({os.strerror(error.errno or 0)}). End what listens "
+            f"there, or remove {port_file.parent} to begin anew."
+        ) from None
+    with server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
@@ -108,7 +122,7 @@ def _write_logs(folder: Path, days: list[date]) -> None:
                 "responseTime": 3 + n % 40,
                 "msg": "request errored" if n % 30 == 7 else "request completed",
             }
-            for n in range(RECORDS_OF_A_DAY)
+            for n in range(_RECORDS_OF_A_DAY)
         ]
         (folder / f"shop-{day}.log.gz").write_bytes(
             gzip.compress("".join(f"{json.dumps(e)}\n" for e in entries).encode())
@@ -135,7 +149,7 @@ def _stream(*, first: bool) -> Iterator[str]:
 
 def _positions() -> list[dict[str, Any]]:
     """Three vans, a position every ten seconds, up to this minute."""
-    began = now_utc() - timedelta(seconds=10 * RECORDS_OF_A_DAY)
+    began = now_utc() - timedelta(seconds=10 * _RECORDS_OF_A_DAY)
     return [
         {
             "deviceId": f"van-{van}",
@@ -145,7 +159,7 @@ def _positions() -> list[dict[str, Any]]:
             "speed": 30 + n % 20,
             "attributes": {"ignition": True, "odometer": {"__bigint": str(10**17 + n)}},
         }
-        for n in range(RECORDS_OF_A_DAY)
+        for n in range(_RECORDS_OF_A_DAY)
         for van in (1, 2, 3)
     ]
 

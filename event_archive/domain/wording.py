@@ -3,7 +3,7 @@
 
 def counted(number: int, one: str, many: str) -> str:
     """A number with its noun: ``counted(1, "row is", "rows are")``."""
-    return f"{number} {one if number == 1 else many}"
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def size(size_bytes: float) -> str:

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 BYTES_PER_SECOND = 15_000_000
 """Archived, read back, compared and deleted: what two cores do with a Blob service (docs/performance.md)."""
+SECONDS_PER_DAY = 0.15
+"""Whatever its size: what a day of few rows takes, with PostgreSQL and a folder on the same machine."""
 
 _SAMPLE_ROWS = 1_000
 
@@ -37,9 +39,9 @@ class Estimate:
         """About how many bytes of CSV so many rows are."""
         return round(rows * self.bytes_per_row)
 
-    def seconds_of(self, rows: int) -> float:
-        """About how many seconds so many rows take."""
-        return self.bytes_of(rows) / BYTES_PER_SECOND
+    def seconds_of(self, rows: int, days: int = 1) -> float:
+        """About how many seconds so many rows take, in so many days."""
+        return days * SECONDS_PER_DAY + self.bytes_of(rows) / BYTES_PER_SECOND
 
 
 def rows_if_counted(dataset: Dataset, days: Collection[date], postgres: Postgres) -> dict[date, int]:

@@ -109,7 +109,7 @@ class Reading:
                 self._count(f"json {name}", f"value of {name} is not JSON", f"values of {name} are not JSON", wrong)
 
     def _count(self, kind: str, one: str, many: str, count: int) -> None:
-        before = int(self.found.get(kind, "0 ").split(" ", 1)[0])
+        before = int(self.found.get(kind, "0 ").split(" ", 1)[0].replace(",", ""))
         self.found[kind] = counted(before + count, one, many)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -552,10 +553,12 @@ def _demo_twice(tmp_path: Path):
         (f"logs_{page_views[2]}.csv", "150"),
     ]
     assert all((lake / name).is_file() for name, _ in files)
-    arrived = {"api": "300 events", "logs": "300 entries", "stream": "450 entries"}
+    arrived = {"api": "300 events", "logs": "300 entries", "stream --drain": "450 entries"}
     for source, records in arrived.items():
         told = first.partition(f"$ event-archive ingest {source}\n")[2].partition("\n$ ")[0]
-        assert re.search(rf"^ingestion \w+: .*{records} in .*: {records.split()[0]} new$", told, re.MULTILINE), told
+        assert re.search(rf"^ingestion complete: .*{records} in .*: {records.split()[0]} new$", told, re.MULTILINE), (
+            told
+        )
     assert re.search(rf"^events  {events[0]}  restored  .restored 301, ", first, re.MULTILINE)
     nights = first.split("$ event-archive run\n")
     assert f"{events[1]} held: a customer asks about it" in nights[0]
@@ -579,6 +582,23 @@ def _demo_twice(tmp_path: Path):
     with dg.DagsterInstance.from_config(home) as instance:
         assert instance.get_materialized_partitions(dg.AssetKey("archive_csv")) == set(events)
         assert instance.get_materialized_partitions(dg.AssetKey(["page_views", "purged_events"])) == set(page_views)
+
+
+def test_the_demo_s_api_has_the_same_address_each_time_so_that_no_purged_event_arrives_anew(tmp_path: Path):
+    ask = (
+        "import os, pathlib, datetime\n"
+        "from event_archive.demo.feeds import feeds\n"
+        "for first in (True, False):\n"
+        "    with feeds(pathlib.Path.cwd(), datetime.date(2024, 3, 1), first=first):\n"
+        "        print(os.environ['API_BASE_URL'])\n"
+    )
+    run = [sys.executable, "-c", ask]
+    done = [subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False) for _ in range(2)]
+    addresses = [address for of in done for address in of.stdout.split()]
+    assert (len(addresses), len(set(addresses))) == (4, 1), done
+    with socket.create_server(("127.0.0.1", int((tmp_path / "api-port").read_text()))):
+        taken = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "where the demo's API is, cannot be had (Address already in use)" in taken.stderr
 
 
 def processes_about(folder: Path) -> list[list[str]]:

@@ -6,6 +6,7 @@ The numbers in the comments are those of the hardest cases of an ingestion of lo
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,22 @@ def test_files_are_loaded_told_about_and_tried_again(logs: Logs, command: Comman
     one.write_bytes(ndjson(entry(7)))
     alone = command("ingest", "logs", "--file", str(one), PG_CONNECTION_STRING=logs.database.dsn)
     assert (alone.code, alone.end["new"]) == (0, 1)
+
+
+def test_people_read_of_one_file_and_where_to_look_for_what_was_rejected(logs: Logs, command: Commands):
+    logs.write("a.log", ndjson(entry(1), {"secret": "hunter2"}))
+    logs.write("b.gz", array(entry(3))[:-5])
+    console = variables(logs) | {"LOG_FORMAT": "console"}
+    told = command("ingest", "logs", **console).stdout
+    assert re.match(r"ingestion failed: 1 file, 2 entries in .*: 1 new, 1 rejected; 1 file failed\n", told)
+    assert "\nevent-archive rejected --source logs says what was rejected, and why.\n" in told
+    status = command("ingest", "logs", "--status", **console).stdout
+    assert re.search(
+        r"^ +1  COMPLETED   1 row, 1 rejected; the oldest written \d{4}-\d\d-\d\d \d\d:\d\d UTC$", status, re.MULTILINE
+    )
+    assert re.search(r"b\.gz: .* \(tried 1 time; again at \d\d:\d\d UTC\)$", status, re.MULTILINE)
+    replayed = command("rejected", "--replay", **console).stdout
+    assert replayed == "logs: 0 records landed, 1 is rejected still.\n"
 
 
 def test_of_many_reasons_the_most_frequent_are_listed(logs: Logs, command: Commands):

@@ -158,10 +158,13 @@ def test_the_plan_names_the_days_in_their_order_and_touches_nothing(filled: Inst
         (key, 3 if key == KEYS[1] else 1, "planned") for key in [*KEYS[1:], KEYS[0]]
     ]
     assert (totals["days"], totals["rows"], totals["outcome"]) == (6, 8, "planned")
+    assert totals["seconds"] == pytest.approx(sum(line["seconds"] for line in days), abs=0.01)
+    assert totals["seconds"] >= 0.9, "days of few rows take time, too"
     assert filled.everything() == rows
     assert list(filled.lake.list(filled.dataset.folder)) == []
     shown = command("run", "--plan", "--to", KEYS[1], LOG_FORMAT="console").stdout
     assert "a run would do 2 days in this order: 4 rows" in shown
+    assert {line.split(maxsplit=4)[-1] for line in shown.splitlines()[1:3]} == {"< 1 s"}
     assert "RUN_BUDGET" not in shown
     budgeted = command("run", "--plan", LOG_FORMAT="console", RUN_BUDGET="2 hours").stdout
     assert "no day begins once RUN_BUDGET (2:00:00) has passed" in budgeted
