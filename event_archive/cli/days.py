@@ -23,6 +23,7 @@ from event_archive.errors import IntegrityError, OtherSourceError
 if TYPE_CHECKING:
     from event_archive.config.environment import Settings
     from event_archive.domain.dataset import Dataset
+    from event_archive.domain.manifest import Manifest
     from event_archive.domain.source import Source
     from event_archive.lake.protocol import StoredFile
     from event_archive.operations.site import Site
@@ -54,7 +55,9 @@ class _ListedDay:
         """Rows in the file, as its manifest says; None where there is none, or it contradicts that."""
         from event_archive.domain.manifest import stored_rows
 
-        return None if self.file is None or _has_changed(self.file) else stored_rows(self.file)
+        if self.file is None or _contradicts(self.file, _manifest(self.file)):
+            return None
+        return stored_rows(self.file)
 
 
 @click.command("days")
@@ -138,27 +141,26 @@ def _state_of_age(dataset: "Dataset", day: date, now: datetime) -> str:
 
 def _state_of_file(file: "StoredFile", day: date, is_own: "Callable[[Source], bool]") -> str:
     """Why a file says nothing of the day; empty where it does."""
-    from event_archive.domain.manifest import Manifest
-
-    try:
-        manifest = Manifest.claimed_by(file)
-    except IntegrityError:
-        manifest = None
+    manifest = _manifest(file)
     if manifest is None:
         return "no manifest"
     if not (manifest.day in ("", day.isoformat()) and is_own(manifest.source)):
         return "not ours"
-    return "changed" if _has_changed(file) else ""
+    return "changed" if _contradicts(file, manifest) else ""
 
 
-def _has_changed(file: "StoredFile") -> bool:
-    """Whether a file has another length than its manifest says."""
+def _manifest(file: "StoredFile") -> "Manifest | None":
+    """What a file says of itself, whatever its length; None where that is nothing, or unreadable."""
     from event_archive.domain.manifest import Manifest
 
     try:
-        manifest = Manifest.claimed_by(file)
+        return Manifest.claimed_by(file)
     except IntegrityError:
-        return False
+        return None
+
+
+def _contradicts(file: "StoredFile", manifest: "Manifest | None") -> bool:
+    """Whether a file has another length than its manifest says."""
     return manifest is not None and manifest.bytes != file.size_bytes
 
 

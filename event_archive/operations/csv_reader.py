@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
@@ -48,6 +49,7 @@ class Reading:
         self.rows = 0
         self.columns: tuple[str, ...] = ()
         self.found: dict[str, str] = {}
+        self._counts = Counter[str]()
         self.damage = ""
         self._hash = hashlib.sha256()
         self.bytes = 0
@@ -109,8 +111,8 @@ class Reading:
                 self._count(f"json {name}", f"value of {name} is not JSON", f"values of {name} are not JSON", wrong)
 
     def _count(self, kind: str, one: str, many: str, count: int) -> None:
-        before = int(self.found.get(kind, "0 ").split(" ", 1)[0].replace(",", ""))
-        self.found[kind] = counted(before + count, one, many)
+        self._counts[kind] += count
+        self.found[kind] = counted(self._counts[kind], one, many)
 
 
 class _OneAtATime(Iterator[bytes]):
