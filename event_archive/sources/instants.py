@@ -5,9 +5,12 @@ which field of a record holds a time.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from event_archive.domain.days import ONE_DAY
 
@@ -27,6 +30,8 @@ _EPOCH_TEXT = re.compile(r"-?\d{9,25}(?:\.\d{1,25})?", re.ASCII)
 # What a number counts is told by its size: as seconds, 1e11 is the year 5138; as milliseconds, 1973.
 _UNITS = ((Decimal("1e11"), Decimal(1_000_000)), (Decimal("1e14"), Decimal(1000)), (Decimal("1e17"), Decimal(1)))
 _NANOSECOND = Decimal("0.001")
+_EXACT_MILLISECONDS = range(10**11, 1000 * 2**32)
+"""Of epochs that a float holds as seconds to a quarter of a microsecond; as numbers, milliseconds begin there."""
 _DIGITS_OF_MICROSECONDS = 6
 _LENGTHS = (20, 24, 27)
 """Of extended forms with no fraction, with milliseconds and with microseconds."""
@@ -98,6 +103,8 @@ def parse_epoch(token: str) -> datetime:
 
 def of_epoch(number: int) -> datetime:
     """As ``parse_epoch``, of a whole number."""
+    if number in _EXACT_MILLISECONDS:
+        return datetime.fromtimestamp(number / 1000, UTC)
     size = abs(number)
     if size < 10**11:
         microseconds = number * 1_000_000
@@ -109,6 +116,11 @@ def of_epoch(number: int) -> datetime:
         return _EPOCH + timedelta(0, 0, microseconds)
     except OverflowError:
         raise NoInstantError("its time is outside the years 1 to 9999") from None
+
+
+def texts(instants: Sequence[datetime]) -> list[bytes]:
+    """Times in ISO 8601, as PostgreSQL reads them; of one at least."""
+    return msgspec.json.encode(instants)[2:-2].split(b'","')
 
 
 def check_plausible(instant: datetime, now: datetime) -> datetime:

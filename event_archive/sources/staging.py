@@ -58,4 +58,4 @@ def _empty(connection: Connection, staged: sql.Identifier) -> None:
 
 def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
     for start in range(0, len(lines), _COPIED_AT_ONCE):
-        yield b"".join(lines[start : start + _COPIED_AT_ONCE])
+        yield b"\n".join([*lines[start : start + _COPIED_AT_ONCE], b""])

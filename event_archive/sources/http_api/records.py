@@ -13,13 +13,14 @@ import msgspec
 
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
-from event_archive.sources.copy_format import clean_line, line
+from event_archive.sources.copy_format import clean_line, clean_lines, line
 from event_archive.sources.instants import (
     NoInstantError,
     check_plausible,
     of_epoch,
     parse_epoch,
     parse_iso,
+    texts,
 )
 from event_archive.sources.json_text import refusal_of
 from event_archive.sources.landing import Batch, Rejected
@@ -29,10 +30,6 @@ SOURCE = "api"
 _COLUMNS = (("id", "text"), ("event_type", "text"), ("timestamp", "timestamptz"), ("data", "jsonb"))
 Raw = bytes | msgspec.Raw
 _Row = tuple[datetime, bytes]
-
-_LONGEST = len("2024-03-01T12:00:00.123456Z")
-_SIGNS = ("-T::Z", "-T::.")
-"""Every third character of such a time from the eighth on."""
 
 
 def target(schema: str, conflict: str) -> Target:
@@ -136,14 +133,13 @@ class Reader:
             names, kinds = [event.id for event in plain], [event.type for event in plain]
             if not (all(names) and all(kinds) and "".join(names).isprintable() and "".join(kinds).isprintable()):
                 return None
-            told = [self._plain_instant(event.time) for event in plain]
-            times = [instant for instant, _ in told]
+            told = [event.time for event in plain]
+            times = [parse_iso(time, self._zone) if isinstance(time, str) else of_epoch(time) for time in told]
             check_plausible(min(times), now)
             check_plausible(max(times), now)
-            lines = [
-                clean_line((name.encode(), kind.encode(), at, raw))
-                for name, kind, (_, at), raw in zip(names, kinds, told, events, strict=True)
-            ]
+            ids, types = [name.encode() for name in names], [kind.encode() for kind in kinds]
+            lines = clean_lines(ids, types, texts(times), events)
+            # One by one: the text of a whole page would not stay in the processor's cache.
             for text in lines:
                 if not text.isascii():
                     text.decode()
@@ -175,19 +171,6 @@ class Reader:
             return cast(_Event, self._one.decode(event))
         except (RecursionError, msgspec.MsgspecError):
             return None
-
-    def _plain_instant(self, time: str | int) -> tuple[datetime, bytes]:
-        """A time, and what PostgreSQL is told: the text as it came, where it reads that as Python does."""
-        if isinstance(time, str):
-            if len(time) <= _LONGEST and time[7:20:3] in _SIGNS and time[-1] == "Z":
-                try:
-                    return datetime.fromisoformat(time), time.encode()
-                except ValueError:
-                    pass
-            instant = parse_iso(time, self._zone)
-        else:
-            instant = of_epoch(time)
-        return instant, instant.isoformat().encode()
 
     def _row(self, data: bytes, event: _Event, now: datetime) -> _Row:
         key, kind = bytes(event.id), bytes(event.type)

@@ -92,7 +92,7 @@ class PlainReader:
             # Neither nan nor inf are numbers.
             return None
         text = f"{device}\1{time}\1{numbers}".encode()
-        return device, instant, latitude, longitude, b"%b\1%b\1%b\n" % (text, attributes, key)
+        return device, instant, latitude, longitude, b"%b\1%b\1%b" % (text, attributes, key)
 
     def _instant(self, time: str | int) -> tuple[datetime, str]:
         """A time, and what PostgreSQL is told: the text as it came, where it reads that as Python does."""
