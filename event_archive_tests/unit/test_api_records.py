@@ -26,7 +26,7 @@ def read(*events: bytes) -> Batch:
     """A page with these events, as a batch."""
     batch = Batch()
     page = read_page(b'{"data":[' + b",".join(events) + b'],"hasMore":false}', Fields())
-    READER.read(page.events, batch, now=NOW, too_old=lambda _instant: False)
+    READER.read(page.events, batch, text=page.text, now=NOW, too_old=lambda _instant: False)
     return batch
 
 

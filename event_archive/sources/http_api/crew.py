@@ -186,7 +186,8 @@ class Crew:
             if shard.enough:
                 # Asked for before the end was known.
                 continue
-            times = self._reader.read(fetched.page.events, batch, now=now, too_old=self._too_old(shard))
+            page, too_old = fetched.page, self._too_old(shard)
+            times = self._reader.read(page.events, batch, text=page.text, now=now, too_old=too_old)
             shard.position = after[shard.position.shard] = shard.after(fetched, times, now)
             if parts := shard.parts(fetched, times):
                 shard.enough = True

@@ -60,6 +60,7 @@ class Page:
 
     Attributes:
         events: each as it came.
+        text: the list of them as it came; None where one of them is not quite JSON.
         has_more: whether more follows; None where the page does not say.
         cursor: of the next page, as text; None where there is none.
         expires_seconds: how long that cursor holds, where it is told.
@@ -67,6 +68,7 @@ class Page:
     """
 
     events: Sequence[bytes | msgspec.Raw]
+    text: msgspec.Raw | None
     has_more: bool | None
     cursor: str | None
     expires_seconds: float | None = None
@@ -87,8 +89,10 @@ def read_page(body: bytes, fields: Fields) -> Page:
     path = next((path for path in _paths(fields) if _is_list(document.get(path))), None)
     if path is None:
         raise PageError(f"the answer has no list of events in it{_error_in(document)}", cut_short=False)
+    text = None if path in loose else _or_none(document[path]) or _NO_EVENTS
     return Page(
-        events=loose[path] if path in loose else _LIST.decode(_or_none(document[path]) or _NO_EVENTS),
+        events=loose[path] if text is None else _LIST.decode(text),
+        text=text,
         has_more=_boolean(_found(document, fields.has_more, _HAS_MORE)),
         cursor=_cursor(document, fields),
         expires_seconds=_number(_found(document, None, _EXPIRES_IN)),

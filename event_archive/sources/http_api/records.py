@@ -86,7 +86,13 @@ class Reader:
         self._zone = zone
 
     def read(
-        self, events: Sequence[Raw], batch: Batch, *, now: datetime, too_old: Callable[[datetime], bool]
+        self,
+        events: Sequence[Raw],
+        batch: Batch,
+        *,
+        now: datetime,
+        too_old: Callable[[datetime], bool],
+        text: msgspec.Raw | None = None,
     ) -> list[datetime]:
         """Adds a page's events to a batch.
 
@@ -95,12 +101,13 @@ class Reader:
             batch: takes the rows, and what cannot be one.
             now: this machine's clock.
             too_old: whether an event of a time is left out, since its day is archived.
+            text: the list of the events, where it is JSON throughout; with it, a page is read faster.
 
         Returns:
             The times of those events that have one, in the page's order.
         """
         first = len(batch.lines)
-        times, lines = self._plain_rows(events, now) or ([], [])
+        times, lines = self._plain_rows(events, text, now) or ([], [])
         if times and not too_old(min(times)):
             batch.lines += lines
             batch.origins.append((first, lambda index: _origin(events[index - first])))
@@ -111,22 +118,25 @@ class Reader:
                 data = bytes(raw)
                 batch.rejected.append(Rejected(locator(data), row, data))
                 continue
-            instant, text = row
+            instant, made = row
             times.append(instant)
             if too_old(instant):
                 batch.too_old += 1
             else:
-                batch.lines.append(text)
+                batch.lines.append(made)
                 made_of.append(raw)
         batch.origins.append((first, lambda index: _origin(made_of[index - first])))
         return times
 
-    def _plain_rows(self, events: Sequence[Raw], now: datetime) -> tuple[list[datetime], list[bytes]] | None:
+    def _plain_rows(
+        self, events: Sequence[Raw], text: msgspec.Raw | None, now: datetime
+    ) -> tuple[list[datetime], list[bytes]] | None:
         """Times and lines of a page on which nothing is unusual, with as few steps an event as can be; else None."""
-        page = b"[" + b",".join(events) + b"]"
-        # Those of a page that is JSON throughout are Raw, and can only hold what JSON allows.
-        doubtful = type(events[0]) is bytes if events else True
-        if doubtful or b"\\u0000" in page or b"\n" in page or b"\r" in page:
+        page = b"" if text is None else bytes(text)
+        if b"\n" in page or b"\r" in page:
+            # Between events they may be.
+            page = b"[" + b",".join(events) + b"]"
+        if not events or not page or b"\\u0000" in page or b"\n" in page or b"\r" in page:
             return None
         try:
             plain: list[_Plain] = self._many_plain.decode(page)
@@ -140,9 +150,9 @@ class Reader:
             ids, types = [name.encode() for name in names], [kind.encode() for kind in kinds]
             lines = clean_lines(ids, types, texts(times), events)
             # One by one: the text of a whole page would not stay in the processor's cache.
-            for text in lines:
-                if not text.isascii():
-                    text.decode()
+            for made in lines:
+                if not made.isascii():
+                    made.decode()
         except (RecursionError, msgspec.MsgspecError, NoInstantError, UnicodeDecodeError):
             return None
         return times, lines

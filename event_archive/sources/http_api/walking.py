@@ -17,7 +17,7 @@ MOST_EMPTY_PAGES = 100
 _MOST_REPEATED = 2
 _SHOWN_CURSOR = 40
 _NOT_FOUND = 404
-_NOTHING = Page([], has_more=False, cursor=None)
+_NOTHING = Page([], None, has_more=False, cursor=None)
 
 
 @dataclass(frozen=True, slots=True)
