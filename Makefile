@@ -23,14 +23,16 @@ DEV := $(VENV)/installed-dev
 BENCH := $(VENV)/installed-bench
 UV := $(shell command -v uv 2>/dev/null)
 
-# $(1) is the environment's folder. Bytecode is compiled at once, since the first start would else take the time.
+# $(1) is the environment's folder.
 ifdef UV
 make_venv = "$(UV)" venv --quiet --seed --clear --no-project --no-python-downloads --python "$$python" $(1)
-pip_install = "$(UV)" pip install --quiet --compile-bytecode --python $(1)/bin/python
+pip_install = "$(UV)" pip install --quiet --python $(1)/bin/python
 else
 make_venv = "$$python" -m venv --clear $(1)
-pip_install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+pip_install = $(BIN)/python -m pip --python $(1)/bin/python install --quiet --no-compile --disable-pip-version-check
 endif
+# At once and on all cores, since the first start would else take the time. Some packages bring files that are no Python.
+compile_all = $(1)/bin/python -m compileall -qq --workers 0 $(1)/lib || true
 
 .PHONY: help
 help: ## Show this list
@@ -165,19 +167,23 @@ endef
 
 # A marker instead of $(BIN)/python: an environment whose making was interrupted has that, too.
 $(VENV)/made:
-	@$(find_python); echo "Making $(VENV) with $$python"; $(call make_venv,$(VENV)); touch $@
+	@$(find_python); echo "Making $(VENV) with $$python"; $(call make_venv,$(VENV))
+	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-build.lock
+	@touch $@
 
 $(DEMO): requirements.lock requirements-demo.lock pyproject.toml | $(VENV)/made
 	@echo "Installing what the demo needs"
 	@# The lock file is complete: without --no-deps, pip spends a quarter of its time on resolving it.
 	@$(call pip_install,$(VENV)) --no-deps --require-hashes --requirement requirements-demo.lock
 	@$(call pip_install,$(VENV)) --no-deps --no-build-isolation --editable .
+	@$(call compile_all,$(VENV))
 	@touch $@
 
 $(DEV): requirements.lock requirements-demo.lock requirements-dev.lock pyproject.toml | $(VENV)/made
 	@echo "Installing what the tests and checks need"
 	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-dev.lock
 	@$(call pip_install,$(VENV)) --no-deps --no-build-isolation --editable .
+	@$(call compile_all,$(VENV))
 	@touch $(DEMO) $@
 
 $(BENCH): requirements-bench.lock $(DEV)
