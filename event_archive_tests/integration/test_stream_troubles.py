@@ -147,7 +147,8 @@ def test_a_server_that_pauses_its_clients_is_waited_for(each_stream: Stream, mon
     with Background(each_stream, stream_batch=10) as consumer:
         each_stream.add(*map(position, range(10)))
         until(lambda: consumer.totals.counts.new == 10)
-        pipeline = each_stream.server.redis.pipeline(transaction=True)
+        # Not as a transaction: Redis 7.0 dies of a CLIENT PAUSE in one.
+        pipeline = each_stream.server.redis.pipeline(transaction=False)
         for number in range(10, 40):
             pipeline.xadd(KEY, {"payload": json.dumps(position(number))})
         pipeline.client_pause(4000, all=True)
