@@ -80,3 +80,11 @@ def test_two_that_announce_at_a_time_tell_of_a_file_once(logs: Logs):
     run = logs.ingestion(logs_max_attempts=1)
     run.announce(lambda _: run.announce(told.append))
     assert told == []
+
+
+def test_a_run_that_has_loaded_all_is_not_ended_by_its_limit(logs: Logs):
+    for name in ("a.log", "b.log"):
+        logs.write(name, ndjson(entry(1)))
+    assert logs.run(limit=1).ended == "limit"
+    assert logs.run(limit=1).ended == "complete"
+    assert logs.run(limit=1).ended == "complete"
