@@ -158,7 +158,7 @@ class Crew:
             if claimed is None:
                 self._is_shared = True
                 if position.upper is None:
-                    _log.info("%s: another run is reading it, and takes in what there is", self._paging.url)
+                    _log.info("%s: another run is reading it", self._paging.url)
                 continue
             filtered, overlap = self._paging.time_filter is not None, self._run.settings.api_overlap
             if claimed.cursor is not None and not self._paging.takes(claimed.cursor):

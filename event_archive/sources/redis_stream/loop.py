@@ -265,6 +265,7 @@ class Loop:
         with suppress(NoGroupError):
             if not self._group.leave():
                 _log.info("%s: %s stays in the group: it has entries pending", self._group.stream, self._group.consumer)
+            self._consumer.totals.pending = self._group.pending_entries()
 
 
 def _no_position(_connection: Connection) -> None:
