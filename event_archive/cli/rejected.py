@@ -65,7 +65,7 @@ def _list(records: "RejectedRecords", source: str | None, most: int, *, as_json:
             f"{of.locator}"
         )
     if not total:
-        click.echo("No record was rejected.")
+        click.echo("There is no rejected record.")
 
 
 def _explain(records: "RejectedRecords", number: int, *, as_json: bool) -> None:
@@ -104,7 +104,7 @@ def _replay(records: "RejectedRecords", source: str | None, *, as_json: bool) ->
     if as_json:
         write_line("done", source=source, new=counts.new, known=counts.known, superseded=counts.superseded, left=left)
     elif not (counts.taken or left):
-        click.echo("No record was rejected.")
+        click.echo("There is no rejected record.")
     else:
         click.echo(
             f"{source}: {counted(landed, 'record', 'records')} landed, {counted(left, 'is', 'are')} rejected still."

@@ -83,7 +83,7 @@ def test_without_a_table_no_record_was_rejected(database: Database, command: Com
         replayed = command("rejected", "--replay", *source, PG_CONNECTION_STRING=database.dsn)
         assert (replayed.code, replayed.end["outcome"], replayed.end["left"]) == (0, "done", 0)
     told = command("rejected", "--replay", PG_CONNECTION_STRING=database.dsn, LOG_FORMAT="console")
-    assert told.stdout == "No record was rejected.\n"
+    assert told.stdout == "There is no rejected record.\n"
 
 
 def test_rejected_entries_of_log_files_are_replayed_wherever_their_file_was(

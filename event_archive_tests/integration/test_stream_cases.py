@@ -398,6 +398,7 @@ def test_what_was_trimmed_while_it_was_pending_is_lost_by_its_id(each_stream: St
     assert each_stream.pending() == {}
     alarms = [of.message for of in caplog.records if of.levelno == logging.ERROR]
     assert len(alarms) == 2
+    assert alarms[0].startswith(f"3 entries were trimmed while pending, from {KEY} {ids[2].decode()} on; ")
     assert "MAXLEN" in alarms[0]
 
 
