@@ -167,6 +167,9 @@ def _show_status(run: "Ingestion", *, as_json: bool) -> None:
         else:
             tried = f"tried {counted(failed.attempts, 'time', 'times')}"
             click.echo(f"{failed.key}: {failed.error} ({tried}; {again})")
+    more = sum(of.files for of in status.counts if of.status == "FAILED") - len(status.failed)
+    if more > 0 and not as_json:
+        click.echo(f"And {counted(more, 'other', 'others')}: those whose status is FAILED in processed_files.")
     if as_json:
         write_line("done", source="logs", files=sum(of.files for of in status.counts))
     elif not status.counts:

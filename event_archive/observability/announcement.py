@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TO_BE_MENDED = "The next run tries again, and fails as long as nobody has done what the message says."
+_TO_BE_MENDED = "The next run tries again, and may fail until somebody has done what the message says."
 
 
 class SourceRun(Protocol):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from event_archive.sources.log_files import status
 from event_archive_tests.fixtures.installation import Commands, clean_environment
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 from event_archive_tests.fixtures.pushgateway import Pushgateway
@@ -88,6 +89,19 @@ def test_people_read_of_one_file_and_where_to_look_for_what_was_rejected(logs: L
     assert re.search(r"b\.gz: .* \(tried 1 time; again by the next run\)$", status, re.MULTILINE)
     replayed = command("rejected", "--replay", **console).stdout
     assert replayed == "logs: 0 records landed, 1 is rejected still.\n"
+
+
+def test_of_many_files_that_failed_each_is_listed_or_counted(
+    logs: Logs, command: Commands, monkeypatch: pytest.MonkeyPatch
+):
+    for number in range(25):
+        logs.write(f"{number:02}.gz", array(entry(1))[:-5])
+    logs.run()
+    listed = command("ingest", "logs", "--status", **variables(logs)).lines
+    assert sum(line["outcome"] == "file" for line in listed) == 25
+    monkeypatch.setattr(status, "_FAILED_SHOWN", 20)
+    told = command("ingest", "logs", "--status", **variables(logs), LOG_FORMAT="console").stdout
+    assert told.endswith(")\nAnd 5 others: those whose status is FAILED in processed_files.\n")
 
 
 def test_of_many_reasons_the_most_frequent_are_listed(logs: Logs, command: Commands):

@@ -127,8 +127,13 @@ def test_a_store_that_does_not_answer_is_not_waited_for(logs: Logs, clean: pytes
 
 
 def test_a_file_that_failed_fails_a_check_and_is_alerted_of_once_it_is_given_up(
-    logs: Logs, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch, webhook: Webhook
+    logs: Logs,
+    instance: dg.DagsterInstance,
+    clean: pytest.MonkeyPatch,
+    webhook: Webhook,
+    caplog: pytest.LogCaptureFixture,
 ):
+    caplog.set_level("INFO", "event_archive")
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     clean.setenv("LOGS_MAX_ATTEMPTS", "2")
     logs.write("a.log", ndjson(entry(1)))
@@ -140,6 +145,7 @@ def test_a_file_that_failed_fails_a_check_and_is_alerted_of_once_it_is_given_up(
     assert passed(result) == {name: name != "no_file_failed" for name in CHECKS}
     recorded = metadata(result, "logs")
     assert [recorded[name] for name in ("files", "failed", "files_failed", "files_given_up")] == [1, 1, 1, 0]
+    assert "ingestion incomplete: 1 record\n" in caplog.text
     assert (webhook.texts, tick(instance, "ingest_logs")) == ([], "a run would find nothing to do")
     logs.wait_no_more()
     assert len(tick(instance, "ingest_logs")) == 1

@@ -8,7 +8,7 @@ from event_archive.sources.log_files.ledger import Ledger
 
 LONGEST_WAIT = timedelta(hours=1)
 """A file that waits for longer is overdue."""
-_FAILED_SHOWN = 20
+_FAILED_SHOWN = 1000
 _GIVEN_UP_SHOWN = 5
 
 # Whoever loads a file has its row locked: what a process that died was loading waits again.
