@@ -300,7 +300,7 @@ def test_while_postgresql_is_down_nothing_is_acknowledged_or_rejected_and_readin
     assert consumer.totals.reconnects == 1
     warnings = [of.message for of in caplog.records if of.levelno == logging.WARNING]
     assert len(warnings) == 1, "it is said once"
-    assert warnings[0].endswith("Nothing is read until it answers.")
+    assert warnings[0].endswith("Nothing is read meanwhile.")
 
 
 # 8
