@@ -68,7 +68,7 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
         _show_status(run(), as_json=as_json)
         return
     if retry_failed:
-        _log.info("%s tried again", counted(run().retry_failed(), "failed file is", "failed files are"))
+        _log.info("%s to be tried again", counted(run().retry_failed(), "failed file is", "failed files are"))
     with stop.deferred(_GRACE_SECONDS):
         this = _repeated(run, every, as_json=as_json)
     if stop.requested():
@@ -147,6 +147,7 @@ def _told(totals: "Totals") -> str:
 
 
 def _show_status(run: "Ingestion", *, as_json: bool) -> None:
+    from event_archive.domain.days import now_utc
     from event_archive.observability.json_lines import write_line
 
     status = run.status()
@@ -159,14 +160,16 @@ def _show_status(run: "Ingestion", *, as_json: bool) -> None:
                 f"oldest written {of.oldest:%Y-%m-%d %H:%M} UTC"
             )
     for failed in status.failed:
-        again = (
-            "given up, --retry-failed takes it up again" if failed.given_up else f"again at {failed.again_at:%H:%M} UTC"
-        )
+        again = "by the next run" if failed.again_at <= now_utc() else f"at {failed.again_at:%Y-%m-%d %H:%M} UTC"
+        again = "given up, --retry-failed takes it up again" if failed.given_up else f"again {again}"
         if as_json:
             write_line("file", key=failed.key, error=failed.error, attempts=failed.attempts, given_up=failed.given_up)
         else:
             tried = f"tried {counted(failed.attempts, 'time', 'times')}"
             click.echo(f"{failed.key}: {failed.error} ({tried}; {again})")
+    more = sum(of.files for of in status.counts if of.status == "FAILED") - len(status.failed)
+    if more > 0 and not as_json:
+        click.echo(f"And {counted(more, 'other', 'others')}: those whose status is FAILED in processed_files.")
     if as_json:
         write_line("done", source="logs", files=sum(of.files for of in status.counts))
     elif not status.counts:

@@ -76,6 +76,7 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
         claimed=totals.claimed,
         reconnects=totals.reconnects,
         groups_recreated=totals.groups_recreated,
+        pending=totals.pending,
         entries_per_second=round(totals.rate, 1),
     )
 
@@ -84,4 +85,7 @@ def _told(totals: "Totals") -> str:
     words = (
         f"{counted(totals.counts.taken, 'entry', 'entries')} in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): "
     )
-    return words + told_of(totals, "known", "superseded", "rejected", "too_old", "lost")
+    words += told_of(totals, "known", "superseded", "rejected", "too_old", "lost")
+    if totals.pending:
+        words += f"; {counted(totals.pending, 'entry', 'entries')} of the group still pending"
+    return words

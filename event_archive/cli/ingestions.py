@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _OUTCOMES = {
     "complete": ("done", "ingestion complete"),
+    "shared": ("done", "ingestion ended, another run has the rest"),
     "interrupted": ("stopped", "ingestion interrupted"),
     "budget": ("budget", "ingestion ended by RUN_BUDGET, the next run goes on"),
     "limit": ("done", "ingestion ended by --limit, the next run goes on"),

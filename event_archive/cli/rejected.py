@@ -60,9 +60,12 @@ def _list(records: "RejectedRecords", source: str | None, most: int, *, as_json:
     if total:
         click.echo(f"\nThe newest {len(found)} of {total:,}:")
     for of in found:
-        click.echo(f"{of.id:>8}  {of.at:%Y-%m-%d %H:%M:%S}  {of.source}  {of.size_bytes:,} bytes  {of.locator}")
+        click.echo(
+            f"{of.id:>8}  {of.at:%Y-%m-%d %H:%M:%S} UTC  {of.source}  {counted(of.size_bytes, 'byte', 'bytes')}  "
+            f"{of.locator}"
+        )
     if not total:
-        click.echo("No record was rejected.")
+        click.echo("There is no rejected record.")
 
 
 def _explain(records: "RejectedRecords", number: int, *, as_json: bool) -> None:
@@ -71,7 +74,9 @@ def _explain(records: "RejectedRecords", number: int, *, as_json: bool) -> None:
         _write(of, look=look)
         return
     click.echo(f"{of.source}, {of.locator}, rejected {of.at:%Y-%m-%d %H:%M:%S} UTC: {of.reason}. {look}")
-    click.echo(f"Its {of.size_bytes:,} bytes are in {records.table}, column raw, id {of.id}.")
+    if of.size_bytes:
+        kept = counted(of.size_bytes, "byte is", "bytes are")
+        click.echo(f"Its {kept} in {records.table}, column raw, id {of.id}.")
 
 
 def _write(of: "RejectedRecord", **more: str) -> None:
@@ -99,7 +104,7 @@ def _replay(records: "RejectedRecords", source: str | None, *, as_json: bool) ->
     if as_json:
         write_line("done", source=source, new=counts.new, known=counts.known, superseded=counts.superseded, left=left)
     elif not (counts.taken or left):
-        click.echo("No record was rejected.")
+        click.echo("There is no rejected record.")
     else:
         click.echo(
             f"{source}: {counted(landed, 'record', 'records')} landed, {counted(left, 'is', 'are')} rejected still."

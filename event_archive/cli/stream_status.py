@@ -58,9 +58,11 @@ def _fields(found: "Status") -> dict[str, Any]:
 def _told(found: "Status", settings: "StreamSettings") -> list[str]:
     group, table, books = found.group, found.table, found.books
     lag = "some" if group.lag_entries is None else f"{group.lag_entries:,}"
+    about = f"group {settings.stream_group}, {counted(group.consumers, 'consumer', 'consumers')}"
+    if not group.exists:
+        about = f"there is no group {settings.stream_group} yet"
     words = [
-        f"{settings.stream_key}: {counted(group.length, 'entry', 'entries')}; group {settings.stream_group}, "
-        + counted(group.consumers, "consumer", "consumers"),
+        f"{settings.stream_key}: {counted(group.length, 'entry', 'entries')}; {about}",
         f"  not read yet: {lag}" + _since(group.lag_seconds),
         f"  not acknowledged yet: {group.pending:,}" + _since(group.oldest_pending_seconds),
     ]
@@ -68,10 +70,10 @@ def _told(found: "Status", settings: "StreamSettings") -> list[str]:
         return [*words, f"{settings.table}: not there yet"]
     return [
         *words,
-        f"{settings.table}: about {table.rows:,} rows, the latest of "
-        + (f"{table.last:%Y-%m-%d %H:%M:%S} UTC" if table.last else "nobody knows when"),
-        f"  of the {books.looked_at:,} entries acknowledged last, {counted(len(books.missing), 'is', 'are')} missing"
-        + "".join(f"\n    {of}" for of in books.missing[:10]),
+        f"{settings.table}: about {counted(table.rows, 'row', 'rows')}"
+        + (f", the latest of {table.last:%Y-%m-%d %H:%M:%S} UTC" if table.last else ""),
+        f"  of the {counted(books.looked_at, 'entry', 'entries')} acknowledged last, "
+        f"{counted(len(books.missing), 'is', 'are')} missing" + "".join(f"\n    {of}" for of in books.missing[:10]),
         f"  rejected: {books.rejected:,}; lost: {books.lost:,}",
     ]
 

@@ -41,7 +41,7 @@ def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition
     def nightly_metrics(context: dg.SensorEvaluationContext, event_archive_postgres: PostgresResource) -> dg.SkipReason:
         if ListenerSettings.load().metrics_pushgateway is None:
             return dg.SkipReason(_NO_GATEWAY)
-        before, pushed = (context.cursor or "").split("\n"), list[str]()
+        before, told = (context.cursor or "").split("\n"), list[str]()
         ended: list[str] = []
         for settings in datasets:
             night = _last_night(context.instance, settings.dataset)
@@ -52,20 +52,20 @@ def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition
                 ended.append(stamp)
             elif all(_has_ended(record.dagster_run) for record in night):
                 figures = _figures(context.instance, settings.dataset, night)
-                push_or_warn(settings.dataset, event_archive_postgres.primary(settings), figures)
+                is_pushed = push_or_warn(settings.dataset, event_archive_postgres.primary(settings), figures)
                 ended.append(stamp)
-                pushed.append(stamp)
+                told.append(stamp if is_pushed else f"not {stamp}, see the log")
         context.update_cursor("\n".join(ended))
-        return dg.SkipReason(f"pushed: {', '.join(pushed)}" if pushed else "no night has ended since")
+        return dg.SkipReason(f"pushed: {', '.join(told)}" if told else "no night has ended since")
 
     return nightly_metrics
 
 
-def push_or_warn(dataset: Dataset, postgres: Postgres, figures: RunFigures) -> None:
-    """Pushes a night's figures where METRICS_PUSHGATEWAY says; what cannot be counted or pushed is a warning."""
+def push_or_warn(dataset: Dataset, postgres: Postgres, figures: RunFigures) -> bool:
+    """Pushes a night's figures where METRICS_PUSHGATEWAY says, and whether it did; what cannot be is a warning."""
     url = ListenerSettings.load().metrics_pushgateway
     if url is None:
-        return
+        return False
     aged = None
     try:
         aged = rows_of_aged_days(dataset, figures.ended, postgres, timeout_seconds=_COUNT_SECONDS)
@@ -75,6 +75,8 @@ def push_or_warn(dataset: Dataset, postgres: Postgres, figures: RunFigures) -> N
         push(url.get_secret_value(), dataset, figures, aged)
     except EventArchiveError as error:
         logger.warning("the night could not be measured: %s", error)
+        return False
+    return True
 
 
 def _last_night(instance: dg.DagsterInstance, dataset: Dataset) -> list[dg.RunRecord]:

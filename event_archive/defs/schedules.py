@@ -18,6 +18,7 @@ from event_archive.defs.last_runs import TICK_TAG, last_attempts
 from event_archive.defs.measuring import push_or_warn
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
+from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, EventArchiveError
 from event_archive.nightly.backlog import days_to_do, first_day_left
 from event_archive.nightly.plan import plan
@@ -85,8 +86,9 @@ def build_schedule(
             push_or_warn(dataset, postgres, RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True))
             return dg.SkipReason("no aged day has rows")
         if not chosen:
-            waiting = " or behind another dataset" if after else ""
-            return dg.SkipReason(f"{len(found.days)} aged days have rows, all with a run in flight{waiting}")
+            reasons = {"with a run in flight": in_flight, "behind another dataset": len(found.days) - in_flight}
+            told = ", ".join(f"{number} {why}" for why, number in reasons.items() if number)
+            return dg.SkipReason(f"{counted(len(found.days), 'aged day has', 'aged days have')} rows: {told}")
         tick = now.isoformat(timespec="seconds")
         # Of one tick, Dagster launches a key once, even where the daemon died in its midst; the next tick has its own.
         return [

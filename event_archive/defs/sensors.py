@@ -27,6 +27,7 @@ from event_archive.defs.sources.http_api import API
 from event_archive.defs.sources.log_files import LOGS
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
+from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 from event_archive.nightly.backlog import days_without_rows
 from event_archive.observability.alerts import FailedDay, failure_message, post, post_or_warn
@@ -69,7 +70,8 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
                 post(url.get_secret_value(), failure_message(whose, of_one, "See the runs in Dagster."))
         context.update_cursor(found.cursor)
         count = sum(map(len, failures.values()))
-        return dg.SkipReason(f"{count} failed runs. {'' if url else _NO_WEBHOOK}".strip())
+        words = counted(count, "failed run", "failed runs")
+        return dg.SkipReason(words if url else f"{words}. {_NO_WEBHOOK}")
 
     return failed_runs
 

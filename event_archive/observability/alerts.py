@@ -71,7 +71,7 @@ def given_up_message(files: int, errors: Mapping[str, str]) -> str:
     lines = [f"event_archive: {counted(files, 'log file was', 'log files were')} given up."]
     lines += [f"{key}: {why}"[:_MOST_CHARACTERS] for key, why in errors.items()]
     if files > len(errors):
-        lines.append(f"And {files - len(errors)} more: `event-archive ingest logs --status` lists them.")
+        lines.append(f"And {files - len(errors)} more: see `event-archive ingest logs --status`.")
     return "\n".join(
         [*lines, "Once the cause is mended, `event-archive ingest logs --retry-failed` takes them up again."]
     )

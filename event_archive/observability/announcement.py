@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TO_BE_MENDED = "The next run tries again, and fails as long as nobody has done what the message says."
+_TO_BE_MENDED = "The next run tries again, and may fail until somebody has done what the message says."
 
 
 class SourceRun(Protocol):
@@ -111,8 +111,10 @@ def announced_ingestion(
         if not stopped():
             _post(str(run.settings.table), [FailedDay("", str(failure)) for failure in failures], failures)
         if listeners.metrics_textfile or listeners.metrics_pushgateway:
-            figures = IngestionFigures(source, now_utc(), not (failures or stopped()), run.totals)
-            _measure_ingestion(listeners, figures, left)
+            succeeded = not (failures or run.totals.failures or stopped())
+            figures = IngestionFigures(source, now_utc(), succeeded, run.totals)
+            # After a failure that is no file's, whoever counts files may wait for what the run has waited for.
+            _measure_ingestion(listeners, figures, None if failures or stopped() else left)
 
 
 def announce_given_up(ingestion: "Ingestion") -> None:
@@ -179,8 +181,7 @@ def _measure(
 def _measure_ingestion(
     listeners: ListenerSettings, figures: IngestionFigures, left: "Callable[[], Left] | None"
 ) -> None:
-    # After a failure, whoever counts files may wait for what the run has waited for.
-    if left and figures.succeeded:
+    if left:
         try:
             figures = replace(figures, left=left())
         except EventArchiveError as error:

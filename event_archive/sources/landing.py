@@ -86,7 +86,7 @@ class Counts:
         taken: records taken in.
         new: rows that were not there.
         known: records that were there already, as a row or as a rejected record.
-        superseded: records that gave way to a newer one of their key.
+        superseded: records of whose key there was another form; the newer one is the row.
         rejected: records that cannot be rows.
         too_old: records whose day is archived already.
         lost: records that the source no longer has.

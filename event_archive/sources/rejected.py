@@ -150,6 +150,8 @@ class RejectedRecords:
 def _look(raw: bytes) -> str:
     """Which fields a record has, and of which kinds; where it is none, how it begins by kind."""
     try:
+        if not raw:
+            return "None of its bytes is kept."
         value = json.loads(raw.decode(errors="replace"))
     except (ValueError, RecursionError):
         return "It is no JSON."

@@ -157,7 +157,7 @@ def test_the_command_line_announces_its_own_failures(command: Commands, local_in
     (text,) = webhook.texts
     assert '1 day of public."Event" failed' in text
     assert f"{KEYS[0]}: " in text
-    assert text.endswith("fails as long as nobody has done what the message says.")
+    assert text.endswith("may fail until somebody has done what the message says.")
     # A service out of reach is no day's failure, but one of the run.
     gone = variables | {"PG_CONNECTION_STRING": "postgresql://archiver:pa55w0rd@127.0.0.1:9/events"}
     assert command("run", **gone).code == 1

@@ -183,7 +183,7 @@ def test_the_schedule_holds_days_back_while_the_other_has_rows_of_them_or_of_old
     assert (events.days(), notes.days()) == (KEYS[:1], KEYS[1:2])
     (request,) = events.requests(night(0))
     assert deleted(events.launch(request), "purged_events") == 2
-    assert events.evaluate(night(0)) == "2 aged days have rows, all with a run in flight or behind another dataset"
+    assert events.evaluate(night(0)) == "2 aged days have rows: 2 behind another dataset"
     (request,) = notes.requests(night(0))
     assert deleted(notes.launch(request), "notes__purged_events") == 2
     assert events.days() == KEYS[1:]

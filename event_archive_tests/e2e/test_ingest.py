@@ -82,6 +82,18 @@ def test_an_ingestion_that_failed_is_announced_and_its_figures_are_left_for_prom
     assert "ALERT_WEBHOOK_URL" in wrong.error
 
 
+def test_an_alert_does_not_promise_a_failure_of_a_next_run_that_ends_well(
+    database: Database, serve_api: ServeApi, command: Commands, webhook: Webhook
+):
+    api = serve_api(5, bad_events=(b'{"type":"no id"}', b'{"type":"nor here"}'), bad_after=1)
+    variables = environment(database, api, ALERT_WEBHOOK_URL=webhook.url, MAX_REJECTED="1")
+    assert command("ingest", "api", **variables).code == 1
+    assert command("ingest", "api", **variables).code == 0
+    (text,) = webhook.texts
+    assert "2 events cannot be rows, more than MAX_REJECTED=1" in text
+    assert text.endswith("The next run tries again, and may fail until somebody has done what the message says.")
+
+
 def test_without_an_api_nothing_is_done(database: Database):
     done = run_cli("ingest", "api", PG_CONNECTION_STRING=database.dsn)
     assert done.code == 2

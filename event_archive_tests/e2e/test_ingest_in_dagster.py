@@ -127,12 +127,33 @@ def test_what_was_rejected_fails_the_check_and_is_alerted_of_once(
     assert found["nothing_rejected"].severity == dg.AssetCheckSeverity.WARN
     (text,) = webhook.texts
     assert "the check nothing_rejected failed" in text
+    assert "1 event lies in rejected_records: " in text
     assert "event-archive rejected --source api" in text
     # As long as it lies there the check fails; there is no news in it.
     assert not evaluations(ingest(instance))["nothing_rejected"].passed
     assert len(webhook.texts) == 1
     local_installation.database.execute("DELETE FROM rejected_records")
-    assert evaluations(ingest(instance))["nothing_rejected"].passed
+    told = evaluations(ingest(instance))["nothing_rejected"]
+    assert (told.passed, told.description) == (True, "no event lies in rejected_records")
+
+
+def test_events_that_were_replayed_since_are_not_alerted_of(
+    local_installation: Installation,
+    instance: dg.DagsterInstance,
+    api: ApiServer,
+    clean: pytest.MonkeyPatch,
+    webhook: Webhook,
+):
+    api.set(bad_events=(b'{"type":"no id","timestamp":"2024-03-01T00:00:00Z"}',), bad_after=1)
+    assert ingest(instance).success
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    local_installation.database.execute("DELETE FROM rejected_records")
+    pages = definitions().resolve_implicit_global_asset_job_def()
+    check = pages.get_subset(
+        asset_selection=set(), asset_check_selection={dg.AssetCheckKey(API.key, "nothing_rejected")}
+    )
+    assert evaluations(check.execute_in_process(instance=instance))["nothing_rejected"].passed
+    assert webhook.texts == []
 
 
 def test_books_that_do_not_balance_fail_the_check(instance: dg.DagsterInstance, api: ApiServer):
@@ -310,7 +331,7 @@ def test_a_tick_launches_one_run_and_none_where_one_is_in_flight(instance: dg.Da
     assert request.run_key == "2026-03-01T00:00:00+00:00"
     job = definitions().resolve_job_def(JOB)
     run = instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
-    assert tick(instance) == "a run is in flight, and takes in what there is"
+    assert tick(instance) == "a run is in flight"
     instance.report_run_canceled(run)
     assert len(tick(instance)) == 1
     pages = definitions().resolve_implicit_global_asset_job_def()

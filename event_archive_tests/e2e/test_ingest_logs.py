@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from event_archive.sources.log_files import status
 from event_archive_tests.fixtures.installation import Commands, clean_environment
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 from event_archive_tests.fixtures.pushgateway import Pushgateway
@@ -82,9 +83,25 @@ def test_people_read_of_one_file_and_where_to_look_for_what_was_rejected(logs: L
     assert re.search(
         r"^ +1  COMPLETED   1 row, 1 rejected; the oldest written \d{4}-\d\d-\d\d \d\d:\d\d UTC$", status, re.MULTILINE
     )
-    assert re.search(r"b\.gz: .* \(tried 1 time; again at \d\d:\d\d UTC\)$", status, re.MULTILINE)
+    assert re.search(r"b\.gz: .* \(tried 1 time; again at \d{4}-\d\d-\d\d \d\d:\d\d UTC\)$", status, re.MULTILINE)
+    logs.wait_no_more()
+    status = command("ingest", "logs", "--status", **console).stdout
+    assert re.search(r"b\.gz: .* \(tried 1 time; again by the next run\)$", status, re.MULTILINE)
     replayed = command("rejected", "--replay", **console).stdout
     assert replayed == "logs: 0 records landed, 1 is rejected still.\n"
+
+
+def test_of_many_files_that_failed_each_is_listed_or_counted(
+    logs: Logs, command: Commands, monkeypatch: pytest.MonkeyPatch
+):
+    for number in range(25):
+        logs.write(f"{number:02}.gz", array(entry(1))[:-5])
+    logs.run()
+    listed = command("ingest", "logs", "--status", **variables(logs)).lines
+    assert sum(line["outcome"] == "file" for line in listed) == 25
+    monkeypatch.setattr(status, "_FAILED_SHOWN", 20)
+    told = command("ingest", "logs", "--status", **variables(logs), LOG_FORMAT="console").stdout
+    assert told.endswith(")\nAnd 5 others: those whose status is FAILED in processed_files.\n")
 
 
 def test_of_many_reasons_the_most_frequent_are_listed(logs: Logs, command: Commands):
@@ -172,7 +189,8 @@ def test_a_run_leaves_its_figures_for_prometheus_beside_those_of_the_archive(
     assert "waiting_files" not in figures(path)
     assert command("ingest", "logs", "--limit", "2", **settings).code == 1
     found = figures(path)
-    assert found.pop("last_run_timestamp_seconds") == found.pop("last_success_timestamp_seconds") > 1.7e9
+    assert found.pop("last_run_timestamp_seconds") > 1.7e9
+    assert found.pop("last_success_timestamp_seconds") == 0, "a file failed"
     assert found.pop("run_seconds") > 0
     assert found == {
         "taken": 3,
@@ -186,6 +204,8 @@ def test_a_run_leaves_its_figures_for_prometheus_beside_those_of_the_archive(
         "overdue_files": 0,
         "failed_files": 1,
     }
+    assert command("ingest", "logs", **settings).code == 0
+    assert figures(path)["last_run_timestamp_seconds"] == figures(path)["last_success_timestamp_seconds"]
     assert command("ingest", "logs", **gone).code == 1
     assert 0 < figures(path)["last_success_timestamp_seconds"] < figures(path)["last_run_timestamp_seconds"]
     assert not (tmp_path / "event_archive.prom").exists()
@@ -202,6 +222,8 @@ def test_a_run_pushes_its_figures_and_says_nothing_of_the_last_success_where_it_
     assert success not in pushgateway.of(*group)
     assert command("ingest", "logs", **settings).code == 1
     assert pushgateway.of(*group)["event_archive_ingest_failed_files"] == 1
+    assert success not in pushgateway.of(*group)
+    assert command("ingest", "logs", **settings).code == 0
     assert pushgateway.of(*group)[success] > 1.7e9
     pushgateway.statuses = [500]
     away = command("ingest", "logs", **settings)

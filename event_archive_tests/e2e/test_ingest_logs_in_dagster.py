@@ -77,7 +77,7 @@ def test_files_that_others_load_are_left_and_counted(logs: Logs, instance: dg.Da
 
 
 def test_where_nothing_waits_no_run_is_launched(logs: Logs, instance: dg.DagsterInstance):
-    assert tick(instance, "ingest_logs") == "nothing waits"
+    assert tick(instance, "ingest_logs") == "a run would find nothing to do"
     logs.write("a.log", ndjson(entry(1)))
     found = tick(instance, "ingest_logs")
     assert not isinstance(found, str)
@@ -86,10 +86,10 @@ def test_where_nothing_waits_no_run_is_launched(logs: Logs, instance: dg.Dagster
     assert logs.rows() == [], "looking loads nothing"
     job = definitions().resolve_job_def(JOB)
     run = instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
-    assert tick(instance, "ingest_logs") == "a run is in flight, and takes in what there is"
+    assert tick(instance, "ingest_logs") == "a run is in flight"
     instance.report_run_canceled(run)
     assert ingest(instance, JOB).success
-    assert tick(instance, "ingest_logs") == "nothing waits"
+    assert tick(instance, "ingest_logs") == "a run would find nothing to do"
     logs.write("a.log", ndjson(entry(1), entry(2)))
     assert len(tick(instance, "ingest_logs")) == 1
 
@@ -127,8 +127,13 @@ def test_a_store_that_does_not_answer_is_not_waited_for(logs: Logs, clean: pytes
 
 
 def test_a_file_that_failed_fails_a_check_and_is_alerted_of_once_it_is_given_up(
-    logs: Logs, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch, webhook: Webhook
+    logs: Logs,
+    instance: dg.DagsterInstance,
+    clean: pytest.MonkeyPatch,
+    webhook: Webhook,
+    caplog: pytest.LogCaptureFixture,
 ):
+    caplog.set_level("INFO", "event_archive")
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     clean.setenv("LOGS_MAX_ATTEMPTS", "2")
     logs.write("a.log", ndjson(entry(1)))
@@ -140,7 +145,8 @@ def test_a_file_that_failed_fails_a_check_and_is_alerted_of_once_it_is_given_up(
     assert passed(result) == {name: name != "no_file_failed" for name in CHECKS}
     recorded = metadata(result, "logs")
     assert [recorded[name] for name in ("files", "failed", "files_failed", "files_given_up")] == [1, 1, 1, 0]
-    assert (webhook.texts, tick(instance, "ingest_logs")) == ([], "nothing waits")
+    assert "ingestion incomplete: 1 record\n" in caplog.text
+    assert (webhook.texts, tick(instance, "ingest_logs")) == ([], "a run would find nothing to do")
     logs.wait_no_more()
     assert len(tick(instance, "ingest_logs")) == 1
     for _ in range(2):

@@ -54,6 +54,15 @@ def test_a_drained_stream_says_what_became_of_its_entries(stream: Stream, comman
     assert (stream.pending(), stream.consumers()) == ({}, [])
 
 
+def test_a_drained_stream_says_what_others_have_in_hand(stream: Stream, command: Commands):
+    stream.add(position(1), position(2), position(3))
+    stream.read_as("another", 2)
+    done = command("ingest", "stream", "--drain", **variables(stream))
+    assert (done.code, done.end["outcome"], done.end["new"], done.end["pending"]) == (0, "done", 1, 2)
+    told = command("ingest", "stream", "--drain", **variables(stream), LOG_FORMAT="console")
+    assert told.stdout.endswith(": 0 new; 2 entries of the group still pending\n")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -93,6 +93,21 @@ def test_a_night_without_anything_to_do_is_a_success_and_one_that_fails_keeps_th
     assert found["event_archive_run_failed_days"] == 1
 
 
+def test_a_night_that_the_gateway_does_not_take_is_not_told_as_pushed(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    scheduler = Scheduler(instance, definitions)
+    local_installation.add(1)
+    (request,) = scheduler.requests(TICK)
+    scheduler.launch(request)
+    pushgateway.statuses = [503]
+    found = evaluate(definitions, instance, "nightly_metrics", None)
+    assert found.skip_message.startswith("pushed: not ")  # type: ignore[attr-defined]
+    assert found.skip_message.endswith(", see the log")  # type: ignore[attr-defined]
+
+
 def test_without_a_gateway_the_sensor_says_so(definitions: dg.Definitions, instance: dg.DagsterInstance):
     found = evaluate(definitions, instance, "nightly_metrics", None)
     assert found.skip_message == "METRICS_PUSHGATEWAY is not set: nobody is told figures"  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from event_archive_tests.fixtures.api import ServeApi
 from event_archive_tests.fixtures.installation import Commands
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.valkey import KEY, Stream, position
 
 SECRET = b"hunter2"
 TIMELESS = b'{"id":"timeless","type":"x","note":"hunter2","when":"2024-03-01T00:00:00Z","n":[1],"o":{},"z":null}'
@@ -82,7 +83,7 @@ def test_without_a_table_no_record_was_rejected(database: Database, command: Com
         replayed = command("rejected", "--replay", *source, PG_CONNECTION_STRING=database.dsn)
         assert (replayed.code, replayed.end["outcome"], replayed.end["left"]) == (0, "done", 0)
     told = command("rejected", "--replay", PG_CONNECTION_STRING=database.dsn, LOG_FORMAT="console")
-    assert told.stdout == "No record was rejected.\n"
+    assert told.stdout == "There is no rejected record.\n"
 
 
 def test_rejected_entries_of_log_files_are_replayed_wherever_their_file_was(
@@ -103,3 +104,21 @@ def test_rejected_entries_of_log_files_are_replayed_wherever_their_file_was(
     assert logs.rows("message")[0] == "hunter2"
     assert logs.rows('"timestamp"')[0] == datetime(2024, 2, 29, 23, tzinfo=UTC)
     assert "hunter2" not in replayed.said
+
+
+def test_of_an_entry_that_was_lost_nothing_is_said_to_be_kept(stream: Stream, command: Commands):
+    variables = {"PG_CONNECTION_STRING": stream.database.dsn, "LOG_FORMAT": "console"}
+    ids = stream.add(position(1))
+    stream.read_as("tester", 1)
+    stream.server.redis.xdel(KEY, *ids)
+    stream.run()
+    stream.add(b"?")
+    stream.run()
+    lost, short = sorted(stream.database.execute("SELECT octet_length(raw), id FROM rejected_records"))
+    listed = command("rejected", **variables).stdout
+    assert re.search(r" \d\d:\d\d:\d\d UTC  stream  0 bytes  ", listed)
+    assert re.search(r" \d\d:\d\d:\d\d UTC  stream  1 byte  ", listed)
+    told = command("rejected", "--explain", str(lost[1]), **variables).stdout
+    assert told.endswith(" UTC: it was trimmed from the stream while it was pending. None of its bytes is kept.\n")
+    told = command("rejected", "--explain", str(short[1]), **variables).stdout
+    assert told.endswith(f". It is no JSON.\nIts 1 byte is in public.rejected_records, column raw, id {short[1]}.\n")

@@ -207,7 +207,7 @@ def test_runs_of_backfills_and_of_the_asset_pages_count_too(scheduler: Scheduler
     )
     assert scheduler.days() == [KEYS[2]]
     scheduler.in_flight(dg.DagsterRunStatus.QUEUED, partition=KEYS[2])
-    assert scheduler.evaluate(night(0)) == "4 aged days have rows, all with a run in flight"
+    assert scheduler.evaluate(night(0)) == "4 aged days have rows: 4 with a run in flight"
 
 
 def test_runs_of_other_pipelines_block_no_day(scheduler: Scheduler, local_installation: Installation):

@@ -75,6 +75,9 @@ def test_what_landed_and_what_waits_is_observed_without_a_run(positions: Stream,
         "consumers": 0,
     }
     assert verdicts(result) == dict.fromkeys(CHECKS, True)
+    told = [of.description for of in result.asset_events if isinstance(of, dg.AssetCheckEvaluation)]
+    assert (told[0] or "").endswith(" s; 0 not acknowledged yet.")
+    assert told[1] == "Of the 3 entries acknowledged last, 0 are missing."
     assert instance.get_runs() == []
     assert len(instance.fetch_observations(POSITIONS, limit=10).records) == 1
     keys = [dg.AssetCheckKey(POSITIONS, name) for name in CHECKS]
@@ -109,7 +112,7 @@ def test_a_check_that_begins_to_fail_is_told_and_alerted_of_at_once(
     assert verdicts(behind)["keeps_up"] is False
     (text,) = webhook.texts
     assert "the check keeps_up failed" in text
-    assert f"{KEY}: 1 entries not read yet, the oldest for 60" in text
+    assert f"{KEY}: 1 entry not read yet, the oldest for 60" in text
     assert tick(instance, behind.cursor).asset_events == []
     redis.delete(KEY)
     assert verdicts(tick(instance, behind.cursor))["keeps_up"] is True
@@ -125,7 +128,7 @@ def test_entries_that_nobody_landed_fail_the_books(positions: Stream, instance: 
     result = tick(instance)
     assert verdicts(result) == {"keeps_up": True, "books_balance": False}
     (found,) = [of for of in result.asset_events if isinstance(of, dg.AssetCheckEvaluation) and not of.passed]
-    assert found.description == f"Of the 2 entries acknowledged last, 1 are missing: {taken.decode()}."
+    assert found.description == f"Of the 2 entries acknowledged last, 1 is missing: {taken.decode()}."
 
 
 def test_lost_entries_are_alerted_of_whenever_there_are_more(
@@ -141,7 +144,7 @@ def test_lost_entries_are_alerted_of_whenever_there_are_more(
         result = tick(instance, cursor and later(cursor, 6))
         cursor = result.cursor
         assert verdicts(result) == {"keeps_up": True, "books_balance": False}
-        assert f"{number} were lost" in webhook.texts[-1]
+        assert ("1 entry was lost:", "2 entries were lost:")[number - 1] in webhook.texts[-1]
     assert len(webhook.texts) == 2
     positions.database.execute("DELETE FROM rejected_records")
     assert verdicts(tick(instance, cursor))["books_balance"] is True

@@ -221,8 +221,8 @@ def test_a_run_beside_another_one_says_so_and_is_done(ingest: Ingest, caplog: py
         assert positions.claim(other, Position())
         before = len(ingesting.api.requests)
         totals = ingesting.run()
-    assert (totals.ended, totals.failures, len(ingesting.api.requests)) == ("complete", [], before)
-    assert "/events: another run is reading it, and takes in what there is" in caplog.text
+    assert (totals.ended, totals.failures, len(ingesting.api.requests)) == ("shared", [], before)
+    assert "/events: another run is reading it\n" in caplog.text
 
 
 def test_a_proxy_of_the_environment_is_asked_but_for_hosts_that_are_left_out(

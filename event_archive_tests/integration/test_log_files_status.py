@@ -3,6 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from event_archive.errors import RefusedError
@@ -80,3 +81,23 @@ def test_two_that_announce_at_a_time_tell_of_a_file_once(logs: Logs):
     run = logs.ingestion(logs_max_attempts=1)
     run.announce(lambda _: run.announce(told.append))
     assert told == []
+
+
+def test_a_run_that_has_loaded_all_is_not_ended_by_its_limit(logs: Logs):
+    for name in ("a.log", "b.log"):
+        logs.write(name, ndjson(entry(1)))
+    assert logs.run(limit=1).ended == "limit"
+    assert logs.run(limit=1).ended == "complete"
+    assert logs.run(limit=1).ended == "complete"
+
+
+def test_a_file_whose_process_has_died_is_not_told_as_being_loaded(logs: Logs):
+    for name in ("a.log", "b.log"):
+        logs.write(name, ndjson(entry(1)))
+    logs.run(limit=0)
+    logs.database.execute("UPDATE processed_files SET status = 'PROCESSING', lease = now() - interval '1 second'")
+    with psycopg.connect(logs.database.dsn) as loading:
+        loading.execute("SELECT FROM processed_files ORDER BY key LIMIT 1 FOR UPDATE")
+        counts = logs.ingestion().status().counts
+    assert [(of.status, of.files) for of in counts] == [("PENDING", 1), ("PROCESSING", 1)]
+    assert [(of.status, of.files) for of in logs.ingestion().status().counts] == [("PENDING", 2)]

@@ -101,7 +101,10 @@ def test_the_command_says_how_a_stream_stands(stream: Stream):
     variables = {"REDIS_URL": stream.server.url, "PG_CONNECTION_STRING": stream.database.dsn}
     before = run_cli("ingest", "stream", "--status", **variables, LOG_FORMAT="console")
     assert (before.code, "not there yet" in before.stdout) == (0, True)
+    assert "telemetry:t: 0 entries; there is no group processor yet\n" in before.stdout
     stream.add(position(1), b"no JSON", position(2))
+    waiting = run_cli("ingest", "stream", "--status", **variables, LOG_FORMAT="console").stdout
+    assert waiting.startswith("telemetry:t: 3 entries; there is no group processor yet\n  not read yet: 3, ")
     stream.run()
     stream.add(position(3))
     done = run_cli("ingest", "stream", "--status", **variables)
@@ -126,6 +129,10 @@ def test_the_command_says_how_a_stream_stands(stream: Stream):
     told = run_cli("ingest", "stream", "--status", **variables, LOG_FORMAT="console").stdout
     assert "of the 3 entries acknowledged last, 0 are missing" in told
     assert "not read yet: 1" in told
+    assert "telemetry:t: 4 entries; group processor, 0 consumers\n" in told
+    stream.database.execute("TRUNCATE positions")
+    told = run_cli("ingest", "stream", "--status", **variables, LOG_FORMAT="console").stdout
+    assert "nobody knows" not in told
 
 
 def test_two_streams_whose_entries_have_the_same_ids_have_books_of_their_own(stream: Stream):

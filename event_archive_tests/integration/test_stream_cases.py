@@ -300,7 +300,7 @@ def test_while_postgresql_is_down_nothing_is_acknowledged_or_rejected_and_readin
     assert consumer.totals.reconnects == 1
     warnings = [of.message for of in caplog.records if of.levelno == logging.WARNING]
     assert len(warnings) == 1, "it is said once"
-    assert warnings[0].endswith("Nothing is read until it answers.")
+    assert warnings[0].endswith("Nothing is read meanwhile.")
 
 
 # 8
@@ -398,6 +398,7 @@ def test_what_was_trimmed_while_it_was_pending_is_lost_by_its_id(each_stream: St
     assert each_stream.pending() == {}
     alarms = [of.message for of in caplog.records if of.levelno == logging.ERROR]
     assert len(alarms) == 2
+    assert alarms[0].startswith(f"3 entries were trimmed while pending, from {KEY} {ids[2].decode()} on; ")
     assert "MAXLEN" in alarms[0]
 
 

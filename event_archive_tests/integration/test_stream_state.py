@@ -25,7 +25,7 @@ def look_at_table(stream: Stream) -> TableState | None:
 
 
 def test_a_stream_that_is_not_there_has_no_lag(each_stream: Stream):
-    assert look(each_stream) == GroupState(0, b"0-0", 0, 0, 0.0, 0, 0.0, b"0-0")
+    assert look(each_stream) == GroupState(0, b"0-0", 0, 0, 0.0, 0, 0.0, b"0-0", exists=False)
 
 
 def test_before_its_group_is_made_all_of_a_stream_waits(each_stream: Stream):

@@ -1,12 +1,18 @@
 """A stream's consumer while others trim, move, pause, fill or flush what it reads, on real servers."""
 
 import json
+import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import psycopg
 import pytest
 
+from event_archive.config.sources import StreamSettings
 from event_archive.errors import ConfigurationError, RefusedError
+from event_archive.sources import landing
 from event_archive.sources.redis_stream import consume, group, loop
 from event_archive.sources.redis_stream.group import Group
 from event_archive.sources.redis_stream.state import look_at_group
@@ -251,3 +257,24 @@ def test_a_database_that_only_reads_ends_the_consumer_and_nothing_is_acknowledge
         f"ALTER DATABASE {stream.database.name} RESET default_transaction_read_only; COMMIT"
     )
     assert stream.run().counts.new == 10
+
+
+def test_a_database_whose_locks_are_taken_is_not_told_as_away(
+    stream: Stream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    caplog.set_level("INFO", "event_archive")
+    hurried = replace(stream.settings().postgres, lock_timeout_seconds=0.2)
+    monkeypatch.setattr(StreamSettings, "postgres", hurried)
+    monkeypatch.setattr(landing, "_ATTEMPTS", 1)
+    stream.add(position(1))
+    with Background(stream) as consumer:
+        until(lambda: consumer.totals.counts.new == 1)
+        with psycopg.connect(stream.database.dsn) as other:
+            other.execute("LOCK TABLE positions IN SHARE MODE")
+            stream.add(position(2))
+            until(lambda: consumer._attempt > 0)
+        until(stream.is_drained)
+    assert (consumer.totals.counts.new, consumer.totals.reconnects) == (2, 0)
+    (warning,) = [of.message for of in caplog.records if of.levelno == logging.WARNING]
+    assert warning.endswith("Nothing is read meanwhile.")
+    assert re.search(r"postgres lets it go on, after \d+ s\n", caplog.text)

@@ -1,4 +1,7 @@
-"""The books of a source's latest run, and the check that they balance. Not here: what a run records (``running``)."""
+"""The books of a source's latest run that did not fail, and the check that they balance.
+
+Not here: what a run records (``running``).
+"""
 
 from dataclasses import fields
 
@@ -25,7 +28,8 @@ def books_balance(source: Source) -> dg.AssetChecksDefinition:
         name="books_balance",
         asset=source.key,
         pool=source.name,
-        description="Of the latest run: every record taken in is new, known, superseded, rejected, too old or lost.",
+        description="Of the latest run that did not fail: every record taken in is new, known, superseded, rejected, "
+        "too old or lost.",
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         counts = last_counts(context.instance, source)

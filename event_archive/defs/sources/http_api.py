@@ -15,6 +15,7 @@ from event_archive.defs.failures import dagster_failures
 from event_archive.defs.sources.books import books_balance, last_counts
 from event_archive.defs.sources.running import ingest, instant_metadata, raise_failures, run_metadata
 from event_archive.defs.sources.source import GROUP, Source, SourcePipeline, build_source
+from event_archive.domain.wording import counted
 from event_archive.observability.alerts import check_message, post_or_warn
 from event_archive.postgres.session import one
 from event_archive.sources.http_api.ingest import Ingestion, Totals
@@ -81,13 +82,14 @@ def _nothing_rejected() -> dg.AssetChecksDefinition:
         latest = last_counts(context.instance, API).rejected
         with dagster_failures():
             number = _rejected(ApiSettings.load())
-            words = f"{number} events cannot be rows: `event-archive rejected --source {SOURCE}` says why."
-            if latest and (url := ListenerSettings.load().alert_webhook_url):
+            cannot = counted(number, "event lies", "events lie")
+            words = f"{cannot} in rejected_records: `event-archive rejected --source {SOURCE}` says why."
+            if number and latest and (url := ListenerSettings.load().alert_webhook_url):
                 post_or_warn(url.get_secret_value(), check_message("nothing_rejected", words))
         return dg.AssetCheckResult(
             passed=number == 0,
             severity=dg.AssetCheckSeverity.WARN,
-            description=words if number else "every event is a row",
+            description=words if number else "no event lies in rejected_records",
             metadata={"rejected": number, "rejected_by_latest_run": latest},
         )
 

@@ -129,14 +129,14 @@ def _no_file_failed() -> dg.AssetChecksDefinition:
 
 
 def _no_file_overdue() -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=LOGS.key, description="No file waits for more than an hour to be loaded.")
+    @dg.asset_check(asset=LOGS.key, description="No file that was listed waits for more than an hour to be loaded.")
     def no_file_overdue() -> dg.AssetCheckResult:
         left = _left()
         words = f"{counted(left.overdue, 'file waits', 'files wait')} for more than an hour"
         return dg.AssetCheckResult(
             passed=left.overdue == 0,
             severity=dg.AssetCheckSeverity.WARN,
-            description=words if left.overdue else "no file is overdue",
+            description=words if left.overdue else "no file that was listed is overdue",
             metadata={
                 "overdue": left.overdue,
                 "waiting": left.waiting,

@@ -18,6 +18,7 @@ from event_archive.defs.failures import dagster_failures
 from event_archive.defs.sources.running import instant_metadata
 from event_archive.defs.sources.source import GROUP
 from event_archive.domain.days import now_utc
+from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 from event_archive.observability.alerts import check_message, post_or_warn
 
@@ -109,14 +110,18 @@ def _whether_it_keeps_up(settings: StreamSettings) -> dg.AssetCheckResult:
         group = look_at_group(settings)
     except EventArchiveError as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
-    lag = "some entries" if group.lag_entries is None else f"{group.lag_entries:,} entries"
+    lag = "some entries" if group.lag_entries is None else counted(group.lag_entries, "entry", "entries")
     longest = settings.stream_claim_idle.total_seconds() + _BEHIND_SECONDS
     return dg.AssetCheckResult(
         passed=group.lag_seconds <= _BEHIND_SECONDS and group.oldest_pending_seconds <= longest,
-        description=f"{settings.stream_key}: {lag} not read yet, the oldest for {group.lag_seconds:,.0f} s; "
-        f"{group.pending:,} not acknowledged yet, the oldest for {group.oldest_pending_seconds:,.0f} s.",
+        description=f"{settings.stream_key}: {lag} not read yet{_since(group.lag_seconds)}; "
+        f"{group.pending:,} not acknowledged yet{_since(group.oldest_pending_seconds)}.",
         metadata={"lag_seconds": group.lag_seconds, "oldest_pending_seconds": group.oldest_pending_seconds},
     )
+
+
+def _since(seconds: float) -> str:
+    return f", the oldest for {seconds:,.0f} s" if seconds else ""
 
 
 def _whether_books_balance(found: "Status | EventArchiveError") -> dg.AssetCheckResult:
@@ -125,10 +130,12 @@ def _whether_books_balance(found: "Status | EventArchiveError") -> dg.AssetCheck
     books = found.books
     if books is None:
         return dg.AssetCheckResult(passed=True, description="There is no table yet.")
-    words = f"Of the {books.looked_at:,} entries acknowledged last, {len(books.missing):,} are missing"
+    missing = counted(len(books.missing), "is", "are")
+    words = f"Of the {counted(books.looked_at, 'entry', 'entries')} acknowledged last, {missing} missing"
     words += f": {', '.join(books.missing[:3])}." if books.missing else "."
     if books.lost:
-        words += f" {books.lost:,} were lost: `event-archive rejected --source stream` says which."
+        lost = counted(books.lost, "entry was", "entries were")
+        words += f" {lost} lost: `event-archive rejected --source stream` says which."
     return dg.AssetCheckResult(
         passed=not books.missing and not books.lost,
         description=words,

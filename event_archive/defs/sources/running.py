@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import dagster as dg
 
 from event_archive.defs.sources.source import Source
+from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 from event_archive.sources.runs import RunTotals
 
@@ -45,7 +46,8 @@ def ingest(source: Source, make: Callable[[Callable[[], bool], Callable[[RunTota
             run.run()
         except EventArchiveError as error:
             run.totals.failures.append(error)
-    _log(source, run.totals, run.totals.ended)
+    ended = run.totals.ended
+    _log(source, run.totals, "incomplete" if ended == "complete" and run.totals.failures else ended)
     if stopped() and run.totals.ended != "complete":
         raise KeyboardInterrupt
     return run
@@ -77,7 +79,7 @@ def _log(source: Source, totals: RunTotals, outcome: str = "under way") -> None:
     """One log line with the figures so far."""
     figures = {source.unit: getattr(totals, source.unit), "seconds": round(totals.seconds, 3)}
     extra = {"source": source.name, **totals.counts.as_dict(), **figures}
-    logger.info("ingestion %s: %d records", outcome, totals.counts.taken, extra=extra)
+    logger.info("ingestion %s: %s", outcome, counted(totals.counts.taken, "record", "records"), extra=extra)
 
 
 @contextmanager

@@ -109,14 +109,14 @@ def _schedule(
         cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Takes in what there is, unless a run is at it or nothing waits.",
+        description="Takes in what there is, unless a run is at it or would find nothing to do.",
     )
     def ingest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         _limit_pool(context.instance, source.name)
         if any(map(source.ran, runs_in_flight(context.instance, datetime.now(UTC)))):
-            return dg.SkipReason("a run is in flight, and takes in what there is")
+            return dg.SkipReason("a run is in flight")
         if not waits():
-            return dg.SkipReason("nothing waits")
+            return dg.SkipReason("a run would find nothing to do")
         return dg.RunRequest(run_key=context.scheduled_execution_time.astimezone(UTC).isoformat(timespec="seconds"))
 
     return ingest

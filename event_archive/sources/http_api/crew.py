@@ -22,8 +22,8 @@ from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Fields
-from event_archive.sources.http_api.paging import Paging
-from event_archive.sources.http_api.positions import Position, Positions, iso, resumed, windows
+from event_archive.sources.http_api.paging import paging
+from event_archive.sources.http_api.positions import Position, Positions, iso, reached, resumed, windows
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.walking import Ended, Fetched, walk
@@ -68,11 +68,14 @@ class Crew:
         largest = (_MOST_BYTES - _BUFFER_BYTES) // (MOST_AT_ONCE if settings.api_shard else 1)
         self._fetcher = Fetcher(_api(settings), self._limiter, clock, self._stop, largest_body_bytes=largest)
         self._buffer: Buffer[tuple[Shard, Fetched | Ended]] = Buffer(_BUFFER_BYTES)
-        self._paging = _paging(settings)
+        self._paging = paging(settings)
         self._reader = reader(settings)
         self._positions = Positions(TableName(settings.ingest_schema, "cursor_state"), settings.url)
         self._waiting: deque[Position] = deque()
         self._shards: list[Shard] = []
+        self._known: dict[str, Position] = {}
+        self._read: set[str] = set()
+        self._has_left_some = self._is_shared = False
         self._young_from: datetime | None = None
         self._failures_in_a_row = 0
         self._told = began
@@ -90,12 +93,14 @@ class Crew:
                 if arrived:
                     self._take_in(arrived)
                 elif not self._shards or (until is not None and time.monotonic() > until):
-                    return
+                    break
                 if until is None and self._is_over():
                     self._stop.set()
                     until = time.monotonic() + _IN_FLIGHT_SECONDS
                 self._tell()
+            self._end_run()
         finally:
+            self._run.totals.watermark = reached(self._known.values(), self._read)
             self._stop.set()
             self._buffer.close()
             self._fetcher.close()
@@ -108,6 +113,14 @@ class Crew:
         elif budget is not None and time.monotonic() - self._began > budget.total_seconds():
             totals.ended = "budget"
         return totals.ended != "complete"
+
+    def _end_run(self) -> None:
+        """Says how the run ended: a budget may have passed with the last page, and another run may have the rest."""
+        totals = self._run.totals
+        if totals.ended == "budget" and not (self._waiting or self._shards or self._has_left_some):
+            totals.ended = "complete"
+        if totals.ended == "complete" and self._is_shared:
+            totals.ended = "shared"
 
     def _tell(self) -> None:
         if time.monotonic() - self._told > _PROGRESS_SECONDS:
@@ -122,6 +135,7 @@ class Crew:
             known = self._positions.read(connection)
             if settings.api_shard is None:
                 self._waiting.append(next((of for of in known if not of.shard), Position()))
+                self._known = {of.shard: of for of in self._waiting}
                 return
             known = [of for of in known if of.upper]
             new = list(islice(windows(known, settings.api_start or now, now, settings.api_shard), _MOST_WINDOWS + 1))
@@ -132,7 +146,8 @@ class Crew:
                 )
             for position in new:
                 self._positions.save(connection, position)
-        self._waiting += [of for of in [*known, *new] if not of.passes]
+        self._known = {of.shard: of for of in [*known, *new]}
+        self._waiting += [of for of in self._known.values() if not of.passes]
 
     def _hire(self) -> None:
         """Gives shards that wait to workers."""
@@ -141,8 +156,9 @@ class Crew:
             position = self._waiting.popleft()
             claimed = self._positions.claim(self._session, position)
             if claimed is None:
+                self._is_shared = True
                 if position.upper is None:
-                    _log.info("%s: another run is reading it, and takes in what there is", self._paging.url)
+                    _log.info("%s: another run is reading it", self._paging.url)
                 continue
             filtered, overlap = self._paging.time_filter is not None, self._run.settings.api_overlap
             if claimed.cursor is not None and not self._paging.takes(claimed.cursor):
@@ -204,6 +220,7 @@ class Crew:
                 self._positions.save(connection, position)
 
         counts = land(self._session, self._run.target, SOURCE, batch, write)
+        self._known |= after | {of.shard: of for of in instead}
         self._waiting.extendleft(reversed([of for of in instead if not of.passes]))
         self._count(counts, pages)
 
@@ -215,10 +232,9 @@ class Crew:
         for shard, fetched in pages:
             if not shard.is_window and fetched.page.total is not None:
                 position = shard.position
-                # Later passes begin anywhere.
-                totals.left = None if position.passes else max(0, fetched.page.total - position.events)
-        watermarks = [shard.position.watermark for shard, _ in pages if shard.position.watermark]
-        totals.watermark = max([*watermarks, *([totals.watermark] if totals.watermark else [])], default=None)
+                # Later passes begin anywhere; one that began again has counted some twice.
+                is_known = not (position.passes or shard.began_again)
+                totals.left = max(0, fetched.page.total - position.events) if is_known else None
         if totals.counts.rejected > settings.max_rejected:
             raise RefusedError(
                 f"{totals.counts.rejected} events cannot be rows, more than MAX_REJECTED={settings.max_rejected}. They "
@@ -254,6 +270,10 @@ class Crew:
         elif shard.has_to_look_again and not self._stop.is_set():
             self._send(shard)
             return
+        elif shard.enough and not shard.has_to_look_again:
+            self._read.add(shard.position.shard)
+        else:
+            self._has_left_some = True
         self._shards.remove(shard)
         self._positions.release(self._session, shard.position)
 
@@ -279,15 +299,3 @@ def _api(settings: ApiSettings) -> Api:
     )
     proxy = settings.proxy.get_secret_value() if settings.proxy else None
     return Api(settings.url, {settings.api_key_header: key} if key else {}, key, proxy, fields)
-
-
-def _paging(settings: ApiSettings) -> Paging:
-    names = {"cursor": "cursor", "page": "page", "offset": "offset", "link": ""}
-    return Paging(
-        settings.url,
-        settings.api_pagination,
-        settings.api_page_limit,
-        settings.api_limit_parameter,
-        settings.api_cursor_parameter or names[settings.api_pagination],
-        settings.time_filter,
-    )

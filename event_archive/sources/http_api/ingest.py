@@ -19,11 +19,11 @@ from event_archive.sources.runs import RunTotals, work_connected
 
 @dataclass(slots=True)
 class Totals(RunTotals):
-    """What an ingestion did.
+    """What an ingestion did; ``shared`` where another run has a part of it.
 
     Attributes:
         pages: pages that arrived.
-        left: how many events are still to come, where the API tells, and not all have come once.
+        left: how many events are still to come, where the API tells, in a first pass that has not begun again.
         watermark: events up to this time have arrived; None where none has.
         restarts: passes that began again, since the API did not know a cursor any more.
     """

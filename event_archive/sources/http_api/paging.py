@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Literal
 from urllib.parse import urljoin, urlsplit
 
+from event_archive.config.sources import ApiSettings
 from event_archive.errors import RefusedError
 from event_archive.sources.http_api.fetching import Answer, PageSize
 from event_archive.sources.http_api.pages import Page
@@ -58,6 +59,19 @@ class Paging:
             case "link":
                 return _origin(cursor) == _origin(self.url)
         return True
+
+
+def paging(settings: ApiSettings) -> Paging:
+    """How the settings say that pages are asked for."""
+    names = {"cursor": "cursor", "page": "page", "offset": "offset", "link": ""}
+    return Paging(
+        settings.url,
+        settings.api_pagination,
+        settings.api_page_limit,
+        settings.api_limit_parameter,
+        settings.api_cursor_parameter or names[settings.api_pagination],
+        settings.time_filter,
+    )
 
 
 @dataclass(frozen=True, slots=True)

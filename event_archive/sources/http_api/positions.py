@@ -3,7 +3,7 @@
 A shard is the whole of an API, or a window of time. Not here: what moves a position.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -151,6 +151,21 @@ class Positions:
     @property
     def _name(self) -> sql.Identifier:
         return sql.Identifier(self.table.schema, self.table.name)
+
+
+def reached(positions: Iterable[Position], read: Collection[str]) -> datetime | None:
+    """The time up to which events have arrived: of windows, no further than the first that was not read to its end.
+
+    Args:
+        positions: of all shards.
+        read: the names of those that were read to their end, though more may become visible.
+    """
+    watermark = None
+    for of in sorted(positions, key=lambda of: (of.lower is not None, of.lower)):
+        watermark = max(filter(None, (watermark, of.watermark)), default=None)
+        if not of.passes and of.shard not in read:
+            break
+    return watermark
 
 
 def windows(known: list[Position], start: datetime, now: datetime, length: timedelta) -> Iterator[Position]:

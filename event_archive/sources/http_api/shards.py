@@ -69,6 +69,7 @@ class Shard:
         overlap: how far behind a watermark events may still become visible.
         pages: of the present pass.
         enough: no further page of the pass is wanted.
+        began_again: a pass began at its beginning, after events had arrived.
         has_to_look_again: newer events may have arrived above the pass, which went from the newest to the oldest.
     """
 
@@ -77,6 +78,7 @@ class Shard:
     overlap: timedelta
     pages: int = 0
     enough: bool = False
+    began_again: bool = False
     has_to_look_again: bool = False
     _order: _Order = field(default_factory=_Order)
     _resumed: bool = False
@@ -111,6 +113,7 @@ class Shard:
         if self._resumed:
             self.position = replace(self.position, began=self.position.began or now)
             return
+        self.began_again = self.position.events > 0
         self.position = replace(self.position, began=now, ceiling=None)
         if not self.is_window:
             watermark = self.position.watermark

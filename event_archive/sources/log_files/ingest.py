@@ -18,7 +18,7 @@ from event_archive.postgres.session import Session
 from event_archive.sources.landing import rejected_table
 from event_archive.sources.log_files.ledger import Claim, Ledger
 from event_archive.sources.log_files.listing import Listings, list_files
-from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnError, StoppedError
+from event_archive.sources.log_files.loading import Loader, PassedOnError, StoppedError
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
@@ -196,6 +196,8 @@ class _Work:
             if failure is not None and others == _OTHERS_UNTIL_END:
                 raise failure
             self._tell()
+        if self._run.totals.ended in ("budget", "limit") and not self.ledger.waits():
+            self._run.totals.ended = "complete"
 
     def _load(self, loader: Loader, claim: Claim) -> EventArchiveError | None:
         """Loads a file; writes down, and returns, why it could not be."""
@@ -216,15 +218,11 @@ class _Work:
             raise
         except EventArchiveError as error:
             return self._fail(claim, error)
-        self._count(loaded)
         totals.files += 1
-        return None
-
-    def _count(self, loaded: Loaded) -> None:
-        totals = self._run.totals
         totals.counts.add(loaded.counts)
         totals.bytes += loaded.bytes
         totals.contradictions += loaded.contradictions
+        return None
 
     def _see_again(self, claim: Claim) -> EventArchiveError | None:
         """A file changed while it was read: it is claimed again, in its new version; once a run."""

@@ -8,13 +8,17 @@ from event_archive.sources.log_files.ledger import Ledger
 
 LONGEST_WAIT = timedelta(hours=1)
 """A file that waits for longer is overdue."""
-_FAILED_SHOWN = 20
+_FAILED_SHOWN = 1000
 _GIVEN_UP_SHOWN = 5
 
+# Whoever loads a file has its row locked: what a process that died was loading waits again.
 _COUNTS = """
-SELECT status, pg_catalog.count(*), pg_catalog.min(modified), pg_catalog.sum(rows)::int8,
-  pg_catalog.sum(rejected)::int8
-FROM {table} WHERE {ours} GROUP BY status ORDER BY status
+WITH abandoned AS (
+  SELECT key FROM {table} WHERE {ours} AND status = 'PROCESSING' AND {over} FOR UPDATE SKIP LOCKED
+)
+SELECT CASE WHEN key IN (SELECT key FROM abandoned) THEN 'PENDING' ELSE status END AS status_, pg_catalog.count(*),
+  pg_catalog.min(modified), pg_catalog.sum(rows)::int8, pg_catalog.sum(rejected)::int8
+FROM {table} WHERE {ours} GROUP BY status_ ORDER BY status_
 """
 _FAILED = """
 SELECT key, error, attempts, attempts >= %(most)s, lease FROM {table} WHERE {ours} AND status = 'FAILED'

@@ -36,12 +36,14 @@ class Totals(RunTotals):
         claimed: entries taken over from other consumers.
         reconnects: how often Redis or PostgreSQL was away and came back.
         groups_recreated: how often the consumer group was gone.
+        pending: entries that the group has not acknowledged at the end, as those of a consumer that died.
     """
 
     batches: int = 0
     claimed: int = 0
     reconnects: int = 0
     groups_recreated: int = 0
+    pending: int = 0
 
 
 class Consumer:
@@ -84,6 +86,7 @@ class Consumer:
         self._is_drained = False
         self._began = self._told = time.monotonic()
         self._away_since: dict[Service, float] = {}
+        self._lost: set[Service] = set()
         self._attempt = 0
         self.has_worked = False
 
@@ -125,10 +128,13 @@ class Consumer:
             _log.info("%s: %s consumes", self.settings.stream_key, self.settings.consumer)
         self.has_worked, self._attempt = True, 0
         for service, since in self._away_since.items():
-            _log.info("%s answers again, after %.0f s", service, now - since)
+            words = "answers again" if service in self._lost else "lets it go on"
+            _log.info("%s %s, after %.0f s", service, words, now - since)
+        for service in self._lost:
             self.totals.reconnects += 1
             self.metrics.reconnected(service)
         self._away_since.clear()
+        self._lost.clear()
         if now - self._told > _PROGRESS_SECONDS:
             self._told = now
             self.totals.seconds = now - self._began
@@ -159,7 +165,9 @@ class Consumer:
             raise error
         service: Service = "redis" if isinstance(error, StreamAwayError) else "postgres"
         if service not in self._away_since:
-            _log.warning("%s Nothing is read until it answers.", error)
+            _log.warning("%s Nothing is read meanwhile.", error)
             self._away_since[service] = time.monotonic()
+        if isinstance(error, UnreachableError):
+            self._lost.add(service)
         wait(RECONNECT_SECONDS[min(self._attempt, len(RECONNECT_SECONDS) - 1)], self.is_stopped)
         self._attempt += 1

@@ -126,6 +126,11 @@ class Group:
         """What this consumer was given and has not acknowledged, the oldest first."""
         return [Pending(of["message_id"], of["times_delivered"]) for of in self._pending(count, self.consumer)]
 
+    def pending_entries(self) -> int:
+        """How many entries the whole group was given and has not acknowledged."""
+        with self._told():
+            return int(self._redis.xpending(self.stream, self.name)["pending"])
+
     def idle(self, seconds: float, count: int) -> list[bytes]:
         """Ids of what was delivered so long ago and is not acknowledged, the oldest first.
 

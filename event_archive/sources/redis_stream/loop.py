@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.landing import Batch, Rejected, land, rejected_table
@@ -187,7 +188,8 @@ class Loop:
         ids = self._group.idle(idle_seconds, self._settings.stream_batch)
         if not ids:
             if removed := self._group.remove_dead(max(_DEAD_SECONDS, idle_seconds)):
-                _log.info("%s: %d consumers that are gone were taken out of the group", self._group.stream, removed)
+                gone = counted(removed, "consumer that is gone was", "consumers that are gone were")
+                _log.info("%s: %s taken out of the group", self._group.stream, gone)
             self._sweep_at = time.monotonic() + min(_SWEEP_SECONDS, idle_seconds / 4)
             return False
         if kept := self._take_trimmed(ids):
@@ -240,9 +242,9 @@ class Loop:
         _log.debug("%s: %d entries up to %s: %s", self._group.stream, len(ids), ids[-1].decode(), counts.as_dict())
         if counts.lost:
             _log.error(
-                "%d entries were trimmed before they were landed, from %s on; `event-archive rejected --source "
-                "stream` lists them. Let the producer keep more entries (MAXLEN, MINID), or run more consumers.",
-                counts.lost,
+                "%s trimmed while pending, from %s on; `event-archive rejected --source stream` says which. Let the "
+                "producer keep more entries (MAXLEN, MINID), or run more consumers.",
+                counted(counts.lost, "entry was", "entries were"),
                 decoded.batch.lost[0].locator,
             )
 
@@ -265,6 +267,7 @@ class Loop:
         with suppress(NoGroupError):
             if not self._group.leave():
                 _log.info("%s: %s stays in the group: it has entries pending", self._group.stream, self._group.consumer)
+            self._consumer.totals.pending = self._group.pending_entries()
 
 
 def _no_position(_connection: Connection) -> None:

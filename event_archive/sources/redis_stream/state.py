@@ -53,6 +53,7 @@ class GroupState:
         pending: entries that were read and are not acknowledged.
         oldest_pending_seconds: age of the oldest of them, since it was added; 0 for none.
         settled: the end of the range of ids, for XREVRANGE, of which every entry was read and acknowledged.
+        exists: whether the group is there: it is made by the first consumer.
     """
 
     length: int
@@ -63,6 +64,7 @@ class GroupState:
     pending: int
     oldest_pending_seconds: float
     settled: bytes
+    exists: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ def group_state(client: Redis, stream: str, group: str) -> GroupState:
         pending=pending["pending"],
         oldest_pending_seconds=_age(oldest, now),
         settled=b"(" + oldest if oldest else last_read,
+        exists=bool(found),
     )
 
 
