@@ -59,7 +59,7 @@ class Sizes:
     compared_positions: int = 200_000
     seconds: int = 30
     entries: int = 330_000
-    files: int = 100_000
+    files: int = 20_000
 
     @property
     def narrow(self) -> Data:

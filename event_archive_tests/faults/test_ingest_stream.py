@@ -189,8 +189,8 @@ def test_an_entry_that_ends_the_process_is_found_and_rejected(victims: Victims, 
 
 @pytest.fixture
 def server_that_crashes() -> Iterator[Server]:
-    """PostgreSQL that nobody else is connected with, and that keeps what was committed."""
-    yield from _serve(18, "synchronous_commit = on\n")
+    """PostgreSQL that nobody else is connected with; its crash takes the commits that did not wait for the disk."""
+    yield from _serve(18, "synchronous_commit = off\nwal_writer_delay = 10s\n")
 
 
 # 22
@@ -233,6 +233,27 @@ def test_servers_that_come_and_go_and_lines_that_break_lose_nothing(
             of.result()
     books.check()
     assert [consumer.totals.counts.balance for consumer in consumers] == [0, 0]
+
+
+def test_what_was_acknowledged_outlives_a_crash_of_postgresql(
+    valkey: StreamServer, server_that_crashes: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(consume, "RECONNECT_SECONDS", (0.05,) * 600)
+    stream = Stream(valkey, Database(server_that_crashes, "specification"))
+    books, stop = Books(stream), threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(stream.consumer(told_to_stop=stop.is_set).run)
+        try:
+            for _ in range(share_of(20)):
+                books.add()
+                while not stream.is_drained() and not run.done():
+                    time.sleep(0.001)
+                _crash(stream)
+                survived("crashes of PostgreSQL after an acknowledgement")
+        finally:
+            stop.set()
+        run.result()
+    books.check()
 
 
 def _crash(stream: Stream) -> None:

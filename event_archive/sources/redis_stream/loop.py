@@ -46,6 +46,11 @@ _BATCH_BYTES = 16 * 1024 * 1024
 _LARGE_ENTRY_BYTES = 512 * 1024
 """Entries are taken to be as large until some were seen."""
 
+_DURABLE = """
+SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
+"""
+
 _log = logging.getLogger(__name__)
 
 
@@ -229,7 +234,7 @@ class Loop:
         decoded, ids = batch.decoded, batch.ids
         self._partitions.make(self._session, decoded.days)
         writing = time.monotonic()
-        counts = land(self._session, self._target, SOURCE, decoded.batch, _no_position)
+        counts = land(self._session, self._target, SOURCE, decoded.batch, _durable)
         written = time.monotonic()
         if self._ahead:
             # On the same connection.
@@ -270,5 +275,9 @@ class Loop:
             self._consumer.totals.pending = self._group.pending_entries()
 
 
-def _no_position(_connection: Connection) -> None:
-    """The consumer group itself is the position."""
+def _durable(connection: Connection) -> None:
+    """Lets the commit be on disk before it is acknowledged, whatever is set for the role or the server.
+
+    Other sources need not: their position is lost or kept with its rows. Here the group itself is the position.
+    """
+    connection.execute(_DURABLE)
