@@ -30,7 +30,7 @@ from event_archive_tests.benchmarks.data import Data
 from event_archive_tests.benchmarks.measure import Cost
 from event_archive_tests.benchmarks.results import Result, Results, machine
 from event_archive_tests.benchmarks.stage import Case, LakeName, Stage
-from event_archive_tests.benchmarks.suites import SECTIONS, Sizes
+from event_archive_tests.benchmarks.suites import OF_A_STREAM, SECTIONS, Sizes
 from event_archive_tests.benchmarks.targets import targets
 from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -100,6 +100,11 @@ def test_a_sink_that_drops_bodies_says_what_was_sent(database: Database):
 def opened() -> Iterator[Stage]:
     with stage.opened() as found:
         yield found
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_case_is_told_where_its_source_is(section: str):
+    assert all((case.job in OF_A_STREAM) == (case.lake == "stream") for case in SECTIONS[section](Sizes()))
 
 
 def test_cases_are_measured_and_reported(opened: Stage, tmp_path: Path):
