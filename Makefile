@@ -189,4 +189,5 @@ $(DEV): requirements.lock requirements-demo.lock requirements-dev.lock pyproject
 $(BENCH): requirements-bench.lock $(DEV)
 	@echo "Installing what the benchmarks compare with"
 	@$(call pip_install,$(VENV)) --require-hashes --requirement requirements-bench.lock
+	@$(call compile_all,$(VENV))
 	@touch $@

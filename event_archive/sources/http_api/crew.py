@@ -100,10 +100,10 @@ class Crew:
                 self._tell()
             self._end_run()
         finally:
-            self._run.totals.watermark = reached(self._known.values(), self._read)
             self._stop.set()
             self._buffer.close()
             self._fetcher.close()
+            self._run.totals.watermark = reached(self._known.values(), self._read)
 
     def _is_over(self) -> bool:
         """Whether no further page is to be fetched."""
