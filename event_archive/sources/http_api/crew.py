@@ -21,7 +21,7 @@ from event_archive.postgres.session import Connection, Session
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
-from event_archive.sources.http_api.pages import Fields
+from event_archive.sources.http_api.pages import fields
 from event_archive.sources.http_api.paging import paging
 from event_archive.sources.http_api.positions import Position, Positions, iso, reached, resumed, windows
 from event_archive.sources.http_api.records import SOURCE, reader
@@ -286,16 +286,5 @@ class Crew:
 
 def _api(settings: ApiSettings) -> Api:
     key = settings.api_key.get_secret_value() if settings.api_key else ""
-    fields = Fields(
-        *(
-            tuple(name.split(".")) if name else None
-            for name in (
-                settings.api_data_field,
-                settings.api_has_more_field,
-                settings.api_next_cursor_field,
-                settings.api_total_field,
-            )
-        )
-    )
     proxy = settings.proxy.get_secret_value() if settings.proxy else None
-    return Api(settings.url, {settings.api_key_header: key} if key else {}, key, proxy, fields)
+    return Api(settings.url, {settings.api_key_header: key} if key else {}, key, proxy, fields(settings))

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from event_archive.config.sources import ApiSettings
 from event_archive.errors import EventArchiveError
 from event_archive.sources.json_text import list_at
 
@@ -52,6 +53,17 @@ class Fields:
     has_more: tuple[str, ...] | None = None
     next_cursor: tuple[str, ...] | None = None
     total: tuple[str, ...] | None = None
+
+
+def fields(settings: ApiSettings) -> Fields:
+    """The names that the settings give."""
+    names = (
+        settings.api_data_field,
+        settings.api_has_more_field,
+        settings.api_next_cursor_field,
+        settings.api_total_field,
+    )
+    return Fields(*(tuple(name.split(".")) if name else None for name in names))
 
 
 @dataclass(frozen=True, slots=True)
