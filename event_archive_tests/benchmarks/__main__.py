@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     sizes = Sizes()
     parser = argparse.ArgumentParser(prog="python -m event_archive_tests.benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to measure")
-    parser.add_argument("--runs", type=int, default=3, help="of each case; the median counts")
+    parser.add_argument("--runs", type=int, default=1, help="of each case; the median counts")
     parser.add_argument("--rows", type=int, default=sizes.rows, help="that the contenders move")
     parser.add_argument("--wide-rows", type=int, default=sizes.wide_rows, help="rows of 10 KB")
     parser.add_argument("--scale", type=int, nargs="+", default=sizes.scale, help="rows of a day, from few to many")
