@@ -95,7 +95,6 @@ def run_workers(installation: Installation, home: Path) -> Iterator[Callable[...
         env=clean_environment(**installation.variables, DAGSTER_HOME=str(home)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdin is not None
@@ -109,7 +108,7 @@ def run_workers(installation: Installation, home: Path) -> Iterator[Callable[...
             return stdout.readline().strip()
 
         yield work
-        process.communicate()
+        stdin.close()
 
 
 def test_a_run_worker_that_gets_a_signal_at_any_instant_is_stopped_or_has_done_its_day(
