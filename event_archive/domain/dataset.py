@@ -122,6 +122,11 @@ class Dataset:
         """A command about this dataset alone, for messages: ``event-archive run 2024-03-01 --dataset lines``."""
         return f"event-archive {arguments} --dataset {self.name}" if self.name else f"event-archive {arguments}"
 
+    @property
+    def adopt_source(self) -> str:
+        """The command that makes this table the owner of the files that lie here, for messages."""
+        return self.command("adopt --source")
+
     def is_aged(self, day: date, now: datetime) -> bool:
         """Whether a day may be archived at ``now``, which must be aware."""
         return self.start <= day <= self.retention.last_aged_day(now)

@@ -24,7 +24,7 @@ from event_archive.table.holds import keep_holds, require_no_former_name
 logger = logging.getLogger(__name__)
 
 _FORMER_PREFIX = "events"  # Of every table's files, before it followed the table's name.
-_ADOPT, _MAX_BYTES = "adopt --source", 1024 * 1024
+_MAX_BYTES = 1024 * 1024
 
 
 def marker_path(dataset: Dataset) -> str:
@@ -61,9 +61,7 @@ def claim(site: Site, connection: Connection) -> Claim:
     """
     asking = _primary(site, connection)
     if asking not in site.claims:
-        if read_claim(site.dataset, site.lake) is None:
-            require_no_former_name(connection, site.dataset)
-        site.claims[asking] = _claimed(site.dataset, site.lake, asking)
+        site.claims[asking] = _claimed(site, connection, asking)
     return site.claims[asking]
 
 
@@ -197,15 +195,17 @@ def source_of(database: Identity, dataset: Dataset) -> Source:
     return Source(database.system, database.database, str(dataset.table), dataset.time_column)
 
 
-def _claimed(dataset: Dataset, lake: Lake, asking: Identity) -> Claim:
-    marker = lake.stat(marker_path(dataset))
-    before = _read(dataset, lake, marker)
+def _claimed(site: Site, connection: Connection, asking: Identity) -> Claim:
+    dataset, lake = site.dataset, site.lake
+    before = _read(dataset, lake, marker := lake.stat(marker_path(dataset)))
+    if before is None:
+        require_no_former_name(connection, dataset)
     after = _admitted(dataset, lake, asking, before)
     if after != before:
         try:
             _write(dataset, lake, after, replaces=marker)
         except FileChangedError:
-            return _claimed(dataset, lake, asking)  # Another run was faster. Whoever it was, its marker counts.
+            return _claimed(site, connection, asking)  # Another run was faster. Whoever it was, its marker counts.
         # That a new folder is the first run's is no news.
         logger.log(
             logging.INFO if before or _sources_of_files(dataset, lake) else logging.DEBUG,
@@ -221,7 +221,7 @@ def _admitted(dataset: Dataset, lake: Lake, asking: Identity, before: Claim | No
     """The claim as it stands once this database has asked."""
     source = source_of(asking, dataset)
     if before:
-        return before.admitting(source, asking.timeline, place=files_of(dataset), adopt=dataset.command(_ADOPT))
+        return before.admitting(source, asking.timeline, place=files_of(dataset), adopt=dataset.adopt_source)
     _require_unclaimed(dataset, lake, source)
     return Claim(source, asking.timeline)
 
@@ -235,7 +235,7 @@ def _require_unclaimed(dataset: Dataset, lake: Lake, source: Source) -> None:
             raise OtherSourceError(
                 f"{place} holds files of {other}; this is {source}. Nothing was written or deleted. Give this table a "
                 "file prefix or a folder of its own. If it is the same table under another name, accept it once: "
-                f"{dataset.command(_ADOPT)}."
+                f"{dataset.adopt_source}."
             )
     before = replace(dataset, file_prefix=_FORMER_PREFIX)
     if not found and before != dataset:
@@ -252,7 +252,7 @@ def _require_none_of_before(before: Dataset, lake: Lake, source: Source, place: 
             raise OtherSourceError(
                 f"{path} holds rows of {source.table}, and {place} is empty: where {setting} is not set, files are "
                 f"named after the {named}. Nothing was written or deleted. Set {setting} to {_FORMER_PREFIX} "
-                f"to go on with those files; to begin anew here: {before.command(_ADOPT)}."
+                f"to go on with those files; to begin anew here: {before.adopt_source}."
             )
 
 
@@ -286,7 +286,7 @@ def _read(dataset: Dataset, lake: Lake, marker: StoredFile | None) -> Claim | No
     except ValueError as error:
         raise IntegrityError(
             f"{marker.path}: it says whose files lie here, and it cannot be read ({error}). Nothing was written or "
-            f"deleted. Put the right one back; or, where the files are this table's: {dataset.command(_ADOPT)}."
+            f"deleted. Put the right one back; or, where the files are this table's: {dataset.adopt_source}."
         ) from None
 
 

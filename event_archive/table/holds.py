@@ -212,11 +212,10 @@ def require_no_former_name(connection: Connection, dataset: Dataset) -> None:
         row = connection.execute(sql.SQL(_OF_NO_TABLE).format(sql.Identifier(schema, HOLD_TABLE))).fetchone()
         if row:
             held, setting = TableName(schema, HOLD_TABLE), dataset.setting("EVENT_FILE_PREFIX")
-            adopt = dataset.command("adopt --source")
             raise OtherSourceError(
                 f"{dataset.table}: days are held for {row[0]}, which is not there, and no file named "
                 f"{dataset.file_prefix} was its. Nothing was written or deleted. If it is the same table, which was "
-                f"renamed, set {setting} to the former one, and accept it once: {adopt}. If it is "
+                f"renamed, set {setting} to the former one, and accept it once: {dataset.adopt_source}. If it is "
                 f"not, DELETE those rows FROM {held}."
             )
 

@@ -3,14 +3,11 @@
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
+from event_archive_tests.faults.proxy import PIECE_BYTES, POLL_SECONDS, Proxy, closed_after
 from event_archive_tests.fixtures.valkey import StreamServer
-
-_PIECE_BYTES = 64 * 1024
-_POLL_SECONDS = 0.02
 
 
 @dataclass
@@ -30,36 +27,25 @@ class Cut:
     met: threading.Event = field(default_factory=threading.Event)
 
 
-class RedisWire:
+class RedisWire(Proxy):
     """The proxy. ``url`` leads through it; it is up until ``shut``, and up again by ``open``."""
 
     def __init__(self, server: StreamServer) -> None:
         self._server = server
         self._path = server.folder / "wire"
         self._cuts: list[Cut] = []
-        self._ended = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._listener: socket.socket | None = None
-        self.open()
+        super().__init__()
 
     @property
     def url(self) -> str:
         return f"unix://{self._path}"
 
-    def open(self) -> None:
-        """Accepts connections."""
+    def _listen(self) -> socket.socket:
         self._path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(self._path))
-        self._listener.listen()
-        self._listener.settimeout(_POLL_SECONDS)
-        self._start(self._accept, self._listener)
-
-    def shut(self) -> None:
-        """Refuses connections; those that stand go on."""
-        if self._listener:
-            self._listener.close()
-            self._listener = None
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(self._path))
+        listener.listen()
+        return listener
 
     def cut(self, command: bytes, nth: int = 1, sent: int | None = 0) -> Cut:
         """Makes the line break once."""
@@ -67,37 +53,15 @@ class RedisWire:
         self._cuts.append(cut)
         return cut
 
-    def close(self) -> None:
-        """Ends every connection and thread."""
-        self.shut()
-        self._ended.set()
-        while self._threads:
-            self._threads.pop().join()
-
-    def _start(self, work: Callable[[socket.socket], None], on: socket.socket) -> None:
-        thread = threading.Thread(target=work, args=[on], name="redis wire")
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while not self._ended.is_set():
-            try:
-                client, _ = listener.accept()
-            except TimeoutError:
-                continue
-            except OSError:
-                return
-            self._start(self._serve, client)
-
     def _serve(self, client: socket.socket) -> None:
         """One command at a time, as the consumer sends them."""
         with client, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server, suppress(OSError):
             server.connect(str(self._server.socket))
             cut: Cut | None = None
             while not self._ended.is_set():
-                ready, _, _ = select.select([client, server], [], [], _POLL_SECONDS)
+                ready, _, _ = select.select([client, server], [], [], POLL_SECONDS)
                 for source in ready:
-                    piece = source.recv(_PIECE_BYTES)
+                    piece = source.recv(PIECE_BYTES)
                     if not piece:
                         return
                     if source is client:
@@ -122,11 +86,6 @@ class RedisWire:
         return None
 
 
-@contextmanager
-def redis_wire(server: StreamServer) -> Iterator[RedisWire]:
+def redis_wire(server: StreamServer) -> AbstractContextManager[RedisWire]:
     """A proxy before a running server, closed with all its threads in the end."""
-    proxy = RedisWire(server)
-    try:
-        yield proxy
-    finally:
-        proxy.close()
+    return closed_after(RedisWire(server))

@@ -8,20 +8,19 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
 import psycopg
 
+from event_archive_tests.faults.proxy import PIECE_BYTES, POLL_SECONDS, Proxy, closed_after
 from event_archive_tests.fixtures.postgres import Server
 
 Sender = Literal["client", "server"]
 Matches = Callable[[bytes, bytes], bool]
 
-_PIECE_BYTES = 64 * 1024
-_POLL_SECONDS = 0.02
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -81,7 +80,7 @@ class Trouble:
     met: threading.Event = field(default_factory=threading.Event)
 
 
-class Wire:
+class Wire(Proxy):
     """The proxy. ``dsn`` leads through it; it is up until ``shut``, and up again by ``open``."""
 
     def __init__(self, server: Server) -> None:
@@ -89,11 +88,8 @@ class Wire:
         self._behind = str(server.socket_dir / ".s.PGSQL.5432")
         self._troubles: list[Trouble] = []
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._listener: socket.socket | None = None
         self._port = 0
-        self.open()
+        super().__init__()
 
     def dsn(self, database: str, *, connect_timeout: int = 10) -> str:
         """A connection string that leads through the proxy."""
@@ -107,21 +103,13 @@ class Wire:
             connect_timeout=connect_timeout,
         )
 
-    def open(self) -> None:
-        """Accepts connections."""
+    def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self._port))
         listener.listen()
-        listener.settimeout(_POLL_SECONDS)
-        self._listener, self._port = listener, listener.getsockname()[1]
-        self._start(self._accept, listener)
-
-    def shut(self) -> None:
-        """Refuses connections; those that stand go on."""
-        if self._listener:
-            self._listener.close()
-            self._listener = None
+        self._port = listener.getsockname()[1]
+        return listener
 
     def expect(self, trouble: Trouble) -> Trouble:
         """Makes a trouble happen, once."""
@@ -134,39 +122,17 @@ class Wire:
         with self._lock:
             self._troubles.clear()
 
-    def close(self) -> None:
-        """Ends every connection and thread."""
-        self.shut()
-        self._ended.set()
-        while self._threads:
-            self._threads.pop().join()
-
-    def _start(self, work: Callable[[socket.socket], None], on: socket.socket) -> None:
-        thread = threading.Thread(target=work, args=[on], name="wire")
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while not self._ended.is_set():
-            try:
-                client, _ = listener.accept()
-            except TimeoutError:
-                continue
-            except OSError:
-                return
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._start(self._serve, client)
-
     def _serve(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server, suppress(OSError):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server.connect(self._behind)
             unread: dict[Sender, bytearray] = {"client": bytearray(), "server": bytearray()}
             greeted = False
             while not self._ended.is_set():
-                ready, _, _ = select.select([client, server], [], [], _POLL_SECONDS)
+                ready, _, _ = select.select([client, server], [], [], POLL_SECONDS)
                 for source in ready:
                     sender: Sender = "client" if source is client else "server"
-                    piece = source.recv(_PIECE_BYTES)
+                    piece = source.recv(PIECE_BYTES)
                     if not piece:
                         return
                     unread[sender] += piece
@@ -214,14 +180,9 @@ def _message_bytes(unread: bytearray, *, typed: bool) -> int | None:
     return size if len(unread) >= size else None
 
 
-@contextmanager
-def wire(server: Server) -> Iterator[Wire]:
+def wire(server: Server) -> AbstractContextManager[Wire]:
     """A proxy before a running server, closed with all its threads in the end."""
-    proxy = Wire(server)
-    try:
-        yield proxy
-    finally:
-        proxy.close()
+    return closed_after(Wire(server))
 
 
 def alone(server: Server, database: str, *, within_seconds: float = 10) -> None:
@@ -233,4 +194,4 @@ def alone(server: Server, database: str, *, within_seconds: float = 10) -> None:
     with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
         while connection.execute("SELECT FROM pg_stat_activity WHERE datname = %s", [database]).fetchone():
             assert time.monotonic() < until, "a session stays although its client is gone"
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
