@@ -47,7 +47,7 @@ def verify(days: tuple[date, ...], first: date | None, last: date | None, datase
 
 def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, last: date | None) -> None:
     from event_archive.config.services import lake, primary
-    from event_archive.operations.claim import claim_to_read, files_of
+    from event_archive.operations.marker import claim_to_read, files_of
     from event_archive.operations.verify import verify_day
     from event_archive.table.shape import shape_if_any
 
@@ -159,7 +159,8 @@ def _adopt(settings: "Settings", days: tuple[date, ...], first: date | None, las
 def _adopt_source(settings: "Settings") -> None:
     from event_archive.config.services import lake, primary
     from event_archive.observability.json_lines import write_line
-    from event_archive.operations.claim import adopt_source, files_of
+    from event_archive.operations.claim import adopt_source
+    from event_archive.operations.marker import files_of
     from event_archive.operations.site import Site
     from event_archive.table.shape import current_shape
 

@@ -17,7 +17,8 @@ from event_archive.errors import ConfigurationError, EventArchiveError, FileChan
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.local.sidecar import write_sidecar
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.claim import files_of, owner
+from event_archive.operations.claim import owner, unclaimed_elsewhere
+from event_archive.operations.marker import files_of
 from event_archive.operations.site import Site
 
 if TYPE_CHECKING:
@@ -81,12 +82,16 @@ def _reached(opened: Lake, dataset: Dataset, remark: str) -> Finding:
 
 def _owner(opened: Lake, dataset: Dataset, patient: Patient) -> Finding:
     """Whose the files are: this table's, or another's, which no run would touch."""
+    site = Site(dataset, services.primary(patient.settings), opened)
     try:
-        found = owner(Site(dataset, services.primary(patient.settings), opened))
+        found = owner(site)
+        elsewhere = None if found else unclaimed_elsewhere(site)
     except (ConfigurationError, IntegrityError) as error:
         return Finding("lake_owner", "bad", str(error))
     except EventArchiveError:
         return Finding("lake_owner", "skipped", "not looked at: PostgreSQL or the lake does not tell")
+    if elsewhere:
+        return Finding("lake_owner", "warning", elsewhere)
     if found is None:
         return Finding("lake_owner", "good", f"{files_of(dataset)} belongs to nobody yet: the first run claims it")
     return Finding("lake_owner", "good", f"{files_of(dataset)} belongs to this table")

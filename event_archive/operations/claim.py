@@ -1,11 +1,10 @@
 """Whose folder it is: the marker beside the files, which every run that writes or deletes must find to be its own.
 
-The first run writes ``FOLDER/_PREFIX.source.json``. Reading is open to all. Not here: what a claim means (``domain``).
+The first run writes it. Reading is open to all. Not here: what a claim means (``domain``), the marker itself
+(``marker``), folders from before it (``unclaimed``).
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 
@@ -13,38 +12,17 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Claim, Source
 from event_archive.domain.wording import counted
-from event_archive.errors import ConfigurationError, FileChangedError, IntegrityError, NewerFormError, OtherSourceError
+from event_archive.errors import ConfigurationError, FileChangedError, IntegrityError, OtherSourceError
 from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.marker import claim_to_read, files_of, marker_path, read_claim, read_marker, write_marker
 from event_archive.operations.site import Site
+from event_archive.operations.unclaimed import files_elsewhere, require_unclaimed, sources_of_files
 from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.postgres.session import Connection
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import keep_holds, require_no_former_name
 
 logger = logging.getLogger(__name__)
-
-_FORMER_PREFIX = "events"  # Of every table's files, before it followed the table's name.
-_MAX_BYTES = 1024 * 1024
-
-
-def marker_path(dataset: Dataset) -> str:
-    """Where the marker lies, from the lake's root; hidden from globs of the files by the underscore."""
-    return f"{dataset.folder}/_{dataset.file_prefix}.source.json"
-
-
-def files_of(dataset: Dataset) -> str:
-    """The files of a dataset, for messages."""
-    return f"{dataset.folder}/{dataset.file_prefix}_*.csv"
-
-
-def read_claim(dataset: Dataset, lake: Lake) -> Claim | None:
-    """Whose the files are; None where nobody has claimed them.
-
-    Raises:
-        IntegrityError: the marker cannot be read.
-        RefusedError, UnreachableError: as the lake says.
-    """
-    return _read(dataset, lake, lake.stat(marker_path(dataset)))
 
 
 def claim(site: Site, connection: Connection) -> Claim:
@@ -120,15 +98,15 @@ def owner(site: Site) -> Claim | None:
     return found
 
 
-def claim_to_read(dataset: Dataset, lake: Lake, *, replaced: bool = False) -> Claim | None:
-    """As ``read_claim``, but what cannot be read is a warning; to be ``replaced``, a newer program's is an error."""
-    try:
-        return read_claim(dataset, lake)
-    except IntegrityError as error:
-        if replaced and isinstance(error, NewerFormError):
-            raise
-        logger.warning("%s", error)
-        return None
+def unclaimed_elsewhere(site: Site) -> str | None:
+    """What ``claim`` would warn of where the files belong to nobody yet: that others of this table lie beside them.
+
+    Raises:
+        RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says.
+    """
+    with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as connection:
+        source = source_of(identity(connection), site.dataset)
+    return files_elsewhere(site.dataset, site.lake, source)
 
 
 def source_to_read(dataset: Dataset, day: date, manifest: Manifest, file: StoredFile, lake: Lake) -> Source:
@@ -167,7 +145,7 @@ def adopt_source(site: Site) -> Claim:
         source = source_of(asking, dataset)
         marker = lake.stat(marker_path(dataset))
         before = claim_to_read(dataset, lake, replaced=True)
-        others = () if before else _sources_of_files(dataset, lake)
+        others = () if before else sources_of_files(dataset, lake)
         after = (before or Claim(source, asking.timeline)).adopted_by(source, asking.timeline, others)
         tables = {former.table for former in after.former} - {source.table}
         if not (before or tables):
@@ -176,7 +154,7 @@ def adopt_source(site: Site) -> Claim:
             if kept := keep_holds(connection, dataset, TableName.parse(table)):
                 logger.info("%s: %s of %s hold here too", dataset.table, counted(kept, "held day", "held days"), table)
     if after != before:
-        _write(dataset, lake, after, replaces=marker)
+        write_marker(dataset, lake, after, replaces=marker)
     return after
 
 
@@ -197,23 +175,26 @@ def source_of(database: Identity, dataset: Dataset) -> Source:
 
 def _claimed(site: Site, connection: Connection, asking: Identity) -> Claim:
     dataset, lake = site.dataset, site.lake
-    before = _read(dataset, lake, marker := lake.stat(marker_path(dataset)))
+    before = read_marker(dataset, lake, marker := lake.stat(marker_path(dataset)))
     if before is None:
         require_no_former_name(connection, dataset)
     after = _admitted(dataset, lake, asking, before)
     if after != before:
+        elsewhere = None if before else files_elsewhere(dataset, lake, after.source)
         try:
-            _write(dataset, lake, after, replaces=marker)
+            write_marker(dataset, lake, after, replaces=marker)
         except FileChangedError:
             return _claimed(site, connection, asking)  # Another run was faster. Whoever it was, its marker counts.
         # That a new folder is the first run's is no news.
         logger.log(
-            logging.INFO if before or _sources_of_files(dataset, lake) else logging.DEBUG,
+            logging.INFO if before or sources_of_files(dataset, lake) else logging.DEBUG,
             "%s: from now on these files belong to %s, timeline %d",
             files_of(dataset),
             after.source,
             after.timeline,
         )
+        if elsewhere:
+            logger.warning("%s", elsewhere)
     return after
 
 
@@ -222,78 +203,8 @@ def _admitted(dataset: Dataset, lake: Lake, asking: Identity, before: Claim | No
     source = source_of(asking, dataset)
     if before:
         return before.admitting(source, asking.timeline, place=files_of(dataset), adopt=dataset.adopt_source)
-    _require_unclaimed(dataset, lake, source)
+    require_unclaimed(dataset, lake, source)
     return Claim(source, asking.timeline)
-
-
-def _require_unclaimed(dataset: Dataset, lake: Lake, source: Source) -> None:
-    """Sees that the files of a folder from before markers are this table's, and that none of them lie elsewhere."""
-    place, found = files_of(dataset), 0
-    for other in _sources_of_files(dataset, lake):
-        found += 1
-        if not source.is_same(other):
-            raise OtherSourceError(
-                f"{place} holds files of {other}; this is {source}. Nothing was written or deleted. Give this table a "
-                "file prefix or a folder of its own. If it is the same table under another name, accept it once: "
-                f"{dataset.adopt_source}."
-            )
-    before = replace(dataset, file_prefix=_FORMER_PREFIX)
-    if not found and before != dataset:
-        _require_none_of_before(before, lake, source, place)
-
-
-def _require_none_of_before(before: Dataset, lake: Lake, source: Source, place: str) -> None:
-    claimed = read_claim(before, lake)
-    if claimed and not claimed.source.is_same(source):
-        return
-    setting, named = before.setting("EVENT_FILE_PREFIX"), "dataset" if before.name else "table"
-    for path, other in _sources(before, lake):
-        if other.is_same(source):
-            raise OtherSourceError(
-                f"{path} holds rows of {source.table}, and {place} is empty: where {setting} is not set, files are "
-                f"named after the {named}. Nothing was written or deleted. Set {setting} to {_FORMER_PREFIX} "
-                f"to go on with those files; to begin anew here: {before.adopt_source}."
-            )
-
-
-def _sources_of_files(dataset: Dataset, lake: Lake) -> set[Source]:
-    return {source for _, source in _sources(dataset, lake)}
-
-
-def _sources(dataset: Dataset, lake: Lake) -> Iterator[tuple[str, Source]]:
-    """The files of days that have a readable manifest, and whose they are."""
-    for file in lake.list(dataset.folder):
-        if dataset.day_of(file.path):
-            # A file that contradicts its manifest is refused when its day comes.
-            with suppress(IntegrityError):
-                if manifest := Manifest.claimed_by(file):
-                    yield file.path, manifest.source
-
-
-def _read(dataset: Dataset, lake: Lake, marker: StoredFile | None) -> Claim | None:
-    if marker is None:
-        return None
-    try:
-        if marker.size_bytes > _MAX_BYTES:
-            raise ValueError("too large")
-        with lake.read(marker) as blocks:
-            return Claim.from_json(b"".join(blocks))
-    except NotImplementedError as error:
-        raise NewerFormError(
-            f"{marker.path}: it says whose files lie here, and {error}. Nothing was written or deleted. A newer "
-            "program wrote it: update this one."
-        ) from None
-    except ValueError as error:
-        raise IntegrityError(
-            f"{marker.path}: it says whose files lie here, and it cannot be read ({error}). Nothing was written or "
-            f"deleted. Put the right one back; or, where the files are this table's: {dataset.adopt_source}."
-        ) from None
-
-
-def _write(dataset: Dataset, lake: Lake, claimed: Claim, *, replaces: StoredFile | None) -> None:
-    with lake.write(marker_path(dataset), replaces=replaces) as upload:
-        upload.write(claimed.to_json())
-        upload.commit({})
 
 
 def _described(database: Identity) -> str:

@@ -12,7 +12,7 @@ from azure.storage.blob import ContainerClient
 
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.identity import azure_credential
-from event_archive.operations.claim import marker_path
+from event_archive.operations.marker import marker_path
 from event_archive.postgres.connecting import tls_is_chosen
 from event_archive.postgres.session import Postgres
 from event_archive_tests import azurite

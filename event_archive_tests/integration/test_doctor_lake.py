@@ -45,6 +45,19 @@ def test_a_wrong_account_key_still_tells_the_time(healthy_on_azure: Installation
     assert "the Blob service" in found["clock"].message
 
 
+def test_files_of_the_table_under_another_prefix_are_told_while_its_own_place_is_empty(
+    healthy_locally: Installation, command: Commands
+):
+    healthy_locally.add(1)
+    assert command("run", EVENT_FILE_PREFIX="lines").code == 0
+    found = findings(command("doctor", "--json", EVENT_FILE_PREFIX="moved"), 0)
+    assert wrong(found) == {"lake_owner": "warning"}
+    assert "To go on with those files, set EVENT_FILE_PREFIX to lines." in found["lake_owner"].message
+    healthy_locally.add(1)
+    assert command("run", EVENT_FILE_PREFIX="moved").code == 0
+    assert not wrong(findings(command("doctor", "--json", EVENT_FILE_PREFIX="moved"), 0))
+
+
 def signed(azurite: Azurite, permission: str) -> str:
     until = datetime.now(UTC) + timedelta(hours=1)
     signature = generate_container_sas(

@@ -27,8 +27,10 @@ from event_archive.lake.protocol import Lake
 from event_archive.operations import claim as claiming
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.archive import archive_day
-from event_archive.operations.claim import adopt_source, marker_path, owner, read_claim
+from event_archive.operations.claim import adopt_source, owner
+from event_archive.operations.marker import claim_to_read, marker_path, read_claim
 from event_archive.operations.restore.day import restore_day
+from event_archive.operations.unclaimed import require_unclaimed
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.table.holds import hold, holds
@@ -84,14 +86,13 @@ def test_of_two_first_runs_at_once_the_second_is_refused(
 ):
     pipeline.add(1)
     elsewhere.add(1)
-    original = claiming._require_unclaimed
 
     def lose(*arguments: Any) -> None:
-        original(*arguments)
+        require_unclaimed(*arguments)
         monkeypatch.undo()
         elsewhere.archive(OTHER_DAY)
 
-    monkeypatch.setattr(claiming, "_require_unclaimed", lose)
+    monkeypatch.setattr(claiming, "require_unclaimed", lose)
     with pytest.raises(OtherSourceError, match="belongs to"):
         pipeline.archive()
     claimed = read_claim(pipeline.dataset, pipeline.lake)
@@ -105,11 +106,10 @@ def test_of_two_that_accept_a_source_at_once_the_second_is_told(
 ):
     pipeline.add(1)
     pipeline.archive()
-    original = claiming.claim_to_read
 
     def lose(*arguments: Any, **options: Any) -> Claim | None:
         monkeypatch.undo()
-        found = original(*arguments, **options)
+        found = claim_to_read(*arguments, **options)
         adopt_source(pipeline.of(table=EVENT_TWO).site)
         return found
 
@@ -373,6 +373,23 @@ def test_a_folder_from_before_markers_with_another_tables_files_is_not_claimed(p
     with pytest.raises(OtherSourceError, match=r'holds files of public\."Event"; this is public\."Event2"'):
         pipeline.of(table=EVENT_TWO).archive()
     assert read_claim(pipeline.dataset, pipeline.lake) is None
+
+
+def test_the_first_run_under_another_prefix_says_where_the_tables_files_lie(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    pipeline.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
+    pipeline.add(2)
+    pipeline.of(file_prefix="lines").archive()
+    pipeline.of(table=EVENT_TWO, file_prefix="events_of_two").run()
+    assert "holds" not in caplog.text
+    assert "in that folder" not in caplog.text
+    moved = pipeline.of(file_prefix="moved")
+    moved.archive()
+    told = "moved_*.csv is empty, and this table has files in that folder that are named lines. Their days do not"
+    assert caplog.text.count(told) == 1
+    moved.archive(OTHER_DAY)
+    assert caplog.text.count(told) == 1
 
 
 def as_before(pipeline: Pipeline, day: date = DAY) -> None:
