@@ -35,7 +35,7 @@ ingest.add_command(stream)
 @ingest.command()
 def api() -> None:
     """Events of an HTTP API (API_BASE_URL) into ingested_events, from where the last run ended."""
-    from event_archive.config.datasets import load_datasets
+    from event_archive.config.datasets import archiving, load_datasets
     from event_archive.config.environment import output_is_json
     from event_archive.config.sources import ApiSettings
     from event_archive.observability import logs as log_lines
@@ -48,7 +48,7 @@ def api() -> None:
     settings = ApiSettings.load()
     run = Ingestion(
         settings,
-        [of.dataset for of in load_datasets() if settings.fills(of)],
+        [of.dataset for of in archiving(settings.table, load_datasets())],
         told_to_stop=stop.requested,
         progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),
     )

@@ -14,6 +14,7 @@ from event_archive.config.document import is_secret, read_document, shown
 from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.config.reading import Entry, value_of
 from event_archive.config.values import database_named
+from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 
 _FIELDS = {
@@ -105,6 +106,17 @@ def chosen(datasets: Sequence[PipelineSettings], names: Collection[str]) -> list
 def earlier(datasets: Iterable[PipelineSettings], settings: PipelineSettings) -> list[PipelineSettings]:
     """Those of some datasets whose days are purged before the days of one."""
     return [other for other in datasets if other.entry.name in settings.entry.after]
+
+
+def archiving(table: TableName, datasets: Iterable[PipelineSettings]) -> list[PipelineSettings]:
+    """Those of some datasets that archive a table of the database that PG_CONNECTION_STRING names."""
+    here = database_named(value_of(_DATABASE))
+
+    def is_here(entry: Entry) -> bool:
+        variable = dict(entry.variables).get("pg_connection_string", _DATABASE)
+        return variable == _DATABASE or here == database_named(value_of(variable)) != ""
+
+    return [of for of in datasets if of.dataset.table == table and is_here(of.entry)]
 
 
 def settings_of(name: str, keys: Mapping[str, object]) -> PipelineSettings:

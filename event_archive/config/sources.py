@@ -13,14 +13,12 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from event_archive.config.environment import PipelineSettings
-from event_archive.config.reading import EnvironmentSettings, value_of
+from event_archive.config.reading import EnvironmentSettings
 from event_archive.config.values import (
     check_api_key,
     check_azure_connection_string,
     check_conninfo,
     check_redis_url,
-    database_named,
     lower_case,
     parse_account_url,
     parse_budget,
@@ -49,12 +47,6 @@ class LandingShape(EnvironmentSettings):
     def table(self) -> TableName:
         """The table that events land in."""
         return TableName(self.ingest_schema, self.table_name)
-
-    def fills(self, dataset: PipelineSettings) -> bool:
-        """Whether a dataset archives the table that events land in, and no other database's of that name."""
-        variable = dict(dataset.entry.variables).get("pg_connection_string", "PG_CONNECTION_STRING")
-        here, there = (database_named(value_of(name)) for name in ("PG_CONNECTION_STRING", variable))
-        return (variable == "PG_CONNECTION_STRING" or (here == there != "")) and dataset.dataset.table == self.table
 
 
 class LandingSettings(LandingShape):

@@ -3,13 +3,11 @@
 Here: what belongs together. Not here: what any of it does.
 """
 
-from collections.abc import Sequence
-
 import dagster as dg
 
-from event_archive.config.datasets import earlier
+from event_archive.config.datasets import archiving, earlier
 from event_archive.config.environment import PipelineSettings
-from event_archive.config.sources import ApiShape, LandingShape, LogsShape, StreamShape
+from event_archive.config.sources import ApiShape, LogsShape, StreamShape
 from event_archive.defs.executor import one_process
 from event_archive.defs.measuring import build_measuring
 from event_archive.defs.pipeline import build_pipeline
@@ -41,10 +39,10 @@ def build_definitions(
     """
     sources = []
     if api and api.api_base_url:
-        sources.append(build_api(api, _filled(api, datasets)))
+        sources.append(build_api(api, archiving(api.table, datasets)))
     if logs and logs.logs_url:
-        sources.append(build_logs(logs, _filled(logs, datasets)))
-    streams = [build_stream(stream, _filled(stream, datasets))] if stream and stream.redis_url else []
+        sources.append(build_logs(logs, archiving(logs.table, datasets)))
+    streams = [build_stream(stream, archiving(stream.table, datasets))] if stream and stream.redis_url else []
     filling = [*((of.source.key, of.datasets) for of in sources), *((of.asset.key, of.datasets) for of in streams)]
     pipelines = [
         build_pipeline(settings, earlier(datasets, settings), [key for key, filled in filling if settings in filled])
@@ -72,8 +70,3 @@ def build_definitions(
         # For runs launched from the asset pages, too: a process per step costs more than the container has.
         executor=one_process,
     )
-
-
-def _filled(source: LandingShape, datasets: Sequence[PipelineSettings]) -> list[PipelineSettings]:
-    """The datasets whose table a source fills."""
-    return [settings for settings in datasets if source.fills(settings)]

@@ -3,7 +3,7 @@
 import pytest
 
 from event_archive.cli import ingest_stream
-from event_archive.config.datasets import load_datasets
+from event_archive.config.datasets import archiving, load_datasets
 from event_archive.config.sources import StreamSettings
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import MANIFESTS, Document, manifest, pod_of, problems_of_pod
@@ -76,8 +76,7 @@ def test_what_may_be_set_is_accepted_and_is_the_default(monkeypatch: pytest.Monk
     for name, field in StreamSettings.model_fields.items():
         if name not in {"redis_url", "pg_connection_string", "log_format"}:
             assert getattr(settings, name) == field.default
-    (dataset,) = load_datasets()
-    assert settings.fills(dataset)
+    assert archiving(settings.table, load_datasets())
 
 
 def test_the_chart_sets_what_dagster_reads_of_a_stream():

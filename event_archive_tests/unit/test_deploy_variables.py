@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from event_archive.config.datasets import load_datasets
+from event_archive.config.datasets import archiving, load_datasets
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings, misspelt
 from event_archive.config.sources import ApiSettings, LandingSettings, LogsSettings, StreamSettings
 from event_archive_tests.deploy import chart
@@ -164,8 +164,7 @@ def test_what_may_be_set_of_a_source_is_accepted(
     for name, field in kind.model_fields.items():
         if name not in EXAMPLES:
             assert getattr(settings, name) == field.default
-    (dataset,) = load_datasets()
-    assert settings.fills(dataset) == (read is not of_the_values)
+    assert bool(archiving(settings.table, load_datasets())) == (read is not of_the_values)
 
 
 def mounted(pod: Document, folder: Path) -> None:
