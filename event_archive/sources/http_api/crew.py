@@ -229,12 +229,8 @@ class Crew:
         totals.counts.add(counts)
         totals.pages += len(pages)
         self._failures_in_a_row = 0
-        for shard, fetched in pages:
-            if not shard.is_window and fetched.page.total is not None:
-                position = shard.position
-                # Later passes begin anywhere; one that began again has counted some twice.
-                is_known = not (position.passes or shard.began_again)
-                totals.left = max(0, fetched.page.total - position.events) if is_known else None
+        for shard, _ in pages:
+            totals.left = shard.left(settings.api_start)
         if totals.counts.rejected > settings.max_rejected:
             raise RefusedError(
                 f"{totals.counts.rejected} events cannot be rows, more than MAX_REJECTED={settings.max_rejected}. They "
