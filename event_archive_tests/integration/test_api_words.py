@@ -45,7 +45,8 @@ def test_what_is_left_of_a_pass_that_began_again_is_what_it_still_has_to_read(in
     assert (totals.restarts, totals.counts.new, len(ingesting.ids)) == (1, 1000, 1000)
     assert totals.left == 1500 - ingesting.position("events_ingested")[0]
     again = ingesting.run(pages=2)
-    assert again.left == totals.left - again.counts.taken
+    assert again.left == 1500 - ingesting.position("events_ingested")[0]
+    assert again.counts.taken > 0
     assert ingesting.run().left is None
     assert ingesting.has_all()
 

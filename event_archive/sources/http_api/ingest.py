@@ -69,7 +69,7 @@ class Ingestion:
         try:
             work_connected(
                 self.settings.postgres,
-                lambda session: Crew(self, session, began).work(),
+                lambda session, doubt: Crew(self, session, doubt, began).work(),
                 done=lambda: self.totals.pages,
                 told_to_stop=self.told_to_stop,
                 meanwhile=" Nothing is fetched meanwhile.",

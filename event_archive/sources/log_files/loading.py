@@ -77,8 +77,14 @@ class Loader:
     first_pass_at: datetime | None
     told_to_stop: Callable[[], bool] = lambda: False
 
-    def load(self, claim: Claim) -> Loaded:
+    def load(
+        self, claim: Claim, landed: Callable[[Connection, Loaded], None] = lambda _connection, _loaded: None
+    ) -> None:
         """Loads a file.
+
+        Args:
+            claim: of it.
+            landed: told what became of it, just before the commit.
 
         Raises:
             StoppedError, PassedOnError: it was not loaded, and nothing is wrong with it.
@@ -105,7 +111,7 @@ class Loader:
             rows = counts.new + counts.known + counts.superseded + counts.rejected - rejected
             if not self.ledger.complete(connection, claim, rows=rows, rejected=rejected):
                 raise PassedOnError
-        return Loaded(counts, reader.contradictions, size)
+            landed(connection, Loaded(counts, reader.contradictions, size))
 
     def _aged_before(self, claim: Claim) -> datetime:
         is_of_first_pass = self.first_pass_at is None or claim.known_since <= self.first_pass_at
