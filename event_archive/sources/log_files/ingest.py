@@ -48,12 +48,14 @@ class Totals(RunTotals):
         failed: files that could not be.
         bytes: of the entries that were loaded.
         contradictions: entries whose times contradict each other.
+        removed: rows of former versions of those files that were deleted.
     """
 
     files: int = 0
     failed: int = 0
     bytes: int = 0
     contradictions: int = 0
+    removed: int = 0
 
     def add(self, loaded: Loaded) -> None:
         """Adds a file that was loaded."""
@@ -61,6 +63,7 @@ class Totals(RunTotals):
         self.counts.add(loaded.counts)
         self.bytes += loaded.bytes
         self.contradictions += loaded.contradictions
+        self.removed += loaded.removed
 
 
 @dataclass(frozen=True, slots=True)
