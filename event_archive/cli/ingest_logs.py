@@ -131,6 +131,7 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
         failed=totals.failed,
         entries=totals.counts.taken,
         contradictions=totals.contradictions,
+        removed=totals.removed,
         bytes=totals.bytes,
         entries_per_second=round(totals.rate, 1),
     )
@@ -141,6 +142,8 @@ def _told(totals: "Totals") -> str:
     words = f"{counted(totals.files, 'file', 'files')}, {counted(counts.taken, 'entry', 'entries')} in "
     words += f"{totals.seconds:.1f} s ({totals.rate:,.0f} a second)"
     words += f": {told_of(totals, 'known', 'rejected', 'too_old')}"
+    if totals.removed:
+        words += f"; {counted(totals.removed, 'row', 'rows')} of former versions removed"
     if totals.contradictions:
         words += f"; {totals.contradictions:,} with times that contradict each other"
     return words + (f"; {counted(totals.failed, 'file', 'files')} failed" if totals.failed else "")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from event_archive.domain.dataset import Dataset
-from event_archive.domain.wording import counted
+from event_archive.domain.wording import counted, oldest_for
 
 if TYPE_CHECKING:
     from event_archive.config.sources import StreamSettings
@@ -63,8 +63,8 @@ def _told(found: "Status", settings: "StreamSettings") -> list[str]:
         about = f"there is no group {settings.stream_group} yet"
     words = [
         f"{settings.stream_key}: {counted(group.length, 'entry', 'entries')}; {about}",
-        f"  not read yet: {lag}" + _since(group.lag_seconds),
-        f"  not acknowledged yet: {group.pending:,}" + _since(group.oldest_pending_seconds),
+        f"  not read yet: {lag}" + oldest_for(group.lag_seconds),
+        f"  not acknowledged yet: {group.pending:,}" + oldest_for(group.oldest_pending_seconds),
     ]
     if table is None or books is None:
         return [*words, f"{settings.table}: not there yet"]
@@ -76,7 +76,3 @@ def _told(found: "Status", settings: "StreamSettings") -> list[str]:
         f"{counted(len(books.missing), 'is', 'are')} missing" + "".join(f"\n    {of}" for of in books.missing[:10]),
         f"  rejected: {books.rejected:,}; lost: {books.lost:,}",
     ]
-
-
-def _since(seconds: float) -> str:
-    return f", the oldest for {seconds:,.1f} s" if seconds else ""

@@ -5,11 +5,12 @@ Not here: what the doctor looks at without Dagster (``doctor``).
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 
 from event_archive.config.datasets import load_datasets
+from event_archive.config.sources import ApiShape, LogsShape
 from event_archive.defs.internals import InstigatorStatus, InstigatorType
 from event_archive.defs.jobs import named
 from event_archive.defs.records import instance_of_environment, out_of_reach, records_errors, words
@@ -71,28 +72,43 @@ def instance(_: Patient) -> Iterator[Finding]:
 
 def _schedule(found: dg.DagsterInstance) -> Finding:
     states = found.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
-    ours = [state for state in states if state.name == SCHEDULE or state.name.startswith(f"{SCHEDULE}_")]
-    running = {state.name for state in ours if state.status != InstigatorStatus.STOPPED}
-    stopped = {state.name for state in ours} - running
+    stopped = {state.name for state in states if state.status == InstigatorStatus.STOPPED}
+    ours = {state.name for state in states if state.name == SCHEDULE or state.name.startswith(f"{SCHEDULE}_")}
     # One that was never turned on or off has no state, and is on; a former one may have one still.
-    names = _names() or sorted(running | stopped) or [SCHEDULE]
-    if off := [name for name in names if name in stopped]:
-        what = "anything" if len(off) == len(names) else "its days" if len(off) == 1 else "their days"
-        return Finding(
-            "dagster_schedule",
-            "warning",
-            f"{', '.join(off)} {'was' if len(off) == 1 else 'were'} turned off: no night archives {what}",
-            f"Turn it on in the UI, or: dagster schedule start {off[0]}",
-        )
-    return Finding("dagster_schedule", "good", f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} on")
+    nights, sources = _names() or sorted(ours) or [SCHEDULE], _sources()
+    words, remedies = [], []
+    if off := [name for name in nights if name in stopped]:
+        what = "anything" if len(off) == len(nights) else "its days" if len(off) == 1 else "their days"
+        words.append(f"{_are(off, 'turned off', 'was', 'were')}: no night archives {what}")
+        remedies.append(f"Turn it on in the UI, or: dagster schedule start {off[0]}")
+    if idle := [name for name in sources if name in stopped]:
+        words.append(f"{_are(idle, 'turned off', 'was', 'were')}: no tick takes anything in")
+        commands = " and ".join(f"event-archive {name.replace('_', ' ')}" for name in idle)
+        remedies.append(f"Unless {commands} runs elsewhere, turn it on: dagster schedule start {idle[0]}")
+    if words:
+        return Finding("dagster_schedule", "warning", "; ".join(words), "\n".join(remedies))
+    return Finding("dagster_schedule", "good", _are([*nights, *sources], "on", "is", "are"))
+
+
+def _are(names: Sequence[str], what: str, one: str, many: str) -> str:
+    return f"{', '.join(names)} {one if len(names) == 1 else many} {what}"
 
 
 def _names() -> list[str]:
-    """The names of the schedules; none where the settings do not tell."""
+    """The names of the datasets' schedules; none where the settings do not tell."""
     try:
         return [named(SCHEDULE, of.dataset) for of in load_datasets()]
     except ConfigurationError:
         return []
+
+
+def _sources() -> list[str]:
+    """The names of the sources' schedules; none where the settings do not tell."""
+    try:
+        there = {"ingest_api": ApiShape.load().api_base_url, "ingest_logs": LogsShape.load().logs_url}
+    except ConfigurationError:
+        return []
+    return [name for name, url in there.items() if url]
 
 
 def _daemon(found: dg.DagsterInstance) -> Finding:

@@ -1,4 +1,4 @@
-"""Numbers as people read them: a count with its noun, a size, a duration. Not here: any message."""
+"""Numbers as people read them: a count with its noun, a size, a duration, a wait. Not here: any message."""
 
 
 def counted(number: int, one: str, many: str) -> str:
@@ -23,3 +23,10 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {of_hour} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def oldest_for(seconds: float) -> str:
+    """Behind a number of things that wait: ``, the oldest for 12 s``; nothing where none does."""
+    if not seconds:
+        return ""
+    return ", the oldest for " + ("less than 1 s" if seconds < 1 else f"{seconds:,.0f} s")

@@ -9,13 +9,51 @@ from datetime import datetime
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, midnight
 from event_archive.errors import EventArchiveError, UnreachableError
-from event_archive.postgres.session import Postgres, Session, one
+from event_archive.postgres.session import Connection, Postgres, Session, one
 from event_archive.sources.landing import Counts
 
 RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""
 
+_NUMBER = "SELECT pg_catalog.txid_current()"
+# A server that was restored, or was a replica, has never had a later one.
+_COMMITTED = """
+SELECT CASE WHEN %s < pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())
+THEN coalesce(pg_catalog.txid_status(%s) = 'committed', false) ELSE false END
+"""
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Doubt:
+    """The latest transaction of a run, which may have committed though the connection broke before anybody heard of it.
+
+    What it landed is counted once it is known to have committed: by its own end, or on the next connection.
+    """
+
+    _number: int = 0
+    _count: Callable[[], None] | None = None
+
+    def note(self, connection: Connection, count: Callable[[], None]) -> None:
+        """Takes down a transaction, just before its commit, and what counts what it landed."""
+        self._number, self._count = one(connection, _NUMBER)[0], count
+
+    def committed(self) -> None:
+        """It has committed: it is counted, once."""
+        count, self._count = self._count, None
+        if count is not None:
+            count()
+
+    def look(self, session: Session) -> None:
+        """Counts a transaction whose connection broke, if it has committed."""
+        if self._count is None:
+            return
+        with session.transaction("what was landed last") as connection:
+            (committed,) = one(connection, _COMMITTED, self._number, self._number)
+        if committed:
+            self.committed()
+        self._count = None
 
 
 @dataclass(slots=True)
@@ -49,7 +87,7 @@ def wait(seconds: float, told_to_stop: Callable[[], bool]) -> None:
 
 def work_connected(
     postgres: Postgres,
-    work: Callable[[Session], None],
+    work: Callable[[Session, Doubt], None],
     *,
     done: Callable[[], int],
     told_to_stop: Callable[[], bool],
@@ -60,7 +98,7 @@ def work_connected(
 
     Args:
         postgres: the database.
-        work: goes on from what was committed, each time.
+        work: goes on from what was committed, each time; takes down what it is about to commit.
         done: how much has been committed; where that grew, the waits begin anew.
         told_to_stop: ends the waiting.
         meanwhile: what is said beside the reason.
@@ -70,12 +108,13 @@ def work_connected(
         UnreachableError: the database is away for longer than a run waits.
         EventArchiveError: as the work raises it.
     """
-    attempt = 0
+    attempt, doubt = 0, Doubt()
     while True:
         before = done()
         try:
             with postgres.session() as session:
-                work(session)
+                doubt.look(session)
+                work(session, doubt)
             return
         except not_of_the_database:
             raise

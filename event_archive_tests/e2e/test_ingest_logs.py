@@ -91,6 +91,18 @@ def test_people_read_of_one_file_and_where_to_look_for_what_was_rejected(logs: L
     assert replayed == "logs: 0 records landed, 1 is rejected still.\n"
 
 
+def test_an_emptied_file_says_how_many_rows_went_with_its_former_version(logs: Logs, command: Commands):
+    logs.write("a.log", ndjson(entry(1), entry(2)))
+    assert command("ingest", "logs", **variables(logs)).end["removed"] == 0
+    logs.write("a.log", b"")
+    told = command("ingest", "logs", **variables(logs), LOG_FORMAT="console").stdout
+    assert re.match(r"ingestion complete: 1 file, 0 entries in .*: 0 new; 2 rows of former versions removed\n", told)
+    logs.write("a.log", ndjson(entry(3)))
+    assert command("ingest", "logs", **variables(logs)).end["removed"] == 0
+    logs.write("a.log", ndjson(entry(4), entry(5)))
+    assert command("ingest", "logs", **variables(logs)).end["removed"] == 1
+
+
 def test_of_many_files_that_failed_each_is_listed_or_counted(
     logs: Logs, command: Commands, monkeypatch: pytest.MonkeyPatch
 ):

@@ -55,6 +55,7 @@ def test_a_run_loads_all_files_and_records_what_became_of_them(logs: Logs, insta
         "files": 2,
         "failed": 0,
         "contradictions": 1,
+        "removed": 0,
         "files_waiting": 0,
         "oldest_waiting": None,
         "files_failed": 0,

@@ -1,9 +1,12 @@
 """What a run over an API says of itself, beside what the database says."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from event_archive.sources.http_api import fetching
+from event_archive.sources.http_api.pages import Fields, Page, read_page
 from event_archive_tests.api_server.events import Events
 from event_archive_tests.api_server.switches import cursor_expired, status
 from event_archive_tests.fixtures.ingestion import Ingest
@@ -35,11 +38,35 @@ def test_a_run_that_reads_nothing_keeps_the_watermark(ingest: Ingest):
     assert (len(failed.failures), failed.watermark) == (1, watermark)
 
 
-def test_what_is_left_is_not_told_of_a_pass_that_began_again(ingest: Ingest):
+def test_what_is_left_of_a_pass_that_began_again_is_what_it_still_has_to_read(ingest: Ingest):
+    """In the process that began it again, and in the next one."""
     ingesting = ingest(1500, with_total=True, faults=[cursor_expired(first=10)])
     totals = ingesting.run(pages=12)
     assert (totals.restarts, totals.counts.new, len(ingesting.ids)) == (1, 1000, 1000)
-    assert totals.left is None, "400 were counted twice"
+    assert totals.left == 1500 - ingesting.position("events_ingested")[0]
+    again = ingesting.run(pages=2)
+    assert again.left == 1500 - ingesting.position("events_ingested")[0]
+    assert again.counts.taken > 0
+    assert ingesting.run().left is None
+    assert ingesting.has_all()
+
+
+def test_what_is_left_is_told_by_a_total_of_the_first_page_alone(ingest: Ingest, monkeypatch: pytest.MonkeyPatch):
+    pages = list[Page]()
+
+    def read_first(body: bytes, fields: Fields) -> Page:
+        pages.append(read_page(body, fields))
+        return pages[-1] if len(pages) == 1 else replace(pages[-1], total=None)
+
+    monkeypatch.setattr(fetching, "read_page", read_first)
+    ingesting = ingest(500, with_total=True)
+    totals = ingesting.run(pages=2)
+    assert totals.left == 500 - totals.counts.taken
+    assert ingesting.run().left is None
+    pages.clear()
+    ingesting.database.execute("TRUNCATE cursor_state")
+    totals = ingesting.run()
+    assert (totals.ended, totals.left) == ("complete", None), "all of it has come"
 
 
 def test_a_run_that_has_read_all_is_not_ended_by_its_budget(ingest: Ingest):

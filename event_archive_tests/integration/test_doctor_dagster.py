@@ -77,6 +77,27 @@ def test_the_schedule_of_one_dataset_says_nothing_of_the_others(at_home: Path, c
     assert told["remedy"].endswith("dagster schedule start archive_daily_events")
 
 
+def test_the_schedules_of_sources_that_were_turned_off(at_home: Path, command: Commands):
+    """Those that are configured, beside the archive's own."""
+    with dg.DagsterInstance.from_config(str(at_home)) as instance:
+        for name in ("ingest_api", "ingest_logs"):
+            instance.add_instigator_state(stopped(name))
+    assert findings(command("doctor", "--json"), 0)["dagster_schedule"].message == "archive_daily is on"
+    api = {"API_BASE_URL": "http://localhost/v1"}
+    found = findings(command("doctor", "--json", **api), 0)["dagster_schedule"]
+    assert (found.status, found.message) == ("warning", "ingest_api was turned off: no tick takes anything in")
+    assert (
+        found.remedy == "Unless event-archive ingest api runs elsewhere, turn it on: dagster schedule start ingest_api"
+    )
+    with dg.DagsterInstance.from_config(str(at_home)) as instance:
+        instance.add_instigator_state(stopped("archive_daily"))
+    found = findings(command("doctor", "--json", **api, LOGS_URL="file:///nowhere"), 0)["dagster_schedule"]
+    assert found.message == (
+        "archive_daily was turned off: no night archives anything; "
+        "ingest_api, ingest_logs were turned off: no tick takes anything in"
+    )
+
+
 def stopped(schedule: str) -> InstigatorState:
     origin = RemoteInstigatorOrigin(
         RemoteRepositoryOrigin(ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="m")), "r"),

@@ -179,11 +179,11 @@ def test_a_file_that_changes_again_and_again_is_failed_and_the_rest_goes_on(
     logs.write("b.gz", array(entry(2)))
     opened = Loader.load
 
-    def load(self: Loader, claim: object) -> object:
+    def load(self: Loader, claim: object, *landed: object) -> object:
         if claim.file.key == str(path):  # type: ignore[attr-defined]
             with path.open("ab") as file:
                 file.write(ndjson(entry(3)))
-        return opened(self, claim)  # type: ignore[arg-type]
+        return opened(self, claim, *landed)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Loader, "load", load)
     assert logs.run().files == 1

@@ -101,3 +101,14 @@ def test_a_file_whose_process_has_died_is_not_told_as_being_loaded(logs: Logs):
         counts = logs.ingestion().status().counts
     assert [(of.status, of.files) for of in counts] == [("PENDING", 1), ("PROCESSING", 1)]
     assert [(of.status, of.files) for of in logs.ingestion().status().counts] == [("PENDING", 2)]
+
+
+def test_rows_of_former_versions_that_are_removed_are_counted(logs: Logs):
+    path = logs.write("a.log", ndjson(*map(entry, range(5)), {"no": "time"}))
+    assert logs.run().removed == 0
+    path.write_bytes(ndjson(*map(entry, range(7))))
+    totals = logs.run()
+    assert (totals.counts.new, totals.removed, len(logs.rows())) == (7, 5, 7)
+    path.write_bytes(b"")
+    totals = logs.run()
+    assert (totals.files, totals.counts.taken, totals.removed, logs.rows()) == (1, 0, 7, [])

@@ -143,6 +143,14 @@ def test_every_field_of_a_manifest_is_documented():
     assert sorted(told) == sorted(field.name for field in fields(Manifest))
 
 
+def test_every_field_of_json_lines_has_a_meaning():
+    """Which fields lines have is compared with the commands by test_json_lines.py."""
+    cells = [cell for row in table("docs/json-lines.md", "line").values() for cell in row[1:]]
+    named = set(re.findall(r"`(\w+)`", " ".join(cells)))
+    told = [*table("docs/json-lines.md", "field")]
+    assert told == sorted(named)
+
+
 def test_every_page_is_linked_by_the_readme():
     linked = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text()))
     pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/howto/*.md")]

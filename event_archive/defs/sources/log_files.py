@@ -102,6 +102,7 @@ def logs_metadata(totals: Totals, left: Left) -> dict[str, Any]:
         "failed": totals.failed,
         "bytes": totals.bytes,
         "contradictions": totals.contradictions,
+        "removed": totals.removed,
         "entries_per_second": totals.rate,
         "files_waiting": left.waiting,
         "oldest_waiting": instant_metadata(left.oldest),

@@ -18,7 +18,7 @@ from event_archive.defs.failures import dagster_failures
 from event_archive.defs.sources.running import instant_metadata
 from event_archive.defs.sources.source import GROUP
 from event_archive.domain.days import now_utc
-from event_archive.domain.wording import counted
+from event_archive.domain.wording import counted, oldest_for
 from event_archive.errors import EventArchiveError
 from event_archive.observability.alerts import check_message, post_or_warn
 
@@ -114,14 +114,10 @@ def _whether_it_keeps_up(settings: StreamSettings) -> dg.AssetCheckResult:
     longest = settings.stream_claim_idle.total_seconds() + _BEHIND_SECONDS
     return dg.AssetCheckResult(
         passed=group.lag_seconds <= _BEHIND_SECONDS and group.oldest_pending_seconds <= longest,
-        description=f"{settings.stream_key}: {lag} not read yet{_since(group.lag_seconds)}; "
-        f"{group.pending:,} not acknowledged yet{_since(group.oldest_pending_seconds)}.",
+        description=f"{settings.stream_key}: {lag} not read yet{oldest_for(group.lag_seconds)}; "
+        f"{group.pending:,} not acknowledged yet{oldest_for(group.oldest_pending_seconds)}.",
         metadata={"lag_seconds": group.lag_seconds, "oldest_pending_seconds": group.oldest_pending_seconds},
     )
-
-
-def _since(seconds: float) -> str:
-    return f", the oldest for {seconds:,.0f} s" if seconds else ""
 
 
 def _whether_books_balance(found: "Status | EventArchiveError") -> dg.AssetCheckResult:

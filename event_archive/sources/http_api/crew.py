@@ -27,8 +27,8 @@ from event_archive.sources.http_api.positions import Position, Positions, iso, r
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.walking import Ended, Fetched, walk
-from event_archive.sources.landing import Batch, Counts, land, rejected_table
-from event_archive.sources.runs import aged_before
+from event_archive.sources.landing import Batch, Counts, in_transaction, land_in, rejected_table
+from event_archive.sources.runs import Doubt, aged_before
 from event_archive.sources.tables import make_missing
 
 if TYPE_CHECKING:
@@ -53,15 +53,16 @@ _log = logging.getLogger(__name__)
 class Crew:
     """One landing thread and its workers, for as long as a connection lasts."""
 
-    def __init__(self, run: "Ingestion", session: Session, began: float) -> None:
+    def __init__(self, run: "Ingestion", session: Session, doubt: Doubt, began: float) -> None:
         """Hires nobody yet.
 
         Args:
             run: what they work for.
             session: with the database.
+            doubt: takes down what is committed.
             began: when the run began, by ``time.monotonic``.
         """
-        self._run, self._session, self._began = run, session, began
+        self._run, self._session, self._doubt, self._began = run, session, doubt, began
         settings, clock = run.settings, run.clock
         self._stop = Event()
         self._limiter = Limiter(clock, self._stop, concurrency=settings.api_concurrency)
@@ -210,7 +211,7 @@ class Crew:
                 instead += parts
                 after[shard.position.shard] = replace(shard.position, passes=-1)
 
-        def write(connection: Connection) -> None:
+        def work(connection: Connection) -> Counts:
             for position in after.values():
                 if position.passes < 0:
                     self._positions.remove(connection, position)
@@ -218,23 +219,22 @@ class Crew:
                     self._positions.save(connection, position)
             for position in instead:
                 self._positions.save(connection, position)
+            counts = land_in(connection, self._run.target, SOURCE, batch)
+            self._doubt.note(connection, lambda: self._count(counts, pages))
+            return counts
 
-        counts = land(self._session, self._run.target, SOURCE, batch, write)
+        in_transaction(self._session, self._run.target, work)
         self._known |= after | {of.shard: of for of in instead}
         self._waiting.extendleft(reversed([of for of in instead if not of.passes]))
-        self._count(counts, pages)
+        self._doubt.committed()
 
     def _count(self, counts: Counts, pages: Sequence[tuple[Shard, Fetched]]) -> None:
         totals, settings = self._run.totals, self._run.settings
         totals.counts.add(counts)
         totals.pages += len(pages)
         self._failures_in_a_row = 0
-        for shard, fetched in pages:
-            if not shard.is_window and fetched.page.total is not None:
-                position = shard.position
-                # Later passes begin anywhere; one that began again has counted some twice.
-                is_known = not (position.passes or shard.began_again)
-                totals.left = max(0, fetched.page.total - position.events) if is_known else None
+        for shard, _ in pages:
+            totals.left = shard.left(settings.api_start)
         if totals.counts.rejected > settings.max_rejected:
             raise RefusedError(
                 f"{totals.counts.rejected} events cannot be rows, more than MAX_REJECTED={settings.max_rejected}. They "

@@ -23,7 +23,7 @@ class Totals(RunTotals):
 
     Attributes:
         pages: pages that arrived.
-        left: how many events are still to come, where the API tells, in a first pass that has not begun again.
+        left: how many events are still to come, where the API tells, in the first pass over all of it.
         watermark: events up to this time have arrived; None where none has.
         restarts: passes that began again, since the API did not know a cursor any more.
     """
@@ -69,7 +69,7 @@ class Ingestion:
         try:
             work_connected(
                 self.settings.postgres,
-                lambda session: Crew(self, session, began).work(),
+                lambda session, doubt: Crew(self, session, doubt, began).work(),
                 done=lambda: self.totals.pages,
                 told_to_stop=self.told_to_stop,
                 meanwhile=" Nothing is fetched meanwhile.",

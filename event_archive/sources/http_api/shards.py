@@ -69,7 +69,7 @@ class Shard:
         overlap: how far behind a watermark events may still become visible.
         pages: of the present pass.
         enough: no further page of the pass is wanted.
-        began_again: a pass began at its beginning, after events had arrived.
+        total: how many events the API told last that the present pass has.
         has_to_look_again: newer events may have arrived above the pass, which went from the newest to the oldest.
     """
 
@@ -78,7 +78,7 @@ class Shard:
     overlap: timedelta
     pages: int = 0
     enough: bool = False
-    began_again: bool = False
+    total: int | None = None
     has_to_look_again: bool = False
     _order: _Order = field(default_factory=_Order)
     _resumed: bool = False
@@ -107,18 +107,20 @@ class Shard:
             now: this machine's clock.
             since: from when on events are wanted, where none has arrived.
         """
-        self.pages, self.enough = 0, False
+        self.pages, self.enough, self.total = 0, False, None
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
         self._order, self._resumed = _Order(), self.position.cursor is not None
         if self._resumed:
             self.position = replace(self.position, began=self.position.began or now)
             return
-        self.began_again = self.position.events > 0
         self.position = replace(self.position, began=now, ceiling=None)
         if not self.is_window:
             watermark = self.position.watermark
             lower = (watermark - self.overlap if watermark else since) if self.filtered else None
             self.position = replace(self.position, lower=lower)
+            if not (self.filtered or self.position.passes):
+                # All that came before comes once more.
+                self.position = replace(self.position, events=0)
 
     def restart(self, now: datetime, since: datetime | None, url: str) -> None:
         """Begins again, since the API does not know the cursor any more: at the watermark, else at the beginning.
@@ -138,6 +140,17 @@ class Shard:
         self.position = replace(self.position, cursor=None, expires=None)
         self.begin(now, since)
 
+    def left(self, since: datetime | None) -> int | None:
+        """How many events the first pass still has to come; None where nobody can tell, and in later passes.
+
+        Args:
+            since: from when on events were wanted at first. A pass that began later has others before it.
+        """
+        of = self.position
+        if self.total is None or self.is_window or of.passes or of.lower not in (None, since):
+            return None
+        return max(0, self.total - of.events)
+
     def after(self, fetched: Fetched, times: Sequence[datetime], now: datetime) -> Position:
         """The position behind a page.
 
@@ -147,6 +160,7 @@ class Shard:
             now: this machine's clock.
         """
         before = replace(self.position, events=self.position.events + len(fetched.page.events))
+        self.total = self.total if fetched.page.total is None else fetched.page.total
         if fetched.is_broken:
             return replace(before, cursor=fetched.asked_by)
         self.pages += 1

@@ -13,22 +13,22 @@ from datetime import datetime, timedelta
 from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.wording import counted
-from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, UnreachableError
+from event_archive.errors import EventArchiveError, FileChangedError, UnreachableError
 from event_archive.postgres.session import Session
 from event_archive.sources.landing import rejected_table
 from event_archive.sources.log_files.ledger import Claim, Ledger
 from event_archive.sources.log_files.listing import Listings, list_files
-from event_archive.sources.log_files.loading import Loader, PassedOnError, StoppedError
+from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnError, StoppedError
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
 from event_archive.sources.log_files.status import GivenUp, Left, Status, announce, left, status
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
-from event_archive.sources.runs import RunTotals, aged_before, wait, work_connected
-from event_archive.sources.tables import make_missing
+from event_archive.sources.runs import Doubt, RunTotals, aged_before, wait, work_connected
+from event_archive.sources.tables import check_server, make_missing
 
-_OLDEST_SERVER = 160000
-"""As ``server_version_num`` says it: the first that has ``pg_input_is_valid``."""
+_OLDEST_SERVER = 16
+"""The first that has ``pg_input_is_valid``."""
 _OTHERS_UNTIL_END = 3
 """Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
 _PROGRESS_SECONDS = 5.0
@@ -48,12 +48,22 @@ class Totals(RunTotals):
         failed: files that could not be.
         bytes: of the entries that were loaded.
         contradictions: entries whose times contradict each other.
+        removed: rows of former versions of those files that were deleted.
     """
 
     files: int = 0
     failed: int = 0
     bytes: int = 0
     contradictions: int = 0
+    removed: int = 0
+
+    def add(self, loaded: Loaded) -> None:
+        """Adds a file that was loaded."""
+        self.files += 1
+        self.counts.add(loaded.counts)
+        self.bytes += loaded.bytes
+        self.contradictions += loaded.contradictions
+        self.removed += loaded.removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,7 @@ class Ingestion:
             store = open_store(self.settings)
             work_connected(
                 self.settings.postgres,
-                lambda session: _Work(self, session, store, began).work(),
+                lambda session, doubt: _Work(self, session, store, began).work(doubt),
                 done=lambda: self.totals.files,
                 told_to_stop=self.told_to_stop,
                 not_of_the_database=(StoreAwayError,),
@@ -150,7 +160,7 @@ class _Work:
         self._run, self._session, self._store, self._began = run, session, store, began
         self._mapping = load_mapping(settings.logs_mapping)
         self._target = target(settings.ingest_schema, self._mapping)
-        _check_server(session)
+        check_server(session, _OLDEST_SERVER)
         files, listing = (TableName(settings.ingest_schema, name) for name in ("processed_files", "log_listing"))
         make_missing(session, self._target.table, rejected_table(self._target), files, listing)
         self.ledger = Ledger(
@@ -170,8 +180,11 @@ class _Work:
         """As the function of this name."""
         return list_files(self._store, self.ledger, self._listings, told_to_stop)
 
-    def work(self) -> None:
+    def work(self, doubt: Doubt) -> None:
         """Lists the files, and loads those that wait: what earlier runs left first, then what is new.
+
+        Args:
+            doubt: takes down what is committed.
 
         Raises:
             UnreachableError: the database is away; StoreAwayError: the store is.
@@ -191,7 +204,7 @@ class _Work:
                     return
                 wait(_LEASE_LOOK_SECONDS, self._run.told_to_stop)
                 continue
-            failure = self._load(loader, claim)
+            failure = self._load(loader, claim, doubt)
             others = 0 if failure is None or isinstance(failure, FileError) else others + 1
             if failure is not None and others == _OTHERS_UNTIL_END:
                 raise failure
@@ -199,11 +212,11 @@ class _Work:
         if self._run.totals.ended in ("budget", "limit") and not self.ledger.waits():
             self._run.totals.ended = "complete"
 
-    def _load(self, loader: Loader, claim: Claim) -> EventArchiveError | None:
+    def _load(self, loader: Loader, claim: Claim, doubt: Doubt) -> EventArchiveError | None:
         """Loads a file; writes down, and returns, why it could not be."""
         totals = self._run.totals
         try:
-            loaded = loader.load(claim)
+            loader.load(claim, lambda connection, loaded: doubt.note(connection, lambda: totals.add(loaded)))
         except PassedOnError:
             return None
         except StoppedError:
@@ -218,10 +231,7 @@ class _Work:
             raise
         except EventArchiveError as error:
             return self._fail(claim, error)
-        totals.files += 1
-        totals.counts.add(loaded.counts)
-        totals.bytes += loaded.bytes
-        totals.contradictions += loaded.contradictions
+        doubt.committed()
         return None
 
     def _see_again(self, claim: Claim) -> EventArchiveError | None:
@@ -286,13 +296,3 @@ class _Work:
             self._told = time.monotonic()
             self._run.totals.seconds = self._told - self._began
             self._run.progress(self._run.totals)
-
-
-def _check_server(session: Session) -> None:
-    with session.transaction("the server's version") as connection:
-        version = connection.info.server_version
-    if version < _OLDEST_SERVER:
-        raise ConfigurationError(
-            f"The server of PG_CONNECTION_STRING is PostgreSQL {version // 10_000}; log files need "
-            f"{_OLDEST_SERVER // 10_000} or newer. No file was loaded. Upgrade it, or name another server."
-        )

@@ -42,11 +42,13 @@ class Loaded:
         counts: of its entries.
         contradictions: entries whose times contradict each other; the first one counts.
         bytes: of its entries, as they are stored.
+        removed: rows of its former version that were deleted.
     """
 
     counts: Counts
     contradictions: int
     bytes: int
+    removed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,14 @@ class Loader:
     first_pass_at: datetime | None
     told_to_stop: Callable[[], bool] = lambda: False
 
-    def load(self, claim: Claim) -> Loaded:
+    def load(
+        self, claim: Claim, landed: Callable[[Connection, Loaded], None] = lambda _connection, _loaded: None
+    ) -> None:
         """Loads a file.
+
+        Args:
+            claim: of it.
+            landed: told what became of it, just before the commit.
 
         Raises:
             StoppedError, PassedOnError: it was not loaded, and nothing is wrong with it.
@@ -90,12 +98,12 @@ class Loader:
         aged_before = self._aged_before(claim)
         bucket, file, now = self.store.bucket, claim.file, datetime.now(UTC)
         reader = Reader(bucket, file.key, file.etag, self.mapping, self.zone, now, aged_before)
-        counts, size = Counts(), 0
+        counts, size, removed = Counts(), 0, 0
         with self.session.transaction(str(self.target.table), advice=self._advice()) as connection:
             if not self.ledger.lock(connection, claim):
                 raise PassedOnError
             if claim.loaded_etag is not None:
-                self._forget(connection, claim, aged_before)
+                removed = self._forget(connection, claim, aged_before)
             with self.store.open(claim.file) as chunks:
                 for batch in self._batches(reader, chunks):
                     size += sum(map(len, batch.lines))
@@ -105,7 +113,7 @@ class Loader:
             rows = counts.new + counts.known + counts.superseded + counts.rejected - rejected
             if not self.ledger.complete(connection, claim, rows=rows, rejected=rejected):
                 raise PassedOnError
-        return Loaded(counts, reader.contradictions, size)
+            landed(connection, Loaded(counts, reader.contradictions, size, removed))
 
     def _aged_before(self, claim: Claim) -> datetime:
         is_of_first_pass = self.first_pass_at is None or claim.known_since <= self.first_pass_at
@@ -136,20 +144,25 @@ class Loader:
             "file, and LOGS_MAPPING for other fields."
         )
 
-    def _forget(self, connection: Connection, claim: Claim, aged_before: datetime) -> None:
+    def _forget(self, connection: Connection, claim: Claim, aged_before: datetime) -> int:
         """Deletes what a former version of the file left. Rows of this very version stay, and are known again.
 
         Aged rows stay, as those of the new version are left out: they may not be archived yet.
+
+        Returns:
+            How many rows were deleted.
         """
         bucket, key, etag = self.store.bucket, claim.file.key, str(claim.loaded_etag)
+        removed = 0
         if etag != claim.file.etag:
             former = id_prefix(bucket, key, etag)
             table = sql.Identifier(self.target.table.schema, self.target.table.name)
             # A slash is what follows a point.
             query = sql.SQL("DELETE FROM {} WHERE id >= %s AND id < %s AND timestamp >= %s").format(table)
-            connection.execute(query, (f"{former}.", f"{former}/", aged_before))
+            removed = connection.execute(query, (f"{former}.", f"{former}/", aged_before)).rowcount
         if claim.loaded_rejected:
             connection.execute(self._of_rejected("DELETE FROM {rejected}"), (SOURCE, locator_prefix(bucket, key, etag)))
+        return removed
 
     def _rejected(self, connection: Connection, claim: Claim) -> int:
         """How many entries of the file's version are rejected, those included that were before."""

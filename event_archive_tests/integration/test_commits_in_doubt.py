@@ -1,0 +1,74 @@
+"""A commit whose answer is lost, since the connection breaks in it: what landed is counted, once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from event_archive.sources import landing, runs
+from event_archive_tests.fixtures.ingestion import Ingest
+from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
+
+pytestmark = pytest.mark.slow
+
+Break = Callable[[str], None]
+
+
+@pytest.fixture
+def break_at(monkeypatch: pytest.MonkeyPatch) -> Break:
+    """Breaks the connection before or after the commit of the third batch that lands."""
+    monkeypatch.setattr(runs, "RECONNECT_SECONDS", (0,) * 6)
+    merge, commit = landing._merge, psycopg.Connection.commit
+    merged = list[int]()
+
+    def arm(when: str) -> None:
+        def seen(*args: Any) -> None:
+            merge(*args)
+            merged.append(len(merged))
+
+        def broken(connection: psycopg.Connection[Any]) -> None:
+            if len(merged) != 3:
+                commit(connection)
+                return
+            merged.append(3)
+            if when == "after":
+                commit(connection)
+            connection.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+        monkeypatch.setattr(landing, "_merge", seen)
+        monkeypatch.setattr(psycopg.Connection, "commit", broken)
+
+    return arm
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_batch_of_an_api_whose_commit_nobody_heard_of_is_counted_once(ingest: Ingest, break_at: Break, when: str):
+    ingesting = ingest(1500)
+    break_at(when)
+    totals = ingesting.run(pages=100)
+    assert len(ingesting.ids) == totals.counts.taken == totals.counts.new == 1500
+    assert totals.pages == 15
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_log_file_whose_commit_nobody_heard_of_is_counted_once(logs: Logs, break_at: Break, when: str):
+    for number in range(5):
+        logs.write(f"{number}.log", ndjson(entry(number)))
+    break_at(when)
+    totals = logs.run()
+    assert (totals.files, totals.counts.taken, totals.counts.new, totals.failed) == (5, 5, 5, 0)
+    assert len(logs.rows()) == 5
+
+
+def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Ingest, monkeypatch: pytest.MonkeyPatch):
+    """As after a failover to a replica that lags."""
+    ingesting, counted = ingest(100), list[int]()
+    doubt = runs.Doubt()
+    with ingesting.settings().postgres.session() as session:
+        with session.transaction("the last one") as connection:
+            doubt.note(connection, lambda: counted.append(1))
+        doubt._number += 1_000_000
+        doubt.look(session)
+    assert counted == []
