@@ -15,7 +15,7 @@ from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 
 if TYPE_CHECKING:
-    from event_archive.sources.http_api.ingest import Totals
+    from event_archive.sources.http_api.task import Totals
 
 _GRACE_SECONDS = 20.0
 """From a signal on: requests on their way get five, and what arrived is landed."""

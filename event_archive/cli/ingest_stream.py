@@ -14,7 +14,7 @@ from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 
 if TYPE_CHECKING:
-    from event_archive.sources.redis_stream.consume import Totals
+    from event_archive.sources.redis_stream.task import Totals
 
 _GRACE_SECONDS = 8.0
 """From a signal on: the batch in hand is committed and acknowledged; what takes longer stays pending."""

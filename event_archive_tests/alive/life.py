@@ -22,7 +22,7 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, Retention, now_utc
 from event_archive.errors import EventArchiveError
 from event_archive.lake.azure.container import AzureLake
-from event_archive.sources.redis_stream.consume import Totals
+from event_archive.sources.redis_stream.task import Totals
 from event_archive_tests.alive.books import in_table
 from event_archive_tests.alive.sending import Senders
 from event_archive_tests.alive.services import await_that

@@ -18,8 +18,9 @@ from event_archive.defs.sources.source import GROUP, Source, SourcePipeline, bui
 from event_archive.domain.wording import counted
 from event_archive.observability.alerts import check_message, post_or_warn
 from event_archive.postgres.session import one
-from event_archive.sources.http_api.ingest import Ingestion, Totals
+from event_archive.sources.http_api.ingest import Ingestion
 from event_archive.sources.http_api.records import SOURCE, target
+from event_archive.sources.http_api.task import Totals
 from event_archive.sources.landing import rejected_table
 
 API = Source(SOURCE, dg.AssetKey("ingested_events"), unit="pages")

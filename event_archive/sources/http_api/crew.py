@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from threading import Event, Thread
-from typing import TYPE_CHECKING
 
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
@@ -26,13 +25,11 @@ from event_archive.sources.http_api.paging import paging
 from event_archive.sources.http_api.positions import Position, Positions, iso, reached, resumed, windows
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
+from event_archive.sources.http_api.task import Task
 from event_archive.sources.http_api.walking import Ended, Fetched, walk
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in, rejected_table
 from event_archive.sources.runs import Doubt, aged_before
 from event_archive.sources.tables import make_missing
-
-if TYPE_CHECKING:
-    from event_archive.sources.http_api.ingest import Ingestion
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BUFFER_BYTES = 2 * _BATCH_BYTES
@@ -53,7 +50,7 @@ _log = logging.getLogger(__name__)
 class Crew:
     """One landing thread and its workers, for as long as a connection lasts."""
 
-    def __init__(self, run: "Ingestion", session: Session, doubt: Doubt, began: float) -> None:
+    def __init__(self, run: Task, session: Session, doubt: Doubt, began: float) -> None:
         """Hires nobody yet.
 
         Args:

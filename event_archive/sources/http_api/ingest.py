@@ -1,58 +1,17 @@
-"""The ingestion of an API: what a run is told, what it says at its end, and a database that goes away in its midst.
-
-Not here: who fetches and who lands (``crew``).
-"""
+"""The ingestion of an API, over connections that may break. Not here: who fetches and who lands (``crew``)."""
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 
-from event_archive.config.sources import ApiSettings
-from event_archive.domain.dataset import Dataset
 from event_archive.errors import EventArchiveError
-from event_archive.sources.http_api.clock import Clock, SystemClock
-from event_archive.sources.http_api.records import target
-from event_archive.sources.merge import Target
-from event_archive.sources.runs import RunTotals, work_connected
-
-
-@dataclass(slots=True)
-class Totals(RunTotals):
-    """What an ingestion did; ``shared`` where another run has a part of it.
-
-    Attributes:
-        pages: pages that arrived.
-        left: how many events are still to come, where the API tells, in the first pass over all of it.
-        watermark: events up to this time have arrived; None where none has.
-        restarts: passes that began again, since the API did not know a cursor any more.
-    """
-
-    pages: int = 0
-    left: int | None = None
-    watermark: datetime | None = None
-    restarts: int = 0
+from event_archive.sources.http_api.crew import Crew
+from event_archive.sources.http_api.task import Task, Totals
+from event_archive.sources.runs import work_connected
 
 
 @dataclass(frozen=True, slots=True)
-class Ingestion:
-    """A run over an API.
-
-    Attributes:
-        settings: of the API and the database.
-        datasets: what is archived; of the table that events land in, it says which of them are too old.
-        told_to_stop: asked several times a second.
-        clock: what waits and windows go by.
-        progress: told now and then how far it is.
-        totals: what it has done.
-    """
-
-    settings: ApiSettings
-    datasets: Iterable[Dataset] = ()
-    told_to_stop: Callable[[], bool] = lambda: False
-    clock: Clock = field(default_factory=SystemClock)
-    progress: Callable[[Totals], None] = lambda _totals: None
-    totals: Totals = field(default_factory=Totals)
+class Ingestion(Task):
+    """A run over an API."""
 
     def run(self) -> Totals:
         """Takes in all there is. What of it failed is in ``failures``, whatever is raised.
@@ -63,8 +22,6 @@ class Ingestion:
             BusyError: others kept locks for too long.
             IntegrityError: the books do not balance.
         """
-        from event_archive.sources.http_api.crew import Crew
-
         began = time.monotonic()
         try:
             work_connected(
@@ -80,8 +37,3 @@ class Ingestion:
             raise
         finally:
             self.totals.seconds = time.monotonic() - began
-
-    @property
-    def target(self) -> Target:
-        """Where events land."""
-        return target(self.settings.ingest_schema, self.settings.api_conflict)

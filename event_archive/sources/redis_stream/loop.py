@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
@@ -24,11 +23,9 @@ from event_archive.sources.redis_stream.group import Group, NoGroupError, Pendin
 from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
 from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator, raw
+from event_archive.sources.redis_stream.task import Task
 from event_archive.sources.runs import aged_before
 from event_archive.sources.tables import make_missing
-
-if TYPE_CHECKING:
-    from event_archive.sources.redis_stream.consume import Consumer
 
 _SUSPICIOUS_DELIVERIES = 3
 """From so many on, an entry may be what ends the process: it is tried alone."""
@@ -57,16 +54,16 @@ _log = logging.getLogger(__name__)
 class Loop:
     """The loop, for as long as both connections last."""
 
-    def __init__(self, consumer: "Consumer", session: Session, group: Group) -> None:
+    def __init__(self, task: Task, session: Session, group: Group) -> None:
         """Reads nothing yet.
 
         Args:
-            consumer: whose loop it is.
+            task: whose loop it is.
             session: with the database.
             group: with Redis.
         """
-        self._consumer, self._session, self._group = consumer, session, group
-        self._settings = consumer.settings
+        self._task, self._session, self._group = task, session, group
+        self._settings = task.settings
         self._target = target(self._settings.ingest_schema)
         self._partitions = Partitions(self._target.table)
         # What a reply that never arrived had delivered is known to Redis alone.
@@ -89,12 +86,12 @@ class Loop:
             make_missing(self._session, groups_table(self._settings.ingest_schema))
         self._make_group()
         try:
-            while self._ahead or not self._consumer.is_stopped():
+            while self._ahead or not self._task.is_stopped():
                 try:
                     self._turn()
                 except NoGroupError:
                     self._make_group()
-                self._consumer.turned()
+                self._task.turned()
             self._leave()
         except EventArchiveError:
             # What it is given until then is pending, and found there by the next connection.
@@ -109,7 +106,7 @@ class Loop:
             self._ahead_at = now + _AHEAD_SECONDS
         if now >= self._ages_at:
             if self._is_archived and self._first_pass.is_over():
-                self._young_from = aged_before(self._session, self._consumer.datasets, self._target.table)
+                self._young_from = aged_before(self._session, self._task.datasets, self._target.table)
             self._ages_at = now + _AGES_SECONDS
         if self._ahead:
             self._take_new()
@@ -123,11 +120,11 @@ class Loop:
         ahead, self._ahead = self._ahead, None
         batch = ahead.result() if ahead else self._read(may_wait=True)
         if batch.ids:
-            if batch.is_full and time.monotonic() < self._sweep_at and not self._consumer.is_stopped():
+            if batch.is_full and time.monotonic() < self._sweep_at and not self._task.is_stopped():
                 self._ahead = Ahead(lambda: self._read(may_wait=False))
             self._land(batch)
         elif not ahead:
-            self._consumer.found_nothing()
+            self._task.found_nothing()
 
     def _read(self, *, may_wait: bool) -> InHand:
         most = self._most()
@@ -141,7 +138,7 @@ class Loop:
     @property
     def _is_archived(self) -> bool:
         """Whether the table's aged days move out."""
-        return any(of.table == self._target.table for of in self._consumer.datasets)
+        return any(of.table == self._target.table for of in self._task.datasets)
 
     def _most(self) -> int:
         """How many entries a batch has: ``STREAM_BATCH``, or fewer where those of the last one were large."""
@@ -149,7 +146,7 @@ class Loop:
 
     def _take_pending(self) -> None:
         """Takes in what this consumer was given and has not acknowledged."""
-        while not self._consumer.is_stopped():
+        while not self._task.is_stopped():
             found = self._group.pending(self._most())
             if not found:
                 self._may_have_pending = False
@@ -161,7 +158,7 @@ class Loop:
                     self._take(self._group.given(after, len(pending)))
                 else:
                     for of in pending:
-                        if self._consumer.is_stopped():
+                        if self._task.is_stopped():
                             return
                         self._take_alone(of)
                 after = pending[-1].id
@@ -201,7 +198,7 @@ class Loop:
             claimed = self._group.claim(kept, idle_seconds)
             # What was trimmed since is pending of nobody any more.
             self._take_trimmed([of for of in kept if of not in claimed])
-            self._consumer.totals.claimed += len(claimed)
+            self._task.totals.claimed += len(claimed)
         self._may_have_pending = True
         return True
 
@@ -243,7 +240,7 @@ class Loop:
             self._group.acknowledge(ids)
         finally:
             # Committed, whether Redis has heard of it or not.
-            self._consumer.landed(counts, decoded.positions, time.monotonic() - batch.began, written - writing)
+            self._task.landed(counts, decoded.positions, time.monotonic() - batch.began, written - writing)
         _log.debug("%s: %d entries up to %s: %s", self._group.stream, len(ids), ids[-1].decode(), counts.as_dict())
         if counts.lost:
             _log.error(
@@ -259,11 +256,11 @@ class Loop:
         if not self._group.create():
             return
         stream, name = self._group.stream, self._group.name
-        if not self._consumer.has_worked:
+        if not self._task.has_worked:
             _log.info("%s: the consumer group %s was made", stream, name)
             return
-        self._consumer.totals.groups_recreated += 1
-        self._consumer.metrics.group_recreated()
+        self._task.totals.groups_recreated += 1
+        self._task.metrics.group_recreated()
         _log.warning(
             "%s: the consumer group %s was gone. It was made again, from the stream's beginning.", stream, name
         )
@@ -272,7 +269,7 @@ class Loop:
         with suppress(NoGroupError):
             if not self._group.leave():
                 _log.info("%s: %s stays in the group: it has entries pending", self._group.stream, self._group.consumer)
-            self._consumer.totals.pending = self._group.pending_entries()
+            self._task.totals.pending = self._group.pending_entries()
 
 
 def _durable(connection: Connection) -> None:
