@@ -99,7 +99,7 @@ def owner(site: Site) -> Claim | None:
 
 
 def unclaimed_elsewhere(site: Site) -> str | None:
-    """What ``claim`` would warn of where the files belong to nobody yet: that others of this table lie beside them.
+    """Says that files of this table lie under another prefix, where its own belong to nobody yet; None where none do.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says.
@@ -180,7 +180,6 @@ def _claimed(site: Site, connection: Connection, asking: Identity) -> Claim:
         require_no_former_name(connection, dataset)
     after = _admitted(dataset, lake, asking, before)
     if after != before:
-        elsewhere = None if before else files_elsewhere(dataset, lake, after.source)
         try:
             write_marker(dataset, lake, after, replaces=marker)
         except FileChangedError:
@@ -193,8 +192,6 @@ def _claimed(site: Site, connection: Connection, asking: Identity) -> Claim:
             after.source,
             after.timeline,
         )
-        if elsewhere:
-            logger.warning("%s", elsewhere)
     return after
 
 
