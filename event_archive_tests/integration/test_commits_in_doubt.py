@@ -7,6 +7,8 @@ import psycopg
 import pytest
 
 from event_archive.sources import landing, runs
+from event_archive_tests.api_server.events import Events
+from event_archive_tests.api_server.switches import status
 from event_archive_tests.fixtures.ingestion import Ingest
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 
@@ -60,6 +62,15 @@ def test_a_log_file_whose_commit_nobody_heard_of_is_counted_once(logs: Logs, bre
     totals = logs.run()
     assert (totals.files, totals.counts.taken, totals.counts.new, totals.failed) == (5, 5, 5, 0)
     assert len(logs.rows()) == 5
+
+
+def test_a_window_that_failed_before_the_connection_broke_and_was_read_after_it_is_no_failure(
+    ingest: Ingest, break_at: Break
+):
+    ingesting = ingest(Events(480, step_ms=180_000), faults=[status(404)])
+    break_at("before")
+    totals = ingesting.run(pages=100, api_concurrency=1, api_shard="12 hours", api_start="2024-03-01")
+    assert (totals.counts.new, totals.ended, totals.failures) == (480, "complete", [])
 
 
 def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Ingest, monkeypatch: pytest.MonkeyPatch):

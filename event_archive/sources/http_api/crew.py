@@ -83,6 +83,9 @@ class Crew:
 
     def work(self) -> None:
         """Reads every shard to its end, or until somebody stops; then all that arrived is landed."""
+        if self._run.totals.ended == "complete":
+            # What failed before a connection broke is read once more.
+            self._run.totals.failures.clear()
         try:
             make_missing(self._session, self._run.target.table, rejected_table(self._run.target), self._positions.table)
             self._plan()
