@@ -30,8 +30,12 @@ class Doubt:
     """The latest transaction of a run, which may have committed though the connection broke before anybody heard of it.
 
     What it landed is counted once it is known to have committed: by its own end, or on the next connection.
+
+    Attributes:
+        held: names of what the run's session has locked; it may outlive its connection for a while.
     """
 
+    held: set[str] = field(default_factory=set)
     _number: int = 0
     _count: Callable[[], None] | None = None
 

@@ -73,6 +73,28 @@ def test_a_window_that_failed_before_the_connection_broke_and_was_read_after_it_
     assert (totals.counts.new, totals.ended, totals.failures) == (480, "complete", [])
 
 
+def test_a_session_that_outlives_its_connection_is_not_taken_for_another_run(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+):
+    """The server is in the midst of a statement, and looks for its client only when that has ended."""
+    monkeypatch.setattr(runs, "RECONNECT_SECONDS", (0,) * 6)
+    merge, merged = landing._merge, list[int]()
+
+    def broken(connection: psycopg.Connection[Any], *args: Any) -> None:
+        merged.append(1)
+        if len(merged) != 3:
+            merge(connection, *args)
+            return
+        connection.pgconn.send_query(b"SELECT pg_sleep(2)")
+        connection.pgconn.finish()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(landing, "_merge", broken)
+    ingesting = ingest(1500)
+    totals = ingesting.run(pages=100)
+    assert (totals.ended, totals.counts.new, len(ingesting.ids)) == ("complete", 1500, 1500)
+
+
 def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Ingest, monkeypatch: pytest.MonkeyPatch):
     """As after a failover to a replica that lags."""
     ingesting, counted = ingest(100), list[int]()
