@@ -15,6 +15,8 @@ from event_archive.sources.landing import Counts
 RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""
 
+OUR_OWN_SECONDS = 30.0
+"""How long a lock is waited for that the run itself had before its connection broke: the server may not know yet."""
 _NUMBER = "SELECT pg_catalog.txid_current()"
 # A server that was restored, or was a replica, has never had a later one.
 _COMMITTED = """

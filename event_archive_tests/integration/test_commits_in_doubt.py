@@ -73,10 +73,9 @@ def test_a_window_that_failed_before_the_connection_broke_and_was_read_after_it_
     assert (totals.counts.new, totals.ended, totals.failures) == (480, "complete", [])
 
 
-def test_a_session_that_outlives_its_connection_is_not_taken_for_another_run(
-    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
-):
-    """The server is in the midst of a statement, and looks for its client only when that has ended."""
+@pytest.fixture
+def outliving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third batch loses its connection in the midst of a statement; the server looks for its client only then."""
     monkeypatch.setattr(runs, "RECONNECT_SECONDS", (0,) * 6)
     merge, merged = landing._merge, list[int]()
 
@@ -90,9 +89,21 @@ def test_a_session_that_outlives_its_connection_is_not_taken_for_another_run(
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     monkeypatch.setattr(landing, "_merge", broken)
+
+
+@pytest.mark.usefixtures("outliving")
+def test_a_session_that_outlives_its_connection_is_not_taken_for_another_run(ingest: Ingest):
     ingesting = ingest(1500)
     totals = ingesting.run(pages=100)
     assert (totals.ended, totals.counts.new, len(ingesting.ids)) == ("complete", 1500, 1500)
+
+
+@pytest.mark.usefixtures("outliving")
+def test_a_file_that_is_locked_by_a_session_that_outlives_its_connection_is_loaded(logs: Logs):
+    for number in range(5):
+        logs.write(f"{number}.log", ndjson(entry(number)))
+    totals = logs.run()
+    assert (totals.ended, totals.files, len(logs.rows())) == ("complete", 5, 5)
 
 
 def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Ingest, monkeypatch: pytest.MonkeyPatch):

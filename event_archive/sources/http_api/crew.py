@@ -28,7 +28,7 @@ from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.walking import Ended, Fetched, walk
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in, rejected_table
-from event_archive.sources.runs import Doubt, aged_before
+from event_archive.sources.runs import OUR_OWN_SECONDS, Doubt, aged_before
 from event_archive.sources.tables import make_missing
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ _WAIT_SECONDS = 0.2
 _PROGRESS_SECONDS = 5.0
 _IN_FLIGHT_SECONDS = 5.0
 """How long requests that are on their way may take once somebody stops."""
-_OUR_OWN_SECONDS = 30.0
-"""How long a lock is waited for that this run itself had before its connection broke: the server may not know yet."""
 _FAILURES_UNTIL_END = 3
 """Shards in a row that fail, with no page in between: the API is away."""
 
@@ -169,7 +167,7 @@ class Crew:
 
     def _may_be_ours(self, position: Position) -> bool:
         """Whether the session that has a shard may be that of this run whose connection broke."""
-        waits = time.monotonic() < self._connected + _OUR_OWN_SECONDS and not self._run.told_to_stop()
+        waits = time.monotonic() < self._connected + OUR_OWN_SECONDS and not self._run.told_to_stop()
         return waits and position.shard in self._doubt.held
 
     def _send(self, shard: Shard) -> None:
