@@ -1,6 +1,7 @@
 """A commit whose answer is lost, since the connection breaks in it: what landed is counted, once."""
 
 from collections.abc import Callable
+from threading import Timer
 from typing import Any
 
 import psycopg
@@ -61,6 +62,7 @@ def test_a_log_file_whose_commit_nobody_heard_of_is_counted_once(logs: Logs, bre
     break_at(when)
     totals = logs.run()
     assert (totals.files, totals.counts.taken, totals.counts.new, totals.failed) == (5, 5, 5, 0)
+    assert totals.seconds < 15, "nothing is waited for that is done"
     assert len(logs.rows()) == 5
 
 
@@ -116,3 +118,21 @@ def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Inges
         doubt._number += 1_000_000
         doubt.look(session)
     assert counted == []
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_transaction_that_is_still_at_its_commit_is_waited_for(ingest: Ingest, end: str):
+    """As one that waits for a replica."""
+    ingesting, counted = ingest(100), list[int]()
+    doubt = runs.Doubt()
+    with (
+        psycopg.connect(ingesting.database.dsn, autocommit=True) as other,
+        ingesting.settings().postgres.session() as session,
+    ):
+        other.execute("BEGIN")
+        doubt.note(other, lambda: counted.append(1))
+        ending = Timer(1, lambda: other.execute(end.encode()))
+        ending.start()
+        doubt.look(session)
+        ending.join()
+    assert counted == [1] * (end == "COMMIT")

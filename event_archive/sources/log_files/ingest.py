@@ -216,9 +216,9 @@ class _Work:
 
     def _load(self, loader: Loader, claim: Claim, doubt: Doubt) -> EventArchiveError | None:
         """Loads a file; writes down, and returns, why it could not be."""
-        totals = self._run.totals
+        totals, key = self._run.totals, claim.file.key
         try:
-            loader.load(claim, lambda connection, loaded: doubt.note(connection, lambda: totals.add(loaded)))
+            loader.load(claim, lambda connection, of: doubt.note(connection, lambda: totals.add(of), key))
         except PassedOnError:
             return None
         except StoppedError:
