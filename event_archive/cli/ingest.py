@@ -11,7 +11,7 @@ from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingest_logs import logs
 from event_archive.cli.ingest_stream import stream
 from event_archive.cli.ingestions import show, told_of
-from event_archive.domain.wording import counted
+from event_archive.domain.wording import counted, duration
 from event_archive.errors import EventArchiveError
 
 if TYPE_CHECKING:
@@ -85,5 +85,6 @@ def _told(totals: "Totals") -> str:
     words = f"{counted(counts.taken, 'event', 'events')} in {totals.seconds:.1f} s ({totals.rate:,.0f} a second): "
     words += told_of(totals, "known", "superseded", "rejected", "too_old", "lost")
     if totals.left and totals.rate:
-        words += f"; {counted(totals.left, 'event is', 'events are')} left, about {totals.left / totals.rate:,.0f} s"
+        takes = duration(totals.left / totals.rate)
+        words += f"; {counted(totals.left, 'event is', 'events are')} left, about {takes}"
     return words

@@ -15,12 +15,12 @@ from event_archive.sources.landing import Counts
 RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""
 
+OUR_OWN_SECONDS = 30.0
+"""How long a lock is waited for that the run itself had before its connection broke: the server may not know yet."""
+_LOOK_SECONDS = 0.2
 _NUMBER = "SELECT pg_catalog.txid_current()"
 # A server that was restored, or was a replica, has never had a later one.
-_COMMITTED = """
-SELECT CASE WHEN %s < pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())
-THEN coalesce(pg_catalog.txid_status(%s) = 'committed', false) ELSE false END
-"""
+_STATUS = "SELECT CASE WHEN %s < pg_catalog.txid_current() THEN pg_catalog.txid_status(%s) END"
 
 _log = logging.getLogger(__name__)
 
@@ -30,28 +30,45 @@ class Doubt:
     """The latest transaction of a run, which may have committed though the connection broke before anybody heard of it.
 
     What it landed is counted once it is known to have committed: by its own end, or on the next connection.
+
+    Attributes:
+        held: names of what the run's session has locked; it may outlive its connection for a while.
     """
 
+    held: set[str] = field(default_factory=set)
     _number: int = 0
     _count: Callable[[], None] | None = None
+    _unlocks: str | None = None
 
-    def note(self, connection: Connection, count: Callable[[], None]) -> None:
-        """Takes down a transaction, just before its commit, and what counts what it landed."""
-        self._number, self._count = one(connection, _NUMBER)[0], count
+    def note(self, connection: Connection, count: Callable[[], None], unlocks: str | None = None) -> None:
+        """Takes down a transaction, just before its commit, and what counts what it landed.
+
+        Args:
+            connection: in the transaction.
+            count: counts it.
+            unlocks: which of ``held`` its commit lets go.
+        """
+        self._number, self._count, self._unlocks = one(connection, _NUMBER)[0], count, unlocks
 
     def committed(self) -> None:
         """It has committed: it is counted, once."""
         count, self._count = self._count, None
+        self.held -= {self._unlocks}
         if count is not None:
             count()
 
-    def look(self, session: Session) -> None:
-        """Counts a transaction whose connection broke, if it has committed."""
+    def look(self, session: Session, told_to_stop: Callable[[], bool] = lambda: False) -> None:
+        """Counts a transaction whose connection broke, if it has committed; waits a while for one that goes on."""
         if self._count is None:
             return
-        with session.transaction("what was landed last") as connection:
-            (committed,) = one(connection, _COMMITTED, self._number, self._number)
-        if committed:
+        until = time.monotonic() + OUR_OWN_SECONDS
+        while True:
+            with session.transaction("what was landed last") as connection:
+                (status,) = one(connection, _STATUS, self._number, self._number)
+            if status != "in progress" or time.monotonic() > until or told_to_stop():
+                break
+            time.sleep(_LOOK_SECONDS)
+        if status == "committed":
             self.committed()
         self._count = None
 
@@ -113,7 +130,7 @@ def work_connected(
         before = done()
         try:
             with postgres.session() as session:
-                doubt.look(session)
+                doubt.look(session, told_to_stop)
                 work(session, doubt)
             return
         except not_of_the_database:

@@ -12,6 +12,8 @@ from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Session
 
+_OLDEST_SERVER = 16
+"""For log files: the first that has ``pg_input_is_valid``."""
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_archive sources', 0))"
 
 
@@ -56,16 +58,16 @@ def statement(table: TableName, file: str, **parts: sql.Composable) -> sql.Compo
     return sql.SQL(text.strip()).format(schema=sql.Identifier(table.schema), **parts)
 
 
-def check_server(session: Session, oldest: int) -> None:
+def check_server(session: Session) -> None:
     """Looks whether the server is new enough for log files.
 
     Raises:
-        ConfigurationError: it is older than the major version ``oldest``.
+        ConfigurationError: it is older than that.
     """
     with session.transaction("the server's version") as connection:
         version = connection.info.server_version // 10_000
-    if version < oldest:
+    if version < _OLDEST_SERVER:
         raise ConfigurationError(
-            f"The server of PG_CONNECTION_STRING is PostgreSQL {version}; log files need {oldest} or newer. No file "
-            "was loaded. Upgrade it, or name another server."
+            f"The server of PG_CONNECTION_STRING is PostgreSQL {version}; log files need {_OLDEST_SERVER} or newer. No "
+            "file was loaded. Upgrade it, or name another server."
         )

@@ -133,6 +133,8 @@ def test_of_many_reasons_the_most_frequent_are_listed(logs: Logs, command: Comma
         ((), {"LOGS_MAPPING": "/nowhere.yaml"}, "cannot be read"),
         ((), {"LOGS_URL": "az://container"}, "AZURE_STORAGE_CONNECTION_STRING"),
         ((), {"AWS_ACCESS_KEY_ID": "a"}, "set together"),
+        ((), {"LOGS_URL": "s3://bucket", "AWS_REGION": "eu central"}, "Check AWS_REGION"),
+        ((), {"LOGS_URL": "s3://bucket", "AWS_PROFILE": "nobody"}, "AWS_PROFILE where it is set"),
         (("--every", "soon"), {}, "is not a duration"),
         (("--every", "1 second"), {"LOGS_URL": "az://container"}, "AZURE_STORAGE_CONNECTION_STRING"),
         (("--status", "--retry-failed"), {}, "--status only looks"),

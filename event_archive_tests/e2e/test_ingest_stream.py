@@ -63,6 +63,16 @@ def test_a_drained_stream_says_what_others_have_in_hand(stream: Stream, command:
     assert told.stdout.endswith(": 0 new; 2 entries of the group still pending\n")
 
 
+def test_a_consumer_that_failed_says_nothing_of_what_is_pending(stream: Stream, command: Commands):
+    stream.add(position(1))
+    stream.run()
+    stream.database.execute("ALTER TABLE positions RENAME COLUMN altitude TO height")
+    stream.add(position(2))
+    failed = command("ingest", "stream", "--drain", **variables(stream))
+    assert (failed.code, failed.end["outcome"], failed.end["pending"]) == (1, "failed", None)
+    assert len(stream.pending()) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -1,5 +1,6 @@
 """The page on reading the archive: its examples, run on files that nights wrote, see what PostgreSQL held."""
 
+import subprocess
 from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ import duckdb
 import pytest
 
 from event_archive.domain.days import ONE_DAY
-from event_archive_tests.fixtures.installation import Commands, Installation
+from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation
 from event_archive_tests.fixtures.pages import blocks, page_of
 from event_archive_tests.fixtures.pipeline import DAY
 
@@ -121,3 +122,22 @@ def text(value: object) -> str | None:
     if isinstance(value, datetime):
         return value.isoformat(" ", "milliseconds" if value.microsecond else "seconds")
     return None if value is None else str(value)
+
+
+def test_the_page_on_files_reads_one_and_copies_it_back(
+    local_installation: Installation, command: Commands, tmp_path: Path, clean: pytest.MonkeyPatch
+):
+    clean.chdir(tmp_path)
+    local_installation.add(3)
+    assert command("run").code == 0
+    content = local_installation.content()
+    Path("events_2024-03-01.csv").write_bytes(content)
+    read, copy = [block.text for block in blocks(REPOSITORY / "docs/files.md")]
+    seen: dict[str, Any] = {}
+    exec(read, seen)
+    assert seen["payload"]["n"] == 2
+    psql = local_installation.database.server.bin_dir / "psql"
+    subprocess.run([psql, "-v", "ON_ERROR_STOP=1", local_installation.database.dsn, "-c", copy.strip()], check=True)
+    assert local_installation.count() == 3
+    assert command("run").code == 0
+    assert local_installation.content() == content, "they are the very rows"

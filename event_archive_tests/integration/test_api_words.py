@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from event_archive.cli.ingest import _told
 from event_archive.sources.http_api import fetching
+from event_archive.sources.http_api.ingest import Totals
 from event_archive.sources.http_api.pages import Fields, Page, read_page
+from event_archive.sources.landing import Counts
 from event_archive_tests.api_server.events import Events
 from event_archive_tests.api_server.switches import cursor_expired, status
 from event_archive_tests.fixtures.ingestion import Ingest
@@ -74,3 +77,9 @@ def test_a_run_that_has_read_all_is_not_ended_by_its_budget(ingest: Ingest):
     totals = ingesting.run(run_budget="1 second")
     assert totals.counts.new == 100
     assert totals.ended == "complete"
+
+
+@pytest.mark.parametrize(("left", "words"), [(5, "5 events are left, about 1 s"), (1, "1 event is left, about 1 s")])
+def test_what_is_left_takes_some_time(left: int, words: str):
+    totals = Totals(counts=Counts(taken=100, new=100), seconds=1.0, left=left)
+    assert _told(totals) == f"100 events in 1.0 s (100 a second): 100 new; {words}"

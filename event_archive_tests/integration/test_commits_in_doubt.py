@@ -1,12 +1,15 @@
 """A commit whose answer is lost, since the connection breaks in it: what landed is counted, once."""
 
 from collections.abc import Callable
+from threading import Timer
 from typing import Any
 
 import psycopg
 import pytest
 
 from event_archive.sources import landing, runs
+from event_archive_tests.api_server.events import Events
+from event_archive_tests.api_server.switches import status
 from event_archive_tests.fixtures.ingestion import Ingest
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 
@@ -59,7 +62,50 @@ def test_a_log_file_whose_commit_nobody_heard_of_is_counted_once(logs: Logs, bre
     break_at(when)
     totals = logs.run()
     assert (totals.files, totals.counts.taken, totals.counts.new, totals.failed) == (5, 5, 5, 0)
+    assert totals.seconds < 15, "nothing is waited for that is done"
     assert len(logs.rows()) == 5
+
+
+def test_a_window_that_failed_before_the_connection_broke_and_was_read_after_it_is_no_failure(
+    ingest: Ingest, break_at: Break
+):
+    ingesting = ingest(Events(480, step_ms=180_000), faults=[status(404)])
+    break_at("before")
+    totals = ingesting.run(pages=100, api_concurrency=1, api_shard="12 hours", api_start="2024-03-01")
+    assert (totals.counts.new, totals.ended, totals.failures) == (480, "complete", [])
+
+
+@pytest.fixture
+def outliving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third batch loses its connection in the midst of a statement; the server looks for its client only then."""
+    monkeypatch.setattr(runs, "RECONNECT_SECONDS", (0,) * 6)
+    merge, merged = landing._merge, list[int]()
+
+    def broken(connection: psycopg.Connection[Any], *args: Any) -> None:
+        merged.append(1)
+        if len(merged) != 3:
+            merge(connection, *args)
+            return
+        connection.pgconn.send_query(b"SELECT pg_sleep(2)")
+        connection.pgconn.finish()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(landing, "_merge", broken)
+
+
+@pytest.mark.usefixtures("outliving")
+def test_a_session_that_outlives_its_connection_is_not_taken_for_another_run(ingest: Ingest):
+    ingesting = ingest(1500)
+    totals = ingesting.run(pages=100)
+    assert (totals.ended, totals.counts.new, len(ingesting.ids)) == ("complete", 1500, 1500)
+
+
+@pytest.mark.usefixtures("outliving")
+def test_a_file_that_is_locked_by_a_session_that_outlives_its_connection_is_loaded(logs: Logs):
+    for number in range(5):
+        logs.write(f"{number}.log", ndjson(entry(number)))
+    totals = logs.run()
+    assert (totals.ended, totals.files, len(logs.rows())) == ("complete", 5, 5)
 
 
 def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Ingest, monkeypatch: pytest.MonkeyPatch):
@@ -72,3 +118,21 @@ def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Inges
         doubt._number += 1_000_000
         doubt.look(session)
     assert counted == []
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_transaction_that_is_still_at_its_commit_is_waited_for(ingest: Ingest, end: str):
+    """As one that waits for a replica."""
+    ingesting, counted = ingest(100), list[int]()
+    doubt = runs.Doubt()
+    with (
+        psycopg.connect(ingesting.database.dsn, autocommit=True) as other,
+        ingesting.settings().postgres.session() as session,
+    ):
+        other.execute("BEGIN")
+        doubt.note(other, lambda: counted.append(1))
+        ending = Timer(1, lambda: other.execute(end.encode()))
+        ending.start()
+        doubt.look(session)
+        ending.join()
+    assert counted == [1] * (end == "COMMIT")

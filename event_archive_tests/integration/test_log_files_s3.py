@@ -3,11 +3,13 @@
 The numbers in the comments are those of the hardest cases of an ingestion of log files.
 """
 
+import re
+
 import pytest
 from azure.storage.blob import ContainerClient
 
 from event_archive.errors import FileChangedError, RefusedError, UnreachableError
-from event_archive.sources.log_files import listing
+from event_archive.sources.log_files import azure, listing
 from event_archive.sources.log_files.places import open_store
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import faulty
@@ -87,6 +89,52 @@ def test_a_file_in_glacier_fails_alone_with_what_to_do(s3: Logs, bucket: TestBuc
 def test_a_bucket_that_is_not_there_ends_the_run_at_once(s3: Logs):
     with pytest.raises(RefusedError, match="NoSuchBucket.*LOGS_URL"):
         s3.run(logs_url="s3://no-such-bucket-anywhere")
+
+
+def test_an_endpoint_that_names_the_bucket_too_is_told_with_what_to_do(s3: Logs, bucket: TestBucket):
+    with pytest.raises(RefusedError, match=r"NoSuchKey\. Check the bucket in LOGS_URL, .* AWS_ENDPOINT"):
+        s3.run(aws_endpoint=f"{bucket.endpoint}/{bucket.name}")
+
+
+def test_a_prefix_without_a_file_is_told_until_there_is_one(
+    s3: Logs, bucket: TestBucket, caplog: pytest.LogCaptureFixture
+):
+    """It may be misspelt."""
+    url = f"s3://{bucket.name}/app"
+    words = f"{url}/: there is no file, and never was one. Check LOGS_URL."
+    for _ in range(2):
+        caplog.clear()
+        s3.run(logs_url=f"{url}/")
+        assert caplog.messages == [words]
+    bucket.put("app/1.log", ndjson(entry(1)))
+    s3.run(logs_url=f"{url}/")
+    bucket.client.delete_object(Bucket=bucket.name, Key="app/1.log")
+    caplog.clear()
+    s3.run(logs_url=f"{url}/")
+    assert caplog.messages == []
+
+
+def test_a_container_that_is_only_read_is_told_of_by_its_account_and_asks_for_no_more(
+    logs: Logs, azurite: Azurite, container: str, monkeypatch: pytest.MonkeyPatch
+):
+    given = {"logs_url": f"az://{container}"}
+    right = azurite.connection_string
+    wrong = re.sub("AccountKey=[^;]*", "AccountKey=c2VjcmV0", right)
+    away = re.sub("BlobEndpoint=http://[^/]*", "BlobEndpoint=http://127.0.0.1:9", right)
+    account = re.search("AccountName=([^;]*)", right)
+    assert account
+    place = f"az://{container} of the account {account[1]}: "
+    with pytest.raises(RefusedError, match=rf"^{place}.*ContainerNotFound. Check its name, and the account\.$"):
+        logs.run(**given, azure_storage_connection_string=right)
+    with ContainerClient.from_connection_string(right, container) as client:
+        client.create_container()
+    with pytest.raises(RefusedError, match=rf"^{place}.*'Storage Blob Data Reader'.*read and list \(rl\)") as refused:
+        logs.run(**given, azure_storage_connection_string=wrong)
+    assert "write" not in str(refused.value)
+    monkeypatch.setattr(azure, "_RETRY_SECONDS", 1.0)
+    with pytest.raises(UnreachableError, match=rf"^{place}.*did not answer") as broken:
+        logs.run(**given, azure_storage_connection_string=away)
+    assert "written" not in str(broken.value)
 
 
 # 1: a file older than all that was seen appears late

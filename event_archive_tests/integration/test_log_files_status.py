@@ -112,3 +112,11 @@ def test_rows_of_former_versions_that_are_removed_are_counted(logs: Logs):
     path.write_bytes(b"")
     totals = logs.run()
     assert (totals.files, totals.counts.taken, totals.removed, logs.rows()) == (1, 0, 7, [])
+
+
+def test_a_file_none_of_whose_entries_is_a_row_is_told(logs: Logs, caplog: pytest.LogCaptureFixture):
+    path = logs.write("a.log", ndjson({"no": "time"}, {"no": "time"}))
+    logs.write("b.log", ndjson({"no": "time"}, entry(1)))
+    logs.write("c.log", b"")
+    logs.run()
+    assert caplog.messages == [f"{path}: none of its entries can be a row: `event-archive rejected` says why."]

@@ -32,6 +32,10 @@ _ROLE = (
     "Give the identity the role 'Storage Blob Data Contributor' on the container, or the shared access signature the "
     "permissions read, create, write and list (rcwl) on it."
 )
+_READER = (
+    "Give the identity the role 'Storage Blob Data Reader' on the container, or the shared access signature the "
+    "permissions read and list (rl) on it."
+)
 _KEY = "Check the account key or shared access signature, that it has not expired, and the clock."
 _LEASE = "Somebody holds a lease on it: break or release the lease."
 _IMMUTABLE = (
@@ -71,10 +75,12 @@ class Subject:
     Attributes:
         container: its address, never a signed one.
         path: from there; empty for the container itself.
+        read_only: whether it is only ever read.
     """
 
     container: str
     path: str = ""
+    read_only: bool = False
 
     def __str__(self) -> str:
         return f"{self.path} in {self.container}" if self.path else self.container
@@ -121,9 +127,10 @@ def lake_error(failure: AzureError, subject: Subject) -> EventArchiveError:
             "that this process has an Entra ID identity that it can get a token for."
         )
     if isinstance(failure, ServiceRequestError | ServiceResponseError) or status is None:
+        written = "" if subject.read_only else "; what was being written may or may not have been committed"
         return UnreachableError(
             f"{subject.container}: the Blob service did not answer, or broke off ({_reason(failure)}). Check the "
-            "address and the network; what was being written may or may not have been committed. Run it again."
+            f"address and the network{written}. Run it again."
         )
     if status >= 500 or status in RETRIED_STATUS or code in _TRANSIENT_CODES:
         return UnreachableError(
@@ -132,7 +139,10 @@ def lake_error(failure: AzureError, subject: Subject) -> EventArchiveError:
     hint = _HINTS.get(code)
     if code in _CHANGED_CODES or (status == 412 and hint is None):
         return changed(subject, code)
-    return RefusedError(f"{subject}: the Blob service refuses with {status} {code}. {hint or _ROLE}")
+    hint = hint or _ROLE
+    if subject.read_only:
+        hint = "Check its name, and the account." if code == "ContainerNotFound" else hint.replace(_ROLE, _READER)
+    return RefusedError(f"{subject}: the Blob service refuses with {status} {code}. {hint}")
 
 
 def changed(subject: Subject, code: str) -> FileChangedError:

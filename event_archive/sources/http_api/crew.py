@@ -10,25 +10,25 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import islice
+from functools import partial
 from threading import Event, Thread
 
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
-from event_archive.errors import BusyError, ConfigurationError, EventArchiveError, RefusedError, UnexpectedError
+from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import fields
 from event_archive.sources.http_api.paging import paging
-from event_archive.sources.http_api.positions import Position, Positions, iso, reached, resumed, windows
+from event_archive.sources.http_api.positions import Position, Positions, iso, new_windows, reached, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.task import Task
 from event_archive.sources.http_api.walking import Ended, Fetched, walk
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in, rejected_table
-from event_archive.sources.runs import Doubt, aged_before
+from event_archive.sources.runs import OUR_OWN_SECONDS, Doubt, aged_before
 from event_archive.sources.tables import make_missing
 
 _BATCH_BYTES = 8 * 1024 * 1024
@@ -39,8 +39,6 @@ _WAIT_SECONDS = 0.2
 _PROGRESS_SECONDS = 5.0
 _IN_FLIGHT_SECONDS = 5.0
 """How long requests that are on their way may take once somebody stops."""
-_MOST_WINDOWS = 20_000
-"""At once: each is a request, and a row of ``cursor_state``."""
 _FAILURES_UNTIL_END = 3
 """Shards in a row that fail, with no page in between: the API is away."""
 
@@ -76,10 +74,13 @@ class Crew:
         self._has_left_some = self._is_shared = False
         self._young_from: datetime | None = None
         self._failures_in_a_row = 0
-        self._told = began
+        self._told, self._connected = began, time.monotonic()
 
     def work(self) -> None:
         """Reads every shard to its end, or until somebody stops; then all that arrived is landed."""
+        if self._run.totals.ended == "complete":
+            # What failed before a connection broke is read once more.
+            self._run.totals.failures.clear()
         try:
             make_missing(self._session, self._run.target.table, rejected_table(self._run.target), self._positions.table)
             self._plan()
@@ -136,12 +137,7 @@ class Crew:
                 self._known = {of.shard: of for of in self._waiting}
                 return
             known = [of for of in known if of.upper]
-            new = list(islice(windows(known, settings.api_start or now, now, settings.api_shard), _MOST_WINDOWS + 1))
-            if len(new) > _MOST_WINDOWS:
-                raise ConfigurationError(
-                    f"API_SHARD holds {settings.api_shard}, which makes more than {_MOST_WINDOWS} windows since "
-                    f"{new[0].lower:%Y-%m-%d}: choose longer ones, or a later API_START."
-                )
+            new = new_windows(known, settings.api_start or now, now, settings.api_shard)
             for position in new:
                 self._positions.save(connection, position)
         self._known = {of.shard: of for of in [*known, *new]}
@@ -152,7 +148,7 @@ class Crew:
         now = self._run.clock.now()
         while self._waiting and len(self._shards) < self._limiter.concurrency and not self._stop.is_set():
             position = self._waiting.popleft()
-            claimed = self._positions.claim(self._session, position)
+            claimed = self._positions.claim(self._session, position, partial(self._may_be_ours, position))
             if claimed is None:
                 self._is_shared = True
                 if position.upper is None:
@@ -163,7 +159,13 @@ class Crew:
                 claimed = replace(claimed, cursor=None, expires=None)
             shard = Shard(resumed(claimed, now), filtered, overlap)
             self._shards.append(shard)
+            self._doubt.held.add(position.shard)
             self._send(shard)
+
+    def _may_be_ours(self, position: Position) -> bool:
+        """Whether the session that has a shard may be that of this run whose connection broke."""
+        waits = time.monotonic() < self._connected + OUR_OWN_SECONDS and not self._run.told_to_stop()
+        return waits and position.shard in self._doubt.held
 
     def _send(self, shard: Shard) -> None:
         """Lets a worker read a shard: a pass, or what is left of one."""
@@ -273,6 +275,7 @@ class Crew:
             self._has_left_some = True
         self._shards.remove(shard)
         self._positions.release(self._session, shard.position)
+        self._doubt.held.discard(shard.position.shard)
 
     def _fail(self, error: EventArchiveError) -> None:
         self._run.totals.failures.append(error)

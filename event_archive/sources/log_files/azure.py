@@ -49,10 +49,11 @@ class Container:
                 "the account."
             )
         self._client = client
+        self._place = f"{self.bucket} of the account {client.account_name}"
 
     def list(self, after: str | None = None) -> Iterator[Found]:  # noqa: ARG002
         """As ``Store.list``; the folders of a hierarchical namespace are left out."""
-        subject = Subject(self.bucket)
+        subject = self._subject()
         blobs = iter(self._client.list_blobs(name_starts_with=self.prefix or None, include=["metadata"]))
         while (blob := _ask(subject, lambda: next(blobs, None))) is not None:
             if not (blob.metadata or {}).get("hdi_isfolder"):
@@ -61,15 +62,18 @@ class Container:
     def find(self, key: str) -> Found | None:
         """As ``Store.find``."""
         blob = self._client.get_blob_client(key)
-        properties = _ask(Subject(self.bucket, key), or_none(blob.get_blob_properties))
+        properties = _ask(self._subject(key), or_none(blob.get_blob_properties))
         return None if properties is None else _found(properties)
 
     def open(self, file: Found) -> AbstractContextManager[Iterator[bytes]]:
         """As ``Store.open``."""
         return resumed(lambda offset: self._read(file, offset), file)
 
+    def _subject(self, key: str = "") -> Subject:
+        return Subject(self._place, key, read_only=True)
+
     def _read(self, file: Found, offset: int) -> Iterator[bytes]:
-        blob, subject = self._client.get_blob_client(file.key), Subject(self.bucket, file.key)
+        blob, subject = self._client.get_blob_client(file.key), self._subject(file.key)
 
         def fetch(start: int) -> bytes:
             return blob.download_blob(

@@ -24,16 +24,13 @@ from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
 from event_archive.sources.log_files.status import GivenUp, Left, Status, announce, left, status
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
-from event_archive.sources.runs import Doubt, RunTotals, aged_before, wait, work_connected
+from event_archive.sources.runs import OUR_OWN_SECONDS, Doubt, RunTotals, aged_before, wait, work_connected
 from event_archive.sources.tables import check_server, make_missing
 
-_OLDEST_SERVER = 16
-"""The first that has ``pg_input_is_valid``."""
 _OTHERS_UNTIL_END = 3
 """Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
 _PROGRESS_SECONDS = 5.0
-_LEASE_LOOK_SECONDS = 0.2
-_MOST_REASONS_TOLD = 20
+_LEASE_LOOK_SECONDS, _MOST_REASONS_TOLD = 0.2, 20
 _GIVEN_UP = "It is left: --retry-failed takes it up again."
 
 _log = logging.getLogger(__name__)
@@ -160,7 +157,7 @@ class _Work:
         self._run, self._session, self._store, self._began = run, session, store, began
         self._mapping = load_mapping(settings.logs_mapping)
         self._target = target(settings.ingest_schema, self._mapping)
-        check_server(session, _OLDEST_SERVER)
+        check_server(session)
         files, listing = (TableName(settings.ingest_schema, name) for name in ("processed_files", "log_listing"))
         make_missing(session, self._target.table, rejected_table(self._target), files, listing)
         self.ledger = Ledger(
@@ -189,6 +186,8 @@ class _Work:
         Raises:
             UnreachableError: the database is away; StoreAwayError: the store is.
         """
+        # Locked by the session whose connection broke.
+        ours, until = set(doubt.held), time.monotonic() + OUR_OWN_SECONDS
         before: datetime | None = self.ledger.now()
         self.list_files(self._run.told_to_stop)
         loader, others = self._loader(), 0
@@ -200,11 +199,14 @@ class _Work:
             if claim is None:
                 for key, why in self.ledger.give_up_abandoned():
                     self._tell_failed(key, why, _GIVEN_UP)
-                if not self.ledger.waits_for_a_lease():
+                if not (self.ledger.waits_for_a_lease() or (ours and time.monotonic() < until)):
                     return
                 wait(_LEASE_LOOK_SECONDS, self._run.told_to_stop)
                 continue
+            ours.discard(claim.file.key)
+            doubt.held.add(claim.file.key)
             failure = self._load(loader, claim, doubt)
+            doubt.held.clear()
             others = 0 if failure is None or isinstance(failure, FileError) else others + 1
             if failure is not None and others == _OTHERS_UNTIL_END:
                 raise failure
@@ -214,9 +216,9 @@ class _Work:
 
     def _load(self, loader: Loader, claim: Claim, doubt: Doubt) -> EventArchiveError | None:
         """Loads a file; writes down, and returns, why it could not be."""
-        totals = self._run.totals
+        totals, key = self._run.totals, claim.file.key
         try:
-            loader.load(claim, lambda connection, loaded: doubt.note(connection, lambda: totals.add(loaded)))
+            loader.load(claim, lambda connection, of: doubt.note(connection, lambda: totals.add(of), key))
         except PassedOnError:
             return None
         except StoppedError:

@@ -41,6 +41,8 @@ def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop:
         newest = max([of.key for of in files] + ([newest] if newest else []), key=str.encode)
         if told_to_stop():
             return False
+    if newest is None:
+        _log.warning("%s/%s: there is no file, and never was one. Check LOGS_URL.", store.bucket, store.prefix)
     listings.save(newest, full=full, again=again)
     return True
 

@@ -3,6 +3,7 @@
 Not here: which file is next, what follows from a failure.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from event_archive.sources.merge import Target
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 10_000
+
+_log = logging.getLogger(__name__)
 
 
 class StoppedError(Exception):
@@ -114,6 +117,8 @@ class Loader:
             if not self.ledger.complete(connection, claim, rows=rows, rejected=rejected):
                 raise PassedOnError
             landed(connection, Loaded(counts, reader.contradictions, size, removed))
+        if counts.rejected == counts.taken > 0:
+            _log.warning("%s: none of its entries can be a row: `event-archive rejected` says why.", file.key)
 
     def _aged_before(self, claim: Claim) -> datetime:
         is_of_first_pass = self.first_pass_at is None or claim.known_since <= self.first_pass_at

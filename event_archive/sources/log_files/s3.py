@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from event_archive.config.sources import LogsSettings
-from event_archive.errors import EventArchiveError, FileChangedError, RefusedError
+from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, RefusedError
 from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError, resumed
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ _HINTS = {
     "InvalidObjectState": "It is archived (GLACIER): restore it to a class that can be read, then --retry-failed.",
 }
 """Of a file, or of the bucket."""
+_ELSEWHERE = "Check the bucket in LOGS_URL, AWS_REGION and AWS_ENDPOINT; the last is without a bucket."
 _OF_ALL_FILES = {
-    "NoSuchBucket": "Check the bucket in LOGS_URL, AWS_REGION and AWS_ENDPOINT.",
+    "NoSuchBucket": _ELSEWHERE,
     "InvalidAccessKeyId": "Check AWS_ACCESS_KEY_ID.",
     "SignatureDoesNotMatch": "Check AWS_SECRET_ACCESS_KEY.",
     "ExpiredToken": "The credentials have expired: renew them.",
@@ -54,29 +55,22 @@ class Bucket:
             name: of the bucket.
             prefix: what keys begin with.
             settings: the region, the endpoint and the credentials; without those, boto3 looks for them itself.
+
+        Raises:
+            ConfigurationError: with these, or with what boto3 finds, there is no client.
         """
-        import boto3
-        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
 
         self.bucket, self.prefix = f"s3://{name}", prefix
         self._name = name
-        key, secret, token = settings.aws_access_key_id, settings.aws_secret_access_key, settings.aws_session_token
-        self._client: Any = boto3.client(
-            "s3",
-            region_name=settings.aws_region,
-            endpoint_url=settings.aws_endpoint,
-            aws_access_key_id=key.get_secret_value() if key else None,
-            aws_secret_access_key=secret.get_secret_value() if secret else None,
-            aws_session_token=token.get_secret_value() if token else None,
-            config=Config(
-                connect_timeout=_CONNECT_SECONDS,
-                read_timeout=_READ_SECONDS,
-                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-                # Newer checksums are refused by some that speak S3's protocol.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                s3={"addressing_style": "path"} if settings.aws_endpoint else None,
-            ),
+        try:
+            self._client = _client(settings)
+            return
+        except (BotoCoreError, ValueError) as error:
+            kind = type(error).__name__
+        raise ConfigurationError(
+            f"{self.bucket}: boto3 cannot begin ({kind}). Check AWS_REGION, AWS_ENDPOINT, and AWS_PROFILE where it is "
+            "set."
         )
 
     def list(self, after: str | None = None) -> Iterator[Found]:
@@ -145,6 +139,30 @@ class Bucket:
         raise error
 
 
+def _client(settings: LogsSettings) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    key, secret, token = settings.aws_access_key_id, settings.aws_secret_access_key, settings.aws_session_token
+    return boto3.client(
+        "s3",
+        region_name=settings.aws_region,
+        endpoint_url=settings.aws_endpoint,
+        aws_access_key_id=key.get_secret_value() if key else None,
+        aws_secret_access_key=secret.get_secret_value() if secret else None,
+        aws_session_token=token.get_secret_value() if token else None,
+        config=Config(
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            # Newer checksums are refused by some that speak S3's protocol.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "path"} if settings.aws_endpoint else None,
+        ),
+    )
+
+
 def _refusal(subject: str, bucket: str, failure: "ClientError") -> EventArchiveError:
     code = str(failure.response.get("Error", {}).get("Code", ""))
     status = int(failure.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -153,5 +171,5 @@ def _refusal(subject: str, bucket: str, failure: "ClientError") -> EventArchiveE
     if status >= 500 or status == 429 or code in _PASSING:
         return StoreAwayError(f"{bucket}: the store still answers {status} {code}. Run it again later.")
     kind = RefusedError if subject == bucket or code in _OF_ALL_FILES else FileError
-    hint = _HINTS.get(code) or _OF_ALL_FILES.get(code, "")
+    hint = _HINTS.get(code) or _OF_ALL_FILES.get(code) or (_ELSEWHERE if subject == bucket else "")
     return kind(f"{subject}: the store refuses with {status} {code}. {hint}".rstrip())

@@ -32,14 +32,15 @@ class Totals(RunTotals):
         claimed: entries taken over from other consumers.
         reconnects: how often Redis or PostgreSQL was away and came back.
         groups_recreated: how often the consumer group was gone.
-        pending: entries that the group has not acknowledged at the end, as those of a consumer that died.
+        pending: entries that the group has not acknowledged at the end, as those of a consumer that died; None where
+            the end came otherwise than in order.
     """
 
     batches: int = 0
     claimed: int = 0
     reconnects: int = 0
     groups_recreated: int = 0
-    pending: int = 0
+    pending: int | None = None
 
 
 class Task:
