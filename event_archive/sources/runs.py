@@ -9,68 +9,14 @@ from datetime import datetime
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, midnight
 from event_archive.errors import EventArchiveError, UnreachableError
-from event_archive.postgres.session import Connection, Postgres, Session, one
+from event_archive.postgres.session import Postgres, Session, one
+from event_archive.sources.former import Former
 from event_archive.sources.landing import Counts
 
 RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""
 
-OUR_OWN_SECONDS = 30.0
-"""How long a lock is waited for that the run itself had before its connection broke: the server may not know yet."""
-_LOOK_SECONDS = 0.2
-_NUMBER = "SELECT pg_catalog.txid_current()"
-# A server that was restored, or was a replica, has never had a later one.
-_STATUS = "SELECT CASE WHEN %s < pg_catalog.txid_current() THEN pg_catalog.txid_status(%s) END"
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Doubt:
-    """The latest transaction of a run, which may have committed though the connection broke before anybody heard of it.
-
-    What it landed is counted once it is known to have committed: by its own end, or on the next connection.
-
-    Attributes:
-        held: names of what the run's session has locked; it may outlive its connection for a while.
-    """
-
-    held: set[str] = field(default_factory=set)
-    _number: int = 0
-    _count: Callable[[], None] | None = None
-    _unlocks: str | None = None
-
-    def note(self, connection: Connection, count: Callable[[], None], unlocks: str | None = None) -> None:
-        """Takes down a transaction, just before its commit, and what counts what it landed.
-
-        Args:
-            connection: in the transaction.
-            count: counts it.
-            unlocks: which of ``held`` its commit lets go.
-        """
-        self._number, self._count, self._unlocks = one(connection, _NUMBER)[0], count, unlocks
-
-    def committed(self) -> None:
-        """It has committed: it is counted, once."""
-        count, self._count = self._count, None
-        self.held -= {self._unlocks}
-        if count is not None:
-            count()
-
-    def look(self, session: Session, told_to_stop: Callable[[], bool] = lambda: False) -> None:
-        """Counts a transaction whose connection broke, if it has committed; waits a while for one that goes on."""
-        if self._count is None:
-            return
-        until = time.monotonic() + OUR_OWN_SECONDS
-        while True:
-            with session.transaction("what was landed last") as connection:
-                (status,) = one(connection, _STATUS, self._number, self._number)
-            if status != "in progress" or time.monotonic() > until or told_to_stop():
-                break
-            time.sleep(_LOOK_SECONDS)
-        if status == "committed":
-            self.committed()
-        self._count = None
 
 
 @dataclass(slots=True)
@@ -104,7 +50,7 @@ def wait(seconds: float, told_to_stop: Callable[[], bool]) -> None:
 
 def work_connected(
     postgres: Postgres,
-    work: Callable[[Session, Doubt], None],
+    work: Callable[[Session, Former], None],
     *,
     done: Callable[[], int],
     told_to_stop: Callable[[], bool],
@@ -125,13 +71,13 @@ def work_connected(
         UnreachableError: the database is away for longer than a run waits.
         EventArchiveError: as the work raises it.
     """
-    attempt, doubt = 0, Doubt()
+    attempt, former = 0, Former()
     while True:
         before = done()
         try:
             with postgres.session() as session:
-                doubt.look(session, told_to_stop)
-                work(session, doubt)
+                former.succeeded_by(session, told_to_stop)
+                work(session, former)
             return
         except not_of_the_database:
             raise

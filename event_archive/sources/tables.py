@@ -1,19 +1,14 @@
-"""The tables that sources need, made by the statements in ``sql/`` where they are missing, and the server that is new
-enough for them. Not here: what is landed.
-"""
+"""The tables that sources need, made by the statements in ``sql/`` where they are missing. Not here: what is landed."""
 
 from importlib.resources import files
 
 from psycopg import sql
 
 from event_archive.domain.dataset import TableName
-from event_archive.errors import ConfigurationError
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Session
 
-_OLDEST_SERVER = 16
-"""For log files: the first that has ``pg_input_is_valid``."""
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_archive sources', 0))"
 
 
@@ -56,18 +51,3 @@ def statement(table: TableName, file: str, **parts: sql.Composable) -> sql.Compo
     text = files("event_archive.sources").joinpath("sql", file).read_text(encoding="utf-8")
     # The statements are this package's own.
     return sql.SQL(text.strip()).format(schema=sql.Identifier(table.schema), **parts)
-
-
-def check_server(session: Session) -> None:
-    """Looks whether the server is new enough for log files.
-
-    Raises:
-        ConfigurationError: it is older than that.
-    """
-    with session.transaction("the server's version") as connection:
-        version = connection.info.server_version // 10_000
-    if version < _OLDEST_SERVER:
-        raise ConfigurationError(
-            f"The server of PG_CONNECTION_STRING is PostgreSQL {version}; log files need {_OLDEST_SERVER} or newer. No "
-            "file was loaded. Upgrade it, or name another server."
-        )

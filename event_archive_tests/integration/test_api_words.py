@@ -7,8 +7,8 @@ import pytest
 
 from event_archive.cli.ingest import _told
 from event_archive.sources.http_api import fetching
-from event_archive.sources.http_api.ingest import Totals
 from event_archive.sources.http_api.pages import Fields, Page, read_page
+from event_archive.sources.http_api.task import Totals
 from event_archive.sources.landing import Counts
 from event_archive_tests.api_server.events import Events
 from event_archive_tests.api_server.switches import cursor_expired, status

@@ -1,13 +1,14 @@
 """A commit whose answer is lost, since the connection breaks in it: what landed is counted, once."""
 
 from collections.abc import Callable
-from threading import Timer
+from contextlib import suppress
+from threading import Event, Thread
 from typing import Any
 
 import psycopg
 import pytest
 
-from event_archive.sources import landing, runs
+from event_archive.sources import former, landing, runs
 from event_archive_tests.api_server.events import Events
 from event_archive_tests.api_server.switches import status
 from event_archive_tests.fixtures.ingestion import Ingest
@@ -108,15 +109,19 @@ def test_a_file_that_is_locked_by_a_session_that_outlives_its_connection_is_load
     assert (totals.ended, totals.files, len(logs.rows())) == ("complete", 5, 5)
 
 
-def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Ingest, monkeypatch: pytest.MonkeyPatch):
+def never() -> bool:
+    return False
+
+
+def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Ingest):
     """As after a failover to a replica that lags."""
     ingesting, counted = ingest(100), list[int]()
-    doubt = runs.Doubt()
+    last = former.Former()
     with ingesting.settings().postgres.session() as session:
         with session.transaction("the last one") as connection:
-            doubt.note(connection, lambda: counted.append(1))
-        doubt._number += 1_000_000
-        doubt.look(session)
+            last.note(connection, lambda: counted.append(1))
+        last._number += 1_000_000
+        last.succeeded_by(session, never)
     assert counted == []
 
 
@@ -124,15 +129,34 @@ def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Inges
 def test_a_transaction_that_is_still_at_its_commit_is_waited_for(ingest: Ingest, end: str):
     """As one that waits for a replica."""
     ingesting, counted = ingest(100), list[int]()
-    doubt = runs.Doubt()
-    with (
-        psycopg.connect(ingesting.database.dsn, autocommit=True) as other,
-        ingesting.settings().postgres.session() as session,
-    ):
-        other.execute("BEGIN")
-        doubt.note(other, lambda: counted.append(1))
-        ending = Timer(1, lambda: other.execute(end.encode()))
-        ending.start()
-        doubt.look(session)
-        ending.join()
+    last, postgres, noted = former.Former(), ingesting.settings().postgres, Event()
+
+    def land() -> None:
+        with suppress(ZeroDivisionError), postgres.session() as session:
+            last.succeeded_by(session, never)
+            with session.transaction("the last one") as connection:
+                last.note(connection, lambda: counted.append(1))
+                noted.set()
+                connection.execute("SELECT pg_sleep(1)")
+                if end == "ROLLBACK":
+                    raise ZeroDivisionError
+
+    landing_it = Thread(target=land)
+    landing_it.start()
+    assert noted.wait(10)
+    with postgres.session() as session:
+        last.succeeded_by(session, never)
+    landing_it.join()
     assert counted == [1] * (end == "COMMIT")
+
+
+def test_a_session_that_does_not_end_is_waited_for_only_until_somebody_stops(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+):
+    """Nor longer than half a minute."""
+    last, postgres = former.Former(), ingest(100).settings().postgres
+    with postgres.session() as before, postgres.session() as session:
+        last.succeeded_by(before, never)
+        last.succeeded_by(session, lambda: True)
+        monkeypatch.setattr(former, "_MOST_SECONDS", 0.0)
+        last.succeeded_by(before, never)

@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from threading import Event, Thread
 
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
+from event_archive.sources.former import Former
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
@@ -28,7 +28,7 @@ from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.task import Task
 from event_archive.sources.http_api.walking import Ended, Fetched, walk
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in, rejected_table
-from event_archive.sources.runs import OUR_OWN_SECONDS, Doubt, aged_before
+from event_archive.sources.runs import aged_before
 from event_archive.sources.tables import make_missing
 
 _BATCH_BYTES = 8 * 1024 * 1024
@@ -48,16 +48,16 @@ _log = logging.getLogger(__name__)
 class Crew:
     """One landing thread and its workers, for as long as a connection lasts."""
 
-    def __init__(self, run: Task, session: Session, doubt: Doubt, began: float) -> None:
+    def __init__(self, run: Task, session: Session, former: Former, began: float) -> None:
         """Hires nobody yet.
 
         Args:
             run: what they work for.
             session: with the database.
-            doubt: takes down what is committed.
+            former: takes down what is committed.
             began: when the run began, by ``time.monotonic``.
         """
-        self._run, self._session, self._doubt, self._began = run, session, doubt, began
+        self._run, self._session, self._former, self._began = run, session, former, began
         settings, clock = run.settings, run.clock
         self._stop = Event()
         self._limiter = Limiter(clock, self._stop, concurrency=settings.api_concurrency)
@@ -74,7 +74,7 @@ class Crew:
         self._has_left_some = self._is_shared = False
         self._young_from: datetime | None = None
         self._failures_in_a_row = 0
-        self._told, self._connected = began, time.monotonic()
+        self._told = began
 
     def work(self) -> None:
         """Reads every shard to its end, or until somebody stops; then all that arrived is landed."""
@@ -148,7 +148,7 @@ class Crew:
         now = self._run.clock.now()
         while self._waiting and len(self._shards) < self._limiter.concurrency and not self._stop.is_set():
             position = self._waiting.popleft()
-            claimed = self._positions.claim(self._session, position, partial(self._may_be_ours, position))
+            claimed = self._positions.claim(self._session, position)
             if claimed is None:
                 self._is_shared = True
                 if position.upper is None:
@@ -159,13 +159,7 @@ class Crew:
                 claimed = replace(claimed, cursor=None, expires=None)
             shard = Shard(resumed(claimed, now), filtered, overlap)
             self._shards.append(shard)
-            self._doubt.held.add(position.shard)
             self._send(shard)
-
-    def _may_be_ours(self, position: Position) -> bool:
-        """Whether the session that has a shard may be that of this run whose connection broke."""
-        waits = time.monotonic() < self._connected + OUR_OWN_SECONDS and not self._run.told_to_stop()
-        return waits and position.shard in self._doubt.held
 
     def _send(self, shard: Shard) -> None:
         """Lets a worker read a shard: a pass, or what is left of one."""
@@ -219,13 +213,13 @@ class Crew:
             for position in instead:
                 self._positions.save(connection, position)
             counts = land_in(connection, self._run.target, SOURCE, batch)
-            self._doubt.note(connection, lambda: self._count(counts, pages))
+            self._former.note(connection, lambda: self._count(counts, pages))
             return counts
 
         in_transaction(self._session, self._run.target, work)
         self._known |= after | {of.shard: of for of in instead}
         self._waiting.extendleft(reversed([of for of in instead if not of.passes]))
-        self._doubt.committed()
+        self._former.committed()
 
     def _count(self, counts: Counts, pages: Sequence[tuple[Shard, Fetched]]) -> None:
         totals, settings = self._run.totals, self._run.settings
@@ -275,7 +269,6 @@ class Crew:
             self._has_left_some = True
         self._shards.remove(shard)
         self._positions.release(self._session, shard.position)
-        self._doubt.held.discard(shard.position.shard)
 
     def _fail(self, error: EventArchiveError) -> None:
         self._run.totals.failures.append(error)

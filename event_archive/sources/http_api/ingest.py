@@ -26,7 +26,7 @@ class Ingestion(Task):
         try:
             work_connected(
                 self.settings.postgres,
-                lambda session, doubt: Crew(self, session, doubt, began).work(),
+                lambda session, former: Crew(self, session, former, began).work(),
                 done=lambda: self.totals.pages,
                 told_to_stop=self.told_to_stop,
                 meanwhile=" Nothing is fetched meanwhile.",

@@ -3,11 +3,10 @@
 A shard is the whole of an API, or a window of time. Not here: what moves a position.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
-from time import sleep
 
 from psycopg import sql
 
@@ -38,7 +37,6 @@ ON CONFLICT (source, shard) DO UPDATE SET
 _LOCK_ALL = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
 _LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
 _UNLOCK = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))"
-_AGAIN_SECONDS = 0.2
 _MOST_WINDOWS = 20_000
 """At once: each is a request, and a row of ``cursor_state``."""
 
@@ -126,24 +124,17 @@ class Positions:
             (self.source, position.shard),
         )
 
-    def claim(self, session: Session, position: Position, again: Callable[[], bool] = lambda: False) -> Position | None:
+    def claim(self, session: Session, position: Position) -> Position | None:
         """Takes a shard until it is released or the session ends, and returns its position.
 
         None where another process has it, or has read it to its end, or has split it.
 
-        Args:
-            session: that takes it.
-            position: of the shard.
-            again: whether to try again where another session has it.
-
         A pooler that changes the session from one transaction to the next lets two processes have it: then each event
         is fetched twice, and still lands once.
         """
-        while not self._is_locked(session, position):
-            if not again():
-                return None
-            sleep(_AGAIN_SECONDS)
         with session.transaction("positions") as connection:
+            if not one(connection, _LOCK, self._lock(position))[0]:
+                return None
             query = sql.SQL(_READ_ONE).format(self._name)
             row = connection.execute(query, (self.source, position.shard)).fetchone()
             found = Position(*row) if row else position
@@ -156,10 +147,6 @@ class Positions:
         """Lets other processes have a shard."""
         with session.transaction("positions") as connection:
             connection.execute(_UNLOCK, (self._lock(position),))
-
-    def _is_locked(self, session: Session, position: Position) -> bool:
-        with session.transaction("positions") as connection:
-            return bool(one(connection, _LOCK, self._lock(position))[0])
 
     def _lock(self, position: Position) -> str:
         return f"event_archive {self.table.schema} {self.source} {position.shard}"

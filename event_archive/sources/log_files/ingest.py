@@ -15,22 +15,24 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError, FileChangedError, UnreachableError
 from event_archive.postgres.session import Session
+from event_archive.sources.former import Former
 from event_archive.sources.landing import rejected_table
 from event_archive.sources.log_files.ledger import Claim, Ledger
 from event_archive.sources.log_files.listing import Listings, list_files
-from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnError, StoppedError
+from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnError, StoppedError, check_server
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
 from event_archive.sources.log_files.status import GivenUp, Left, Status, announce, left, status
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
-from event_archive.sources.runs import OUR_OWN_SECONDS, Doubt, RunTotals, aged_before, wait, work_connected
-from event_archive.sources.tables import check_server, make_missing
+from event_archive.sources.runs import RunTotals, aged_before, wait, work_connected
+from event_archive.sources.tables import make_missing
 
 _OTHERS_UNTIL_END = 3
 """Files in a row that could not be loaded, for reasons that are not theirs: the store is away, the database refuses."""
 _PROGRESS_SECONDS = 5.0
-_LEASE_LOOK_SECONDS, _MOST_REASONS_TOLD = 0.2, 20
+_LEASE_LOOK_SECONDS = 0.2
+_MOST_REASONS_TOLD = 20
 _GIVEN_UP = "It is left: --retry-failed takes it up again."
 
 _log = logging.getLogger(__name__)
@@ -98,7 +100,7 @@ class Ingestion:
             store = open_store(self.settings)
             work_connected(
                 self.settings.postgres,
-                lambda session, doubt: _Work(self, session, store, began).work(doubt),
+                lambda session, former: _Work(self, session, store, began).work(former),
                 done=lambda: self.totals.files,
                 told_to_stop=self.told_to_stop,
                 not_of_the_database=(StoreAwayError,),
@@ -177,17 +179,15 @@ class _Work:
         """As the function of this name."""
         return list_files(self._store, self.ledger, self._listings, told_to_stop)
 
-    def work(self, doubt: Doubt) -> None:
+    def work(self, former: Former) -> None:
         """Lists the files, and loads those that wait: what earlier runs left first, then what is new.
 
         Args:
-            doubt: takes down what is committed.
+            former: takes down what is committed.
 
         Raises:
             UnreachableError: the database is away; StoreAwayError: the store is.
         """
-        # Locked by the session whose connection broke.
-        ours, until = set(doubt.held), time.monotonic() + OUR_OWN_SECONDS
         before: datetime | None = self.ledger.now()
         self.list_files(self._run.told_to_stop)
         loader, others = self._loader(), 0
@@ -199,14 +199,11 @@ class _Work:
             if claim is None:
                 for key, why in self.ledger.give_up_abandoned():
                     self._tell_failed(key, why, _GIVEN_UP)
-                if not (self.ledger.waits_for_a_lease() or (ours and time.monotonic() < until)):
+                if not self.ledger.waits_for_a_lease():
                     return
                 wait(_LEASE_LOOK_SECONDS, self._run.told_to_stop)
                 continue
-            ours.discard(claim.file.key)
-            doubt.held.add(claim.file.key)
-            failure = self._load(loader, claim, doubt)
-            doubt.held.clear()
+            failure = self._load(loader, claim, former)
             others = 0 if failure is None or isinstance(failure, FileError) else others + 1
             if failure is not None and others == _OTHERS_UNTIL_END:
                 raise failure
@@ -214,11 +211,11 @@ class _Work:
         if self._run.totals.ended in ("budget", "limit") and not self.ledger.waits():
             self._run.totals.ended = "complete"
 
-    def _load(self, loader: Loader, claim: Claim, doubt: Doubt) -> EventArchiveError | None:
+    def _load(self, loader: Loader, claim: Claim, former: Former) -> EventArchiveError | None:
         """Loads a file; writes down, and returns, why it could not be."""
-        totals, key = self._run.totals, claim.file.key
+        totals = self._run.totals
         try:
-            loader.load(claim, lambda connection, of: doubt.note(connection, lambda: totals.add(of), key))
+            loader.load(claim, lambda connection, loaded: former.note(connection, lambda: totals.add(loaded)))
         except PassedOnError:
             return None
         except StoppedError:
@@ -233,7 +230,7 @@ class _Work:
             raise
         except EventArchiveError as error:
             return self._fail(claim, error)
-        doubt.committed()
+        former.committed()
         return None
 
     def _see_again(self, claim: Claim) -> EventArchiveError | None:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from psycopg import sql
 
+from event_archive.errors import ConfigurationError
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Session, one
 from event_archive.sources.landing import Batch, Counts, land_in, rejected_table
@@ -25,6 +26,8 @@ from event_archive.sources.merge import Target
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 10_000
+_OLDEST_SERVER = 16
+"""The first that has ``pg_input_is_valid``."""
 
 _log = logging.getLogger(__name__)
 
@@ -187,4 +190,19 @@ class Loader:
             lost="The file is loaded again.",
             privileges=f"The role needs SELECT, INSERT, UPDATE and DELETE on {self.target.table} and on the tables "
             "beside it, and TEMPORARY on the database: GRANT them, or connect as another role.",
+        )
+
+
+def check_server(session: Session) -> None:
+    """Looks whether the server is new enough.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    with session.transaction("the server's version") as connection:
+        version = connection.info.server_version // 10_000
+    if version < _OLDEST_SERVER:
+        raise ConfigurationError(
+            f"The server of PG_CONNECTION_STRING is PostgreSQL {version}; log files need {_OLDEST_SERVER} or newer. No "
+            "file was loaded. Upgrade it, or name another server."
         )
