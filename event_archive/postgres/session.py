@@ -49,6 +49,10 @@ _PINS: dict[str, str] = {
 # pg_temp last, or a temporary table left in a pooled session would hide one of the catalogue's.
 _PIN_SEARCH_PATH = "SET LOCAL search_path TO pg_catalog, pg_temp"
 _PIN = "; ".join([*(f"SET LOCAL {name} TO '{value}'" for name, value in _PINS.items()), _PIN_SEARCH_PATH])
+_DURABLE = """
+SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
+"""
 _SETTINGS = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (%s)"
 _TRANSACTION_TIMEOUT_SINCE = 170000
 # A cancel is a connection of its own; where that takes longer, the server is out of reach and gives up by itself.
@@ -200,6 +204,11 @@ def _abandon(connection: EngineConnection, raw: Connection) -> None:
             raw.cancel_safe(timeout=_CANCEL_TIMEOUT_SECONDS)
     if raw.info.transaction_status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
         connection.invalidate()
+
+
+def commit_durably(connection: Connection) -> None:
+    """Lets the commit be on disk before anybody is told of it, whatever is set for the role or the server."""
+    connection.execute(_DURABLE)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ wait for each other in a ring. Not here: the temporary tables, the merge's state
 what a position is.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -37,6 +38,17 @@ class _MissingError(IntegrityError):
 
 
 _REJECTED_COLUMNS = (("locator", "text"), ("reason", "text"), ("raw", "bytea"))
+# A source may give a locator away twice, as a stream that was made anew gives an id: the bytes of both are kept.
+_REJECT = """
+INSERT INTO {table} (source, locator, reason, raw)
+SELECT DISTINCT ON (locator) {source},
+  CASE WHEN EXISTS (SELECT FROM {table} AS former WHERE former.source = {source} AND former.locator = staged.locator
+                    AND former.raw <> staged.raw AND staged.raw <> '')
+    THEN locator || '#' || pg_catalog.md5(raw) ELSE locator END,
+  reason, raw
+FROM {staged} AS staged ORDER BY locator ON CONFLICT (source, locator) DO NOTHING
+"""
+_ANOTHERS_LOCATOR = re.compile("#[0-9a-f]{32}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +275,11 @@ def rejected_table(target: Target) -> TableName:
     return TableName(target.table.schema, "rejected_records")
 
 
+def first_locator(locator: str) -> str:
+    """The source's locator of a rejected record, also where other bytes were rejected under it before."""
+    return _ANOTHERS_LOCATOR.sub("", locator)
+
+
 def _reject(connection: Connection, target: Target, source: str, rejected: Sequence[Rejected]) -> int:
     """Writes what was rejected; returns how much of it was not written before."""
     if not rejected:
@@ -270,9 +287,8 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
     table = rejected_table(target)
     rows = [line((of.locator.encode(), of.reason.encode(), b"\\x" + of.raw.hex().encode())) for of in rejected]
     staged = stage(connection, table.name, _REJECTED_COLUMNS, rows)
-    insert = sql.SQL(
-        "INSERT INTO {} (source, locator, reason, raw) SELECT DISTINCT ON (locator) {}, locator, reason, raw "
-        "FROM {} ORDER BY locator ON CONFLICT (source, locator) DO NOTHING"
-    ).format(sql.Identifier(table.schema, table.name), sql.Literal(source), staged)
+    insert = sql.SQL(_REJECT).format(
+        table=sql.Identifier(table.schema, table.name), source=sql.Literal(source), staged=staged
+    )
     with own_search_path(connection):
         return connection.execute(insert).rowcount

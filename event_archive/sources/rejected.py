@@ -16,7 +16,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.session import Connection, Session
-from event_archive.sources.landing import Batch, Counts, in_transaction, land_in
+from event_archive.sources.landing import Batch, Counts, first_locator, in_transaction, land_in
 from event_archive.sources.merge import Target
 
 _AT_ONCE, _BYTES_AT_ONCE = 1000, 8 * 1024 * 1024
@@ -127,14 +127,14 @@ class RejectedRecords:
         return counts
 
     def _replay(self, of: Replay, rows: Sequence[tuple[int, str, bytes]], connection: Connection) -> Counts:
-        batch, landing = of.read(connection, [(locator, bytes(raw)) for _, locator, raw in rows])
+        batch, landing = of.read(connection, [(first_locator(locator), bytes(raw)) for _, locator, raw in rows])
         if not landing:
             return Counts()
         numbers = [rows[index][0] for index in landing]
         taken = {locator for (locator,) in connection.execute(self._sql(_DELETE), (numbers,)).fetchall()}
         counts = land_in(connection, of.target, of.source, batch)
         still = {locator for (locator,) in connection.execute(self._sql(_STILL), (of.source, [*taken])).fetchall()}
-        of.landed(connection, sorted(taken - still))
+        of.landed(connection, sorted(map(first_locator, taken - still)))
         return counts
 
     def _rows(self, query: LiteralString, values: Sequence[object] | Mapping[str, object]) -> list[tuple[Any, ...]]:

@@ -16,7 +16,7 @@ from event_archive.errors import ConfigurationError, OtherSourceError, RefusedEr
 from event_archive.postgres.catalogue.privileges import grantees
 from event_archive.postgres.catalogue.relations import relation, schemas_with
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, Postgres
+from event_archive.postgres.session import Connection, Postgres, commit_durably
 from event_archive.table.locks import await_day, lock_table
 from event_archive.table.shape import require_table
 
@@ -112,6 +112,7 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
             "held: give the command for one part after another."
         )
     with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
+        commit_durably(connection)
         require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
         if not _exist(connection, dataset):
             lock_table(connection, TableName(dataset.table.schema, HOLD_TABLE))

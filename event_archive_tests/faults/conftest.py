@@ -18,7 +18,7 @@ from event_archive_tests.azurite import Azurite
 from event_archive_tests.faults.tally import faults_survived
 from event_archive_tests.fixtures.installation import clean_environment
 from event_archive_tests.fixtures.pipeline import Pipeline
-from event_archive_tests.fixtures.postgres import Database, Server, new_database
+from event_archive_tests.fixtures.postgres import Database, Server, _serve, new_database
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,6 +104,12 @@ def _zygote(database: Database, azurite: Azurite, home: Path, **more: str) -> It
         assert process.stdin is not None
         process.stdin.close()
         process.wait()
+
+
+@pytest.fixture
+def server_that_crashes() -> Iterator[Server]:
+    """PostgreSQL that nobody else is connected with; its crash takes the commits that did not wait for the disk."""
+    yield from _serve(18, "synchronous_commit = off\nwal_writer_delay = 10s\n")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

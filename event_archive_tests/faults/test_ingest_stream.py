@@ -21,7 +21,7 @@ from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.stream_victim import FATAL, POINTS
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.faults.wire import Trouble, any_message, wire
-from event_archive_tests.fixtures.postgres import Database, Server, _serve
+from event_archive_tests.fixtures.postgres import Database, Server
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, StreamServer, position
 
 RANDOM_KILLS = 200
@@ -185,12 +185,6 @@ def test_an_entry_that_ends_the_process_is_found_and_rejected(victims: Victims, 
     books.check()
     for _ in range(deaths):
         survived("deaths of an entry that ends the process")
-
-
-@pytest.fixture
-def server_that_crashes() -> Iterator[Server]:
-    """PostgreSQL that nobody else is connected with; its crash takes the commits that did not wait for the disk."""
-    yield from _serve(18, "synchronous_commit = off\nwal_writer_delay = 10s\n")
 
 
 # 22

@@ -1,6 +1,7 @@
 """Tables and files that change under the archive, in every way that might cost a value."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from typing import Any
@@ -453,3 +454,34 @@ def test_rows_archived_before_the_key_was_renamed_are_not_versions_of_one_row(pi
     target = target_named(pipeline.dataset, "mine")
     restored = restore_day(pipeline.site, DAY, target)
     assert (restored.restored, restored.superseded) == (3, 1)
+
+
+@pytest.mark.parametrize("trigger", [False, True], ids=["no trigger", "trigger"])
+def test_rows_that_move_to_another_partition_while_the_purge_waits_for_them_stay(pipeline: Pipeline, trigger: bool):
+    pipeline.database.execute(
+        "CREATE TABLE t (a int, at timestamp, PRIMARY KEY (a, at)) PARTITION BY RANGE (at);"
+        "CREATE TABLE p1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-01 12:00');"
+        "CREATE TABLE p2 PARTITION OF t FOR VALUES FROM ('2024-03-01 12:00') TO ('2024-03-02');"
+        "CREATE TABLE p3 PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('2024-03-03');"
+        "INSERT INTO t SELECT n, '2024-03-01 01:00' FROM generate_series(1, 5) AS n"
+    )
+    if trigger:
+        pipeline.database.execute(
+            "CREATE FUNCTION let_go() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';"
+            "CREATE TRIGGER let_go BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION let_go()"
+        )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    with psycopg.connect(pipeline.database.dsn) as mover, ThreadPoolExecutor(1) as thread:
+        mover.execute("UPDATE t SET at = '2024-03-02 05:00' WHERE a = 3")
+        mover.execute("UPDATE t SET at = '2024-03-01 15:00' WHERE a = 4")
+        purged = thread.submit(of.purge)
+        with psycopg.connect(pipeline.database.dsn, autocommit=True) as watch:
+            while not watch.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+                pass
+        mover.commit()
+        with pytest.raises(BusyError, match="moved to another partition"):
+            purged.result()
+    assert of.count() == 5
+    assert of.run().deleted == 4
+    assert of.run(date(2024, 3, 2)).deleted == 1

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -13,13 +14,14 @@ import pytest
 from event_archive.config.sources import StreamSettings
 from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.sources import landing
-from event_archive.sources.redis_stream import consume, group, loop
+from event_archive.sources.redis_stream import consume, group, loop, records
 from event_archive.sources.redis_stream.group import Group
 from event_archive.sources.redis_stream.state import look_at_group
 from event_archive_tests.faults.wire import Trouble, Wire, wire
 from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
 from event_archive_tests.integration.test_stream_cases import Background, until
+from event_archive_tests.integration.test_stream_replay import replayed
 
 pytestmark = pytest.mark.slow
 
@@ -278,3 +280,28 @@ def test_a_database_whose_locks_are_taken_is_not_told_as_away(
     (warning,) = [of.message for of in caplog.records if of.levelno == logging.WARNING]
     assert warning.endswith("Nothing is read meanwhile.")
     assert re.search(r"postgres lets it go on, after \d+ s\n", caplog.text)
+
+
+@pytest.mark.parametrize("former", [b"no JSON", None], ids=["rejected", "trimmed"])
+def test_a_rejected_entry_whose_id_comes_again_with_other_bytes_is_kept_too(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch, former: bytes | None
+):
+    """A stream that is made anew, or a replica that takes over with a clock behind, gives an id away twice."""
+    redis, first = stream.server.redis, {"payload": former or b"gone"}
+    redis.xadd(KEY, first, id="7-1")  # type: ignore[arg-type]
+    if former is None:
+        stream.read_as("tester", 1)
+        redis.xdel(KEY, "7-1")
+    stream.run()
+    for _ in range(2):
+        redis.delete(KEY)
+        redis.xadd(KEY, {"payload": json.dumps(position(1, timestamp="1970-01-01"))}, id="7-1")
+        counts = stream.run().counts
+    assert (counts.taken, counts.known) == (1, 1)
+    first_kept, (_, also_kept) = stream.rejected("locator, raw")
+    assert first_kept == (f"{KEY} 7-1", former or b"")
+    assert json.loads(also_kept)["timestamp"] == "1970-01-01"
+    monkeypatch.setattr(records, "EARLIEST", datetime(1970, 1, 1, tzinfo=UTC))
+    assert replayed(stream).new == 1
+    assert stream.rows("stream_id") == ["7-1"]
+    assert stream.rejected("locator, raw") == [first_kept]

@@ -14,7 +14,7 @@ from itertools import groupby
 
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
-from event_archive.postgres.session import Connection, Session
+from event_archive.postgres.session import Session, commit_durably
 from event_archive.sources.landing import Batch, Rejected, land, rejected_table
 from event_archive.sources.redis_stream.ahead import Ahead, InHand
 from event_archive.sources.redis_stream.first_pass import FirstPass
@@ -42,11 +42,6 @@ _AGES_SECONDS = 60.0
 _BATCH_BYTES = 16 * 1024 * 1024
 _LARGE_ENTRY_BYTES = 512 * 1024
 """Entries are taken to be as large until some were seen."""
-
-_DURABLE = """
-SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
-WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
-"""
 
 _log = logging.getLogger(__name__)
 
@@ -231,7 +226,8 @@ class Loop:
         decoded, ids = batch.decoded, batch.ids
         self._partitions.make(self._session, decoded.days)
         writing = time.monotonic()
-        counts = land(self._session, self._target, SOURCE, decoded.batch, _durable)
+        # Other sources need not: their position is lost or kept with its rows. Here the group itself is the position.
+        counts = land(self._session, self._target, SOURCE, decoded.batch, commit_durably)
         written = time.monotonic()
         if self._ahead:
             # On the same connection.
@@ -270,11 +266,3 @@ class Loop:
             if not self._group.leave():
                 _log.info("%s: %s stays in the group: it has entries pending", self._group.stream, self._group.consumer)
             self._task.totals.pending = self._group.pending_entries()
-
-
-def _durable(connection: Connection) -> None:
-    """Lets the commit be on disk before it is acknowledged, whatever is set for the role or the server.
-
-    Other sources need not: their position is lost or kept with its rows. Here the group itself is the position.
-    """
-    connection.execute(_DURABLE)
