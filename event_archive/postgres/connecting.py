@@ -3,6 +3,7 @@
 Not here: how the reason of a failure is found (``diagnosis``), what a transaction pins (``session``).
 """
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ _DEFAULTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 120_000,
 }
+_QUESTION = re.compile(r" Is the server running [^?]*\?")
+"""What libpq asks people, in a sentence of its own line, after a refusal."""
 _AZURE_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 (a scope, no secret)
 
 
@@ -90,7 +93,8 @@ class _Failure:
 
 
 def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[str, Any], variable: str) -> _Failure:
-    words = without_secrets(" ".join(str(error).split()), conninfo).rstrip(".?")
+    words = without_secrets(_QUESTION.sub("", " ".join(str(error).split())), conninfo).rstrip(".?")
+    words = words.removeprefix("connection failed: ")
     if error.pgconn is not None and error.pgconn.needs_password:
         # libpq ended the connection itself, when it was asked for one.
         return _Failure("", passes=False, told=_refused(words, variable))
