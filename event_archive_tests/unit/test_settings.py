@@ -83,13 +83,13 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch):
         ("ARCHIVE_CRON", "nightly", "five fields"),
         ("ARCHIVE_CRON", "0 0 2 * * *", "five fields"),
         ("MAX_DAYS_PER_RUN", "0", "greater than or equal to 1"),
-        ("MAX_DAYS_PER_RUN", "many", "integer"),
+        ("MAX_DAYS_PER_RUN", "many", r": must be a valid integer\."),
         ("RUN_BUDGET", "2 fortnights", "'2 hours'"),
         ("ALERT_WEBHOOK_URL", f"ftp://{SECRET}", "http or https"),
         ("LOG_FORMAT", "xml", "'json' or 'console'"),
-        ("DRY_RUN", "perhaps", "boolean"),
+        ("DRY_RUN", "perhaps", r"'perhaps': must be true or false\."),
         ("EVENT_PURGE", "truncate", "'delete' or 'drop'"),
-        ("EVENT_DROP_EMPTY_PARTITIONS", "perhaps", "boolean"),
+        ("EVENT_DROP_EMPTY_PARTITIONS", "perhaps", r": must be true or false\."),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(
