@@ -296,7 +296,7 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
         (
             'CREATE TABLE note (e bigint PRIMARY KEY CONSTRAINT told REFERENCES "Event")', "foreign_keys", "warning",
             "refers to the table: told of public.note. A day with a row still referred to is not purged",
-            "Remove or archive referring rows before their events' day is aged.",
+            "Remove referring rows before their events' day is aged, or archive them first: name their dataset in",
         ),
         ("CREATE PUBLICATION everything FOR ALL TABLES", "replication", "warning", "everything publishes deletes",
          "LOGICAL_MESSAGE_PREFIX"),
