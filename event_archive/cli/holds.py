@@ -62,7 +62,7 @@ def _release(settings: "Settings", first: date, last: date) -> None:
     if settings.log_as_json:
         _as_json(settings.dataset, "released" if released else "not held", first, last, days=released, of_days=asked)
     elif not released:
-        click.echo(f"{settings.dataset.label}: {_days(first, last)} not held, so nothing was released.")
+        click.echo(f"{settings.dataset.label}: {_days(first, last)} is not held, so nothing was released.")
     elif asked == 1:
         click.echo(f"{settings.dataset.label}: {first} released.")
     else:

@@ -213,7 +213,7 @@ def test_a_release_of_what_is_not_held_says_so(local_installation: Installation,
     said = command("release", KEY, "--to", "2024-03-02", LOG_FORMAT="console")
     assert (said.code, said.stdout) == (
         0,
-        'public."Event": 2024-03-01 to 2024-03-02 not held, so nothing was released.\n',
+        'public."Event": 2024-03-01 to 2024-03-02 is not held, so nothing was released.\n',
     )
     assert command("hold", "2024-03-02", "--reason", "a lawsuit").code == 0
     said = command("release", KEY, "--to", "2024-03-03", LOG_FORMAT="console")
