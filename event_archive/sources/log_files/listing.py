@@ -41,6 +41,10 @@ def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop:
         newest = max([of.key for of in files] + ([newest] if newest else []), key=str.encode)
         if told_to_stop():
             return False
+    if newest is None:
+        # A misspelt prefix is as empty as one that nobody has written to yet.
+        place = store.bucket if store.prefix.startswith("/") else f"{store.bucket}/"
+        _log.info("%s%s: no file is there, nor ever was. LOGS_URL says where files are.", place, store.prefix)
     listings.save(newest, full=full, again=again)
     return True
 
