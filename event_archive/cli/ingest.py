@@ -32,7 +32,7 @@ ingest.add_command(logs)
 ingest.add_command(stream)
 
 
-@ingest.command()
+@ingest.command(short_help="Events of an HTTP API (API_BASE_URL).")
 def api() -> None:
     """Events of an HTTP API (API_BASE_URL) into ingested_events, from where the last run ended."""
     from event_archive.config.datasets import load_datasets
