@@ -77,6 +77,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch):
         ("EVENT_TIME_COLUMN", "x" * 64, "63 bytes"),
         ("EVENT_FILE_PREFIX", "a/b", "without a slash"),
         ("EVENT_FILE_PREFIX", ".hidden", "beginning with a dot"),
+        ("AZURE_STORAGE_CONNECTION_STRING", "AccountName=…;AccountKey=…", "like the … of an example"),
         ("EVENT_RETENTION_PERIOD", "0 days", "like '1 year'"),
         ("EVENT_RETENTION_PERIOD", "-1 year", "like '1 year'"),
         ("ARCHIVE_START_DATE", "01.01.2015", "like 2015-01-01"),
