@@ -21,6 +21,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.domain.days import ONE_DAY, Retention, now_utc
 from event_archive_tests.fixtures.installation import (
     ASSETS,
+    REPOSITORY,
     Commands,
     Installation,
     clean_environment,
@@ -587,6 +588,8 @@ def _demo_twice(tmp_path: Path):
         assert f"public.{table} holds {rows} rows. Aged days that still have rows: 0 (held: 0)." in first
     assert f"The CSVs: {lake}/" in first
     assert "make ui" in first
+    (heading,) = re.findall('README.md, "([^"]*)"', first)
+    assert f"## {heading}\n" in (REPOSITORY / "README.md").read_text()
     second = demo()
     assert "Filling" not in second
     assert "late" not in second
