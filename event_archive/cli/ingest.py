@@ -75,7 +75,7 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
         events=totals.counts.taken,
         pages=totals.pages,
         restarts=totals.restarts,
-        watermark=totals.watermark and totals.watermark.isoformat(),
+        watermark=totals.watermark,
         events_per_second=round(totals.rate, 1),
     )
 
