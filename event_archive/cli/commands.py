@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from event_archive.cli import EXIT_FAILED, days, demo, doctor, exit_code, files, holds, ingest, rejected, run, stop
 from event_archive.cli.output import make_unbreakable, show_error_line, show_stopped_line, unwritten
@@ -19,19 +20,38 @@ from event_archive.errors import EventArchiveError, UnexpectedError
 _GARBAGE_THRESHOLD = 50_000
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _InOrder(click.Group):
+    """Lists its commands as they are needed, not by their names."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="event-archive")
 def commands() -> None:
     """Moves aged events out of PostgreSQL into one CSV a UTC day, and deletes only what it has read back.
 
-    Everything is configured by environment variables; the documentation lists them.
+    Begin with doctor, then run --plan and run --dry-run: run alone asks nothing before it deletes. Everything is
+    configured by environment variables; docs/configuration.md lists them.
     """
 
 
-for command in (
-    run.run, days.list_days, files.verify, files.restore, files.adopt, holds.hold, holds.release, holds.list_holds,
-    doctor.doctor, demo.demo, ingest.ingest, rejected.list_rejected,
-):  # fmt: skip
+for command, words in (
+    (doctor.doctor, "Is everything there that a night needs? What to do, if not."),
+    (run.run, "Archives every aged day that has rows, and purges it."),
+    (days.list_days, "Lists the aged days: state, rows here and in the lake."),
+    (files.verify, "Reads files back and compares them with their manifest."),
+    (files.restore, "Puts rows back from the files."),
+    (holds.hold, "Holds days: they are archived, but not purged."),
+    (holds.release, "Releases held days: the next run purges them."),
+    (holds.list_holds, "Lists the held days."),
+    (files.adopt, "Accepts files as they stand, whatever their manifest says."),
+    (ingest.ingest, "Brings in events of an API, log files or a stream."),
+    (rejected.list_rejected, "Lists records that could not be rows, and says why."),
+    (demo.demo, "Runs all of it on embedded servers."),
+):
+    command.short_help = words
     commands.add_command(command)
 
 
@@ -55,7 +75,8 @@ def _exit_code() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAILED
     except click.ClickException as error:
-        show_error_line(error.format_message())
+        shown = isinstance(error, NoArgsIsHelpError)
+        show_error_line("No command was named; --help lists them." if shown else error.format_message())
         error.show()
         return error.exit_code
     except BaseException as error:

@@ -110,8 +110,7 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
         _show_json(dataset, listed, left, left_bytes, left_seconds, whose)
     else:
         _show_table(listed, left, left_bytes, left_seconds)
-        last_aged = dataset.retention.last_aged_day(now)
-        click.echo(f"{dataset.label}: days up to {last_aged} are aged at {now:%Y-%m-%d %H:%M} UTC.")
+        click.echo(dataset.aged_told(now))
     if whose:
         click.echo(f"Warning: {whose}", err=True)
     if table.orphans:

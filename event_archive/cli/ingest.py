@@ -32,7 +32,7 @@ ingest.add_command(logs)
 ingest.add_command(stream)
 
 
-@ingest.command()
+@ingest.command(short_help="Events of an HTTP API (API_BASE_URL).")
 def api() -> None:
     """Events of an HTTP API (API_BASE_URL) into ingested_events, from where the last run ended."""
     from event_archive.config.datasets import archiving, load_datasets
@@ -75,7 +75,7 @@ def _show(totals: "Totals", *, as_json: bool) -> None:
         events=totals.counts.taken,
         pages=totals.pages,
         restarts=totals.restarts,
-        watermark=totals.watermark and totals.watermark.isoformat(),
+        watermark=totals.watermark,
         events_per_second=round(totals.rate, 1),
     )
 

@@ -22,7 +22,7 @@ _GRACE_SECONDS = 8.0
 _log = logging.getLogger(__name__)
 
 
-@click.command("stream")
+@click.command("stream", short_help="Positions of a Redis stream (REDIS_URL).")
 @click.option("--status", is_flag=True, help="Say what waits, what has landed, and whether anything is missing.")
 @click.option("--drain", is_flag=True, help="End once nothing is left to read.")
 @click.option("--debug", is_flag=True, help="Log each batch.")

@@ -1,10 +1,13 @@
 """``event-archive run --plan``: what a run would do. Here: how it is shown. Not here: planning, estimating."""
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 
 import click
 
+from event_archive.config.environment import Settings
+from event_archive.domain.dataset import Dataset
+from event_archive.domain.days import now_utc
 from event_archive.domain.wording import counted, duration, size
 from event_archive.nightly.backlog import Purged, first_day_left
 from event_archive.nightly.estimate import estimate
@@ -12,23 +15,27 @@ from event_archive.observability.json_lines import write_line
 from event_archive.operations.site import Site
 
 
-def show_plan(
-    site: Site, planned: list[date], *, earlier: Sequence[Purged], budget: timedelta | None, as_json: bool
-) -> None:
+def nothing_to_do(datasets: Sequence[Dataset], *, ranged: bool, as_json: bool) -> str:
+    """Why no day is done; people are told which days are aged, as a retention that is not meant may be why."""
+    why = f"Nothing to do: no aged day{' in this range' if ranged else ''} has rows."
+    return why if as_json else " ".join([why, *(dataset.aged_told(now_utc()) for dataset in datasets)])
+
+
+def show_plan(settings: Settings, site: Site, planned: list[date], *, ranged: bool, earlier: Sequence[Purged]) -> None:
     """Shows the days in their order, with rows, bytes and seconds, and the sums.
 
     Args:
+        settings: of the run: its budget, and whether it writes JSON lines.
         site: of the dataset.
         planned: its days.
+        ranged: days of a range were asked for.
         earlier: the datasets whose days are purged first.
-        budget: of the run.
-        as_json: as JSON lines.
     """
     first = first_day_left(earlier, max(planned)) if earlier and planned else date.max
     waiting = sum(day >= first for day in planned)
     found = estimate(site.dataset, planned, site.postgres)
     rows = sum(found.rows.values())
-    if as_json:
+    if settings.log_as_json:
         name = site.dataset.name
         for day in planned:
             of_day = found.rows[day]
@@ -46,6 +53,9 @@ def show_plan(
             seconds=round(found.seconds_of(rows, days), 3),
         )
         return
+    if not planned:
+        click.echo(nothing_to_do([site.dataset], ranged=ranged, as_json=False))
+        return
     form = "{:<10}  {:>14}  {:>10}  {:>10}"
     click.echo(form.format("day", "rows", "about", "takes"))
     for day in planned:
@@ -54,6 +64,7 @@ def show_plan(
         takes = duration(seconds) if seconds >= 1 else "< 1 s"
         click.echo(form.format(str(day), f"{of_day:,}", size(found.bytes_of(of_day)), takes))
     takes = duration(found.seconds_of(rows, len(planned)))
+    budget = settings.run_budget
     ends = f"; no day begins once RUN_BUDGET ({budget}) has passed" if budget else ""
     click.echo(
         f"{site.dataset.label}: a run would do {counted(len(planned), 'day', 'days')} in this order: {rows:,} rows, "

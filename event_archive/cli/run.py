@@ -171,7 +171,7 @@ def _plan_only(settings: "Settings", wanted: _Wanted, before: "list[PipelineSett
         planned, _ = _planned(site, wanted)
         owner(site)
         first = with_primaries(before)
-        show_plan(site, planned, earlier=first, budget=settings.run_budget, as_json=settings.log_as_json)
+        show_plan(settings, site, planned, ranged=not wanted.all, earlier=first)
 
 
 def _planned(site: "Site", wanted: _Wanted) -> tuple[list[date], str]:
@@ -196,6 +196,7 @@ def _planned(site: "Site", wanted: _Wanted) -> tuple[list[date], str]:
 
 
 def _run(parts: "list[_Part]", wanted: _Wanted, started: float, *, dry_run: bool) -> None:
+    from event_archive.cli.plan import nothing_to_do
     from event_archive.nightly.outcome import Totals
     from event_archive.nightly.run import run_shares
 
@@ -215,7 +216,8 @@ def _run(parts: "list[_Part]", wanted: _Wanted, started: float, *, dry_run: bool
                 remarks = run_shares(shares, budget=planned[0].settings.run_budget, started=started)
             _show_failures([part for part in parts if part.begun], display)
         elif begun:
-            remarks = [f"Nothing to do: no aged day{'' if wanted.all else ' in this range'} has rows."]
+            datasets, as_json = [of.settings.dataset for of, _ in begun], parts[0].pipeline.log_as_json
+            remarks = [nothing_to_do(datasets, ranged=not wanted.all, as_json=as_json)]
         outcome = "failed" if any(part.causes for part in parts) else "done"
     finally:
         if outcome or stop.requested():

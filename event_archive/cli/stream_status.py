@@ -47,7 +47,7 @@ def _fields(found: "Status") -> dict[str, Any]:
         "pending": group.pending,
         "oldest_pending_seconds": round(group.oldest_pending_seconds, 3),
         "rows": table and table.rows,
-        "last": table and table.last and table.last.isoformat(),
+        "last": table and table.last,
         "looked_at": books and books.looked_at,
         "missing": books and list(books.missing),
         "rejected": books and books.rejected,

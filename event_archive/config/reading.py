@@ -5,6 +5,7 @@ Here: where a value comes from, and the words for one that is wrong. Not here: w
 """
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -39,6 +40,8 @@ class Entry:
 
 
 ENVIRONMENT = Entry()
+
+_OF_PYDANTIC = re.compile("^Input should be")
 
 
 class Given(NamedTuple):
@@ -110,7 +113,8 @@ class EnvironmentSettings(BaseModel):
 
     @classmethod
     def _problem(cls, details: Any, sources: dict[str, str], dataset: str) -> str:
-        message = details["msg"].removeprefix("Value error, ")
+        message = _OF_PYDANTIC.sub("must be", details["msg"].removeprefix("Value error, "))
+        message = message.partition(", unable to ")[0].replace("a valid boolean", "true or false")
         field = str(details["loc"][0])
         source = sources.get(field, field.upper())
         if details["type"] == "missing":

@@ -261,6 +261,11 @@ def parse_redis_name(name: str | None) -> str | None:
 def check_azure_connection_string(secret: SecretStr) -> SecretStr:
     """A storage connection string with an account and a key or signature."""
     text = secret.get_secret_value()
+    if not text.isascii():
+        raise ValueError(
+            "must be as the Azure portal shows it under 'Access keys'; it has a character that no account or key has, "
+            "like the … of an example"
+        )
     pairs = dict(part.split("=", 1) for part in text.strip().strip(";").split(";") if "=" in part)
     names = {name.strip().lower() for name, value in pairs.items() if value}
     emulator = "usedevelopmentstorage" in names

@@ -18,7 +18,7 @@ from event_archive.postgres.session import one
 def report(datasets: list[Settings]) -> None:
     """Every file with its manifest, then each table."""
     click.echo("\nThe lake, each file with its own description in its metadata:\n")
-    click.echo(f"{'file':<25}  {'rows':>7}  {'size':>7}  sha256")
+    click.echo(f"{'file':<25}  {'rows':>7}  {'size':>8}  sha256")
     for settings in datasets:
         with services.lake(settings) as lake:
             files = list(lake.list(settings.dataset.folder))
@@ -26,12 +26,13 @@ def report(datasets: list[Settings]) -> None:
             manifest = Manifest.from_file(file)
             if manifest and settings.dataset.day_of(file.path):
                 name = Path(file.path).name
-                click.echo(f"{name:<25}  {manifest.rows:>7,}  {size(manifest.bytes):>7}  {manifest.sha256}")
+                click.echo(f"{name:<25}  {manifest.rows:>7,}  {size(manifest.bytes):>8}  {manifest.sha256}")
     click.echo()
     for settings in datasets:
         _report_table(settings)
     click.echo(f"The CSVs: {datasets[0].archive_local_path}/{datasets[0].dataset.folder}/")
     click.echo("The same runs and days in Dagster's UI: make ui")
+    click.echo('Your own tables: README.md, "Run it on your tables", and first of all: event-archive doctor')
 
 
 def _report_table(settings: Settings) -> None:

@@ -1,5 +1,7 @@
 """What hangs on the archived table and may make a purge fail, or slow, or change other rows. Only reads."""
 
+from collections.abc import Sequence
+
 from psycopg import sql
 
 from event_archive.doctor.findings import Finding
@@ -31,12 +33,17 @@ def _named(triggers: list[tuple[str, str]]) -> str:
     return ", ".join(f"{quoted(name)} ({function})" for name, function in triggers)
 
 
-def foreign_keys(connection: Connection, oid: int) -> Finding:
-    """Foreign keys of other tables, and whether an index serves each."""
+def foreign_keys(connection: Connection, oid: int, after: Sequence[str]) -> Finding:
+    """Foreign keys of other tables, and whether an index serves each; ``after`` are the datasets purged first."""
     found = catalogue.references(connection, oid)
     if not found:
         return Finding("foreign_keys", "good", "none refers to the table")
-    named, remedies = [], ["Remove or archive referring rows before their events' day is aged."]
+    remedy = (
+        "Remove referring rows before their events' day is aged, or archive them first: name their dataset in `after`."
+    )
+    if after:
+        remedy = f"Check that what is purged first ({', '.join(after)}) are the referring tables."
+    named, remedies = [], [remedy]
     for reference in found:
         referring = TableName(reference.schema, reference.table)
         unserved = "" if reference.indexed else ", which no index serves"

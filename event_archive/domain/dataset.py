@@ -131,6 +131,12 @@ class Dataset:
         """Whether a day may be archived at ``now``, which must be aware."""
         return self.start <= day <= self.retention.last_aged_day(now)
 
+    def aged_told(self, now: datetime) -> str:
+        """Which days are aged at ``now``, which must be aware, and by what, for messages."""
+        last = self.retention.last_aged_day(now)
+        at = f"{now:%Y-%m-%d %H:%M} UTC"
+        return f"{self.label}: days up to {last} are aged at {at}, with a retention of {self.retention}."
+
     def require_aged(self, day: date, now: datetime) -> None:
         """Refuses a day that may not be archived at ``now``, which must be aware.
 

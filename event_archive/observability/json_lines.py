@@ -29,7 +29,7 @@ def write_line(outcome: str, *, dataset: str = "", error: str | None = None, **f
     """
     line = ({"dataset": dataset} if dataset else {}) | fields | {"outcome": outcome}
     line |= {} if error is None else {"error": error}
-    click.echo(json.dumps(line, default=str))
+    click.echo(json.dumps(line, default=_as_text))
     _written.append(outcome)
 
 
@@ -105,5 +105,9 @@ class JsonDisplay:
 
 def _as_a_log_line(message: str, *, failed: bool) -> dict[str, str]:
     """What a collector of container logs looks for."""
-    timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return {"message": message, "level": "error" if failed else "info", "timestamp": timestamp}
+    return {"message": message, "level": "error" if failed else "info", "timestamp": _as_text(datetime.now(UTC))}
+
+
+def _as_text(value: object) -> str:
+    """Times have one form in every line, that of ``timestamp``, which jq and all else can read."""
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)

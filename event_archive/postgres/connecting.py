@@ -94,6 +94,7 @@ class _Failure:
 
 def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[str, Any], variable: str) -> _Failure:
     words = without_secrets(" ".join(_LIBPQ_ASKS.sub("", str(error)).split()), conninfo).rstrip(".?")
+    words = words.removeprefix("connection failed: ")
     if error.pgconn is not None and error.pgconn.needs_password:
         # libpq ended the connection itself, when it was asked for one.
         return _Failure("", passes=False, told=_refused(words, variable))

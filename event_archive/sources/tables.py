@@ -1,5 +1,6 @@
 """The tables that sources need, made by the statements in ``sql/`` where they are missing. Not here: what is landed."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 from psycopg import sql
@@ -20,22 +21,38 @@ def make_missing(session: Session, *tables: TableName) -> list[TableName]:
     """
     with session.transaction("tables of sources") as connection:
         missing = [table for table in tables if relation(connection, table.schema, table.name) is None]
-    for table in missing:
-        make(session, table, statement(table, f"{table.name}.sql"))
+    wanted = {table: statement(table, f"{table.name}.sql") for table in missing}
+    for number, table in enumerate(missing):
+        make(session, table, *(wanted[left] for left in missing[number:]), others=missing[number + 1 :])
     return missing
 
 
-def make(session: Session, table: TableName, statements: sql.Composed) -> None:
+def make(
+    session: Session,
+    table: TableName,
+    statements: sql.Composed,
+    *further: sql.Composed,
+    others: Sequence[TableName] = (),
+) -> None:
     """Makes a table, unless another process has made it since.
+
+    Args:
+        session: where.
+        table: what.
+        statements: that make it.
+        further: those of ``others``, so that a role that may make none is told all at once.
+        others: tables that are to be made after it.
 
     Raises:
         RefusedError: as ``make_missing``.
     """
+    them = "them" if others else "it"
     advice = Advice(
         outcome="Nothing was taken in.",
         privileges=(
-            f"{table} is missing, and this role may not make it. Let a role that may execute, then GRANT this one "
-            f"SELECT, INSERT, UPDATE and DELETE on it:\n{statements.as_string()};"
+            f"{', '.join(map(str, [table, *others]))} {'are' if others else 'is'} missing, and this role may not make "
+            f"{them}. Let a role that may execute, then GRANT this one SELECT, INSERT, UPDATE and "
+            f"DELETE on {them}:\n" + "\n".join(f"{each.as_string()};" for each in (statements, *further))
         ),
     )
     with session.transaction(str(table), advice=advice) as connection:

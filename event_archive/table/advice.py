@@ -21,8 +21,8 @@ ARCHIVE_ADVICE = Advice(
     ),
     by_code={
         "23503": (
-            "Rows of another table still refer to rows of this day: remove or archive those first, or drop the "
-            "foreign key."
+            "Rows of another table still refer to rows of this day: remove those first, or archive them first, by a "
+            "dataset that `after` names in DATASETS_FILE, or drop the foreign key."
         ),
         "22021": _NO_UTF_8,
         "22P05": _NO_UTF_8,

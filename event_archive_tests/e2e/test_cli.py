@@ -21,6 +21,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.domain.days import ONE_DAY, Retention, now_utc
 from event_archive_tests.fixtures.installation import (
     ASSETS,
+    REPOSITORY,
     Commands,
     Installation,
     clean_environment,
@@ -212,6 +213,20 @@ def test_wrong_usage_exits_with_2_and_does_nothing(
     assert words in done.stderr
     assert local_installation.count() == 2
     assert not files(local_installation)
+
+
+def test_the_help_lists_commands_as_they_are_needed_each_in_a_whole_sentence(command: Commands):
+    shown = [command(*group, "--help").stdout.partition("Commands:\n")[2] for group in ((), ("ingest",))]
+    listed = [line.split(maxsplit=1) for text in shown for line in text.splitlines()]
+    assert [name for name, _ in listed][:4] == ["doctor", "run", "days", "verify"]
+    assert [words for _, words in listed if not words.endswith(".") or words.endswith("...")] == []
+
+
+@pytest.mark.parametrize("group", [(), ("ingest",)])
+def test_where_no_command_is_named_the_json_line_is_a_sentence_not_the_help(command: Commands, group: tuple[str, ...]):
+    done = command(*group)
+    assert (done.code, [line["error"] for line in done.lines]) == (2, ["No command was named; --help lists them."])
+    assert "Commands:" in done.stderr
 
 
 def test_help_and_version_need_no_configuration(command: Commands):
@@ -572,6 +587,8 @@ def _demo_twice(tmp_path: Path):
         assert f"public.{table} holds {rows} rows. Aged days that still have rows: 0 (held: 0)." in first
     assert f"The CSVs: {lake}/" in first
     assert "make ui" in first
+    (heading,) = re.findall('README.md, "([^"]*)"', first)
+    assert f"## {heading}\n" in (REPOSITORY / "README.md").read_text()
     second = demo()
     assert "Filling" not in second
     assert "late" not in second

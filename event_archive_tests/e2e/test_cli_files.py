@@ -1,6 +1,7 @@
 """``verify``, ``restore``, ``adopt``, ``hold``, ``release`` and ``holds`` as commands: what they say, how they end."""
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def test_a_held_day_is_archived_and_not_purged(installation: Installation, comma
     assert "held, not purged: a lawsuit" in command("run", LOG_FORMAT="console").stdout
     (line,) = command("holds").lines
     assert (line["first"], line["last"], line["reason"]) == (KEY, "2024-03-31", "a lawsuit")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["since"]), "as a log line's timestamp"
     assert command("hold", KEY, "--reason", "a lawsuit", LOG_FORMAT="console").stdout.endswith("held: a lawsuit\n")
     other = command("hold", KEY, "--reason", "restoring")
     assert (other.code, "is held already: a lawsuit" in other.stderr) == (1, True)

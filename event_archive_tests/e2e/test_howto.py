@@ -216,7 +216,7 @@ def test_what_the_page_of_the_api_grants_is_enough(
     api_server.set(bad_events=(b"{}",), bad_after=1)
     owner, role = (installed.database.server.dsn("events", who) for who in ("postgres", ROLE))
     told = command("ingest", "api", PG_CONNECTION_STRING=role)
-    assert (told.code, "this role may not make it" in told.said) == (1, True)
+    assert (told.code, "this role may not make them" in told.said) == (1, True)
     assert command("ingest", "api", PG_CONNECTION_STRING=owner).code == 0
     installed.database.execute("TRUNCATE ingested_events, cursor_state, rejected_records")
     (grants,) = [of for of in blocks(REPOSITORY / "docs/howto/api.md") if of.text.startswith("GRANT")]
@@ -235,7 +235,7 @@ def test_what_the_page_of_log_files_grants_is_enough(
     clean.setenv("LOGS_URL", installed.variables["LOGS_URL"])
     owner, role = (installed.database.server.dsn("events", who) for who in ("postgres", ROLE))
     told = command("ingest", "logs", PG_CONNECTION_STRING=role)
-    assert (told.code, "this role may not make it" in told.said) == (1, True)
+    assert (told.code, "this role may not make them" in told.said) == (1, True)
     # The owner makes the tables, and knows one file; the other one, and its new version, are the role's.
     assert command("ingest", "logs", "--limit", "1", PG_CONNECTION_STRING=owner).code == 0
     (grants,) = [of for of in blocks(page_of("logs")) if of.text.startswith("GRANT")]

@@ -171,6 +171,16 @@ def test_the_plan_names_the_days_in_their_order_and_touches_nothing(filled: Inst
     assert command("run").end["bytes"] == pytest.approx(totals["bytes"], rel=0.3)
 
 
+def test_where_no_day_is_aged_a_run_its_plan_and_the_days_say_by_which_retention(
+    filled: Installation, command: Commands
+):
+    told = "UTC, with a retention of 90 years."
+    for line in (("run", "--plan"), ("run",), ("days",)):
+        done = command(*line, EVENT_RETENTION_PERIOD="90 years", ARCHIVE_START_DATE="1900-01-01", LOG_FORMAT="console")
+        assert (done.code, told in done.stdout) == (0, True), line
+        assert line == ("days",) or done.stdout.startswith("Nothing to do: no aged day has rows. ")
+
+
 def test_a_run_imports_no_dagster(filled: Installation):
     script = """
 import sys

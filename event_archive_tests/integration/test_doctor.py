@@ -4,6 +4,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -296,7 +297,7 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
         (
             'CREATE TABLE note (e bigint PRIMARY KEY CONSTRAINT told REFERENCES "Event")', "foreign_keys", "warning",
             "refers to the table: told of public.note. A day with a row still referred to is not purged",
-            "Remove or archive referring rows before their events' day is aged.",
+            "Remove referring rows before their events' day is aged, or archive them first: name their dataset in",
         ),
         ("CREATE PUBLICATION everything FOR ALL TABLES", "replication", "warning", "everything publishes deletes",
          "LOGICAL_MESSAGE_PREFIX"),
@@ -366,6 +367,19 @@ def test_partitions_are_looked_at_too(healthy_locally: Installation, command: Co
     assert "above (public.audit), below (public.audit)" in found["triggers"].message
     assert "off for public.events_2024" in found["autovacuum"].message
     assert found["replication"].message == "leaves publishes deletes, announced by LOGICAL_MESSAGE_PREFIX"
+
+
+def test_where_datasets_are_purged_first_a_foreign_key_says_which(
+    healthy_locally: Installation, command: Commands, clean: pytest.MonkeyPatch, tmp_path: Path
+):
+    healthy_locally.database.execute(
+        'CREATE TABLE note (e bigint PRIMARY KEY CONSTRAINT told REFERENCES "Event", at date)'
+    )
+    text = "datasets: {events: {table: public.Event, after: [notes]}, notes: {table: public.note, time_column: at}}"
+    (tmp_path / "datasets.yaml").write_text(text)
+    clean.delenv("EVENT_TABLE", raising=False)
+    done = command("doctor", "--dataset", "events", LOG_FORMAT="console", DATASETS_FILE=str(tmp_path / "datasets.yaml"))
+    assert "Check that what is purged first (notes) are the referring tables." in done.stdout
 
 
 def test_a_server_that_does_not_vacuum(healthy_locally: Installation, command: Commands):

@@ -103,7 +103,7 @@ def test_a_folder_that_is_a_file(healthy_locally: Installation, command: Command
 def test_a_folder_in_which_nothing_can_be_made(healthy_locally: Installation, command: Commands):
     found = findings(command("doctor", "--json", ARCHIVE_LOCAL_PATH="/proc"), 1)
     assert wrong(found)["lake_write"] == "bad"
-    assert "Check the folder's permissions and free space" in found["lake_write"].message
+    assert "Check ARCHIVE_LOCAL_PATH, the folder's permissions and free space" in found["lake_write"].message
 
 
 def test_a_folder_that_cannot_be_made_is_no_bug_of_the_doctors(healthy_locally: Installation, command: Commands):

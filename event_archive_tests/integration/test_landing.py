@@ -440,6 +440,15 @@ def test_a_role_that_may_not_make_a_table_is_told_the_statement_which_works(each
         assert make_missing(session, *SOURCES) == []
 
 
+def test_a_role_that_may_make_no_table_is_told_all_the_statements_at_once(each_database: Database, poor_role: str):
+    poor = Postgres(each_database.server.dsn(each_database.name, poor_role))
+    with poor.session() as session, pytest.raises(RefusedError, match="may not make them") as refused:
+        make_missing(session, *SOURCES)
+    each_database.execute(str(refused.value).partition("on them:\n")[2].partition(" [SQLSTATE")[0])
+    with poor.session() as session:
+        assert make_missing(session, *SOURCES) == []
+
+
 def test_a_role_that_may_not_insert_is_told_what_to_grant(table: Database, poor_role: str):
     landed(table, IGNORE, Batch())
     poor = Postgres(table.server.dsn(table.name, poor_role))

@@ -366,6 +366,17 @@ def test_a_file_that_cannot_be_opened_fails_alone(logs: Logs):
     assert logs.run().files == 1
 
 
+def test_a_place_without_any_file_is_told_until_there_is_one(logs: Logs, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO"):
+        assert logs.run().files == 0
+    assert f"{logs.folder}/: there is no file, and never was one. Check LOGS_URL." in caplog.text
+    caplog.clear()
+    logs.write("a.log", ndjson(entry(1)))
+    with caplog.at_level("INFO"):
+        assert (logs.run().files, logs.run().files) == (1, 0)
+    assert "no file is there" not in caplog.text
+
+
 def test_a_folder_that_is_not_there_ends_the_run(logs: Logs):
     with pytest.raises(Exception, match="LOGS_URL must name a folder"):
         logs.run(logs_url=f"file://{logs.folder}/nowhere")

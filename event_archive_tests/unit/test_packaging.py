@@ -168,6 +168,13 @@ def test_the_example_environment_names_every_variable() -> None:
     assert sorted(named) == sorted(known | {"DAGSTER_HOME"})
 
 
+def test_a_shell_reads_every_line_of_the_example_environment(tmp_path: Path) -> None:
+    lines = re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+=.*)$", (REPOSITORY / ".env.example").read_text(), re.MULTILINE)
+    (tmp_path / ".env").write_text("\n".join(lines))
+    read = subprocess.run(["sh", "-ec", ". ./.env"], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert (read.returncode, read.stderr) == (0, "")
+
+
 def test_dagsters_files_name_one_module() -> None:
     workspace = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())
     (location,) = workspace["load_from"]

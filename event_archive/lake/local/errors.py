@@ -31,4 +31,4 @@ def lake_error(error: OSError, path: str) -> RefusedError | UnreachableError:
         where = Path(error.filename).parent if error.filename else path
         return UnreachableError(f"{where}: {error.strerror}. Check that the file system is mounted.")
     what = f"{path}: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
-    return RefusedError(f"{what}. Check the folder's permissions and free space.")
+    return RefusedError(f"{what}. Check ARCHIVE_LOCAL_PATH, the folder's permissions and free space.")

@@ -42,7 +42,9 @@ def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop:
         if told_to_stop():
             return False
     if newest is None:
-        _log.warning("%s/%s: there is no file, and never was one. Check LOGS_URL.", store.bucket, store.prefix)
+        # A misspelt prefix is as empty as one that nobody has written to yet.
+        place = store.bucket if store.prefix.startswith("/") else f"{store.bucket}/"
+        _log.warning("%s%s: there is no file, and never was one. Check LOGS_URL.", place, store.prefix)
     listings.save(newest, full=full, again=again)
     return True
 
