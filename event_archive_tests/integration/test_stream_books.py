@@ -120,7 +120,7 @@ def test_the_command_says_how_a_stream_stands(stream: Stream):
         "pending": 0,
         "oldest_pending_seconds": 0.0,
         "rows": line["rows"],
-        "last": "2024-03-01T00:00:02+00:00",
+        "last": "2024-03-01T00:00:02Z",
         "looked_at": 3,
         "missing": [],
         "rejected": 1,
