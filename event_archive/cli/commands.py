@@ -37,21 +37,10 @@ def commands() -> None:
     """
 
 
-for command, words in (
-    (doctor.doctor, "Is everything there that a night needs? What to do, if not."),
-    (run.run, "Archives every aged day that has rows, and purges it."),
-    (days.list_days, "Lists the aged days: state, rows here and in the lake."),
-    (files.verify, "Reads files back and compares them with their manifest."),
-    (files.restore, "Puts rows back from the files."),
-    (holds.hold, "Holds days: they are archived, but not purged."),
-    (holds.release, "Releases held days: the next run purges them."),
-    (holds.list_holds, "Lists the held days."),
-    (files.adopt, "Accepts files as they stand, whatever their manifest says."),
-    (ingest.ingest, "Brings in events of an API, log files or a stream."),
-    (rejected.list_rejected, "Lists records that could not be rows, and says why."),
-    (demo.demo, "Runs all of it on embedded servers."),
-):
-    command.short_help = words
+for command in (
+    doctor.doctor, run.run, days.list_days, files.verify, files.restore, holds.hold, holds.release, holds.list_holds,
+    files.adopt, ingest.ingest, rejected.list_rejected, demo.demo,
+):  # fmt: skip
     commands.add_command(command)
 
 

@@ -60,7 +60,7 @@ class _ListedDay:
         return stored_rows(self.file)
 
 
-@click.command("days")
+@click.command("days", short_help="Lists the aged days: state, rows here and in the lake.")
 @range_options
 @dataset_option
 def list_days(first: date | None, last: date | None, datasets: tuple[str, ...]) -> None:

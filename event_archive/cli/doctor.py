@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red")}
 
 
-@click.command()
+@click.command(short_help="Is everything there that a night needs? What to do, if not.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of lines.")
 @dataset_option
 def doctor(datasets: tuple[str, ...], *, as_json: bool) -> None:

@@ -35,7 +35,7 @@ Found = dict[str, int | float | str]
 """What is known of a day that is done, by name."""
 
 
-@click.command()
+@click.command(short_help="Reads files back and compares them with their manifest.")
 @days_argument()
 @range_options
 @dataset_option
@@ -73,7 +73,7 @@ def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, la
         _each(settings, wanted, verified, good="good", none=none, without_file=without_file)
 
 
-@click.command()
+@click.command(short_help="Puts rows back from the files.")
 @click.argument("day", type=DAY)
 @click.option("--to", "last", type=DAY, help="Restore every day up to this one that has a file.")
 @click.option("--table", "target", help="The table to fill (default: the source's name with _restored).")
@@ -118,7 +118,7 @@ def _restore(settings: "Settings", first: date, last: date, target: str | None, 
         _each(settings, days, restored, good="restored", without_file=without_file)
 
 
-@click.command()
+@click.command(short_help="Accepts files as they stand, whatever their manifest says.")
 @days_argument()
 @range_options
 @click.option("--source", is_flag=True, help="Make this table of this database the owner of all files, once.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from event_archive.domain.dataset import Dataset
 
 
-@click.command()
+@click.command(short_help="Holds days: they are archived, but not purged.")
 @click.argument("day", type=DAY)
 @click.option("--to", "last", type=DAY, help="Hold all days up to this one, at most 1,000.")
 @click.option("--reason", required=True, help="Why; shown wherever the day is not purged.")
@@ -43,7 +43,7 @@ def _hold(settings: "Settings", first: date, last: date, reason: str) -> None:
         click.echo(f"{settings.dataset.label}: {_days(first, last)} held: {reason}")
 
 
-@click.command()
+@click.command(short_help="Releases held days: the next run purges them.")
 @click.argument("day", type=DAY)
 @click.option("--to", "last", type=DAY, help="Release all days up to this one.")
 @dataset_option
@@ -69,7 +69,7 @@ def _release(settings: "Settings", first: date, last: date) -> None:
         click.echo(f"{settings.dataset.label}: {released} of {asked} days released, {_days(first, last)}.")
 
 
-@click.command("holds")
+@click.command("holds", short_help="Lists the held days.")
 @dataset_option
 def list_holds(datasets: tuple[str, ...]) -> None:
     """Lists the held days."""

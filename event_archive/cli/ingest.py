@@ -23,7 +23,7 @@ _GRACE_SECONDS = 20.0
 _log = logging.getLogger(__name__)
 
 
-@click.group()
+@click.group(short_help="Brings in events of an API, log files or a stream.")
 def ingest() -> None:
     """Brings events into PostgreSQL: each becomes one row, however often its source sends it."""
 

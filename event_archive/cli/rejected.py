@@ -15,7 +15,7 @@ _REASONS_SHOWN = 20
 """The most frequent: some hold a position, which makes each of them another."""
 
 
-@click.command("rejected")
+@click.command("rejected", short_help="Lists records that could not be rows, and says why.")
 @click.option("--source", type=click.Choice(_SOURCES), help="Of this source alone.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many are listed.")
 @click.option("--explain", "number", type=int, metavar="ID", help="Say more of one, without its values.")

@@ -39,7 +39,7 @@ _THRESHOLDS = gc.get_threshold()
 """Python's own: ``run_command`` raises them while commands import."""
 
 
-@click.command()
+@click.command(short_help="Archives every aged day that has rows, and purges it.")
 @days_argument()
 @range_options
 @dataset_option

@@ -5,7 +5,6 @@ Here: where a value comes from, and the words for one that is wrong. Not here: w
 """
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -40,8 +39,6 @@ class Entry:
 
 
 ENVIRONMENT = Entry()
-
-_OF_PYDANTIC = re.compile("^Input should be")
 
 
 class Given(NamedTuple):
@@ -113,7 +110,7 @@ class EnvironmentSettings(BaseModel):
 
     @classmethod
     def _problem(cls, details: Any, sources: dict[str, str], dataset: str) -> str:
-        message = _OF_PYDANTIC.sub("must be", details["msg"].removeprefix("Value error, "))
+        message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         message = message.partition(", unable to ")[0].replace("a valid boolean", "true or false")
         field = str(details["loc"][0])
         source = sources.get(field, field.upper())

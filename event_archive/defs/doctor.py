@@ -14,6 +14,9 @@ from event_archive.config.sources import ApiShape, LogsShape
 from event_archive.defs.internals import InstigatorStatus, InstigatorType
 from event_archive.defs.jobs import named
 from event_archive.defs.records import instance_of_environment, out_of_reach, records_errors, words
+from event_archive.defs.sources.http_api import API
+from event_archive.defs.sources.log_files import LOGS
+from event_archive.defs.sources.source import Source
 from event_archive.doctor.findings import Finding, Patient, Topic
 from event_archive.errors import ConfigurationError, RefusedError
 
@@ -81,13 +84,16 @@ def _schedule(found: dg.DagsterInstance) -> Finding:
         what = "anything" if len(off) == len(nights) else "its days" if len(off) == 1 else "their days"
         words.append(f"{_are(off, 'turned off', 'was', 'were')}: no night archives {what}")
         remedies.append(f"Turn it on in the UI, or: dagster schedule start {off[0]}")
-    if idle := [name for name in sources if name in stopped]:
-        words.append(f"{_are(idle, 'turned off', 'was', 'were')}: no tick takes anything in")
-        commands = " and ".join(f"event-archive {name.replace('_', ' ')}" for name in idle)
-        remedies.append(f"Unless {commands} runs elsewhere, turn it on: dagster schedule start {idle[0]}")
+    if idle := [source for source in sources if source.schedule_name in stopped]:
+        names = [source.schedule_name for source in idle]
+        words.append(f"{_are(names, 'turned off', 'was', 'were')}: no tick takes anything in")
+        commands = " and ".join(f"event-archive ingest {source.name}" for source in idle)
+        remedies.append(f"Unless {commands} runs elsewhere, turn it on: dagster schedule start {names[0]}")
     if words:
         return Finding("dagster_schedule", "warning", "; ".join(words), "\n".join(remedies))
-    return Finding("dagster_schedule", "good", _are([*nights, *sources], "on", "is", "are"))
+    return Finding(
+        "dagster_schedule", "good", _are([*nights, *(source.schedule_name for source in sources)], "on", "is", "are")
+    )
 
 
 def _are(names: Sequence[str], what: str, one: str, many: str) -> str:
@@ -102,13 +108,13 @@ def _names() -> list[str]:
         return []
 
 
-def _sources() -> list[str]:
-    """The names of the sources' schedules; none where the settings do not tell."""
+def _sources() -> list[Source]:
+    """The sources that have a schedule; none where the settings do not tell."""
     try:
-        there = {"ingest_api": ApiShape.load().api_base_url, "ingest_logs": LogsShape.load().logs_url}
+        there = ((API, ApiShape.load().api_base_url), (LOGS, LogsShape.load().logs_url))
     except ConfigurationError:
         return []
-    return [name for name, url in there.items() if url]
+    return [source for source, url in there if url]
 
 
 def _daemon(found: dg.DagsterInstance) -> Finding:

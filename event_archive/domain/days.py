@@ -27,6 +27,11 @@ _MAX_YEARS = 100
 _GREGORIAN_CYCLE_YEARS = 400
 
 
+def iso(moment: datetime) -> str:
+    """An aware time as it is written everywhere: ``2024-03-01T00:00:00Z``, with microseconds where there are any."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
 @dataclass(frozen=True, slots=True)
 class Retention:
     """A calendar duration. Subtracting takes the months first, to the last day of a shorter month, then the days,

@@ -9,10 +9,11 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 import click
 
+from event_archive.domain.days import iso, now_utc
 from event_archive.domain.progress import Phase
 from event_archive.domain.wording import counted
 from event_archive.nightly.outcome import DayOutcome, Totals
@@ -105,9 +106,9 @@ class JsonDisplay:
 
 def _as_a_log_line(message: str, *, failed: bool) -> dict[str, str]:
     """What a collector of container logs looks for."""
-    return {"message": message, "level": "error" if failed else "info", "timestamp": _as_text(datetime.now(UTC))}
+    return {"message": message, "level": "error" if failed else "info", "timestamp": iso(now_utc())}
 
 
 def _as_text(value: object) -> str:
     """Times have one form in every line, that of ``timestamp``, which jq and all else can read."""
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+    return iso(value) if isinstance(value, datetime) else str(value)

@@ -8,6 +8,8 @@ import logging
 from datetime import UTC, datetime
 from typing import TextIO
 
+from event_archive.domain.days import iso
+
 _LOGGER = "event_archive"
 _LIBRARIES = ("azure", "psycopg", "sqlalchemy", "urllib3")
 _NOWHERE = logging.NullHandler()
@@ -47,7 +49,7 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             # As in every line of a command's output.
             "outcome": record.levelname.lower(),
-            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+            "timestamp": iso(datetime.fromtimestamp(record.created, UTC)),
         }
         line |= {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
         if record.exc_info:

@@ -42,9 +42,10 @@ class Former:
 
         What the former one committed, and nobody heard of, is counted.
         """
-        until = time.monotonic() + _MOST_SECONDS
-        while self._backend and self._lives(session) and time.monotonic() < until and not told_to_stop():
-            time.sleep(_LOOK_SECONDS)
+        if self._backend:
+            until = time.monotonic() + _MOST_SECONDS
+            while _lives(session, *self._backend) and time.monotonic() < until and not told_to_stop():
+                time.sleep(_LOOK_SECONDS)
         with session.transaction("the session before") as connection:
             if self._count and one(connection, _STATUS, self._number, self._number)[0] == "committed":
                 self.committed()
@@ -52,6 +53,7 @@ class Former:
             pid, start = one(connection, _BACKEND)
             self._backend = pid, start
 
-    def _lives(self, session: Session) -> bool:
-        with session.transaction("the session before") as connection:
-            return bool(one(connection, _LIVES, *(self._backend or ()))[0])
+
+def _lives(session: Session, pid: int, start: datetime) -> bool:
+    with session.transaction("the session before") as connection:
+        return bool(one(connection, _LIVES, pid, start)[0])

@@ -1,6 +1,6 @@
 """The tables that sources need, made by the statements in ``sql/`` where they are missing. Not here: what is landed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 
 from psycopg import sql
@@ -22,37 +22,31 @@ def make_missing(session: Session, *tables: TableName) -> list[TableName]:
     with session.transaction("tables of sources") as connection:
         missing = [table for table in tables if relation(connection, table.schema, table.name) is None]
     wanted = {table: statement(table, f"{table.name}.sql") for table in missing}
-    for number, table in enumerate(missing):
-        make(session, table, *(wanted[left] for left in missing[number:]), others=missing[number + 1 :])
+    for table in missing:
+        make(session, table, wanted)
+        del wanted[table]
     return missing
 
 
-def make(
-    session: Session,
-    table: TableName,
-    statements: sql.Composed,
-    *further: sql.Composed,
-    others: Sequence[TableName] = (),
-) -> None:
+def make(session: Session, table: TableName, wanted: Mapping[TableName, sql.Composed]) -> None:
     """Makes a table, unless another process has made it since.
 
     Args:
         session: where.
         table: what.
-        statements: that make it.
-        further: those of ``others``, so that a role that may make none is told all at once.
-        others: tables that are to be made after it.
+        wanted: the statements that make it, and those of tables that are to be made after it, so that a role that may
+            make none is told all at once.
 
     Raises:
         RefusedError: as ``make_missing``.
     """
-    them = "them" if others else "it"
+    are, them = ("is", "it") if len(wanted) == 1 else ("are", "them")
     advice = Advice(
         outcome="Nothing was taken in.",
         privileges=(
-            f"{', '.join(map(str, [table, *others]))} {'are' if others else 'is'} missing, and this role may not make "
+            f"{', '.join(map(str, wanted))} {are} missing, and this role may not make "
             f"{them}. Let a role that may execute, then GRANT this one SELECT, INSERT, UPDATE and "
-            f"DELETE on {them}:\n" + "\n".join(f"{each.as_string()};" for each in (statements, *further))
+            f"DELETE on {them}:\n" + "\n".join(f"{each.as_string()};" for each in wanted.values())
         ),
     )
     with session.transaction(str(table), advice=advice) as connection:
@@ -60,7 +54,7 @@ def make(
         connection.execute(_LOCK)
         if relation(connection, table.schema, table.name) is None:
             connection.execute("SET LOCAL search_path TO pg_catalog")
-            connection.execute(statements)
+            connection.execute(wanted[table])
 
 
 def statement(table: TableName, file: str, **parts: sql.Composable) -> sql.Composed:

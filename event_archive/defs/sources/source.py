@@ -33,6 +33,11 @@ class Source:
     unit: str
 
     @property
+    def schedule_name(self) -> str:
+        """Of its schedule."""
+        return f"ingest_{self.name}"
+
+    @property
     def tags(self) -> dict[str, str]:
         """On the runs of its job."""
         return {_TAG: self.name}
@@ -104,7 +109,7 @@ def _schedule(
     source: Source, job: UnresolvedAssetJobDefinition, cron: str, waits: Callable[[], bool]
 ) -> dg.ScheduleDefinition:
     @dg.schedule(
-        name=f"ingest_{source.name}",
+        name=source.schedule_name,
         job=job,
         cron_schedule=cron,
         execution_timezone="UTC",

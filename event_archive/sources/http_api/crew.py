@@ -14,6 +14,7 @@ from threading import Event, Thread
 
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
+from event_archive.domain.days import iso
 from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.former import Former
@@ -22,7 +23,7 @@ from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import fields
 from event_archive.sources.http_api.paging import paging
-from event_archive.sources.http_api.positions import Position, Positions, iso, new_windows, reached, resumed
+from event_archive.sources.http_api.positions import Position, Positions, new_windows, reached, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.task import Task

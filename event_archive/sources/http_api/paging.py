@@ -11,10 +11,10 @@ from typing import Literal
 from urllib.parse import urljoin, urlsplit
 
 from event_archive.config.sources import ApiSettings
+from event_archive.domain.days import iso
 from event_archive.errors import RefusedError
 from event_archive.sources.http_api.fetching import Answer, PageSize
 from event_archive.sources.http_api.pages import Page
-from event_archive.sources.http_api.positions import iso
 
 Pagination = Literal["cursor", "page", "offset", "link"]
 

@@ -5,12 +5,13 @@ A shard is the whole of an API, or a window of time. Not here: what moves a posi
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice, pairwise
 
 from psycopg import sql
 
 from event_archive.domain.dataset import TableName
+from event_archive.domain.days import iso
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.session import Connection, Session, one
 
@@ -73,11 +74,6 @@ class Position:
     def window(cls, lower: datetime, upper: datetime) -> "Position":
         """The beginning of a window."""
         return cls(f"{iso(lower)}/{iso(upper)}", lower=lower, upper=upper)
-
-
-def iso(moment: datetime) -> str:
-    """As parameters and names have it: ``2024-03-01T00:00:00Z``, with microseconds where there are any."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,5 +55,5 @@ def make_table(session: Session, schema: str) -> bool:
     if extension is not None:
         name = sql.Identifier(table.schema, table.name).as_string()
         divided = _HYPERTABLE.format(extension=sql.Identifier(extension), table=sql.Literal(name))
-    make(session, table, statement(table, "positions.sql", divided=divided))
+    make(session, table, {table: statement(table, "positions.sql", divided=divided)})
     return True
