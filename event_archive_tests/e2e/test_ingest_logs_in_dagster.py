@@ -122,8 +122,8 @@ def test_a_store_that_does_not_answer_is_not_waited_for(logs: Logs, clean: pytes
         connection, _ = silent.accept()
         with connection:
             assert connection.recv(4) == b"GET ", "the store was asked"
-            connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
             (looking,) = [of for of in threading.enumerate() if of.name == "log files"]
+            connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
             looking.join()
 
 
