@@ -228,6 +228,13 @@ CREATE TABLE mine PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-
             RefusedError,
             "refer to are gone: put those back first",
         ),
+        (
+            'CREATE TABLE mine (LIKE "Event" INCLUDING ALL, UNIQUE (event_id)); '
+            f"INSERT INTO mine VALUES (99, 'evt-{DAY}-1', 'x', now(), now(), '{{}}')",
+            "mine",
+            RefusedError,
+            "unique column beside the key has that value, remove that row, or use --table",
+        ),
     ],
 )
 def test_what_cannot_be_filled_is_refused_with_what_to_do(
@@ -441,6 +448,30 @@ def manifest_of(pipeline: Pipeline) -> Manifest:
     manifest = Manifest.from_file(file) if file else None
     assert manifest is not None
     return manifest
+
+
+def test_a_row_that_is_inserted_at_this_moment_asks_for_another_restore(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    """Its key stood in no snapshot of the restore, and no column beside the key has anything to do with it."""
+    pipeline.add(3)
+    row = "SELECT * FROM \"Event\" WHERE id = 2"
+    pipeline.database.execute(f'CREATE TABLE "Event_restored" (LIKE "Event" INCLUDING ALL); CREATE TABLE kept AS {row}')
+    pipeline.run()
+    with (
+        psycopg.connect(pipeline.database.dsn) as watch,
+        psycopg.connect(pipeline.database.dsn) as inserting,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        inserting.execute('INSERT INTO "Event_restored" SELECT * FROM kept')
+        done = pool.submit(restore)
+        while not watch.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+            watch.rollback()
+        inserting.commit()
+        with pytest.raises(RefusedError, match="inserted meanwhile under the same key, restore the day again"):
+            done.result()
+    again = restore()
+    assert (again.restored, again.skipped) == (2, 1)
 
 
 def test_two_restores_at_once_share_a_new_table(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
