@@ -55,6 +55,13 @@ WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'o
 """
 _SETTINGS = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (%s)"
 _TRANSACTION_TIMEOUT_SINCE = 170000
+# A server looks for its client only once a statement has ended, unless it is told to. Until then the locks of a process
+# that was killed stay, and the next run would take it for another. Servers on some systems refuse to be told.
+_LOOK_FOR_CLIENT = """
+SELECT pg_catalog.set_config('client_connection_check_interval', '5s', true)
+WHERE pg_catalog.strpos(pg_catalog.version(), 'linux') OPERATOR(pg_catalog.>) 0
+"""
+_LOOK_FOR_CLIENT_SINCE = 140000
 # A cancel is a connection of its own; where that takes longer, the server is out of reach and gives up by itself.
 _CANCEL_TIMEOUT_SECONDS = 5
 
@@ -189,11 +196,13 @@ def _engine(postgres: Postgres) -> Engine:
 def _pin(connection: EngineConnection) -> None:
     timeouts = cast(dict[str, str], connection.get_execution_options()["timeouts"])
     raw = cast(Connection, connection.connection.driver_connection)
-    if raw.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
+    version = raw.info.server_version
+    if version >= _TRANSACTION_TIMEOUT_SINCE:
         timeouts = timeouts | {"transaction_timeout": "0"}
-    connection.exec_driver_sql(
-        "; ".join([_PIN, *(f"SET LOCAL {name} TO '{value}'" for name, value in timeouts.items())])
-    )
+    statements = [_PIN, *(f"SET LOCAL {name} TO '{value}'" for name, value in timeouts.items())]
+    if version >= _LOOK_FOR_CLIENT_SINCE:
+        statements.append(_LOOK_FOR_CLIENT)
+    connection.exec_driver_sql("; ".join(statements))
 
 
 def _abandon(connection: EngineConnection, raw: Connection) -> None:

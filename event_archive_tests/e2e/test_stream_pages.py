@@ -5,10 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +15,7 @@ from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
 from event_archive_tests.fixtures.installation import clean_environment
 from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.valkey import Stream, position
+from event_archive_tests.fixtures.waiting import until
 from event_archive_tests.unit.test_stream_server import ask, samples
 
 pytestmark = pytest.mark.slow
@@ -50,11 +50,6 @@ def process(stream: Stream, postgres_line: Wire, port: int) -> Iterator["subproc
     yield started
     started.kill()
     started.wait()
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    while not is_so():
-        time.sleep(0.05)
 
 
 def page(port: int, path: str) -> tuple[int, str]:

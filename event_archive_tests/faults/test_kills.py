@@ -15,6 +15,7 @@ from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.faults.victim import POINTS
 from event_archive_tests.fixtures.installation import clean_environment
+from event_archive_tests.fixtures.waiting import until
 
 ROWS = 250
 LATE = 60
@@ -125,3 +126,35 @@ def test_kills_of_the_command_line_cost_only_work(zygote: Zygote):
         assert_that_nothing_is_lost(zygote, day, rows)
         assert zygote.run(day) == 0
         assert_that_all_is_right(zygote, day, rows)
+
+
+LONG_DELETE = """
+CREATE TABLE it_takes_long (at timestamptz);
+INSERT INTO it_takes_long VALUES (now());
+CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_sleep(60) FROM public.it_takes_long; RETURN NULL; END $$;
+CREATE TRIGGER take_long BEFORE DELETE ON "Event" EXECUTE FUNCTION take_long();
+"""
+FORMER = """
+SELECT wait_event FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'event_archive'
+"""
+
+
+def test_a_delete_does_not_outlive_for_long_its_run_that_was_killed(zygote: Zygote):
+    """Its session has the lock of the day, and a run that begins meanwhile says that another works on it."""
+    database = zygote.pipeline.database
+    day, rows = a_day(zygote, late=False)
+    database.execute(LONG_DELETE)
+    try:
+        with command_line(zygote, day) as process:
+            until(lambda: database.execute(FORMER) == [("PgSleep",)], seconds=30)
+            process.kill()
+            process.communicate()
+        database.execute("DELETE FROM it_takes_long")
+        until(lambda: database.execute(FORMER) == [], seconds=20)
+        assert_that_nothing_is_lost(zygote, day, rows)
+        assert zygote.run(day) == 0
+        assert_that_all_is_right(zygote, day, rows)
+    finally:
+        database.execute('DROP TRIGGER take_long ON "Event"; DROP FUNCTION take_long(); DROP TABLE it_takes_long')
+    survived("kills: amid a long DELETE")

@@ -229,8 +229,8 @@ CREATE TABLE mine PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-
             "refer to are gone: put those back first",
         ),
         (
-            'CREATE TABLE mine (LIKE "Event" INCLUDING ALL, UNIQUE (event_id)); '
-            f"INSERT INTO mine VALUES (99, 'evt-{DAY}-1', 'x', now(), now(), '{{}}')",
+            f"""CREATE TABLE mine (LIKE "Event" INCLUDING ALL, UNIQUE (event_id));
+            INSERT INTO mine VALUES (99, 'evt-{DAY}-1', 'x', now(), now(), '{{}}')""",
             "mine",
             RefusedError,
             "unique column beside the key has that value, remove that row, or use --table",
@@ -455,7 +455,7 @@ def test_a_row_that_is_inserted_at_this_moment_asks_for_another_restore(
 ):
     """Its key stood in no snapshot of the restore, and no column beside the key has anything to do with it."""
     pipeline.add(3)
-    row = "SELECT * FROM \"Event\" WHERE id = 2"
+    row = 'SELECT * FROM "Event" WHERE id = 2'
     pipeline.database.execute(f'CREATE TABLE "Event_restored" (LIKE "Event" INCLUDING ALL); CREATE TABLE kept AS {row}')
     pipeline.run()
     with (

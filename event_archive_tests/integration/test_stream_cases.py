@@ -3,8 +3,7 @@
 import json
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Any
@@ -23,6 +22,7 @@ from event_archive_tests.faults.redis_wire import RedisWire, redis_wire
 from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
 from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
+from event_archive_tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -66,12 +66,6 @@ class Background:
         self._thread.shutdown()
         self._run.result()
         assert self.consumer.totals.counts.balance == 0
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Waits for something that a consumer in the background brings about, or until the test's time is up."""
-    while not is_so():
-        time.sleep(0.01)
 
 
 def test_entries_become_rows_and_are_acknowledged(each_stream: Stream):

@@ -290,7 +290,7 @@ def test_what_postgresql_cannot_hold_is_rejected_with_its_bytes(name: str):
         (entry(imei="a", ts="1709294400", note=b"\0"), "it holds \\u0000, which PostgreSQL cannot keep"),
         (entry(imei="a", ts="1709294400", payload="{}", note=b"\0"), "it holds \\u0000, which PostgreSQL cannot keep"),
         (entry(imei="a", ts="1709294400", note=b"\xff"), "one of its fields is no UTF-8"),
-        (entry(payload=b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"), "it is nested too deeply"),
+        (entry(payload=b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}"), "it is nested too deeply"),
     ],
 )
 def test_an_entry_that_cannot_be_a_row_is_rejected_by_its_id_and_the_others_go_on(of: Entry, expected: str):
