@@ -20,7 +20,8 @@ from event_archive.sources.redis_stream.state import look_at_group
 from event_archive_tests.faults.wire import Trouble, Wire, wire
 from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
-from event_archive_tests.integration.test_stream_cases import Background, until
+from event_archive_tests.fixtures.waiting import until
+from event_archive_tests.integration.test_stream_cases import Background
 from event_archive_tests.integration.test_stream_replay import replayed
 
 pytestmark = pytest.mark.slow
