@@ -843,6 +843,22 @@ def test_a_file_is_read_twice_where_a_column_got_another_collation(pipeline: Pip
     assert [phase.name for phase in seen.phases if phase.bytes] == ["reading back", "reading as text"]
 
 
+def test_a_collation_that_takes_texts_for_equal_is_no_obstacle(packaged_database: Database, local_lake: Lake):
+    database = packaged_database
+    database.execute(
+        "CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false); "
+        "CREATE TYPE kind AS ENUM ('a'); "
+        "CREATE TABLE t (id int PRIMARY KEY, at timestamp, name text COLLATE any_case, kind kind); "
+        "INSERT INTO t VALUES (1, '2024-03-01', 'Abc', 'a'), (2, '2024-03-01', 'ABC', 'a')"
+    )
+    of = Pipeline(database, local_lake).of(table=TableName("public", "t"), time_column="at", file_prefix="t")
+    of.archive()
+    database.execute("UPDATE t SET name = 'aBC' WHERE id = 2")
+    assert (of.purge().deleted, of.run().deleted) == (1, 1)
+    assert restoring(of)().restored == 2
+    assert database.execute("SELECT id, name::bytea FROM t_restored ORDER BY id") == [(1, b"Abc"), (2, b"aBC")]
+
+
 def test_a_domain_that_was_made_anew_does_not_pass_for_what_it_was(pipeline: Pipeline):
     database = pipeline.database
     database.execute('CREATE DOMAIN amount AS numeric(12, 4); ALTER TABLE "Event" ADD due amount')
