@@ -228,19 +228,19 @@ def _parse_keys(connection: Connection, into: sql.Identifier, table: Table) -> N
     if connection.info.server_version >= _INPUT_IS_VALID_SINCE:
         valid = sql.SQL(" AND ").join(
             sql.SQL("pg_catalog.pg_input_is_valid({}, {})").format(
-                sql.Identifier(column.name), sql.Literal(column.type)
+                sql.Identifier(column.name), sql.Literal(column.sql_type.as_string(None))
             )
             for column in keys
         )
         connection.execute(sql.SQL("DELETE FROM {} WHERE ({}) IS NOT TRUE").format(into, valid))
     else:
         names = sql.SQL(", ").join(sql.Identifier(column.name) for column in keys)
-        values = [sql.SQL("row_.{}::{}").format(sql.Identifier(c.name), sql.SQL(c.type)) for c in keys]
+        values = [sql.SQL("row_.{}::{}").format(sql.Identifier(c.name), c.sql_type) for c in keys]
         one_by_one = sql.SQL(_DELETE_UNPARSED).format(into=into, names=names, values=sql.SQL(", ").join(values))
         connection.execute(sql.SQL("DO {}").format(sql.Literal(one_by_one.as_string(connection))))
     types = sql.SQL(", ").join(
         sql.SQL("ALTER COLUMN {0} TYPE {1} USING {0}::{2}").format(
-            sql.Identifier(column.name), column.definition, sql.SQL(column.type)
+            sql.Identifier(column.name), column.definition, column.sql_type
         )
         for column in keys
     )
