@@ -3,6 +3,7 @@
 # In the order in which they import one another, so that pytest rewrites the assertions of each.
 pytest_plugins = [
     "event_archive_tests.fixtures.postgres",
+    "event_archive_tests.fixtures.packaged",
     "event_archive_tests.fixtures.lakes",
     "event_archive_tests.fixtures.pipeline",
     "event_archive_tests.fixtures.timescale",

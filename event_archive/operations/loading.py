@@ -39,6 +39,22 @@ _NOT_THE_FILES_FAULT = (
     "XX",  # internal error
 )
 """What the SQLSTATE of an error begins with that says nothing against the file."""
+# For servers that cannot be asked whether a text parses: each row is tried.
+_DELETE_UNPARSED = """
+#variable_conflict use_column
+DECLARE
+  rows_ CURSOR FOR SELECT {names} FROM {into};
+BEGIN
+  DELETE FROM {into} WHERE pg_catalog.num_nulls({names}) OPERATOR(pg_catalog.>) 0;
+  FOR row_ IN rows_ LOOP
+    BEGIN
+      PERFORM {values};
+    EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+      DELETE FROM {into} WHERE CURRENT OF rows_;
+    END;
+  END LOOP;
+END
+"""
 
 
 def load(
@@ -126,7 +142,7 @@ def _load(
                     raise
                 raise _NotParsedError(without_values(error) + _place(error.diag.context or "", table.names)) from None
             # Where a table is nothing but key, a restore must still see that values do not parse.
-            if as_text > set(table.key) and connection.info.server_version >= _INPUT_IS_VALID_SINCE:
+            if as_text > set(table.key):
                 _parse_keys(connection, into, table)
                 as_text = as_text.difference(table.key)
     superseded = _index(connection, into, table, line)
@@ -209,14 +225,22 @@ def _parse_keys(connection: Connection, into: sql.Identifier, table: Table) -> N
     A row whose key does not parse can be none of the table's: it is left out.
     """
     keys = [column for column in table.columns if column.name in table.key]
-    valid = sql.SQL(" AND ").join(
-        sql.SQL("pg_catalog.pg_input_is_valid({}, {})").format(sql.Identifier(column.name), sql.Literal(column.type))
-        for column in keys
-    )
-    connection.execute(sql.SQL("DELETE FROM {} WHERE ({}) IS NOT TRUE").format(into, valid))
+    if connection.info.server_version >= _INPUT_IS_VALID_SINCE:
+        valid = sql.SQL(" AND ").join(
+            sql.SQL("pg_catalog.pg_input_is_valid({}, {})").format(
+                sql.Identifier(column.name), sql.Literal(column.sql_type.as_string(None))
+            )
+            for column in keys
+        )
+        connection.execute(sql.SQL("DELETE FROM {} WHERE ({}) IS NOT TRUE").format(into, valid))
+    else:
+        names = sql.SQL(", ").join(sql.Identifier(column.name) for column in keys)
+        values = [sql.SQL("row_.{}::{}").format(sql.Identifier(c.name), c.sql_type) for c in keys]
+        one_by_one = sql.SQL(_DELETE_UNPARSED).format(into=into, names=names, values=sql.SQL(", ").join(values))
+        connection.execute(sql.SQL("DO {}").format(sql.Literal(one_by_one.as_string(connection))))
     types = sql.SQL(", ").join(
         sql.SQL("ALTER COLUMN {0} TYPE {1} USING {0}::{2}").format(
-            sql.Identifier(column.name), column.definition, sql.SQL(column.type)
+            sql.Identifier(column.name), column.definition, column.sql_type
         )
         for column in keys
     )

@@ -117,5 +117,5 @@ def types_hash(table: Table, columns: Sequence[str]) -> str:
 
     Empty where the table lacks one of them, or where a type's name does not say what it means, as a domain's.
     """
-    types = {column.name: column.definition.as_string(None) for column in table.columns if column.is_base}
+    types = {column.name: column.type_and_collation for column in table.columns if column.is_base}
     return names_hash([types[name] for name in columns]) if types.keys() >= set(columns) else ""

@@ -874,6 +874,56 @@ def test_a_file_is_read_twice_where_a_column_got_another_collation(pipeline: Pip
     assert [phase.name for phase in seen.phases if phase.bytes] == ["reading back", "reading as text"]
 
 
+def test_types_that_tell_forms_of_one_row_apart_bring_none_back(pipeline: Pipeline):
+    of, database = _of_a_key_spelled_anew(pipeline, "v text")
+    database.execute("CREATE TABLE mine (k text PRIMARY KEY, at timestamp, v text)")
+    with pytest.raises(IntegrityError, match="replaces 1 row of it by the types of the key in public.t"):
+        restoring(of)("mine")
+    assert restoring(of)().restored == 1
+    assert database.execute("SELECT k::text, v FROM t_restored") == [("1.00", "b")]
+
+
+def test_both_forms_come_back_with_a_warning_where_nobody_knows_the_types(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    of, database = _of_a_key_spelled_anew(pipeline, "v kind")
+    with pytest.raises(IntegrityError, match="Nobody can tell whether they were one row"):
+        restoring(of)()
+    database.execute("CREATE TABLE mine (k text PRIMARY KEY, at timestamp, v text)")
+    assert restoring(of)("mine").restored == 2
+    assert "replaces 1 row of it by the types of the key in public.t" in caplog.text
+    database.execute("ALTER TABLE t ALTER k TYPE uuid USING gen_random_uuid(); DELETE FROM mine")
+    assert restoring(of)("mine").restored == 2
+
+
+def _of_a_key_spelled_anew(pipeline: Pipeline, column: str) -> tuple[Pipeline, Database]:
+    pipeline.database.execute(
+        "CREATE TYPE kind AS ENUM ('a', 'b'); "
+        f"CREATE TABLE t (k numeric PRIMARY KEY, at timestamp, {column}); INSERT INTO t VALUES (1.0, '2024-03-01', 'a')"
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at", file_prefix="t")
+    of.archive()
+    pipeline.database.execute("UPDATE t SET k = 1.00, v = 'b'")
+    assert of.run().deleted == 1
+    return of, pipeline.database
+
+
+def test_a_collation_that_takes_texts_for_equal_is_no_obstacle(packaged_database: Database, local_lake: Lake):
+    database = packaged_database
+    database.execute(
+        "CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false); "
+        "CREATE TYPE kind AS ENUM ('a'); "
+        "CREATE TABLE t (id int PRIMARY KEY, at timestamp, name text COLLATE any_case, kind kind); "
+        "INSERT INTO t VALUES (1, '2024-03-01', 'Abc', 'a'), (2, '2024-03-01', 'ABC', 'a')"
+    )
+    of = Pipeline(database, local_lake).of(table=TableName("public", "t"), time_column="at", file_prefix="t")
+    of.archive()
+    database.execute("UPDATE t SET name = 'aBC' WHERE id = 2")
+    assert (of.purge().deleted, of.run().deleted) == (1, 1)
+    assert restoring(of)().restored == 2
+    assert database.execute("SELECT id, name::bytea FROM t_restored ORDER BY id") == [(1, b"Abc"), (2, b"aBC")]
+
+
 def test_a_domain_that_was_made_anew_does_not_pass_for_what_it_was(pipeline: Pipeline):
     database = pipeline.database
     database.execute('CREATE DOMAIN amount AS numeric(12, 4); ALTER TABLE "Event" ADD due amount')

@@ -681,6 +681,23 @@ def test_a_row_that_the_numbering_makes_too_long_does_not_accuse_the_file(pipeli
     assert not isinstance(error.value, IntegrityError)
 
 
+def test_types_of_another_schema_are_not_taken_for_postgresqls(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        f"""CREATE TABLE t (
+          id uuid PRIMARY KEY, at timestamp, j jsonb, p point, names text[], took interval(3), n bit(2));
+        INSERT INTO t VALUES (gen_random_uuid(), '2024-03-01', '{{"b": 1}}', '(1,2)', '{{a}}', '1.5 s', '01');
+        CREATE SCHEMA app; CREATE DOMAIN app.uuid AS text; CREATE DOMAIN app.jsonb AS text;
+        CREATE TABLE app.point (x int, y int); CREATE DOMAIN app.text AS int;
+        CREATE DOMAIN app.interval AS int; CREATE DOMAIN app.bit AS int;
+        ALTER DATABASE {pipeline.database.name} SET search_path = app, public, pg_catalog;""",
+    )
+    assert of.run().deleted == 1
+    assert restore_day(of.site, DAY, TableName("public", "back")).restored == 1
+    types = "SELECT attname, atttypid FROM pg_attribute WHERE attrelid = 'public.{}'::regclass AND attnum > 0"
+    assert of.database.execute(types.format("back")) == of.database.execute(types.format("t"))
+
+
 def test_functions_of_domains_and_event_triggers_find_what_they_name(pipeline: Pipeline):
     of = of_table(
         pipeline,

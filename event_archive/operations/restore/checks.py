@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName, key_named, quoted
@@ -10,11 +12,13 @@ from event_archive.domain.manifest import Key, Manifest
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import StoredFile
-from event_archive.operations.readback import READBACK, Readback
+from event_archive.operations.readback import READBACK, Readback, types_hash
+from event_archive.operations.verbatim import VERBATIM
 from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.dependents import Changes
+from event_archive.postgres.catalogue.relations import columns, relation
 from event_archive.postgres.catalogue.server import is_on
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.shape import Table, key_of
 
 logger = logging.getLogger(__name__)
@@ -113,6 +117,67 @@ def require_same_current_rows(
             f"whose key is {own}: that one replaces it by {named}. Nothing of this day was restored. Restore into a "
             "table with that key: --table NAME."
         )
+
+
+def require_no_form_by_types(
+    connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile, manifest: Manifest | None
+) -> None:
+    """Refuses a target whose types tell forms of one row apart that the source's types do not, as text does of citext.
+
+    Where nobody knows whether the file was written as the source's present types, it only warns.
+
+    Args:
+        connection: in the transaction in which ``losses`` has read the file.
+        dataset: what was archived.
+        readback: of the file.
+        file: the file.
+        manifest: its manifest.
+
+    Raises:
+        IntegrityError: a former form would come back.
+    """
+    source = relation(connection, dataset.table.schema, dataset.table.name)
+    types = {column.name: column for column in columns(connection, source.oid)} if source else {}
+    keys = manifest.keys if manifest and manifest.keys else (readback.table.key,)
+    names = {name for key in keys for name in key}
+    here = {column.name: column.type_and_collation for column in readback.table.columns}
+    if not names <= types.keys() & here.keys() or all(types[n].type_and_collation == here[n] for n in names):
+        return
+    replaced = [
+        sql.SQL(
+            "pg_catalog.num_nulls({2}) OPERATOR(pg_catalog.=) 0 "
+            "AND pg_catalog.lead({0}) OVER (PARTITION BY {1} ORDER BY {0}) IS NOT NULL"
+        ).format(
+            readback.line,
+            sql.SQL(", ").join(sql.SQL("{}::{}").format(sql.Identifier(n), types[n].definition) for n in key),
+            _names(key),
+        )
+        for key in keys
+    ]
+    # The join leaves out what is superseded by the target's types, too.
+    query = sql.SQL(
+        "SELECT pg_catalog.count(*) FROM {readback} AS value_ JOIN (SELECT {line}, {replaced} AS replaced_ "
+        "FROM {verbatim}) AS file_ ON file_.{line} OPERATOR(pg_catalog.=) value_.{line} WHERE file_.replaced_"
+    ).format(readback=READBACK, line=readback.line, replaced=sql.SQL(" AND ").join(replaced), verbatim=VERBATIM)
+    try:
+        with connection.transaction(), own_search_path(connection):
+            former = one(connection, query)[0]
+    except (psycopg.DataError, psycopg.IntegrityError):
+        return  # It was not written as these types.
+    if not former:
+        return
+    target = readback.table.dataset.table
+    found = (
+        f"{file.path}: a later row replaces {counted(former, 'row', 'rows')} of it by the types of the key in "
+        f"{dataset.table}, but not by those in {target}"
+    )
+    as_source = types_hash(replace(readback.table, columns=tuple(types.values())), readback.columns)
+    if manifest and manifest.types and manifest.types == as_source:
+        raise IntegrityError(
+            f"{found}: a former form would come back. Nothing of this day was restored. Restore into a table whose key "
+            "is of the source's types: --table NAME."
+        )
+    logger.warning("%s. Both are restored, for nobody can tell whether they were one row: choose", found)
 
 
 def require_only_inserted(
@@ -220,8 +285,8 @@ def report_losses(target: TableName, lost: Mapping[str, int], file: StoredFile, 
     """
     if not lost:
         return
-    columns = ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in lost.items())
-    found = f"{file.path}: values of it would lose something as the types of {target}: {columns}"
+    where = ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in lost.items())
+    found = f"{file.path}: values of it would lose something as the types of {target}: {where}"
     if by_us:
         raise RefusedError(f"{found}. Nothing of this day was restored. {_TABLE_OF_YOUR_OWN}")
     logger.warning("%s. They are restored as they read", found)

@@ -25,6 +25,7 @@ from event_archive.operations.loading import load
 from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hash
 from event_archive.operations.restore.checks import (
     report_losses,
+    require_no_form_by_types,
     require_no_other_rows,
     require_none_merged,
     require_only_inserted,
@@ -131,6 +132,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
             lost = losses(connection, readback, lake, file, progress)
             report_losses(target, lost, file, by_us=manifest is not None)
             require_none_merged(readback, merged(connection, readback), file)
+            require_no_form_by_types(connection, dataset, readback, file, manifest)
         readback = _reaching(connection, readback)
         # The file has been read, twice where need be: from here on the target is locked.
         require_unchanged(connection, table, "fill")

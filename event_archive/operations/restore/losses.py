@@ -108,5 +108,5 @@ def _text(name: str) -> sql.Composable:
 
 
 def _value(name: str) -> sql.Composable:
-    """A value as COPY prints it."""
-    return sql.SQL("pg_catalog.format('%s', value_.{})").format(sql.Identifier(name))
+    """A value as COPY prints it; in a collation by which the beginnings of texts can be told, whatever the column's."""
+    return sql.SQL("(pg_catalog.format('%s', value_.{}) COLLATE pg_catalog.\"C\")").format(sql.Identifier(name))

@@ -17,15 +17,20 @@ WITH RECURSIVE tree_(oid) AS (
   SELECT %s::pg_catalog.oid UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN tree_ ON inhparent = tree_.oid)
 SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(oid)), 0)::bigint FROM tree_
 """
-# A column that was dropped has no type.
+# A column that was dropped has no type. A type whose name is none of SQL's own words is looked up by search_path; SQL's
+# words among the catalogue's names take modifiers that other names do not.
 _COLUMNS = """
 SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_type(atttypid, NULL),
        NOT attnotnull, attgenerated <> '',
        t.typtype = 'b' AND (t.typelem = 0 OR t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace),
        CASE WHEN attcollation <> t.typcollation THEN
          (SELECT pg_catalog.format('%%I.%%I', n.nspname, l.collname) FROM pg_catalog.pg_collation AS l
-          JOIN pg_catalog.pg_namespace AS n ON n.oid = l.collnamespace WHERE l.oid = attcollation) ELSE '' END
+          JOIN pg_catalog.pg_namespace AS n ON n.oid = l.collnamespace WHERE l.oid = attcollation) ELSE '' END,
+       t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND t.typname NOT IN ('bit', 'interval', 'numeric')
+       AND pg_catalog.replace(pg_catalog.format_type(atttypid, NULL), '[]', '') IN (
+         pg_catalog.quote_ident(t.typname), pg_catalog.quote_ident(e.typname))
 FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type AS t ON t.oid = atttypid
+LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typarray = t.oid
 WHERE attrelid = %s AND attnum > 0 ORDER BY attnum
 """
 # What a stored value reads as, where its type's own definition says so: the labels of enums, the attributes of
@@ -149,6 +154,7 @@ class Column:
         is_base: whether the type is PostgreSQL's own or an extension's, so that its name says all; a domain's or an
             enum's does not.
         collation: quoted for SQL, with its schema; empty where it is the type's own.
+        is_looked_up: whether another type of that name may hide it, in a schema that ``search_path`` names first.
     """
 
     name: str
@@ -158,12 +164,22 @@ class Column:
     generated: bool = False
     is_base: bool = False
     collation: str = ""
+    is_looked_up: bool = False
+
+    @property
+    def type_and_collation(self) -> str:
+        """For comparisons, as the type is called where no other hides it."""
+        return self.type + (f" COLLATE {self.collation}" if self.collation else "")
+
+    @property
+    def sql_type(self) -> sql.SQL:
+        """The type for SQL, whatever ``search_path`` is."""
+        return sql.SQL(f"pg_catalog.{self.type}" if self.is_looked_up else self.type)
 
     @property
     def definition(self) -> sql.Composable:
-        """Type and collation, for a table that is to hold the same values."""
-        collate = f" COLLATE {self.collation}" if self.collation else ""
-        return sql.SQL(self.type + collate)
+        """Type and collation, for a table that is to hold the same values, whatever ``search_path`` is."""
+        return sql.SQL(f"pg_catalog.{self.type_and_collation}" if self.is_looked_up else self.type_and_collation)
 
 
 def relation(connection: Connection, schema: str, name: str) -> Relation | None:
