@@ -24,11 +24,10 @@ from event_archive.sources.staging import stage
 
 _ATTEMPTS = 5
 _OF_A_ROW = (
-    psycopg.DataError,
-    psycopg.IntegrityError,
-    psycopg.errors.ProgramLimitExceeded,
-    psycopg.errors.RaiseException,
-    psycopg.errors.StatementTooComplex,
+    *(psycopg.DataError, psycopg.IntegrityError),
+    *(psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex),
+    *(psycopg.errors.RaiseException, psycopg.errors.AssertFailure),
+    *(psycopg.errors.NoDataFound, psycopg.errors.TooManyRows),
 )
 """What PostgreSQL, or a trigger, raises of a row's values: the rest of its batch goes on."""
 
@@ -232,7 +231,10 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
         with connection.transaction():
             _merge(connection, target, batch.lines[indexes.start : indexes.stop], counts)
             return []
-    except _OF_A_ROW as error:
+    except psycopg.DatabaseError as error:
+        # A SQLSTATE of nobody's is one that a trigger made up.
+        if not isinstance(error, _OF_A_ROW) and type(error) is not psycopg.DatabaseError:
+            raise
         if error.diag.source_function == "ExecFindPartition":
             raise BusyError(
                 f"{target.table} has no partition for some records. They were not taken in; they are tried again. If "

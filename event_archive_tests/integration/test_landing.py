@@ -164,6 +164,20 @@ def test_a_record_that_a_trigger_refuses_is_rejected_alone(table: Database):
 
 SWALLOW = """
 CREATE SEQUENCE attempts;
+@pytest.mark.parametrize("code", ["P0002", "P0003", "P0004", "ZX001", "45000"])
+def test_a_record_that_a_trigger_refuses_in_any_words_of_its_own_is_rejected_alone(table: Database, code: str):
+    table.execute(
+        f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF new.id = 'evil' THEN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END IF; RETURN new; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION refuse()
+        """
+    )
+    (counts,) = landed(table, IGNORE, batch(("a", "01", "1"), ("evil", "01", "2"), ("c", "01", "3")))
+    assert counts == Counts(taken=3, new=2, rejected=1)
+    assert len(rejected(table)) == 1
+
+
 CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RETURN CASE WHEN new.id <> 'b' OR nextval('attempts') > {} THEN new END; END $$;
 CREATE TRIGGER swallow BEFORE INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION swallow()
