@@ -137,7 +137,7 @@ class RejectedRecords:
         if not landing:
             return Counts()
         numbers = [rows[index][0] for index in landing]
-        taken = dict(connection.execute(self._sql(_DELETE), (numbers,)).fetchall())
+        taken: dict[int, str] = dict(connection.execute(self._sql(_DELETE), (numbers,)).fetchall())
         if len(taken) < len(numbers):
             # Another replay took the others just now.
             batch, _ = _read(of, connection, [row for row in rows if row[0] in taken])
