@@ -91,6 +91,17 @@ def test_newest_first_on_pages_of_one_or_two_events_a_refused_cursor_loses_none(
     assert ingesting.has_all()
 
 
+def test_old_events_that_begin_newest_first_hide_none_of_those_that_come_after_them(ingest: Ingest):
+    ingesting = ingest(Events(0))
+    # As of an import from an export that was newest first.
+    ingesting.api.add([event(f"old-{hour}", START - timedelta(hours=hour)) for hour in range(20)])
+    ingesting.api.add([event(f"first-{hour}", START + timedelta(hours=hour)) for hour in range(20)])
+    assert ingesting.run(api_page_limit=10, **SHORT).counts.new == 40
+    ingesting.api.add([event(f"then-{hour}", START + timedelta(hours=20 + hour)) for hour in range(10)])
+    assert ingesting.run(api_page_limit=10, **SHORT).counts.new == 10
+    assert ingesting.has_all()
+
+
 def test_newest_first_an_event_from_the_future_hides_none_that_comes_later(ingest: Ingest):
     ingesting = ingest(250, now=START + timedelta(seconds=250), order="newest")
     ingesting.api.add([event("future", START + timedelta(days=200))])

@@ -166,7 +166,9 @@ class Shard:
         self.pages += 1
         before = replace(before, ceiling=self._ceiling(times))
         floor = before.watermark - self.overlap if before.watermark and not self.is_window else None
-        reached = floor is not None and self._order.descends and bool(times) and times[-1] < floor
+        # Newest first, a pass begins above it: where it does not, older events come before the newer ones.
+        begins_above = floor is not None and before.ceiling is not None and before.ceiling >= floor
+        reached = floor is not None and begins_above and self._order.descends and bool(times) and times[-1] < floor
         if fetched.next is None or reached:
             self.enough = True
             return self._complete(before, fetched)
