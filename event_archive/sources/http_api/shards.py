@@ -172,11 +172,10 @@ class Shard:
         if fetched.next is None or reached:
             self.enough = True
             return self._complete(before, fetched)
-        expires_seconds = fetched.page.expires_seconds
         return replace(
             before,
             cursor=fetched.next,
-            expires=None if expires_seconds is None else now + timedelta(seconds=expires_seconds),
+            expires=_later(now, fetched.page.expires_seconds),
             watermark=self._watermark(times if before.ceiling is None and self._order.ascends else ()),
         )
 
@@ -250,3 +249,11 @@ class Shard:
         events = len(fetched.page.events)
         settled = int(self._is_settled(read.upper))
         return [replace(read, passes=settled, events=events, watermark=self._watermark([max(times)])), *rest]
+
+
+def _later(now: datetime, seconds: float | None) -> datetime | None:
+    """So many seconds from now; None where they are not told, or lead out of the calendar."""
+    try:
+        return None if seconds is None else now + timedelta(seconds=seconds)
+    except OverflowError:
+        return None
