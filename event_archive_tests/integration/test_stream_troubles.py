@@ -327,3 +327,25 @@ def test_each_field_of_an_entry_is_kept_also_where_several_have_one_name(each_st
     settings = each_stream.settings()
     with open_group(settings) as opened, settings.postgres.session() as session:
         assert books.look(opened._redis, session, settings, state.settled, None).missing == []
+
+
+@pytest.mark.parametrize("service", ["redis", "postgres"])
+def test_a_consumer_that_drains_a_stream_waits_for_a_while_where_one_goes_away(
+    stream: Stream, postgres_line: Wire, service: str
+):
+    stream.add(position(1))
+    until_then = time.monotonic() + 20
+
+    def told_to_stop() -> bool:
+        if consumer.totals.counts.new and service == "redis":
+            stream.server.kill()
+        elif consumer.totals.counts.new and not stream.pending():
+            postgres_line.shut()
+            postgres_line.expect(Trouble("client", any_message))
+            stream.add(position(2))
+        return time.monotonic() > until_then
+
+    consumer = Consumer(stream.settings(), drain=True, told_to_stop=told_to_stop)
+    with pytest.raises(UnreachableError):
+        consumer.run()
+    assert (consumer.totals.ended, consumer.totals.counts.new) == ("failed", 1)
