@@ -83,7 +83,11 @@ class Folder:
             raise FileError(f"{key}: {error.strerror}.") from None
         if not stat.S_ISREG(state.st_mode):
             return None
-        return Found(key, _etag(state), state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
+        try:
+            modified = datetime.fromtimestamp(state.st_mtime, UTC)
+        except (OverflowError, ValueError):
+            raise FileError(f"{key}: Its time of modification is no date of the calendar.") from None
+        return Found(key, _etag(state), state.st_size, modified)
 
     @contextmanager
     def open(self, file: Found) -> Iterator[Iterator[bytes]]:
