@@ -189,7 +189,7 @@ class Shard:
 
     def _complete(self, before: Position, fetched: Fetched) -> Position:
         """The position at the end of a pass."""
-        passes = before.passes + (not self.is_window or self._is_settled(before.upper))
+        passes = before.passes + (not self.is_window or self._is_settled(before.upper, fetched))
         order, ceiling = self._order, before.ceiling
         ascends = ceiling is None and not order.falling
         # As they came to the API, which is not quite as they happened.
@@ -225,10 +225,10 @@ class Shard:
         reached = min(newest, began)
         return reached if watermark is None else max(watermark, reached)
 
-    def _is_settled(self, upper: datetime | None) -> bool:
-        """Whether nothing becomes visible any more in a window, however late."""
+    def _is_settled(self, upper: datetime | None, fetched: Fetched) -> bool:
+        """Whether nothing becomes visible any more in a window, however late; by the API's clock, if it is behind."""
         began = self.position.began
-        return upper is not None and began is not None and began >= upper + self.overlap
+        return upper is not None and began is not None and began - fetched.ahead >= upper + self.overlap
 
     def parts(self, fetched: Fetched, times: Sequence[datetime]) -> list[Position]:
         """What a dense window is split into at its first page: the part that was read, and the rest; else nothing."""
@@ -247,7 +247,7 @@ class Shard:
         edge = times[-1] + timedelta(microseconds=1) if newest_first else times[-1]
         read = Position.window(edge, position.upper) if newest_first else Position.window(position.lower, edge)
         events = len(fetched.page.events)
-        settled = int(self._is_settled(read.upper))
+        settled = int(self._is_settled(read.upper, fetched))
         return [replace(read, passes=settled, events=events, watermark=self._watermark([max(times)])), *rest]
 
 

@@ -5,6 +5,7 @@ Not here: how a page is asked for, what the events are, where they land, how a p
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from event_archive.errors import EventArchiveError, RefusedError
 from event_archive.sources.http_api.fetching import CursorRefusedError, Fetcher, PageSize, StoppedError
@@ -31,6 +32,7 @@ class Fetched:
         size_bytes: of its body.
         first: whether the pass began with it at its very beginning.
         is_broken: more follows, and nothing tells where; the next run goes on where this page was asked for.
+        ahead: how far this machine's clock is ahead of the API's.
     """
 
     page: Page
@@ -39,6 +41,7 @@ class Fetched:
     size_bytes: int
     first: bool
     is_broken: bool = False
+    ahead: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,8 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
             raise
         # Not landed, so that the position stays before it, should it be the same for ever.
         if not endless.is_repeated:
-            fetched = Fetched(answer.page, cursor, following, answer.size_bytes, cursor is None)
+            first, ahead = cursor is None, answer.ahead
+            fetched = Fetched(answer.page, cursor, following, answer.size_bytes, first, ahead=ahead)
             if not emit(fetched) or following is None:
                 return
         endless.check_cursor(following)
