@@ -101,7 +101,9 @@ def read_page(body: bytes, fields: Fields) -> Page:
         document = _document(body)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         document = _document_around(body, fields, loose)
-    path = next((path for path in _paths(fields) if _is_list(document.get(path))), None)
+    # null stands for an empty list only where there is none.
+    lists = [path for path in _paths(fields) if _is_list(document.get(path))]
+    path = next((path for path in lists if _or_none(document[path]) is not None), next(iter(lists), None))
     if path is None:
         raise PageError(f"the answer has no list of events in it{_error_in(document)}", cut_short=False)
     text = None if path in loose else _or_none(document[path]) or _NO_EVENTS

@@ -137,18 +137,22 @@ class _Endless:
                 f"{self._paging.url} answered {self._empty} empty pages in a row, and says that more follows. What "
                 "arrived is kept; tell whoever keeps the API."
             )
-        if not self._paging.is_counted:
-            return
-        content = hash(b"".join(page.events))
+        content = hash(b"".join(page.events) if page.text is None else bytes(page.text))
         is_same = following is not None and bool(page.events) and content == self._last
         self._repeated, self._last = self._repeated + 1 if is_same else 0, content
         # Once it may be, where as many events arrived as a page holds.
-        if self._repeated == _MOST_REPEATED:
+        if self._repeated < _MOST_REPEATED:
+            return
+        url, name = self._paging.url, self._paging.cursor_parameter
+        if self._paging.is_counted:
             raise _SamePageError(
-                f"{self._paging.url} answers with the same page again and again, whatever "
-                f"{self._paging.cursor_parameter!r} says. What arrived is kept. API_CURSOR_PARAMETER names the "
-                "parameter that tells which page is asked for."
+                f"{url} answers with the same page again and again, whatever {name!r} says. What arrived is kept. "
+                "API_CURSOR_PARAMETER names the parameter that tells which page is asked for."
             )
+        raise RefusedError(
+            f"{url} answers with the same page again and again, each time with another cursor. What arrived is kept. "
+            "API_CURSOR_PARAMETER names the parameter of the cursor where it has a name of its own."
+        )
 
     def check_cursor(self, following: str | None) -> None:
         """Raises RefusedError where a cursor comes a second time."""
