@@ -12,6 +12,7 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention, now_utc
+from event_archive.sources.http_api import crew
 from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import cursor_expired, status
 from event_archive_tests.fixtures.ingestion import Ingest
@@ -282,6 +283,19 @@ def test_an_event_of_the_youngest_day_is_not_too_old(ingest: Ingest):
     counts = ingesting.run(datasets=[KEPT]).counts
     assert (counts.too_old, counts.new) == (100, 100)
     assert ingesting.database.execute("SELECT min(timestamp) FROM ingested_events") == [(START + timedelta(days=1),)]
+
+
+def test_a_day_that_becomes_aged_while_a_run_goes_on_is_too_old_from_then_on(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+):
+    ingesting = ingest()
+    ingesting.run()
+    days = iter([START, *[START + timedelta(days=1)] * 100])
+    monkeypatch.setattr(crew, "aged_before", lambda *_: next(days))
+    monkeypatch.setattr(crew, "AGES_SECONDS", 0)
+    ingesting.api.add([event(f"late {number}", START + timedelta(hours=1)) for number in range(100)])
+    counts = ingesting.run(pages=9).counts
+    assert (counts.new, counts.too_old > 0) == (0, True)
 
 
 def test_nothing_is_too_old_for_a_table_that_is_not_archived(ingest: Ingest):

@@ -7,13 +7,14 @@ import errno
 import os
 import random
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError, FileChangedError
-from event_archive.sources.log_files import decoding
+from event_archive.sources.log_files import decoding, ingest
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.replay import replay
 from event_archive.sources.rejected import RejectedRecords
@@ -325,3 +326,17 @@ def test_processes_with_a_limit_load_no_more_than_it_each(logs: Logs):
         one.join()
     assert loaded == [3] * 3
     assert sorted(status for (status,) in logs.files("status")) == ["COMPLETED"] * 9 + ["PENDING"] * 3
+
+
+def test_a_day_that_becomes_aged_while_a_run_goes_on_is_left_out_from_then_on(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run()
+    logs.write("b.log", ndjson(entry(2)))
+    logs.write("c.log", ndjson(entry(3)))
+    days = iter([datetime(2024, 3, 1, tzinfo=UTC)] * 2 + [datetime(2024, 3, 2, tzinfo=UTC)] * 9)
+    monkeypatch.setattr(ingest, "aged_before", lambda *_: next(days))
+    monkeypatch.setattr(ingest, "AGES_SECONDS", 0)
+    counts = logs.run().counts
+    assert (counts.new, counts.too_old) == (1, 1)
