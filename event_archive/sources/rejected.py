@@ -4,6 +4,7 @@ Their bytes stay in the database: what is told of one names its fields and their
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.session import Connection, Session
-from event_archive.sources.landing import Batch, Counts, first_locator, in_transaction, land_in
+from event_archive.sources.landing import Batch, Counts, in_transaction, land_in
 from event_archive.sources.merge import Target
 
 _AT_ONCE, _BYTES_AT_ONCE = 1000, 8 * 1024 * 1024
@@ -37,8 +38,13 @@ SELECT id, locator, raw FROM (
   FROM (SELECT id, locator, raw FROM {} WHERE source = %s AND id > %s AND id <= %s ORDER BY id LIMIT %s) AS next
 ) AS sized WHERE bytes_before < %s ORDER BY id
 """
-_DELETE = "DELETE FROM {} WHERE id = ANY (%s) RETURNING locator"
+_DELETE = "DELETE FROM {} WHERE id = ANY (%s) RETURNING id, locator"
 _STILL = "SELECT locator FROM {} WHERE source = %s AND locator = ANY (%s)"
+
+
+_ANOTHERS_LOCATOR = re.compile("#[0-9a-f]{32}$")
+_Row = tuple[int, str, bytes]
+"""Number, locator and bytes of a rejected record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +132,19 @@ class RejectedRecords:
             counts.add(in_transaction(self.session, of.target, partial(self._replay, of, rows)))
         return counts
 
-    def _replay(self, of: Replay, rows: Sequence[tuple[int, str, bytes]], connection: Connection) -> Counts:
-        batch, landing = of.read(connection, [(first_locator(locator), bytes(raw)) for _, locator, raw in rows])
+    def _replay(self, of: Replay, rows: Sequence[_Row], connection: Connection) -> Counts:
+        batch, landing = _read(of, connection, rows)
         if not landing:
             return Counts()
         numbers = [rows[index][0] for index in landing]
-        taken = {locator for (locator,) in connection.execute(self._sql(_DELETE), (numbers,)).fetchall()}
+        taken: dict[int, str] = dict(connection.execute(self._sql(_DELETE), (numbers,)).fetchall())
+        if len(taken) < len(numbers):
+            # Another replay took the others just now.
+            batch, _ = _read(of, connection, [row for row in rows if row[0] in taken])
         counts = land_in(connection, of.target, of.source, batch)
-        still = {locator for (locator,) in connection.execute(self._sql(_STILL), (of.source, [*taken])).fetchall()}
-        of.landed(connection, sorted(map(first_locator, taken - still)))
+        locators = {*taken.values()}
+        still = {locator for (locator,) in connection.execute(self._sql(_STILL), (of.source, [*locators])).fetchall()}
+        of.landed(connection, sorted(map(first_locator, locators - still)))
         return counts
 
     def _rows(self, query: LiteralString, values: Sequence[object] | Mapping[str, object]) -> list[tuple[Any, ...]]:
@@ -145,6 +155,15 @@ class RejectedRecords:
 
     def _sql(self, query: LiteralString) -> sql.Composed:
         return sql.SQL(query).format(sql.Identifier(self.table.schema, self.table.name))
+
+
+def _read(of: Replay, connection: Connection, rows: Sequence[_Row]) -> tuple[Batch, list[int]]:
+    return of.read(connection, [(first_locator(locator), bytes(raw)) for _, locator, raw in rows])
+
+
+def first_locator(locator: str) -> str:
+    """The source's locator of a rejected record, also where other bytes were rejected under it before."""
+    return _ANOTHERS_LOCATOR.sub("", locator)
 
 
 def _look(raw: bytes) -> str:

@@ -15,6 +15,8 @@ from event_archive.sources.landing import Counts
 
 RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""
+AGES_SECONDS = 60.0
+"""How long it is taken for true which days are aged: a run may take longer than until midnight."""
 
 _log = logging.getLogger(__name__)
 

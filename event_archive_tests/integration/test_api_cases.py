@@ -130,6 +130,13 @@ def test_a_cursor_whose_time_is_over_is_not_asked_for(ingest: Ingest):
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("seconds", [1.7e12, 2.5e14])
+def test_a_cursor_that_is_said_to_hold_for_ages_is_one(ingest: Ingest, seconds: float):
+    ingesting = ingest(envelope="pagination", cursor_seconds=seconds)
+    assert ingesting.run().failures == []
+    assert ingesting.has_all()
+
+
 @pytest.mark.parametrize("expired", ["400", "410", "200"])
 def test_a_cursor_that_expired_unannounced_is_noticed_however_the_api_says_so(ingest: Ingest, expired: str):
     ingesting = ingest(1500, cursor_seconds=116, expired=expired)

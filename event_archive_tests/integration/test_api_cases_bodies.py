@@ -11,6 +11,7 @@ import pytest
 
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.sources.http_api import crew, fetching
+from event_archive.sources.http_api.pages import Fields, read_page
 from event_archive_tests.api_server import odd
 from event_archive_tests.api_server.events import START
 from event_archive_tests.api_server.switches import Fault, error_object, html, redirect, status
@@ -129,6 +130,29 @@ def test_an_error_object_under_200_is_no_empty_page(ingest: Ingest):
     ingesting.api.set(faults=[])
     ingesting.run()
     assert ingesting.has_all()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data":null,"error":{"code":"INTERNAL"}}',
+        b'{"data":[],"hasMore":false,"errors":[{"message":"something went wrong"}]}',
+        b'{"success":false,"data":null}',
+    ],
+)
+def test_newest_first_an_error_beside_no_events_hides_none_of_those_before(ingest: Ingest, body: bytes):
+    ingesting = ingest(order="newest", faults=[Fault(kind="answer", status=200, body=body, first=3)])
+    (error,) = ingesting.run().failures
+    assert isinstance(error, RefusedError)
+    assert "has an error in place of events; it has data, " in str(error)
+    assert ingesting.position("passes, events_ingested") == (0, 200)
+    assert ingesting.run().failures == []
+    assert ingesting.has_all()
+
+
+def test_members_for_errors_that_tell_of_none_leave_the_end_an_end():
+    told = b'{"data":[],"hasMore":false,"error":null,"errors":[],"success":true}'
+    assert read_page(told, Fields()).has_more is False
 
 
 # 19: bodies that are too large

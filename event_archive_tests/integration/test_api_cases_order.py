@@ -12,6 +12,7 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention, now_utc
+from event_archive.sources.http_api import crew
 from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import cursor_expired, status
 from event_archive_tests.fixtures.ingestion import Ingest
@@ -88,6 +89,17 @@ def test_newest_first_on_pages_of_one_or_two_events_a_refused_cursor_loses_none(
     ingesting = ingest(30, order="newest", faults=[cursor_expired(first=5)])
     totals = ingesting.run(api_page_limit=limit, api_time_filter="since,until", api_overlap="1 second")
     assert (totals.failures, totals.restarts) == ([], 1)
+    assert ingesting.has_all()
+
+
+def test_old_events_that_begin_newest_first_hide_none_of_those_that_come_after_them(ingest: Ingest):
+    ingesting = ingest(Events(0))
+    # As of an import from an export that was newest first.
+    ingesting.api.add([event(f"old-{hour}", START - timedelta(hours=hour)) for hour in range(20)])
+    ingesting.api.add([event(f"first-{hour}", START + timedelta(hours=hour)) for hour in range(20)])
+    assert ingesting.run(api_page_limit=10, **SHORT).counts.new == 40
+    ingesting.api.add([event(f"then-{hour}", START + timedelta(hours=20 + hour)) for hour in range(10)])
+    assert ingesting.run(api_page_limit=10, **SHORT).counts.new == 10
     assert ingesting.has_all()
 
 
@@ -271,6 +283,19 @@ def test_an_event_of_the_youngest_day_is_not_too_old(ingest: Ingest):
     counts = ingesting.run(datasets=[KEPT]).counts
     assert (counts.too_old, counts.new) == (100, 100)
     assert ingesting.database.execute("SELECT min(timestamp) FROM ingested_events") == [(START + timedelta(days=1),)]
+
+
+def test_a_day_that_becomes_aged_while_a_run_goes_on_is_too_old_from_then_on(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+):
+    ingesting = ingest()
+    ingesting.run()
+    days = iter([START, *[START + timedelta(days=1)] * 100])
+    monkeypatch.setattr(crew, "aged_before", lambda *_: next(days))
+    monkeypatch.setattr(crew, "AGES_SECONDS", 0)
+    ingesting.api.add([event(f"late {number}", START + timedelta(hours=1)) for number in range(100)])
+    counts = ingesting.run(pages=9).counts
+    assert (counts.new, counts.too_old > 0) == (0, True)
 
 
 def test_nothing_is_too_old_for_a_table_that_is_not_archived(ingest: Ingest):

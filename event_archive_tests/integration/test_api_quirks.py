@@ -13,6 +13,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.postgres.session import Postgres
 from event_archive.sources.http_api import fetching
+from event_archive.sources.http_api.pages import Fields, read_page
 from event_archive.sources.http_api.positions import Position, Positions
 from event_archive_tests.api_server.events import START
 from event_archive_tests.api_server.switches import Fault, cursor_expired, status
@@ -98,6 +99,20 @@ def test_an_api_that_does_not_heed_the_number_of_a_page_is_an_error_and_no_page_
         assert ingesting.position("cursor_value, passes") == (None, 0)
     assert ingesting.run(api_pagination=pagination).failures == []
     assert ingesting.has_all()
+
+
+def test_an_api_that_does_not_heed_its_cursors_is_an_error_and_no_page_is_passed_over(ingest: Ingest):
+    ingesting = ingest()
+    (error,) = ingesting.run(api_cursor_parameter="after", pages=20).failures
+    assert "answers with the same page again and again, each time with another cursor" in str(error)
+    assert (len(ingesting.api.requests), len(ingesting.ids)) == (3, 100)
+    assert ingesting.run().failures == []
+    assert ingesting.has_all()
+
+
+def test_null_is_no_empty_list_where_there_is_another_list():
+    page = read_page(b'{"data":null,"events":[{"id":1}]}', Fields())
+    assert [bytes(of) for of in page.events] == [b'{"id":1}']
 
 
 @pytest.mark.parametrize("pagination", ["page", "offset"])

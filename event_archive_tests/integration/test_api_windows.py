@@ -1,5 +1,6 @@
 """Windows of an API that several processes read: each is read by one of them, and none twice."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -74,6 +75,21 @@ def test_a_window_that_another_process_split_or_read_to_its_end_is_not_read_agai
         assert positions.claim(session, done) is None
         held = database.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
         assert held == [(0,)]
+
+
+def test_a_clock_that_is_ahead_of_the_apis_ends_no_window_early(ingest: Ingest):
+    def at(text: str) -> str:
+        return json.dumps({"id": text, "timestamp": f"2024-03-02T{text}:00Z", "type": "added"})
+
+    ingesting = ingest(Events(0), now=datetime(2024, 3, 2, 12, 15, tzinfo=UTC), clock_error_seconds=-3600)
+    hours = HOURS | {"api_start": "2024-03-02"}
+    ingesting.api.add([at("10:30"), at("11:05")])
+    assert ingesting.run(**hours).counts.new == 2
+    ingesting.api.add([at("11:50")])
+    ingesting.clock.sleep(3600)
+    assert ingesting.run(**hours).counts.new == 1
+    unread = "SELECT lower_bound::time::text FROM cursor_state WHERE passes = 0 ORDER BY 1"
+    assert ingesting.database.execute(unread) == [("12:00:00",), ("13:00:00",)]
 
 
 def test_a_position_is_stored_to_the_microsecond(database: Database):

@@ -2,9 +2,10 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -13,8 +14,9 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
 from event_archive.postgres.session import Connection, Postgres, Session
 from event_archive.sources.copy_format import line
-from event_archive.sources.landing import Batch, Counts, Rejected, land, rejected_table
+from event_archive.sources.landing import Batch, Counts, Rejected, land, land_in, rejected_table
 from event_archive.sources.merge import Target
+from event_archive.sources.rejected import RejectedRecords, Replay
 from event_archive.sources.tables import make_missing
 from event_archive_tests.fixtures.postgres import Database
 
@@ -162,6 +164,20 @@ def test_a_record_that_a_trigger_refuses_is_rejected_alone(table: Database):
     assert "evil" not in str(reason)
 
 
+@pytest.mark.parametrize("code", ["P0002", "P0003", "P0004", "ZX001", "45000"])
+def test_a_record_that_a_trigger_refuses_in_any_words_of_its_own_is_rejected_alone(table: Database, code: str):
+    table.execute(
+        f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF new.id = 'evil' THEN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END IF; RETURN new; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION refuse()
+        """
+    )
+    (counts,) = landed(table, IGNORE, batch(("a", "01", "1"), ("evil", "01", "2"), ("c", "01", "3")))
+    assert counts == Counts(taken=3, new=2, rejected=1)
+    assert len(rejected(table)) == 1
+
+
 SWALLOW = """
 CREATE SEQUENCE attempts;
 CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -193,6 +209,81 @@ def test_the_same_rejected_record_is_known_the_second_time(table: Database):
     again = landed(table, IGNORE, batch(("a", "01", "13")))
     assert again == [Counts(taken=1, known=1)]
     assert [locator for locator, *_ in rejected(table)] == ["row 0", "x", "y", "z"]
+
+
+def one_locator(*raws: bytes) -> Batch:
+    """Rejected records that a source has given one locator."""
+    return Batch(rejected=[Rejected("there", "it is odd", raw) for raw in raws])
+
+
+def kept(database: Database) -> list[bytes]:
+    return sorted(bytes(raw) for _, _, raw in rejected(database))  # type: ignore[call-overload]
+
+
+def test_other_bytes_under_one_locator_are_kept_too_and_each_of_them_once(table: Database):
+    counts = landed(table, IGNORE, one_locator(b"B"), one_locator(b"A", b"B", b"C", b"A"), one_locator(b"C", b"A"))
+    assert kept(table) == [b"A", b"B", b"C"]
+    assert [(of.rejected, of.known) for of in counts] == [(1, 0), (2, 2), (0, 2)]
+
+
+def test_other_bytes_that_two_reject_under_one_locator_at_once_are_both_kept(table: Database):
+    with opened(table):
+        both = threading.Barrier(2)
+
+    def reject(raw: bytes) -> Counts:
+        with opened(table) as session, session.transaction("both") as connection:
+            connection.execute("SELECT")
+            both.wait(10)
+            counts = land_in(connection, IGNORE, "test", one_locator(raw))
+            # The other one waits for this commit.
+            connection.execute("SELECT pg_sleep(0.3)")
+            return counts
+
+    with ThreadPoolExecutor(2) as pool:
+        counts = list(pool.map(reject, (b"A", b"B")))
+    assert counts == [Counts(taken=1, rejected=1)] * 2
+    assert kept(table) == [b"A", b"B"]
+
+
+def again(*raws: bytes) -> Replay:
+    """Reads rejected records anew; those of some bytes are refused by PostgreSQL still."""
+
+    def read(_connection: Connection, records: Sequence[tuple[str, bytes]]) -> tuple[Batch, list[int]]:
+        made = batch(*((raw.decode(), "01", "13" if raw in raws else "1") for _, raw in records))
+        made.origins.append((0, lambda index: records[index]))
+        return made, [*range(len(records))]
+
+    return Replay("test", IGNORE, read)
+
+
+def test_other_bytes_under_one_locator_that_are_refused_again_are_all_kept(table: Database):
+    landed(table, IGNORE, one_locator(b"A", b"B", b"C"))
+    with opened(table) as session:
+        counts = RejectedRecords(session, rejected_table(IGNORE)).replay(again(b"A", b"C"))
+    assert counts == Counts(taken=3, new=1, rejected=2)
+    assert kept(table) == [b"A", b"C"]
+    assert [key for key, *_ in rows(table)] == ["B"]
+
+
+def test_what_another_replay_has_just_taken_is_not_told_as_landed(table: Database):
+    landed(table, IGNORE, one_locator(b"A", b"B"))
+    both = threading.Barrier(2)
+
+    def replay(_number: int) -> Counts:
+        first = again(b"B")
+
+        def read(connection: Connection, records: Sequence[tuple[str, bytes]]) -> tuple[Batch, list[int]]:
+            with suppress(threading.BrokenBarrierError):
+                both.wait(5)
+            return first.read(connection, records)
+
+        with opened(table) as session:
+            return RejectedRecords(session, rejected_table(IGNORE)).replay(replace(first, read=read))
+
+    with ThreadPoolExecutor(2) as pool:
+        counts = sorted(pool.map(replay, range(2)), key=lambda of: of.taken)
+    assert counts == [Counts(), Counts(taken=2, new=1, rejected=1)]
+    assert kept(table) == [b"B"]
 
 
 def test_a_rejected_record_is_kept_to_the_byte(table: Database):

@@ -5,14 +5,16 @@ The numbers in the comments are those of the hardest cases of an ingestion of lo
 
 import errno
 import os
+import random
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError, FileChangedError
-from event_archive.sources.log_files import decoding
+from event_archive.sources.log_files import decoding, ingest
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.replay import replay
 from event_archive.sources.rejected import RejectedRecords
@@ -91,6 +93,44 @@ def test_a_link_to_itself_ends_no_listing(logs: Logs, caplog: pytest.LogCaptureF
     logs.write("b.log", ndjson(entry(1)))
     assert logs.run().files == 1
     assert f"{logs.folder}/a.log: Too many levels of symbolic links. It is left out." in caplog.text
+
+
+def test_a_link_to_a_file_that_is_listed_makes_no_second_row_of_an_entry(logs: Logs, tmp_path: Path):
+    logs.write("2024/a.log", ndjson(entry(1)))
+    logs.write(".hidden/b.log", ndjson(entry(2)))
+    (tmp_path / "c.log").write_bytes(ndjson(entry(3)))
+    (logs.folder / "current.log").symlink_to("2024/a.log")
+    (logs.folder / "b.log").symlink_to(".hidden/b.log")
+    (logs.folder / "c.log").symlink_to(tmp_path / "c.log")
+    assert logs.run().counts.new == 3
+    assert logs.rows() == ["request 1", "request 2", "request 3"]
+
+
+def test_a_key_that_no_index_can_hold_keeps_no_other_file_out(logs: Logs, caplog: pytest.LogCaptureFixture):
+    # PostgreSQL compresses what repeats.
+    dice = random.Random(1)
+    parts = [dice.randbytes(120).hex() for _ in range(13)]
+    logs.write(f"{'/'.join(parts)}/a.log", ndjson(entry(1)))
+    logs.write("b.log", ndjson(entry(2)))
+    assert (logs.run().files, logs.rows()) == (1, ["request 2"])
+    assert f"{parts[-1]}/a.log: Its key is longer than 2400 bytes. It is left out." in caplog.text
+
+
+def test_a_file_of_no_date_keeps_no_other_file_out(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.write("b.log", ndjson(entry(2)))
+    stat = Path.stat
+
+    def far(path: Path, **options: bool) -> os.stat_result:
+        state = stat(path, **options)
+        # Not every file system keeps such a time.
+        return os.stat_result((*state[:7], *[2**40] * 3)) if path.name == "a.log" else state
+
+    monkeypatch.setattr(Path, "stat", far)
+    assert logs.run().files == 1
+    assert "a.log: Its time of modification is no date of the calendar. It is left out." in caplog.text
 
 
 def test_a_folder_below_that_cannot_be_read_is_told_of_and_the_rest_goes_on(
@@ -286,3 +326,17 @@ def test_processes_with_a_limit_load_no_more_than_it_each(logs: Logs):
         one.join()
     assert loaded == [3] * 3
     assert sorted(status for (status,) in logs.files("status")) == ["COMPLETED"] * 9 + ["PENDING"] * 3
+
+
+def test_a_day_that_becomes_aged_while_a_run_goes_on_is_left_out_from_then_on(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run()
+    logs.write("b.log", ndjson(entry(2)))
+    logs.write("c.log", ndjson(entry(3)))
+    days = iter([datetime(2024, 3, 1, tzinfo=UTC)] * 2 + [datetime(2024, 3, 2, tzinfo=UTC)] * 9)
+    monkeypatch.setattr(ingest, "aged_before", lambda *_: next(days))
+    monkeypatch.setattr(ingest, "AGES_SECONDS", 0)
+    counts = logs.run().counts
+    assert (counts.new, counts.too_old) == (1, 1)

@@ -12,12 +12,13 @@ import psycopg
 import pytest
 
 from event_archive.config.sources import StreamSettings
-from event_archive.errors import ConfigurationError, RefusedError
+from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.sources import landing
-from event_archive.sources.redis_stream import consume, group, loop, records
-from event_archive.sources.redis_stream.group import Group
+from event_archive.sources.redis_stream import books, consume, group, loop, records
+from event_archive.sources.redis_stream.consume import Consumer
+from event_archive.sources.redis_stream.group import Group, open_group
 from event_archive.sources.redis_stream.state import look_at_group
-from event_archive_tests.faults.wire import Trouble, Wire, wire
+from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
 from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
 from event_archive_tests.fixtures.waiting import until
@@ -306,3 +307,46 @@ def test_a_rejected_entry_whose_id_comes_again_with_other_bytes_is_kept_too(
     assert replayed(stream).new == 1
     assert stream.rows("stream_id") == ["7-1"]
     assert stream.rejected("locator, raw") == [first_kept]
+
+
+def test_each_field_of_an_entry_is_kept_also_where_several_have_one_name(each_stream: Stream):
+    def add(*pairs: str | bytes) -> None:
+        each_stream.server.redis.execute_command("XADD", KEY, "*", *pairs)  # type: ignore[no-untyped-call]
+
+    former, last = (json.dumps(position(number, attributes={})) for number in (1, 2))
+    add("payload", former, "payload", last, "payload", last)
+    add("imei", "3", "ts", "2024-03-01", "note", "a", "note", "b", "note", "c", "note_", "d", "lat", "1", "lat", "2")
+    add("payload", "no JSON", "payload", b"\xff")
+    assert each_stream.run().counts.rejected == 1
+    assert each_stream.rows("device_id, latitude, attributes") == [
+        ("3", 2, {"note": "c", "note_": "d", "note__": "a", "note___": "b", "lat_": "1"}),
+        ("device-2", 48.0002, {"payload_": former}),
+    ]
+    ((raw,),) = each_stream.rejected("raw")
+    assert json.loads(raw) == {"payload": "\udcff", "payload_": "no JSON"}
+    state = look_at_group(each_stream.settings())
+    settings = each_stream.settings()
+    with open_group(settings) as opened, settings.postgres.session() as session:
+        assert books.look(opened._redis, session, settings, state.settled, None).missing == []
+
+
+@pytest.mark.parametrize("service", ["redis", "postgres"])
+def test_a_consumer_that_drains_a_stream_waits_for_a_while_where_one_goes_away(
+    stream: Stream, postgres_line: Wire, service: str
+):
+    stream.add(position(1))
+    until_then = time.monotonic() + 20
+
+    def told_to_stop() -> bool:
+        if consumer.totals.counts.new and service == "redis":
+            stream.server.kill()
+        elif consumer.totals.counts.new and not stream.pending():
+            postgres_line.shut()
+            postgres_line.expect(Trouble("client", any_message))
+            stream.add(position(2))
+        return time.monotonic() > until_then
+
+    consumer = Consumer(stream.settings(), drain=True, told_to_stop=told_to_stop)
+    with pytest.raises(UnreachableError):
+        consumer.run()
+    assert (consumer.totals.ended, consumer.totals.counts.new) == ("failed", 1)

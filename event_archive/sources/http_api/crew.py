@@ -29,7 +29,7 @@ from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.task import Task
 from event_archive.sources.http_api.walking import Ended, Fetched, walk
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in, rejected_table
-from event_archive.sources.runs import aged_before
+from event_archive.sources.runs import AGES_SECONDS, aged_before
 from event_archive.sources.tables import make_missing
 
 _BATCH_BYTES = 8 * 1024 * 1024
@@ -75,7 +75,7 @@ class Crew:
         self._has_left_some = self._is_shared = False
         self._young_from: datetime | None = None
         self._failures_in_a_row = 0
-        self._told = began
+        self._told, self._ages_at = began, 0.0
 
     def work(self) -> None:
         """Reads every shard to its end, or until somebody stops; then all that arrived is landed."""
@@ -85,9 +85,9 @@ class Crew:
         try:
             make_missing(self._session, self._run.target.table, rejected_table(self._run.target), self._positions.table)
             self._plan()
-            self._young_from = aged_before(self._session, self._run.datasets, self._run.target.table)
             until = None
             while True:
+                self._look_at_ages()
                 self._hire()
                 arrived = self._buffer.take(_BATCH_BYTES, _WAIT_SECONDS)
                 if arrived:
@@ -104,6 +104,11 @@ class Crew:
             self._buffer.close()
             self._fetcher.close()
             self._run.totals.watermark = reached(self._known.values(), self._read)
+
+    def _look_at_ages(self) -> None:
+        if time.monotonic() >= self._ages_at:
+            self._young_from = aged_before(self._session, self._run.datasets, self._run.target.table)
+            self._ages_at = time.monotonic() + AGES_SECONDS
 
     def _is_over(self) -> bool:
         """Whether no further page is to be fetched."""

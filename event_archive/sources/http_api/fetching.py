@@ -6,6 +6,7 @@ Not here: which page is next, what is in it but for its shape.
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from threading import Event
 from typing import Final
 
@@ -16,7 +17,7 @@ from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.sources.http_api.clock import Clock
 from event_archive.sources.http_api.connections import connections, words_of
-from event_archive.sources.http_api.headers import next_link, quota, retry_after
+from event_archive.sources.http_api.headers import ahead_of, next_link, quota, retry_after
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Fields, Page, PageError, read_page
 
@@ -79,11 +80,13 @@ class Answer:
         page: what it holds.
         size_bytes: of its body, decoded.
         link: the address of the next page by the ``Link`` header (RFC 8288); None where there is none.
+        ahead: how far this machine's clock is ahead of the API's.
     """
 
     page: Page
     size_bytes: int
     link: str | None
+    ahead: timedelta
 
 
 class PageSize:
@@ -193,7 +196,7 @@ class Fetcher:
 
     def _ask(self, url: str, parameters: Mapping[str, str], *, cursor: bool) -> Answer:
         """One attempt. It has been let in by the limiter."""
-        told = None
+        told, ahead = None, timedelta(0)
         try:
             response = self._pool.request(
                 "GET",
@@ -208,7 +211,8 @@ class Fetcher:
             with response:
                 # A header may come on several lines, and links often do.
                 headers = {name.lower(): value for name, value in response.headers.itermerged()}
-                told = quota(headers, self._clock.now())
+                now = self._clock.now()
+                told, ahead = quota(headers, now), ahead_of(headers, now)
                 body = self._body(response)
                 response.release_conn()
         except NewConnectionError as error:
@@ -225,7 +229,8 @@ class Fetcher:
         if response.status != 200:
             self._refuse(response.status, headers, cursor=cursor)
         try:
-            return Answer(read_page(body, self._api.fields), len(body), next_link(headers.get("link", "")))
+            page = read_page(body, self._api.fields)
+            return Answer(page, len(body), next_link(headers.get("link", "")), ahead)
         except PageError as error:
             if error.cut_short:
                 raise _FailedError(self._told(error)) from None

@@ -7,11 +7,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 LONGEST_SECONDS = 7 * 86_400
 """What is further ahead is no answer."""
+
+_ON_ITS_WAY = timedelta(seconds=15)
 
 _LINK = re.compile(r'<([^>]*)>((?:[^,"]|"[^"]*")*)')
 _RELATIONS = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
@@ -63,6 +65,12 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     if moment is None:
         return None
     return max(0.0, (moment - (_date(headers.get("date", "")) or now)).total_seconds())
+
+
+def ahead_of(headers: Mapping[str, str], now: datetime) -> timedelta:
+    """How far a clock is ahead of the API's, as its response tells, where that is more than a response takes."""
+    ahead = now - (_date(headers.get("date", "")) or now)
+    return ahead if ahead > _ON_ITS_WAY else timedelta(0)
 
 
 def _until(text: str, date: datetime) -> tuple[float | None, str]:

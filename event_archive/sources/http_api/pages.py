@@ -21,6 +21,9 @@ _HAS_MORE = ("hasMore", "has_more")
 _NEXT_CURSOR = ("nextCursor", "next_cursor")
 _EXPIRES_IN = ("cursorExpiresIn",)
 _TOTAL = ("total",)
+_ERRORS = ("error", "errors")
+_SUCCESS = ("success", "ok")
+"""Beside a list without events they may say that there is none for another reason than the end."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
@@ -98,12 +101,17 @@ def read_page(body: bytes, fields: Fields) -> Page:
         document = _document(body)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         document = _document_around(body, fields, loose)
-    path = next((path for path in _paths(fields) if _is_list(document.get(path))), None)
+    # null stands for an empty list only where there is none.
+    lists = [path for path in _paths(fields) if _is_list(document.get(path))]
+    path = next((path for path in lists if _or_none(document[path]) is not None), next(iter(lists), None))
     if path is None:
         raise PageError(f"the answer has no list of events in it{_error_in(document)}", cut_short=False)
     text = None if path in loose else _or_none(document[path]) or _NO_EVENTS
+    events = loose[path] if text is None else _LIST.decode(text)
+    if not events and _has_failed(document):
+        raise PageError(f"the answer has an error in place of events{_error_in(document)}", cut_short=False)
     return Page(
-        events=loose[path] if text is None else _LIST.decode(text),
+        events=events,
         text=text,
         has_more=_boolean(_found(document, fields.has_more, _HAS_MORE)),
         cursor=_cursor(document, fields),
@@ -156,6 +164,12 @@ def _document_around(body: bytes, fields: Fields, loose: dict[tuple[str, ...], l
 def _error_in(document: Document) -> str:
     keys = ", ".join(sorted(path[0] for path in document if len(path) == 1)[:10])
     return f"; it has {keys}" if keys else ""
+
+
+def _has_failed(document: Document) -> bool:
+    """Whether a document says that it holds an error."""
+    errors = [_found(document, (name,), ()) for name in _ERRORS]
+    return any(errors) or any(_found(document, (name,), ()) is False for name in _SUCCESS)
 
 
 def _is_list(value: msgspec.Raw | None) -> bool:

@@ -166,15 +166,16 @@ class Shard:
         self.pages += 1
         before = replace(before, ceiling=self._ceiling(times))
         floor = before.watermark - self.overlap if before.watermark and not self.is_window else None
-        reached = floor is not None and self._order.descends and bool(times) and times[-1] < floor
+        # Newest first, a pass begins above it: where it does not, older events come before the newer ones.
+        begins_above = floor is not None and before.ceiling is not None and before.ceiling >= floor
+        reached = floor is not None and begins_above and self._order.descends and bool(times) and times[-1] < floor
         if fetched.next is None or reached:
             self.enough = True
             return self._complete(before, fetched)
-        expires_seconds = fetched.page.expires_seconds
         return replace(
             before,
             cursor=fetched.next,
-            expires=None if expires_seconds is None else now + timedelta(seconds=expires_seconds),
+            expires=_later(now, fetched.page.expires_seconds),
             watermark=self._watermark(times if before.ceiling is None and self._order.ascends else ()),
         )
 
@@ -188,7 +189,7 @@ class Shard:
 
     def _complete(self, before: Position, fetched: Fetched) -> Position:
         """The position at the end of a pass."""
-        passes = before.passes + (not self.is_window or self._is_settled(before.upper))
+        passes = before.passes + (not self.is_window or self._is_settled(before.upper, fetched))
         order, ceiling = self._order, before.ceiling
         ascends = ceiling is None and not order.falling
         # As they came to the API, which is not quite as they happened.
@@ -224,10 +225,10 @@ class Shard:
         reached = min(newest, began)
         return reached if watermark is None else max(watermark, reached)
 
-    def _is_settled(self, upper: datetime | None) -> bool:
-        """Whether nothing becomes visible any more in a window, however late."""
+    def _is_settled(self, upper: datetime | None, fetched: Fetched) -> bool:
+        """Whether nothing becomes visible any more in a window, however late; by the API's clock, if it is behind."""
         began = self.position.began
-        return upper is not None and began is not None and began >= upper + self.overlap
+        return upper is not None and began is not None and began - fetched.ahead >= upper + self.overlap
 
     def parts(self, fetched: Fetched, times: Sequence[datetime]) -> list[Position]:
         """What a dense window is split into at its first page: the part that was read, and the rest; else nothing."""
@@ -246,5 +247,13 @@ class Shard:
         edge = times[-1] + timedelta(microseconds=1) if newest_first else times[-1]
         read = Position.window(edge, position.upper) if newest_first else Position.window(position.lower, edge)
         events = len(fetched.page.events)
-        settled = int(self._is_settled(read.upper))
+        settled = int(self._is_settled(read.upper, fetched))
         return [replace(read, passes=settled, events=events, watermark=self._watermark([max(times)])), *rest]
+
+
+def _later(now: datetime, seconds: float | None) -> datetime | None:
+    """So many seconds from now; None where they are not told, or lead out of the calendar."""
+    try:
+        return None if seconds is None else now + timedelta(seconds=seconds)
+    except OverflowError:
+        return None

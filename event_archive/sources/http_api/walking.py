@@ -5,6 +5,7 @@ Not here: how a page is asked for, what the events are, where they land, how a p
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from event_archive.errors import EventArchiveError, RefusedError
 from event_archive.sources.http_api.fetching import CursorRefusedError, Fetcher, PageSize, StoppedError
@@ -31,6 +32,7 @@ class Fetched:
         size_bytes: of its body.
         first: whether the pass began with it at its very beginning.
         is_broken: more follows, and nothing tells where; the next run goes on where this page was asked for.
+        ahead: how far this machine's clock is ahead of the API's.
     """
 
     page: Page
@@ -39,6 +41,7 @@ class Fetched:
     size_bytes: int
     first: bool
     is_broken: bool = False
+    ahead: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,8 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
             raise
         # Not landed, so that the position stays before it, should it be the same for ever.
         if not endless.is_repeated:
-            fetched = Fetched(answer.page, cursor, following, answer.size_bytes, cursor is None)
+            first, ahead = cursor is None, answer.ahead
+            fetched = Fetched(answer.page, cursor, following, answer.size_bytes, first, ahead=ahead)
             if not emit(fetched) or following is None:
                 return
         endless.check_cursor(following)
@@ -133,18 +137,22 @@ class _Endless:
                 f"{self._paging.url} answered {self._empty} empty pages in a row, and says that more follows. What "
                 "arrived is kept; tell whoever keeps the API."
             )
-        if not self._paging.is_counted:
-            return
-        content = hash(b"".join(page.events))
+        content = hash(b"".join(page.events) if page.text is None else bytes(page.text))
         is_same = following is not None and bool(page.events) and content == self._last
         self._repeated, self._last = self._repeated + 1 if is_same else 0, content
         # Once it may be, where as many events arrived as a page holds.
-        if self._repeated == _MOST_REPEATED:
+        if self._repeated < _MOST_REPEATED:
+            return
+        url, name = self._paging.url, self._paging.cursor_parameter
+        if self._paging.is_counted:
             raise _SamePageError(
-                f"{self._paging.url} answers with the same page again and again, whatever "
-                f"{self._paging.cursor_parameter!r} says. What arrived is kept. API_CURSOR_PARAMETER names the "
-                "parameter that tells which page is asked for."
+                f"{url} answers with the same page again and again, whatever {name!r} says. What arrived is kept. "
+                "API_CURSOR_PARAMETER names the parameter that tells which page is asked for."
             )
+        raise RefusedError(
+            f"{url} answers with the same page again and again, each time with another cursor. What arrived is kept. "
+            "API_CURSOR_PARAMETER names the parameter of the cursor where it has a name of its own."
+        )
 
     def check_cursor(self, following: str | None) -> None:
         """Raises RefusedError where a cursor comes a second time."""

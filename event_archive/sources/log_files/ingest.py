@@ -25,7 +25,7 @@ from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
 from event_archive.sources.log_files.status import GivenUp, Left, Status, announce, left, status
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
-from event_archive.sources.runs import RunTotals, aged_before, wait, work_connected
+from event_archive.sources.runs import AGES_SECONDS, RunTotals, aged_before, wait, work_connected
 from event_archive.sources.tables import make_missing
 
 _OTHERS_UNTIL_END = 3
@@ -172,7 +172,7 @@ class _Work:
             min_age=settings.logs_min_age or timedelta(0),
         )
         self._listings = Listings(session, listing, store.bucket, store.prefix)
-        self._told = time.monotonic()
+        self._told = self._ages_at = time.monotonic()
         self._changed: set[str] = set()
 
     def list_files(self, told_to_stop: Callable[[], bool]) -> bool:
@@ -203,6 +203,8 @@ class _Work:
                     return
                 wait(_LEASE_LOOK_SECONDS, self._run.told_to_stop)
                 continue
+            if time.monotonic() >= self._ages_at:
+                loader = self._loader()
             failure = self._load(loader, claim, former)
             others = 0 if failure is None or isinstance(failure, FileError) else others + 1
             if failure is not None and others == _OTHERS_UNTIL_END:
@@ -265,6 +267,7 @@ class _Work:
 
     def _loader(self) -> Loader:
         settings = self._run.settings
+        self._ages_at = time.monotonic() + AGES_SECONDS
         _, _, first_pass_at = self._listings.read()
         return Loader(
             self._session,

@@ -20,6 +20,8 @@ from event_archive.sources.log_files.stores import Found, Store
 OVERLAP = 1000
 """Known files before the last key that are listed again."""
 _AT_ONCE = 1000
+_LONGEST_KEY_BYTES = 2400
+"""Of what an index of PostgreSQL can hold, 2,704 bytes, the bucket, the ETag and an entry's number need a part."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop:
     start = ledger.key_before(last_key, OVERLAP) if last_key else None
     full = is_due or start is None or not store.lists_after
     newest, again = last_key, False
-    for files in _some(filter(_is_text, store.list(None if full else start))):
+    for files in _some(filter(_can_be_kept, store.list(None if full else start))):
         new, changing = ledger.discover(files)
         behind = first_pass_at and start is not None and store.lists_after and any(_before(key, start) for key in new)
         again = again or changing or bool(behind)
@@ -49,12 +51,15 @@ def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop:
     return True
 
 
-def _is_text(file: Found) -> bool:
+def _can_be_kept(file: Found) -> bool:
     """Whether PostgreSQL can hold the key."""
     if "\0" in file.key:
         _log.warning("%r: Its key holds a NUL. It is left out.", file.key)
-        return False
-    return True
+    elif len(file.key.encode()) > _LONGEST_KEY_BYTES:
+        _log.warning("%s: Its key is longer than %d bytes. It is left out.", file.key, _LONGEST_KEY_BYTES)
+    else:
+        return True
+    return False
 
 
 def _some(files: Iterator[Found]) -> Iterator[list[Found]]:

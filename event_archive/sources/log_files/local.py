@@ -32,7 +32,10 @@ class Folder:
         self.prefix = str(self._path) if self.is_file else f"{str(self._path).rstrip('/')}/"
 
     def list(self, after: str | None = None) -> Iterator[Found]:  # noqa: ARG002
-        """As ``Store.list``; hidden files, and what is no regular file or cannot be looked at, are left out."""
+        """As ``Store.list``; hidden files, and what is no regular file or cannot be looked at, are left out.
+
+        So are links to files that are listed themselves.
+        """
         if self.is_file:
             yield from filter(None, [self._seen(str(self._path))])
             return
@@ -46,8 +49,18 @@ class Folder:
         for folder, folders, names in os.walk(self._path, onerror=_leave_out):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
-                if not name.startswith(".") and (found := self._seen(f"{folder.rstrip('/')}/{name}")):
+                key = f"{folder.rstrip('/')}/{name}"
+                if not (name.startswith(".") or self._is_link_within(key)) and (found := self._seen(key)):
                     yield found
+
+    def _is_link_within(self, key: str) -> bool:
+        """Whether a key is that of a link to a file of this folder, which is listed by its own name."""
+        if not Path(key).is_symlink():
+            return False
+        path = Path(os.path.realpath(key))
+        if not (path.is_relative_to(self._path) and path.is_file()):
+            return False
+        return not any(part.startswith(".") for part in path.relative_to(self._path).parts)
 
     def _seen(self, key: str) -> Found | None:
         try:
@@ -70,7 +83,11 @@ class Folder:
             raise FileError(f"{key}: {error.strerror}.") from None
         if not stat.S_ISREG(state.st_mode):
             return None
-        return Found(key, _etag(state), state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
+        try:
+            modified = datetime.fromtimestamp(state.st_mtime, UTC)
+        except (OverflowError, ValueError):
+            raise FileError(f"{key}: Its time of modification is no date of the calendar.") from None
+        return Found(key, _etag(state), state.st_size, modified)
 
     @contextmanager
     def open(self, file: Found) -> Iterator[Iterator[bytes]]:

@@ -20,7 +20,8 @@ class Consumer(Task):
 
         Raises:
             ConfigurationError: a setting is wrong, or Redis refuses.
-            UnreachableError: Redis or PostgreSQL has not answered yet, for a minute; later both are waited for.
+            UnreachableError: Redis or PostgreSQL has not answered yet, for a minute; later both are waited for, but by
+                one that is to drain the stream.
             RefusedError: PostgreSQL refuses.
             IntegrityError: the books do not balance.
         """
@@ -41,9 +42,9 @@ class Consumer(Task):
         """Waits before both are connected to again; nothing is read, acknowledged or rejected meanwhile.
 
         Raises:
-            EventArchiveError: the same, where nothing has worked yet.
+            EventArchiveError: the same, where nothing has worked yet, or somebody waits for the end.
         """
-        if not self.has_worked and self._attempt == len(RECONNECT_SECONDS):
+        if (self._drain or not self.has_worked) and self._attempt == len(RECONNECT_SECONDS):
             raise error
         self.went_away(error)
         wait(RECONNECT_SECONDS[min(self._attempt, len(RECONNECT_SECONDS) - 1)], self.is_stopped)

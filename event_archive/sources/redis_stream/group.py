@@ -30,6 +30,7 @@ from redis.retry import Retry
 from event_archive.config.sources import StreamSettings
 from event_archive.errors import ConfigurationError, EventArchiveError, UnreachableError
 from event_archive.sources.redis_stream.records import Entry
+from event_archive.sources.redis_stream.replies import keep_all_fields
 
 BLOCK_SECONDS = 1.0
 """How long a read waits for the first entry: a consumer that is told to stop hears of it that late."""
@@ -142,8 +143,8 @@ class Group:
     def entry(self, of: bytes) -> Entry:
         """An entry by its id, which is not delivered by it; without fields where it was trimmed."""
         with self._told():
-            found = self._redis.xrange(self.stream, of, of)
-        return _entries(found)[0] if found else Entry(of, {})
+            found = cast("list[tuple[bytes, Any]]", self._redis.xrange(self.stream, of, of))
+        return Entry(*found[0]) if found else Entry(of, {})
 
     def trimmed(self, ids: Sequence[bytes]) -> set[bytes]:
         """Those that the stream does not have any more."""
@@ -192,7 +193,7 @@ class Group:
     def _read(self, after: bytes, count: int, block: int | None = None) -> list[Entry]:
         with self._told():
             reply = self._redis.xreadgroup(self.name, self.consumer, {self.stream: after}, count=count, block=block)
-        return [entry for found in cast("dict[bytes, Any]", reply).values() for entry in _entries(found)]
+        return [Entry(*of) for found in cast("dict[bytes, Any]", reply).values() for of in found]
 
     def _pending(self, count: int, consumer: str | None = None, idle_ms: int | None = None) -> list[dict[str, Any]]:
         with self._told():
@@ -203,10 +204,6 @@ class Group:
     def _told(self) -> Iterator[None]:
         with _told(self.stream, self.name):
             yield
-
-
-def _entries(found: Any) -> list[Entry]:
-    return [Entry(of, fields or {}) for of, fields in found]
 
 
 @contextmanager
@@ -251,7 +248,7 @@ def _connect(url: str) -> Redis:
         # RESP2 takes the client two thirds of the time.
         pool = ConnectionPool.from_url(url, protocol=2)
         pool.connection_kwargs.update(own)
-        return Redis(connection_pool=pool, single_connection_client=True)
+        redis = Redis(connection_pool=pool, single_connection_client=True)
     except (TypeError, ValueError):
         # What they say may repeat a part of the URL.
         raise ConfigurationError(
@@ -259,6 +256,8 @@ def _connect(url: str) -> Redis:
             "this value. Nothing was read. Take what follows the question mark from redis-py's documentation, or leave "
             "it out."
         ) from None
+    keep_all_fields(redis)
+    return redis
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
 from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator, raw
 from event_archive.sources.redis_stream.task import Task
-from event_archive.sources.runs import aged_before
+from event_archive.sources.runs import AGES_SECONDS, aged_before
 from event_archive.sources.tables import make_missing
 
 _SUSPICIOUS_DELIVERIES = 3
@@ -38,7 +38,6 @@ _SWEEP_SECONDS = 60.0
 _DEAD_SECONDS = 3600.0
 """After which a consumer that was not heard of, and has nothing pending, is taken out of the group."""
 _AHEAD_SECONDS = 3600.0
-_AGES_SECONDS = 60.0
 _BATCH_BYTES = 16 * 1024 * 1024
 _LARGE_ENTRY_BYTES = 512 * 1024
 """Entries are taken to be as large until some were seen."""
@@ -102,7 +101,7 @@ class Loop:
         if now >= self._ages_at:
             if self._is_archived and self._first_pass.is_over():
                 self._young_from = aged_before(self._session, self._task.datasets, self._target.table)
-            self._ages_at = now + _AGES_SECONDS
+            self._ages_at = now + AGES_SECONDS
         if self._ahead:
             self._take_new()
         elif self._may_have_pending:
