@@ -32,8 +32,7 @@ from event_archive.operations.site import Site
 from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
 from event_archive.postgres.session import Connection
-from event_archive.table.advice import ARCHIVE_ADVICE
-from event_archive.table.locks import lock_day
+from event_archive.table.locks import day_transaction, lock_day
 from event_archive.table.rows import glance_at_day, lock_rows
 from event_archive.table.shape import Table, reflect, require_unchanged
 
@@ -122,7 +121,7 @@ def archive_day(
         file = lake.stat(path)
         source = site.postgres if file or site.export_postgres is None else site.export_postgres
         try:
-            with source.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
+            with day_transaction(source, dataset, day) as connection:
                 written = _write(connection, site, day, file, progress)
             break
         except FileChangedError:

@@ -32,9 +32,8 @@ from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.site import Site
 from event_archive.operations.vacuum import vacuum
 from event_archive.postgres.session import Connection, one
-from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import hold_on
-from event_archive.table.locks import lock_day
+from event_archive.table.locks import day_transaction, lock_day
 from event_archive.table.partitions import told
 from event_archive.table.rows import count_day, glance_at_day
 from event_archive.table.shape import reflect, require_unchanged
@@ -135,7 +134,7 @@ def purge_day(
     outcome: Outcome = "purged"
     reason: str | None = None
     try:
-        with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
+        with day_transaction(site.postgres, dataset, day) as connection:
             dataset.require_aged(day, one(connection, "SELECT pg_catalog.now()")[0])
             if not lock_day(connection, dataset, day):
                 outcome = "locked"

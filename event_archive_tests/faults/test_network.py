@@ -19,6 +19,8 @@ import pytest
 from event_archive.errors import BusyError, EventArchiveError, FileChangedError, UnreachableError
 from event_archive.lake.azure.container import AzureLake
 from event_archive.lake.protocol import Lake
+from event_archive.nightly import day
+from event_archive.observability.json_lines import JsonDisplay
 from event_archive.postgres.session import Postgres
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, FaultyAzurite, faulty, request
@@ -146,6 +148,32 @@ def test_a_commit_without_an_answer_is_an_error_that_promises_nothing_false(
         assert in_table(through) == []
     assert_one_run_puts_it_right(through, before)
     survived("faults: PostgreSQL's commit without an answer")
+
+
+@pytest.mark.parametrize("lasts_seconds", [1, 4], ids=["for a moment", "for longer than is waited"])
+def test_a_day_that_only_the_lost_session_holds_is_not_told_as_locked(
+    locally: ThroughWire, line: Wire, monkeypatch: pytest.MonkeyPatch, lasts_seconds: int
+):
+    """The server goes on with a DELETE whose client is gone, and keeps the day's lock until it is done."""
+    locally.add(3)
+    before = in_table(locally)
+    locally.database.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN PERFORM pg_sleep({lasts_seconds / 2}); RETURN OLD; END $$;"
+        "CREATE TRIGGER slow BEFORE DELETE ON \"Event\" FOR EACH ROW WHEN (old.event_id NOT LIKE '%0') "
+        "EXECUTE FUNCTION slow();"
+    )
+    monkeypatch.setattr(day, "_RETRY_AFTER_SECONDS", (0,))
+    trouble = line.expect(Trouble("client", statement("DELETE"), sent=-1))
+    done = day.run_day(day.Night(locally.site, JsonDisplay()), DAY)
+    assert trouble.met.is_set()
+    if lasts_seconds == 1:
+        assert (done.outcome, done.deleted, done.left) == ("purged", 3, 0), done
+    else:
+        assert done.outcome == "failed"
+        assert "PostgreSQL still goes on with a session of this run whose connection broke" in str(done.error)
+        assert in_table(locally) == before
+    assert in_file(locally) == before
 
 
 @pytest.mark.parametrize("sender", get_args(Sender))
