@@ -7,14 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from event_archive.postgres.backends import Backend, backend, lives
-from event_archive.postgres.session import Connection, Session, one
+from event_archive.postgres.lost import Backend, backend, has_committed, lives, transaction_number
+from event_archive.postgres.session import Connection, Session
 
 _MOST_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
-_NUMBER = "SELECT pg_catalog.txid_current()"
-# A server that was restored, or was a replica, has never had a later one.
-_STATUS = "SELECT CASE WHEN %s < pg_catalog.txid_current() THEN pg_catalog.txid_status(%s) END"
 
 
 @dataclass(slots=True)
@@ -27,7 +24,7 @@ class Former:
 
     def note(self, connection: Connection, count: Callable[[], None]) -> None:
         """Takes down a transaction just before its commit, and what counts what it landed once it has committed."""
-        self._number, self._count = one(connection, _NUMBER)[0], count
+        self._number, self._count = transaction_number(connection), count
 
     def committed(self) -> None:
         """The transaction has committed: it is counted, once."""
@@ -45,7 +42,7 @@ class Former:
             while _lives(session, self._backend) and time.monotonic() < until and not told_to_stop():
                 time.sleep(_LOOK_SECONDS)
         with session.transaction("the session before") as connection:
-            if self._count and one(connection, _STATUS, self._number, self._number)[0] == "committed":
+            if self._count and has_committed(connection, self._number):
                 self.committed()
             self._count = None
             self._backend = backend(connection)

@@ -18,7 +18,7 @@ import psycopg
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.errors import BusyError, UnreachableError
-from event_archive.postgres.backends import Backend, backend, lives
+from event_archive.postgres.lost import Backend, backend, lives
 from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.table.advice import ARCHIVE_ADVICE
 
