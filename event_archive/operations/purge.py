@@ -180,6 +180,11 @@ def purge_day(
             _in_doubt[key] = number, done.after(before)
         raise
     _in_doubt.pop(key, None)
+    if done.why_not_dropped:
+        words = (
+            "rows would be deleted, no partition dropped" if dry_run else "rows are deleted, no partition is dropped"
+        )
+        logger.warning("%s, %s: %s: %s", dataset.table, day, words, done.why_not_dropped)
     deleted = before.proven + (done.proven if outcome in ("purged", "kept") else 0)
     done = done.after(before)
     how: How | None = "dropped" if done.partitions else "deleted" if done.proven else None
@@ -243,8 +248,6 @@ def _purge(
             return _Purged(dropped, 0, tuple(map(told, drop.partitions)), tuple(of.day for of in drop.others))
         except KeptError as why:
             why_not_dropped = str(why)
-    if why_not_dropped:
-        logger.warning("%s, %s: rows are deleted, no partition is dropped: %s", dataset.table, day, why_not_dropped)
     progress.begin("comparing and deleting")
     require_unchanged(connection, table, "delete")
     deleted = delete_identical(connection, table, day, readback, path)
