@@ -20,6 +20,7 @@ from event_archive.errors import BusyError, EventArchiveError, FileChangedError,
 from event_archive.lake.azure.container import AzureLake
 from event_archive.lake.protocol import Lake
 from event_archive.nightly import day
+from event_archive.nightly.outcome import DayOutcome
 from event_archive.observability.json_lines import JsonDisplay
 from event_archive.operations.archive import ArchivedDay
 from event_archive.postgres.session import Postgres
@@ -170,7 +171,8 @@ def test_a_day_that_only_the_lost_session_holds_is_not_told_as_locked(
     )
     monkeypatch.setattr(day, "_RETRY_AFTER_SECONDS", (0,))
     trouble = line.expect(Trouble("client", statement("DELETE"), sent=-1))
-    done = day.run_day(day.Night(locally.site, JsonDisplay()), DAY)
+    done = DayOutcome(DAY)
+    day.run_day(day.Night(locally.site, JsonDisplay()), done)
     assert trouble.met.is_set()
     if lasts_seconds == 1:
         assert (done.outcome, done.deleted, done.left) == ("purged", 3, 0), done
@@ -195,13 +197,15 @@ def test_what_a_commit_without_an_answer_did_is_counted(
         def archived(self, archived: ArchivedDay, lake: Lake) -> None:
             line.expect(Trouble("server", done("COMMIT")))
 
-    ended = day.run_day(day.Night(locally.site, JsonDisplay(), reports=LosingTheCommits()), DAY)
+    ended, later = DayOutcome(DAY), DayOutcome(DAY)
+    day.run_day(day.Night(locally.site, JsonDisplay(), reports=LosingTheCommits()), ended)
     assert in_table(locally) == []
     assert (ended.outcome, ended.rows_appended, ended.proven, ended.deleted, ended.left) == ("purged", 3, 3, 3, 0)
     assert ended.how == "deleted"
     # Another night of the same process has a day of its own.
     locally.add(1, prefix="late")
-    assert day.run_day(day.Night(locally.site, JsonDisplay()), DAY).deleted == 1
+    day.run_day(day.Night(locally.site, JsonDisplay()), later)
+    assert later.deleted == 1
 
 
 @pytest.mark.parametrize("sender", get_args(Sender))
