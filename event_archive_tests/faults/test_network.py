@@ -114,7 +114,6 @@ CUTS = {
     "amid the DELETE's text": partial(Trouble, "client", statement("DELETE FROM"), sent=20),
     "after the DELETE was sent": partial(Trouble, "client", statement("DELETE FROM"), sent=-1),
     "after the DELETE was done": partial(Trouble, "server", done("DELETE")),
-    "before the archive's COMMIT": partial(Trouble, "client", commit),
     "before the purge's COMMIT": partial(Trouble, "client", commit, nth=2),
 }
 
@@ -128,6 +127,18 @@ def test_a_cut_line_costs_only_work(through: ThroughWire, line: Wire, where: str
         through.run()
     assert trouble.met.is_set()
     assert_one_run_puts_it_right(through, before)
+    survived("faults: PostgreSQL's line cut")
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["first file", "append"])
+def test_a_line_that_is_cut_before_the_archives_commit_costs_nothing(through: ThroughWire, line: Wire, late: bool):
+    """The file is committed by then, and in the database there is nothing to commit."""
+    before = with_file(through, late=late)
+    trouble = line.expect(Trouble("client", commit))
+    assert through.run().left == 0
+    assert trouble.met.is_set()
+    assert in_table(through) == []
+    assert sorted(in_file(through), key=lambda row: int(row[0])) == before
     survived("faults: PostgreSQL's line cut")
 
 
