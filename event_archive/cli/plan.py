@@ -67,9 +67,9 @@ def show_plan(settings: Settings, site: Site, planned: list[date], *, ranged: bo
     budget = settings.run_budget
     ends = f"; no day begins once RUN_BUDGET ({budget}) has passed" if budget else ""
     click.echo(
-        f"{site.dataset.label}: a run would do {counted(len(planned), 'day', 'days')} in this order: {rows:,} rows, "
-        f"about {size(found.bytes_of(rows))} of CSV, in about {takes}{ends}. Nothing was "
-        "touched."
+        f"{site.dataset.label}: a run would do {counted(len(planned), 'day', 'days')} in this order: "
+        f"{counted(rows, 'row', 'rows')}, about {size(found.bytes_of(rows))} of CSV, in about {takes}{ends}. "
+        "Nothing was touched."
     )
     if waiting:
         others = " and ".join(dataset.label for dataset, _ in earlier)

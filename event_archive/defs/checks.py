@@ -13,6 +13,7 @@ from event_archive.defs.internals import PreviewWarning
 from event_archive.defs.metadata import backlog_metadata, check_description, check_metadata
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.days import now_utc, parse_day
+from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, RefusedError, UnreachableError
 from event_archive.nightly.backlog import backlog
 from event_archive.nightly.orphans import orphans, orphans_told
@@ -63,7 +64,8 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
                     record = record_if_any(context.instance, dataset, day)
                     if record is None or record.etag is None:
                         return dg.AssetCheckResult(passed=True, description="The day has no file.")
-                    gone = f"{dataset.path(day)}, which was recorded with {record.rows} rows in it, is gone."
+                    rows = counted(record.rows, "row", "rows")
+                    gone = f"{dataset.path(day)}, which was recorded with {rows} in it, is gone."
                     _alert(ARCHIVE_IS_WHOLE, gone)
                     return dg.AssetCheckResult(passed=False, description=gone)
                 table = None

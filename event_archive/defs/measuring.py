@@ -50,7 +50,7 @@ def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition
             stamp = f"{settings.dataset.label} {night[0].dagster_run.tags[TICK_TAG]}"
             if stamp in before:
                 ended.append(stamp)
-            elif all(_has_ended(record.dagster_run) for record in night):
+            elif all(_has_ended(record.dagster_run) for record in _last_of_each_day(night)):
                 figures = _figures(context.instance, settings.dataset, night)
                 is_pushed = push_or_warn(settings.dataset, event_archive_postgres.primary(settings), figures)
                 ended.append(stamp)
@@ -80,15 +80,17 @@ def push_or_warn(dataset: Dataset, postgres: Postgres, figures: RunFigures) -> b
 
 
 def _last_night(instance: dg.DagsterInstance, dataset: Dataset) -> list[dg.RunRecord]:
-    """The runs of the last tick that launched any, of each day the last."""
+    """The runs of the last tick that launched any, those that Dagster tried again included; the newest first."""
     tags = tags_of(dataset) | {SCHEDULE_NAME_TAG: named("archive_daily", dataset)}
     newest = instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
     tick = newest[0].dagster_run.tags.get(TICK_TAG) if newest else None
     if tick is None:
         return []
-    records = instance.get_run_records(dg.RunsFilter(tags=tags | {TICK_TAG: tick}))
-    # The newest come first.
-    return list({record.dagster_run.tags[PARTITION_NAME_TAG]: record for record in reversed(records)}.values())
+    return list(instance.get_run_records(dg.RunsFilter(tags=tags | {TICK_TAG: tick})))
+
+
+def _last_of_each_day(night: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:
+    return list({record.dagster_run.tags[PARTITION_NAME_TAG]: record for record in reversed(night)}.values())
 
 
 def _has_ended(run: dg.DagsterRun) -> bool:
@@ -107,14 +109,15 @@ def _figures(instance: dg.DagsterInstance, dataset: Dataset, night: Sequence[dg.
                 written += _number(event, "rows_appended")
             elif event.asset_key == purge and not _number(event, "dry_run"):
                 deleted += _number(event, "deleted")
-    failed = sum(not record.dagster_run.is_success for record in night)
+    last = _last_of_each_day(night)
+    failed = sum(not record.dagster_run.is_success for record in last)
     began = min(record.start_time or record.create_timestamp.timestamp() for record in night)
     ended = max(record.end_time or began for record in night)
     return RunFigures(
         ended=datetime.fromtimestamp(ended, UTC),
         seconds=ended - began,
         succeeded=not failed,
-        days=len(night),
+        days=len(last),
         failed_days=failed,
         archived_rows=written,
         deleted_rows=deleted,

@@ -10,7 +10,7 @@ from event_archive.config.environment import Settings
 from event_archive.demo.samples import connection_of
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest
-from event_archive.domain.wording import size
+from event_archive.domain.wording import counted, size
 from event_archive.nightly.backlog import days_to_do
 from event_archive.postgres.session import one
 
@@ -42,4 +42,7 @@ def _report_table(settings: Settings) -> None:
         (rows,) = one(connection, query)
     left = days_to_do(dataset, now_utc(), services.primary(settings))
     held = len(left.held.intersection(left.days))
-    click.echo(f"{dataset.table} holds {rows:,} rows. Aged days that still have rows: {len(left.days)} (held: {held}).")
+    click.echo(
+        f"{dataset.table} holds {counted(rows, 'row', 'rows')}. Aged days that still have rows: {len(left.days)} "
+        f"(held: {held})."
+    )

@@ -45,5 +45,7 @@ def partitions(connection: Connection, shape: Table) -> Finding:
                 "docs/howto/partitions.md says what to do about it.",
             )
     return Finding(
-        "partitions", "good", counted(len(found), "partition", "partitions") + " can be dropped in their time"
+        "partitions",
+        "good",
+        counted(len(found), "partition can be dropped in its time", "partitions can be dropped in their time"),
     )

@@ -121,10 +121,13 @@ class Night:
     stopped: Callable[[], bool] = bool
 
 
-def run_day(night: Night, day: date) -> DayOutcome:
-    """Does one day and says how it went, whatever the operations raise."""
+def run_day(night: Night, outcome: DayOutcome) -> None:
+    """Does one day, and says in its outcome how it went, whatever the operations raise.
+
+    Raises:
+        KeyboardInterrupt: the process was told to stop; the numbers say what was done before that.
+    """
     started = time.monotonic()
-    outcome = DayOutcome(day, night.site.dataset.name)
     try:
         _steps(night, outcome)
     except LockedError:
@@ -135,7 +138,6 @@ def run_day(night: Night, day: date) -> DayOutcome:
         outcome.outcome = "failed"
         outcome.cause = error if isinstance(error, EventArchiveError) else UnexpectedError.of(error)
     outcome.seconds = time.monotonic() - started
-    return outcome
 
 
 def _steps(night: Night, done: DayOutcome) -> None:

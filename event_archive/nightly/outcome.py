@@ -92,6 +92,7 @@ class Totals:
     Attributes:
         outcomes: of each day, in the order in which they ended.
         day_in_hand: a day that has begun and not ended.
+        appended_in_hand: rows that were written to its file, and stand there, when the run was told to stop.
         failure: why a dataset could not begin, or could not go on; None where it could.
     """
 
@@ -103,6 +104,7 @@ class Totals:
     deleted: int = 0
     outcomes: list[DayOutcome] = field(default_factory=list)
     day_in_hand: date | None = None
+    appended_in_hand: int = 0
     failure: EventArchiveError | None = None
 
     @classmethod
@@ -112,6 +114,7 @@ class Totals:
         for part in parts:
             for outcome in part.outcomes:
                 total.add(outcome)
+            total.stop(part.appended_in_hand)
         return total
 
     def add(self, outcome: DayOutcome) -> None:
@@ -124,6 +127,11 @@ class Totals:
         self.rows_appended += outcome.rows_appended
         self.bytes += outcome.bytes
         self.deleted += outcome.deleted
+
+    def stop(self, rows_appended: int) -> None:
+        """Counts what was written of a day that has not ended."""
+        self.appended_in_hand += rows_appended
+        self.rows_appended += rows_appended
 
     @property
     def left(self) -> int:

@@ -15,7 +15,7 @@ from event_archive.errors import EventArchiveError, RecordsError, UnreachableErr
 from event_archive.nightly.attempts import remember
 from event_archive.nightly.backlog import Purged, first_day_left
 from event_archive.nightly.day import Night, run_day, stop_if_requested
-from event_archive.nightly.outcome import Totals
+from event_archive.nightly.outcome import DayOutcome, Totals
 from event_archive.operations.site import Site
 
 
@@ -127,7 +127,12 @@ def _do(share: Share, day: date) -> EventArchiveError | None:
     share.days.remove(day)
     totals.day_in_hand = day
     night.observer.day_begins(day, night.site.dataset.name)
-    outcome = run_day(night, day)
+    outcome = DayOutcome(day, night.site.dataset.name)
+    try:
+        run_day(night, outcome)
+    except KeyboardInterrupt:
+        totals.stop(outcome.rows_appended)
+        raise
     totals.add(outcome)
     night.observer.day_ends(outcome)
     stop_if_requested(night)

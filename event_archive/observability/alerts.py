@@ -54,7 +54,7 @@ def failure_message(table: str, failures: Iterable[FailedDay], what_to_do: str) 
     what = f"{counted(len(days), 'day', 'days')} of {table} failed" if days else f"{table}: failed"
     lines = [f"event_archive: {what}."]
     for cause, of_cause in list(causes.items())[:_MOST_CAUSES]:
-        listed = _listed(sorted(filter(None, of_cause)))
+        listed = _listed(sorted(set(filter(None, of_cause))))
         lines.append(f"{listed}{': ' if listed else ''}{cause[:_MOST_CHARACTERS]}")
     if len(causes) > _MOST_CAUSES:
         lines.append(f"And {counted(len(causes) - _MOST_CAUSES, 'other cause', 'other causes')}.")

@@ -23,6 +23,7 @@ from event_archive.domain.wording import counted, size
 from event_archive.nightly.outcome import DayOutcome, Totals
 
 _LINE = "{:<10}  {:>12}  {:>12}  {:>10}  {:>12}  {:>8}  {:>8}  {}"
+_DATASET = "dataset"
 _COLUMNS = 80
 _HEADER = _LINE.format("day", "rows", "appended", "size", "deleted", "left", "seconds", "")
 
@@ -72,8 +73,8 @@ class ConsoleDisplay:
                 left go by them.
         """
         self._rows = {day: count or 0 for day, count in rows.items()}
-        self._width = max((len(dataset) + 2 for dataset, _ in rows if dataset), default=0)
-        self.console.print(self._of("dataset" if self._width else "", _HEADER), style="bold")
+        self._width = max((max(len(dataset), len(_DATASET)) + 2 for dataset, _ in rows if dataset), default=0)
+        self.console.print(self._of(_DATASET if self._width else "", _HEADER), style="bold")
         self._live = Progress(
             BarColumn(20), TaskProgressColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
             TextColumn("left:"), TimeRemainingColumn(), console=self.console, transient=True,
@@ -166,6 +167,6 @@ def _remark(outcome: DayOutcome) -> str:
     if outcome.outcome == "waiting":
         return f"archived, waits: {outcome.reason}"
     if outcome.outcome == "dry run":
-        proven = f"dry run: {outcome.proven:,} rows proven, none deleted"
+        proven = f"dry run: {counted(outcome.proven, 'row', 'rows')} proven, none deleted"
         return f"{proven}; {outcome.reason}" if outcome.reason else proven
     return outcome.outcome if outcome.outcome == "nothing to do" else ""

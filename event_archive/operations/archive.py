@@ -22,7 +22,7 @@ from event_archive.domain.manifest import Manifest, keys_with
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
-from event_archive.errors import FileChangedError, IntegrityError, LockedError
+from event_archive.errors import FileChangedError, IntegrityError, LockedError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.claim import claim, claim_from_replica
 from event_archive.operations.export import Export, PacedExport, has_any, rows_of_day
@@ -31,9 +31,8 @@ from event_archive.operations.readback import Readback, types_hash
 from event_archive.operations.site import Site
 from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
-from event_archive.postgres.session import Connection
-from event_archive.table.advice import ARCHIVE_ADVICE
-from event_archive.table.locks import lock_day
+from event_archive.postgres.session import Connection, Postgres
+from event_archive.table.locks import day_transaction, lock_day
 from event_archive.table.rows import glance_at_day, lock_rows
 from event_archive.table.shape import Table, reflect, require_unchanged
 
@@ -122,8 +121,7 @@ def archive_day(
         file = lake.stat(path)
         source = site.postgres if file or site.export_postgres is None else site.export_postgres
         try:
-            with source.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
-                written = _write(connection, site, day, file, progress)
+            written = _in_transaction(source, site, day, file, progress)
             break
         except FileChangedError:
             if attempt == _ATTEMPTS:
@@ -139,6 +137,18 @@ def archive_day(
         columns=written.columns,
         seconds=time.monotonic() - started,
     )
+
+
+def _in_transaction(source: Postgres, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:
+    written: list[_Written] = []
+    try:
+        with day_transaction(source, site.dataset, day) as connection:
+            written.append(_write(connection, site, day, file, progress))
+    except UnreachableError:
+        if not written:
+            raise
+        # The connection broke at the end: the file is committed, and there was nothing to commit in the database.
+    return written[0]
 
 
 def _write(connection: Connection, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:

@@ -12,6 +12,7 @@ from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import Progress
 from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
+from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.loading import load
@@ -61,8 +62,8 @@ def prove(
     manifest.require(file, readback.manifest)
     if readback.rows != record.rows:
         raise IntegrityError(
-            f"{file.path}: it has {readback.rows} rows, the archive's record says {record.rows}. Nothing was deleted. "
-            f"{_archive_again(table.dataset, day)}"
+            f"{file.path}: it has {counted(readback.rows, 'row', 'rows')}, the archive's record says {record.rows}. "
+            f"Nothing was deleted. {_archive_again(table.dataset, day)}"
         )
     return readback
 
@@ -93,7 +94,8 @@ def require_recorded(dataset: Dataset, day: date, file: StoredFile | None, recor
     if found == record.etag:
         return
     if file is None:
-        problem = f"{path} is gone from the lake; the day's latest archive recorded {record.rows} rows in it"
+        rows = counted(record.rows, "row", "rows")
+        problem = f"{path} is gone from the lake; the day's latest archive recorded {rows} in it"
     elif record.etag is None:
         problem = f"{path} is in the lake; the day's latest archive found no rows and wrote no file"
     else:

@@ -23,7 +23,7 @@ from typing import Literal
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
-from event_archive.errors import EventArchiveError
+from event_archive.errors import EventArchiveError, UnreachableError
 from event_archive.operations.claim import claim
 from event_archive.operations.deleting import delete_identical, rows_left, warn_of_left
 from event_archive.operations.drop_plan import KeptError, Recorded, WaitsError, plan_drop
@@ -31,10 +31,10 @@ from event_archive.operations.dropping import drop_empty, drop_proven
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.site import Site
 from event_archive.operations.vacuum import vacuum
+from event_archive.postgres.lost import has_committed, transaction_number
 from event_archive.postgres.session import Connection, one
-from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import hold_on
-from event_archive.table.locks import lock_day
+from event_archive.table.locks import day_transaction, lock_day
 from event_archive.table.partitions import told
 from event_archive.table.rows import count_day, glance_at_day
 from event_archive.table.shape import reflect, require_unchanged
@@ -95,6 +95,19 @@ class _Purged:
     why_not_dropped: str | None = None
     why_kept: str | None = None
 
+    def after(self, before: "_Purged") -> "_Purged":
+        """Both; what stays, and why, is as it is now."""
+        return replace(
+            self,
+            proven=before.proven + self.proven,
+            partitions=before.partitions + self.partitions,
+            others=before.others + self.others,
+        )
+
+
+_in_doubt: dict[tuple[str, date], tuple[int, _Purged]] = {}
+"""By dataset and day, a transaction of this process whose commit got no answer, and what it did if it committed."""
+
 
 class _RollBack(Exception):  # noqa: N818 (no error: the end of a dry run)
     """Ends the transaction without a commit."""
@@ -128,14 +141,17 @@ def purge_day(
         OtherSourceError: the files belong to another table or database.
         FileChangedError: the file changed while it was read.
         RefusedError: a trigger changed rows of the table that were to be deleted, or others; nothing was deleted.
-        RefusedError, UnreachableError, BusyError: as PostgreSQL or the lake says; nothing was deleted.
+        UnreachableError: likewise; but a commit that got no answer may have gone through. When this process purges the
+            day again, what it did is counted.
+        RefusedError, BusyError: as PostgreSQL or the lake says; nothing was deleted.
     """
     started, dataset = time.monotonic(), site.dataset
     done = _Purged(0, 0)
     outcome: Outcome = "purged"
     reason: str | None = None
+    before, number, key = _Purged(0, 0), 0, (dataset.label, day)
     try:
-        with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
+        with day_transaction(site.postgres, dataset, day) as connection:
             dataset.require_aged(day, one(connection, "SELECT pg_catalog.now()")[0])
             if not lock_day(connection, dataset, day):
                 outcome = "locked"
@@ -148,15 +164,30 @@ def purge_day(
                     outcome = "kept" if done.why_kept else "purged"
                 except WaitsError as why:
                     outcome, reason = "waiting", str(why)
+            if key in _in_doubt and has_committed(connection, _in_doubt[key][0]):
+                before = _in_doubt[key][1]
             if outcome not in ("purged", "kept"):
                 done = _Purged(0, count_day(connection, reflect(connection, dataset), day).rows)
             elif dry_run:
                 outcome = "dry run"
                 raise _RollBack
+            elif done.proven or done.partitions:
+                number = transaction_number(connection)
     except _RollBack:
         pass
+    except UnreachableError:
+        if number:
+            _in_doubt[key] = number, done.after(before)
+        raise
+    _in_doubt.pop(key, None)
+    if done.why_not_dropped:
+        words = (
+            "rows would be deleted, no partition dropped" if dry_run else "rows are deleted, no partition is dropped"
+        )
+        logger.warning("%s, %s: %s: %s", dataset.table, day, words, done.why_not_dropped)
+    deleted = before.proven + (done.proven if outcome in ("purged", "kept") else 0)
+    done = done.after(before)
     how: How | None = "dropped" if done.partitions else "deleted" if done.proven else None
-    deleted = done.proven if outcome in ("purged", "kept") else 0
     purged = PurgedDay(day, deleted, done.proven, done.left, outcome, reason, 0, how, done.partitions, done.others)
     if outcome == "purged":
         purged = _cleared(site, purged)
@@ -217,8 +248,6 @@ def _purge(
             return _Purged(dropped, 0, tuple(map(told, drop.partitions)), tuple(of.day for of in drop.others))
         except KeptError as why:
             why_not_dropped = str(why)
-    if why_not_dropped:
-        logger.warning("%s, %s: rows are deleted, no partition is dropped: %s", dataset.table, day, why_not_dropped)
     progress.begin("comparing and deleting")
     require_unchanged(connection, table, "delete")
     deleted = delete_identical(connection, table, day, readback, path)

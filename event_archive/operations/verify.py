@@ -123,7 +123,8 @@ def _differences(dataset: Dataset, file: StoredFile, lake: Lake, reading: Readin
         and (reading.bytes, reading.sha256) == (manifest.bytes, manifest.sha256)
         and reading.rows != manifest.rows
     ):
-        yield f"its manifest says {manifest.rows} rows; its bytes are those that were archived, and hold {reading.rows}"
+        rows = counted(manifest.rows, "row", "rows")
+        yield f"its manifest says {rows}; its bytes are those that were archived, and hold {reading.rows}"
         return
     if parsed and reading.rows < manifest.rows:
         missing = counted(manifest.rows - reading.rows, "row is", "rows are")

@@ -73,6 +73,25 @@ def test_the_figures_of_a_night_are_pushed_once_its_runs_have_ended(
     assert len(pushgateway.authorizations) == 1
 
 
+def test_what_a_run_did_before_its_worker_crashed_is_counted(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    """Dagster tries such a run again from where it failed, with the same tags."""
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    local_installation.add(3)
+    scheduler = Scheduler(instance, definitions)
+    (request,) = scheduler.requests(TICK)
+    scheduler.launch(request)
+    job = definitions.resolve_job_def("archive_job")
+    again = instance.create_run_for_job(job, tags={**job.tags, **request.tags, "dagster/partition": DAY.isoformat()})
+    instance.handle_run_event(again.run_id, dg.DagsterEvent("PIPELINE_SUCCESS", job_name=job.name))
+    cursor_after(definitions, instance, "nightly_metrics", None)
+    found = pushgateway.of(*GROUP)
+    names = ("run_days", "run_failed_days", "run_archived_rows", "run_deleted_rows")
+    assert [found[f"event_archive_{name}"] for name in names] == [1, 0, 3, 3]
+
+
 def test_a_night_without_anything_to_do_is_a_success_and_one_that_fails_keeps_the_last(
     definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
     pushgateway: Pushgateway, clean: pytest.MonkeyPatch,

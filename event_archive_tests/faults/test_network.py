@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from typing import get_args
@@ -19,7 +19,12 @@ import pytest
 from event_archive.errors import BusyError, EventArchiveError, FileChangedError, UnreachableError
 from event_archive.lake.azure.container import AzureLake
 from event_archive.lake.protocol import Lake
+from event_archive.nightly import day
+from event_archive.nightly.outcome import DayOutcome
+from event_archive.observability.json_lines import JsonDisplay
+from event_archive.operations.archive import ArchivedDay
 from event_archive.postgres.session import Postgres
+from event_archive.table.rows import RowsOfDay
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, FaultyAzurite, faulty, request
 from event_archive_tests.faults.tally import survived
@@ -109,7 +114,6 @@ CUTS = {
     "amid the DELETE's text": partial(Trouble, "client", statement("DELETE FROM"), sent=20),
     "after the DELETE was sent": partial(Trouble, "client", statement("DELETE FROM"), sent=-1),
     "after the DELETE was done": partial(Trouble, "server", done("DELETE")),
-    "before the archive's COMMIT": partial(Trouble, "client", commit),
     "before the purge's COMMIT": partial(Trouble, "client", commit, nth=2),
 }
 
@@ -126,12 +130,24 @@ def test_a_cut_line_costs_only_work(through: ThroughWire, line: Wire, where: str
     survived("faults: PostgreSQL's line cut")
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["first file", "append"])
+def test_a_line_that_is_cut_before_the_archives_commit_costs_nothing(through: ThroughWire, line: Wire, late: bool):
+    """The file is committed by then, and in the database there is nothing to commit."""
+    before = with_file(through, late=late)
+    trouble = line.expect(Trouble("client", commit))
+    assert through.run().left == 0
+    assert trouble.met.is_set()
+    assert in_table(through) == []
+    assert sorted(in_file(through), key=lambda row: int(row[0])) == before
+    survived("faults: PostgreSQL's line cut")
+
+
 @pytest.mark.parametrize("cut", ["its answer is lost", "it is the last that gets through"])
 @pytest.mark.parametrize("verb", ["archive", "purge"])
 def test_a_commit_without_an_answer_is_an_error_that_promises_nothing_false(
     through: ThroughWire, line: Wire, verb: str, cut: str
 ):
-    """The ambiguous commit: the rows may be gone, and then they are in the file."""
+    """The ambiguous commit: the rows may be gone, and then they are in the file. The file is whole before its own."""
     through.add(ROWS)
     before = in_table(through)
     if verb == "purge":
@@ -139,13 +155,68 @@ def test_a_commit_without_an_answer_is_an_error_that_promises_nothing_false(
     trouble = line.expect(
         Trouble("server", done("COMMIT")) if cut == "its answer is lost" else Trouble("client", commit, sent=-1)
     )
-    with pytest.raises(UnreachableError, match=r"Nothing was deleted that is not archived; the next run goes on\."):
-        through.run() if verb == "archive" else through.purge()
+    if verb == "archive":
+        assert through.archive().rows_appended == ROWS
+    else:
+        with pytest.raises(UnreachableError, match=r"Nothing was deleted that is not archived; the next run goes on\."):
+            through.purge()
     assert trouble.met.is_set()
     if verb == "purge" and cut == "its answer is lost":
         assert in_table(through) == []
     assert_one_run_puts_it_right(through, before)
     survived("faults: PostgreSQL's commit without an answer")
+
+
+@pytest.mark.parametrize("lasts_seconds", [1, 4], ids=["for a moment", "for longer than is waited"])
+def test_a_day_that_only_the_lost_session_holds_is_not_told_as_locked(
+    locally: ThroughWire, line: Wire, monkeypatch: pytest.MonkeyPatch, lasts_seconds: int
+):
+    """The server goes on with a DELETE whose client is gone, and keeps the day's lock until it is done."""
+    locally.add(3)
+    before = in_table(locally)
+    locally.database.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN PERFORM pg_sleep({lasts_seconds / 2}); RETURN OLD; END $$;"
+        "CREATE TRIGGER slow BEFORE DELETE ON \"Event\" FOR EACH ROW WHEN (old.event_id NOT LIKE '%0') "
+        "EXECUTE FUNCTION slow();"
+    )
+    monkeypatch.setattr(day, "_RETRY_AFTER_SECONDS", (0,))
+    trouble = line.expect(Trouble("client", statement("DELETE"), sent=-1))
+    done = DayOutcome(DAY)
+    day.run_day(day.Night(locally.site, JsonDisplay()), done)
+    assert trouble.met.is_set()
+    if lasts_seconds == 1:
+        assert (done.outcome, done.deleted, done.left) == ("purged", 3, 0), done
+    else:
+        assert done.outcome == "failed"
+        assert "PostgreSQL still goes on with a session of this run whose connection broke" in str(done.error)
+        assert in_table(locally) == before
+    assert in_file(locally) == before
+
+
+def test_what_a_commit_without_an_answer_did_is_counted(
+    locally: ThroughWire, line: Wire, monkeypatch: pytest.MonkeyPatch
+):
+    """The day is tried again, and has no rows any more: this run deleted them all the same."""
+    locally.add(3)
+    monkeypatch.setattr(day, "_RETRY_AFTER_SECONDS", (0, 0))
+
+    class LosingTheCommits(day.NoReports):
+        def counted(self, day: date, rows: RowsOfDay) -> None:
+            line.expect(Trouble("server", done("COMMIT")))
+
+        def archived(self, archived: ArchivedDay, lake: Lake) -> None:
+            line.expect(Trouble("server", done("COMMIT")))
+
+    ended, later = DayOutcome(DAY), DayOutcome(DAY)
+    day.run_day(day.Night(locally.site, JsonDisplay(), reports=LosingTheCommits()), ended)
+    assert in_table(locally) == []
+    assert (ended.outcome, ended.rows_appended, ended.proven, ended.deleted, ended.left) == ("purged", 3, 3, 3, 0)
+    assert ended.how == "deleted"
+    # Another night of the same process has a day of its own.
+    locally.add(1, prefix="late")
+    day.run_day(day.Night(locally.site, JsonDisplay()), later)
+    assert later.deleted == 1
 
 
 @pytest.mark.parametrize("sender", get_args(Sender))

@@ -374,6 +374,17 @@ def test_all_leaves_of_a_day_are_dropped_at_once(pipeline: Pipeline, definition:
     assert (purged.deleted, len(purged.partitions), of.count()) == (rows, 2, 0)
 
 
+def test_a_dry_run_says_of_no_row_that_it_is_deleted(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    of = of_table(pipeline, DAILY)
+    of.database.execute("ALTER TABLE t DETACH PARTITION d1; ALTER TABLE t ATTACH PARTITION d1 DEFAULT")
+    of.archive()
+    assert of.purge(dry_run=True).how == "deleted"
+    assert "rows would be deleted, no partition dropped: it lies in no partition of a range" in caplog.text
+    assert "rows are deleted" not in caplog.text
+    of.purge()
+    assert "rows are deleted, no partition is dropped: it lies in no partition of a range" in caplog.text
+
+
 def test_rows_of_the_day_in_a_default_partition_keep_the_others(pipeline: Pipeline):
     of = of_table(pipeline, f"{LIST_THEN_RANGE} INSERT INTO t VALUES (3, 'c', '2024-03-01 10:00+00', 'n')")
     purged = of.run()

@@ -1,10 +1,14 @@
 """Several datasets in one run: whose turn it is, and what one waits for."""
 
+import pytest
+
 from event_archive.domain.dataset import TableName
-from event_archive.nightly.day import Night
+from event_archive.lake.protocol import Lake
+from event_archive.nightly.day import Night, NoReports
 from event_archive.nightly.outcome import DayOutcome, Totals
 from event_archive.nightly.run import Share, run_shares
 from event_archive.observability.json_lines import JsonDisplay
+from event_archive.operations.archive import ArchivedDay
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
 TABLES = """
@@ -32,3 +36,17 @@ def test_a_dataset_that_could_go_on_in_the_end_has_not_failed(pipeline: Pipeline
     ]
     assert run_shares(shares, budget=None, started=0) == []
     assert (of_events.failure, of_events.deleted, of_lines.deleted) == (None, 1, 1)
+
+
+def test_what_a_stopped_day_has_in_its_file_is_counted(pipeline: Pipeline):
+    pipeline.add(3)
+
+    class Stopping(NoReports):
+        def archived(self, archived: ArchivedDay, lake: Lake) -> None:
+            raise KeyboardInterrupt
+
+    totals = Totals()
+    night = Night(pipeline.site, JsonDisplay(), reports=Stopping())
+    with pytest.raises(KeyboardInterrupt):
+        run_shares([Share(night, [DAY], True, totals)], budget=None, started=0)
+    assert (totals.rows_appended, Totals.of([totals]).rows_appended, totals.days) == (3, 3, 0)

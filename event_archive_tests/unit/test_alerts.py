@@ -33,6 +33,14 @@ def test_many_days_and_many_causes_stay_one_message_of_bounded_length():
     assert len(failure_message(TABLE, causes, "Look.")) < 6000
 
 
+def test_a_day_whose_runs_failed_several_times_is_told_once():
+    runs = [FailedDay(f"2024-03-{n:02}", "out of reach") for n in range(1, 12)] + [
+        FailedDay("2024-03-01", "out of reach")
+    ]
+    assert "2024-03-01, 2024-03-02" in failure_message(TABLE, runs, "Look.")
+    assert "2024-03-10 and 1 more: out of reach" in failure_message(TABLE, runs, "Look.")
+
+
 def test_a_failure_of_no_day_is_told_as_it_is():
     told = failure_message(TABLE, [FailedDay("", "PostgreSQL cannot be reached")], "Look.")
     assert told.splitlines() == [

@@ -69,3 +69,12 @@ def test_a_run_that_was_stopped_says_so_in_its_total(display: ConsoleDisplay):
     display.run_ends(totals, 1.5, outcome="stopped")
     assert isinstance(display.console.file, io.StringIO)
     assert "1 day, stopped" in display.console.file.getvalue()
+
+
+def test_the_heads_of_columns_stand_over_them_where_names_are_short(capsys: pytest.CaptureFixture[str]):
+    display = ConsoleDisplay()
+    with display.running({("det", DAY): None}):
+        display.day_ends(DayOutcome(DAY, "det", outcome="dry run", proven=1))
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.index("day") == line.index(str(DAY))
+    assert line.endswith("dry run: 1 row proven, none deleted")
