@@ -675,6 +675,12 @@ def test_an_ordinary_table_is_vacuumed_after_a_delete(pipeline: Pipeline):
     assert of.run().vacuum_seconds is None
 
 
+def test_a_partitioned_table_is_left_to_autovacuum(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY, purge="delete", vacuum=True)
+    purged = of.run()
+    assert (purged.deleted, purged.vacuum_seconds) == (5, None)
+
+
 def test_a_role_that_may_not_vacuum_says_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
     of = pipeline.of(vacuum=True)
     of.add(3)
