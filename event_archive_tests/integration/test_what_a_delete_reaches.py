@@ -778,6 +778,20 @@ def test_functions_of_domains_and_event_triggers_find_what_they_name(pipeline: P
     assert rows_of(of, "app.log") > 0
 
 
+def test_an_event_trigger_that_sees_an_index_finds_what_it_names(pipeline: Pipeline):
+    """A read-back makes one."""
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamp); INSERT INTO t VALUES (1, '2024-03-01');
+        CREATE TABLE seen (tag text);
+        CREATE FUNCTION sees() RETURNS event_trigger LANGUAGE plpgsql AS
+          'BEGIN INSERT INTO seen VALUES (TG_TAG); END';
+        CREATE EVENT TRIGGER sees ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION sees();""",
+    )
+    assert of.run().deleted == 1
+    assert rows_of(of, "seen") == 1
+
+
 def test_triggers_that_an_event_trigger_gives_new_tables_do_not_touch_what_is_read_back(pipeline: Pipeline):
     of = of_table(
         pipeline,
