@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from event_archive.domain.days import ONE_DAY
-from event_archive.errors import BusyError, RefusedError
+from event_archive.errors import BusyError, NoSuchTableError, RefusedError
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
@@ -42,6 +42,13 @@ def test_other_days_and_tables_are_not_held(pipeline: Pipeline):
     assert pipeline.run().deleted == 3
     with pipeline.postgres.transaction("test") as connection:
         assert held_days(connection, other.dataset) == {DAY}
+
+
+def test_no_day_is_held_of_a_table_that_is_not_there(pipeline: Pipeline):
+    nothing = pipeline.of(table=type(pipeline.dataset.table)("public", "Evnt"))
+    with pytest.raises(NoSuchTableError, match="does not exist"):
+        hold(nothing.dataset, DAY, DAY, "x", pipeline.postgres)
+    assert pipeline.database.execute("SELECT to_regclass('event_archive_hold')") == [(None,)]
 
 
 def test_a_release_releases_no_day_of_another_table(pipeline: Pipeline):
