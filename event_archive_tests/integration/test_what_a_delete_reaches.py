@@ -778,8 +778,8 @@ def test_functions_of_domains_and_event_triggers_find_what_they_name(pipeline: P
     assert rows_of(of, "app.log") > 0
 
 
-def test_an_event_trigger_that_sees_an_index_finds_what_it_names(pipeline: Pipeline):
-    """A read-back makes one."""
+def test_an_event_trigger_that_sees_what_is_made_finds_what_it_names(pipeline: Pipeline):
+    """A read-back makes an index, a restore a table."""
     of = of_table(
         pipeline,
         """CREATE TABLE t (id int PRIMARY KEY, at timestamp); INSERT INTO t VALUES (1, '2024-03-01');
@@ -790,6 +790,8 @@ def test_an_event_trigger_that_sees_an_index_finds_what_it_names(pipeline: Pipel
     )
     assert of.run().deleted == 1
     assert rows_of(of, "seen") == 1
+    of.database.execute("DROP EVENT TRIGGER sees; CREATE EVENT TRIGGER sees ON ddl_command_end EXECUTE FUNCTION sees()")
+    assert restore_day(of.site, DAY, TableName("public", "t_restored")).restored == 1
 
 
 def test_triggers_that_an_event_trigger_gives_new_tables_do_not_touch_what_is_read_back(pipeline: Pipeline):
