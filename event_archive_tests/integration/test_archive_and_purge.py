@@ -24,11 +24,13 @@ from event_archive.errors import (
 from event_archive.lake.azure.container import AzureLake
 from event_archive.lake.local.upload import LocalUpload
 from event_archive.lake.protocol import Lake
+from event_archive.operations import archive as archiving
 from event_archive.operations.export import Export
 from event_archive.operations.purge import purge_day
 from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
 from event_archive.table.locks import lock_day
+from event_archive.table.shape import require_unchanged
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.progress import Seen
@@ -484,6 +486,48 @@ def test_the_lock_on_a_day_ends_with_its_transaction(pipeline: Pipeline, kind: d
         assert not lock_day(other, pipeline.dataset, DAY)
         pooled.commit()
         assert lock_day(other, pipeline.dataset, DAY)
+
+
+def test_appends_of_one_day_keep_one_another_from_nothing(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.add(1, prefix="late")
+    with psycopg.connect(pipeline.database.dsn) as other:
+        assert lock_day(other, pipeline.dataset, DAY, shared=True)
+        assert pipeline.archive().rows_appended == 1
+
+
+def test_an_append_that_another_was_faster_than_begins_again(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.add(1, prefix="late")
+    times = 0
+
+    def then_another_appends(*arguments: Any) -> None:
+        nonlocal times
+        require_unchanged(*arguments)
+        times += 1
+        if times == 1:
+            pipeline.add(1, prefix="later")
+            assert pipeline.archive().rows_appended == 2
+
+    monkeypatch.setattr(archiving, "require_unchanged", then_another_appends)
+    assert pipeline.archive().rows_appended == 0
+    assert sorted(pipeline.values("event_id")) == sorted(
+        f"{prefix}-{DAY}-{n}" for prefix, n in (("evt", 0), ("evt", 1), ("late", 0), ("later", 0))
+    )
+    assert pipeline.purge().deleted == 4
+
+
+def test_a_file_that_came_after_an_empty_day_was_archived_is_not_purged_by(pipeline: Pipeline):
+    pipeline.archive()
+    of_no_rows = pipeline.records[DAY]
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.records[DAY] = of_no_rows
+    with pytest.raises(IntegrityError, match="is in the lake; the day's latest archive found no rows"):
+        pipeline.purge()
+    assert pipeline.count() == 2
 
 
 def test_an_append_leaves_the_file_alone_while_its_day_is_purged(pipeline: Pipeline):

@@ -161,5 +161,7 @@ def test_a_sequence_that_moved_meanwhile_is_left_alone(database: Database):
         assert not set_next(connection, behind, 5, unless_moved_from=stands)
         stands = position_of(connection, behind)
         assert stands == Position(next=2, last=1, called=True)
-        assert set_next(connection, behind, 5, unless_moved_from=stands)
+        database.execute("SELECT nextval('\"Event_id_seq\"')")
+        assert not set_next(connection, behind, 5, unless_moved_from=stands)
+        assert set_next(connection, behind, 5, unless_moved_from=position_of(connection, behind))
     assert database.execute("SELECT nextval('\"Event_id_seq\"')") == [(5,)]

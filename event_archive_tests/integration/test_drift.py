@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import psycopg
@@ -18,6 +18,7 @@ from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
+from event_archive.postgres.session import Postgres
 from event_archive.table import rows
 from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -252,6 +253,29 @@ def test_a_session_prepares_no_statement(pipeline: Pipeline):
         assert connection.execute("SELECT count(*) FROM pg_catalog.pg_prepared_statements").fetchone() == (0,)
 
 
+def test_a_session_that_a_pooler_gives_to_run_after_run_is_as_new_to_each(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.database.execute(
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamp, v numeric);
+        CREATE FUNCTION silent() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+        CREATE TRIGGER silent BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION silent();
+        INSERT INTO t VALUES (1, '2024-03-01', 1.5), (2, '2024-03-02', 1.5), (3, '2024-03-02', 1.5)"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    days = [DAY, DAY + timedelta(days=1)]
+    with pipeline.postgres.session() as session:
+        monkeypatch.setattr(Postgres, "transaction", lambda _, subject, **how: session.transaction(subject, **how))
+        for day in days:
+            of.archive(day)
+        assert [of.purge(day).deleted for day in days] == [1, 2]
+        # A file of other types is read twice.
+        of.database.execute("ALTER TABLE t ALTER v TYPE numeric(10, 1)")
+        assert [restore_day(of.site, day, of.dataset.table).restored for day in days] == [1, 2]
+        locked = of.database.execute("SELECT objid FROM pg_locks WHERE locktype = 'advisory'")
+    assert locked == []
+
+
 def test_a_trigger_that_keeps_rows_is_named(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
     pipeline.add(3)
     pipeline.database.execute(
@@ -406,13 +430,15 @@ def test_consumers_of_a_replication_slot_can_tell_a_purge(pipeline: Pipeline):
     pipeline.database.execute('CREATE PUBLICATION events FOR TABLE "Event"')
     pipeline.database.execute("SELECT pg_create_logical_replication_slot('consumer', 'pgoutput')")
     try:
-        purged = purge_day(
-            pipeline.site,
-            DAY,
-            pipeline.records[DAY],
-            dry_run=False,
-            message_prefix="event_archive",
-        )
+        # The first one is rolled back, and says nothing.
+        for dry_run in (True, False):
+            purged = purge_day(
+                pipeline.site,
+                DAY,
+                pipeline.records[DAY],
+                dry_run=dry_run,
+                message_prefix="event_archive",
+            )
         # The test servers do not wait for the disk; a slot shows only what has reached it.
         pipeline.database.execute("SET LOCAL synchronous_commit TO on; CREATE TABLE flushed ()")
         changes = pipeline.database.execute(

@@ -9,14 +9,14 @@ import psycopg
 import pytest
 
 from event_archive.domain.days import ONE_DAY
-from event_archive.errors import BusyError, RefusedError
+from event_archive.errors import BusyError, NoSuchTableError, RefusedError
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
 from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
-from event_archive.table.holds import hold, holds, release
+from event_archive.table.holds import held_days, hold, holds, release
 from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -40,6 +40,24 @@ def test_other_days_and_tables_are_not_held(pipeline: Pipeline):
     hold(pipeline.dataset, date(2024, 3, 2), date(2024, 3, 2), "x", pipeline.postgres)
     hold(other.dataset, DAY, DAY, "x", pipeline.postgres)
     assert pipeline.run().deleted == 3
+    with pipeline.postgres.transaction("test") as connection:
+        assert held_days(connection, other.dataset) == {DAY}
+
+
+def test_no_day_is_held_of_a_table_that_is_not_there(pipeline: Pipeline):
+    nothing = pipeline.of(table=type(pipeline.dataset.table)("public", "Evnt"))
+    with pytest.raises(NoSuchTableError, match="does not exist"):
+        hold(nothing.dataset, DAY, DAY, "x", pipeline.postgres)
+    assert pipeline.database.execute("SELECT to_regclass('event_archive_hold')") == [(None,)]
+
+
+def test_a_release_releases_no_day_of_another_table(pipeline: Pipeline):
+    pipeline.database.execute('CREATE TABLE other (LIKE "Event" INCLUDING ALL)')
+    other = pipeline.of(table=type(pipeline.dataset.table)("public", "other"))
+    hold(other.dataset, DAY, DAY, "x", pipeline.postgres)
+    hold(pipeline.dataset, DAY, DAY, "x", pipeline.postgres)
+    assert release(pipeline.dataset, DAY, DAY, pipeline.postgres) == 1
+    assert [(held.first, held.last) for held in holds(other.dataset, other.postgres)] == [(DAY, DAY)]
 
 
 def test_days_of_one_reason_are_listed_as_one_hold(pipeline: Pipeline):

@@ -609,6 +609,15 @@ def test_a_partition_that_a_purge_has_emptied_is_dropped(pipeline: Pipeline):
     assert partitions(of) == set()
 
 
+def test_a_dry_run_drops_no_empty_partition(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    of.archive()
+    of.database.execute("DELETE FROM t WHERE id <= 5")
+    assert of.purge(dry_run=True).partitions == ()
+    assert partitions(of) == {"d1", "d2"}
+    assert of.purge().partitions == ("public.d1",)
+
+
 def test_an_empty_partition_that_is_not_aged_as_a_whole_stays(pipeline: Pipeline):
     of = of_table(pipeline, WEEKLY, purge="delete", drop_empty_partitions=True, retention=aged_up_to(date(2024, 3, 2)))
     of.database.execute("DELETE FROM t WHERE id > 5")
@@ -675,6 +684,12 @@ def test_an_ordinary_table_is_vacuumed_after_a_delete(pipeline: Pipeline):
     )
     assert (vacuums, analyzes) == (1, 1)
     assert of.run().vacuum_seconds is None
+
+
+def test_a_partitioned_table_is_left_to_autovacuum(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY, purge="delete", vacuum=True)
+    purged = of.run()
+    assert (purged.deleted, purged.vacuum_seconds) == (5, None)
 
 
 def test_a_role_that_may_not_vacuum_says_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):

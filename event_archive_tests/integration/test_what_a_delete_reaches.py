@@ -13,7 +13,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations import loading, proof
+from event_archive.operations import deleting, loading, proof
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.readback import Readback
 from event_archive.operations.restore.day import restore_day
@@ -538,6 +538,75 @@ def test_what_a_trigger_sets_while_rows_are_deleted_and_takes_back_lets_no_two_p
     assert of.run().deleted == 1
 
 
+SILENT = """
+CREATE FUNCTION silent() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+CREATE TRIGGER silent BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION silent();
+"""
+
+
+def test_of_rows_that_one_transaction_wrote_a_purge_takes_those_that_the_file_holds(pipeline: Pipeline):
+    """They lie in one place of two partitions, or beside one another."""
+    of = of_table(
+        pipeline,
+        f"""CREATE TABLE t (id int, at timestamp, v int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-01 12:00');
+        CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM ('2024-03-01 12:00') TO ('2024-03-02');
+        INSERT INTO t VALUES (1, '2024-03-01 08:00', 0), (2, '2024-03-01 08:00', 0), (3, '2024-03-01 13:00', 0);
+        {SILENT}""",
+    )
+    of.archive()
+    of.database.execute(
+        """TRUNCATE t; INSERT INTO t VALUES
+        (1, '2024-03-01 08:00', 0), (2, '2024-03-01 08:00', 9), (3, '2024-03-01 13:00', 9)"""
+    )
+    purged = of.purge()
+    assert (purged.deleted, purged.left) == (1, 2)
+    assert of.database.execute("SELECT id FROM t ORDER BY id") == [(2,), (3,)]
+
+
+def test_a_row_that_takes_the_place_of_one_that_was_compared_stays(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    of = of_table(
+        pipeline,
+        f"""CREATE TABLE t (id int PRIMARY KEY, at timestamp, v int);
+        INSERT INTO t VALUES (1, '2024-03-01', 0); {SILENT}""",
+    )
+    of.archive()
+    original = deleting._compared_before
+    with psycopg.connect(of.database.dsn) as other:
+        other.execute("DELETE FROM t")
+
+        def then_it_is_taken(*arguments: object) -> object:
+            statement = original(*arguments)  # type: ignore[arg-type]
+            other.commit()
+            other.autocommit = True
+            other.execute("VACUUM (INDEX_CLEANUP on) t")
+            other.execute("INSERT INTO t VALUES (2, '2024-03-01', 1)")
+            assert other.execute("SELECT ctid::text FROM t").fetchone() == ("(0,1)",)
+            return statement
+
+        monkeypatch.setattr(deleting, "_compared_before", then_it_is_taken)
+        purged = of.purge()
+    assert (purged.deleted, purged.left) == (0, 1)
+    assert of.count() == 1
+
+
+def test_triggers_that_an_event_trigger_gives_new_tables_hide_no_row_that_was_compared(pipeline: Pipeline):
+    """The event trigger's function finds, too, what it names without a schema."""
+    of = of_table(
+        pipeline,
+        f"""CREATE TABLE t (id int PRIMARY KEY, at timestamp, v int);
+        INSERT INTO t VALUES (1, '2024-03-01', 0); {SILENT}
+        CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE FUNCTION gives() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE made record; BEGIN
+          FOR made IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE command_tag = 'CREATE TABLE' LOOP
+            EXECUTE format('CREATE TRIGGER swallow BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION swallow()',
+                           made.object_identity);
+          END LOOP; END $$;
+        CREATE EVENT TRIGGER gives ON ddl_command_end EXECUTE FUNCTION gives();""",
+    )
+    assert of.run().deleted == 1
+
+
 def test_a_trigger_that_comes_to_a_partition_just_before_the_delete_lets_no_two_pass_for_one(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
@@ -724,6 +793,22 @@ def test_functions_of_domains_and_event_triggers_find_what_they_name(pipeline: P
     finally:
         of.database.execute("DROP EVENT TRIGGER logged")
     assert rows_of(of, "app.log") > 0
+
+
+def test_an_event_trigger_that_sees_what_is_made_finds_what_it_names(pipeline: Pipeline):
+    """A read-back makes an index, a restore a table."""
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamp); INSERT INTO t VALUES (1, '2024-03-01');
+        CREATE TABLE seen (tag text);
+        CREATE FUNCTION sees() RETURNS event_trigger LANGUAGE plpgsql AS
+          'BEGIN INSERT INTO seen VALUES (TG_TAG); END';
+        CREATE EVENT TRIGGER sees ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION sees();""",
+    )
+    assert of.run().deleted == 1
+    assert rows_of(of, "seen") == 1
+    of.database.execute("DROP EVENT TRIGGER sees; CREATE EVENT TRIGGER sees ON ddl_command_end EXECUTE FUNCTION sees()")
+    assert restore_day(of.site, DAY, TableName("public", "t_restored")).restored == 1
 
 
 def test_triggers_that_an_event_trigger_gives_new_tables_do_not_touch_what_is_read_back(pipeline: Pipeline):

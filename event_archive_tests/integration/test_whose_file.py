@@ -227,7 +227,8 @@ def clone(pipeline: Pipeline, standby: Server) -> Pipeline:
         try:
             with psycopg.connect(standby.dsn(pipeline.database.name), autocommit=True) as connection:
                 connection.execute('SELECT FROM "Event"')
-                connection.execute("SELECT pg_promote(true, 30)")
+                promoted = connection.execute("SELECT pg_promote(true, 120)").fetchone()
+                assert promoted == (True,), "the standby is not promoted in time"
                 return Pipeline(Database(standby, pipeline.database.name), pipeline.lake)
         except psycopg.Error:
             assert time.monotonic() < until, "the standby does not follow"
@@ -252,11 +253,20 @@ def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
         pipeline.archive(export_postgres=clone.postgres)
 
 
-@pytest.mark.parametrize("clone_of", [{"timeline": 2, "is_standby": True}, {}], ids=["standby of a clone", "clone"])
-def test_what_has_the_primarys_identifier_and_does_not_follow_it_is_no_replica(
-    pipeline: Pipeline, clone_of: dict[str, Any]
-):
-    """A standby of a clone is told by its timeline; a clone that began no timeline, by not being a standby."""
+@pytest.mark.parametrize(
+    "clone_of",
+    [
+        {"timeline": 2, "is_standby": True},
+        {},
+        {"system": "another", "is_standby": True},
+        {"database": "another", "is_standby": True},
+    ],
+    ids=["standby of a clone", "clone", "standby of another server", "another database of a standby"],
+)
+def test_what_does_not_follow_the_primary_is_no_replica(pipeline: Pipeline, clone_of: dict[str, Any]):
+    """A standby of a clone is told by its timeline; a clone that began no timeline, by not being a standby; one of
+    another server, by that one's identifier.
+    """
     pipeline.add(2)
     mine = identity_of(pipeline)
     assert (mine.timeline, mine.is_standby) == (1, False)
@@ -427,6 +437,23 @@ def test_a_held_day_stays_held_where_the_table_is_renamed(pipeline: Pipeline):
     assert renamed.count() == 2
     # What is held under the new name hinders nobody under the former one.
     assert pipeline.database.execute("SELECT count(*) FROM public.event_archive_hold") == [(0,)]
+
+
+def test_a_hold_of_a_former_name_that_is_not_kept_as_it_was_stays(pipeline: Pipeline):
+    """A day that is held for another reason under the new name, and all days of a table that bears the former one."""
+    pipeline.add(2)
+    pipeline.archive()
+    hold(pipeline.dataset, DAY, OTHER_DAY, "case 17", pipeline.postgres)
+    pipeline.database.execute('ALTER TABLE "Event" RENAME TO e')
+    renamed = pipeline.of(table=TableName("public", "e"))
+    hold(renamed.dataset, DAY, DAY, "case 18", renamed.postgres)
+    adopt_source(renamed.site)
+    of_former = "SELECT day FROM event_archive_hold WHERE table_name = 'public.\"Event\"' ORDER BY day"
+    assert pipeline.database.execute(of_former) == [(DAY,)]
+    pipeline.database.execute('CREATE TABLE "Event" (LIKE e INCLUDING ALL)')
+    hold(pipeline.dataset, OTHER_DAY, OTHER_DAY, "case 17", pipeline.postgres)
+    adopt_source(renamed.site)
+    assert pipeline.database.execute(of_former) == sorted([(DAY,), (OTHER_DAY,)])
 
 
 @pytest.mark.parametrize(
