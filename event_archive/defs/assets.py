@@ -14,7 +14,7 @@ import dagster as dg
 
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.failures import dagster_failures
-from event_archive.defs.gate import asset_keys, latest_record, record_if_any
+from event_archive.defs.gate import asset_keys, latest_record, record_if_any, warn_of_lost_rows
 from event_archive.defs.metadata import aged_metadata, archive_metadata, purge_metadata, purges_of_others
 from event_archive.defs.preview import preview_of_day
 from event_archive.defs.resources import LakeResource, PostgresResource
@@ -126,6 +126,7 @@ def _archive_csv(settings: PipelineSettings, partitions: dg.PartitionsDefinition
                 parse_day(context.partition_key),
                 max_bytes_per_second=settings.with_secrets().export_rate_limit,
             )
+            warn_of_lost_rows(context.instance, dataset, archived)
             preview = preview_of_day(context.instance, dataset, archived, opened)
         return dg.MaterializeResult(metadata=archive_metadata(archived, preview))
 

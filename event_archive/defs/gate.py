@@ -4,6 +4,8 @@ Here, too: the keys of the assets, which all of ``defs`` takes from this module.
 compares the record with the file (``operations.purge``).
 """
 
+import logging
+from contextlib import suppress
 from datetime import date
 from typing import NamedTuple
 
@@ -12,6 +14,9 @@ import dagster as dg
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.record import Record
 from event_archive.errors import IntegrityError
+from event_archive.operations.archive import ArchivedDay
+
+logger = logging.getLogger(__name__)
 
 
 class AssetKeys(NamedTuple):
@@ -50,6 +55,26 @@ def record_if_any(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> 
     if materialization is None:
         return None
     return Record.from_metadata({name: value.value for name, value in materialization.metadata.items()})
+
+
+def warn_of_lost_rows(instance: dg.DagsterInstance, dataset: Dataset, archived: ArchivedDay) -> None:
+    """Warns where a day's file has fewer rows than were recorded of it last: no archive takes a row out of a file.
+
+    No reason for the day to fail: what the table holds is safe, and a lost file is written anew.
+    """
+    with suppress(IntegrityError):  # recorded by hand
+        before = record_if_any(instance, dataset, archived.day)
+        if before and archived.rows < before.rows:
+            logger.warning(
+                "%s, %s: %s has %d rows; the archive recorded %d in it before. An older version was put back, or the "
+                "file was cut or lost: a restore brings back no more. Look for the later version (soft delete, "
+                "versions, a backup), and run the day again.",
+                dataset.table,
+                archived.day,
+                archived.path,
+                archived.rows,
+                before.rows,
+            )
 
 
 def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey, day: str) -> dg.EventLogRecord | None:

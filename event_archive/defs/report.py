@@ -16,7 +16,7 @@ from uuid import uuid4
 import dagster as dg
 
 from event_archive.defs.checks import ARCHIVE_IS_WHOLE
-from event_archive.defs.gate import asset_keys
+from event_archive.defs.gate import asset_keys, warn_of_lost_rows
 from event_archive.defs.metadata import (
     Metadata,
     aged_metadata,
@@ -83,6 +83,7 @@ class DayReports:
             FileChangedError, RefusedError, UnreachableError: as the lake says.
         """
         with self._writing(archived.day):
+            warn_of_lost_rows(self._instance, self._dataset, archived)
             preview = preview_of_day(self._instance, self._dataset, archived, lake)
             self._materialized(self._keys.archive_csv, archived.day, archive_metadata(archived, preview))
 

@@ -156,7 +156,7 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
     if file is None:
         table = reflect(connection, dataset)
         claimed = claim_from_replica(site, connection) if site.export_postgres else claim(site, connection)
-        return _write_first(connection, table, _Order(day, lake, claimed), progress)
+        return _write_first(connection, site, table, _Order(day, lake, claimed), progress)
     order = _Order(day, lake, claim(site, connection))
     manifest = Manifest.from_file(file)
     if manifest:
@@ -183,7 +183,7 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
     return _write_late(connection, table, order, file, manifest, readback, progress)
 
 
-def _write_first(connection: Connection, table: Table, order: _Order, progress: Progress) -> _Written:
+def _write_first(connection: Connection, site: Site, table: Table, order: _Order, progress: Progress) -> _Written:
     """A new file with a header and all rows of the day; none where there are no rows."""
     day = order.day
     lock_rows(connection, table, day)
@@ -192,6 +192,9 @@ def _write_first(connection: Connection, table: Table, order: _Order, progress: 
         rows = export.copy(connection, rows_of_day(table, day, table.names), with_header=True)
         if not rows:
             return _Written(None, None, 0, table.columns)
+        if site.export_postgres:
+            # Promoted since it was asked, it may have rows of its own.
+            claim_from_replica(site, connection)
         types = types_hash(table, table.names)
         keys = keys_with(None, table.key)
         file, manifest = export.commit(connection, order.claim.source, day, table.names, rows, types=types, keys=keys)

@@ -67,6 +67,40 @@ def test_a_reported_day_counts_as_materialized(
         assert statuses == {KEY: AssetPartitionStatus.MATERIALIZED, NEXT_KEY: None}
 
 
+@pytest.mark.parametrize("by", ["command", "run"])
+def test_an_older_version_of_a_file_that_was_put_back_is_told(
+    local_installation: Installation,
+    instance: dg.DagsterInstance,
+    reports: DayReports,
+    caplog: pytest.LogCaptureFixture,
+    by: str,
+):
+    """By itself it is whole, and the rows that it lacks are in no table any more."""
+
+    def archive_again() -> None:
+        if by == "command":
+            archive(local_installation, reports)
+        else:
+            assert local_installation.materialize(instance, KEY).success
+
+    local_installation.add(3)
+    archive_again()
+    older = local_installation.lake.stat(local_installation.dataset.path(DAY))
+    assert older is not None
+    content = local_installation.content()
+    local_installation.add(2, prefix="late")
+    archive_again()
+    local_installation.archive()
+    local_installation.purge()
+    assert "An older version was put back" not in caplog.text
+    local_installation.put(content, metadata=dict(older.metadata))
+    archive_again()
+    told = [record for record in caplog.records if "An older version was put back" in record.getMessage()]
+    assert [(record.levelname, "has 3 rows; the archive recorded 5" in record.getMessage()) for record in told] == [
+        ("WARNING", True)
+    ]
+
+
 def test_a_reported_day_has_the_metadata_that_a_run_records(
     local_installation: Installation, instance: dg.DagsterInstance, reports: DayReports
 ):

@@ -949,3 +949,26 @@ def test_an_index_on_todays_partition_does_not_disturb_an_old_day(pipeline: Pipe
         started = time.monotonic()
         assert of.run().deleted == 1
         assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("published", "remedy"),
+    [
+        ("WHERE (event_type = 'x')", 'ALTER TABLE "Event" REPLICA IDENTITY FULL'),
+        ("(event_id)", 'ALTER PUBLICATION p SET TABLE "Event" (id, event_id)'),
+    ],
+    ids=["row filter", "column list"],
+)
+def test_a_publication_that_cannot_describe_a_delete_is_told(pipeline: Pipeline, published: str, remedy: str):
+    """PostgreSQL says why in a detail, which is not repeated since others hold values."""
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute(f'CREATE PUBLICATION p FOR TABLE "Event" {published}')
+    words = (
+        "Nothing was deleted. A publication of its deletes filters rows by columns that the table's replica identity"
+    )
+    with pytest.raises(RefusedError, match=words):
+        pipeline.purge()
+    assert pipeline.count() == 2
+    pipeline.database.execute(remedy)
+    assert pipeline.purge().deleted == 2

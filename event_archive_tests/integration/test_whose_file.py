@@ -24,6 +24,7 @@ from event_archive.errors import (
     UnreachableError,
 )
 from event_archive.lake.protocol import Lake
+from event_archive.operations import archive as archiving
 from event_archive.operations import claim as claiming
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.archive import archive_day
@@ -34,6 +35,7 @@ from event_archive.operations.unclaimed import require_unclaimed
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.table.holds import hold, holds
+from event_archive.table.rows import lock_rows
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, new_database
 
@@ -220,19 +222,29 @@ def test_a_replica_that_is_no_copy_of_the_primary_is_refused(pipeline: Pipeline,
 
 
 @pytest.fixture
-def clone(pipeline: Pipeline, standby: Server) -> Pipeline:
-    """A copy of the whole server with the same system identifier, promoted: its timeline is a later one."""
+def follower(pipeline: Pipeline, standby: Server) -> Pipeline:
+    """A standby that has the table."""
     until = time.monotonic() + 30
     while True:
         try:
-            with psycopg.connect(standby.dsn(pipeline.database.name), autocommit=True) as connection:
+            with psycopg.connect(standby.dsn(pipeline.database.name)) as connection:
                 connection.execute('SELECT FROM "Event"')
-                promoted = connection.execute("SELECT pg_promote(true, 120)").fetchone()
-                assert promoted == (True,), "the standby is not promoted in time"
                 return Pipeline(Database(standby, pipeline.database.name), pipeline.lake)
         except psycopg.Error:
             assert time.monotonic() < until, "the standby does not follow"
             time.sleep(0.1)
+
+
+@pytest.fixture
+def clone(follower: Pipeline) -> Pipeline:
+    """A copy of the whole server with the same system identifier, promoted: its timeline is a later one."""
+    promote(follower)
+    return follower
+
+
+def promote(standby: Pipeline) -> None:
+    promoted = standby.database.execute("SELECT pg_promote(true, 120)")
+    assert promoted == [(True,)], "the standby is not promoted in time"
 
 
 def test_a_clone_and_its_original_do_not_both_write(pipeline: Pipeline, clone: Pipeline):
@@ -251,6 +263,22 @@ def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
     pipeline.add(2)
     with pytest.raises(OtherSourceError, match="no standby"):
         pipeline.archive(export_postgres=clone.postgres)
+
+
+def test_a_replica_that_is_promoted_before_its_rows_are_read_writes_no_file(
+    pipeline: Pipeline, follower: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    """It was a standby when it was asked; its rows are those of another database by the time they are read."""
+
+    def promoted_first(*of_day: Any) -> None:
+        promote(follower)
+        follower.add(1, prefix="of the copy alone")
+        lock_rows(*of_day)
+
+    monkeypatch.setattr(archiving, "lock_rows", promoted_first)
+    with pytest.raises(OtherSourceError, match="no standby of"):
+        pipeline.archive(export_postgres=follower.postgres)
+    assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,9 @@ _IMMUTABLE = (
     "protected append. Lift it, or archive into a container without one."
 )
 _FOREIGN = (
-    "A blob of another kind, or another tool's uncommitted blocks, stand there. Delete the blob, or wait until Azure "
-    "has discarded the blocks (a week after they were written)."
+    "A blob of another kind, or another tool's uncommitted blocks, stand there. It may hold archived rows: copy it "
+    "elsewhere, delete it, and copy it back as a block blob with its metadata; or wait until Azure has discarded the "
+    "blocks (a week after they were written)."
 )
 _HINTS = {
     "AuthenticationFailed": _KEY,
