@@ -92,6 +92,16 @@ def test_a_clock_that_is_ahead_of_the_apis_ends_no_window_early(ingest: Ingest):
     assert ingesting.database.execute(unread) == [("12:00:00",), ("13:00:00",)]
 
 
+def test_a_window_that_is_split_is_read_whole_where_a_later_page_holds_what_is_of_the_first(ingest: Ingest):
+    ingesting = ingest(Events(2600, step_ms=10_000), with_total=True)
+    # It came to the API after all others, whose times are in their order.
+    ingesting.api.add([json.dumps({"id": "late", "timestamp": (START + timedelta(seconds=5)).isoformat()})])
+    totals = ingesting.run(api_shard="1 day", api_start="2024-03-01", api_page_limit=50)
+    assert (totals.failures, totals.counts.new) == ([], 2601)
+    assert len(ingesting.database.execute("SELECT shard FROM cursor_state")) > 5
+    assert ingesting.has_all()
+
+
 def test_a_position_is_stored_to_the_microsecond(database: Database):
     positions = Positions(TABLE, "https://api.example.com")
     names = ("expires", "lower", "upper", "watermark", "ceiling", "began")

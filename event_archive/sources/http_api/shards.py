@@ -231,24 +231,26 @@ class Shard:
         return upper is not None and began is not None and began - fetched.ahead >= upper + self.overlap
 
     def parts(self, fetched: Fetched, times: Sequence[datetime]) -> list[Position]:
-        """What a dense window is split into at its first page: the part that was read, and the rest; else nothing."""
-        position, newest_first = self.position, self._order.descends
-        if not (position.lower and position.upper and fetched.first and fetched.next):
+        """What a dense window is split into at its first page: the part that page is of, and the rest; else nothing.
+
+        That part is read once more, since further pages may hold others of its events: order is by more than one page.
+        """
+        position, newest_first, events = self.position, self._order.descends, len(fetched.page.events)
+        is_known = position.events > events
+        if is_known or not (position.lower and position.upper and fetched.first and fetched.next):
             return []
         # An API that does not heed the bounds would be split for ever.
         if not (self._order.ascends or newest_first) or min(times) < position.lower or max(times) >= position.upper:
             return []
         pages = (position.upper - position.lower) / abs(times[-1] - times[0])
         if fetched.page.total is not None:
-            pages = fetched.page.total / len(fetched.page.events)
+            pages = fetched.page.total / events
         if pages <= _SPLIT_ABOVE_PAGES:
             return []
         rest = split(position, times[-1], min(_MOST_PARTS, int(pages / _PAGES_OF_A_PART)), newest_first=newest_first)
         edge = times[-1] + timedelta(microseconds=1) if newest_first else times[-1]
         read = Position.window(edge, position.upper) if newest_first else Position.window(position.lower, edge)
-        events = len(fetched.page.events)
-        settled = int(self._is_settled(read.upper, fetched))
-        return [replace(read, passes=settled, events=events, watermark=self._watermark([max(times)])), *rest]
+        return [replace(read, events=events), *rest]
 
 
 def _later(now: datetime, seconds: float | None) -> datetime | None:
