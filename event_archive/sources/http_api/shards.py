@@ -23,16 +23,20 @@ class _Order:
         falling: a newer one came before an older one.
         climbs: no page's newest event is older than that of the page before.
         strays: an event came after one that is newer by more than the overlap.
+        returns: one came after one that is older by more than that.
         newest: of the last page that had any.
         highest: the newest of all.
+        lowest: the oldest that was the newest of a page.
     """
 
     rising: bool = False
     falling: bool = False
     climbs: bool = True
     strays: bool = False
+    returns: bool = False
     newest: datetime | None = None
     highest: datetime | None = None
+    lowest: datetime | None = None
 
     def see(self, times: Sequence[datetime], overlap: timedelta) -> None:
         """Looks at a page. Of two pages the newest events are compared, since some may stand on both."""
@@ -46,6 +50,12 @@ class _Order:
         if self.falling and not self.strays:
             so_far = accumulate([self.highest or times[0], *times], max)
             self.strays = any(one < top - overlap for one, top in zip(times, so_far, strict=False))
+        self.lowest = min(self.lowest or newest, newest)
+        if self.falling and not self.returns:
+            lows = accumulate(times, min)
+            self.returns = newest > self.lowest + overlap or any(
+                one > low + overlap for one, low in zip(times, lows, strict=True)
+            )
         self.newest, self.highest = newest, max(self.highest or newest, newest)
 
     @property
@@ -71,6 +81,7 @@ class Shard:
         enough: no further page of the pass is wanted.
         total: how many events the API told last that the present pass has.
         has_to_look_again: newer events may have arrived above the pass, which went from the newest to the oldest.
+        arrived: the watermark at the end of the last pass, in whatever order it came.
     """
 
     position: Position
@@ -80,6 +91,7 @@ class Shard:
     enough: bool = False
     total: int | None = None
     has_to_look_again: bool = False
+    arrived: datetime | None = None
     _order: _Order = field(default_factory=_Order)
     _resumed: bool = False
     _looked_again: bool = False
@@ -203,11 +215,15 @@ class Shard:
             and not order.rising
             and (self._resumed or (order.falling and self.pages > 1))
         )
+        self.arrived = self._watermark([moment for moment in (ceiling, order.highest) if moment])
+        # Where newer events follow older ones again, no later pass may end before its last page.
+        is_mixed = order.falling and order.returns and not (goes_on or self.filtered or self.is_window)
+        is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
         return replace(
             before,
             cursor=fetched.asked_by if goes_on else None,
             expires=None,
-            watermark=self._watermark([moment for moment in (ceiling, order.highest) if moment]),
+            watermark=None if is_mixed else self.arrived,
             ceiling=None,
             began=None,
             passes=passes,
