@@ -118,6 +118,20 @@ def test_newest_first_of_each_of_several_kinds_no_kind_hides_the_others(ingest: 
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("variables", [FILTER, WINDOWS], ids=["chain", "windows"])
+@pytest.mark.parametrize("pages", [None, 3], ids=["in one go", "interrupted"])
+def test_oldest_first_of_each_of_several_kinds_a_refused_cursor_loses_none(
+    ingest: Ingest, variables: dict[str, Any], pages: int | None
+):
+    ingesting = ingest(Events(0), faults=[cursor_expired(first=3)])
+    for kind in "ab":
+        ingesting.api.add(event(f"{kind}-{hour}", START + timedelta(hours=hour), kind) for hour in range(20))
+    ingesting.run(api_page_limit=10, pages=pages, **variables)
+    totals = ingesting.run(api_page_limit=10, **variables)
+    assert totals.failures == []
+    assert ingesting.has_all()
+
+
 def test_newest_first_an_event_from_the_future_hides_none_that_comes_later(ingest: Ingest):
     ingesting = ingest(250, now=START + timedelta(seconds=250), order="newest")
     ingesting.api.add([event("future", START + timedelta(days=200))])

@@ -176,7 +176,7 @@ class Shard:
         if fetched.is_broken:
             return replace(before, cursor=fetched.asked_by)
         self.pages += 1
-        before = replace(before, ceiling=self._ceiling(times))
+        before = replace(before, ceiling=self._ceiling(times), watermark=self._contradicted(times))
         floor = before.watermark - self.overlap if before.watermark and not self.is_window else None
         # Newest first, a pass begins above it: where it does not, older events come before the newer ones.
         begins_above = floor is not None and before.ceiling is not None and before.ceiling >= floor
@@ -188,7 +188,7 @@ class Shard:
             before,
             cursor=fetched.next,
             expires=_later(now, fetched.page.expires_seconds),
-            watermark=self._watermark(times if before.ceiling is None and self._order.ascends else ()),
+            watermark=self._watermark(before, times if before.ceiling is None and self._order.ascends else ()),
         )
 
     def _ceiling(self, times: Sequence[datetime]) -> datetime | None:
@@ -198,6 +198,14 @@ class Shard:
             ceiling = max(times)
         self._order.see(times, self.overlap)
         return None if self._order.ascends and not self._resumed else ceiling
+
+    def _contradicted(self, times: Sequence[datetime]) -> datetime | None:
+        """The watermark; that of the pass before where this one only seemed to go from older events to newer ones."""
+        watermark, lower = self.position.watermark, self.position.lower
+        asked_by_time = self.filtered or self.is_window
+        if not asked_by_time or watermark is None or not times or min(times) >= watermark - self.overlap:
+            return watermark
+        return None if self.is_window or lower is None else min(watermark, lower + self.overlap)
 
     def _complete(self, before: Position, fetched: Fetched) -> Position:
         """The position at the end of a pass."""
@@ -215,7 +223,7 @@ class Shard:
             and not order.rising
             and (self._resumed or (order.falling and self.pages > 1))
         )
-        self.arrived = self._watermark([moment for moment in (ceiling, order.highest) if moment])
+        self.arrived = self._watermark(before, [moment for moment in (ceiling, order.highest) if moment])
         # Where newer events follow older ones again, no later pass may end before its last page.
         is_mixed = order.falling and order.returns and not (goes_on or self.filtered or self.is_window)
         is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
@@ -229,12 +237,12 @@ class Shard:
             passes=passes,
         )
 
-    def _watermark(self, times: Sequence[datetime]) -> datetime | None:
+    def _watermark(self, before: Position, times: Sequence[datetime]) -> datetime | None:
         """The watermark, moved on by the times of events, but not past the beginning of the pass.
 
         What became visible since then may be older than events that have been read.
         """
-        watermark, began = self.position.watermark, self.position.began
+        watermark, began = before.watermark, before.began
         newest = max(times, default=None)
         if newest is None or began is None:
             return watermark
