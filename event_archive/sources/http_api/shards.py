@@ -123,7 +123,8 @@ class Shard:
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
         self._order, self._resumed = _Order(), self.position.cursor is not None
         if self._resumed:
-            self.position = replace(self.position, began=self.position.began or now)
+            # What lies ahead was written by a clock that was wrong.
+            self.position = replace(self.position, began=min(self.position.began or now, now))
             return
         self.position = replace(self.position, began=now, ceiling=None)
         if not self.is_window:
@@ -188,7 +189,7 @@ class Shard:
             before,
             cursor=fetched.next,
             expires=_later(now, fetched.page.expires_seconds),
-            watermark=self._watermark(before, times if before.ceiling is None and self._order.ascends else ()),
+            watermark=self._watermark(before, fetched, times if before.ceiling is None and self._order.ascends else ()),
         )
 
     def _ceiling(self, times: Sequence[datetime]) -> datetime | None:
@@ -223,7 +224,7 @@ class Shard:
             and not order.rising
             and (self._resumed or (order.falling and self.pages > 1))
         )
-        self.arrived = self._watermark(before, [moment for moment in (ceiling, order.highest) if moment])
+        self.arrived = self._watermark(before, fetched, [moment for moment in (ceiling, order.highest) if moment])
         # Where newer events follow older ones again, no later pass may end before its last page.
         is_mixed = order.falling and order.returns and not (goes_on or self.filtered or self.is_window)
         is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
@@ -237,8 +238,8 @@ class Shard:
             passes=passes,
         )
 
-    def _watermark(self, before: Position, times: Sequence[datetime]) -> datetime | None:
-        """The watermark, moved on by the times of events, but not past the beginning of the pass.
+    def _watermark(self, before: Position, fetched: Fetched, times: Sequence[datetime]) -> datetime | None:
+        """The watermark, moved on by the times of events, but not past the beginning of the pass by the API's clock.
 
         What became visible since then may be older than events that have been read.
         """
@@ -246,7 +247,7 @@ class Shard:
         newest = max(times, default=None)
         if newest is None or began is None:
             return watermark
-        reached = min(newest, began)
+        reached = min(newest, began - fetched.ahead)
         return reached if watermark is None else max(watermark, reached)
 
     def _is_settled(self, upper: datetime | None, fetched: Fetched) -> bool:
