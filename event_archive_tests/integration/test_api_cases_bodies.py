@@ -156,6 +156,15 @@ def test_newest_first_an_error_beside_no_events_hides_none_of_those_before(inges
     assert ingesting.has_all()
 
 
+def test_an_error_beside_the_name_of_the_next_cursor_is_no_refusal_of_the_one_that_was_sent(ingest: Ingest):
+    body = b'{"data":[],"hasMore":false,"nextCursor":null,"cursorExpiresIn": 60,"error":{"code":"OVERLOADED"}}'
+    ingesting = ingest(faults=[Fault(kind="answer", status=200, body=body, first=3, count=None)])
+    totals = ingesting.run()
+    assert totals.restarts == 0
+    assert "has an error in place of events" in str(totals.failures)
+    assert ingesting.position("passes, events_ingested") == (0, 200)
+
+
 @pytest.mark.parametrize(
     "told",
     [
