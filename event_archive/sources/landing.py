@@ -17,8 +17,9 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError
 from event_archive.postgres.errors import Advice, without_values
 from event_archive.postgres.session import Connection, Session, one, own_search_path
+from event_archive.sources import merge
 from event_archive.sources.copy_format import line
-from event_archive.sources.merge import Target, insert_statement, older_statement, present_statement, update_statement
+from event_archive.sources.merge import Target
 from event_archive.sources.staging import stage
 
 _ATTEMPTS = 5
@@ -254,20 +255,22 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
 
 def _merge(connection: Connection, target: Target, lines: Sequence[bytes], counts: Counts) -> None:
     staged = stage(connection, target.table.name, target.columns, lines)
+    may_change = one(connection, merge.triggers_statement(target))[0]
     with own_search_path(connection):
-        inserted, distinct, forms = one(connection, insert_statement(target, staged))
+        inserted, distinct, forms = one(connection, merge.insert_statement(target, staged))
         updated = 0
         if target.version and inserted < distinct:
-            updated = connection.execute(update_statement(target, staged)).rowcount
+            updated = connection.execute(merge.update_statement(target, staged)).rowcount
     superseded = updated + forms - distinct
-    if inserted < distinct and (present := one(connection, present_statement(target, staged))[0]) < distinct:
+    is_to_be_seen = may_change or inserted < distinct
+    if is_to_be_seen and (present := one(connection, merge.present_statement(target, staged))[0]) < distinct:
         raise _MissingError(
             f"{target.table}: {distinct - present} of {distinct} records that were inserted have no row: a trigger "
             "keeps them out, or gives them another key. The batch was not taken in. Let the trigger do nothing where "
             "application_name is event_archive."
         )
     if target.version and inserted + updated < distinct:
-        superseded += one(connection, older_statement(target, staged))[0]
+        superseded += one(connection, merge.older_statement(target, staged))[0]
     counts.new += inserted
     counts.superseded += superseded
     counts.known += len(lines) - inserted - superseded

@@ -127,6 +127,23 @@ def _batch(target: Target, staged: sql.Identifier) -> sql.Composed:
     )
 
 
+def triggers_statement(target: Target) -> sql.Composed:
+    """Whether triggers fire when rows come into the table: what is inserted may be another row then, or none."""
+    table = sql.Identifier(target.table.schema, target.table.name)
+    return sql.SQL(
+        """
+        SELECT EXISTS (
+          SELECT FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_proc ON pg_proc.oid = tgfoid
+          WHERE tgrelid IN (
+            SELECT {table}::pg_catalog.regclass UNION SELECT relid FROM pg_catalog.pg_partition_tree({table})
+          )
+          AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 4 <> 0
+          AND NOT pg_catalog.starts_with(pronamespace::pg_catalog.regnamespace::text, '_timescaledb_')
+        )
+        """
+    ).format(table=sql.Literal(table.as_string()))
+
+
 def present_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
     """Counts the batch's keys that have a row."""
     return sql.SQL(

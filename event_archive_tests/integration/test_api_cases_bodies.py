@@ -138,21 +138,44 @@ def test_an_error_object_under_200_is_no_empty_page(ingest: Ingest):
         b'{"data":null,"error":{"code":"INTERNAL"}}',
         b'{"data":[],"hasMore":false,"errors":[{"message":"something went wrong"}]}',
         b'{"success":false,"data":null}',
+        b'{"success":"false","data":[]}',
+        b'{"status":"fail","data":null}',
+        b'{"status":"error","message":"rate limited","data":[]}',
+        b'{"code":429,"message":"rate limited","data":null}',
+        b'{"meta":{"code":500,"error_type":"server_error"},"data":[]}',
+        b'{"data":{"data":[],"errors":[{"message":"something went wrong"}]}}',
     ],
 )
 def test_newest_first_an_error_beside_no_events_hides_none_of_those_before(ingest: Ingest, body: bytes):
     ingesting = ingest(order="newest", faults=[Fault(kind="answer", status=200, body=body, first=3)])
     (error,) = ingesting.run().failures
     assert isinstance(error, RefusedError)
-    assert "has an error in place of events; it has data, " in str(error)
+    assert "has an error in place of events; it has " in str(error)
     assert ingesting.position("passes, events_ingested") == (0, 200)
     assert ingesting.run().failures == []
     assert ingesting.has_all()
 
 
-def test_members_for_errors_that_tell_of_none_leave_the_end_an_end():
-    told = b'{"data":[],"hasMore":false,"error":null,"errors":[],"success":true}'
-    assert read_page(told, Fields()).has_more is False
+def test_an_error_beside_the_name_of_the_next_cursor_is_no_refusal_of_the_one_that_was_sent(ingest: Ingest):
+    body = b'{"data":[],"hasMore":false,"nextCursor":null,"cursorExpiresIn": 60,"error":{"code":"OVERLOADED"}}'
+    ingesting = ingest(faults=[Fault(kind="answer", status=200, body=body, first=3, count=None)])
+    totals = ingesting.run()
+    assert totals.restarts == 0
+    assert "has an error in place of events" in str(totals.failures)
+    assert ingesting.position("passes, events_ingested") == (0, 200)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b'"error":null,"errors":[],"success":true',
+        b'"error":{"code":0,"message":"ok"},"ok":1,"status":"ok"',
+        b'"error":"none","errors":{},"success":"true","status":200,"code":0',
+        b'"error":false,"result":"success","meta":{"code":200,"error":"0"}',
+    ],
+)
+def test_members_for_errors_that_tell_of_none_leave_the_end_an_end(told: bytes):
+    assert read_page(b'{"data":[],"hasMore":false,%b}' % told, Fields()).has_more is False
 
 
 # 19: bodies that are too large

@@ -137,6 +137,16 @@ def test_404_behind_the_last_page_is_the_end(ingest: Ingest, pagination: str, ev
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("switches", [{"envelope": "bare"}, {"more_until_empty": True}], ids=["no word", "until empty"])
+def test_an_empty_page_by_number_is_no_place_to_go_on_from(ingest: Ingest, switches: dict[str, Any]):
+    ingesting = ingest(230, pagination="page", **switches)
+    ingesting.run(api_pagination="page")
+    for more in (30, 0, 140, 60):
+        ingesting.api.set(arriving=more, arriving_requests=1)
+        assert ingesting.run(api_pagination="page").counts.new == more
+    assert ingesting.has_all()
+
+
 def test_404_for_the_page_where_a_run_goes_on_means_from_the_start(ingest: Ingest):
     ingesting = ingest(200, pagination="page", envelope="bare", missing_pages=True)
     ingesting.run(api_pagination="page")

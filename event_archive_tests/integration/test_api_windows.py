@@ -17,6 +17,7 @@ from event_archive.sources.http_api.ingest import Ingestion
 from event_archive.sources.http_api.positions import Position, Positions
 from event_archive.sources.tables import make_missing
 from event_archive_tests.api_server.events import START, Events
+from event_archive_tests.api_server.switches import status
 from event_archive_tests.fixtures.ingestion import Ingest, WaitingClock
 from event_archive_tests.fixtures.postgres import Database
 
@@ -77,19 +78,56 @@ def test_a_window_that_another_process_split_or_read_to_its_end_is_not_read_agai
         assert held == [(0,)]
 
 
-def test_a_clock_that_is_ahead_of_the_apis_ends_no_window_early(ingest: Ingest):
-    def at(text: str) -> str:
-        return json.dumps({"id": text, "timestamp": f"2024-03-02T{text}:00Z", "type": "added"})
+def _event(at: str) -> str:
+    return json.dumps({"id": at, "timestamp": f"2024-03-02T{at}:00Z", "type": "added"})
 
+
+def test_a_clock_that_is_ahead_of_the_apis_ends_no_window_early(ingest: Ingest):
     ingesting = ingest(Events(0), now=datetime(2024, 3, 2, 12, 15, tzinfo=UTC), clock_error_seconds=-3600)
     hours = HOURS | {"api_start": "2024-03-02"}
-    ingesting.api.add([at("10:30"), at("11:05")])
+    ingesting.api.add([_event("10:30"), _event("11:05")])
     assert ingesting.run(**hours).counts.new == 2
-    ingesting.api.add([at("11:50")])
+    ingesting.api.add([_event("11:50")])
     ingesting.clock.sleep(3600)
     assert ingesting.run(**hours).counts.new == 1
     unread = "SELECT lower_bound::time::text FROM cursor_state WHERE passes = 0 ORDER BY 1"
     assert ingesting.database.execute(unread) == [("12:00:00",), ("13:00:00",)]
+
+
+def test_a_clock_that_was_ahead_when_a_pass_began_ends_no_window_early(ingest: Ingest):
+    faults = [status(500, first=15, count=None)]
+    ingesting = ingest(Events(0), now=datetime(2024, 3, 2, 12, 15, tzinfo=UTC), faults=faults)
+    hours = HOURS | {"api_start": "2024-03-02", "api_page_limit": 3, "api_concurrency": 1}
+    ingesting.api.add([_event(f"12:{minute:02}") for minute in range(0, 15, 2)])
+    ingesting.run(**hours)
+    ingesting.api.set(faults=[])
+    ahead = "UPDATE cursor_state SET pass_began = pass_began + interval '1 day' WHERE cursor_value <> '' RETURNING true"
+    assert ingesting.database.execute(ahead) == [(True,)]
+    ingesting.run(**hours)
+    ingesting.api.add([_event("12:16")])
+    ingesting.clock.sleep(3600)
+    ingesting.run(**hours)
+    assert ingesting.has_all()
+
+
+def test_a_clock_that_is_ahead_of_the_apis_lets_no_event_of_its_future_hide_others(ingest: Ingest):
+    filtered: dict[str, Any] = {"api_time_filter": "since,until"}
+    ingesting = ingest(Events(0), now=datetime(2024, 3, 2, 12, 15, tzinfo=UTC), clock_error_seconds=-3600)
+    ingesting.api.add([_event("11:10"), _event("11:55")])
+    assert ingesting.run(**filtered).counts.new == 2
+    ingesting.clock.sleep(600)
+    ingesting.api.add([_event("11:25")])
+    assert ingesting.run(**filtered).counts.new == 1
+
+
+def test_a_window_that_is_split_is_read_whole_where_a_later_page_holds_what_is_of_the_first(ingest: Ingest):
+    ingesting = ingest(Events(2600, step_ms=10_000), with_total=True)
+    # It came to the API after all others, whose times are in their order.
+    ingesting.api.add([json.dumps({"id": "late", "timestamp": (START + timedelta(seconds=5)).isoformat()})])
+    totals = ingesting.run(api_shard="1 day", api_start="2024-03-01", api_page_limit=50)
+    assert (totals.failures, totals.counts.new) == ([], 2601)
+    assert len(ingesting.database.execute("SELECT shard FROM cursor_state")) > 5
+    assert ingesting.has_all()
 
 
 def test_a_position_is_stored_to_the_microsecond(database: Database):

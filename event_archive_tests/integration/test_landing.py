@@ -195,6 +195,33 @@ def test_a_record_that_a_trigger_makes_nothing_of_is_not_known_but_an_error(tabl
     assert [key for key, *_ in rows(table)] == ["a"]
 
 
+@pytest.mark.parametrize("target", [IGNORE, UPDATE], ids=["ignore", "update"])
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "BEFORE INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION another('key')",
+        "AFTER INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION another('away')",
+        "AFTER INSERT ON measurements FOR EACH STATEMENT EXECUTE FUNCTION another('all away')",
+    ],
+)
+def test_a_new_record_that_a_trigger_makes_another_row_of_or_none_is_an_error(
+    table: Database, target: Target, trigger: str
+):
+    table.execute(
+        f"""
+        CREATE FUNCTION another() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF tg_argv[0] = 'key' THEN new.id := gen_random_uuid()::text; RETURN new; END IF;
+          IF tg_argv[0] = 'away' THEN DELETE FROM measurements WHERE id = new.id; ELSE DELETE FROM measurements; END IF;
+          RETURN new;
+        END $$;
+        CREATE TRIGGER another {trigger}
+        """
+    )
+    with pytest.raises(IntegrityError, match="2 of 2 records that were inserted have no row: a trigger keeps them out"):
+        landed(table, target, batch(("a", "01", "1"), ("b", "01", "2")))
+    assert rows(table) == []
+
+
 def test_a_row_that_vanishes_in_the_midst_is_landed_by_the_next_attempt(table: Database):
     table.execute(SWALLOW.format(1))
     (counts,) = landed(table, IGNORE, batch(("a", "01", "1"), ("b", "01", "2")))

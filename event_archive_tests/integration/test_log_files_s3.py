@@ -160,6 +160,18 @@ def test_only_keys_behind_the_last_are_listed_until_a_full_pass_is_due(
     assert s3.run().files == 0, "a full pass that found nothing early ends that"
 
 
+def test_a_full_pass_by_a_clock_that_was_ahead_keeps_no_other_from_being_due(
+    s3: Logs, bucket: TestBucket, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(listing, "OVERLAP", 3)
+    for number in range(10):
+        bucket.put(f"m{number}.log", ndjson(entry(number)))
+    assert s3.run().files == 10
+    s3.database.execute("UPDATE log_listing SET full_pass_at = now() + interval '1 year'")
+    bucket.put("a.log", ndjson(entry(20)))
+    assert s3.run().files == 1
+
+
 # 12: many keys, few of them new
 def test_of_many_keys_and_few_new_ones_the_end_alone_is_listed(
     s3: Logs, bucket: TestBucket, monkeypatch: pytest.MonkeyPatch

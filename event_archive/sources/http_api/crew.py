@@ -223,7 +223,9 @@ class Crew:
             return counts
 
         in_transaction(self._session, self._run.target, work)
-        self._known |= after | {of.shard: of for of in instead}
+        arrived = {of.position.shard: of.arrived for of, _ in pages}
+        self._known |= {name: replace(of, watermark=of.watermark or arrived[name]) for name, of in after.items()}
+        self._known |= {of.shard: of for of in instead}
         self._waiting.extendleft(reversed([of for of in instead if not of.passes]))
         self._former.committed()
 

@@ -4,6 +4,7 @@ Not here: which page is next, what is in it but for its shape.
 """
 
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,6 +32,8 @@ _PASSING = (408, *range(500, 600))
 _CURSOR_REFUSED = (400, 404, 410, 422)
 _SUCCESSES_UNTIL_LARGER = 20
 _LONGEST_ERROR_BYTES, _SHOWN = 2000, 200
+_OF_THE_NEXT: Final = re.compile(rb'"(next_?cursor|cursorexpiresin)"\s*:')
+"""Members of any page; in an error they say nothing of the cursor that was sent."""
 
 
 class StoppedError(Exception):
@@ -234,7 +237,7 @@ class Fetcher:
         except PageError as error:
             if error.cut_short:
                 raise _FailedError(self._told(error)) from None
-            if cursor and b"cursor" in body[:_LONGEST_ERROR_BYTES].lower():
+            if cursor and b"cursor" in _OF_THE_NEXT.sub(b"", body[:_LONGEST_ERROR_BYTES].lower()):
                 # An error object of a cursor's, under a status that is none.
                 raise CursorRefusedError(response.status) from None
             raise RefusedError(

@@ -3,6 +3,7 @@
 Not here: how bodies are fetched, what an event is.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,10 @@ _NEXT_CURSOR = ("nextCursor", "next_cursor")
 _EXPIRES_IN = ("cursorExpiresIn",)
 _TOTAL = ("total",)
 _ERRORS = ("error", "errors")
-_SUCCESS = ("success", "ok")
+_SUCCESS = ("success", "ok", "isSuccess")
+_STATUS = ("status", "result", "code", "statusCode", "status_code")
 """Beside a list without events they may say that there is none for another reason than the end."""
+_NO_ERROR, _FAILED = ("0", "none", "null", "false", "ok"), ("error", "fail", "failed", "failure")
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
@@ -168,8 +171,28 @@ def _error_in(document: Document) -> str:
 
 def _has_failed(document: Document) -> bool:
     """Whether a document says that it holds an error."""
-    errors = [_found(document, (name,), ()) for name in _ERRORS]
-    return any(errors) or any(_found(document, (name,), ()) is False for name in _SUCCESS)
+
+    def told(names: Sequence[str], around: Sequence[tuple[str, ...]] = _AROUND) -> list[Any]:
+        return [_found(document, (*path, name), ()) for path in around for name in names]
+
+    return (
+        any(map(_is_error, told(_ERRORS)))
+        or any(_boolean(value) is False for value in told(_SUCCESS))
+        # Elsewhere it may be that of the events.
+        or any(map(_is_failure, told(_STATUS, ((), ("meta",)))))
+    )
+
+
+def _is_error(value: Any) -> bool:
+    """Whether what stands where errors are told is one."""
+    if isinstance(value, dict):
+        return str(value.get("code", "")) != "0" and any(value.values())
+    return bool(value) and str(value).lower() not in _NO_ERROR
+
+
+def _is_failure(value: Any) -> bool:
+    """Whether a status is that of a failure: a word of JSend's and others', or a number of HTTP's."""
+    return str(value).lower() in _FAILED or re.fullmatch("[45][0-9][0-9]", str(value)) is not None
 
 
 def _is_list(value: msgspec.Raw | None) -> bool:

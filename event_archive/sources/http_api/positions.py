@@ -52,7 +52,8 @@ class Position:
         expires: until when the cursor holds, where that was told.
         lower: the start of its window, inclusive; None where it has none.
         upper: the end of its window, exclusive.
-        watermark: events up to this time have arrived, but for those that become visible late.
+        watermark: events up to this time have arrived, but for those that become visible late; None where they come in
+            no order, without a filter.
         ceiling: the time of the newest event at the start of a pass that is not known to go from older ones to newer.
         began: when the pass began that the cursor is in the midst of, by this machine's clock.
         passes: how often it was read from its beginning to its end.

@@ -23,16 +23,20 @@ class _Order:
         falling: a newer one came before an older one.
         climbs: no page's newest event is older than that of the page before.
         strays: an event came after one that is newer by more than the overlap.
+        returns: one came after one that is older by more than that.
         newest: of the last page that had any.
         highest: the newest of all.
+        lowest: the oldest that was the newest of a page.
     """
 
     rising: bool = False
     falling: bool = False
     climbs: bool = True
     strays: bool = False
+    returns: bool = False
     newest: datetime | None = None
     highest: datetime | None = None
+    lowest: datetime | None = None
 
     def see(self, times: Sequence[datetime], overlap: timedelta) -> None:
         """Looks at a page. Of two pages the newest events are compared, since some may stand on both."""
@@ -46,6 +50,12 @@ class _Order:
         if self.falling and not self.strays:
             so_far = accumulate([self.highest or times[0], *times], max)
             self.strays = any(one < top - overlap for one, top in zip(times, so_far, strict=False))
+        self.lowest = min(self.lowest or newest, newest)
+        if self.falling and not self.returns:
+            lows = accumulate(times, min)
+            self.returns = newest > self.lowest + overlap or any(
+                one > low + overlap for one, low in zip(times, lows, strict=True)
+            )
         self.newest, self.highest = newest, max(self.highest or newest, newest)
 
     @property
@@ -71,6 +81,7 @@ class Shard:
         enough: no further page of the pass is wanted.
         total: how many events the API told last that the present pass has.
         has_to_look_again: newer events may have arrived above the pass, which went from the newest to the oldest.
+        arrived: the watermark at the end of the last pass, in whatever order it came.
     """
 
     position: Position
@@ -80,6 +91,7 @@ class Shard:
     enough: bool = False
     total: int | None = None
     has_to_look_again: bool = False
+    arrived: datetime | None = None
     _order: _Order = field(default_factory=_Order)
     _resumed: bool = False
     _looked_again: bool = False
@@ -111,7 +123,8 @@ class Shard:
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
         self._order, self._resumed = _Order(), self.position.cursor is not None
         if self._resumed:
-            self.position = replace(self.position, began=self.position.began or now)
+            # What lies ahead was written by a clock that was wrong.
+            self.position = replace(self.position, began=min(self.position.began or now, now))
             return
         self.position = replace(self.position, began=now, ceiling=None)
         if not self.is_window:
@@ -164,7 +177,7 @@ class Shard:
         if fetched.is_broken:
             return replace(before, cursor=fetched.asked_by)
         self.pages += 1
-        before = replace(before, ceiling=self._ceiling(times))
+        before = replace(before, ceiling=self._ceiling(times), watermark=self._contradicted(times))
         floor = before.watermark - self.overlap if before.watermark and not self.is_window else None
         # Newest first, a pass begins above it: where it does not, older events come before the newer ones.
         begins_above = floor is not None and before.ceiling is not None and before.ceiling >= floor
@@ -176,7 +189,7 @@ class Shard:
             before,
             cursor=fetched.next,
             expires=_later(now, fetched.page.expires_seconds),
-            watermark=self._watermark(times if before.ceiling is None and self._order.ascends else ()),
+            watermark=self._watermark(before, fetched, times if before.ceiling is None and self._order.ascends else ()),
         )
 
     def _ceiling(self, times: Sequence[datetime]) -> datetime | None:
@@ -186,6 +199,14 @@ class Shard:
             ceiling = max(times)
         self._order.see(times, self.overlap)
         return None if self._order.ascends and not self._resumed else ceiling
+
+    def _contradicted(self, times: Sequence[datetime]) -> datetime | None:
+        """The watermark; that of the pass before where this one only seemed to go from older events to newer ones."""
+        watermark, lower = self.position.watermark, self.position.lower
+        asked_by_time = self.filtered or self.is_window
+        if not asked_by_time or watermark is None or not times or min(times) >= watermark - self.overlap:
+            return watermark
+        return None if self.is_window or lower is None else min(watermark, lower + self.overlap)
 
     def _complete(self, before: Position, fetched: Fetched) -> Position:
         """The position at the end of a pass."""
@@ -203,26 +224,30 @@ class Shard:
             and not order.rising
             and (self._resumed or (order.falling and self.pages > 1))
         )
+        self.arrived = self._watermark(before, fetched, [moment for moment in (ceiling, order.highest) if moment])
+        # Where newer events follow older ones again, no later pass may end before its last page.
+        is_mixed = order.falling and order.returns and not (goes_on or self.filtered or self.is_window)
+        is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
         return replace(
             before,
             cursor=fetched.asked_by if goes_on else None,
             expires=None,
-            watermark=self._watermark([moment for moment in (ceiling, order.highest) if moment]),
+            watermark=None if is_mixed else self.arrived,
             ceiling=None,
             began=None,
             passes=passes,
         )
 
-    def _watermark(self, times: Sequence[datetime]) -> datetime | None:
-        """The watermark, moved on by the times of events, but not past the beginning of the pass.
+    def _watermark(self, before: Position, fetched: Fetched, times: Sequence[datetime]) -> datetime | None:
+        """The watermark, moved on by the times of events, but not past the beginning of the pass by the API's clock.
 
         What became visible since then may be older than events that have been read.
         """
-        watermark, began = self.position.watermark, self.position.began
+        watermark, began = before.watermark, before.began
         newest = max(times, default=None)
         if newest is None or began is None:
             return watermark
-        reached = min(newest, began)
+        reached = min(newest, began - fetched.ahead)
         return reached if watermark is None else max(watermark, reached)
 
     def _is_settled(self, upper: datetime | None, fetched: Fetched) -> bool:
@@ -231,24 +256,26 @@ class Shard:
         return upper is not None and began is not None and began - fetched.ahead >= upper + self.overlap
 
     def parts(self, fetched: Fetched, times: Sequence[datetime]) -> list[Position]:
-        """What a dense window is split into at its first page: the part that was read, and the rest; else nothing."""
-        position, newest_first = self.position, self._order.descends
-        if not (position.lower and position.upper and fetched.first and fetched.next):
+        """What a dense window is split into at its first page: the part that page is of, and the rest; else nothing.
+
+        That part is read once more, since further pages may hold others of its events: order is by more than one page.
+        """
+        position, newest_first, events = self.position, self._order.descends, len(fetched.page.events)
+        is_known = position.events > events
+        if is_known or not (position.lower and position.upper and fetched.first and fetched.next):
             return []
         # An API that does not heed the bounds would be split for ever.
         if not (self._order.ascends or newest_first) or min(times) < position.lower or max(times) >= position.upper:
             return []
         pages = (position.upper - position.lower) / abs(times[-1] - times[0])
         if fetched.page.total is not None:
-            pages = fetched.page.total / len(fetched.page.events)
+            pages = fetched.page.total / events
         if pages <= _SPLIT_ABOVE_PAGES:
             return []
         rest = split(position, times[-1], min(_MOST_PARTS, int(pages / _PAGES_OF_A_PART)), newest_first=newest_first)
         edge = times[-1] + timedelta(microseconds=1) if newest_first else times[-1]
         read = Position.window(edge, position.upper) if newest_first else Position.window(position.lower, edge)
-        events = len(fetched.page.events)
-        settled = int(self._is_settled(read.upper, fetched))
-        return [replace(read, passes=settled, events=events, watermark=self._watermark([max(times)])), *rest]
+        return [replace(read, events=events), *rest]
 
 
 def _later(now: datetime, seconds: float | None) -> datetime | None:

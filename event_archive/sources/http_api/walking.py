@@ -27,7 +27,7 @@ class Fetched:
 
     Attributes:
         page: the page.
-        asked_by: the cursor that it was asked by.
+        asked_by: the cursor that it was asked by; where it is the last and holds no event, the last one that did was.
         next: the cursor of the page after it; None where it is the last.
         size_bytes: of its body.
         first: whether the pass began with it at its very beginning.
@@ -80,7 +80,9 @@ def walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetched
 def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetched], bool]) -> None:
     # By numbers, a page of another size would leave events out.
     size = PageSize(paging.most, fixed=paging.pagination == "page")
-    cursor, before, endless = start.cursor, None, _Endless(paging, start.cursor)
+    cursor, endless = start.cursor, _Endless(paging, start.cursor)
+    # A number stays the same while its page fills up: behind the last page is no place to go on from.
+    filled = None if paging.pagination == "page" else start.cursor
     while True:
         step = Step(paging, start, cursor, size)
         try:
@@ -89,7 +91,7 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
             if not (paging.is_counted and refused.status == _NOT_FOUND and cursor != start.cursor):
                 raise
             # Behind the last page. That one is there when the next run goes on at it.
-            emit(Fetched(_NOTHING, before, None, 0, first=False))
+            emit(Fetched(_NOTHING, filled, None, 0, first=False))
             return
         try:
             following = step.next(answer)
@@ -105,11 +107,13 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
         # Not landed, so that the position stays before it, should it be the same for ever.
         if not endless.is_repeated:
             first, ahead = cursor is None, answer.ahead
-            fetched = Fetched(answer.page, cursor, following, answer.size_bytes, first, ahead=ahead)
+            filled = cursor if answer.page.events else filled
+            asked_by = filled if following is None else cursor
+            fetched = Fetched(answer.page, asked_by, following, answer.size_bytes, first, ahead=ahead)
             if not emit(fetched) or following is None:
                 return
         endless.check_cursor(following)
-        before, cursor = cursor, following
+        cursor = following
 
 
 class _SamePageError(RefusedError):

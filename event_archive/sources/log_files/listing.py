@@ -83,7 +83,9 @@ class Listings:
     def read(self) -> tuple[str | None, bool, datetime | None]:
         """The last key that was listed, whether a full pass is due, and when the first one came to its end."""
         query = sql.SQL(
-            "SELECT last_key, coalesce(full_pass_at < pg_catalog.now() - interval '1 day', true), first_pass_at "
+            # What lies ahead was written by a clock that was wrong.
+            "SELECT last_key, coalesce(full_pass_at NOT BETWEEN pg_catalog.now() - interval '1 day' AND "
+            "pg_catalog.now() + interval '1 minute', true), first_pass_at "
             "FROM {} WHERE bucket = %(bucket)s AND prefix = %(prefix)s"
         ).format(self._name)
         with self._session.transaction(str(self._table)) as connection:
