@@ -43,7 +43,8 @@ def test_newest_first_what_arrives_during_a_pass_comes_with_a_second_one_above_i
     assert (totals.failures, totals.counts.new) == ([], 520)
     # The second pass ends where the first began, but for the overlap.
     assert [cursor is None for cursor in ingesting.asked("cursor")][:7] == [True, *[False] * 5, True]
-    assert len(ingesting.api.requests) <= 8
+    # Pages are asked for ahead of the landing: a few more than the seven that are needed, and not all six again.
+    assert len(ingesting.api.requests) <= 10
     assert ingesting.has_all()
 
 
