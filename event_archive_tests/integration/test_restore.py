@@ -16,9 +16,11 @@ from event_archive.domain.days import Retention
 from event_archive.domain.manifest import Manifest
 from event_archive.errors import BusyError, ConfigurationError, IntegrityError, NoSuchTableError, RefusedError
 from event_archive.lake.protocol import Lake
-from event_archive.operations.restore import losses
+from event_archive.operations.restore import losses, sequences
 from event_archive.operations.restore.day import RestoredDay, days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
+from event_archive.postgres.catalogue.sequences import Position, Sequence, position_of
+from event_archive.postgres.session import Connection
 from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
@@ -979,6 +981,25 @@ def test_a_sequence_never_goes_back(pipeline: Pipeline):
     pipeline.database.execute("SELECT setval('n_id_seq', 50)")
     restoring(of)(in_place=True)
     assert pipeline.database.execute(LAST_ROW) == [(51,)]
+
+
+def test_a_sequence_that_gives_a_value_while_it_is_moved_is_moved_all_the_same(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    of = numbered(pipeline, NUMBERED["serial"])
+    pipeline.database.execute("SELECT setval('n_id_seq', 1, false)")
+    given: list[tuple[object, ...]] = []
+
+    def position_before(connection: Connection, sequence: Sequence) -> Position:
+        stands = position_of(connection, sequence)
+        if not given:
+            given.extend(pipeline.database.execute("SELECT nextval('n_id_seq')"))
+        return stands
+
+    monkeypatch.setattr(sequences, "position_of", position_before)
+    restoring(of)(in_place=True)
+    assert given == [(1,)]
+    assert pipeline.database.execute(LAST_ROW) == [(4,)]
 
 
 def test_a_sequence_passes_rows_that_stand_beside_the_files(pipeline: Pipeline):
