@@ -26,6 +26,9 @@ def connect(dsn: str) -> EventArchiveError:
     with pytest.raises(EventArchiveError) as raised, Postgres(dsn).transaction("it"):
         pass
     assert "nobody-may-see" not in str(raised.value)
+    # PostgreSQL's own words would stand in a traceback.
+    assert raised.value.__suppress_context__
+    assert raised.value.__cause__ is None
     return raised.value
 
 
@@ -136,6 +139,12 @@ def test_what_is_the_same_tomorrow_is_a_refusal_in_the_middle_of_a_session_too(
     assert f"{words} [SQLSTATE {code}]" in str(error)
     assert ("A pooler in statement mode knows no transaction" in str(error)) == (code == "08P01")
     assert waits == []
+
+
+def test_the_words_of_an_internal_error_are_not_repeated(waits: list[float]):
+    with refusing("XX000", "invalid memory alloc request for nobody-may-see", lets_in=True) as server:
+        error = connect(server.dsn)
+    assert "PostgreSQL says: internal error in auth_failed (auth.c) [SQLSTATE XX000]" in str(error)
 
 
 def test_a_session_that_a_restart_ends_is_out_of_reach(waits: list[float]):
