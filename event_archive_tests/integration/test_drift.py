@@ -18,7 +18,7 @@ from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
-from event_archive.postgres.session import Postgres
+from event_archive.postgres.session import Postgres, commit_durably
 from event_archive.table import rows
 from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -236,6 +236,16 @@ def test_a_transaction_takes_no_setting_from_its_database(pipeline: Pipeline):
             row = connection.execute("SELECT pg_catalog.current_setting(%s)", (asked,)).fetchone()
             assert row != (value,), name
         assert connection.execute("SHOW search_path").fetchone() == ("pg_catalog, pg_temp",)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "taken"), [("off", "on"), ("local", "local"), ("remote_write", "remote_write"), ("remote_apply",) * 2]
+)
+def test_a_durable_commit_is_on_disk_and_waits_for_standbys_as_was_chosen(pipeline: Pipeline, chosen: str, taken: str):
+    pipeline.database.execute(f"ALTER DATABASE {pipeline.database.name} SET synchronous_commit = {chosen}")
+    with pipeline.postgres.transaction("test") as connection:
+        commit_durably(connection)
+        assert connection.execute("SHOW synchronous_commit").fetchone() == (taken,)
 
 
 def test_a_session_speaks_utf_8_whatever_the_environment_says(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
