@@ -738,8 +738,10 @@ def test_a_partitioned_table_is_left_to_autovacuum(pipeline: Pipeline):
     assert (purged.deleted, purged.vacuum_seconds) == (5, None)
 
 
-def test_a_role_that_may_not_vacuum_says_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
-    of = pipeline.of(vacuum=True)
+def test_a_role_that_may_not_vacuum_says_so(
+    each_database: Database, local_lake: Lake, caplog: pytest.LogCaptureFixture
+):
+    of = Pipeline(each_database, local_lake).of(vacuum=True)
     of.add(3)
     role = f"guest_{of.database.name}"
     of.database.execute(
