@@ -265,8 +265,10 @@ CREATE TRIGGER decompresses AFTER DELETE ON reading EXECUTE FUNCTION _timescaled
 """
 
 
-def test_what_a_purge_decompresses_is_not_taken_for_the_deed_of_a_trigger(reading: Pipeline):
+@pytest.mark.parametrize("divided_by", ["at", "id"])
+def test_what_a_purge_decompresses_is_not_taken_for_the_deed_of_a_trigger(reading: Pipeline, divided_by: str):
     reading.archive()
+    reading.database.execute(f"UPDATE timescaledb_information.chunks SET primary_dimension = '{divided_by}'")
     reading.database.execute(DECOMPRESSES.format("true"))
     assert reading.purge().deleted == 3
 
