@@ -8,8 +8,9 @@ import pytest
 from azure.core.exceptions import HttpResponseError
 
 from event_archive.errors import FileChangedError, RefusedError, UnreachableError
+from event_archive.lake.azure.container import RETRY_SECONDS
 from event_archive.lake.azure.errors import Subject, keep_signatures_out_of_logs, lake_error
-from event_archive.lake.azure.retry import _delay_seconds
+from event_archive.lake.azure.retry import READ_TIMEOUT_SECONDS, _delay_seconds
 
 SUBJECT = Subject("https://account.blob.core.windows.net/container", "events/day.csv")
 
@@ -61,3 +62,7 @@ def test_the_http_librarys_log_shows_no_signature(caplog: pytest.LogCaptureFixtu
 
 def test_the_longest_pause_between_two_attempts_is_a_quarter_of_a_minute():
     assert 7.5 <= _delay_seconds(20, None) <= 15
+
+
+def test_a_connection_that_fell_silent_costs_half_of_the_wait_at_most():
+    assert READ_TIMEOUT_SECONDS <= RETRY_SECONDS / 2
