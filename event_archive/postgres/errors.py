@@ -141,7 +141,7 @@ def in_a_function(error: psycopg.Error) -> bool:
 
 def _condition(error: psycopg.Error) -> str:
     """The name of an error's SQLSTATE in words: ``invalid text representation``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__.rstrip("_")).lower()
 
 
 def _function(context: str) -> str:

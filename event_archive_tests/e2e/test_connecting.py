@@ -1,8 +1,13 @@
 """Connections that are refused: told apart by what the server's code says, whatever language its words are in."""
 
+import os
+import socket
+
 import pytest
 
 from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
+from event_archive.postgres.connecting import connect as connected
+from event_archive.postgres.connecting import without_secrets
 from event_archive.postgres.session import Postgres
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.postgres import password_role
@@ -21,6 +26,9 @@ def connect(dsn: str) -> EventArchiveError:
     with pytest.raises(EventArchiveError) as raised, Postgres(dsn).transaction("it"):
         pass
     assert "nobody-may-see" not in str(raised.value)
+    # PostgreSQL's own words would stand in a traceback.
+    assert raised.value.__suppress_context__
+    assert raised.value.__cause__ is None
     return raised.value
 
 
@@ -133,6 +141,12 @@ def test_what_is_the_same_tomorrow_is_a_refusal_in_the_middle_of_a_session_too(
     assert waits == []
 
 
+def test_the_words_of_an_internal_error_are_not_repeated(waits: list[float]):
+    with refusing("XX000", "invalid memory alloc request for nobody-may-see", lets_in=True) as server:
+        error = connect(server.dsn)
+    assert "PostgreSQL says: internal error in auth_failed (auth.c) [SQLSTATE XX000]" in str(error)
+
+
 def test_a_session_that_a_restart_ends_is_out_of_reach(waits: list[float]):
     with refusing("57P01", "закрытие подключения по команде администратора", lets_in=True) as server:
         assert isinstance(connect(server.dsn), UnreachableError)
@@ -162,3 +176,24 @@ def test_an_option_of_the_environment_that_libpq_refuses_is_a_wrong_setting(
     assert done.code == 2
     assert "invalid sslmode value" in done.error
     assert ConfigurationError.transient is False
+
+
+def test_a_host_that_is_gone_is_noticed_within_two_minutes():
+    with (
+        refusing("57P01", "", lets_in=True) as server,
+        connected(server.dsn, "password", variable="PG_CONNECTION_STRING") as connection,
+        socket.socket(fileno=os.dup(connection.fileno())) as line,
+    ):
+        assert connection.info.get_parameters()["connect_timeout"] == "10"
+        assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
+        idle_seconds, interval_seconds, count = (
+            line.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert idle_seconds + interval_seconds * count <= 120
+
+
+@pytest.mark.parametrize("name", ["password", "sslpassword", "passfile"])
+def test_no_secret_of_a_connection_string_is_repeated(name: str):
+    words = without_secrets("it is nobody-may-see, and no other", f"host=h {name}=nobody-may-see")
+    assert words == "it is ***, and no other"

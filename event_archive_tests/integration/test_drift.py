@@ -1,5 +1,8 @@
 """Tables and files that change under the archive, in every way that might cost a value."""
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,11 +21,12 @@ from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
-from event_archive.postgres.session import Postgres
+from event_archive.postgres.session import Postgres, commit_durably
 from event_archive.table import rows
 from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.waiting import until
 
 
 def test_the_default_of_a_domain_does_not_stand_in_for_what_the_file_lacks(each_pipeline: Pipeline):
@@ -238,11 +242,40 @@ def test_a_transaction_takes_no_setting_from_its_database(pipeline: Pipeline):
         assert connection.execute("SHOW search_path").fetchone() == ("pg_catalog, pg_temp",)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "taken"), [("off", "on"), ("local", "local"), ("remote_write", "remote_write"), ("remote_apply",) * 2]
+)
+def test_a_durable_commit_is_on_disk_and_waits_for_standbys_as_was_chosen(pipeline: Pipeline, chosen: str, taken: str):
+    pipeline.database.execute(f"ALTER DATABASE {pipeline.database.name} SET synchronous_commit = {chosen}")
+    with pipeline.postgres.transaction("test") as connection:
+        commit_durably(connection)
+        assert connection.execute("SHOW synchronous_commit").fetchone() == (taken,)
+
+
 def test_a_session_speaks_utf_8_whatever_the_environment_says(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     pipeline.database.execute('CREATE TABLE "☃" (a int PRIMARY KEY, at date)')
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     with pipeline.postgres.transaction("test") as connection:
         assert reflect(connection, pipeline.of(table=TableName("public", "☃"), time_column="at").dataset)
+
+
+def test_what_a_signal_interrupts_ends_at_once_on_the_server_too(pipeline: Pipeline):
+    class Interrupted(BaseException):
+        """As Dagster's, of which psycopg knows nothing."""
+
+    def stop(*_: object) -> None:
+        raise Interrupted
+
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(30)'"
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        with pytest.raises(Interrupted), pipeline.postgres.transaction("test") as connection:
+            connection.execute("SELECT pg_catalog.pg_sleep(30)")
+        # By itself it would see after five seconds that its client is gone.
+        until(lambda: pipeline.database.execute(sleeping) == [(0,)], seconds=3)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_session_prepares_no_statement(pipeline: Pipeline):

@@ -265,10 +265,23 @@ CREATE TRIGGER decompresses AFTER DELETE ON reading EXECUTE FUNCTION _timescaled
 """
 
 
-def test_what_a_purge_decompresses_is_not_taken_for_the_deed_of_a_trigger(reading: Pipeline):
+@pytest.mark.parametrize("divided_by", ["at", "id"])
+def test_what_a_purge_decompresses_is_not_taken_for_the_deed_of_a_trigger(reading: Pipeline, divided_by: str):
     reading.archive()
+    reading.database.execute(f"UPDATE timescaledb_information.chunks SET primary_dimension = '{divided_by}'")
     reading.database.execute(DECOMPRESSES.format("true"))
     assert reading.purge().deleted == 3
+
+
+def test_what_a_restore_decompresses_is_not_taken_for_the_deed_of_a_trigger(reading: Pipeline):
+    reading.run()
+    reading.database.execute(
+        f"""{INTO_CHUNK};
+        CREATE TRIGGER decompresses AFTER INSERT ON {CHUNK} FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0)
+        EXECUTE FUNCTION _timescaledb_internal.decompresses()"""
+    )
+    assert restore_day(reading.site, DAY, reading.dataset.table).restored == 3
+    assert reading.count("id = 100") == 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from azure.core.credentials import AccessToken, AzureNamedKeyCredential
@@ -27,6 +28,8 @@ from azure.storage.blob import (
     ContentSettings,
     generate_container_sas,
 )
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
 
 from event_archive.errors import ConfigurationError, FileChangedError, RefusedError, UnreachableError
 from event_archive.lake.azure.container import AzureLake
@@ -36,6 +39,7 @@ from event_archive.lake.protocol import CONTENT_TYPE, StoredFile
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, FaultyAzurite, faulty, request
 from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES
+from event_archive_tests.fixtures.waiting import until
 
 PATH = "events/events_2024-03-01.csv"
 
@@ -411,6 +415,44 @@ def test_where_no_service_is_the_wait_is_bounded(container: str, answers: bool):
     assert raised.value.transient
 
 
+def test_who_stops_reading_does_not_wait_for_a_busy_service(proxy: FaultyAzurite, container: str):
+    with lake_at(proxy.service, container) as lake:
+        file = put(lake, b"x" * (4 * SMALL_BLOCK_BYTES))
+        asked = len(proxy.seen)
+        with lake.read(file) as blocks:
+            next(blocks)
+            until(lambda: len(proxy.seen) == asked + 2)
+            proxy.faults.append(Fault(request("GET"), status=503, again=True))
+            next(blocks)
+            until(lambda: len(proxy.seen) == asked + 3)
+            start = time.monotonic()
+    assert time.monotonic() - start < 5
+
+
+def test_who_gives_up_an_upload_does_not_wait_for_a_busy_service(proxy: FaultyAzurite, container: str):
+    with lake_at(proxy.service, container) as lake, lake.write(PATH, replaces=None) as upload:
+        proxy.faults.append(Fault(request("PUT", "comp=block&"), status=503, again=True))
+        upload.write(b"x" * SMALL_BLOCK_BYTES)
+        until(lambda: any("comp=block&" in address for _, address in proxy.seen))
+        start = time.monotonic()
+    assert time.monotonic() - start < 5
+
+
+def test_what_is_sent_has_a_minute_to_get_through(azurite: Azurite, container: str, monkeypatch: pytest.MonkeyPatch):
+    seconds: dict[str, float] = {}
+    send = HTTPAdapter.send
+
+    def observed(adapter: HTTPAdapter, sent: PreparedRequest, **options: Any) -> Response:
+        # While a request is sent, requests waits as long as for the connection.
+        seconds[re.sub(r".*comp=(\w+).*", r"\1", str(sent.url))] = options["timeout"][0]
+        return send(adapter, sent, **options)
+
+    monkeypatch.setattr(HTTPAdapter, "send", observed)
+    with lake_at(azurite, container, retry_seconds=100) as lake:
+        put(lake, b"x")
+    assert (seconds["block"], seconds["blocklist"]) == (60, 60)
+
+
 # Refusals, and secrets
 
 
@@ -514,7 +556,14 @@ def test_a_malformed_connection_string_is_said_so_and_not_shown(connection_strin
 
 
 @pytest.mark.parametrize(
-    "url", ["", "x.blob.core.windows.net", "https://", "https://x.blob.core.windows.net/?sig=s3cret"]
+    "url",
+    [
+        "",
+        "x.blob.core.windows.net",
+        "https://",
+        "https://x.blob.core.windows.net/?sig=s3cret",
+        "https://x:s3cret@x.blob.core.windows.net",
+    ],
 )
 def test_a_malformed_account_url_is_said_so_and_not_shown(url: str):
     with pytest.raises(ConfigurationError, match="like https://ACCOUNT") as raised:

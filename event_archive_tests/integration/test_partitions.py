@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -14,12 +15,13 @@ from event_archive.domain.days import Retention, now_utc
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.protocol import Lake
-from event_archive.nightly.backlog import rows_of_aged_days
+from event_archive.nightly.backlog import days_to_do, rows_of_aged_days
 from event_archive.operations import drop_plan, dropping
 from event_archive.operations.restore.day import restore_day
 from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.table.holds import hold
 from event_archive.table.locks import lock_day
+from event_archive.table.partitions import unfit
 from event_archive.table.shape import current_shape
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
@@ -106,6 +108,35 @@ def test_rows_wait_for_the_rest_of_their_partition_to_come_of_age(pipeline: Pipe
     comes_of_age = of.dataset.retention.comes_of_age(date(2024, 3, 3))
     assert purged.reason == f"public.w is dropped when all of it is aged, on {comes_of_age}"
     assert len(of.records_of_file()) == 5
+
+
+def waiting_days(of: Pipeline) -> set[date]:
+    return days_to_do(of.dataset, now_utc(), of.postgres).waiting
+
+
+def test_no_day_waits_for_a_partition_that_begins_after_it(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY, retention=aged_up_to(NEXT))
+    of.database.execute(
+        """CREATE TABLE before PARTITION OF t FOR VALUES FROM ('2024-02-25 00:00+00') TO ('2024-02-26 00:00+00');
+        INSERT INTO t VALUES (0, '2024-02-25 08:00+00', 'n')"""
+    )
+    assert waiting_days(of) == {DAY, NEXT}
+
+
+def test_no_day_waits_where_a_part_of_its_partition_is_deleted_from(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        f"""{TABLE} {TRIGGER} CREATE TABLE w PARTITION OF t FOR VALUES FROM ('2024-02-26') TO ('2024-03-04')
+            PARTITION BY HASH (id);
+        CREATE TABLE w1 PARTITION OF w FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+        CREATE TABLE w2 PARTITION OF w FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+        INSERT INTO t SELECT n, '2024-03-01 08:00+00', 'n' FROM generate_series(1, 5) AS n""",
+        retention=aged_up_to(NEXT),
+    )
+    assert waiting_days(of) == {DAY}
+    of.database.execute("CREATE TRIGGER own AFTER DELETE ON w1 FOR EACH ROW EXECUTE FUNCTION f()")
+    assert waiting_days(of) == set()
+    assert (of.run().how, of.count()) == ("deleted", 0)
 
 
 def test_no_day_waits_for_a_partition_that_ends_in_years(pipeline: Pipeline):
@@ -421,6 +452,21 @@ def test_bounds_of_every_type_are_understood(pipeline: Pipeline, kind: str):
     assert of.run().partitions == ("public.d1",)
 
 
+def test_a_partition_that_is_a_foreign_table_is_not_dropped(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int, at timestamptz NOT NULL) PARTITION BY RANGE (at);
+        CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER elsewhere FOREIGN DATA WRAPPER nothing;
+        CREATE FOREIGN TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02') SERVER elsewhere;
+        CREATE TABLE keyed (id int PRIMARY KEY, at timestamptz)""",
+    )
+    keyed = current_shape(replace(of.dataset, table=TableName("public", "keyed")), of.postgres)
+    with of.postgres.transaction("test") as connection:
+        (row,) = connection.execute("SELECT 'public.t'::regclass::oid::int8").fetchall()
+        (found,) = bounded_partitions(connection, row[0], "at", DAY, DAY)
+        assert unfit(connection, keyed, found) == "public.d1 is a foreign table"
+
+
 # Beside others
 
 
@@ -692,8 +738,10 @@ def test_a_partitioned_table_is_left_to_autovacuum(pipeline: Pipeline):
     assert (purged.deleted, purged.vacuum_seconds) == (5, None)
 
 
-def test_a_role_that_may_not_vacuum_says_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
-    of = pipeline.of(vacuum=True)
+def test_a_role_that_may_not_vacuum_says_so(
+    each_database: Database, local_lake: Lake, caplog: pytest.LogCaptureFixture
+):
+    of = Pipeline(each_database, local_lake).of(vacuum=True)
     of.add(3)
     role = f"guest_{of.database.name}"
     of.database.execute(

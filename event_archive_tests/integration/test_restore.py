@@ -16,9 +16,11 @@ from event_archive.domain.days import Retention
 from event_archive.domain.manifest import Manifest
 from event_archive.errors import BusyError, ConfigurationError, IntegrityError, NoSuchTableError, RefusedError
 from event_archive.lake.protocol import Lake
-from event_archive.operations.restore import losses
+from event_archive.operations.restore import losses, sequences
 from event_archive.operations.restore.day import RestoredDay, days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
+from event_archive.postgres.catalogue.sequences import Position, Sequence, position_of
+from event_archive.postgres.session import Connection
 from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
@@ -329,6 +331,21 @@ def test_rows_of_a_finer_key_are_not_merged_where_the_source_is_gone(pipeline: P
     assert restoring(of)("fine").restored == 2
 
 
+def test_a_form_that_another_row_of_the_targets_key_replaces_is_not_taken_for_the_former_one(pipeline: Pipeline):
+    pipeline.database.execute("CREATE TABLE t (a int PRIMARY KEY, b int, at timestamp)")
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    for change in (
+        "INSERT INTO t VALUES (1, 10, '2024-03-01')",
+        "UPDATE t SET b = 20",
+        "DELETE FROM t; INSERT INTO t VALUES (2, 20, '2024-03-01')",
+    ):
+        pipeline.database.execute(change)
+        of.archive()
+    pipeline.database.execute("CREATE TABLE mine (a int, b int PRIMARY KEY, at timestamp)")
+    with pytest.raises(IntegrityError, match=r"1 row of it would be lost in public\.mine, whose key is \(b\)"):
+        restoring(of)("mine")
+
+
 def test_a_key_that_was_widened_brings_no_former_form_back(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
     pipeline.add(3)
     pipeline.archive()
@@ -506,6 +523,30 @@ def test_a_row_that_moved_to_another_day_is_told_with_the_way_out(
     with pytest.raises(IntegrityError, match=r"moved to another day.*both days' files hold it.*--table"):
         restore(day=later)
     assert restore("later", day=later).restored == 1
+
+
+def test_a_row_that_moved_away_is_found_in_a_table_that_is_divided_by_its_key(pipeline: Pipeline):
+    pipeline.database.execute(
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamp) PARTITION BY RANGE (id);
+        CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (1) TO (10);
+        INSERT INTO t VALUES (1, '2024-03-01'), (2, '2024-03-01')"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.run()
+    pipeline.database.execute("INSERT INTO t VALUES (2, '2024-03-09')")
+    with pytest.raises(IntegrityError, match="1 row with other values stands in public.t"):
+        restoring(of)(in_place=True)
+
+
+def test_a_target_in_partitions_whose_times_are_text_is_filled(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.run()
+    pipeline.database.execute(
+        """CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id, created_at)) PARTITION BY HASH (id);
+        ALTER TABLE mine ALTER created_at TYPE text;
+        CREATE TABLE mine1 PARTITION OF mine FOR VALUES WITH (MODULUS 1, REMAINDER 0)"""
+    )
+    assert restoring(pipeline)("mine").restored == 3
 
 
 NARROWED = """CREATE TABLE n (id int PRIMARY KEY, at timestamp, v {})"""
@@ -979,6 +1020,25 @@ def test_a_sequence_never_goes_back(pipeline: Pipeline):
     pipeline.database.execute("SELECT setval('n_id_seq', 50)")
     restoring(of)(in_place=True)
     assert pipeline.database.execute(LAST_ROW) == [(51,)]
+
+
+def test_a_sequence_that_gives_a_value_while_it_is_moved_is_moved_all_the_same(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    of = numbered(pipeline, NUMBERED["serial"])
+    pipeline.database.execute("SELECT setval('n_id_seq', 1, false)")
+    given: list[tuple[object, ...]] = []
+
+    def position_before(connection: Connection, sequence: Sequence) -> Position:
+        stands = position_of(connection, sequence)
+        if not given:
+            given.extend(pipeline.database.execute("SELECT nextval('n_id_seq')"))
+        return stands
+
+    monkeypatch.setattr(sequences, "position_of", position_before)
+    restoring(of)(in_place=True)
+    assert given == [(1,)]
+    assert pipeline.database.execute(LAST_ROW) == [(4,)]
 
 
 def test_a_sequence_passes_rows_that_stand_beside_the_files(pipeline: Pipeline):

@@ -527,6 +527,54 @@ def test_a_look_for_holds_runs_nobodys_function(pipeline: Pipeline):
     assert pipeline.run().deleted == 2
 
 
+HOLDS_OF_ANOTHER = """CREATE SCHEMA theirs; CREATE TABLE theirs.event_archive_hold (table_name text);
+INSERT INTO theirs.event_archive_hold VALUES ('theirs.gone');"""
+
+
+@pytest.fixture
+def guest(pipeline: Pipeline) -> Iterator[Pipeline]:
+    """Of a role that may read the table, and no more."""
+    database, role = pipeline.database, f"guest_{pipeline.database.name}"
+    pipeline.add(2)
+    database.execute(
+        f'CREATE ROLE {role} LOGIN; GRANT SELECT ON "Event" TO {role}; '
+        f"GRANT TEMPORARY ON DATABASE {database.name} TO {role}"
+    )
+    yield Pipeline(database, pipeline.lake, role=role)
+    database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    "granted",
+    [
+        "GRANT SELECT ON theirs.event_archive_hold TO PUBLIC",
+        "GRANT USAGE ON SCHEMA theirs TO PUBLIC",
+        """GRANT USAGE ON SCHEMA theirs TO PUBLIC; GRANT SELECT ON theirs.event_archive_hold TO PUBLIC;
+        ALTER TABLE theirs.event_archive_hold ENABLE ROW LEVEL SECURITY""",
+    ],
+    ids=["no USAGE", "no SELECT", "row-level security"],
+)
+def test_holds_of_others_that_a_role_may_not_read_stop_it_from_nothing(guest: Pipeline, granted: str):
+    guest.database.execute(f"{HOLDS_OF_ANOTHER} {granted}")
+    assert guest.archive().rows == 2
+
+
+def test_a_temporary_table_of_the_name_of_the_holds_stops_nobody(each_database: Database, local_lake: Lake):
+    pipeline = Pipeline(each_database, local_lake)
+    pipeline.add(2)
+    with psycopg.connect(pipeline.database.dsn) as other:
+        other.execute("CREATE TEMPORARY TABLE event_archive_hold (table_name text)")
+        other.execute("INSERT INTO event_archive_hold VALUES ('public.gone')")
+        other.commit()
+        assert pipeline.archive().rows == 2
+
+
+def test_holds_beside_the_table_that_a_role_may_not_read_are_not_passed_over(guest: Pipeline):
+    guest.database.execute("CREATE TABLE event_archive_hold (table_name text)")
+    with pytest.raises(RefusedError, match="permission denied for table event_archive_hold"):
+        guest.archive()
+
+
 def test_a_held_day_stays_held_where_the_schema_is_renamed(pipeline: Pipeline):
     pipeline.add(2)
     pipeline.database.execute('CREATE SCHEMA app; ALTER TABLE "Event" SET SCHEMA app')

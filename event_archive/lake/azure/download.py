@@ -120,4 +120,3 @@ def streamed(ranges: Ranges, *, range_bytes: int) -> Iterator[Iterator[bytes]]:
                 yield content
         finally:
             ranges.abandoned.set()
-            pool.shutdown(cancel_futures=True)

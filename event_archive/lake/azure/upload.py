@@ -85,7 +85,7 @@ class BlockUpload:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._abandoned.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Takes the next bytes, which the caller must not change afterwards."""

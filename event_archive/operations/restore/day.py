@@ -168,8 +168,6 @@ def _reaching(connection: Connection, readback: Readback) -> Readback:
         return readback
     query = sql.SQL("SELECT min({0})::text, max({0})::text FROM {1}").format(sql.Identifier(column), READBACK)
     first, last = one(connection, query)
-    if first is None:
-        return readback
     reach = sql.SQL("{time} OPERATOR(pg_catalog.>=) {first}::{type} AND {time} OPERATOR(pg_catalog.<=) {last}::{type}")
     kind = sql.SQL(TIME_TYPES[table.time_type])
     return replace(
