@@ -55,7 +55,7 @@ def test_what_is_no_code_is_not_repeated():
 
 def test_the_http_librarys_log_shows_no_signature(caplog: pytest.LogCaptureFixture):
     keep_signatures_out_of_logs()
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "urllib3.connectionpool"):
         logging.getLogger("urllib3.connectionpool").debug('"%s %s" %d', "GET", "/container?se=1&SIG=secret&sv=2", 200)
     assert caplog.messages == ['"GET /container?se=1&sig=***&sv=2" 200']
 
