@@ -39,7 +39,8 @@ _NOT_THE_FILES_FAULT = (
     "XX",  # internal error
 )
 """What the SQLSTATE of an error begins with that says nothing against the file."""
-# For servers that cannot be asked whether a text parses: each row is tried.
+# For servers that cannot be asked whether a text parses: each row is tried. By assignments, since a cast cuts a text
+# that is too long for its type.
 _DELETE_UNPARSED = """
 #variable_conflict use_column
 DECLARE
@@ -48,7 +49,10 @@ BEGIN
   DELETE FROM {into} WHERE pg_catalog.num_nulls({names}) OPERATOR(pg_catalog.>) 0;
   FOR row_ IN rows_ LOOP
     BEGIN
-      PERFORM {values};
+      DECLARE {values};
+      BEGIN
+        NULL;
+      END;
     EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
       DELETE FROM {into} WHERE CURRENT OF rows_;
     END;
@@ -235,8 +239,13 @@ def _parse_keys(connection: Connection, into: sql.Identifier, table: Table) -> N
         connection.execute(sql.SQL("DELETE FROM {} WHERE ({}) IS NOT TRUE").format(into, valid))
     else:
         names = sql.SQL(", ").join(sql.Identifier(column.name) for column in keys)
-        values = [sql.SQL("row_.{}::{}").format(sql.Identifier(c.name), c.sql_type) for c in keys]
-        one_by_one = sql.SQL(_DELETE_UNPARSED).format(into=into, names=names, values=sql.SQL(", ").join(values))
+        values = sql.SQL("; ").join(
+            sql.SQL("{} {} := row_.{}").format(
+                sql.Identifier(f"value_{place}"), column.sql_type, sql.Identifier(column.name)
+            )
+            for place, column in enumerate(keys)
+        )
+        one_by_one = sql.SQL(_DELETE_UNPARSED).format(into=into, names=names, values=values)
         connection.execute(sql.SQL("DO {}").format(sql.Literal(one_by_one.as_string(connection))))
     types = sql.SQL(", ").join(
         sql.SQL("ALTER COLUMN {0} TYPE {1} USING {0}::{2}").format(

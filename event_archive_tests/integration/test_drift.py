@@ -457,6 +457,34 @@ def _a_former_form_does_not_count(pipeline: Pipeline):
     assert of.values("a") == ["1.0", "5", "1.00", "1.0"]
 
 
+def test_a_key_that_a_narrower_type_would_cut_short_is_no_other_rows(each_pipeline: Pipeline):
+    _a_key_that_is_cut_short_is_no_other_rows(each_pipeline)
+
+
+def test_a_key_is_not_cut_short_where_the_server_does_not_tell_what_parses(
+    packaged_database: Database, local_lake: Lake
+):
+    _a_key_that_is_cut_short_is_no_other_rows(Pipeline(packaged_database, local_lake))
+
+
+def _a_key_that_is_cut_short_is_no_other_rows(pipeline: Pipeline):
+    database = pipeline.database
+    database.execute(
+        """CREATE TABLE t (a varchar(10), b varbit, c text, at date, v text, PRIMARY KEY (a, b, c));
+        INSERT INTO t VALUES ('short', '10', 'four', '2024-03-01', 'A'), ('shorter', '10', 'four', '2024-03-01', 'B'),
+          ('short', '101', 'four', '2024-03-01', 'B'), ('short', '10', 'fourth', '2024-03-01', 'B')"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    database.execute(
+        """DELETE FROM t WHERE v = 'B'; UPDATE t SET v = 'B'; CREATE DOMAIN four AS varchar(4) NOT NULL;
+        ALTER TABLE t ALTER a TYPE varchar(5), ALTER b TYPE bit(2) USING b::bit(2), ALTER c TYPE four"""
+    )
+    assert of.purge().deleted == 0
+    assert of.run().deleted == 1
+    assert of.values("v") == ["A", "B", "B", "B", "B"]
+
+
 def test_consumers_of_a_replication_slot_can_tell_a_purge(pipeline: Pipeline):
     pipeline.add(2)
     pipeline.archive()

@@ -754,11 +754,14 @@ def test_types_of_another_schema_are_not_taken_for_postgresqls(pipeline: Pipelin
     of = of_table(
         pipeline,
         f"""CREATE TABLE t (
-          id uuid PRIMARY KEY, at timestamp, j jsonb, p point, names text[], took interval(3), n bit(2));
-        INSERT INTO t VALUES (gen_random_uuid(), '2024-03-01', '{{"b": 1}}', '(1,2)', '{{a}}', '1.5 s', '01');
+          id uuid PRIMARY KEY, at timestamp, j jsonb, p point, names text[], took interval(3), n bit(2), amount numeric,
+          waits interval, c bpchar, cs bpchar[], m "bit");
+        INSERT INTO t VALUES (gen_random_uuid(), '2024-03-01', '{{"b": 1}}', '(1,2)', '{{a}}', '1.5 s', '01', 1.5,
+          '1 h', 'ab ', '{{"c "}}', '011');
         CREATE SCHEMA app; CREATE DOMAIN app.uuid AS text; CREATE DOMAIN app.jsonb AS text;
         CREATE TABLE app.point (x int, y int); CREATE DOMAIN app.text AS int;
-        CREATE DOMAIN app.interval AS int; CREATE DOMAIN app.bit AS int;
+        CREATE DOMAIN app.interval AS int; CREATE DOMAIN app.bit AS int; CREATE DOMAIN app.bpchar AS text;
+        CREATE DOMAIN app.numeric AS text;
         ALTER DATABASE {pipeline.database.name} SET search_path = app, public, pg_catalog;""",
     )
     assert of.run().deleted == 1

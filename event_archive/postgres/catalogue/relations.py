@@ -17,8 +17,8 @@ WITH RECURSIVE tree_(oid) AS (
   SELECT %s::pg_catalog.oid UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN tree_ ON inhparent = tree_.oid)
 SELECT coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(oid)), 0)::bigint FROM tree_
 """
-# A column that was dropped has no type. A type whose name is none of SQL's own words is looked up by search_path; SQL's
-# words among the catalogue's names take modifiers that other names do not.
+# A column that was dropped has no type. A type is looked up by search_path where its name is none of SQL's own words,
+# as those of bpchar and "bit", which without a length are not SQL's CHARACTER and BIT.
 _COLUMNS = """
 SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_type(atttypid, NULL),
        NOT attnotnull, attgenerated <> '',
@@ -26,8 +26,8 @@ SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_t
        CASE WHEN attcollation <> t.typcollation THEN
          (SELECT pg_catalog.format('%%I.%%I', n.nspname, l.collname) FROM pg_catalog.pg_collation AS l
           JOIN pg_catalog.pg_namespace AS n ON n.oid = l.collnamespace WHERE l.oid = attcollation) ELSE '' END,
-       t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND t.typname NOT IN ('bit', 'interval', 'numeric')
-       AND pg_catalog.replace(pg_catalog.format_type(atttypid, NULL), '[]', '') IN (
+       t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+       AND pg_catalog.replace(pg_catalog.format_type(atttypid, atttypmod), '[]', '') IN (
          pg_catalog.quote_ident(t.typname), pg_catalog.quote_ident(e.typname))
 FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type AS t ON t.oid = atttypid
 LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typarray = t.oid
