@@ -164,8 +164,9 @@ def purge_day(
                     outcome = "kept" if done.why_kept else "purged"
                 except WaitsError as why:
                     outcome, reason = "waiting", str(why)
-            if key in _in_doubt and has_committed(connection, _in_doubt[key][0]):
-                before = _in_doubt[key][1]
+            in_doubt = _in_doubt.get(key)
+            if in_doubt and has_committed(connection, in_doubt[0]):
+                before = in_doubt[1]
             if outcome not in ("purged", "kept"):
                 done = _Purged(0, count_day(connection, reflect(connection, dataset), day).rows)
             elif dry_run:
