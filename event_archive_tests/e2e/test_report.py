@@ -101,6 +101,23 @@ def test_an_older_version_of_a_file_that_was_put_back_is_told(
     ]
 
 
+def test_a_file_in_another_place_is_no_older_version(
+    local_installation: Installation,
+    instance: dg.DagsterInstance,
+    clean: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    local_installation.add(3)
+    assert local_installation.materialize(instance, KEY).success
+    recorded = local_installation.lake.url(local_installation.dataset.path(DAY))
+    local_installation.add(1, prefix="late")
+    clean.setenv("ARCHIVE_FOLDER", "elsewhere")
+    assert local_installation.materialize(instance, KEY).success
+    assert "An older version was put back" not in caplog.text
+    (told,) = [record.getMessage() for record in caplog.records if "the archive recorded" in record.getMessage()]
+    assert f"has 1 row; the archive recorded 3 before, in {recorded}. The folder, the file prefix or the lake" in told
+
+
 def test_a_reported_day_has_the_metadata_that_a_run_records(
     local_installation: Installation, instance: dg.DagsterInstance, reports: DayReports
 ):
