@@ -76,14 +76,21 @@ def warn_of_lost_rows(instance: dg.DagsterInstance, dataset: Dataset, archived: 
                 before.rows,
                 place,
             )
-        else:
-            logger.warning(
-                "%s; the archive recorded %d in it before. An older version was put back, or the file was cut or lost: "
-                "a restore brings back no more. Look for the later version (soft delete, versions, a backup), and run "
-                "the day again.",
-                has,
-                before.rows,
+            return
+        advice = "run the day again"
+        if archived.etag:
+            keep = dataset.command(f"restore {archived.day} --table NAME")
+            advice = (
+                f"keep the rows of this one first, since those archived meanwhile are nowhere else: {keep}. "
+                "docs/howto/failed-day.md says how to put both together"
             )
+        logger.warning(
+            "%s; the archive recorded %d in it before. An older version was put back, or the file was cut or lost: a "
+            "restore brings back no more. Look for the later version (soft delete, versions, a backup), and %s.",
+            has,
+            before.rows,
+            advice,
+        )
 
 
 def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey, day: str) -> dg.EventLogRecord | None:
