@@ -289,6 +289,10 @@ def test_the_launchpad_restores(archived: Installation, instance: dg.DagsterInst
     config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
     assert job.execute_in_process(run_config=config, instance=instance).success
     assert archived.database.execute('SELECT count(*) FROM "Event_restored"') == [(5,)]
+    archived.database.execute('DELETE FROM "Event_restored" WHERE id = (SELECT min(id) FROM "Event_restored")')
+    again = job.execute_in_process(run_config=config, instance=instance)
+    said = f'{KEY}: 1 row restored into public."Event_restored", 4 stood there already, 0 superseded'
+    assert said in [entry.message.split(" - ")[-1] for entry in instance.all_logs(again.run_id)]
 
 
 def test_the_launchpad_says_which_sequence_somebody_else_has_to_move(
