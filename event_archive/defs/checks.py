@@ -66,6 +66,11 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
                         return dg.AssetCheckResult(passed=True, description="The day has no file.")
                     rows = counted(record.rows, "row", "rows")
                     gone = f"{dataset.path(day)}, which was recorded with {rows} in it, is gone."
+                    if place := record.elsewhere(opened.url(dataset.path(day))):
+                        gone = (
+                            f"{dataset.path(day)} is not there; the day was recorded with {rows} in {place}. The "
+                            "folder, the file prefix or the lake has changed since."
+                        )
                     _alert(ARCHIVE_IS_WHOLE, gone)
                     return dg.AssetCheckResult(passed=False, description=gone)
                 table = None

@@ -13,6 +13,7 @@ import dagster as dg
 
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.record import Record
+from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.operations.archive import ArchivedDay
 
@@ -64,17 +65,32 @@ def warn_of_lost_rows(instance: dg.DagsterInstance, dataset: Dataset, archived: 
     """
     with suppress(IntegrityError):  # recorded by hand
         before = record_if_any(instance, dataset, archived.day)
-        if before and archived.rows < before.rows:
+        if not before or archived.rows >= before.rows:
+            return
+        has = f"{dataset.table}, {archived.day}: {archived.path} has {counted(archived.rows, 'row', 'rows')}"
+        if place := before.elsewhere(archived.url):
             logger.warning(
-                "%s, %s: %s has %d rows; the archive recorded %d in it before. An older version was put back, or the "
-                "file was cut or lost: a restore brings back no more. Look for the later version (soft delete, "
-                "versions, a backup), and run the day again.",
-                dataset.table,
-                archived.day,
-                archived.path,
-                archived.rows,
+                "%s; the archive recorded %d before, in %s. The folder, the file prefix or the lake has changed since: "
+                "a restore brings back the rows of this file, those of the other one only with the former settings.",
+                has,
                 before.rows,
+                place,
             )
+            return
+        advice = "run the day again"
+        if archived.etag:
+            keep = dataset.command(f"restore {archived.day} --table NAME")
+            advice = (
+                f"keep the rows of this one first, since those archived meanwhile are nowhere else: {keep}. "
+                "docs/howto/failed-day.md says how to put both together"
+            )
+        logger.warning(
+            "%s; the archive recorded %d in it before. An older version was put back, or the file was cut or lost: a "
+            "restore brings back no more. Look for the later version (soft delete, versions, a backup), and %s.",
+            has,
+            before.rows,
+            advice,
+        )
 
 
 def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey, day: str) -> dg.EventLogRecord | None:

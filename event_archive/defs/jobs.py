@@ -15,6 +15,7 @@ from event_archive.defs.internals import UnresolvedAssetJobDefinition
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
+from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError
 from event_archive.operations.restore.day import days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
@@ -92,9 +93,9 @@ def build_restore_job(settings: PipelineSettings) -> dg.JobDefinition:
             for day in days_with_file(dataset, opened, first, last):
                 done = restore_day(Site(dataset, event_archive_postgres.primary(settings), opened), day, target)
                 context.log.info(
-                    "%s: %d rows restored into %s, %d stood there already, %d superseded",
+                    "%s: %s restored into %s, %d stood there already, %d superseded",
                     day,
-                    done.restored,
+                    counted(done.restored, "row", "rows"),
                     done.target,
                     done.skipped,
                     done.superseded,

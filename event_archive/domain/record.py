@@ -19,12 +19,14 @@ class Record:
         rows: in the file.
         bytes: of the file.
         seconds: that the archive took.
+        url: where the file lay; empty where that is not recorded.
     """
 
     etag: str | None
     rows: int
     bytes: int = 0
     seconds: float = 0.0
+    url: str = ""
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Record":
@@ -37,10 +39,15 @@ class Record:
             etag = metadata["etag"]
             if etag is not None and not isinstance(etag, str):
                 raise TypeError("etag")
-            return cls(etag, int(metadata["dagster/row_count"]), int(metadata["bytes"]), float(metadata["seconds"]))
+            rows, size, seconds = int(metadata["dagster/row_count"]), int(metadata["bytes"]), float(metadata["seconds"])
+            return cls(etag, rows, size, seconds, str(metadata.get("url") or ""))
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(
                 f"The latest materialization of archive_csv for this day lacks its metadata ({error}): it was recorded "
                 "by hand. Nothing was deleted. Archive the day again: event-archive run DAY, or materialize "
                 "archive_csv."
             ) from None
+
+    def elsewhere(self, url: str) -> str:
+        """Where the file lay, if that is another place than where it is looked for by now; else empty."""
+        return "" if self.url == url else self.url

@@ -4,6 +4,7 @@ Not here: the comparison with the table's rows (``readback``), what is deleted.
 """
 
 from datetime import date
+from urllib.parse import unquote
 
 from psycopg import sql
 
@@ -96,6 +97,9 @@ def require_recorded(dataset: Dataset, day: date, file: StoredFile | None, recor
     if file is None:
         rows = counted(record.rows, "row", "rows")
         problem = f"{path} is gone from the lake; the day's latest archive recorded {rows} in it"
+        if record.url and not unquote(record.url).endswith(f"/{path}"):
+            # The folder or the prefix has changed since.
+            problem = f"{path} is not in the lake; the day's latest archive recorded {rows} in {record.url}"
     elif record.etag is None:
         problem = f"{path} is in the lake; the day's latest archive found no rows and wrote no file"
     else:

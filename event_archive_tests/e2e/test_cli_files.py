@@ -5,6 +5,7 @@ import re
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import dagster as dg
 import pytest
@@ -288,6 +289,10 @@ def test_the_launchpad_restores(archived: Installation, instance: dg.DagsterInst
     config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
     assert job.execute_in_process(run_config=config, instance=instance).success
     assert archived.database.execute('SELECT count(*) FROM "Event_restored"') == [(5,)]
+    archived.database.execute('DELETE FROM "Event_restored" WHERE id = (SELECT min(id) FROM "Event_restored")')
+    again = job.execute_in_process(run_config=config, instance=instance)
+    said = f'{KEY}: 1 row restored into public."Event_restored", 4 stood there already, 0 superseded'
+    assert said in [entry.message.split(" - ")[-1] for entry in instance.all_logs(again.run_id)]
 
 
 def test_the_launchpad_says_which_sequence_somebody_else_has_to_move(
@@ -338,21 +343,31 @@ def test_the_launchpad_opens_without_an_error_and_asks_for_a_day(archived: Insta
     assert archived.count() == 0
 
 
+@pytest.mark.parametrize("folder", ["", "elsewhere"])
 @pytest.mark.parametrize("rows", [0, 5])
 def test_the_check_fails_where_a_recorded_file_is_gone(
-    local_installation: Installation, instance: dg.DagsterInstance, rows: int
+    local_installation: Installation, instance: dg.DagsterInstance, rows: int, folder: str
 ):
     if rows:
         local_installation.add(rows)
-    job = build_definitions(PipelineSettings(verify_nightly=True)).resolve_job_def("archive_job")
+    settings = PipelineSettings(verify_nightly=True)
+    job = build_definitions(settings).resolve_job_def("archive_job")
     assert job.execute_in_process(partition_key=KEY, instance=instance).success
-    moved = build_definitions(PipelineSettings(verify_nightly=True, archive_folder="elsewhere"))
-    check = moved.resolve_job_def("archive_job").get_subset(
+    url = local_installation.lake.url(local_installation.dataset.path(DAY))
+    if folder:
+        job = build_definitions(PipelineSettings(verify_nightly=True, archive_folder=folder)).resolve_job_def(
+            "archive_job"
+        )
+    else:
+        Path(urlparse(url).path).unlink(missing_ok=True)
+    check = job.get_subset(
         asset_selection=set(), asset_check_selection={dg.AssetCheckKey(dg.AssetKey("archive_csv"), "archive_is_whole")}
     )
     (evaluation,) = check.execute_in_process(partition_key=KEY, instance=instance).get_asset_check_evaluations()
     assert evaluation.passed == (not rows)
-    assert ("with 5 rows in it, is gone" in (evaluation.description or "")) == bool(rows)
+    said = evaluation.description or ""
+    assert ("with 5 rows in it, is gone" in said) == bool(rows and not folder)
+    assert (f"is not there; the day was recorded with 5 rows in {url}. The folder," in said) == bool(rows and folder)
 
 
 def test_a_check_that_fails_after_the_purge_takes_nothing_back(

@@ -1,10 +1,12 @@
 """What a command reports to Dagster's records without a run: the UI, the gate and the assets see the days as run."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
+from urllib.parse import urlparse
 
 import dagster as dg
 import pytest
@@ -22,7 +24,7 @@ from event_archive.domain.days import ONE_DAY
 from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.nightly.backlog import aged_rows
 from event_archive.operations.verify import verify_day
-from event_archive_tests.fixtures.installation import Installation, metadata
+from event_archive_tests.fixtures.installation import REPOSITORY, Installation, metadata
 from event_archive_tests.fixtures.pipeline import DAY, SPECIFICATION
 
 pytestmark = pytest.mark.slow
@@ -99,6 +101,55 @@ def test_an_older_version_of_a_file_that_was_put_back_is_told(
     assert [(record.levelname, "has 3 rows; the archive recorded 5" in record.getMessage()) for record in told] == [
         ("WARNING", True)
     ]
+
+
+def test_what_was_archived_since_a_file_was_lost_is_kept_before_the_file_is_put_back(
+    local_installation: Installation, instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
+):
+    """As the warning says, and the page that it names."""
+
+    def done(*arguments: str) -> None:
+        said = local_installation.cli(*arguments)
+        assert said.code == 0, said.error
+
+    local_installation.add(3)
+    assert local_installation.materialize(instance, KEY).success
+    lost = local_installation.lake.stat(local_installation.dataset.path(DAY))
+    assert lost is not None
+    content = local_installation.content()
+    Path(urlparse(local_installation.lake.url(lost.path)).path).unlink()
+    local_installation.add(1, prefix="late")
+    assert local_installation.materialize(instance, KEY).success
+    (told,) = [record.getMessage() for record in caplog.records if "An older version" in record.getMessage()]
+    assert f"nowhere else: event-archive restore {KEY} --table NAME" in told
+
+    done("restore", KEY, "--table", "kept")
+    local_installation.put(content, metadata=dict(lost.metadata))
+    done("restore", KEY, "--in-place")
+    page = (REPOSITORY / "docs/howto/failed-day.md").read_text()
+    (insert,) = re.findall("`(INSERT INTO [^`]*)`", page)
+    local_installation.database.execute(insert)
+    done("run", KEY)
+    assert local_installation.count() == 0
+    found = sorted(name.split("-")[0] for name in local_installation.values("event_id"))
+    assert found == ["evt", "evt", "evt", "late"]
+
+
+def test_a_file_in_another_place_is_no_older_version(
+    local_installation: Installation,
+    instance: dg.DagsterInstance,
+    clean: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    local_installation.add(3)
+    assert local_installation.materialize(instance, KEY).success
+    recorded = local_installation.lake.url(local_installation.dataset.path(DAY))
+    local_installation.add(1, prefix="late")
+    clean.setenv("ARCHIVE_FOLDER", "elsewhere")
+    assert local_installation.materialize(instance, KEY).success
+    assert "An older version was put back" not in caplog.text
+    (told,) = [record.getMessage() for record in caplog.records if "the archive recorded" in record.getMessage()]
+    assert f"has 1 row; the archive recorded 3 before, in {recorded}. The folder, the file prefix or the lake" in told
 
 
 def test_a_reported_day_has_the_metadata_that_a_run_records(

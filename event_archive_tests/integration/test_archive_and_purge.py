@@ -230,10 +230,23 @@ def test_a_changed_file_is_not_purged_by(each_pipeline: Pipeline):
     assert each_pipeline.count() == 4
 
 
-def test_a_file_that_is_gone_is_not_purged_by(pipeline: Pipeline):
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("", "events_2024-03-01.csv is gone from the lake"),
+        (
+            "former/",
+            r"events_2024-03-01.csv is not in the lake; .* recorded 3 rows in file:///.*/former/events_2024-03-01",
+        ),
+    ],
+    ids=["gone", "of another folder"],
+)
+def test_a_file_that_is_gone_is_not_purged_by(pipeline: Pipeline, folder: str, words: str):
     pipeline.add(3)
-    pipeline.records[DAY] = Record('"etag"', 3)
-    with pytest.raises(IntegrityError, match="is gone from the lake"):
+    path = pipeline.dataset.path(DAY)
+    url = pipeline.lake.url(f"{folder}{path.split('/')[-1]}" if folder else path)
+    pipeline.records[DAY] = Record('"etag"', 3, url=url)
+    with pytest.raises(IntegrityError, match=words):
         pipeline.purge()
     assert pipeline.count() == 3
 
