@@ -133,7 +133,7 @@ def triggers_statement(target: Target) -> sql.Composed:
     return sql.SQL(
         """
         SELECT EXISTS (
-          SELECT FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_proc ON pg_proc.oid = tgfoid
+          SELECT FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_proc AS function_ ON function_.oid = tgfoid
           WHERE tgrelid IN (
             SELECT {table}::pg_catalog.regclass UNION SELECT relid FROM pg_catalog.pg_partition_tree({table})
           )
