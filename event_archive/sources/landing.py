@@ -24,11 +24,11 @@ from event_archive.sources.staging import stage
 
 _ATTEMPTS = 5
 _OF_A_ROW = (
-    *(psycopg.DataError, psycopg.IntegrityError),
-    *(psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex),
-    *(psycopg.errors.RaiseException, psycopg.errors.AssertFailure),
-    *(psycopg.errors.NoDataFound, psycopg.errors.TooManyRows),
-)
+    psycopg.DataError, psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex,
+    psycopg.errors.RaiseException, psycopg.errors.AssertFailure,
+    psycopg.errors.NoDataFound, psycopg.errors.TooManyRows,
+)  # fmt: skip
 """What PostgreSQL, or a trigger, raises of a row's values: the rest of its batch goes on."""
 
 

@@ -174,12 +174,16 @@ class Column:
     @property
     def sql_type(self) -> sql.SQL:
         """The type for SQL, whatever ``search_path`` is."""
-        return sql.SQL(f"pg_catalog.{self.type}" if self.is_looked_up else self.type)
+        return sql.SQL(self._schema + self.type)
 
     @property
     def definition(self) -> sql.Composable:
         """Type and collation, for a table that is to hold the same values, whatever ``search_path`` is."""
-        return sql.SQL(f"pg_catalog.{self.type_and_collation}" if self.is_looked_up else self.type_and_collation)
+        return sql.SQL(self._schema + self.type_and_collation)
+
+    @property
+    def _schema(self) -> str:
+        return "pg_catalog." if self.is_looked_up else ""
 
 
 def relation(connection: Connection, schema: str, name: str) -> Relation | None:
