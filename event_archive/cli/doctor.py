@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from event_archive.cli.arguments import dataset_option
+from event_archive.config.variables import output_is_json
 from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError
 
@@ -35,8 +36,6 @@ def doctor(datasets: tuple[str, ...], *, as_json: bool) -> None:
     Changes nothing in the database; a probe file in the lake is removed again. Exit code 0: nothing is bad, though
     there may be warnings; 1: something is; 2: the settings are.
     """
-    from event_archive.config.environment import output_is_json
-
     _log_warnings()
     examinations = _examinations(datasets)
     told: Iterable[Told]

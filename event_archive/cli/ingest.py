@@ -11,6 +11,7 @@ from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingest_logs import logs
 from event_archive.cli.ingest_stream import stream
 from event_archive.cli.ingestions import show, told_of
+from event_archive.config.variables import output_is_json
 from event_archive.domain.wording import counted, duration
 from event_archive.errors import EventArchiveError
 
@@ -36,7 +37,6 @@ ingest.add_command(stream)
 def api() -> None:
     """Events of an HTTP API (API_BASE_URL) into ingested_events, from where the last run ended."""
     from event_archive.config.datasets import archiving, load_datasets
-    from event_archive.config.environment import output_is_json
     from event_archive.config.sources import ApiSettings
     from event_archive.observability import logs as log_lines
     from event_archive.observability.announcement import announced_ingestion

@@ -13,6 +13,7 @@ import click
 from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingestions import show, told_of
+from event_archive.config.variables import output_is_json
 from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, EventArchiveError
 
@@ -44,7 +45,6 @@ def _interval(_context: click.Context, _parameter: click.Parameter, text: str | 
 def logs(*, path: Path | None, limit: int | None, every: timedelta | None, status: bool, retry_failed: bool) -> None:
     """Log files of a bucket, a container or a folder (LOGS_URL) into logs: those that are new or have changed."""
     from event_archive.config.datasets import archiving, load_datasets
-    from event_archive.config.environment import output_is_json
     from event_archive.observability import logs as log_lines
     from event_archive.sources.log_files.ingest import Ingestion
 

@@ -10,6 +10,7 @@ from event_archive.cli import exit_code, stop
 from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingestions import show, told_of
 from event_archive.cli.stream_status import show_status
+from event_archive.config.variables import output_is_json
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 
@@ -29,7 +30,6 @@ _log = logging.getLogger(__name__)
 def stream(*, status: bool, drain: bool, debug: bool) -> None:
     """Positions of a Redis stream (REDIS_URL) into positions, until it is told to stop."""
     from event_archive.config.datasets import archiving, load_datasets
-    from event_archive.config.environment import output_is_json
     from event_archive.config.sources import StreamSettings
     from event_archive.observability import logs as log_lines
     from event_archive.sources.redis_stream.consume import Consumer

@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
+from event_archive.config.variables import output_is_json
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
 def show_error_line(message: str) -> None:
     """Says why a command ended early, as a JSON line, where standard output holds those."""
-    from event_archive.config.environment import output_is_json
     from event_archive.observability.json_lines import write_line
 
     if output_is_json():
@@ -25,7 +26,6 @@ def show_error_line(message: str) -> None:
 
 def show_stopped_line() -> None:
     """Says that a command was stopped, as a JSON line, unless its totals said so."""
-    from event_archive.config.environment import output_is_json
     from event_archive.observability import json_lines
 
     if output_is_json() and json_lines.last_outcome() != "stopped":

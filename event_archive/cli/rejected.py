@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from event_archive.config.variables import output_is_json
 from event_archive.domain.wording import counted
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ _REASONS_SHOWN = 20
 @click.option("--replay", is_flag=True, help="Try them again: those that are rows by now land.")
 def list_rejected(*, source: str | None, limit: int, number: int | None, replay: bool) -> None:
     """Lists records of sources that could not be rows, and says why; or tries them again."""
-    from event_archive.config.environment import output_is_json
     from event_archive.config.sources import LandingSettings
     from event_archive.domain.dataset import TableName
     from event_archive.observability import logs

@@ -12,8 +12,9 @@ from typing import Any
 
 from event_archive.config.document import is_secret, read_document, shown
 from event_archive.config.environment import PipelineSettings, Settings
-from event_archive.config.reading import Entry, value_of
+from event_archive.config.reading import Entry
 from event_archive.config.values import database_named
+from event_archive.config.variables import value_of
 from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 

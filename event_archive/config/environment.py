@@ -9,7 +9,6 @@ here: the variables of the sources (``sources``), how a value is parsed (``value
 
 import os
 import re
-import sys
 from datetime import date, timedelta
 from difflib import get_close_matches
 from functools import cache
@@ -25,7 +24,7 @@ from pydantic import (
     field_validator,
 )
 
-from event_archive.config.reading import ENVIRONMENT, Entry, EnvironmentSettings, value_of
+from event_archive.config.reading import ENVIRONMENT, Entry, EnvironmentSettings
 from event_archive.config.values import (
     check_azure_connection_string,
     check_conninfo,
@@ -42,6 +41,7 @@ from event_archive.config.values import (
     parse_start,
     parse_storage_account,
 )
+from event_archive.config.variables import output_is_json, value_of
 from event_archive.domain.dataset import Dataset, Purge, TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
@@ -228,16 +228,6 @@ def dagster_home() -> str | None:
             "in it, or unset the variable: then runs of the command line leave no records in Dagster."
         )
     return home or None
-
-
-def output_is_json(log_format: str | None = None) -> bool:
-    """Whether standard output is to hold JSON lines: as LOG_FORMAT says, else wherever it is no terminal.
-
-    Args:
-        log_format: as validated; None to look at the variable itself, which says enough where the settings are wrong.
-    """
-    chosen = log_format or value_of("LOG_FORMAT").lower()
-    return chosen == "json" or (chosen != "console" and not sys.stdout.isatty())
 
 
 def misspelt() -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ Here: where a value comes from, and the words for one that is wrong. Not here: w
 (``environment``), the datasets file (``datasets``).
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, Self, cast
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
+from event_archive.config.variables import value_of
 from event_archive.errors import ConfigurationError
 
 _FALSE = ("", "0", "f", "false", "n", "no", "off")
@@ -122,11 +122,6 @@ class EnvironmentSettings(BaseModel):
             return f"{source} is not set: {message}."
         held = "(a secret, not shown)" if secret else repr(details["input"])
         return f"{source} holds {held}: {message}."
-
-
-def value_of(variable: str) -> str:
-    """What a variable holds, white space around it stripped; empty where it is not set."""
-    return os.environ.get(variable, "").strip()
 
 
 def _given(fields: Iterable[str], entry: Entry) -> Iterable[Given]:

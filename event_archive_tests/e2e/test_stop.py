@@ -64,6 +64,27 @@ commands.run_command()
 """
 
 
+AMID_AN_IMPORT = """
+import os, signal, sys
+from event_archive.cli import main
+
+class Signal:
+    asked = []
+    def find_spec(self, name, path=None, target=None):
+        self.asked.append(name)
+        if self.asked.count(name) == 1 and name == "numbers":
+            # Which a library's import of `decimal` begins with.
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Signal())
+sys.argv[1:] = ["run"]
+try:
+    main()
+finally:
+    print(Signal.asked.count("numbers"), Signal.asked.count("pydantic"), flush=True)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("body", [SWALLOWS, LOSES_IT_IN_A_DESTRUCTOR, WAITS_IN_A_LIBRARY, FAILS_FOR_IT, IS_DONE])
 def test_a_command_that_is_told_to_stop_ends_with_the_signals_code(body: str, number: signal.Signals):
@@ -117,5 +138,21 @@ finally:
     assert (process.returncode, shown, said.strip()) == (
         128 + signal.SIGTERM,
         'rolled back\n{"outcome": "stopped"}\n',
+        MESSAGE,
+    )
+
+
+def test_a_command_that_is_told_to_stop_amid_an_import_does_not_begin_it_anew():
+    done = subprocess.run(
+        [sys.executable, "-c", AMID_AN_IMPORT],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (
+        128 + signal.SIGTERM,
+        '{"outcome": "stopped"}\n1 1\n',
         MESSAGE,
     )

@@ -10,8 +10,8 @@ from event_archive.config.environment import (
     Settings,
     dagster_home,
     misspelt,
-    output_is_json,
 )
+from event_archive.config.variables import output_is_json
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
