@@ -1,5 +1,6 @@
 """Tables and files that change under the archive, in every way that might cost a value."""
 
+import math
 import os
 import signal
 import threading
@@ -429,23 +430,25 @@ def test_a_key_that_no_longer_parses_is_compared_as_text_whatever_its_collation(
     assert of.values("a") == ["x", "1"]
 
 
-def test_a_former_form_does_not_count_where_another_key_does_not_parse(each_pipeline: Pipeline):
-    _a_former_form_does_not_count(each_pipeline)
+@pytest.fixture(params=["told", "tried", "tried by an older server"])
+def parsing(
+    request: pytest.FixtureRequest, database: Database, local_lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> Pipeline:
+    """What parses as a type's value is told by PostgreSQL from 16 on, before that only found out."""
+    if request.param == "tried by an older server":
+        database = request.getfixturevalue("packaged_database")
+    elif request.param == "tried":
+        monkeypatch.setattr(loading, "_INPUT_IS_VALID_SINCE", math.inf)
+    return Pipeline(database, local_lake)
 
 
-def test_a_former_form_does_not_count_where_the_server_does_not_tell_what_parses(
-    packaged_database: Database, local_lake: Lake
-):
-    _a_former_form_does_not_count(Pipeline(packaged_database, local_lake))
-
-
-def _a_former_form_does_not_count(pipeline: Pipeline):
-    database = pipeline.database
+def test_a_former_form_does_not_count_where_another_key_does_not_parse(parsing: Pipeline):
+    database = parsing.database
     database.execute(
         """CREATE TABLE t (a numeric, b text, at date, v text, PRIMARY KEY (a, b));
         INSERT INTO t VALUES (1.0, '7', '2024-03-01', 'A'), (5, 'no number', '2024-03-01', 'n')"""
     )
-    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of = parsing.of(table=TableName("public", "t"), time_column="at")
     of.archive()
     database.execute("UPDATE t SET a = 1.00, v = 'B' WHERE a = 1")
     of.archive()
@@ -457,24 +460,14 @@ def _a_former_form_does_not_count(pipeline: Pipeline):
     assert of.values("a") == ["1.0", "5", "1.00", "1.0"]
 
 
-def test_a_key_that_a_narrower_type_would_cut_short_is_no_other_rows(each_pipeline: Pipeline):
-    _a_key_that_is_cut_short_is_no_other_rows(each_pipeline)
-
-
-def test_a_key_is_not_cut_short_where_the_server_does_not_tell_what_parses(
-    packaged_database: Database, local_lake: Lake
-):
-    _a_key_that_is_cut_short_is_no_other_rows(Pipeline(packaged_database, local_lake))
-
-
-def _a_key_that_is_cut_short_is_no_other_rows(pipeline: Pipeline):
-    database = pipeline.database
+def test_a_key_that_a_narrower_type_would_cut_short_is_no_other_rows(parsing: Pipeline):
+    database = parsing.database
     database.execute(
         """CREATE TABLE t (a varchar(10), b varbit, c text, at date, v text, PRIMARY KEY (a, b, c));
         INSERT INTO t VALUES ('short', '10', 'four', '2024-03-01', 'A'), ('shorter', '10', 'four', '2024-03-01', 'B'),
           ('short', '101', 'four', '2024-03-01', 'B'), ('short', '10', 'fourth', '2024-03-01', 'B')"""
     )
-    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of = parsing.of(table=TableName("public", "t"), time_column="at")
     of.archive()
     database.execute(
         """DELETE FROM t WHERE v = 'B'; UPDATE t SET v = 'B'; CREATE DOMAIN four AS varchar(4) NOT NULL;
