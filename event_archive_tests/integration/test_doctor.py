@@ -16,6 +16,7 @@ from event_archive.doctor.findings import Finding, Patient, Topic, go_through
 from event_archive.lake.local.folder import LocalLake
 from event_archive_tests.fixtures.doctor import ACCOUNT_KEY, CHECKS, PASSWORD, files, findings, wrong
 from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation
+from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database, Server
 
 pytestmark = pytest.mark.slow
@@ -303,7 +304,20 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
          "LOGICAL_MESSAGE_PREFIX"),
         (
             'CREATE PUBLICATION one FOR TABLE "Event"; ALTER TABLE "Event" REPLICA IDENTITY NOTHING', "replication",
-            "bad", 'public."Event" has no replica identity', "REPLICA IDENTITY FULL",
+            "bad", 'public."Event" has no replica identity', 'ALTER TABLE public."Event" REPLICA IDENTITY FULL;',
+        ),
+        (
+            """CREATE PUBLICATION one FOR TABLE "Event"; CREATE UNIQUE INDEX ON "Event" (id);
+            ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", ADD PRIMARY KEY (id) DEFERRABLE""", "replication",
+            "bad", 'public."Event" has no replica identity', 'ALTER TABLE public."Event" REPLICA IDENTITY FULL;',
+        ),
+        (
+            "CREATE PUBLICATION one FOR TABLE \"Event\" WHERE (event_type <> 'x')", "replication", "bad",
+            'one publishes deletes. PostgreSQL says: cannot delete from table "Event"', "change the publication",
+        ),
+        (
+            'CREATE PUBLICATION one FOR TABLE "Event" (event_id)', "replication", "bad",
+            'PostgreSQL says: cannot delete from table "Event"', "A publication of its deletes filters rows",
         ),
         (
             'ALTER TABLE "Event" SET (autovacuum_enabled = off)', "autovacuum", "warning", 'off for public."Event"',
@@ -342,6 +356,7 @@ def test_a_table_that_will_make_trouble(
         CREATE TRIGGER told BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit();
         ALTER TABLE "Event" DISABLE TRIGGER told""",
         "CREATE PUBLICATION inserts FOR ALL TABLES WITH (publish = 'insert, update')",
+        "CREATE PUBLICATION few FOR TABLE \"Event\" WHERE (event_type <> 'x') WITH (publish = 'insert')",
         'ALTER TABLE "Event" ALTER created_at TYPE timestamptz',
     ],
 )
@@ -388,6 +403,20 @@ def test_a_server_that_does_not_vacuum(healthy_locally: Installation, command: C
     found = findings(command("doctor", "--json"), 0)
     assert wrong(found) == {"autovacuum": "warning"}
     assert "off on this server" in found["autovacuum"].message
+
+
+def test_a_trigger_whose_deeds_nobody_can_count_is_bad(healthy_locally: Installation, command: Commands):
+    database = healthy_locally.database
+    database.execute(
+        f"""CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+        CREATE TRIGGER told BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit();
+        ALTER DATABASE {database.name} SET track_counts = off"""
+    )
+    found = findings(command("doctor", "--json"), 1)
+    assert wrong(found) == {"triggers": "bad", "autovacuum": "warning"}
+    assert "track_counts is off" in found["triggers"].message
+    healthy_locally.add(1)
+    assert command("run").days[DAY.isoformat()]["outcome"] == "failed"
 
 
 def test_a_role_that_rows_are_hidden_from(healthy_locally: Installation, command: Commands):
@@ -552,6 +581,30 @@ def test_what_keeps_partitions_from_being_dropped_is_said(
     found = findings(command("doctor", "--json", EVENT_TABLE="public.t", EVENT_PURGE="drop"), 0)["partitions"]
     assert found.status == status
     assert re.search(words, found.message), found.message
+
+
+def test_what_is_said_of_partitions_without_an_identity_can_be_run_as_it_stands(
+    healthy_locally: Installation, command: Commands
+):
+    database = healthy_locally.database
+    database.execute(
+        f"""{PARTITIONED} CREATE TABLE d2 PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('2024-03-03');
+        ALTER TABLE d1 REPLICA IDENTITY NOTHING; ALTER TABLE d2 REPLICA IDENTITY NOTHING;
+        CREATE PUBLICATION p FOR TABLE t"""
+    )
+    found = findings(command("doctor", "--json", EVENT_TABLE="public.t"), 1)["replication"]
+    assert "public.d1, public.d2 have no replica identity" in found.message
+    database.execute(found.remedy.removesuffix(" Or USING INDEX with a unique one."))
+    assert findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)["replication"].status == "warning"
+
+
+def test_a_filter_by_which_no_partition_lets_rows_go_is_bad(healthy_locally: Installation, command: Commands):
+    healthy_locally.database.execute(
+        f"""{PARTITIONED} ALTER TABLE t ADD kind text;
+        CREATE PUBLICATION p FOR TABLE t WHERE (kind <> 'x') WITH (publish_via_partition_root)"""
+    )
+    found = findings(command("doctor", "--json", EVENT_TABLE="public.t"), 1)["replication"]
+    assert (found.status, found.message.count("cannot delete from table")) == ("bad", 1)
 
 
 def test_partitions_of_another_owner_are_a_warning(healthy_locally: Installation, command: Commands):

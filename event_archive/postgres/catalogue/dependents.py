@@ -103,7 +103,7 @@ _WITHOUT_IDENTITY = """
 SELECT pg_catalog.format('%%I.%%I', nspname, relname)
 FROM pg_catalog.pg_class AS c JOIN tree_ USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
 WHERE relkind = 'r' AND relreplident <> 'f' AND NOT EXISTS (
-  SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid
+  SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
   AND CASE relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END) ORDER BY 1
 """
 _NOT_VACUUMED = """
