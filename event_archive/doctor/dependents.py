@@ -14,6 +14,7 @@ from event_archive.postgres.catalogue import privileges, timescale
 from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection
+from event_archive.postgres.statements import create_index
 from event_archive.table.advice import FILTERED
 from event_archive.table.rows import first_day_with_rows
 from event_archive.table.shape import Table
@@ -87,11 +88,8 @@ def foreign_keys(connection: Connection, oid: int, after: Sequence[str]) -> Find
         unserved = "" if reference.indexed else ", which no index serves"
         named.append(f"{quoted(reference.constraint)} of {referring}{unserved}")
         if not reference.indexed:
-            index = sql.SQL("CREATE INDEX CONCURRENTLY ON {} ({});").format(
-                sql.Identifier(referring.schema, referring.name),
-                sql.SQL(", ").join(map(sql.Identifier, reference.columns)),
-            )
-            remedies.append(index.as_string(None))
+            schema, table = reference.schema, reference.table
+            remedies.append(create_index(schema, table, reference.columns, is_partitioned=reference.is_partitioned))
     return Finding(
         "foreign_keys",
         "warning",

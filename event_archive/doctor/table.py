@@ -56,7 +56,7 @@ def _time_index(shape: Table) -> Finding:
         "time_index",
         "warning",
         f"no index begins with {quoted(shape.dataset.time_column)}: each day is found by reading the whole table",
-        f"{shape.missing_index()};",
+        shape.missing_index(),
     )
 
 

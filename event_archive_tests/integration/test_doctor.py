@@ -598,6 +598,35 @@ def test_what_is_said_of_partitions_without_an_identity_can_be_run_as_it_stands(
     assert findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)["replication"].status == "warning"
 
 
+@pytest.mark.parametrize("first", ["", "CREATE INDEX CONCURRENTLY ON d1 (created_at)"])
+def test_the_index_that_a_partitioned_table_lacks_is_made_by_what_is_said(
+    healthy_locally: Installation, command: Commands, first: str
+):
+    database = healthy_locally.database
+    database.execute(f"{PARTITIONED} DROP INDEX t_created_at_idx")
+    found = findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)["time_index"]
+    statement, _, how = found.remedy.partition(" It ")
+    assert (statement, how[:20]) == ('CREATE INDEX ON "public"."t" ("created_at");', "keeps writers waitin")
+    if first:
+        with psycopg.connect(database.dsn, autocommit=True) as connection:
+            connection.execute(first)
+    database.execute(statement)
+    assert database.execute("SELECT count(*) FROM pg_index WHERE indrelid = 'd1'::regclass") == [(2,)]
+    assert wrong(findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)) == {}
+
+
+def test_the_index_that_a_partitioned_table_lacks_which_refers_is_made_by_what_is_said(
+    healthy_locally: Installation, command: Commands
+):
+    database = healthy_locally.database
+    database.execute('CREATE TABLE note (e bigint REFERENCES "Event") PARTITION BY HASH (e)')
+    found = findings(command("doctor", "--json"), 0)["foreign_keys"]
+    statement = 'CREATE INDEX ON "public"."note" ("e");'
+    assert statement in found.remedy
+    database.execute(statement)
+    assert "no index serves" not in findings(command("doctor", "--json"), 0)["foreign_keys"].message
+
+
 def test_a_filter_by_which_no_partition_lets_rows_go_is_bad(healthy_locally: Installation, command: Commands):
     healthy_locally.database.execute(
         f"""{PARTITIONED} ALTER TABLE t ADD kind text;

@@ -465,6 +465,16 @@ def test_the_doctor_sees_a_compressed_chunk_that_a_trigger_keeps_from_being_purg
     assert command("run", **variables).code == (1 if is_bad else 0)
 
 
+def test_an_index_of_a_hypertable_is_never_to_be_made_concurrently(
+    healthy_locally: Installation, command: Commands, timescale: Database
+):
+    """TimescaleDB refuses that."""
+    timescale.execute(READING.replace("(at, id)", "(id, at)"))
+    make_hypertable(timescale, "reading", "at", CHUNKS)
+    found = findings(command("doctor", "--json", EVENT_TABLE="public.reading", EVENT_TIME_COLUMN="at"), 0)["time_index"]
+    assert found.remedy == 'CREATE INDEX ON "public"."reading" ("at") WITH (timescaledb.transaction_per_chunk);'
+
+
 def test_the_doctor_says_that_a_table_is_no_hypertable(healthy_locally: Installation, command: Commands):
     assert findings(command("doctor", "--json"), 0)["hypertable"].message == "the table is none"
 

@@ -30,7 +30,8 @@ SELECT f.conname, n.nspname, c.relname, f.confdeltype,
        ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(f.conkey) WITH ORDINALITY AS k(attnum, place)
              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.place),
        EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = f.conrelid AND i.indisvalid
-               AND i.indpred IS NULL AND i.indkey[0] = ANY (f.conkey))
+               AND i.indpred IS NULL AND i.indkey[0] = ANY (f.conkey)),
+       c.relkind = 'p'
 FROM pg_catalog.pg_constraint AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.conrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_)
@@ -126,6 +127,7 @@ class Reference:
             ``d`` SET DEFAULT.
         columns: the referring ones.
         indexed: whether an index of the referring table begins with one of them.
+        is_partitioned: whether the referring table is.
     """
 
     constraint: str
@@ -134,6 +136,7 @@ class Reference:
     on_delete: str
     columns: list[str]
     indexed: bool
+    is_partitioned: bool
 
 
 @dataclass(frozen=True, slots=True)
