@@ -122,6 +122,14 @@ def test_a_table_that_is_not_there_stops_no_other_dataset(four: Datasets, comman
     assert {name for name, _, _ in lines_of(done)} == set(NAMES) - {"lines"}
 
 
+def test_a_service_that_is_away_is_no_wrong_setting_beside_a_table_that_is_not_there(four: Datasets, command: Commands):
+    four.write(FILE.replace("app.lines", "app.absent"))
+    for arguments in (["run"], ["run", "--plan"], ["days"], ["holds"]):
+        both = ["--dataset", "lines", "--dataset", "elsewhere"]
+        assert command(*arguments, *both, PG_CONNECTION_STRING_ELSEWHERE="host=/nowhere").code == 1
+        assert command(*arguments, *both, PG_CONNECTION_STRING_ELSEWHERE="").code == 2
+
+
 def test_every_dataset_is_wrong_where_the_lake_is_not_named(four: Datasets, command: Commands):
     done = command("run", ARCHIVE_LOCAL_PATH="")
     assert done.code == 2
