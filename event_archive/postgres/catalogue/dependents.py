@@ -56,11 +56,15 @@ WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal
                   AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.extname = 'timescaledb')
 ORDER BY t.tgname
 """
-# What a read-back fires: it makes a temporary table, adds a column, which rewrites it, and an index.
+# What a read-back fires: it makes a temporary table, adds a column, which rewrites it, and an index. An extension's own
+# are left out: every table of the database is made under them, as under TimescaleDB's and pgAudit's.
 _DDL_TRIGGERS = """
 SELECT evtname::text, evtfoid::pg_catalog.regproc::text FROM pg_catalog.pg_event_trigger
 WHERE evtevent IN ('ddl_command_start', 'ddl_command_end', 'table_rewrite') AND evtenabled IN ('O', 'A')
-  AND (evttags IS NULL OR evttags && ARRAY['CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX']) ORDER BY evtname
+  AND (evttags IS NULL OR evttags && ARRAY['CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX'])
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                  WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = evtfoid AND d.deptype = 'e')
+ORDER BY evtname
 """
 # The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL. A key
 # that is NOT ENFORCED has none; PostgreSQL before 18 knows no such column.
