@@ -24,7 +24,7 @@ from event_archive.table.windows import letting_go, windows
 def triggers(connection: Connection, shape: Table) -> Finding:
     """Triggers that fire on DELETE, and event triggers that a read-back fires."""
     found = []
-    if named := _named(catalogue.delete_triggers(connection, shape.oid)):
+    if named := in_words(catalogue.delete_triggers(connection, shape.oid)):
         if not is_on(connection, "track_counts"):
             return Finding(
                 "triggers",
@@ -42,7 +42,7 @@ def triggers(connection: Connection, shape: Table) -> Finding:
                 "Decompress the chunks of days that are aged (decompress_chunk), or disable the trigger.",
             )
         found.append(f"fires on DELETE: {named}. It may change other rows, which no file holds, or keep these")
-    if named := _named(catalogue.ddl_triggers(connection)):
+    if named := in_words(catalogue.ddl_triggers(connection)):
         found.append(f"fires where a file is read back into a temporary table: {named}. It may refuse that")
     if not found:
         return Finding("triggers", "good", "none fires on DELETE, or where a file is read back")
@@ -68,7 +68,8 @@ def _compressed_day(connection: Connection, shape: Table) -> date | None:
     return day if is_compressed else None
 
 
-def _named(triggers: list[tuple[str, str]]) -> str:
+def in_words(triggers: list[tuple[str, str]]) -> str:
+    """Triggers and their functions, for messages."""
     return ", ".join(f"{quoted(name)} ({function})" for name, function in triggers)
 
 

@@ -571,9 +571,26 @@ CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
     [
         (PARTITIONED, "good", "1 partition can be dropped"),
         (f"{PARTITIONED} CREATE PUBLICATION p FOR TABLE t", "warning", "public.d1 is not dropped, .* publication p"),
+        (
+            f"""{PARTITIONED} CREATE TABLE d2 PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('2024-03-03');
+            CREATE TABLE d3 PARTITION OF t FOR VALUES FROM ('2024-03-03') TO ('2024-03-04');
+            CREATE VIEW v AS SELECT * FROM d2""",
+            "warning", "public.d2 is not dropped, and rows are deleted: rule _RETURN on view public.v depends on it",
+        ),
+        (
+            f"""{PARTITIONED} ALTER TABLE d1 ADD CHECK (id > 0), ALTER id SET DEFAULT 1;
+            CREATE RULE r AS ON UPDATE TO d1 WHERE OLD.id > 0 DO NOTHING; CREATE STATISTICS ON id, created_at FROM d1;
+            CREATE INDEX ON d1 ((id + 1)) WHERE id > 0; CREATE VIEW v AS SELECT * FROM t""",
+            "good", "1 partition can be dropped",
+        ),
+        (
+            f"""{PARTITIONED} CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+            CREATE EVENT TRIGGER guard ON sql_drop WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION f()""",
+            "warning", r"fires where a partition is dropped: guard \(public.f\)",
+        ),
         ("CREATE TABLE t (id int PRIMARY KEY, created_at timestamp)", "warning", "none is of a range of created_at"),
     ],
-)
+)  # fmt: skip
 def test_what_keeps_partitions_from_being_dropped_is_said(
     healthy_locally: Installation, command: Commands, definition: str, status: str, words: str
 ):

@@ -56,12 +56,11 @@ WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal
                   AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.extname = 'timescaledb')
 ORDER BY t.tgname
 """
-# What a read-back fires: it makes a temporary table, adds a column, which rewrites it, and an index. An extension's own
-# are left out: every table of the database is made under them, as under TimescaleDB's and pgAudit's.
-_DDL_TRIGGERS = """
+# An extension's own are left out, as TimescaleDB's and pgAudit's: every table of the database is made and dropped under
+# them.
+_EVENT_TRIGGERS = """
 SELECT evtname::text, evtfoid::pg_catalog.regproc::text FROM pg_catalog.pg_event_trigger
-WHERE evtevent IN ('ddl_command_start', 'ddl_command_end', 'table_rewrite') AND evtenabled IN ('O', 'A')
-  AND (evttags IS NULL OR evttags && ARRAY['CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX'])
+WHERE evtevent = ANY (%s) AND evtenabled IN ('O', 'A') AND (evttags IS NULL OR evttags && %s)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                   WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = evtfoid AND d.deptype = 'e')
 ORDER BY evtname
@@ -171,8 +170,18 @@ def references(connection: Connection, oid: int) -> list[Reference]:
 
 
 def ddl_triggers(connection: Connection) -> list[tuple[str, str]]:
-    """The event triggers that making a temporary table fires, by name, and their functions."""
-    return connection.execute(_DDL_TRIGGERS).fetchall()
+    """The event triggers that a read-back fires, by name, and their functions.
+
+    It makes a temporary table, adds a column, which rewrites it, and an index.
+    """
+    events = ["ddl_command_start", "ddl_command_end", "table_rewrite"]
+    return connection.execute(_EVENT_TRIGGERS, (events, ["CREATE TABLE", "ALTER TABLE", "CREATE INDEX"])).fetchall()
+
+
+def drop_triggers(connection: Connection) -> list[tuple[str, str]]:
+    """The event triggers that dropping a table fires, by name, and their functions."""
+    events = ["ddl_command_start", "ddl_command_end", "sql_drop"]
+    return connection.execute(_EVENT_TRIGGERS, (events, ["DROP TABLE"])).fetchall()
 
 
 def delete_rules(connection: Connection, oid: int) -> list[str]:
