@@ -111,6 +111,7 @@ def test_a_dataset_that_comes_after_one_whose_database_is_away_says_so_and_stops
     assert set(failed) == {"elsewhere", "lines"}
     assert all("PG_CONNECTION_STRING_ELSEWHERE" in error for error in failed.values())
     assert "Datasets that failed: lines, elsewhere." in done.end["error"]
+    assert "wait" not in done.end["error"]
     assert len(webhook.texts) == 2
     assert four.left() == NOTHING_LEFT | {name: ROWS_OF[name] for name in failed}
 
