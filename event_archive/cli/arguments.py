@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from event_archive.cli import EXIT_FAILED, exit_code, stop
+from event_archive.cli import EXIT_FAILED, EXIT_USAGE, exit_code, stop
 from event_archive.errors import ConfigurationError, EventArchiveError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def each_dataset(pipelines: "Sequence[PipelineSettings]", do: "Callable[[Setting
         return
     codes = [_code_of_one(of, do) for of in pipelines]
     if any(codes):
-        sys.exit(EXIT_FAILED if 0 in codes else max(codes))
+        sys.exit(EXIT_USAGE if set(codes) == {EXIT_USAGE} else EXIT_FAILED)
 
 
 def _code_of_one(of: "PipelineSettings", do: "Callable[[Settings], None]") -> int:

@@ -109,7 +109,7 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
                 another.
         """
         settings = self.settings()
-        pipeline = build_pipeline(settings, earlier(self._all(context), settings))
+        pipeline = build_pipeline(settings, earlier(self._all(context), settings), measured=False)
         return dg.Definitions(
             assets=pipeline.assets,
             asset_checks=pipeline.checks,

@@ -55,7 +55,11 @@ def record_if_any(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> 
     materialization = latest.asset_materialization if latest else None
     if materialization is None:
         return None
-    return Record.from_metadata({name: value.value for name, value in materialization.metadata.items()})
+    return Record.from_metadata(
+        {name: value.value for name, value in materialization.metadata.items()},
+        subject=f"{dataset.label}, {day}",
+        archive_again=dataset.command(f"run {day}"),
+    )
 
 
 def warn_of_lost_rows(instance: dg.DagsterInstance, dataset: Dataset, archived: ArchivedDay) -> None:

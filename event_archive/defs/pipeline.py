@@ -38,7 +38,11 @@ class DatasetPipeline:
 
 
 def build_pipeline(
-    settings: PipelineSettings, after: Sequence[PipelineSettings] = (), sources: Sequence[dg.AssetKey] = ()
+    settings: PipelineSettings,
+    after: Sequence[PipelineSettings] = (),
+    sources: Sequence[dg.AssetKey] = (),
+    *,
+    measured: bool = True,
 ) -> DatasetPipeline:
     """The pipeline of one dataset.
 
@@ -46,6 +50,7 @@ def build_pipeline(
         settings: of the dataset.
         after: the datasets whose days are purged first.
         sources: the assets that fill its table.
+        measured: as for ``build_schedule``.
 
     Raises:
         ConfigurationError: Dagster cannot read the cron expression.
@@ -55,6 +60,5 @@ def build_pipeline(
     checks = build_checks(settings, partitions)
     nightly = [checks.archive_is_whole] if settings.verify_nightly else []
     job = build_archive_job(settings.dataset, assets, nightly)
-    return DatasetPipeline(
-        settings, assets, checks, job, build_restore_job(settings), build_schedule(settings, job, after)
-    )
+    schedule = build_schedule(settings, job, after, measured=measured)
+    return DatasetPipeline(settings, assets, checks, job, build_restore_job(settings), schedule)

@@ -32,7 +32,11 @@ _LAST_SECONDS = 10
 
 
 def build_schedule(
-    settings: PipelineSettings, job: UnresolvedAssetJobDefinition, after: Sequence[PipelineSettings] = ()
+    settings: PipelineSettings,
+    job: UnresolvedAssetJobDefinition,
+    after: Sequence[PipelineSettings] = (),
+    *,
+    measured: bool = True,
 ) -> dg.ScheduleDefinition:
     """``archive_daily``, or ``archive_daily_NAME``: a run for every aged day that still has rows.
 
@@ -40,6 +44,7 @@ def build_schedule(
         settings: of the dataset; they say when, and how many days a tick launches at most.
         job: what runs.
         after: the datasets whose days are purged first.
+        measured: the sensor ``nightly_metrics`` pushes the figures of nights; of one without a day, the tick does.
 
     Raises:
         ConfigurationError: Dagster cannot read the cron expression.
@@ -82,8 +87,9 @@ def build_schedule(
             len(chosen),
         )
         if not found.days:
-            postgres = event_archive_postgres.primary(settings)
-            push_or_warn(dataset, postgres, RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True))
+            if measured:
+                postgres = event_archive_postgres.primary(settings)
+                push_or_warn(dataset, postgres, RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True))
             return dg.SkipReason("no aged day has rows")
         if not chosen:
             reasons = {"with a run in flight": in_flight, "behind another dataset": len(found.days) - in_flight}

@@ -1,23 +1,48 @@
 """What hangs on the archived table and may make a purge fail, or slow, or change other rows. Only reads."""
 
 from collections.abc import Sequence
+from datetime import date
 
+import psycopg
 from psycopg import sql
 
 from event_archive.doctor.findings import Finding
 from event_archive.domain.dataset import TableName, quoted
+from event_archive.domain.days import now_utc
 from event_archive.postgres.catalogue import dependents as catalogue
-from event_archive.postgres.catalogue import privileges
+from event_archive.postgres.catalogue import privileges, timescale
 from event_archive.postgres.catalogue.server import is_on
+from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection
+from event_archive.postgres.statements import create_index
+from event_archive.table.advice import FILTERED
+from event_archive.table.rows import first_day_with_rows
+from event_archive.table.shape import Table
+from event_archive.table.windows import letting_go, windows
 
 
-def triggers(connection: Connection, oid: int) -> Finding:
+def triggers(connection: Connection, shape: Table) -> Finding:
     """Triggers that fire on DELETE, and event triggers that a read-back fires."""
     found = []
-    if named := _named(catalogue.delete_triggers(connection, oid)):
+    if named := in_words(catalogue.delete_triggers(connection, shape.oid)):
+        if not is_on(connection, "track_counts"):
+            return Finding(
+                "triggers",
+                "bad",
+                f"fires on DELETE: {named}. track_counts is off, so that nobody can tell what it changes in the table, "
+                "and no day is purged",
+                "Turn track_counts on, or disable the trigger.",
+            )
+        if day := _compressed_day(connection, shape):
+            return Finding(
+                "triggers",
+                "bad",
+                f"fires on DELETE: {named}. A chunk of {day} is compressed, so that nobody can tell what the trigger "
+                "changes in it, and such a day is not purged",
+                "Decompress the chunks of days that are aged (decompress_chunk), or disable the trigger.",
+            )
         found.append(f"fires on DELETE: {named}. It may change other rows, which no file holds, or keep these")
-    if named := _named(catalogue.ddl_triggers(connection)):
+    if named := in_words(catalogue.ddl_triggers(connection)):
         found.append(f"fires where a file is read back into a temporary table: {named}. It may refuse that")
     if not found:
         return Finding("triggers", "good", "none fires on DELETE, or where a file is read back")
@@ -29,7 +54,22 @@ def triggers(connection: Connection, oid: int) -> Finding:
     )
 
 
-def _named(triggers: list[tuple[str, str]]) -> str:
+def _compressed_day(connection: Connection, shape: Table) -> date | None:
+    """The first aged day that has rows, where a chunk of it is compressed."""
+    if not shape.is_hypertable:
+        return None
+    dataset = shape.dataset
+    try:
+        day = first_day_with_rows(connection, shape, dataset.start, dataset.retention.last_aged_day(now_utc()))
+    except psycopg.errors.QueryCanceled:
+        return None
+    name, column = dataset.table, dataset.time_column
+    is_compressed = day and timescale.has_compressed_chunk(connection, name.schema, name.name, column, day)
+    return day if is_compressed else None
+
+
+def in_words(triggers: list[tuple[str, str]]) -> str:
+    """Triggers and their functions, for messages."""
     return ", ".join(f"{quoted(name)} ({function})" for name, function in triggers)
 
 
@@ -49,11 +89,8 @@ def foreign_keys(connection: Connection, oid: int, after: Sequence[str]) -> Find
         unserved = "" if reference.indexed else ", which no index serves"
         named.append(f"{quoted(reference.constraint)} of {referring}{unserved}")
         if not reference.indexed:
-            index = sql.SQL("CREATE INDEX CONCURRENTLY ON {} ({});").format(
-                sql.Identifier(referring.schema, referring.name),
-                sql.SQL(", ").join(map(sql.Identifier, reference.columns)),
-            )
-            remedies.append(index.as_string(None))
+            schema, table = reference.schema, reference.table
+            remedies.append(create_index(schema, table, reference.columns, is_partitioned=reference.is_partitioned))
     return Finding(
         "foreign_keys",
         "warning",
@@ -76,18 +113,23 @@ def row_security(connection: Connection, oid: int, name: TableName) -> Finding:
     return Finding("row_security", "good", "does not apply to this role" if security.enabled else "not enabled")
 
 
-def replication(connection: Connection, oid: int, prefix: str | None, setting: str) -> Finding:
+def replication(connection: Connection, shape: Table, prefix: str | None, setting: str) -> Finding:
     """Publications that carry the deletes to others; ``setting`` is what the prefix is set by."""
+    oid = shape.oid
     published = ", ".join(map(quoted, catalogue.publications_of_deletes(connection, oid)))
     if not published:
         return Finding("replication", "good", "no publication carries deletes of the table")
-    if without := ", ".join(catalogue.without_replica_identity(connection, oid)):
+    if without := catalogue.without_replica_identity(connection, oid):
+        have = f"{', '.join(without)} {'has' if len(without) == 1 else 'have'}"
         return Finding(
             "replication",
             "bad",
-            f"{published} publishes deletes, and {without} has no replica identity: PostgreSQL refuses every delete",
-            f"ALTER TABLE {without} REPLICA IDENTITY FULL; or USING INDEX with a unique one.",
+            f"{published} publishes deletes, and {have} no replica identity: PostgreSQL refuses every delete",
+            " ".join(f"ALTER TABLE {name} REPLICA IDENTITY FULL;" for name in without)
+            + " Or USING INDEX with a unique one.",
         )
+    if refused := _refused(connection, shape):
+        return Finding("replication", "bad", f"{published} publishes deletes. PostgreSQL says: {refused}", FILTERED)
     if prefix is not None:
         return Finding("replication", "good", f"{published} publishes deletes, announced by {setting}")
     return Finding(
@@ -97,6 +139,23 @@ def replication(connection: Connection, oid: int, prefix: str | None, setting: s
         f"Set {setting} for consumers to tell purges from other deletes, or publish no deletes "
         "(ALTER PUBLICATION … SET (publish = 'insert, update')).",
     )
+
+
+def _refused(connection: Connection, shape: Table) -> str | None:
+    """What PostgreSQL says where a filter or the columns of a publication keep aged rows from being deleted."""
+    last_aged = shape.dataset.retention.last_aged_day(now_utc())
+    for first, last in windows(connection, shape, shape.dataset.start, last_aged):
+        # EXPLAIN begins the DELETE, which looks at the publications of each partition, and does nothing of it.
+        query = sql.SQL("EXPLAIN DELETE FROM {} WHERE {}").format(shape.rows, shape.within(first, last))
+        try:
+            with letting_go(connection):
+                connection.execute(query)
+        except psycopg.errors.InvalidColumnReference as error:
+            return without_values(error)
+        except psycopg.Error:
+            # Of a privilege, a standby, a lock, other checks tell.
+            return None
+    return None
 
 
 def autovacuum(connection: Connection, oid: int) -> Finding:

@@ -1,10 +1,14 @@
 """Whether partitions can be dropped, where the settings ask for that. Only reads."""
 
+from collections.abc import Sequence
 from datetime import date
 
+from event_archive.doctor.dependents import in_words
 from event_archive.doctor.findings import Finding
-from event_archive.domain.dataset import quoted
+from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.wording import counted
+from event_archive.postgres.catalogue.dependents import drop_triggers
+from event_archive.postgres.catalogue.partitions import Partition, dependent
 from event_archive.postgres.session import Connection
 from event_archive.table.partitions import partitions_between, passed_over, told, unfit
 from event_archive.table.shape import Table
@@ -44,8 +48,20 @@ def partitions(connection: Connection, shape: Table) -> Finding:
                 f"{told(partition)} is not dropped, and rows are deleted: {why_not}",
                 "docs/howto/partitions.md says what to do about it.",
             )
+    if why_not := _kept_by(connection, found):
+        return Finding("partitions", "warning", why_not, "docs/howto/partitions.md says what to do about it.")
     return Finding(
         "partitions",
         "good",
         counted(len(found), "partition can be dropped in its time", "partitions can be dropped in their time"),
     )
+
+
+def _kept_by(connection: Connection, partitions: Sequence[Partition]) -> str:
+    """What PostgreSQL, or a function, may refuse a DROP for; an empty string where there is nothing."""
+    if found := dependent(connection, [of.oid for of in partitions]):
+        schema, name, what = found
+        return f"{TableName(schema, name)} is not dropped, and rows are deleted: {what} depends on it"
+    if named := in_words(drop_triggers(connection)):
+        return f"fires where a partition is dropped: {named}. Where it refuses that, rows are deleted"
+    return ""

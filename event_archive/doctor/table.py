@@ -33,11 +33,11 @@ def table(patient: Patient) -> Iterator[Finding]:
         yield _time_index(shape)
         yield _time_zone(connection, shape, oid)
         yield hypertable(connection, shape)
-        yield dependents.triggers(connection, oid)
+        yield dependents.triggers(connection, shape)
         yield dependents.foreign_keys(connection, oid, settings.entry.after)
         yield dependents.row_security(connection, oid, name)
         setting = settings.dataset.setting("LOGICAL_MESSAGE_PREFIX")
-        yield dependents.replication(connection, oid, settings.logical_message_prefix, setting)
+        yield dependents.replication(connection, shape, settings.logical_message_prefix, setting)
         yield dependents.autovacuum(connection, oid)
         yield partitions(connection, shape)
 
@@ -56,7 +56,7 @@ def _time_index(shape: Table) -> Finding:
         "time_index",
         "warning",
         f"no index begins with {quoted(shape.dataset.time_column)}: each day is found by reading the whole table",
-        f"{shape.missing_index()};",
+        shape.missing_index(),
     )
 
 

@@ -29,8 +29,13 @@ class Record:
     url: str = ""
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> "Record":
+    def from_metadata(cls, metadata: Mapping[str, Any], *, subject: str, archive_again: str) -> "Record":
         """Reads it from a materialization's metadata, as plain values.
+
+        Args:
+            metadata: of ``archive_csv``.
+            subject: table and day, for the message.
+            archive_again: the command that does, likewise.
 
         Raises:
             IntegrityError: the materialization was not made by this package.
@@ -43,9 +48,8 @@ class Record:
             return cls(etag, rows, size, seconds, str(metadata.get("url") or ""))
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(
-                f"The latest materialization of archive_csv for this day lacks its metadata ({error}): it was recorded "
-                "by hand. Nothing was deleted. Archive the day again: event-archive run DAY, or materialize "
-                "archive_csv."
+                f"{subject}: the latest materialization of archive_csv lacks its metadata ({error}): it was recorded "
+                f"by hand. Nothing was deleted. Archive the day again: {archive_again}, or materialize archive_csv."
             ) from None
 
     def elsewhere(self, url: str) -> str:

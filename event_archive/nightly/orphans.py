@@ -2,6 +2,7 @@
 
 import logging
 import time
+from datetime import date
 
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.wording import counted
@@ -42,14 +43,14 @@ def orphans(dataset: Dataset, postgres: Postgres, *, timeout_seconds: float = 0)
 def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
     """A sentence about rows that no day will ever archive, and what to do about them."""
     parts = []
-    if orphans.before_start + orphans.not_finite >= MOST_ORPHANS:
-        parts.append(f"at least {MOST_ORPHANS:,} rows are of no day")
+    # They were counted no further.
+    at_least = "at least " if orphans.before_start + orphans.not_finite >= MOST_ORPHANS else ""
     if orphans.before_start:
-        parts.append(
-            f"{counted(orphans.before_start, 'row lies', 'rows lie')} before the first day that is archived, "
-            f"{dataset.start}: set {dataset.setting('ARCHIVE_START_DATE')} earlier to archive them"
-        )
+        lie = counted(orphans.before_start, "row lies", "rows lie")
+        earlier = f"set {dataset.setting('ARCHIVE_START_DATE')} earlier to archive them"
+        what_to_do = earlier if dataset.start > date.min else "no file can be of their days: give them another time"
+        parts.append(f"{at_least}{lie} before the first day that is archived, {dataset.start}: {what_to_do}")
     if orphans.not_finite:
         have = counted(orphans.not_finite, "row has", "rows have")
-        parts.append(f"{have} NULL or infinity as {dataset.time_column}: give them a time")
+        parts.append(f"{at_least}{have} NULL or infinity as {dataset.time_column}: give them a time")
     return f"{dataset.label}: {'; '.join(parts)}. They stay in the table."

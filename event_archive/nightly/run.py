@@ -82,7 +82,8 @@ def _in_turn(shares: Sequence[Share], budget: timedelta | None, started: float) 
             stop_if_requested(share.night)
             day = _next_day(share)
             if day is None:
-                waiting += [share] * bool(share.days)
+                # Of one that failed, nobody knows for what.
+                waiting += [share] * bool(share.days and not share.totals.failure)
                 continue
             name = share.night.site.dataset.name
             if begun and budget and time.monotonic() - started > budget.total_seconds():

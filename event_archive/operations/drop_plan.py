@@ -165,7 +165,7 @@ def _other_day(
         if file is None or record is None:
             words = f"{day}, which lies in the same partition, is not archived"
             raise WaitsError(f"{words} yet") if patient else KeptError(f"{words}, and was not for a week")
-        require_recorded(dataset, day, file, record)
+        require_recorded(site, day, file, record)
     except IntegrityError as error:
         raise KeptError(str(error)) from None
     if rows > record.rows:

@@ -117,10 +117,10 @@ def _prove_other(
 def _require_files(site: Site, drop: Drop, record: Record) -> None:
     """Sees that the files that the rows were compared with are still there."""
     dataset, lake = site.dataset, site.lake
-    require_recorded(dataset, drop.day, lake.stat(dataset.path(drop.day)), record)
+    require_recorded(site, drop.day, lake.stat(dataset.path(drop.day)), record)
     for other in drop.others:
         try:
-            require_recorded(dataset, other.day, lake.stat(dataset.path(other.day)), other.record)
+            require_recorded(site, other.day, lake.stat(dataset.path(other.day)), other.record)
         except IntegrityError as error:
             raise KeptError(str(error)) from None
 

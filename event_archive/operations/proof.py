@@ -4,7 +4,6 @@ Not here: the comparison with the table's rows (``readback``), what is deleted.
 """
 
 from datetime import date
-from urllib.parse import unquote
 
 from psycopg import sql
 
@@ -18,6 +17,7 @@ from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.loading import load
 from event_archive.operations.readback import READBACK, Readback
+from event_archive.operations.site import Site
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
 
@@ -85,21 +85,22 @@ def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -
         )
 
 
-def require_recorded(dataset: Dataset, day: date, file: StoredFile | None, record: Record) -> None:
+def require_recorded(site: Site, day: date, file: StoredFile | None, record: Record) -> None:
     """The gate: the file in the lake is the one that was recorded.
 
     Raises:
         IntegrityError: it is another one, or gone.
     """
+    dataset = site.dataset
     path, found = dataset.path(day), file.etag if file else None
     if found == record.etag:
         return
     if file is None:
         rows = counted(record.rows, "row", "rows")
         problem = f"{path} is gone from the lake; the day's latest archive recorded {rows} in it"
-        if record.url and not unquote(record.url).endswith(f"/{path}"):
-            # The folder or the prefix has changed since.
-            problem = f"{path} is not in the lake; the day's latest archive recorded {rows} in {record.url}"
+        if place := record.elsewhere(site.lake.url(path)):
+            # The folder, the prefix or the lake has changed since.
+            problem = f"{path} is not in the lake; the day's latest archive recorded {rows} in {place}"
     elif record.etag is None:
         problem = f"{path} is in the lake; the day's latest archive found no rows and wrote no file"
     else:

@@ -226,7 +226,7 @@ def _purge(
     claimed = claim(site, connection)
     path = dataset.path(day)
     file = lake.stat(path)
-    require_recorded(dataset, day, file, record)
+    require_recorded(site, day, file, record)
     table, filled = glance_at_day(connection, dataset, day, "delete")
     if not filled:
         return _Purged(0, 0)
@@ -256,5 +256,5 @@ def _purge(
     require_unchanged(connection, table, "delete")
     left, why_kept = rows_left(connection, table, day, readback)
     # Somebody may have taken the file away during a long DELETE. After this look, only the commit is left.
-    require_recorded(dataset, day, lake.stat(path), record)
+    require_recorded(site, day, lake.stat(path), record)
     return _Purged(deleted, left, why_not_dropped=why_not_dropped, why_kept=why_kept)

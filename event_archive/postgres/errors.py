@@ -40,6 +40,7 @@ _POOLER = (
     "If it lost its server, the next run goes on."
 )
 _DATA_EXCEPTION, _BAD_COPY_FORMAT = "22", "22P04"
+_DEPENDENT_OBJECTS = "2BP01"
 _RAISED_BY_A_FUNCTION = ("P0", "38")
 """Classes of PL/pgSQL's errors and of those that functions in other languages raise."""
 _NOT_OF_A_FUNCTION = ("08", "40", "53", "55", "57", "XX")
@@ -94,8 +95,9 @@ def refusal(
 def without_values(error: psycopg.Error) -> str:
     """What PostgreSQL says, its hint included, but for what may repeat a row's values.
 
-    Those are DETAIL and CONTEXT always, and the message itself where it is about a value (class 22) or comes out of a
-    function, which may have made any value a name. What happened is then told by the SQLSTATE's name.
+    Those are DETAIL, but where it says what depends on an object, and CONTEXT always, and the message itself where it
+    is about a value (class 22) or comes out of a function, which may have made any value a name. What happened is then
+    told by the SQLSTATE's name.
     """
     diag, code = error.diag, error.sqlstate or ""
     if not code:
@@ -115,6 +117,10 @@ def without_values(error: psycopg.Error) -> str:
     if code.startswith(_DATA_EXCEPTION) and code != _BAD_COPY_FORMAT:
         return _condition(error) + "".join(f", {kind} {name}" for kind, name in names.items() if name)
     words = diag.message_primary or _condition(error)
+    if code == _DEPENDENT_OBJECTS:
+        # Its detail names objects, no values; its hint is CASCADE, which nobody is to be advised.
+        first, *more = (diag.message_detail or "").splitlines() or [""]
+        return f"{words}: {first}{' …' if more else ''}".removesuffix(": ")
     constraint = diag.constraint_name
     if constraint and constraint not in words:
         words += f", constraint {constraint}"

@@ -10,6 +10,11 @@ _NO_UTF_8 = (
     "is UTF8."
 )
 
+FILTERED = (
+    "A publication of its deletes filters rows by columns that the table's replica identity lacks, or leaves some of "
+    "that out of its column list: change the publication, or, for a filter, ALTER TABLE … REPLICA IDENTITY FULL."
+)
+
 ARCHIVE_ADVICE = Advice(
     outcome="Nothing was deleted.",
     again="the next run tries again",
@@ -24,11 +29,7 @@ ARCHIVE_ADVICE = Advice(
             "Rows of another table still refer to rows of this day: remove those first, or archive them first, by a "
             "dataset that `after` names in DATASETS_FILE, or drop the foreign key."
         ),
-        "42P10": (
-            "A publication of its deletes filters rows by columns that the table's replica identity lacks, or leaves "
-            "some of that out of its column list: change the publication, or, for a filter, ALTER TABLE … REPLICA "
-            "IDENTITY FULL."
-        ),
+        "42P10": FILTERED,
         "22021": _NO_UTF_8,
         "22P05": _NO_UTF_8,
     },

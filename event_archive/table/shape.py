@@ -16,6 +16,7 @@ from event_archive.postgres.catalogue import dependents, relations, timescale
 from event_archive.postgres.catalogue.relations import Column, KeyColumn, Relation
 from event_archive.postgres.catalogue.server import setting
 from event_archive.postgres.session import Connection, Postgres
+from event_archive.postgres.statements import create_index
 from event_archive.table.advice import LOOK_ADVICE
 
 logger = logging.getLogger(__name__)
@@ -90,9 +91,9 @@ class Table:
         )
 
     def missing_index(self) -> str:
-        """The statement that creates the index this table lacks on its time column."""
-        column = sql.Identifier(self.dataset.time_column)
-        return sql.SQL("CREATE INDEX CONCURRENTLY ON {} ({})").format(self.identifier, column).as_string(None)
+        """What makes the index that this table lacks on its time column, for people."""
+        name, kind = self.dataset.table, {"is_partitioned": self.is_partitioned, "is_hypertable": self.is_hypertable}
+        return create_index(name.schema, name.name, [self.dataset.time_column], **kind)
 
 
 TIME_TYPES = {
@@ -101,8 +102,7 @@ TIME_TYPES = {
     "date": "pg_catalog.date",
 }
 
-_MOST_COLUMNS = 1600
-"""PostgreSQL's limit."""
+_MOST_COLUMNS = 1600  # PostgreSQL's limit.
 _DELETE_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 

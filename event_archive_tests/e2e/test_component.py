@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -18,8 +19,10 @@ from dagster_shared.serdes.objects import EnvRegistryKey
 import event_archive
 from event_archive.config.datasets import KEYS
 from event_archive.errors import ConfigurationError
+from event_archive_tests.e2e.test_schedule import Scheduler
 from event_archive_tests.fixtures.installation import REPOSITORY, Installation, clean_environment, failure, metadata
 from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pushgateway import Pushgateway
 
 pytestmark = pytest.mark.slow
 
@@ -130,6 +133,18 @@ def test_the_pages_two_components_work_in_a_project_with_a_postgres_and_a_lake_o
     assert pages.execute_in_process(partition_key=KEY, instance=instance, asset_selection=downstream).success
     with pytest.raises(dg.DagsterInvariantViolationError):
         definitions.resolve_sensor_def("failed_runs")
+
+
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type` of function `AssetsDefinition.__init__`")
+def test_no_night_of_a_component_is_pushed_not_even_one_without_a_day(
+    project: Project, local_installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch,
+    pushgateway: Pushgateway,
+):  # fmt: skip
+    """Without the sensor, only such nights would be: a last success that is none of the others'."""
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    scheduler = Scheduler(instance, project(component(name="orders", table="public.Event")), "_orders")
+    assert scheduler.evaluate(datetime(2026, 1, 2, 2, 0, tzinfo=UTC)) == "no aged day has rows"
+    assert pushgateway.groups == {}
 
 
 def test_a_value_may_be_text_or_what_yaml_makes_of_it(clean: pytest.MonkeyPatch):

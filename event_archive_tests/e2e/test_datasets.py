@@ -111,6 +111,7 @@ def test_a_dataset_that_comes_after_one_whose_database_is_away_says_so_and_stops
     assert set(failed) == {"elsewhere", "lines"}
     assert all("PG_CONNECTION_STRING_ELSEWHERE" in error for error in failed.values())
     assert "Datasets that failed: lines, elsewhere." in done.end["error"]
+    assert "wait" not in done.end["error"]
     assert len(webhook.texts) == 2
     assert four.left() == NOTHING_LEFT | {name: ROWS_OF[name] for name in failed}
 
@@ -120,6 +121,14 @@ def test_a_table_that_is_not_there_stops_no_other_dataset(four: Datasets, comman
     done = command("run")
     assert done.code == 1
     assert {name for name, _, _ in lines_of(done)} == set(NAMES) - {"lines"}
+
+
+def test_a_service_that_is_away_is_no_wrong_setting_beside_a_table_that_is_not_there(four: Datasets, command: Commands):
+    four.write(FILE.replace("app.lines", "app.absent"))
+    for arguments in (["run"], ["run", "--plan"], ["days"], ["holds"]):
+        both = ["--dataset", "lines", "--dataset", "elsewhere"]
+        assert command(*arguments, *both, PG_CONNECTION_STRING_ELSEWHERE="host=/nowhere").code == 1
+        assert command(*arguments, *both, PG_CONNECTION_STRING_ELSEWHERE="").code == 2
 
 
 def test_every_dataset_is_wrong_where_the_lake_is_not_named(four: Datasets, command: Commands):

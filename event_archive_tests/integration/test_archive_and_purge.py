@@ -230,22 +230,24 @@ def test_a_changed_file_is_not_purged_by(each_pipeline: Pipeline):
     assert each_pipeline.count() == 4
 
 
+_ELSEWHERE = r"events_2024-03-01.csv is not in the lake; .* recorded 3 rows in file:///.*/{}/events_2024-03-01"
+
+
 @pytest.mark.parametrize(
-    ("folder", "words"),
+    ("url", "words"),
     [
-        ("", "events_2024-03-01.csv is gone from the lake"),
-        (
-            "former/",
-            r"events_2024-03-01.csv is not in the lake; .* recorded 3 rows in file:///.*/former/events_2024-03-01",
-        ),
+        ("{url}", "events_2024-03-01.csv is gone from the lake"),
+        ("{lake}/former/events_2024-03-01.csv", _ELSEWHERE.format("former")),
+        ("{lake}-before/{path}", _ELSEWHERE.format(".*-before/titan-pulse-event-archive")),
     ],
-    ids=["gone", "of another folder"],
+    ids=["gone", "of another folder", "of another lake"],
 )
-def test_a_file_that_is_gone_is_not_purged_by(pipeline: Pipeline, folder: str, words: str):
+def test_a_file_that_is_gone_is_not_purged_by(pipeline: Pipeline, url: str, words: str):
     pipeline.add(3)
     path = pipeline.dataset.path(DAY)
-    url = pipeline.lake.url(f"{folder}{path.split('/')[-1]}" if folder else path)
-    pipeline.records[DAY] = Record('"etag"', 3, url=url)
+    here = pipeline.lake.url(path)
+    recorded = url.format(url=here, path=path, lake=here.removesuffix(f"/{path}"))
+    pipeline.records[DAY] = Record('"etag"', 3, url=recorded)
     with pytest.raises(IntegrityError, match=words):
         pipeline.purge()
     assert pipeline.count() == 3

@@ -16,6 +16,7 @@ from event_archive.doctor.findings import Finding, Patient, Topic, go_through
 from event_archive.lake.local.folder import LocalLake
 from event_archive_tests.fixtures.doctor import ACCOUNT_KEY, CHECKS, PASSWORD, files, findings, wrong
 from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation
+from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database, Server
 
 pytestmark = pytest.mark.slow
@@ -303,7 +304,20 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
          "LOGICAL_MESSAGE_PREFIX"),
         (
             'CREATE PUBLICATION one FOR TABLE "Event"; ALTER TABLE "Event" REPLICA IDENTITY NOTHING', "replication",
-            "bad", 'public."Event" has no replica identity', "REPLICA IDENTITY FULL",
+            "bad", 'public."Event" has no replica identity', 'ALTER TABLE public."Event" REPLICA IDENTITY FULL;',
+        ),
+        (
+            """CREATE PUBLICATION one FOR TABLE "Event"; CREATE UNIQUE INDEX ON "Event" (id);
+            ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", ADD PRIMARY KEY (id) DEFERRABLE""", "replication",
+            "bad", 'public."Event" has no replica identity', 'ALTER TABLE public."Event" REPLICA IDENTITY FULL;',
+        ),
+        (
+            "CREATE PUBLICATION one FOR TABLE \"Event\" WHERE (event_type <> 'x')", "replication", "bad",
+            'one publishes deletes. PostgreSQL says: cannot delete from table "Event"', "change the publication",
+        ),
+        (
+            'CREATE PUBLICATION one FOR TABLE "Event" (event_id)', "replication", "bad",
+            'PostgreSQL says: cannot delete from table "Event"', "A publication of its deletes filters rows",
         ),
         (
             'ALTER TABLE "Event" SET (autovacuum_enabled = off)', "autovacuum", "warning", 'off for public."Event"',
@@ -342,6 +356,7 @@ def test_a_table_that_will_make_trouble(
         CREATE TRIGGER told BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit();
         ALTER TABLE "Event" DISABLE TRIGGER told""",
         "CREATE PUBLICATION inserts FOR ALL TABLES WITH (publish = 'insert, update')",
+        "CREATE PUBLICATION few FOR TABLE \"Event\" WHERE (event_type <> 'x') WITH (publish = 'insert')",
         'ALTER TABLE "Event" ALTER created_at TYPE timestamptz',
     ],
 )
@@ -388,6 +403,20 @@ def test_a_server_that_does_not_vacuum(healthy_locally: Installation, command: C
     found = findings(command("doctor", "--json"), 0)
     assert wrong(found) == {"autovacuum": "warning"}
     assert "off on this server" in found["autovacuum"].message
+
+
+def test_a_trigger_whose_deeds_nobody_can_count_is_bad(healthy_locally: Installation, command: Commands):
+    database = healthy_locally.database
+    database.execute(
+        f"""CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+        CREATE TRIGGER told BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit();
+        ALTER DATABASE {database.name} SET track_counts = off"""
+    )
+    found = findings(command("doctor", "--json"), 1)
+    assert wrong(found) == {"triggers": "bad", "autovacuum": "warning"}
+    assert "track_counts is off" in found["triggers"].message
+    healthy_locally.add(1)
+    assert command("run").days[DAY.isoformat()]["outcome"] == "failed"
 
 
 def test_a_role_that_rows_are_hidden_from(healthy_locally: Installation, command: Commands):
@@ -542,9 +571,26 @@ CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
     [
         (PARTITIONED, "good", "1 partition can be dropped"),
         (f"{PARTITIONED} CREATE PUBLICATION p FOR TABLE t", "warning", "public.d1 is not dropped, .* publication p"),
+        (
+            f"""{PARTITIONED} CREATE TABLE d2 PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('2024-03-03');
+            CREATE TABLE d3 PARTITION OF t FOR VALUES FROM ('2024-03-03') TO ('2024-03-04');
+            CREATE VIEW v AS SELECT * FROM d2""",
+            "warning", "public.d2 is not dropped, and rows are deleted: rule _RETURN on view public.v depends on it",
+        ),
+        (
+            f"""{PARTITIONED} ALTER TABLE d1 ADD CHECK (id > 0), ALTER id SET DEFAULT 1;
+            CREATE RULE r AS ON UPDATE TO d1 WHERE OLD.id > 0 DO NOTHING; CREATE STATISTICS ON id, created_at FROM d1;
+            CREATE INDEX ON d1 ((id + 1)) WHERE id > 0; CREATE VIEW v AS SELECT * FROM t""",
+            "good", "1 partition can be dropped",
+        ),
+        (
+            f"""{PARTITIONED} CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+            CREATE EVENT TRIGGER guard ON sql_drop WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION f()""",
+            "warning", r"fires where a partition is dropped: guard \(public.f\)",
+        ),
         ("CREATE TABLE t (id int PRIMARY KEY, created_at timestamp)", "warning", "none is of a range of created_at"),
     ],
-)
+)  # fmt: skip
 def test_what_keeps_partitions_from_being_dropped_is_said(
     healthy_locally: Installation, command: Commands, definition: str, status: str, words: str
 ):
@@ -552,6 +598,59 @@ def test_what_keeps_partitions_from_being_dropped_is_said(
     found = findings(command("doctor", "--json", EVENT_TABLE="public.t", EVENT_PURGE="drop"), 0)["partitions"]
     assert found.status == status
     assert re.search(words, found.message), found.message
+
+
+def test_what_is_said_of_partitions_without_an_identity_can_be_run_as_it_stands(
+    healthy_locally: Installation, command: Commands
+):
+    database = healthy_locally.database
+    database.execute(
+        f"""{PARTITIONED} CREATE TABLE d2 PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('2024-03-03');
+        ALTER TABLE d1 REPLICA IDENTITY NOTHING; ALTER TABLE d2 REPLICA IDENTITY NOTHING;
+        CREATE PUBLICATION p FOR TABLE t"""
+    )
+    found = findings(command("doctor", "--json", EVENT_TABLE="public.t"), 1)["replication"]
+    assert "public.d1, public.d2 have no replica identity" in found.message
+    database.execute(found.remedy.removesuffix(" Or USING INDEX with a unique one."))
+    assert findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)["replication"].status == "warning"
+
+
+@pytest.mark.parametrize("first", ["", "CREATE INDEX CONCURRENTLY ON d1 (created_at)"])
+def test_the_index_that_a_partitioned_table_lacks_is_made_by_what_is_said(
+    healthy_locally: Installation, command: Commands, first: str
+):
+    database = healthy_locally.database
+    database.execute(f"{PARTITIONED} DROP INDEX t_created_at_idx")
+    found = findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)["time_index"]
+    statement, _, how = found.remedy.partition(" It ")
+    assert (statement, how[:20]) == ('CREATE INDEX ON "public"."t" ("created_at");', "keeps writers waitin")
+    if first:
+        with psycopg.connect(database.dsn, autocommit=True) as connection:
+            connection.execute(first)
+    database.execute(statement)
+    assert database.execute("SELECT count(*) FROM pg_index WHERE indrelid = 'd1'::regclass") == [(2,)]
+    assert wrong(findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)) == {}
+
+
+def test_the_index_that_a_partitioned_table_lacks_which_refers_is_made_by_what_is_said(
+    healthy_locally: Installation, command: Commands
+):
+    database = healthy_locally.database
+    database.execute('CREATE TABLE note (e bigint REFERENCES "Event") PARTITION BY HASH (e)')
+    found = findings(command("doctor", "--json"), 0)["foreign_keys"]
+    statement = 'CREATE INDEX ON "public"."note" ("e");'
+    assert statement in found.remedy
+    database.execute(statement)
+    assert "no index serves" not in findings(command("doctor", "--json"), 0)["foreign_keys"].message
+
+
+def test_a_filter_by_which_no_partition_lets_rows_go_is_bad(healthy_locally: Installation, command: Commands):
+    healthy_locally.database.execute(
+        f"""{PARTITIONED} ALTER TABLE t ADD kind text;
+        CREATE PUBLICATION p FOR TABLE t WHERE (kind <> 'x') WITH (publish_via_partition_root)"""
+    )
+    found = findings(command("doctor", "--json", EVENT_TABLE="public.t"), 1)["replication"]
+    assert (found.status, found.message.count("cannot delete from table")) == ("bad", 1)
 
 
 def test_partitions_of_another_owner_are_a_warning(healthy_locally: Installation, command: Commands):

@@ -446,6 +446,35 @@ def test_the_doctor_sees_what_timescaledb_does_by_itself(
     assert wrong(found) == ({} if status == "good" else {"hypertable": status})
 
 
+@pytest.mark.parametrize("compressed", [CHUNKS[0][0], CHUNKS[1][0]], ids=["without rows", "with rows"])
+def test_the_doctor_sees_a_compressed_chunk_that_a_trigger_keeps_from_being_purged(
+    healthy_locally: Installation, command: Commands, timescale: Database, compressed: str
+):
+    timescale.execute(READING)
+    make_hypertable(timescale, "reading", "at", CHUNKS)
+    timescale.execute(
+        f"""INSERT INTO {CHUNK} VALUES (1, '2024-03-01 00:00Z', 'x');
+        UPDATE timescaledb_information.chunks SET is_compressed = true WHERE range_start = '{compressed}';
+        {TELLS_LIMIT}"""
+    )
+    variables = {"EVENT_TABLE": "public.reading", "EVENT_TIME_COLUMN": "at"}
+    is_bad = compressed == CHUNKS[1][0]
+    found = findings(command("doctor", "--json", **variables), 1 if is_bad else 0)["triggers"]
+    assert found.status == ("bad" if is_bad else "warning")
+    assert ("A chunk of 2024-03-01 is compressed" in found.message) is is_bad
+    assert command("run", **variables).code == (1 if is_bad else 0)
+
+
+def test_an_index_of_a_hypertable_is_never_to_be_made_concurrently(
+    healthy_locally: Installation, command: Commands, timescale: Database
+):
+    """TimescaleDB refuses that."""
+    timescale.execute(READING.replace("(at, id)", "(id, at)"))
+    make_hypertable(timescale, "reading", "at", CHUNKS)
+    found = findings(command("doctor", "--json", EVENT_TABLE="public.reading", EVENT_TIME_COLUMN="at"), 0)["time_index"]
+    assert found.remedy == 'CREATE INDEX ON "public"."reading" ("at") WITH (timescaledb.transaction_per_chunk);'
+
+
 def test_the_doctor_says_that_a_table_is_no_hypertable(healthy_locally: Installation, command: Commands):
     assert findings(command("doctor", "--json"), 0)["hypertable"].message == "the table is none"
 

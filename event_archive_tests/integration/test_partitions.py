@@ -245,7 +245,11 @@ ALTER TABLE root ATTACH PARTITION t FOR VALUES FROM ('2024-01-01 00:00+00') TO (
         (f"{ROOT} CREATE PUBLICATION pub FOR TABLE root WITH (publish_via_partition_root)", "publication pub"),
         ("CREATE SEQUENCE ids OWNED BY d1.id", r"sequence public\.ids belongs to public\.d1"),
         ("CREATE TABLE child (id int, at timestamptz, FOREIGN KEY (id, at) REFERENCES t)", "foreign key child_id_at"),
-        ("CREATE VIEW v AS SELECT * FROM d1", "other objects depend on it"),
+        ("CREATE VIEW v AS SELECT * FROM d1", "other objects depend on it: view v depends on table d1$"),
+        (
+            "CREATE VIEW v AS SELECT * FROM d1; CREATE VIEW w AS SELECT * FROM d1",
+            "other objects depend on it: view v depends on table d1 …$",
+        ),
         ("INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')", "1 of 6 rows is in no file"),
     ],
 )

@@ -45,6 +45,15 @@ def test_a_query_parses_and_asks_for_a_metric_that_there_is(query: str):
     assert asked <= known()
 
 
+def test_a_rule_about_a_last_success_speaks_up_too_where_there_never_was_one():
+    """A Pushgateway is told of none before there was one, and a comparison with what is not there is never true."""
+    asked = [query for query in queries() if "_last_success_" in query and ">" in query]
+    assert len(asked) == 2
+    for query in asked:
+        (success,) = set(re.findall(r"\w+_last_success_timestamp_seconds", query))
+        assert query.endswith(f" or {success.replace('success', 'run')} unless {success}")
+
+
 def test_the_panels_of_the_dashboard_lie_beside_one_another():
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels) > 12

@@ -30,7 +30,8 @@ SELECT f.conname, n.nspname, c.relname, f.confdeltype,
        ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(f.conkey) WITH ORDINALITY AS k(attnum, place)
              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.place),
        EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = f.conrelid AND i.indisvalid
-               AND i.indpred IS NULL AND i.indkey[0] = ANY (f.conkey))
+               AND i.indpred IS NULL AND i.indkey[0] = ANY (f.conkey)),
+       c.relkind = 'p'
 FROM pg_catalog.pg_constraint AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.conrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_)
@@ -55,11 +56,14 @@ WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal
                   AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.extname = 'timescaledb')
 ORDER BY t.tgname
 """
-# What a read-back fires: it makes a temporary table, adds a column, which rewrites it, and an index.
-_DDL_TRIGGERS = """
+# An extension's own are left out, as TimescaleDB's and pgAudit's: every table of the database is made and dropped under
+# them.
+_EVENT_TRIGGERS = """
 SELECT evtname::text, evtfoid::pg_catalog.regproc::text FROM pg_catalog.pg_event_trigger
-WHERE evtevent IN ('ddl_command_start', 'ddl_command_end', 'table_rewrite') AND evtenabled IN ('O', 'A')
-  AND (evttags IS NULL OR evttags && ARRAY['CREATE TABLE', 'ALTER TABLE', 'CREATE INDEX']) ORDER BY evtname
+WHERE evtevent = ANY (%s) AND evtenabled IN ('O', 'A') AND (evttags IS NULL OR evttags && %s)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                  WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = evtfoid AND d.deptype = 'e')
+ORDER BY evtname
 """
 # The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL. A key
 # that is NOT ENFORCED has none; PostgreSQL before 18 knows no such column.
@@ -103,7 +107,7 @@ _WITHOUT_IDENTITY = """
 SELECT pg_catalog.format('%%I.%%I', nspname, relname)
 FROM pg_catalog.pg_class AS c JOIN tree_ USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
 WHERE relkind = 'r' AND relreplident <> 'f' AND NOT EXISTS (
-  SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid
+  SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
   AND CASE relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END) ORDER BY 1
 """
 _NOT_VACUUMED = """
@@ -126,6 +130,7 @@ class Reference:
             ``d`` SET DEFAULT.
         columns: the referring ones.
         indexed: whether an index of the referring table begins with one of them.
+        is_partitioned: whether the referring table is.
     """
 
     constraint: str
@@ -134,6 +139,7 @@ class Reference:
     on_delete: str
     columns: list[str]
     indexed: bool
+    is_partitioned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +170,18 @@ def references(connection: Connection, oid: int) -> list[Reference]:
 
 
 def ddl_triggers(connection: Connection) -> list[tuple[str, str]]:
-    """The event triggers that making a temporary table fires, by name, and their functions."""
-    return connection.execute(_DDL_TRIGGERS).fetchall()
+    """The event triggers that a read-back fires, by name, and their functions.
+
+    It makes a temporary table, adds a column, which rewrites it, and an index.
+    """
+    events = ["ddl_command_start", "ddl_command_end", "table_rewrite"]
+    return connection.execute(_EVENT_TRIGGERS, (events, ["CREATE TABLE", "ALTER TABLE", "CREATE INDEX"])).fetchall()
+
+
+def drop_triggers(connection: Connection) -> list[tuple[str, str]]:
+    """The event triggers that dropping a table fires, by name, and their functions."""
+    events = ["ddl_command_start", "ddl_command_end", "sql_drop"]
+    return connection.execute(_EVENT_TRIGGERS, (events, ["DROP TABLE"])).fetchall()
 
 
 def delete_rules(connection: Connection, oid: int) -> list[str]:

@@ -51,6 +51,17 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'a'
   AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = %s ORDER BY 1
 """
+# What a partition's own is, as a constraint or a rule of it, goes with it.
+_DEPENDENT = """
+SELECT n.nspname, c.relname, pg_catalog.pg_describe_object(d.classid, d.objid, 0)
+FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = ANY (%s::pg_catalog.oid[])
+  AND d.deptype = 'n' AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_depend AS own_ WHERE (own_.classid, own_.objid) = (d.classid, d.objid)
+    AND (own_.refclassid, own_.refobjid) = (d.refclassid, d.refobjid) AND own_.deptype IN ('a', 'i'))
+ORDER BY 1, 2, 3 LIMIT 1
+"""
 _ANY_LEFT = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = ANY (%s::pg_catalog.oid[]))"
 _AWAITED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS d ON d.oid = l.database
@@ -115,6 +126,12 @@ def bounded_partitions(connection: Connection, oid: int, time_column: str, first
 def owned_sequences(connection: Connection, oid: int) -> list[str]:
     """The sequences that belong to a column of a partition and go with it, quoted for SQL."""
     return [name for (name,) in connection.execute(_OWNED_SEQUENCES, (oid,)).fetchall()]
+
+
+def dependent(connection: Connection, oids: list[int]) -> tuple[str, str, str] | None:
+    """Schema and name of one of these tables, and what depends on it, so that it cannot be dropped; None for none."""
+    found: tuple[str, str, str] | None = connection.execute(_DEPENDENT, (oids,)).fetchone()
+    return found
 
 
 def any_left(connection: Connection, oids: list[int]) -> bool:

@@ -1,0 +1,33 @@
+"""Statements that messages give people to run. Not here: what this program runs itself."""
+
+from collections.abc import Sequence
+
+from psycopg import sql
+
+_BY_CHUNK = " WITH (timescaledb.transaction_per_chunk)"
+_OF_PARTITIONS = (
+    " It keeps writers waiting, as nothing is built CONCURRENTLY on a partitioned table, but takes over what its "
+    "partitions have: build it CONCURRENTLY on each of them first."
+)
+
+
+def create_index(
+    schema: str, name: str, columns: Sequence[str], *, is_partitioned: bool = False, is_hypertable: bool = False
+) -> str:
+    """Creates an index, and keeps writers waiting no longer than that kind of table makes it.
+
+    Args:
+        schema: of the table.
+        name: of the table.
+        columns: the index's.
+        is_partitioned: whether its rows lie in partitions or chunks.
+        is_hypertable: whether it is one of TimescaleDB's.
+    """
+    statement = sql.SQL("CREATE INDEX {}ON {} ({}){};").format(
+        sql.SQL("" if is_partitioned else "CONCURRENTLY "),
+        sql.Identifier(schema, name),
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        sql.SQL(_BY_CHUNK if is_hypertable else ""),
+    )
+    how = _OF_PARTITIONS if is_partitioned and not is_hypertable else ""
+    return statement.as_string(None) + how
