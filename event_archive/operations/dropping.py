@@ -31,7 +31,7 @@ from event_archive.domain.wording import counted
 from event_archive.errors import FileChangedError, IntegrityError
 from event_archive.operations.drop_plan import REFUSALS, Drop, KeptError, OtherDay
 from event_archive.operations.proof import prove, require_recorded
-from event_archive.operations.readback import Readback
+from event_archive.operations.readback import ARCHIVED, Readback
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue import timescale
 from event_archive.postgres.catalogue.partitions import Partition, any_left, is_awaited
@@ -126,11 +126,14 @@ def _require_files(site: Site, drop: Drop, record: Record) -> None:
 
 
 def _count_proven(connection: Connection, table: Table, partition: Partition, readbacks: dict[date, Readback]) -> int:
-    """The number of a partition's rows, each of which is identical to the file of its day."""
+    """The number of a partition's rows, each of which is identical to the file of its day.
+
+    The file's rows are counted, each once: by a damaged index one row of the partition may be found twice.
+    """
     rows, proven = count_rows(connection, partition), 0
     for day, readback in readbacks.items():
-        query = sql.SQL("SELECT pg_catalog.count(*) FROM {}, {} WHERE {} AND {}").format(
-            rows_in(partition), readback.current, table.within(day, day), readback.identical
+        query = sql.SQL("SELECT pg_catalog.count(DISTINCT {}.line) FROM {}, {} WHERE {} AND {}").format(
+            ARCHIVED, rows_in(partition), readback.current, table.within(day, day), readback.identical
         )
         proven += one(connection, query)[0]
     if proven != rows:

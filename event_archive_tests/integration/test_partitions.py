@@ -346,6 +346,34 @@ def test_a_partition_that_is_empty_by_a_damaged_index_alone_stays(pipeline: Pipe
     assert of.count("note = 'lost'") == 1
 
 
+def test_a_row_that_a_damaged_index_finds_twice_does_not_stand_for_another(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY)
+    # An index keeps the entry of a row that is gone, and another row takes its place.
+    of.database.execute("INSERT INTO t VALUES (50, '2024-03-02 07:00+00', 'n')")
+    of.database.execute("UPDATE pg_index SET indisready = false WHERE indrelid = 'w'::regclass")
+    of.database.execute("DELETE FROM t WHERE id = 50")
+    with psycopg.connect(of.database.dsn, autocommit=True) as connection:
+        connection.execute("VACUUM w")
+    of.database.execute(
+        """UPDATE pg_index SET indisready = true WHERE indrelid = 'w'::regclass;
+        UPDATE pg_class SET relhasindex = true WHERE oid = 'w'::regclass"""
+    )
+    of.database.execute("INSERT INTO t VALUES (51, '2024-03-02 09:00+00', 'n')")
+    of.database.execute("INSERT INTO t SELECT n, '2024-03-01 09:00+00', 'n' FROM generate_series(1001, 21000) AS n")
+    of.database.execute(
+        f"""ANALYZE t; ALTER DATABASE {of.database.name} SET enable_bitmapscan = off;
+        ALTER DATABASE {of.database.name} SET enable_mergejoin = off"""
+    )
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    assert len(of.records_of_file(NEXT)) == 5, "no index finds a row twice"
+    of.database.execute("UPDATE t SET note = 'changed' WHERE id = 7")
+    purged = of.purge()
+    assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 20005, {"w"})
+    assert purged.reason == "1 of 20011 rows is in no file in their present form, in public.w"
+    assert of.count("note = 'changed'") == 1
+
+
 SWAPPED = """
 CREATE SCHEMA {schema};
 CREATE TABLE {schema}.t (id int, at timestamptz NOT NULL, note text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
