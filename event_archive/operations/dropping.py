@@ -35,6 +35,7 @@ from event_archive.operations.readback import ARCHIVED, Readback
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue import timescale
 from event_archive.postgres.catalogue.partitions import Partition, any_left, is_awaited
+from event_archive.postgres.catalogue.relations import columns
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.advice import CLEARING_ADVICE
@@ -95,7 +96,9 @@ def drop_proven(
                 readbacks[other.day] = _prove_other(connection, site, table, other, claimed, progress)
             progress.begin("comparing and deleting")
             _keep_writers_out(connection, drop.partitions)
-            if partitions_of(connection, table, drop.day) != drop.partitions:
+            # No lock on the table, for which whoever alters it may wait for us.
+            altered = columns(connection, table.oid) != table.columns
+            if altered or partitions_of(connection, table, drop.day) != drop.partitions:
                 raise KeptError(_ALTERED)
             rows = sum(_count_proven(connection, table, of, readbacks) for of in drop.partitions)
             _drop(connection, site, table, drop.day, drop.partitions, files=partial(_require_files, site, drop, record))

@@ -12,7 +12,7 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention, now_utc
-from event_archive.errors import IntegrityError, RefusedError
+from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.protocol import Lake
 from event_archive.nightly.backlog import days_to_do, rows_of_aged_days
@@ -372,6 +372,20 @@ def test_a_row_that_a_damaged_index_finds_twice_does_not_stand_for_another(pipel
     assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 20005, {"w"})
     assert purged.reason == "1 of 20011 rows is in no file in their present form, in public.w"
     assert of.count("note = 'changed'") == 1
+
+
+@pytest.mark.parametrize("migration", ["ALTER TABLE t ALTER note TYPE jsonb USING '1'", "ALTER TABLE t DROP note"])
+def test_a_table_that_is_altered_while_files_are_read_for_a_drop_is_told_as_that(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, migration: str
+):
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    with (
+        while_reading(monkeypatch, of.lake, lambda: of.database.execute(migration)),
+        pytest.raises(BusyError, match="the table was altered while"),
+    ):
+        of.purge()
+    assert (of.count(), partitions(of)) == (8, {"d1", "d2"})
 
 
 SWAPPED = """

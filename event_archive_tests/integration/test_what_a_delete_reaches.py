@@ -910,6 +910,27 @@ def test_a_table_that_changes_while_the_file_is_read_is_noticed(
     assert pipeline.run().deleted == 21
 
 
+@pytest.mark.parametrize(
+    "migration",
+    ['ALTER TABLE "Event" DROP COLUMN processed_at', 'ALTER TABLE "Event" ALTER payload TYPE text USING payload::text'],
+    ids=["column", "type"],
+)
+def test_a_table_that_changes_while_a_file_is_read_that_will_be_rewritten_is_noticed(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, migration: str
+):
+    pipeline.add(20)
+    pipeline.archive()
+    pipeline.database.execute("ALTER TABLE \"Event\" ADD COLUMN more text DEFAULT 'm'")
+    content = pipeline.content()
+    with (
+        while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(migration)),
+        pytest.raises(BusyError, match="the table was altered while"),
+    ):
+        pipeline.archive()
+    assert (pipeline.count(), pipeline.content()) == (20, content)
+    assert pipeline.run().deleted == 20
+
+
 @pytest.mark.parametrize("kind", ["mood", "mood[]", "mixed", "sure", "pair"])
 def test_labels_that_change_places_while_the_file_is_read_are_noticed(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, kind: str
