@@ -388,6 +388,25 @@ def test_a_table_that_is_altered_while_files_are_read_for_a_drop_is_told_as_that
     assert (of.count(), partitions(of)) == (8, {"d1", "d2"})
 
 
+FORBIDDEN = """
+CREATE FUNCTION forbids() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE 'no table is dropped here' USING ERRCODE = '{code}'; END $$;
+CREATE EVENT TRIGGER forbids ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION forbids()
+"""
+
+
+@pytest.mark.parametrize("code", ["P0001", "55000", "A0001", "22012"])
+def test_an_event_trigger_that_forbids_to_drop_keeps_the_partition_under_whatever_code(
+    pipeline: Pipeline, code: str, caplog: pytest.LogCaptureFixture
+):
+    of = of_table(pipeline, DAILY + FORBIDDEN.format(code=code))
+    purged = of.run()
+    assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 5, {"d1", "d2"})
+    assert purged.reason == "a function raised an exception: forbids(), line 2"
+    assert dropping.drop_empty(of.site, DAY) == []
+    assert "empty partition public.d1 is not dropped: a function raised an exception" in caplog.text
+
+
 SWAPPED = """
 CREATE SCHEMA {schema};
 CREATE TABLE {schema}.t (id int, at timestamptz NOT NULL, note text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
