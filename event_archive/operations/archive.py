@@ -227,6 +227,7 @@ def _write_late(
     if not append:
         # Without a lock afterwards: the file is read once more.
         with connection.transaction(force_rollback=True):
+            require_unchanged(connection, table, "archive")
             if same_keys and not has_any(connection, missing):
                 return _Written(file, manifest, 0, table.columns)
         load_verbatim(connection, readback, lake, file, progress)

@@ -18,7 +18,7 @@ from event_archive.lake.protocol import StoredFile
 from event_archive.operations.proof import require_recorded
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.partitions import Partition
-from event_archive.postgres.errors import without_values
+from event_archive.postgres.errors import of_a_function, without_values
 from event_archive.postgres.session import Connection, one
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
@@ -31,7 +31,7 @@ Recorded = Callable[[date], Record | None]
 
 MOST_WAITING = timedelta(days=7)
 """For how long an archived day waits for days of its partition that are not archived; then its rows are deleted."""
-REFUSALS = (
+_REFUSALS = (
     psycopg.errors.DependentObjectsStillExist,
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.ObjectInUse,
@@ -39,7 +39,7 @@ REFUSALS = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.WrongObjectType,
 )
-"""PostgreSQL's errors for which a partition is kept."""
+"""PostgreSQL's errors for which a partition is kept; those of functions are others, as of event triggers."""
 
 
 class KeptError(Exception):
@@ -48,6 +48,13 @@ class KeptError(Exception):
 
 class WaitsError(Exception):
     """The partition is dropped later, and the reason why. No row is to be deleted until then."""
+
+
+def kept(error: psycopg.Error) -> KeptError:
+    """The reason why a partition is kept, where PostgreSQL or a function refuses; any other error is raised again."""
+    if isinstance(error, _REFUSALS) or of_a_function(error):
+        return KeptError(without_values(error))
+    raise error
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +109,8 @@ def plan_drop(
                 if other != day
             ]
             return Drop(day, partitions, others)
-    except REFUSALS as error:
-        raise KeptError(without_values(error)) from None
+    except psycopg.Error as error:
+        raise kept(error) from None
 
 
 def _partitions(connection: Connection, table: Table, day: date) -> list[Partition]:

@@ -29,13 +29,13 @@ from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
 from event_archive.domain.wording import counted
 from event_archive.errors import FileChangedError, IntegrityError
-from event_archive.operations.drop_plan import REFUSALS, Drop, KeptError, OtherDay
+from event_archive.operations.drop_plan import Drop, KeptError, OtherDay, kept
 from event_archive.operations.proof import prove, require_recorded
-from event_archive.operations.readback import Readback
+from event_archive.operations.readback import ARCHIVED, Readback
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue import timescale
 from event_archive.postgres.catalogue.partitions import Partition, any_left, is_awaited
-from event_archive.postgres.errors import without_values
+from event_archive.postgres.catalogue.relations import columns
 from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.advice import CLEARING_ADVICE
 from event_archive.table.holds import held_days
@@ -95,13 +95,15 @@ def drop_proven(
                 readbacks[other.day] = _prove_other(connection, site, table, other, claimed, progress)
             progress.begin("comparing and deleting")
             _keep_writers_out(connection, drop.partitions)
-            if partitions_of(connection, table, drop.day) != drop.partitions:
+            # No lock on the table, for which whoever alters it may wait for us.
+            altered = columns(connection, table.oid) != table.columns
+            if altered or partitions_of(connection, table, drop.day) != drop.partitions:
                 raise KeptError(_ALTERED)
             rows = sum(_count_proven(connection, table, of, readbacks) for of in drop.partitions)
             _drop(connection, site, table, drop.day, drop.partitions, files=partial(_require_files, site, drop, record))
             return rows
-    except REFUSALS as error:
-        raise KeptError(without_values(error)) from None
+    except psycopg.Error as error:
+        raise kept(error) from None
 
 
 def _prove_other(
@@ -126,11 +128,14 @@ def _require_files(site: Site, drop: Drop, record: Record) -> None:
 
 
 def _count_proven(connection: Connection, table: Table, partition: Partition, readbacks: dict[date, Readback]) -> int:
-    """The number of a partition's rows, each of which is identical to the file of its day."""
+    """The number of a partition's rows, each of which is identical to the file of its day.
+
+    The file's rows are counted, each once: by a damaged index one row of the partition may be found twice.
+    """
     rows, proven = count_rows(connection, partition), 0
     for day, readback in readbacks.items():
-        query = sql.SQL("SELECT pg_catalog.count(*) FROM {}, {} WHERE {} AND {}").format(
-            rows_in(partition), readback.current, table.within(day, day), readback.identical
+        query = sql.SQL("SELECT pg_catalog.count(DISTINCT {}.line) FROM {}, {} WHERE {} AND {}").format(
+            ARCHIVED, rows_in(partition), readback.current, table.within(day, day), readback.identical
         )
         proven += one(connection, query)[0]
     if proven != rows:
@@ -266,10 +271,10 @@ def drop_empty(site: Site, day: date) -> list[str]:
                 with connection.transaction():
                     if _drop_if_empty(connection, site, glance(connection, dataset, "delete"), partition):
                         dropped.append(told(partition))
-            except (KeptError, *REFUSALS) as why:
-                words = str(why) if isinstance(why, KeptError) else without_values(why)
+            except (KeptError, psycopg.Error) as error:
+                why = error if isinstance(error, KeptError) else kept(error)
                 level = logging.WARNING if partition.last >= day else logging.INFO
-                logger.log(level, "%s: empty partition %s is not dropped: %s", dataset.table, told(partition), words)
+                logger.log(level, "%s: empty partition %s is not dropped: %s", dataset.table, told(partition), why)
     return dropped
 
 

@@ -11,7 +11,7 @@ from event_archive.domain.source import Source
 from event_archive.lake.protocol import StoredFile, Upload
 from event_archive.operations.readback import Readback
 from event_archive.postgres.copy import copy_out
-from event_archive.postgres.session import Connection
+from event_archive.postgres.session import Connection, one
 from event_archive.table.shape import TABLE_ALIAS, Table
 
 
@@ -112,5 +112,5 @@ def rows_of_day(table: Table, day: date, columns: tuple[str, ...], *, unless: Re
 
 
 def has_any(connection: Connection, query: sql.Composable) -> bool:
-    """Whether a query returns a row."""
-    return connection.execute(sql.SQL("{} LIMIT 1").format(query)).fetchone() is not None
+    """Whether a query returns a row. None of it comes here: Python has no date for each of PostgreSQL's."""
+    return bool(one(connection, sql.SQL("SELECT EXISTS ({})").format(query))[0])

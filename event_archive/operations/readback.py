@@ -53,15 +53,16 @@ class Readback:
 
     @property
     def current(self) -> sql.Composable:
-        """The current rows of the file, as a FROM item: ``key_0`` …, and all of the table's columns as ``image``."""
+        """The current rows of the file, as a FROM item: ``line``, ``key_0`` …, and the table's columns as ``image``."""
         keys = [
             sql.SQL("{} AS {}").format(sql.Identifier(name), sql.Identifier(f"key_{place}"))
             for place, name in enumerate(self.table.key)
         ]
         image = sql.SQL(", ").join(map(sql.Identifier, self.table.names))
-        return sql.SQL("(SELECT {}, ROW({}) AS image FROM {} WHERE {} OPERATOR(pg_catalog.>) 0) AS {}").format(
-            sql.SQL(", ").join(keys), image, self.relation, self.line, ARCHIVED
-        )
+        return sql.SQL(
+            "(SELECT {line} AS line, {keys}, ROW({image}) AS image FROM {rows} "
+            "WHERE {line} OPERATOR(pg_catalog.>) 0) AS {alias}"
+        ).format(line=self.line, keys=sql.SQL(", ").join(keys), image=image, rows=self.relation, alias=ARCHIVED)
 
     @property
     def same_key(self) -> sql.Composable:

@@ -61,6 +61,25 @@ def test_a_rewrite_keeps_every_value_as_it_was(each_pipeline: Pipeline):
     assert of.records_of_file()[0] == before | {"extra": ""}
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("timestamp", "infinity"),
+        ("timestamptz", "0044-03-15 12:00:00+00 BC"),
+        ("date", "20000-01-01"),
+        ("jsonb", "[" * 5000 + "]" * 5000),
+    ],
+)
+def test_a_rewrite_takes_values_that_python_has_none_of(pipeline: Pipeline, kind: str, value: str):
+    pipeline.add(1)
+    pipeline.run()
+    pipeline.database.execute(f'ALTER TABLE "Event" ADD COLUMN extra {kind}')
+    pipeline.add(1, prefix="late")
+    pipeline.database.execute(f'UPDATE "Event" SET extra = %s::text::{kind}', value)
+    assert pipeline.run().deleted == 1
+    assert pipeline.values("extra") == ["", value]
+
+
 def test_a_rewrite_keeps_the_order_of_superseded_rows(pipeline: Pipeline):
     pipeline.add(3)
     pipeline.archive()

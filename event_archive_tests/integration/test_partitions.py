@@ -12,7 +12,7 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention, now_utc
-from event_archive.errors import IntegrityError, RefusedError
+from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.protocol import Lake
 from event_archive.nightly.backlog import days_to_do, rows_of_aged_days
@@ -348,6 +348,67 @@ def test_a_partition_that_is_empty_by_a_damaged_index_alone_stays(pipeline: Pipe
     make_all_visible(of)
     assert dropping.drop_empty(of.site, DAY) == []
     assert of.count("note = 'lost'") == 1
+
+
+def test_a_row_that_a_damaged_index_finds_twice_does_not_stand_for_another(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY)
+    # An index keeps the entry of a row that is gone, and another row takes its place.
+    of.database.execute("INSERT INTO t VALUES (50, '2024-03-02 07:00+00', 'n')")
+    of.database.execute("UPDATE pg_index SET indisready = false WHERE indrelid = 'w'::regclass")
+    of.database.execute("DELETE FROM t WHERE id = 50")
+    with psycopg.connect(of.database.dsn, autocommit=True) as connection:
+        connection.execute("VACUUM w")
+    of.database.execute(
+        """UPDATE pg_index SET indisready = true WHERE indrelid = 'w'::regclass;
+        UPDATE pg_class SET relhasindex = true WHERE oid = 'w'::regclass"""
+    )
+    of.database.execute("INSERT INTO t VALUES (51, '2024-03-02 09:00+00', 'n')")
+    of.database.execute("INSERT INTO t SELECT n, '2024-03-01 09:00+00', 'n' FROM generate_series(1001, 21000) AS n")
+    of.database.execute(
+        f"""ANALYZE t; ALTER DATABASE {of.database.name} SET enable_bitmapscan = off;
+        ALTER DATABASE {of.database.name} SET enable_mergejoin = off"""
+    )
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    assert len(of.records_of_file(NEXT)) == 5, "no index finds a row twice"
+    of.database.execute("UPDATE t SET note = 'changed' WHERE id = 7")
+    purged = of.purge()
+    assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 20005, {"w"})
+    assert purged.reason == "1 of 20011 rows is in no file in their present form, in public.w"
+    assert of.count("note = 'changed'") == 1
+
+
+@pytest.mark.parametrize("migration", ["ALTER TABLE t ALTER note TYPE jsonb USING '1'", "ALTER TABLE t DROP note"])
+def test_a_table_that_is_altered_while_files_are_read_for_a_drop_is_told_as_that(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, migration: str
+):
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    with (
+        while_reading(monkeypatch, of.lake, lambda: of.database.execute(migration)),
+        pytest.raises(BusyError, match="the table was altered while"),
+    ):
+        of.purge()
+    assert (of.count(), partitions(of)) == (8, {"d1", "d2"})
+
+
+FORBIDDEN = """
+CREATE FUNCTION forbids() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE 'no table is dropped here' USING ERRCODE = '{code}'; END $$;
+CREATE EVENT TRIGGER forbids ON ddl_command_start WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION forbids()
+"""
+
+
+@pytest.mark.parametrize("code", ["P0001", "55000", "A0001", "22012"])
+def test_an_event_trigger_that_forbids_to_drop_keeps_the_partition_under_whatever_code(
+    pipeline: Pipeline, code: str, caplog: pytest.LogCaptureFixture
+):
+    of = of_table(pipeline, DAILY + FORBIDDEN.format(code=code))
+    purged = of.run()
+    assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 5, {"d1", "d2"})
+    assert purged.reason == "a function raised an exception: forbids(), line 2"
+    assert dropping.drop_empty(of.site, DAY) == []
+    assert "empty partition public.d1 is not dropped: a function raised an exception" in caplog.text
 
 
 SWAPPED = """

@@ -21,6 +21,7 @@ from event_archive.operations.restore.day import RestoredDay, days_with_file, re
 from event_archive.operations.restore.target import target_named
 from event_archive.postgres.catalogue.sequences import Position, Sequence, position_of
 from event_archive.postgres.session import Connection
+from event_archive.table.holds import hold
 from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
@@ -139,6 +140,27 @@ def test_a_row_that_stands_is_never_changed(pipeline: Pipeline, restore: Callabl
     assert checksum(pipeline.database, '"Event_restored"') == before
 
 
+def test_a_row_that_was_changed_since_is_kept_by_what_a_refused_restore_advises(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(4)
+    pipeline.run()
+    hold(pipeline.dataset, DAY, DAY, "a correction", pipeline.postgres)
+    restore(in_place=True)
+    pipeline.database.execute(
+        'UPDATE "Event" SET event_type = \'corrected\' WHERE id = 2; DELETE FROM "Event" WHERE id = 4'
+    )
+    with pytest.raises(
+        IntegrityError, match="archive the day again, which keeps its new form: event-archive run 2024-03-01"
+    ) as refused:
+        restore(in_place=True)
+    assert "remove" not in str(refused.value)
+    pipeline.run()
+    done = restore(in_place=True)
+    assert (done.restored, done.skipped, done.superseded) == (1, 3, 1)
+    assert pipeline.count("event_type = 'corrected'") == 1
+
+
 def test_in_place_says_that_the_night_purges_again(
     pipeline: Pipeline, restore: Callable[..., RestoredDay], caplog: pytest.LogCaptureFixture
 ):
@@ -235,7 +257,7 @@ CREATE TABLE mine PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-
             INSERT INTO mine VALUES (99, 'evt-{DAY}-1', 'x', now(), now(), '{{}}')""",
             "mine",
             RefusedError,
-            "unique column beside the key has that value, remove that row, or use --table",
+            "unique column beside the key has that value, use --table, and compare the two",
         ),
     ],
 )

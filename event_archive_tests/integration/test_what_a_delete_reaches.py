@@ -20,6 +20,7 @@ from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue import dependents
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database
 
 T = TableName("public", "t")
 
@@ -717,6 +718,24 @@ def test_what_fails_in_the_copy_for_want_of_something_else_does_not_accuse_the_f
     assert of.count() == 1
 
 
+def test_a_value_that_a_type_refuses_by_an_internal_error_is_kept_as_text(
+    packaged_database: Database, local_lake: Lake
+):
+    """As hstore does before PostgreSQL 16."""
+    of = of_table(
+        Pipeline(packaged_database, local_lake),
+        """CREATE EXTENSION hstore; CREATE TABLE t (id int PRIMARY KEY, at timestamp, tags text);
+        INSERT INTO t VALUES (1, '2024-03-01', 'no pair')""",
+    )
+    of.run()
+    of.database.execute(
+        """ALTER TABLE t ALTER tags TYPE hstore USING NULL;
+        INSERT INTO t VALUES (2, '2024-03-01', 'a=>1')"""
+    )
+    assert of.run().deleted == 1
+    assert of.values("tags") == ["no pair", '"a"=>"1"']
+
+
 def test_a_table_of_as_many_columns_as_there_can_be_is_refused_before_a_file_is_written(pipeline: Pipeline):
     columns = ", ".join(f"c{n} int" for n in range(1598))
     of = of_table(pipeline, f"CREATE TABLE t (id int PRIMARY KEY, at timestamp, {columns})")
@@ -908,6 +927,27 @@ def test_a_table_that_changes_while_the_file_is_read_is_noticed(
         pipeline.purge() if step == "purge" else pipeline.archive()
     assert (pipeline.count(), pipeline.content()) == (21, content)
     assert pipeline.run().deleted == 21
+
+
+@pytest.mark.parametrize(
+    "migration",
+    ['ALTER TABLE "Event" DROP COLUMN processed_at', 'ALTER TABLE "Event" ALTER payload TYPE text USING payload::text'],
+    ids=["column", "type"],
+)
+def test_a_table_that_changes_while_a_file_is_read_that_will_be_rewritten_is_noticed(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, migration: str
+):
+    pipeline.add(20)
+    pipeline.archive()
+    pipeline.database.execute("ALTER TABLE \"Event\" ADD COLUMN more text DEFAULT 'm'")
+    content = pipeline.content()
+    with (
+        while_reading(monkeypatch, pipeline.lake, lambda: pipeline.database.execute(migration)),
+        pytest.raises(BusyError, match="the table was altered while"),
+    ):
+        pipeline.archive()
+    assert (pipeline.count(), pipeline.content()) == (20, content)
+    assert pipeline.run().deleted == 20
 
 
 @pytest.mark.parametrize("kind", ["mood", "mood[]", "mixed", "sure", "pair"])

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 
 import psycopg
 from psycopg import sql
@@ -55,8 +56,12 @@ def require_parsed(connection: Connection, readback: Readback, file: StoredFile)
         )
 
 
-def require_no_other_rows(connection: Connection, readback: Readback, file: StoredFile) -> None:
+def require_no_other_rows(
+    connection: Connection, dataset: Dataset, day: date, readback: Readback, file: StoredFile
+) -> None:
     """Refuses a target in which rows with other values stand under keys of the file.
+
+    What stands in the source may be a row's last form, of which no file knows yet: nobody is told to remove it.
 
     Raises:
         IntegrityError: there are such rows.
@@ -70,11 +75,13 @@ def require_no_other_rows(connection: Connection, readback: Readback, file: Stor
     )[0]
     if differing:
         rows = counted(differing, "row with other values stands", "rows with other values stand")
+        again = dataset.command(f"run {day}")
+        archive_first = f"Where it was changed since, archive the day again, which keeps its new form: {again}. "
         raise IntegrityError(
             f"{file.path}: {rows} in {target} under a key ({', '.join(map(quoted, readback.table.key))}) of the file. "
-            "Nothing of this day was restored; a row that stands is never changed. Where a row was moved to another "
-            "day after it was archived, both days' files hold it. Restore this day into another table with --table, "
-            "and compare the two, or remove those rows."
+            "Nothing of this day was restored; a row that stands is never changed. "
+            f"{archive_first if target == dataset.table else ''}Where a row was moved to another day after it was "
+            "archived, both days' files hold it. Restore this day into another table with --table, and compare the two."
         )
 
 

@@ -137,7 +137,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         # The file has been read, twice where need be: from here on the target is locked.
         require_unchanged(connection, table, "fill")
         readback = widened(connection, dataset, readback, file, (source and source.time_column) or dataset.time_column)
-        require_no_other_rows(connection, readback, file)
+        require_no_other_rows(connection, dataset, day, readback, file)
         require_same_current_rows(connection, dataset, readback, file, manifest)
         progress.begin("restoring")
         restored = _insert(connection, readback, file)

@@ -34,7 +34,7 @@ ADVICE = Advice(
         "23503": "Rows of another table that these refer to are gone: put those back first, or use --table.",
         "23505": (
             "A row with such a value stands there. If it was inserted meanwhile under the same key, restore the day "
-            "again; if a unique column beside the key has that value, remove that row, or use --table."
+            "again; if a unique column beside the key has that value, use --table, and compare the two."
         ),
         "23514": "A CHECK constraint forbids a row, or no partition takes it: create that partition, or use --table.",
     },
