@@ -89,6 +89,16 @@ def test_a_hold_waits_for_a_purge_and_says_when_it_cannot(pipeline: Pipeline):
     assert holds(pipeline.dataset, pipeline.postgres) == []
 
 
+def test_a_hold_is_on_disk_before_anybody_is_told_of_it(pipeline: Pipeline):
+    """The servers of these tests are told not to wait for the disk."""
+    hold(pipeline.dataset, date(2024, 2, 1), date(2024, 2, 1), "the table exists", pipeline.postgres)
+    pipeline.database.execute(
+        "ALTER TABLE event_archive_hold ALTER held_by SET DEFAULT current_setting('synchronous_commit')"
+    )
+    hold(pipeline.dataset, DAY, DAY, "x", pipeline.postgres)
+    assert [held.by for held in holds(pipeline.dataset, pipeline.postgres)] == ["postgres", "on"]
+
+
 def test_a_range_is_held_in_one_transaction(pipeline: Pipeline):
     hold(pipeline.dataset, DAY, DAY, "the table exists", pipeline.postgres)
     release(pipeline.dataset, DAY, DAY, pipeline.postgres)

@@ -31,7 +31,7 @@ from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.ranges import beginnings
 from event_archive.table.rows import Orphans, count_orphans, days_with_rows
 from event_archive.table.shape import current_shape, reflect
-from event_archive.table.windows import MOST_PARTITIONS, windows
+from event_archive.table.windows import MOST_PARTITIONS, letting_go, windows
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, _serve, new_database
 from event_archive_tests.integration.test_what_a_delete_reaches import while_reading
@@ -352,3 +352,12 @@ def test_a_search_is_given_up_in_time_in_whatever_stretch_it_is(crowded: Pipelin
         of.postgres.transaction("test") as connection,
     ):
         ask(connection, reflect(connection, of.dataset), *days, until=time.monotonic() + 0.5)
+
+
+def test_a_search_whose_time_is_over_is_given_up_at_once(pipeline: Pipeline):
+    with (
+        pytest.raises(BusyError, match="statement timeout"),
+        pipeline.postgres.transaction("test") as connection,
+        letting_go(connection, time.monotonic() - 1),
+    ):
+        connection.execute("SELECT pg_catalog.pg_sleep(5)")
