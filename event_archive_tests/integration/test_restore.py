@@ -1048,6 +1048,16 @@ def test_a_sequence_passes_rows_that_stand_beside_the_files(pipeline: Pipeline):
     assert pipeline.database.execute(LAST_ROW) == [(51,)]
 
 
+def test_a_sequence_of_a_column_without_an_index_goes_by_the_file_alone(pipeline: Pipeline):
+    """To find the furthest value of such a column, all of the table would be read."""
+    of = numbered(pipeline, NUMBERED["not in an index"])
+    pipeline.database.execute(
+        "INSERT INTO n (at, id) OVERRIDING SYSTEM VALUE VALUES ('2024-03-02', 50); SELECT setval('n_id_seq', 1)"
+    )
+    assert restoring(of)(in_place=True).restored == 3
+    assert pipeline.database.execute(LAST_ROW) == [(4,)]
+
+
 def test_a_sequence_that_is_nearly_used_up_keeps_nobody_from_a_restore(pipeline: Pipeline):
     definition = """CREATE SEQUENCE s INCREMENT 10 MAXVALUE 25;
         CREATE TABLE n (id int PRIMARY KEY DEFAULT nextval('s'), at timestamp)"""
