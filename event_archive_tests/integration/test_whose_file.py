@@ -38,7 +38,8 @@ from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.table.holds import hold, holds
 from event_archive.table.rows import lock_rows
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.postgres import Database, Server, new_database
+from event_archive_tests.fixtures.postgres import Database, Server, new_database, standby_of
+from event_archive_tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -343,6 +344,16 @@ def test_a_standby_that_hears_late_of_a_new_timeline_is_taken_for_no_copy(
     claimed = owner(pipeline.site)
     assert claimed
     assert claimed.timeline == 2
+
+
+def test_a_standby_knows_a_new_timeline_before_its_control_file_does(pipeline: Pipeline, follower: Pipeline):
+    with standby_of(pipeline.database.server, by_way_of=follower.database.server) as second:
+        behind = Pipeline(Database(second, pipeline.database.name), pipeline.lake)
+        receiver = "SELECT status FROM pg_stat_wal_receiver"
+        until(lambda: behind.database.execute(receiver) == [("streaming",)], seconds=30)
+        promote(follower)
+        until(lambda: identity_of(behind).timeline == 2, seconds=30)
+        assert identity_of(behind).is_standby
 
 
 def test_a_standby_is_no_primary(pipeline: Pipeline, standby: Server):
