@@ -201,6 +201,18 @@ def test_least_privilege_is_enough(pipeline: Pipeline, limited: Pipeline):
     assert limited.run().deleted == 2
 
 
+def test_the_tables_owner_sees_the_holds_that_another_role_put(pipeline: Pipeline):
+    """Without a single GRANT, too."""
+    role = f"owner_{pipeline.database.name}"
+    pipeline.database.execute(f'CREATE ROLE {role} LOGIN; ALTER TABLE "Event" OWNER TO {role}')
+    try:
+        pipeline.add(3)
+        hold(pipeline.dataset, DAY, DAY, "x", pipeline.postgres)
+        assert Pipeline(pipeline.database, pipeline.lake, role=role).run().outcome == "held"
+    finally:
+        pipeline.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 @pytest.mark.parametrize("verb", ["purge", "adopt"])
 def test_without_temporary_tables_the_privilege_is_named(pipeline: Pipeline, limited: Pipeline, verb: str):
     pipeline.add(3)
