@@ -1,12 +1,15 @@
 """What verify says of a file, and what adopt makes of one."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.errors import IntegrityError, RefusedError
+from event_archive.errors import FileChangedError, IntegrityError, RefusedError
+from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations import verify
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.verify import VerifiedDay, verify_day
@@ -260,6 +263,27 @@ def test_an_adopted_file_names_no_key_that_it_does_not_hold(pipeline: Pipeline):
     pipeline.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey"')
     pipeline.put(b"event_id,created_at\na,2024-03-01\n", metadata=manifest.to_metadata())
     assert adopt_day(pipeline.site, DAY).keys == (("event_id",),)
+
+
+def test_a_file_that_is_written_while_it_is_adopted_stays_as_it_was_written(
+    local: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    newer = local.content() + local.content().splitlines(keepends=True)[-1]
+    original, times = type(local.lake).read, itertools.count(1)
+
+    @contextmanager
+    def read(lake: Lake, file: StoredFile) -> Iterator[Iterator[bytes]]:
+        with original(lake, file) as blocks:
+            # The first time it is read into PostgreSQL.
+            if file.path.endswith(".csv") and next(times) == 2:
+                local.put(newer)
+            yield blocks
+
+    monkeypatch.setattr(type(local.lake), "read", read)
+    with pytest.raises(FileChangedError):
+        adopt_day(local.site, DAY)
+    monkeypatch.undo()
+    assert local.content() == newer
 
 
 def test_a_file_without_the_key_is_not_adopted(simple: Pipeline):
