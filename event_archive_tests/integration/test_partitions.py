@@ -452,6 +452,17 @@ def test_bounds_of_every_type_are_understood(pipeline: Pipeline, kind: str):
     assert of.run().partitions == ("public.d1",)
 
 
+def test_a_partition_up_to_the_last_date_there_is_keeps_no_other(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int, at date NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
+        CREATE TABLE ever PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('5874897-12-31');
+        INSERT INTO t VALUES (1, '2024-03-01'), (2, '5874897-12-30')""",
+    )
+    assert of.run().partitions == ("public.d1",)
+
+
 @pytest.mark.parametrize(
     ("by", "bound"),
     [

@@ -11,8 +11,8 @@ from psycopg import sql
 from event_archive.postgres.session import Connection, one
 
 # A partition is bounded where it, or a parent of it, is one of a range of the time column alone, as the text of its
-# bound shows. A bound that Python knows no date for counts as none. One that is being detached concurrently is no
-# partition any more.
+# bound shows. A bound that Python knows no date for counts as none; there are dates later than any instant. One that is
+# being detached concurrently is no partition any more.
 _BOUNDED = """
 WITH RECURSIVE tree_(oid, parent, begins, ends) AS (
   SELECT %(oid)s::pg_catalog.oid, NULL::pg_catalog.oid, NULL::timestamptz, NULL::timestamptz
@@ -30,7 +30,8 @@ WITH RECURSIVE tree_(oid, parent, begins, ends) AS (
       CASE WHEN a.attnum IS NOT NULL THEN pg_catalog.pg_get_expr(c.relpartbound, c.oid) END,
       '^FOR VALUES FROM [(](?:''([^'']*)''|MINVALUE)[)] TO [(](?:''([^'']*)''|MAXVALUE)[)]$') AS found
   ) AS text_
-  CROSS JOIN LATERAL (SELECT text_.found[1] AS begins, text_.found[2] AS ends) AS bound_
+  CROSS JOIN LATERAL (SELECT pg_catalog.regexp_replace(text_.found[1], '^[0-9]{6}.*', 'infinity') AS begins,
+                             pg_catalog.regexp_replace(text_.found[2], '^[0-9]{6}.*', 'infinity') AS ends) AS bound_
 )
 SELECT c.oid, n.nspname, c.relname, u.nspname, r.relname, c.relkind = 'r',
        pg_catalog.pg_has_role(c.relowner, 'USAGE'),
