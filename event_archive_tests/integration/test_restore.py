@@ -656,6 +656,21 @@ def test_a_key_that_another_tool_spelled_otherwise_is_one(pipeline: Pipeline):
     assert (done.restored, done.superseded) == (1, 1)
 
 
+@pytest.mark.parametrize("day", ["5874897-12-31", "infinity", "4713-01-01 BC"])
+def test_a_date_that_is_no_instant_is_restored(pipeline: Pipeline, day: str):
+    pipeline.database.execute(
+        f"""CREATE TYPE kind AS ENUM ('a', 'b');
+        CREATE TABLE n (id int, until date, at timestamp, v kind, PRIMARY KEY (id, until));
+        INSERT INTO n VALUES (1, '{day}', '2024-03-01', 'a')"""
+    )
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.archive()
+    pipeline.database.execute("UPDATE n SET v = 'b'")
+    assert of.run().deleted == 1
+    done = restoring(of)()
+    assert (done.restored, done.superseded) == (1, 1)
+
+
 OTHERWISE_SPELLED = b'id,at,v,j,ok\n1,2024-03-01T01:02:03Z,1e1,"{""b"":1,""a"":2}",true\n'
 
 
