@@ -33,8 +33,8 @@ def partitions_between(connection: Connection, table: Table, first: date, last: 
 
 def rows_in(partition: Partition) -> sql.Composable:
     """A partition as ``TABLE_ALIAS``, for FROM: so the table itself is not locked."""
-    # ONLY a compressed chunk is what of it is not compressed.
-    return sql.SQL("{} AS {}" if partition.chunk else "ONLY {} AS {}").format(partition.identifier, TABLE_ALIAS)
+    # Without ONLY, by which a chunk is what of it is not compressed; from another partition no table inherits.
+    return sql.SQL("{} AS {}").format(partition.identifier, TABLE_ALIAS)
 
 
 def told(partition: Partition) -> str:
@@ -74,8 +74,8 @@ def ends_in_time(partition: Partition, day: date) -> bool:
 def rows_by_day(connection: Connection, table: Table, partition: Partition) -> dict[date | None, int]:
     """How many rows of each day a partition holds; under None those that belong to no day that is archived."""
     query = sql.SQL(
-        "SELECT CASE WHEN {time} OPERATOR(pg_catalog.>=) {start} AND pg_catalog.isfinite({time}) "
-        "THEN {time}::pg_catalog.date END, pg_catalog.count(*) FROM {rows} GROUP BY 1 ORDER BY 1"
+        "SELECT CASE WHEN {time} OPERATOR(pg_catalog.>=) {start} THEN {time}::pg_catalog.date END, "
+        "pg_catalog.count(*) FROM {rows} GROUP BY 1 ORDER BY 1"
     ).format(time=table.time, start=table.instant(table.dataset.start), rows=rows_in(partition))
     return dict(connection.execute(query).fetchall())
 

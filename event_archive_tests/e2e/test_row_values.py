@@ -63,7 +63,8 @@ FAILING_DELETES = {
         RAISED.format("P0002"),
     ),
     "a check that fails": (
-        trigger("INSERT INTO audit VALUES (OLD.event_id, 't', 1);"), "check violation in a function"
+        trigger("INSERT INTO audit VALUES (OLD.event_id, 't', 1);"),
+        "check violation in a function: keep(), line 5 [SQLSTATE 23514]. Nothing was deleted. Look at that function",
     ),
     "a statement that a function composed": (
         trigger("EXECUTE 'SELECT \"' || OLD.event_id || '\"';"), "undefined column in a function"

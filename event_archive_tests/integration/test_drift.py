@@ -22,7 +22,7 @@ from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
-from event_archive.postgres.session import Postgres, commit_durably
+from event_archive.postgres.session import Postgres, commit_durably, own_search_path
 from event_archive.table import rows
 from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -327,6 +327,16 @@ def test_a_session_that_a_pooler_gives_to_run_after_run_is_as_new_to_each(
         assert [restore_day(of.site, day, of.dataset.table).restored for day in days] == [1, 2]
         locked = of.database.execute("SELECT objid FROM pg_locks WHERE locktype = 'advisory'")
     assert locked == []
+
+
+def test_a_search_path_that_a_trigger_is_given_ends_with_the_transaction(pipeline: Pipeline):
+    """A pooler gives the session to others, too."""
+    with pipeline.postgres.session() as session:
+        with session.transaction("theirs") as connection:
+            connection.execute("SET search_path TO theirs")
+        with session.transaction("ours") as connection, own_search_path(connection):
+            pass
+        assert connection.execute("SHOW search_path").fetchone() == ("theirs",)
 
 
 def test_a_trigger_that_keeps_rows_is_named(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):

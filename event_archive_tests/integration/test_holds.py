@@ -89,6 +89,16 @@ def test_a_hold_waits_for_a_purge_and_says_when_it_cannot(pipeline: Pipeline):
     assert holds(pipeline.dataset, pipeline.postgres) == []
 
 
+def test_a_hold_is_on_disk_before_anybody_is_told_of_it(pipeline: Pipeline):
+    """The servers of these tests are told not to wait for the disk."""
+    hold(pipeline.dataset, date(2024, 2, 1), date(2024, 2, 1), "the table exists", pipeline.postgres)
+    pipeline.database.execute(
+        "ALTER TABLE event_archive_hold ALTER held_by SET DEFAULT current_setting('synchronous_commit')"
+    )
+    hold(pipeline.dataset, DAY, DAY, "x", pipeline.postgres)
+    assert [held.by for held in holds(pipeline.dataset, pipeline.postgres)] == ["postgres", "on"]
+
+
 def test_a_range_is_held_in_one_transaction(pipeline: Pipeline):
     hold(pipeline.dataset, DAY, DAY, "the table exists", pipeline.postgres)
     release(pipeline.dataset, DAY, DAY, pipeline.postgres)
@@ -189,6 +199,18 @@ def test_least_privilege_is_enough(pipeline: Pipeline, limited: Pipeline):
     hold(pipeline.dataset, date(2024, 2, 1), date(2024, 2, 1), "x", pipeline.postgres)
     pipeline.add(2, prefix="late")
     assert limited.run().deleted == 2
+
+
+def test_the_tables_owner_sees_the_holds_that_another_role_put(pipeline: Pipeline):
+    """Without a single GRANT, too."""
+    role = f"owner_{pipeline.database.name}"
+    pipeline.database.execute(f'CREATE ROLE {role} LOGIN; ALTER TABLE "Event" OWNER TO {role}')
+    try:
+        pipeline.add(3)
+        hold(pipeline.dataset, DAY, DAY, "x", pipeline.postgres)
+        assert Pipeline(pipeline.database, pipeline.lake, role=role).run().outcome == "held"
+    finally:
+        pipeline.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("verb", ["purge", "adopt"])

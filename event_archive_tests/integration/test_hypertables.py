@@ -177,14 +177,18 @@ def test_a_chunk_from_beyond_the_calendar_ends_no_stretch(
         assert windows.windows(connection, shape(reading), *days) == [days]
 
 
-def test_a_role_of_least_privilege_sees_hypertables(reading: Pipeline):
+@pytest.mark.parametrize("purge", ["delete", "drop"])
+def test_a_role_of_least_privilege_sees_hypertables(reading: Pipeline, purge: str):
     role = f"least_{reading.database.name}"
     reading.database.execute(
         f"""CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON reading TO {role};
         GRANT ALL ON ALL TABLES IN SCHEMA _timescaledb_internal TO {role}"""
     )
-    reading.role = role
-    assert reading.run().deleted == 3
+    of = reading.of(purge=purge)
+    of.role = role
+    purged = of.run()
+    assert (purged.how, purged.deleted) == ("deleted", 3)
+    assert purged.reason == (f"{role} does not own {CHUNK}" if purge == "drop" else None)
 
 
 # Chunks that are dropped
@@ -204,6 +208,12 @@ def test_a_chunk_is_dropped_in_place_of_its_rows(reading: Pipeline):
     assert (purged.outcome, purged.deleted, purged.left) == ("purged", 3, 0)
     assert (purged.how, purged.partitions, purged.reason) == ("dropped", (CHUNK,), None)
     assert (beginnings(of), of.count()) == (["2024-02-23", "2024-03-08"], 2)
+
+
+def test_chunks_right_before_and_after_a_chunk_stay(reading: Pipeline):
+    for start, end in (("2024-02-29", "2024-03-01"), ("2024-03-08", "2024-03-09")):
+        add_chunk(reading.database, "reading", "at", start, end, name=f"beside_{start}")
+    assert reading.of(purge="drop").run().partitions == (CHUNK,)
 
 
 def test_a_chunk_of_many_days_is_dropped_once_all_of_them_are_archived(reading: Pipeline):

@@ -382,6 +382,16 @@ def test_a_download_that_keeps_breaking_off_never_looks_complete(proxy: FaultyAz
             read(lake, file)
 
 
+def test_the_attempts_of_a_range_that_breaks_off_share_one_wait(proxy: FaultyAzurite, container: str):
+    busy = Fault(request("GET"), status=503, headers={"Retry-After": "1"})
+    with lake_at(proxy.service, container, retry_seconds=1.5) as lake:
+        file = put(lake, b"x" * SMALL_BLOCK_BYTES)
+        proxy.faults += [busy, Fault(request("GET"), sent_fraction=0.5), replace(busy, again=True)]
+        with pytest.raises(UnreachableError):
+            read(lake, file)
+    assert len([method for method, _ in proxy.seen if method == "GET"]) <= 4
+
+
 def test_a_file_that_is_shorter_than_it_was_said_to_be_never_looks_complete(azure_lake: AzureLake):
     file = put(azure_lake, b"x" * (SMALL_BLOCK_BYTES - 1))
     with pytest.raises(UnreachableError, match=rf"{SMALL_BLOCK_BYTES - 1} of {SMALL_BLOCK_BYTES} bytes"):
@@ -533,6 +543,14 @@ def test_a_missing_container_that_may_not_be_created_is_refused(azurite: Azurite
         assert lake.stat(PATH) is None
         with pytest.raises(RefusedError, match=rf"{container}.*ContainerNotFound. Create the container"):
             put(lake, b"x")
+
+
+def test_a_container_that_cannot_be_created_is_told_by_that(proxy: FaultyAzurite, container: str):
+    """Not by what a block that is sent all the same is refused with."""
+    proxy.faults.append(Fault(request("PUT", "restype=container"), status=400))
+    with lake_at(proxy.service, container) as lake, pytest.raises(RefusedError, match=f"{container}: .*400"):
+        put(lake, b"x")
+    assert not [address for _, address in proxy.seen if "comp=block" in address]
 
 
 @pytest.mark.parametrize(

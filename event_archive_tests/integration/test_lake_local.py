@@ -151,6 +151,7 @@ def test_a_foreign_file_that_appears_at_the_last_moment_is_spared(
         put(lake, b"ours", rows="1")
     assert target.read_bytes() == b"foreign"
     assert (stat(lake).metadata, lake.appendable(stat(lake))) == ({}, False)
+    assert {path.name for path in target.parent.iterdir()} == {"day.csv", ".lock"}
 
 
 def test_what_a_killed_writer_left_is_never_listed_and_removed_by_the_next_writer(lake: LocalLake, target: Path):
@@ -179,14 +180,15 @@ def test_what_a_living_writer_stages_is_left_alone(lake: LocalLake, target: Path
     assert staged(target) == []
 
 
-def test_a_file_named_like_anothers_leftovers_is_its_own(lake: LocalLake):
-    with lake.write("events/day.csv.json", replaces=None) as upload:
+@pytest.mark.parametrize("name", ["day.csv.json", "day.csv.0123456789abcdef.tmp"])
+def test_a_file_named_like_anothers_leftovers_is_its_own(lake: LocalLake, name: str):
+    with lake.write(f"events/{name}", replaces=None) as upload:
         upload.write(b"{}")
         upload.commit({"n": "1"})
     put(lake, b"x", n="2")
     assert [(file.path, file.metadata) for file in lake.list("events")] == [
         ("events/day.csv", {"n": "2"}),
-        ("events/day.csv.json", {"n": "1"}),
+        (f"events/{name}", {"n": "1"}),
     ]
 
 
@@ -438,16 +440,36 @@ def _replace_only_sidecars(source: Path, destination: Path) -> Path:
     return _replace(source, destination)
 
 
-@pytest.mark.parametrize("damage", ["{", '{"versions": [{"etag": "x", "metadata": {"rows": 3}}]}', "[" * 100_000])
-def test_a_file_whose_sidecar_is_damaged_hides_no_other(lake: LocalLake, target: Path, damage: str):
+@pytest.mark.parametrize("damage", ["{", '{"versions": [{"etag": "x", "metadata": {"rows": 3}}]}', "[" * 100_000, None])
+def test_a_file_whose_sidecar_is_damaged_hides_no_other(lake: LocalLake, target: Path, damage: str | None):
     put(lake, b"good", rows="1")
     target.with_name("other.csv").write_bytes(b"damaged")
-    target.with_name(".other.csv.json").write_text(damage)
+    sidecar = target.with_name(".other.csv.json")
+    sidecar.mkdir() if damage is None else sidecar.write_text(damage)
     assert [(file.path, file.metadata) for file in lake.list("events")] == [
         (PATH, {"rows": "1"}),
         ("events/other.csv", {}),
     ]
     with pytest.raises(RefusedError, match="does not hold the metadata of other.csv any more"):
+        lake.stat("events/other.csv")
+
+
+def test_a_file_whose_sidecar_may_not_be_read_hides_no_other(
+    lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    put(lake, b"good", rows="1")
+    target.with_name("other.csv").write_bytes(b"x")
+    read_bytes = Path.read_bytes
+
+    def denied(path: Path) -> bytes:
+        if "other" in path.name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    found = [(file.path, file.metadata) for file in lake.list("events")]
+    assert found == [(PATH, {"rows": "1"}), ("events/other.csv", {})]
+    with pytest.raises(RefusedError, match=os.strerror(errno.EACCES)):
         lake.stat("events/other.csv")
 
 

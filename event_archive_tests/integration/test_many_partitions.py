@@ -29,9 +29,10 @@ from event_archive.nightly.orphans import orphans
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.ranges import beginnings
+from event_archive.table import rows
 from event_archive.table.rows import Orphans, count_orphans, days_with_rows
 from event_archive.table.shape import current_shape, reflect
-from event_archive.table.windows import MOST_PARTITIONS, windows
+from event_archive.table.windows import MOST_PARTITIONS, letting_go, windows
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, _serve, new_database
 from event_archive_tests.integration.test_what_a_delete_reaches import while_reading
@@ -296,7 +297,7 @@ def test_partitions_of_partitions_count_where_the_time_divides_them(each_databas
 @pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize("key", ["at, id", "id, at"], ids=["indexed", "not indexed"])
 def test_rows_are_found_in_each_stretch_whatever_partition_they_are_in(
-    each_database: Database, pipeline: Pipeline, key: str
+    each_database: Database, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, key: str
 ):
     """The partitions begin at noon, and one takes what no other does, rows of no day among them."""
     noon = timedelta(hours=12)
@@ -317,6 +318,10 @@ def test_rows_are_found_in_each_stretch_whatever_partition_they_are_in(
     assert days_to_do(of.dataset, datetime.now(UTC), of.postgres).days == list(found.rows)
     late = of.of(start=date(2024, 3, 2))
     assert orphans(late.dataset, late.postgres) == Orphans(before_start=14, not_finite=2)
+    # No stretch is searched any more once it is clear that something is wrong.
+    monkeypatch.setattr(rows, "MOST_ORPHANS", 2)
+    some = orphans(late.dataset, late.postgres)
+    assert some.before_start + some.not_finite == 3
 
 
 @pytest.mark.usefixtures("one_by_one")
@@ -352,3 +357,12 @@ def test_a_search_is_given_up_in_time_in_whatever_stretch_it_is(crowded: Pipelin
         of.postgres.transaction("test") as connection,
     ):
         ask(connection, reflect(connection, of.dataset), *days, until=time.monotonic() + 0.5)
+
+
+def test_a_search_whose_time_is_over_is_given_up_at_once(pipeline: Pipeline):
+    with (
+        pytest.raises(BusyError, match="statement timeout"),
+        pipeline.postgres.transaction("test") as connection,
+        letting_go(connection, time.monotonic() - 1),
+    ):
+        connection.execute("SELECT pg_catalog.pg_sleep(5)")

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ from event_archive.table.locks import lock_day
 from event_archive.table.partitions import unfit
 from event_archive.table.shape import current_shape
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.postgres import Database, Server, new_database
 from event_archive_tests.integration.test_what_a_delete_reaches import rows_of, while_reading
 
 pytestmark = pytest.mark.slow
@@ -517,6 +517,36 @@ def test_bounds_of_every_type_are_understood(pipeline: Pipeline, kind: str):
     assert of.run().partitions == ("public.d1",)
 
 
+def test_a_partition_up_to_the_last_date_there_is_keeps_no_other(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int, at date NOT NULL, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
+        CREATE TABLE ever PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('5874897-12-31');
+        INSERT INTO t VALUES (1, '2024-03-01'), (2, '5874897-12-30')""",
+    )
+    assert of.run().partitions == ("public.d1",)
+
+
+@pytest.mark.parametrize(
+    ("by", "bound"),
+    [
+        ("RANGE (at, id)", "FROM ('2024-03-01', '2024-03-01') TO ('2024-03-02', '2024-03-01')"),
+        ("RANGE (at, id)", "FROM (MINVALUE, MINVALUE) TO ('2024-03-02', MINVALUE)"),
+        ("RANGE (id)", "FROM ('2024-03-01') TO ('2024-03-02')"),
+        ("LIST (at)", "IN ('2024-03-01')"),
+        ("HASH (at)", "WITH (MODULUS 1, REMAINDER 0)"),
+    ],
+)
+def test_what_is_no_range_of_times_alone_has_no_bounds(pipeline: Pipeline, by: str, bound: str):
+    pipeline.database.execute(
+        f"CREATE TABLE t (id date, at date) PARTITION BY {by}; CREATE TABLE p PARTITION OF t FOR VALUES {bound}"
+    )
+    with pipeline.postgres.transaction("test") as connection:
+        (row,) = connection.execute("SELECT 'public.t'::regclass::oid::int8").fetchall()
+        assert bounded_partitions(connection, row[0], "at", date.min, date.max - timedelta(days=1)) == []
+
+
 def test_a_partition_that_is_a_foreign_table_is_not_dropped(pipeline: Pipeline):
     of = of_table(
         pipeline,
@@ -530,6 +560,28 @@ def test_a_partition_that_is_a_foreign_table_is_not_dropped(pipeline: Pipeline):
         (row,) = connection.execute("SELECT 'public.t'::regclass::oid::int8").fetchall()
         (found,) = bounded_partitions(connection, row[0], "at", DAY, DAY)
         assert unfit(connection, keyed, found) == "public.d1 is a foreign table"
+
+
+def test_a_partition_that_is_being_detached_is_none_any_more(pipeline: Pipeline):
+    of = of_table(pipeline, f"{DAILY} DELETE FROM d1", purge="delete", drop_empty_partitions=True)
+    with psycopg.connect(of.database.dsn) as reader, psycopg.connect(of.database.dsn, autocommit=True) as other:
+        reader.execute("SELECT FROM t")
+        other.execute("SET lock_timeout = '200ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            other.execute("ALTER TABLE t DETACH PARTITION d1 CONCURRENTLY")
+    assert of.run(NEXT).partitions == ("public.d2",)
+    assert rows_of(of, "d1") == 0
+
+
+@pytest.fixture
+def database_16(server_16: Server) -> Iterator[Database]:
+    yield from new_database(server_16)
+
+
+def test_an_identity_of_a_partition_alone_keeps_it_from_nothing(database_16: Database, local_lake: Lake):
+    """From PostgreSQL 17 on, a partition has none that is not the table's."""
+    numbered = f"{DAILY} ALTER TABLE d1 ALTER id ADD GENERATED ALWAYS AS IDENTITY"
+    assert of_table(Pipeline(database_16, local_lake), numbered).run().partitions == ("public.d1",)
 
 
 # Beside others

@@ -678,6 +678,21 @@ def test_a_key_that_another_tool_spelled_otherwise_is_one(pipeline: Pipeline):
     assert (done.restored, done.superseded) == (1, 1)
 
 
+@pytest.mark.parametrize("day", ["5874897-12-31", "infinity", "4713-01-01 BC"])
+def test_a_date_that_is_no_instant_is_restored(pipeline: Pipeline, day: str):
+    pipeline.database.execute(
+        f"""CREATE TYPE kind AS ENUM ('a', 'b');
+        CREATE TABLE n (id int, until date, at timestamp, v kind, PRIMARY KEY (id, until));
+        INSERT INTO n VALUES (1, '{day}', '2024-03-01', 'a')"""
+    )
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.archive()
+    pipeline.database.execute("UPDATE n SET v = 'b'")
+    assert of.run().deleted == 1
+    done = restoring(of)()
+    assert (done.restored, done.superseded) == (1, 1)
+
+
 OTHERWISE_SPELLED = b'id,at,v,j,ok\n1,2024-03-01T01:02:03Z,1e1,"{""b"":1,""a"":2}",true\n'
 
 
@@ -1068,6 +1083,16 @@ def test_a_sequence_passes_rows_that_stand_beside_the_files(pipeline: Pipeline):
     pipeline.database.execute("INSERT INTO n VALUES (50, '2024-03-02')")
     assert restoring(of)(in_place=True).restored == 3
     assert pipeline.database.execute(LAST_ROW) == [(51,)]
+
+
+def test_a_sequence_of_a_column_without_an_index_goes_by_the_file_alone(pipeline: Pipeline):
+    """To find the furthest value of such a column, all of the table would be read."""
+    of = numbered(pipeline, NUMBERED["not in an index"])
+    pipeline.database.execute(
+        "INSERT INTO n (at, id) OVERRIDING SYSTEM VALUE VALUES ('2024-03-02', 50); SELECT setval('n_id_seq', 1)"
+    )
+    assert restoring(of)(in_place=True).restored == 3
+    assert pipeline.database.execute(LAST_ROW) == [(4,)]
 
 
 def test_a_sequence_that_is_nearly_used_up_keeps_nobody_from_a_restore(pipeline: Pipeline):

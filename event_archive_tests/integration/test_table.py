@@ -162,6 +162,11 @@ def test_days_that_hold_rows_are_found(pipeline: Pipeline, kind: str, indexed: b
         assert rows_by_day(connection, found, days[1], days[3]) == dict.fromkeys(days[1:], 3)
 
 
+def test_an_index_on_a_part_of_the_rows_finds_no_days(pipeline: Pipeline):
+    of = table(pipeline, "CREATE TABLE t (a int PRIMARY KEY, at date); CREATE INDEX ON t (at) WHERE a > 0")
+    assert not shape(of).time_indexed
+
+
 def test_rows_of_no_day_are_counted(pipeline: Pipeline):
     of = table(pipeline, "CREATE TABLE t (a int PRIMARY KEY, at timestamp)")
     pipeline.database.execute(

@@ -1,12 +1,15 @@
 """What verify says of a file, and what adopt makes of one."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.errors import IntegrityError, RefusedError
+from event_archive.errors import FileChangedError, IntegrityError, RefusedError
+from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations import verify
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.verify import VerifiedDay, verify_day
@@ -95,8 +98,8 @@ def test_another_header_is_said(simple: Pipeline):
 def test_what_is_no_csv_is_said(simple: Pipeline):
     problems = damaged(simple, lambda lines: [*lines[:3], b"1,2\n", *lines[4:]]).problems
     (damage,) = [problem for problem in problems if problem.startswith("it is not a CSV file: ")]
-    # What it says goes where nobody should read events.
-    assert "evt" not in damage
+    # Without the row: what it says goes where nobody should read events.
+    assert damage.endswith("Expected 6 columns, got 2")
 
 
 @pytest.mark.parametrize(
@@ -153,6 +156,7 @@ def test_what_the_file_was_archived_with_is_no_problem(
         ("2024-03-01 23:00:00-05", False),
         ("2024-03-02 00:00:00", False),
         ("1 March 2024", False),
+        ("0001-01-01 00:00:00+05", False),
     ],
 )
 def test_a_time_is_of_the_day_whatever_its_offset(pipeline: Pipeline, time: str, of_the_day: bool):
@@ -250,6 +254,36 @@ def test_an_adopted_file_names_the_former_keys_and_the_present_one(pipeline: Pip
     assert manifest.keys == (("id",), ("id", "created_at"))
     pipeline.put(content, metadata=replace(manifest, keys=()).to_metadata())
     assert adopt_day(pipeline.site, DAY).keys == ()
+
+
+def test_an_adopted_file_names_no_key_that_it_does_not_hold(pipeline: Pipeline):
+    pipeline.add(2)
+    manifest = pipeline.archive().manifest
+    assert manifest is not None
+    pipeline.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey"')
+    pipeline.put(b"event_id,created_at\na,2024-03-01\n", metadata=manifest.to_metadata())
+    assert adopt_day(pipeline.site, DAY).keys == (("event_id",),)
+
+
+def test_a_file_that_is_written_while_it_is_adopted_stays_as_it_was_written(
+    local: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    newer = local.content() + local.content().splitlines(keepends=True)[-1]
+    original, times = type(local.lake).read, itertools.count(1)
+
+    @contextmanager
+    def read(lake: Lake, file: StoredFile) -> Iterator[Iterator[bytes]]:
+        with original(lake, file) as blocks:
+            # The first time it is read into PostgreSQL.
+            if file.path.endswith(".csv") and next(times) == 2:
+                local.put(newer)
+            yield blocks
+
+    monkeypatch.setattr(type(local.lake), "read", read)
+    with pytest.raises(FileChangedError):
+        adopt_day(local.site, DAY)
+    monkeypatch.undo()
+    assert local.content() == newer
 
 
 def test_a_file_without_the_key_is_not_adopted(simple: Pipeline):

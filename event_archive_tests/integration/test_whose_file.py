@@ -26,18 +26,20 @@ from event_archive.errors import (
 from event_archive.lake.protocol import Lake
 from event_archive.operations import archive as archiving
 from event_archive.operations import claim as claiming
+from event_archive.operations import unclaimed
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.archive import archive_day
 from event_archive.operations.claim import adopt_source, owner, unclaimed_elsewhere
 from event_archive.operations.marker import claim_to_read, marker_path, read_claim
 from event_archive.operations.restore.day import restore_day
-from event_archive.operations.unclaimed import require_unclaimed
+from event_archive.operations.unclaimed import require_unclaimed, sources_of_files
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.table.holds import hold, holds
 from event_archive.table.rows import lock_rows
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.postgres import Database, Server, new_database
+from event_archive_tests.fixtures.postgres import Database, Server, new_database, standby_of
+from event_archive_tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +103,21 @@ def test_of_two_first_runs_at_once_the_second_is_refused(
     assert claimed is not None
     assert claimed.source.database == elsewhere.database.name
     assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
+
+
+def test_of_two_first_runs_of_one_table_at_once_both_go_on(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    """Files under the prefix of before are not its former ones, where that is its own."""
+    pipeline.add(1)
+    pipeline.add(1, day=OTHER_DAY)
+
+    def beside(*arguments: Any) -> set[Source]:
+        monkeypatch.undo()
+        found = sources_of_files(*arguments)
+        pipeline.archive(OTHER_DAY)
+        return found
+
+    monkeypatch.setattr(unclaimed, "sources_of_files", beside)
+    assert pipeline.archive().rows == 1
 
 
 def test_of_two_that_accept_a_source_at_once_the_second_is_told(
@@ -329,6 +346,16 @@ def test_a_standby_that_hears_late_of_a_new_timeline_is_taken_for_no_copy(
     assert claimed.timeline == 2
 
 
+def test_a_standby_knows_a_new_timeline_before_its_control_file_does(pipeline: Pipeline, follower: Pipeline):
+    with standby_of(pipeline.database.server, by_way_of=follower.database.server) as second:
+        behind = Pipeline(Database(second, pipeline.database.name), pipeline.lake)
+        receiver = "SELECT status FROM pg_stat_wal_receiver"
+        until(lambda: behind.database.execute(receiver) == [("streaming",)], seconds=30)
+        promote(follower)
+        until(lambda: identity_of(behind).timeline == 2, seconds=30)
+        assert identity_of(behind).is_standby
+
+
 def test_a_standby_is_no_primary(pipeline: Pipeline, standby: Server):
     pipeline.add(2)
     pipeline.archive()
@@ -423,6 +450,13 @@ def test_files_under_another_prefix_are_those_of_this_very_table(pipeline: Pipel
     assert "files in that folder that are named lines. Their days" in (unclaimed_elsewhere(moved.site) or "")
     moved.archive()
     assert unclaimed_elsewhere(moved.site) is None
+
+
+def test_a_manifest_that_cannot_be_read_keeps_no_table_from_its_first_run(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.put(b"id\n1\n", metadata={"event_archive_version": "2"}, day=OTHER_DAY)
+    assert unclaimed_elsewhere(pipeline.of(file_prefix="moved").site) is None
+    assert pipeline.run().deleted == 2
 
 
 def as_before(pipeline: Pipeline, day: date = DAY) -> None:
@@ -644,6 +678,16 @@ def test_files_of_another_table_under_the_prefix_of_before_keep_nobody_from_a_pr
     Path(urlparse(pipeline.lake.url(marker_path(pipeline.dataset))).path).unlink()
     pipeline.database.execute('CREATE TABLE "Event2" (LIKE "Event" INCLUDING ALL)')
     assert pipeline.of(table=EVENT_TWO, file_prefix="Event2").archive().rows == 0
+
+
+def test_files_that_a_renamed_table_took_with_it_keep_nobody_from_the_name_that_it_had(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute(
+        'ALTER TABLE "Event" RENAME TO "Event2"; CREATE TABLE "Event" (LIKE "Event2" INCLUDING ALL)'
+    )
+    adopt_source(pipeline.of(table=EVENT_TWO).site)
+    assert pipeline.of(file_prefix="Event").archive().rows == 0
 
 
 def test_files_under_the_prefix_of_before_keep_nobody_from_going_on_with_its_own(pipeline: Pipeline):

@@ -25,7 +25,7 @@ from event_archive.lake.azure.retry import RETRIED_STATUS
 
 T = TypeVar("T")
 
-_CHANGED_CODES = {"ConditionNotMet", "TargetConditionNotMet", "BlobAlreadyExists", "BlobNotFound", "InvalidBlockList"}
+_CHANGED_CODES = {"BlobAlreadyExists", "BlobNotFound", "InvalidBlockList"}
 _TRANSIENT_CODES = {"ContainerBeingDeleted", "OperationTimedOut", "ServerBusy", "InternalError"}
 
 _ROLE = (
@@ -138,6 +138,7 @@ def lake_error(failure: AzureError, subject: Subject) -> EventArchiveError:
             f"{subject.container}: the Blob service still answers {status} {code}. Run it again later."
         )
     hint = _HINTS.get(code)
+    # 412: a condition was not met, whatever its code, but for a lease's.
     if code in _CHANGED_CODES or (status == 412 and hint is None):
         return changed(subject, code)
     hint = hint or _ROLE

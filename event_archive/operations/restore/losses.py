@@ -14,7 +14,9 @@ from event_archive.postgres.session import Connection, one
 
 _IS_JSON_SINCE = 160000
 _NUMBER = "{file}::numeric = {value}::numeric"
-_INSTANT = "{file}::timestamptz = {value}::timestamptz"
+# As text, since there are dates later than any instant.
+_TO_INSTANT = "CASE WHEN {0}::date < '294276-01-01' THEN {0}::timestamptz::text ELSE {0} END"
+_INSTANT = f"{_TO_INSTANT.format('{file}')} = {_TO_INSTANT.format('{value}')}"
 # Whatever parses as one of these types is kept in full, however it is spelled.
 _ANY = "true"
 _JSONB = "{file} IS JSON WITH UNIQUE KEYS"
@@ -82,9 +84,7 @@ def merged(connection: Connection, readback: Readback) -> int:
     if not readback.superseded:
         return 0
     key = [
-        sql.SQL("{}::timestamptz" if _SAME.get(column.plain_type) == _INSTANT else "{}").format(
-            sql.Identifier(column.name)
-        )
+        sql.SQL(_TO_INSTANT if _SAME.get(column.plain_type) == _INSTANT else "{0}").format(sql.Identifier(column.name))
         for column in readback.table.columns
         if column.name in readback.table.key
     ]

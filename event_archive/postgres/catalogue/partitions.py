@@ -10,8 +10,9 @@ from psycopg import sql
 
 from event_archive.postgres.session import Connection, one
 
-# A partition is bounded where it, or a parent of it, is one of a range of the time column alone. A bound that Python
-# knows no date for counts as none. One that is being detached concurrently is no partition any more.
+# A partition is bounded where it, or a parent of it, is one of a range of the time column alone, as the text of its
+# bound shows. A bound that Python knows no date for counts as none; there are dates later than any instant. One that is
+# being detached concurrently is no partition any more.
 _BOUNDED = """
 WITH RECURSIVE tree_(oid, parent, begins, ends) AS (
   SELECT %(oid)s::pg_catalog.oid, NULL::pg_catalog.oid, NULL::timestamptz, NULL::timestamptz
@@ -23,13 +24,14 @@ WITH RECURSIVE tree_(oid, parent, begins, ends) AS (
   JOIN pg_catalog.pg_inherits AS i ON i.inhparent = tree_.oid AND NOT i.inhdetachpending
   JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
   LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = tree_.oid AND a.attname = %(time)s
-    AND p.partstrat = 'r' AND p.partnatts = 1 AND p.partattrs[0] = a.attnum
+    AND a.attnum = p.partattrs[0]
   CROSS JOIN LATERAL (
     SELECT pg_catalog.regexp_match(
       CASE WHEN a.attnum IS NOT NULL THEN pg_catalog.pg_get_expr(c.relpartbound, c.oid) END,
       '^FOR VALUES FROM [(](?:''([^'']*)''|MINVALUE)[)] TO [(](?:''([^'']*)''|MAXVALUE)[)]$') AS found
   ) AS text_
-  CROSS JOIN LATERAL (SELECT text_.found[1] AS begins, text_.found[2] AS ends) AS bound_
+  CROSS JOIN LATERAL (SELECT pg_catalog.regexp_replace(text_.found[1], '^[0-9]{6}.*', 'infinity') AS begins,
+                             pg_catalog.regexp_replace(text_.found[2], '^[0-9]{6}.*', 'infinity') AS ends) AS bound_
 )
 SELECT c.oid, n.nspname, c.relname, u.nspname, r.relname, c.relkind = 'r',
        pg_catalog.pg_has_role(c.relowner, 'USAGE'),
