@@ -579,20 +579,24 @@ def test_a_file_that_vanishes_while_the_drop_waits_for_the_table_keeps_the_parti
     assert of.count(f"at::date = '{gone}'") == {DAY: 5, NEXT: 3}[gone]
 
 
-def test_a_writer_that_waits_makes_the_drop_give_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+def waiting_writer(of: Pipeline, table: str) -> threading.Thread:
+    """A session that waits to write to the first day's partition."""
+    insert = f"INSERT INTO {table} VALUES (99, '2024-03-01 09:00+00', 'late')"
+    writer = threading.Thread(target=of.database.execute, args=(insert,))
+    writer.start()
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'd1'::regclass"
+    while of.database.execute(waits) != [(1,)]:
+        pass
+    return writer
+
+
+@pytest.mark.parametrize("table", ["t", "d1"])
+def test_a_writer_that_waits_makes_the_drop_give_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, table: str):
+    """One that writes to the partition by its own name keeps us from nothing, but would find it gone."""
     of = of_table(pipeline, DAILY)
     of.archive()
     writers: list[threading.Thread] = []
-
-    def write() -> None:
-        insert = "INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')"
-        writers.append(threading.Thread(target=of.database.execute, args=(insert,)))
-        writers[0].start()
-        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'd1'::regclass"
-        while of.database.execute(waits) != [(1,)]:
-            pass
-
-    at_once(monkeypatch, "_drop", write)
+    at_once(monkeypatch, "_drop", lambda: writers.append(waiting_writer(of, table)))
     purged = of.purge()
     writers[0].join()
     assert (purged.how, purged.deleted) == ("deleted", 5)
