@@ -331,6 +331,14 @@ def test_the_first_month_of_all_has_none_before_it(pipeline: Pipeline):
     assert dropping.drop_empty(of.site, date(1, 1, 5)) == []
 
 
+def test_an_empty_partition_goes_with_a_later_day_that_is_dropped(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY, drop_empty_partitions=True)
+    of.database.execute("DELETE FROM t WHERE id <= 5")
+    purged = of.run(NEXT)
+    assert (purged.how, purged.deleted, purged.partitions) == ("dropped", 3, ("public.d2", "public.d1"))
+    assert partitions(of) == set()
+
+
 def test_an_empty_partition_of_a_day_that_another_command_works_on_stays(pipeline: Pipeline):
     of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
     of.database.execute("DELETE FROM t WHERE id <= 5")
