@@ -25,6 +25,7 @@ from event_archive.table.partitions import unfit
 from event_archive.table.shape import current_shape
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.waiting import until
 from event_archive_tests.integration.test_what_a_delete_reaches import rows_of, while_reading
 
 pytestmark = pytest.mark.slow
@@ -585,8 +586,7 @@ def waiting_writer(of: Pipeline, table: str) -> threading.Thread:
     writer = threading.Thread(target=of.database.execute, args=(insert,))
     writer.start()
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'd1'::regclass"
-    while of.database.execute(waits) != [(1,)]:
-        pass
+    until(lambda: of.database.execute(waits) == [(1,)])
     return writer
 
 
@@ -734,6 +734,14 @@ def test_an_ordinary_table_is_vacuumed_after_a_delete(pipeline: Pipeline):
     )
     assert (vacuums, analyzes) == (1, 1)
     assert of.run().vacuum_seconds is None
+
+
+def test_a_table_that_somebody_else_vacuums_is_left_to_them(pipeline: Pipeline):
+    of = pipeline.of(vacuum=True)
+    of.add(3)
+    with psycopg.connect(of.database.dsn) as vacuuming:
+        vacuuming.execute('LOCK TABLE "Event" IN SHARE UPDATE EXCLUSIVE MODE')
+        assert of.run().deleted == 3
 
 
 def test_a_partitioned_table_is_left_to_autovacuum(pipeline: Pipeline):

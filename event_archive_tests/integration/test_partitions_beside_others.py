@@ -17,6 +17,7 @@ from event_archive.table.holds import hold
 from event_archive.table.locks import lock_day
 from event_archive.table.partitions import has_any_row
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.waiting import until
 from event_archive_tests.integration.test_partitions import (
     DAILY,
     DAYS_OF_WEEK,
@@ -145,8 +146,7 @@ def test_a_writer_who_waits_for_us_in_a_circle_does_not_lose(pipeline: Pipeline,
 
         def go_on() -> None:
             waits = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND {writer_pid} = ANY (pg_blocking_pids(pid))"
-            while of.database.execute(waits) != [(1,)]:
-                time.sleep(0.01)
+            until(lambda: of.database.execute(waits) == [(1,)])
             writer.execute("INSERT INTO t VALUES (2, '2024-03-01 09:00+00', 'late')")
             writer.commit()
 
