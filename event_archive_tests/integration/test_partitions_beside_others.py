@@ -137,6 +137,19 @@ def test_a_partition_of_the_day_that_comes_before_the_comparison_is_not_passed_o
     assert partitions(of) == {"morning", "afternoon"}
 
 
+def test_a_partition_whose_parent_takes_another_name_after_the_comparison_stays(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    """The parent is locked by its name, before the partition."""
+    of = of_table(pipeline, LEAVES)
+    of.archive()
+    rename = "SET lock_timeout TO '2s'; ALTER TABLE d1 RENAME TO former; CREATE TABLE d1 (id int)"
+    at_once(monkeypatch, "_drop", lambda: of.database.execute(rename))
+    purged = of.purge()
+    assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 2, {"a", "b"})
+    assert purged.reason == "its partitions were altered meanwhile"
+
+
 def test_a_writer_who_waits_for_us_in_a_circle_does_not_lose(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     of = of_table(pipeline, LEAVES)
     of.archive()
