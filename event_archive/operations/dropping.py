@@ -151,7 +151,8 @@ def _keep_writers_out(connection: Connection, partitions: Sequence[Partition]) -
             connection.execute(_SET_LOCK_TIMEOUT, (2,))
             _lock(connection, [of.identifier for of in partitions], "SHARE")
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-        raise KeptError(f"{', '.join(map(told, partitions))} is being written to") from None
+        verb = "is" if len(partitions) == 1 else "are"
+        raise KeptError(f"{', '.join(map(told, partitions))} {verb} being written to") from None
 
 
 def _lock(connection: Connection, names: Sequence[sql.Composable], mode: str) -> None:

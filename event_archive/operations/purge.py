@@ -199,7 +199,7 @@ def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:
     """Clears away what a purge that has committed left behind. That it cannot is no failure of the day."""
     dataset, partitions, vacuum_seconds = site.dataset, purged.partitions, None
     try:
-        if dataset.drop_empty_partitions and purged.how != "dropped":
+        if dataset.drop_empty_partitions:
             partitions += tuple(drop_empty(site, purged.day))
         if dataset.vacuum and purged.how == "deleted":
             vacuum_seconds = vacuum(site)

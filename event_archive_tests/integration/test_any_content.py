@@ -173,6 +173,18 @@ def test_any_content_goes_through_unchanged(each_pipeline: Pipeline):
         check()
 
 
+def test_a_value_that_its_text_brings_back_in_other_bytes_is_identical(pipeline: Pipeline):
+    """A part of an array keeps the room for a NULL that it has not."""
+    pipeline.database.execute(
+        """CREATE TABLE t (id int PRIMARY KEY, at date, part int[]);
+        INSERT INTO t VALUES (1, '2024-03-01', (ARRAY[1, NULL, 3])[1:1])"""
+    )
+    (same,) = pipeline.database.execute("SELECT record_image_eq(ROW(part), ROW(part::text::int[])) FROM t")
+    assert same == (False,)
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    assert of.run().deleted == 1
+
+
 def test_a_text_that_is_no_utf_8_is_one_message_and_the_other_days_go_on(
     local_installation: Installation, command: Commands, sql_ascii: Database
 ):

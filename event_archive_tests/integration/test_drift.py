@@ -28,6 +28,7 @@ from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.waiting import until
+from event_archive_tests.integration.test_what_a_delete_reaches import CI
 
 
 def test_the_default_of_a_domain_does_not_stand_in_for_what_the_file_lacks(each_pipeline: Pipeline):
@@ -457,6 +458,19 @@ def test_a_key_that_no_longer_parses_is_compared_as_text_whatever_its_collation(
     assert of.purge().deleted == 0
     assert of.run().deleted == 1
     assert of.values("a") == ["x", "1"]
+
+
+def test_what_no_longer_parses_is_compared_as_text_where_a_table_is_nothing_but_key(pipeline: Pipeline):
+    pipeline.database.execute(
+        f"""{CI} CREATE TABLE t (a text, b ext.ci, at date, PRIMARY KEY (a, b, at));
+        INSERT INTO t VALUES ('x', 'b', '2024-03-01'), ('2', 'b', '2024-03-01')"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    pipeline.database.execute("ALTER TABLE t ALTER a TYPE int USING CASE a WHEN 'x' THEN 1 ELSE 2 END")
+    assert of.purge().deleted == 1
+    assert of.run().deleted == 1
+    assert sorted(of.values("a")) == ["1", "2", "x"]
 
 
 @pytest.fixture(params=["told", "tried", "tried by an older server"])

@@ -149,6 +149,19 @@ def test_a_day_touches_its_own_partitions_alone(each_database: Database, pipelin
     assert each_database.execute("SELECT nextval('t_id_seq')") == [(5,)]
 
 
+def test_a_day_of_a_table_with_triggers_touches_its_own_partitions_alone(database: Database, pipeline: Pipeline):
+    make_partitions(database, [DAY, DAY + ONE_DAY])
+    database.execute(
+        """INSERT INTO t VALUES (1, '2024-03-01 12:00');
+        CREATE FUNCTION silent() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+        CREATE TRIGGER silent BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION silent()"""
+    )
+    of = of_t(database, pipeline)
+    of.archive()
+    with locked(database, [f"t_{DAY + ONE_DAY}"]):
+        assert of.purge().deleted == 1
+
+
 def test_a_lock_on_another_days_partition_would_be_seen(database: Database, pipeline: Pipeline):
     make_partitions(database, [DAY])
     of = of_t(database, pipeline)

@@ -25,6 +25,7 @@ from event_archive.table.partitions import unfit
 from event_archive.table.shape import current_shape
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, new_database
+from event_archive_tests.fixtures.waiting import until
 from event_archive_tests.integration.test_what_a_delete_reaches import rows_of, while_reading
 
 pytestmark = pytest.mark.slow
@@ -696,20 +697,23 @@ def test_a_file_that_vanishes_while_the_drop_waits_for_the_table_keeps_the_parti
     assert of.count(f"at::date = '{gone}'") == {DAY: 5, NEXT: 3}[gone]
 
 
-def test_a_writer_that_waits_makes_the_drop_give_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+def waiting_writer(of: Pipeline, table: str) -> threading.Thread:
+    """A session that waits to write to the first day's partition."""
+    insert = f"INSERT INTO {table} VALUES (99, '2024-03-01 09:00+00', 'late')"
+    writer = threading.Thread(target=of.database.execute, args=(insert,))
+    writer.start()
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'd1'::regclass"
+    until(lambda: of.database.execute(waits) == [(1,)])
+    return writer
+
+
+@pytest.mark.parametrize("table", ["t", "d1"])
+def test_a_writer_that_waits_makes_the_drop_give_up(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, table: str):
+    """One that writes to the partition by its own name keeps us from nothing, but would find it gone."""
     of = of_table(pipeline, DAILY)
     of.archive()
     writers: list[threading.Thread] = []
-
-    def write() -> None:
-        insert = "INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')"
-        writers.append(threading.Thread(target=of.database.execute, args=(insert,)))
-        writers[0].start()
-        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'd1'::regclass"
-        while of.database.execute(waits) != [(1,)]:
-            pass
-
-    at_once(monkeypatch, "_drop", write)
+    at_once(monkeypatch, "_drop", lambda: writers.append(waiting_writer(of, table)))
     purged = of.purge()
     writers[0].join()
     assert (purged.how, purged.deleted) == ("deleted", 5)
@@ -847,6 +851,14 @@ def test_an_ordinary_table_is_vacuumed_after_a_delete(pipeline: Pipeline):
     )
     assert (vacuums, analyzes) == (1, 1)
     assert of.run().vacuum_seconds is None
+
+
+def test_a_table_that_somebody_else_vacuums_is_left_to_them(pipeline: Pipeline):
+    of = pipeline.of(vacuum=True)
+    of.add(3)
+    with psycopg.connect(of.database.dsn) as vacuuming:
+        vacuuming.execute('LOCK TABLE "Event" IN SHARE UPDATE EXCLUSIVE MODE')
+        assert of.run().deleted == 3
 
 
 def test_a_partitioned_table_is_left_to_autovacuum(pipeline: Pipeline):

@@ -12,18 +12,23 @@ import pytest
 from event_archive.errors import RefusedError
 from event_archive.operations import deleting, dropping, purge
 from event_archive.operations.purge import purge_day
+from event_archive.postgres.catalogue.partitions import Partition
 from event_archive.table.holds import hold
 from event_archive.table.locks import lock_day
+from event_archive.table.partitions import has_any_row
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.waiting import until
 from event_archive_tests.integration.test_partitions import (
     DAILY,
     DAYS_OF_WEEK,
     NEXT,
+    TABLE,
     WEEKLY,
     aged_up_to,
     at_once,
     of_table,
     partitions,
+    waiting_writer,
 )
 
 pytestmark = pytest.mark.slow
@@ -56,6 +61,14 @@ def test_a_partition_that_is_written_to_is_left_to_the_writer(pipeline: Pipeline
         writer.commit()
     assert (purged.how, purged.deleted) == ("deleted", 5)
     assert str(purged.reason) == "public.d1 is being written to"
+
+
+def test_a_partition_is_dropped_while_another_is_vacuumed(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    with psycopg.connect(of.database.dsn) as vacuuming:
+        vacuuming.execute("LOCK TABLE d2 IN SHARE UPDATE EXCLUSIVE MODE")
+        assert of.purge().how == "dropped"
 
 
 def test_a_partition_that_is_kept_is_written_to_while_its_rows_are_deleted(
@@ -95,6 +108,87 @@ def test_what_comes_after_the_rows_were_compared_keeps_the_partition(
     assert words in str(purged.reason)
 
 
+HALVES = f"""{TABLE}
+CREATE TABLE morning PARTITION OF t FOR VALUES FROM ('2024-03-01 00:00+00') TO ('2024-03-01 12:00+00');
+INSERT INTO t SELECT n, '2024-03-01 08:00+00', 'n' FROM generate_series(1, 5) AS n;
+"""
+AFTERNOON = """
+CREATE TABLE afternoon PARTITION OF t FOR VALUES FROM ('2024-03-01 12:00+00') TO ('2024-03-02 00:00+00');
+INSERT INTO t VALUES (99, '2024-03-01 13:00+00', 'late')
+"""
+LEAVES = f"""{TABLE}
+CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01 00:00+00') TO ('2024-03-02 00:00+00')
+  PARTITION BY RANGE (id);
+CREATE TABLE a PARTITION OF d1 FOR VALUES FROM (0) TO (10);
+CREATE TABLE b PARTITION OF d1 FOR VALUES FROM (10) TO (20);
+INSERT INTO t VALUES (1, '2024-03-01 08:00+00', 'n'), (11, '2024-03-01 08:00+00', 'n');
+"""
+
+
+def test_a_partition_of_the_day_that_comes_before_the_comparison_is_not_passed_over(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    of = of_table(pipeline, HALVES)
+    of.archive()
+    at_once(monkeypatch, "_keep_writers_out", lambda: of.database.execute(AFTERNOON))
+    purged = of.purge()
+    assert (purged.how, purged.deleted, purged.left) == ("deleted", 5, 1)
+    assert purged.reason == "its partitions were altered meanwhile"
+    assert partitions(of) == {"morning", "afternoon"}
+
+
+def test_a_partition_whose_parent_takes_another_name_after_the_comparison_stays(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    """The parent is locked by its name, before the partition."""
+    of = of_table(pipeline, LEAVES)
+    of.archive()
+    rename = "SET lock_timeout TO '2s'; ALTER TABLE d1 RENAME TO former; CREATE TABLE d1 (id int)"
+    at_once(monkeypatch, "_drop", lambda: of.database.execute(rename))
+    purged = of.purge()
+    assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 2, {"a", "b"})
+    assert purged.reason == "its partitions were altered meanwhile"
+
+
+def test_a_writer_who_waits_for_us_in_a_circle_does_not_lose(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    of = of_table(pipeline, LEAVES)
+    of.archive()
+    with psycopg.connect(of.database.dsn) as writer:
+        (writer_pid,) = writer.execute("SELECT pg_backend_pid()").fetchone() or ()
+        writer.execute("INSERT INTO t VALUES (12, '2024-03-01 09:00+00', 'late')")
+
+        def go_on() -> None:
+            waits = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND {writer_pid} = ANY (pg_blocking_pids(pid))"
+            until(lambda: of.database.execute(waits) == [(1,)])
+            writer.execute("INSERT INTO t VALUES (2, '2024-03-01 09:00+00', 'late')")
+            writer.commit()
+
+        going_on = threading.Thread(target=go_on)
+        at_once(monkeypatch, "_keep_writers_out", going_on.start)
+        purged = of.purge()
+        going_on.join()
+    assert (purged.how, purged.deleted, purged.left) == ("deleted", 2, 2)
+    assert purged.reason == "public.a, public.b are being written to"
+
+
+def test_a_writer_who_comes_while_the_drop_waits_for_the_table_waits_no_longer(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dropping, "_FIRST_PAUSE_SECONDS", 15)
+    of = of_table(pipeline, DAILY)
+    of.archive()
+    writers: list[threading.Thread] = []
+    with psycopg.connect(of.database.dsn) as reader:
+        reader.execute("SELECT count(*) FROM t")
+        at_once(monkeypatch, "_pause", lambda: writers.append(waiting_writer(of, "t")))
+        started = time.monotonic()
+        purged = of.purge()
+    writers[0].join()
+    assert time.monotonic() - started < 10
+    assert (purged.how, purged.deleted) == ("deleted", 5)
+    assert purged.reason == "another session waits for public.d1"
+
+
 def test_a_rule_that_comes_after_the_rows_were_compared_is_refused(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     of = of_table(pipeline, DAILY)
     of.archive()
@@ -123,7 +217,9 @@ def test_an_event_trigger_that_sees_a_drop_finds_what_it_names(pipeline: Pipelin
 
 
 @pytest.mark.parametrize("how", ["its file is damaged", "it is not the file that was recorded"])
-def test_another_day_whose_file_is_no_proof_keeps_the_partition(pipeline: Pipeline, how: str):
+def test_another_day_whose_file_is_no_proof_keeps_the_partition(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, how: str
+):
     of = of_table(pipeline, WEEKLY)
     for day in DAYS_OF_WEEK:
         of.archive(day)
@@ -133,6 +229,9 @@ def test_another_day_whose_file_is_no_proof_keeps_the_partition(pipeline: Pipeli
     content = of.content(NEXT)
     of.put(content.replace(b"n", b"N") if damaged else content, metadata=dict(file.metadata), day=NEXT)
     recorded = None if damaged else of.records.get
+    if not damaged:
+        # Nor is it read back.
+        monkeypatch.setattr(dropping, "_prove_other", None)
     purged = purge_day(of.site, DAY, of.records[DAY], dry_run=False, recorded=recorded)
     assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 5, {"w"})
     assert of.dataset.path(NEXT) in str(purged.reason)
@@ -148,6 +247,17 @@ def test_the_file_of_another_day_that_changes_before_it_is_read_keeps_the_partit
     at_once(monkeypatch, "_prove_other", lambda: of.put(b"id\n", day=NEXT))
     purged = of.purge()
     assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 5, {"w"})
+
+
+def test_a_day_waits_for_one_of_its_partition_that_had_no_rows_when_it_was_archived(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY)
+    of.archive()
+    of.database.execute("DELETE FROM t WHERE id > 5")
+    assert of.archive(NEXT).etag is None
+    of.database.execute("INSERT INTO t VALUES (99, '2024-03-02 09:00+00', 'late')")
+    purged = purge_day(of.site, DAY, of.records[DAY], dry_run=False, recorded=of.records.get)
+    assert (purged.outcome, purged.left) == ("waiting", 5)
+    assert purged.reason == "2024-03-02, which lies in the same partition, is not archived yet"
 
 
 def test_an_earlier_day_of_the_partition_is_waited_for(pipeline: Pipeline):
@@ -191,6 +301,55 @@ def test_an_empty_partition_with_triggers_is_dropped(pipeline: Pipeline):
         drop_empty_partitions=True,
     )
     assert (of.run().partitions, partitions(of)) == (("public.d1",), {"d2"})
+
+
+def test_a_partition_that_cannot_be_dropped_keeps_no_writer_waiting(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(dropping, "_keep_writers_out", None)
+    owned = f"{DAILY} CREATE SEQUENCE ids OWNED BY d1.id"
+    of = of_table(pipeline, owned, purge="delete", drop_empty_partitions=True)
+    assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
+    assert "sequence public.ids belongs to public.d1" in caplog.text
+
+
+def test_a_partition_that_holds_a_row_keeps_no_writer_waiting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dropping, "_keep_writers_out", None)
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    of.archive()
+    of.database.execute("INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')")
+    assert (of.purge().deleted, partitions(of)) == (5, {"d1", "d2"})
+
+
+def test_a_partition_is_not_locked_while_the_next_is_looked_at(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    of.archive(NEXT)
+    of.database.execute("DELETE FROM t WHERE id <= 5")
+    looked: list[str] = []
+
+    def noted(connection: Any, partition: Partition) -> bool:
+        locked = "SELECT relation::regclass::text FROM pg_locks WHERE pid = %s AND relation::regclass::text LIKE 'd_'"
+        if len(looked) < 2:
+            assert of.database.execute(locked, connection.info.backend_pid) == []
+        looked.append(partition.name)
+        return has_any_row(connection, partition)
+
+    monkeypatch.setattr(dropping, "has_any_row", noted)
+    assert of.purge(NEXT).partitions == ("public.d1", "public.d2")
+    assert looked[:2] == ["d1", "d2"]
+
+
+def test_the_first_month_of_all_has_none_before_it(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    assert dropping.drop_empty(of.site, date(1, 1, 5)) == []
+
+
+def test_an_empty_partition_goes_with_a_later_day_that_is_dropped(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY, drop_empty_partitions=True)
+    of.database.execute("DELETE FROM t WHERE id <= 5")
+    purged = of.run(NEXT)
+    assert (purged.how, purged.deleted, purged.partitions) == ("dropped", 3, ("public.d2", "public.d1"))
+    assert partitions(of) == set()
 
 
 def test_an_empty_partition_of_a_day_that_another_command_works_on_stays(pipeline: Pipeline):

@@ -1,14 +1,19 @@
 """What PostgreSQL does for a day stays proportional to the day, however large the table around it."""
 
+import re
 from datetime import UTC, datetime
 
 import pytest
+from psycopg import sql
 
 from event_archive.domain.days import ONE_DAY
+from event_archive.domain.progress import NO_PROGRESS
 from event_archive.lake.local.folder import LocalLake
 from event_archive.nightly.backlog import aged_rows, backlog, days_to_do
+from event_archive.operations.loading import load
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
+from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 
@@ -66,6 +71,22 @@ def test_no_step_of_a_day_reads_the_whole_table(among_many: Pipeline):
     restored = restore_day(pipeline.site, DAY, target_named(pipeline.dataset))
     assert restored.restored == 1100
     none_for("a restore")
+
+
+def test_rows_are_sought_in_a_file_by_their_key(among_many: Pipeline):
+    """Else every row of the day would be compared with every one of the file."""
+    of, path = among_many, among_many.dataset.path(DAY)
+    of.archive()
+    file = of.lake.stat(path)
+    assert file is not None
+    with of.postgres.transaction("test") as connection:
+        table = reflect(connection, of.dataset)
+        readback = load(connection, table, of.lake, file, NO_PROGRESS)
+        query = sql.SQL("EXPLAIN SELECT FROM {}, {} WHERE {} AND {}").format(
+            table.rows, readback.current, table.within(DAY, DAY), readback.identical
+        )
+        plan = "\n".join(line for (line,) in connection.execute(query))
+    assert re.search(r"(Hash|Merge|Index) Cond: .*\bid\b", plan), plan
 
 
 def test_a_scan_of_the_whole_table_would_be_seen(among_many: Pipeline):

@@ -316,6 +316,18 @@ def test_a_table_keyed_by_another_unique_column_is_filled(pipeline: Pipeline, re
     assert (done.restored, done.superseded) == (3, 1)
 
 
+def test_a_row_that_shares_a_part_of_its_key_with_one_that_stands_is_restored(pipeline: Pipeline):
+    pipeline.database.execute(
+        """CREATE TABLE t (a int, b int, at date, PRIMARY KEY (a, b));
+        INSERT INTO t VALUES (1, 1, '2024-03-01'), (1, 2, '2024-03-01'), (2, 2, '2024-03-01')"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    of.database.execute("DELETE FROM t WHERE b = 2")
+    restored = restore_day(of.site, DAY, of.dataset.table)
+    assert (restored.restored, restored.skipped) == (2, 1)
+
+
 def test_a_key_that_tells_forms_of_one_row_apart_brings_none_back(
     pipeline: Pipeline, restore: Callable[..., RestoredDay]
 ):

@@ -873,6 +873,22 @@ def test_what_an_event_trigger_sets_changes_neither_a_file_nor_how_it_reads(pipe
     assert restore_day(of.site, DAY, T).restored == 2
 
 
+def test_an_event_trigger_that_sets_another_encoding_changes_no_file_nor_how_it_reads(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamp, note text);
+        INSERT INTO t VALUES (1, '2024-03-01 08:00', 'é');
+        CREATE FUNCTION sets() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+          SET LOCAL client_encoding TO 'LATIN1'; END $$;
+        CREATE EVENT TRIGGER sets ON ddl_command_end EXECUTE FUNCTION sets();""",
+    )
+    of.archive()
+    of.database.execute("INSERT INTO t VALUES (2, '2024-03-01 09:00', 'ü')")
+    assert of.archive().rows_appended == 1
+    assert of.values("note") == ["é", "ü"]
+    assert of.purge().deleted == 2
+
+
 # Item 17: no lock on the table while the file is read
 
 

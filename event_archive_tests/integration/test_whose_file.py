@@ -29,7 +29,7 @@ from event_archive.operations import claim as claiming
 from event_archive.operations import unclaimed
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.archive import archive_day
-from event_archive.operations.claim import adopt_source, owner, unclaimed_elsewhere
+from event_archive.operations.claim import adopt_source, claim_first, owner, unclaimed_elsewhere
 from event_archive.operations.marker import claim_to_read, marker_path, read_claim
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.unclaimed import require_unclaimed, sources_of_files
@@ -274,6 +274,13 @@ def test_a_clone_and_its_original_do_not_both_write(pipeline: Pipeline, clone: P
     pipeline.add(1, prefix="late")
     assert pipeline.run().deleted == 1
     refused_everywhere(clone, "on timeline 1; this server is on timeline 2")
+
+
+def test_a_claim_is_that_of_the_server_that_asks(pipeline: Pipeline, clone: Pipeline):
+    """A process may work on after a failover."""
+    site = pipeline.site
+    assert claim_first(site).timeline == 1
+    assert claim_first(replace(site, postgres=clone.postgres)).timeline == 2
 
 
 def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
