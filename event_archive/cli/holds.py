@@ -3,6 +3,7 @@
 Not here: where holds are kept (``table.holds``).
 """
 
+import logging
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from event_archive.cli.arguments import DAY, dataset_option, day_and_last, each_
 if TYPE_CHECKING:
     from event_archive.config.environment import Settings
     from event_archive.domain.dataset import Dataset
+
+logger = logging.getLogger(__name__)
 
 
 @click.command(short_help="Holds days: they are archived, but not purged.")
@@ -41,6 +44,32 @@ def _hold(settings: "Settings", first: date, last: date, reason: str) -> None:
         _as_json(settings.dataset, "held", first, last, reason=reason)
     else:
         click.echo(f"{settings.dataset.label}: {_days(first, last)} held: {reason}")
+    _warn_of_purged(settings, first, last)
+
+
+def _warn_of_purged(settings: "Settings", first: date, last: date) -> None:
+    """Warns of held days without a row: a purge may have come first. That nobody can tell is a warning, too."""
+    from event_archive.config.services import primary
+    from event_archive.domain.days import day_range, now_utc
+    from event_archive.errors import EventArchiveError
+    from event_archive.nightly.backlog import days_without_rows
+
+    dataset, now = settings.dataset, now_utc()
+    aged = [day for day in day_range(first, last) if dataset.is_aged(day, now)]
+    try:
+        empty = days_without_rows(dataset, aged, primary(settings)) if aged else []
+    except EventArchiveError as error:
+        logger.warning("held; whether the table still has rows of these days could not be seen: %s", error)
+        return
+    if empty:
+        has = f"{empty[0]} has" if len(empty) == 1 else f"{len(empty)} days, {empty[0]} the first, have"
+        restore = dataset.command(f"restore {empty[0]} --in-place")
+        logger.warning(
+            "%s: %s no row in the table: what was purged before the hold is in the files alone. To put a day back: %s",
+            dataset.label,
+            has,
+            restore,
+        )
 
 
 @click.command(short_help="Releases held days: the next run purges them.")

@@ -39,6 +39,8 @@ from event_archive.table.shape import Table, reflect, require_unchanged
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+_unanswered: dict[str, str] = {}
+"""By a file's URL, the ETag of the version that a commit of this process was to replace, which got no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,8 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
         if manifest is None:
             raise LockedError(f"{dataset.table}: another command is working on {day}; the next run goes on.")
         logger.info("%s: another command is working on %s; its file stays as it is", dataset.table, day)
+    if manifest and free and _unanswered.get(lake.url(file.path)) == file.etag:
+        file = _under_another_etag(lake, file, manifest)
     table, late = glance_at_day(connection, dataset, day)
     if manifest and not (free and late):
         return _Written(file, manifest, 0, table.columns)
@@ -181,6 +185,17 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
     if not late:
         return _Written(file, readback.manifest, 0, table.columns)
     return _write_late(connection, table, order, file, manifest, readback, progress)
+
+
+def _under_another_etag(lake: Lake, file: StoredFile, manifest: Manifest) -> StoredFile:
+    """The same file as another version, so that a commit which got no answer cannot succeed any more.
+
+    It could come when the rows that it appends have gone back to what they were, and been purged as that.
+    """
+    if not lake.appendable(file):
+        return file
+    with lake.write(file.path, replaces=file, append=True) as upload:
+        return upload.commit(manifest.to_metadata())
 
 
 def _write_first(connection: Connection, site: Site, table: Table, order: _Order, progress: Progress) -> _Written:
@@ -244,13 +259,17 @@ def _write_late(
         # Rows from before a column came or changed its type were not all written as these types.
         types = types_hash(table, columns)
         of_one_kind = manifest is not None and manifest.types == types
-        new_file, new_manifest = export.commit(
-            connection,
-            order.claim.source,
-            order.day,
-            columns,
-            rows_kept + rows_appended,
-            types=types if of_one_kind else "",
-            keys=keys,
-        )
+        try:
+            new_file, new_manifest = export.commit(
+                connection,
+                order.claim.source,
+                order.day,
+                columns,
+                rows_kept + rows_appended,
+                types=types if of_one_kind else "",
+                keys=keys,
+            )
+        except UnreachableError:
+            _unanswered[lake.url(file.path)] = file.etag
+            raise
         return _Written(new_file, new_manifest, rows_appended, table.columns)

@@ -137,7 +137,7 @@ def _load(
         # must not change how the file is parsed.
         with own_search_path(connection):
             _create(connection, into, table, columns, line, as_text)
-        with own_search_path(connection):
+        with own_search_path(connection, to_read_values=True):
             try:
                 rows, hashes = copy_file(
                     connection, into, columns, chain([first], blocks), file, progress, phase="reading back"

@@ -49,6 +49,12 @@ _PINS: dict[str, str] = {
 # pg_temp last, or a temporary table left in a pooled session would hide one of the catalogue's.
 _PIN_SEARCH_PATH = "SET LOCAL search_path TO pg_catalog, pg_temp"
 _PIN = "; ".join([*(f"SET LOCAL {name} TO '{value}'" for name, value in _PINS.items()), _PIN_SEARCH_PATH])
+# What is PostgreSQL's own is written without its schema, as that is pinned: it must be read so, whatever comes first.
+_OWN_PATH_TO_READ = """
+SELECT pg_catalog.set_config('search_path',
+  pg_catalog.concat_ws(', ', 'pg_catalog', nullif(reset_val, ''), 'pg_temp'), true)
+FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'search_path'
+"""
 _DURABLE = """
 SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
 WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
@@ -221,15 +227,20 @@ def commit_durably(connection: Connection) -> None:
 
 
 @contextmanager
-def own_search_path(connection: Connection) -> Iterator[None]:
+def own_search_path(connection: Connection, *, to_read_values: bool = False) -> Iterator[None]:
     """Lets functions of the database's owner find what they name without a schema, as any other session would.
 
     Those are the functions of triggers, event triggers and domains. The block's own statements must name everything
     with its schema, operators and types included. After an error the transaction or savepoint has to be rolled back.
 
     What such a function sets, as a date style, ends with the block.
+
+    Args:
+        connection: in a transaction.
+        to_read_values: texts become values in the block. Those that name something, as of type ``regconfig``, mean
+            PostgreSQL's own where they name no schema.
     """
-    connection.execute("SET LOCAL search_path TO DEFAULT")
+    connection.execute(_OWN_PATH_TO_READ if to_read_values else "SET LOCAL search_path TO DEFAULT")
     yield
     connection.execute(_PIN.encode())
 

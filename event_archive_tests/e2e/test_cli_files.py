@@ -145,6 +145,27 @@ def test_a_held_day_is_archived_and_not_purged(installation: Installation, comma
     assert command("run").end["deleted"] == 5
 
 
+def test_a_hold_that_comes_after_the_purge_says_so(archived: Installation, command: Commands):
+    """As one that waited for a purge which was under way: whoever holds a day counts on its rows."""
+    late = command("hold", KEY, "--reason", "a lawsuit")
+    assert (late.code, [line["outcome"] for line in late.lines]) == (0, ["held"])
+    told = "2024-03-01 has no row in the table: what was purged before the hold is in the files alone"
+    assert told in late.stderr
+    assert (
+        "2 days, 2024-03-01 the first, have no row"
+        in command("hold", KEY, "--to", "2024-03-02", "--reason", "a lawsuit").stderr
+    )
+    assert command("restore", KEY, "--in-place").code == 0
+    assert "no row" not in command("hold", KEY, "--reason", "a lawsuit").stderr
+
+
+def test_a_hold_that_cannot_see_the_rows_says_so(archived: Installation, command: Commands):
+    archived.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", DROP CONSTRAINT "Event_event_id_key"')
+    done = command("hold", KEY, "--reason", "a lawsuit")
+    assert (done.code, [line["outcome"] for line in done.lines]) == (0, ["held"])
+    assert "could not be seen" in done.stderr
+
+
 def test_a_day_whose_rows_a_trigger_keeps_is_not_told_as_purged(local_installation: Installation, command: Commands):
     """A trigger BEFORE DELETE that returns NEW, as its author is used to, keeps every row for ever."""
     local_installation.add(3)

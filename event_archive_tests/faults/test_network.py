@@ -572,6 +572,27 @@ def test_a_commit_that_arrives_amid_the_next_run_doubles_nothing(
     survived("faults: Blob service commits late")
 
 
+def test_a_commit_that_arrives_after_its_row_went_back_and_was_purged_changes_nothing(
+    service: FaultyAzurite, database: Database, container: str
+):
+    """The file holds the row as it was purged: the next run has nothing to append, by which the late one would lose."""
+    with pipeline_at(service, database, container, retry_seconds=1) as pipeline:
+        pipeline.add(3)
+        pipeline.archive()
+        database.execute("""UPDATE "Event" SET event_type = 'between' WHERE id = 1""")
+        service.faults.extend(Fault(REQUESTS["commit"], delay_seconds=3) for _ in range(3))
+        with pytest.raises(UnreachableError, match="may or may not have been committed"):
+            pipeline.archive()
+        service.faults.clear()
+        database.execute("""UPDATE "Event" SET event_type = 'order.created' WHERE id = 1""")
+        assert pipeline.run().deleted == 3
+        content = in_file(pipeline)
+        time.sleep(4)
+        assert in_file(pipeline) == content
+        assert "between" not in pipeline.values("event_type")
+    survived("faults: Blob service commits late")
+
+
 GONE = {
     "refuses": Fault(lambda _method, _address: True, 503, again=True),
     "hangs up": Fault(lambda _method, _address: True, sent_fraction=0, again=True),

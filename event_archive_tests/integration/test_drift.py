@@ -226,6 +226,28 @@ def test_a_search_path_cannot_change_what_equal_means(pipeline: Pipeline):
     assert pipeline.purge().deleted == 0
 
 
+def test_a_search_path_cannot_change_what_a_name_in_the_file_means(pipeline: Pipeline):
+    """A value of PostgreSQL's own stands in the file without its schema, where another schema has one of that name."""
+    pipeline.database.execute(
+        f"""CREATE TEXT SEARCH CONFIGURATION public.english (COPY = pg_catalog.simple);
+        CREATE TABLE public.pg_class ();
+        ALTER DATABASE {pipeline.database.name} SET search_path = public, pg_catalog;
+        CREATE TABLE t (id int PRIMARY KEY, at timestamptz NOT NULL, words regconfig, relation regclass);
+        INSERT INTO t SELECT n, '2024-03-01 10:00+00', 'pg_catalog.english', 'pg_catalog.pg_class'
+        FROM generate_series(1, 4) AS n"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    before = of.database.execute("SELECT id, words::oid, relation::oid FROM t WHERE id > 2 ORDER BY id")
+    of.database.execute("UPDATE t SET words = 'public.english' WHERE id = 1")
+    of.database.execute("UPDATE t SET relation = 'public.pg_class' WHERE id = 2")
+    assert of.purge().deleted == 2
+    assert of.database.execute("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
+    of.database.execute("DELETE FROM t")
+    restore_day(of.site, DAY, of.dataset.table)
+    assert of.database.execute("SELECT id, words::oid, relation::oid FROM t WHERE id > 2 ORDER BY id") == before
+
+
 def test_no_setting_of_the_server_changes_the_text_of_a_value(each_pipeline: Pipeline):
     """The test servers have other settings for all of these."""
     each_pipeline.database.execute(

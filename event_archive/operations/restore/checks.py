@@ -167,7 +167,7 @@ def require_no_form_by_types(
         "FROM {verbatim}) AS file_ ON file_.{line} OPERATOR(pg_catalog.=) value_.{line} WHERE file_.replaced_"
     ).format(readback=READBACK, line=readback.line, replaced=sql.SQL(" AND ").join(replaced), verbatim=VERBATIM)
     try:
-        with connection.transaction(), own_search_path(connection):
+        with connection.transaction(), own_search_path(connection, to_read_values=True):
             former = one(connection, query)[0]
     except (psycopg.DataError, psycopg.IntegrityError):
         return  # It was not written as these types.
