@@ -578,6 +578,14 @@ CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
             "warning", "public.d2 is not dropped, and rows are deleted: rule _RETURN on view public.v depends on it",
         ),
         (
+            f"{PARTITIONED} CREATE TABLE other (a d1)",
+            "warning", "public.d1 is not dropped, and rows are deleted: column a of table public.other depends on it",
+        ),
+        (
+            f"{PARTITIONED} CREATE FUNCTION f(d1[]) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "warning", r"public.d1 is not dropped, and rows are deleted: function public.f\(.*d1\[\]\) depends on it",
+        ),
+        (
             f"""{PARTITIONED} ALTER TABLE d1 ADD CHECK (id > 0), ALTER id SET DEFAULT 1;
             CREATE RULE r AS ON UPDATE TO d1 WHERE OLD.id > 0 DO NOTHING; CREATE STATISTICS ON id, created_at FROM d1;
             CREATE INDEX ON d1 ((id + 1)) WHERE id > 0; CREATE VIEW v AS SELECT * FROM t""",
