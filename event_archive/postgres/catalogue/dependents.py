@@ -68,12 +68,14 @@ ORDER BY evtname
 # The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL. A key
 # that is NOT ENFORCED has none; PostgreSQL before 18 knows no such column.
 _UNENFORCED = """
-SELECT f.conname::text FROM pg_catalog.pg_constraint AS f
-WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_) AND pg_catalog.to_jsonb(f) ->> 'conenforced' = 'false'
-UNION SELECT f.conname::text
-FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_constraint AS f ON f.oid = t.tgconstraint
-WHERE t.tgrelid IN (SELECT oid FROM tree_) AND f.contype = 'f' AND f.confrelid = t.tgrelid
-  AND t.tgenabled NOT IN ('O', 'A') ORDER BY 1
+SELECT f.conname::text, n.nspname::text, c.relname::text
+FROM pg_catalog.pg_constraint AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.confrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_) AND (
+  pg_catalog.to_jsonb(f) ->> 'conenforced' = 'false'
+  OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t
+             WHERE t.tgconstraint = f.oid AND t.tgrelid = f.confrelid AND t.tgenabled NOT IN ('O', 'A')))
+ORDER BY f.conname, n.nspname, c.relname
 """
 _INSERT, _DELETE = 4, 8
 """TRIGGER_TYPE_INSERT and TRIGGER_TYPE_DELETE."""
@@ -205,9 +207,13 @@ def delete_triggers_of_partition(connection: Connection, oid: int) -> list[str]:
     return [name for name, _ in connection.execute(_WITH_PARENTS + _TRIGGERS, values).fetchall()]
 
 
-def unenforced_references(connection: Connection, oid: int) -> list[str]:
-    """The foreign keys that refer to a table or a partition of it, and are switched off with its triggers, by name."""
-    return [name for (name,) in _of_tree(connection, _UNENFORCED, oid)]
+def unenforced_references(connection: Connection, oid: int) -> list[tuple[str, str, str]]:
+    """The foreign keys that refer to a table or a partition of it, and are switched off with its triggers, by name.
+
+    Returns:
+        Of each its name, and the schema and name of what it refers to, which has the triggers.
+    """
+    return [(constraint, schema, name) for constraint, schema, name in _of_tree(connection, _UNENFORCED, oid)]
 
 
 def changes(connection: Connection, oid: int) -> Changes:
