@@ -397,12 +397,40 @@ def test_where_datasets_are_purged_first_a_foreign_key_says_which(
     assert "Check that what is purged first (notes) are the referring tables." in done.stdout
 
 
-def test_a_server_that_does_not_vacuum(healthy_locally: Installation, command: Commands):
+def test_rows_that_nobody_counts_are_counted_by_what_is_said(healthy_locally: Installation, command: Commands):
     database = healthy_locally.database
-    database.execute(f"ALTER DATABASE {database.name} SET track_counts = off")
-    found = findings(command("doctor", "--json"), 0)
-    assert wrong(found) == {"autovacuum": "warning"}
-    assert "off on this server" in found["autovacuum"].message
+    role = f"uncounted_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")
+    try:
+        for whose in (f"DATABASE {database.name}", f"ROLE {role}", f"ROLE {role} IN DATABASE {database.name}"):
+            database.execute(f"ALTER {whose} SET track_counts = off")
+            dsn = database.server.dsn(database.name, role)
+            found = findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 0)
+            assert wrong(found) == {"autovacuum": "warning"}
+            assert found["autovacuum"].message.startswith("track_counts off: ")
+            database.execute(found["autovacuum"].remedy)
+            assert wrong(findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 0)) == {}
+            database.execute(f"ALTER {whose} RESET track_counts")
+    finally:
+        database.execute(f"DROP ROLE {role}")
+
+
+def test_a_role_that_may_not_vacuum_as_the_settings_ask_is_told(healthy_locally: Installation, command: Commands):
+    database = healthy_locally.database
+    role = f"guest_{database.name}"
+    database.execute(f'CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON "Event" TO {role}')
+    variables = {"PG_CONNECTION_STRING": database.server.dsn(database.name, role), "EVENT_VACUUM": "true"}
+    try:
+        found = findings(command("doctor", "--json", **variables), 0)
+        assert wrong(found) == {"autovacuum": "warning"}
+        assert found["autovacuum"].message == f'{role} may not vacuum public."Event", as EVENT_VACUUM asks for'
+        assert wrong(findings(command("doctor", "--json", **variables | {"EVENT_VACUUM": "false"}), 0)) == {}
+        if database.server.version >= 17:
+            assert "MAINTAIN on it" in found["autovacuum"].remedy
+            database.execute(f'GRANT MAINTAIN ON "Event" TO {role}')
+            assert wrong(findings(command("doctor", "--json", **variables), 0)) == {}
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_trigger_whose_deeds_nobody_can_count_is_bad(healthy_locally: Installation, command: Commands):
