@@ -20,6 +20,7 @@ from event_archive.postgres.catalogue.server import (
     lag_behind,
     largest_replica_lag_bytes,
     setting_of_new_sessions,
+    source_of_setting,
     written_wal,
 )
 from event_archive.postgres.session import Connection, Postgres, one
@@ -118,11 +119,22 @@ def _primary(connection: Connection, variable: str) -> Finding:
             "postgres_primary",
             "bad",
             "transactions are read-only here (default_transaction_read_only)",
-            sql.SQL("ALTER ROLE {} SET default_transaction_read_only = off")
-            .format(sql.Identifier(connection.info.user))
-            .as_string(None),
+            _writable(connection, variable),
         )
     return Finding("postgres_primary", "good", "a primary that takes writes")
+
+
+def _writable(connection: Connection, variable: str) -> str:
+    """What lets this role write where default_transaction_read_only is on."""
+    source = source_of_setting(connection, "default_transaction_read_only")
+    if source == "client":
+        return f"Take it out of the options of {variable}, or of PGOPTIONS."
+    role, database = (sql.Identifier(of).as_string(None) for of in (connection.info.user, connection.info.dbname))
+    # That of a role in a database goes before that of the role.
+    whose = f"{role} IN DATABASE {database}" if source == "database user" else role
+    # Whoever runs it may be in a session that is read-only, too.
+    off = "SET default_transaction_read_only = off;"
+    return f"{off} ALTER ROLE {whose} {off}"
 
 
 def _privileges(connection: Connection, name: TableName, *, waits: bool) -> Finding:

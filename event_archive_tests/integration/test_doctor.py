@@ -181,12 +181,31 @@ def test_a_connection_that_anybody_can_read(healthy_locally: Installation, comma
     assert "sslmode=verify-full" in found["postgres_tls"].remedy
 
 
-def test_a_role_that_may_only_read(healthy_locally: Installation, command: Commands):
+@pytest.mark.parametrize("whose", ["DATABASE {0}", "ROLE {1}", "ROLE {1} IN DATABASE {0}"])
+def test_a_role_that_may_only_read_may_write_by_what_is_said(
+    healthy_locally: Installation, command: Commands, whose: str
+):
     database = healthy_locally.database
-    database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
-    found = findings(command("doctor", "--json"), 1)
-    assert wrong(found) == {"postgres_primary": "bad"}
-    assert found["postgres_primary"].remedy == 'ALTER ROLE "postgres" SET default_transaction_read_only = off'
+    role = f"reader_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")
+    dsn = database.server.dsn(database.name, role)
+    try:
+        database.execute(f"ALTER {whose.format(database.name, role)} SET default_transaction_read_only = on")
+        found = findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 1)
+        assert wrong(found) == {"postgres_primary": "bad"}
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            for statement in found["postgres_primary"].remedy.removesuffix(";").split(";"):
+                connection.execute(statement.encode())
+        assert wrong(findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 0)) == {}
+    finally:
+        with psycopg.connect(database.server.dsn("postgres")) as connection:
+            connection.execute(f"DROP ROLE {role}".encode())
+
+
+def test_a_connection_string_that_makes_read_only_is_said(healthy_locally: Installation, command: Commands):
+    dsn = f"{healthy_locally.database.dsn} options='-c default_transaction_read_only=on'"
+    found = findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 1)
+    assert found["postgres_primary"].remedy == "Take it out of the options of PG_CONNECTION_STRING, or of PGOPTIONS."
 
 
 PRIVILEGES = {

@@ -97,9 +97,15 @@ def is_on(connection: Connection, setting: str) -> bool:
     return bool(one(connection, "SELECT pg_catalog.current_setting(%s)::boolean", setting)[0])
 
 
+def source_of_setting(connection: Connection, name: str) -> str:
+    """Where a setting has its value from, as ``pg_settings`` has it: ``database``, ``user``, ``database user`` …"""
+    source: str = one(connection, "SELECT source FROM pg_catalog.pg_settings WHERE name = %s", name)[0]
+    return source
+
+
 def turning_on(connection: Connection, setting: str) -> str:
     """What turns a Boolean setting on where it was turned off: for a role, a database, or the server."""
-    source = one(connection, "SELECT source FROM pg_catalog.pg_settings WHERE name = %s", setting)[0]
+    source = source_of_setting(connection, setting)
     role, database = (sql.Identifier(of).as_string(None) for of in (connection.info.user, connection.info.dbname))
     whose = {
         "database": f"DATABASE {database}",
