@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 
 from psycopg import sql
@@ -24,6 +25,7 @@ from event_archive.postgres.catalogue.server import (
     written_wal,
 )
 from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.postgres.statements import identifier
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import HOLD_TABLE
 from event_archive.table.shape import reflect
@@ -140,19 +142,20 @@ def _writable(connection: Connection, variable: str) -> str:
 def _privileges(connection: Connection, name: TableName, *, waits: bool) -> Finding:
     user, database = one(connection, "SELECT current_user, pg_catalog.current_database()")
     hold = TableName(name.schema, HOLD_TABLE)
+    of = partial(identifier, connection)
     schemas = dict.fromkeys([name.schema, *schemas_of_types(connection, name.schema, name.name)])
     wanted = {
-        **{f"USAGE ON SCHEMA {quoted(schema)}": may_use_schema(connection, schema) for schema in schemas},
-        f"TEMPORARY ON DATABASE {quoted(database)}": may_make_temporary_tables(connection),
-        f"SELECT ON {name}": may(connection, "SELECT", name.schema, name.name),
-        f"DELETE ON {name}": may(connection, "DELETE", name.schema, name.name),
-        f"SELECT ON {hold}": may(connection, "SELECT", hold.schema, hold.name),
+        **{f"USAGE ON SCHEMA {of(schema)}": may_use_schema(connection, schema) for schema in schemas},
+        f"TEMPORARY ON DATABASE {of(database)}": may_make_temporary_tables(connection),
+        f"SELECT ON {of(name.schema, name.name)}": may(connection, "SELECT", name.schema, name.name),
+        f"DELETE ON {of(name.schema, name.name)}": may(connection, "DELETE", name.schema, name.name),
+        f"SELECT ON {of(hold.schema, hold.name)}": may(connection, "SELECT", hold.schema, hold.name),
         # What a purge asks that waits for replicas (MAX_REPLICA_LAG).
         "pg_read_all_stats": not waits or is_standby(connection) or largest_replica_lag_bytes(connection) is not None,
     }
     missing = [what for what, granted in wanted.items() if not granted]
     if missing:
-        grants = "; ".join(f"GRANT {what} TO {quoted(user)}" for what in missing)
+        grants = "; ".join(f"GRANT {what} TO {of(user)}" for what in missing)
         return Finding("privileges", "bad", f"{quoted(user)} lacks {', '.join(missing)}", f"{grants};")
     if relation(connection, name.schema, name.name) is None:
         return Finding("privileges", "skipped", "not looked at, because of table")

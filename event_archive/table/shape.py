@@ -251,8 +251,7 @@ def _require_deletable(connection: Connection, name: TableName, oid: int) -> Non
             "rows that refer to deleted events would stay. Nothing was deleted. Set it to origin for role "
             f"{quoted(connection.info.user)}, or connect as another role."
         )
-    for constraint, *referenced in dependents.unenforced_references(connection, oid):
-        of = TableName(*referenced)
+    for constraint, of in dependents.unenforced_references(connection, oid):
         raise RefusedError(
             f"Foreign key {quoted(constraint)}, which references {of}, does not fire: it is NOT ENFORCED, or triggers "
             f"are disabled. Referring rows would stay: enforce it, or ALTER TABLE {of} ENABLE TRIGGER ALL."

@@ -246,6 +246,19 @@ def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Com
         assert wrong(found) == {}
 
 
+def test_grants_to_and_on_what_is_named_like_a_word_of_postgresql_run_as_they_stand(
+    healthy_locally: Installation, command: Commands
+):
+    database = healthy_locally.database
+    database.execute("""CREATE ROLE "user" LOGIN; CREATE SCHEMA "order"; ALTER TABLE "Event" SET SCHEMA "order";""")
+    variables = {"PG_CONNECTION_STRING": database.server.dsn(database.name, "user"), "EVENT_TABLE": "order.Event"}
+    try:
+        database.execute(findings(command("doctor", "--json", **variables), 1)["privileges"].remedy)
+        assert wrong(findings(command("doctor", "--json", **variables), 0)) == {}
+    finally:
+        database.execute("""DROP OWNED BY "user"; DROP ROLE "user";""")
+
+
 @pytest.mark.parametrize("lacking", ["", "TEMPORARY"])
 def test_privileges_on_a_table_that_is_absent_are_not_called_good(
     healthy_locally: Installation, command: Commands, lacking: str

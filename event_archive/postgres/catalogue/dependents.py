@@ -68,7 +68,7 @@ ORDER BY evtname
 # The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL. A key
 # that is NOT ENFORCED has none; PostgreSQL before 18 knows no such column.
 _UNENFORCED = """
-SELECT f.conname::text, n.nspname::text, c.relname::text
+SELECT f.conname::text, pg_catalog.format('%%I.%%I', n.nspname, c.relname)
 FROM pg_catalog.pg_constraint AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.confrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_) AND (
@@ -207,13 +207,13 @@ def delete_triggers_of_partition(connection: Connection, oid: int) -> list[str]:
     return [name for name, _ in connection.execute(_WITH_PARENTS + _TRIGGERS, values).fetchall()]
 
 
-def unenforced_references(connection: Connection, oid: int) -> list[tuple[str, str, str]]:
+def unenforced_references(connection: Connection, oid: int) -> list[tuple[str, str]]:
     """The foreign keys that refer to a table or a partition of it, and are switched off with its triggers, by name.
 
     Returns:
-        Of each its name, and the schema and name of what it refers to, which has the triggers.
+        Of each its name, and what it refers to, which has the triggers, quoted for SQL.
     """
-    return [(constraint, schema, name) for constraint, schema, name in _of_tree(connection, _UNENFORCED, oid)]
+    return [(constraint, referenced) for constraint, referenced in _of_tree(connection, _UNENFORCED, oid)]
 
 
 def changes(connection: Connection, oid: int) -> Changes:
