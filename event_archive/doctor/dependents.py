@@ -83,7 +83,12 @@ def foreign_keys(connection: Connection, oid: int, after: Sequence[str]) -> Find
     )
     if after:
         remedy = f"Check that what is purged first ({', '.join(after)}) are the referring tables."
-    named, remedies = [], [remedy]
+    named, remedies = [], [remedy] if any(not reference.is_own for reference in found) else []
+    if any(reference.is_own for reference in found):
+        # Younger rows are in no file yet: nobody is told to remove them.
+        remedies.append(
+            "Drop the table's foreign key to itself: a row is not purged before the younger ones that refer to it."
+        )
     for reference in found:
         referring = TableName(reference.schema, reference.table)
         unserved = "" if reference.indexed else ", which no index serves"
@@ -95,7 +100,7 @@ def foreign_keys(connection: Connection, oid: int, after: Sequence[str]) -> Find
         "foreign_keys",
         "warning",
         f"refers to the table: {'; '.join(named)}. A day with a row still referred to is not purged"
-        + (", and without an index each deleted row costs a scan" if len(remedies) > 1 else ""),
+        + (", and without an index each deleted row costs a scan" if not all(of.indexed for of in found) else ""),
         " ".join(remedies),
     )
 

@@ -332,6 +332,11 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
             "refers to the table: told of public.note. A day with a row still referred to is not purged",
             "Remove referring rows before their events' day is aged, or archive them first: name their dataset in",
         ),
+        (
+            'ALTER TABLE "Event" ADD e bigint UNIQUE CONSTRAINT told REFERENCES "Event"', "foreign_keys", "warning",
+            'refers to the table: told of public."Event". A day with a row still referred to is not purged',
+            "Drop the table's foreign key to itself: a row is not purged before the younger ones",
+        ),
         ("CREATE PUBLICATION everything FOR ALL TABLES", "replication", "warning", "everything publishes deletes",
          "LOGICAL_MESSAGE_PREFIX"),
         (

@@ -161,6 +161,19 @@ def test_a_foreign_key_that_is_switched_off_fires_again_by_what_the_refusal_says
     assert of.purge().deleted == 1
 
 
+def test_nobody_is_told_to_remove_younger_rows_of_the_table_that_refer_to_older_ones(pipeline: Pipeline):
+    """They may be in no file yet."""
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamp, cause int REFERENCES t);
+        INSERT INTO t VALUES (1, '2024-03-01', NULL), (2, '2024-03-02', 1);""",
+    )
+    of.archive()
+    with pytest.raises(RefusedError, match="Rows of another table, or younger ones of this, still refer") as refused:
+        of.purge()
+    assert "Remove those of another table first" in str(refused.value)
+
+
 # Item 3: what a DELETE must fear arrives during it
 
 

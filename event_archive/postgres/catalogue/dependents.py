@@ -31,7 +31,7 @@ SELECT f.conname, n.nspname, c.relname, f.confdeltype,
              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.place),
        EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = f.conrelid AND i.indisvalid
                AND i.indpred IS NULL AND i.indkey[0] = ANY (f.conkey)),
-       c.relkind = 'p'
+       c.relkind = 'p', c.oid IN (SELECT oid FROM tree_)
 FROM pg_catalog.pg_constraint AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.conrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_)
@@ -133,6 +133,7 @@ class Reference:
         columns: the referring ones.
         indexed: whether an index of the referring table begins with one of them.
         is_partitioned: whether the referring table is.
+        is_own: whether it refers to itself, or a partition of it does.
     """
 
     constraint: str
@@ -142,6 +143,7 @@ class Reference:
     columns: list[str]
     indexed: bool
     is_partitioned: bool
+    is_own: bool
 
 
 @dataclass(frozen=True, slots=True)
