@@ -11,7 +11,7 @@ from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.days import now_utc
 from event_archive.postgres.catalogue import dependents as catalogue
 from event_archive.postgres.catalogue import privileges, timescale
-from event_archive.postgres.catalogue.server import is_on
+from event_archive.postgres.catalogue.server import is_on, turning_on
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection
 from event_archive.postgres.statements import create_index
@@ -83,7 +83,12 @@ def foreign_keys(connection: Connection, oid: int, after: Sequence[str]) -> Find
     )
     if after:
         remedy = f"Check that what is purged first ({', '.join(after)}) are the referring tables."
-    named, remedies = [], [remedy]
+    named, remedies = [], [remedy] if any(not reference.is_own for reference in found) else []
+    if any(reference.is_own for reference in found):
+        # Younger rows are in no file yet: nobody is told to remove them.
+        remedies.append(
+            "Drop the table's foreign key to itself: a row is not purged before the younger ones that refer to it."
+        )
     for reference in found:
         referring = TableName(reference.schema, reference.table)
         unserved = "" if reference.indexed else ", which no index serves"
@@ -95,7 +100,7 @@ def foreign_keys(connection: Connection, oid: int, after: Sequence[str]) -> Find
         "foreign_keys",
         "warning",
         f"refers to the table: {'; '.join(named)}. A day with a row still referred to is not purged"
-        + (", and without an index each deleted row costs a scan" if len(remedies) > 1 else ""),
+        + (", and without an index each deleted row costs a scan" if not all(of.indexed for of in found) else ""),
         " ".join(remedies),
     )
 
@@ -158,20 +163,28 @@ def _refused(connection: Connection, shape: Table) -> str | None:
     return None
 
 
-def autovacuum(connection: Connection, oid: int) -> Finding:
+def autovacuum(connection: Connection, shape: Table) -> Finding:
     """Whether the space of deleted rows is used again."""
-    if not (is_on(connection, "autovacuum") and is_on(connection, "track_counts")):
+    if off := [setting for setting in ("autovacuum", "track_counts") if not is_on(connection, setting)]:
         return Finding(
             "autovacuum",
             "warning",
-            "off on this server: the space of deleted rows is never used again",
-            "ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_catalog.pg_reload_conf();",
+            f"{' and '.join(off)} off: the space of deleted rows is never used again",
+            " ".join(turning_on(connection, setting) for setting in off),
         )
-    if without := catalogue.without_autovacuum(connection, oid):
+    if without := catalogue.without_autovacuum(connection, shape.oid):
         return Finding(
             "autovacuum",
             "warning",
             f"off for {', '.join(without)}: the space of deleted rows is never used again",
             " ".join(f"ALTER TABLE {name} RESET (autovacuum_enabled);" for name in without),
+        )
+    dataset, user = shape.dataset, quoted(connection.info.user)
+    if dataset.vacuum and not shape.is_partitioned and not privileges.may_vacuum(connection, shape.oid):
+        return Finding(
+            "autovacuum",
+            "warning",
+            f"{user} may not vacuum {dataset.table}, as {dataset.setting('EVENT_VACUUM')} asks for",
+            f"Give it {privileges.to_vacuum(connection)}, or unset that.",
         )
     return Finding("autovacuum", "good", "on")

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 
 from psycopg import sql
@@ -20,9 +21,11 @@ from event_archive.postgres.catalogue.server import (
     lag_behind,
     largest_replica_lag_bytes,
     setting_of_new_sessions,
+    source_of_setting,
     written_wal,
 )
 from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.postgres.statements import identifier
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import HOLD_TABLE
 from event_archive.table.shape import reflect
@@ -118,29 +121,41 @@ def _primary(connection: Connection, variable: str) -> Finding:
             "postgres_primary",
             "bad",
             "transactions are read-only here (default_transaction_read_only)",
-            sql.SQL("ALTER ROLE {} SET default_transaction_read_only = off")
-            .format(sql.Identifier(connection.info.user))
-            .as_string(None),
+            _writable(connection, variable),
         )
     return Finding("postgres_primary", "good", "a primary that takes writes")
+
+
+def _writable(connection: Connection, variable: str) -> str:
+    """What lets this role write where default_transaction_read_only is on."""
+    source = source_of_setting(connection, "default_transaction_read_only")
+    if source == "client":
+        return f"Take it out of the options of {variable}, or of PGOPTIONS."
+    role, database = (sql.Identifier(of).as_string(None) for of in (connection.info.user, connection.info.dbname))
+    # That of a role in a database goes before that of the role.
+    whose = f"{role} IN DATABASE {database}" if source == "database user" else role
+    # Whoever runs it may be in a session that is read-only, too.
+    off = "SET default_transaction_read_only = off;"
+    return f"{off} ALTER ROLE {whose} {off}"
 
 
 def _privileges(connection: Connection, name: TableName, *, waits: bool) -> Finding:
     user, database = one(connection, "SELECT current_user, pg_catalog.current_database()")
     hold = TableName(name.schema, HOLD_TABLE)
+    of = partial(identifier, connection)
     schemas = dict.fromkeys([name.schema, *schemas_of_types(connection, name.schema, name.name)])
     wanted = {
-        **{f"USAGE ON SCHEMA {quoted(schema)}": may_use_schema(connection, schema) for schema in schemas},
-        f"TEMPORARY ON DATABASE {quoted(database)}": may_make_temporary_tables(connection),
-        f"SELECT ON {name}": may(connection, "SELECT", name.schema, name.name),
-        f"DELETE ON {name}": may(connection, "DELETE", name.schema, name.name),
-        f"SELECT ON {hold}": may(connection, "SELECT", hold.schema, hold.name),
+        **{f"USAGE ON SCHEMA {of(schema)}": may_use_schema(connection, schema) for schema in schemas},
+        f"TEMPORARY ON DATABASE {of(database)}": may_make_temporary_tables(connection),
+        f"SELECT ON {of(name.schema, name.name)}": may(connection, "SELECT", name.schema, name.name),
+        f"DELETE ON {of(name.schema, name.name)}": may(connection, "DELETE", name.schema, name.name),
+        f"SELECT ON {of(hold.schema, hold.name)}": may(connection, "SELECT", hold.schema, hold.name),
         # What a purge asks that waits for replicas (MAX_REPLICA_LAG).
         "pg_read_all_stats": not waits or is_standby(connection) or largest_replica_lag_bytes(connection) is not None,
     }
     missing = [what for what, granted in wanted.items() if not granted]
     if missing:
-        grants = "; ".join(f"GRANT {what} TO {quoted(user)}" for what in missing)
+        grants = "; ".join(f"GRANT {what} TO {of(user)}" for what in missing)
         return Finding("privileges", "bad", f"{quoted(user)} lacks {', '.join(missing)}", f"{grants};")
     if relation(connection, name.schema, name.name) is None:
         return Finding("privileges", "skipped", "not looked at, because of table")

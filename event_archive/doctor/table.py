@@ -38,7 +38,7 @@ def table(patient: Patient) -> Iterator[Finding]:
         yield dependents.row_security(connection, oid, name)
         setting = settings.dataset.setting("LOGICAL_MESSAGE_PREFIX")
         yield dependents.replication(connection, shape, settings.logical_message_prefix, setting)
-        yield dependents.autovacuum(connection, oid)
+        yield dependents.autovacuum(connection, shape)
         yield partitions(connection, shape)
 
 

@@ -18,6 +18,7 @@ _KEYS = {
     "EVENT_FILE_PREFIX": "file_prefix",
     "EVENT_PURGE": "purge",
     "EVENT_DROP_EMPTY_PARTITIONS": "drop_empty_partitions",
+    "EVENT_VACUUM": "vacuum",
     "ARCHIVE_START_DATE": "start",
     "MAX_DAYS_PER_RUN": "max_days_per_run",
     "MAX_REPLICA_LAG": "max_replica_lag",

@@ -10,6 +10,7 @@ from event_archive.lake.protocol import Lake, StoredFile
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 1024 * 1024
+_REFUSED = " Nothing was written or deleted."
 
 
 def marker_path(dataset: Dataset) -> str:
@@ -35,16 +36,16 @@ def read_claim(dataset: Dataset, lake: Lake) -> Claim | None:
 def claim_to_read(dataset: Dataset, lake: Lake, *, replaced: bool = False) -> Claim | None:
     """As ``read_claim``, but what cannot be read is a warning; to be ``replaced``, a newer program's is an error."""
     try:
-        return read_claim(dataset, lake)
+        return read_marker(dataset, lake, lake.stat(marker_path(dataset)), outcome="")
     except IntegrityError as error:
         if replaced and isinstance(error, NewerFormError):
-            raise
+            raise NewerFormError(f"{error}{_REFUSED}") from None
         logger.warning("%s", error)
         return None
 
 
-def read_marker(dataset: Dataset, lake: Lake, marker: StoredFile | None) -> Claim | None:
-    """As ``read_claim``, of a marker that was looked up."""
+def read_marker(dataset: Dataset, lake: Lake, marker: StoredFile | None, *, outcome: str = _REFUSED) -> Claim | None:
+    """As ``read_claim``, of a marker that was looked up; ``outcome`` ends the message where it cannot be read."""
     if marker is None:
         return None
     try:
@@ -54,13 +55,13 @@ def read_marker(dataset: Dataset, lake: Lake, marker: StoredFile | None) -> Clai
             return Claim.from_json(b"".join(blocks))
     except NotImplementedError as error:
         raise NewerFormError(
-            f"{marker.path}: it says whose files lie here, and {error}. Nothing was written or deleted. A newer "
-            "program wrote it: update this one."
+            f"{marker.path}: it says whose files lie here, and {error}. A newer program wrote it: update this one."
+            f"{outcome}"
         ) from None
     except ValueError as error:
         raise IntegrityError(
-            f"{marker.path}: it says whose files lie here, and it cannot be read ({error}). Nothing was written or "
-            f"deleted. Put the right one back; or, where the files are this table's: {dataset.adopt_source}."
+            f"{marker.path}: it says whose files lie here, and it cannot be read ({error}). Put the right one back; "
+            f"or, where the files are this table's: {dataset.adopt_source}.{outcome}"
         ) from None
 
 

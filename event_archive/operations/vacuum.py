@@ -7,7 +7,7 @@ from psycopg import sql
 
 from event_archive.domain.dataset import quoted
 from event_archive.operations.site import Site
-from event_archive.postgres.catalogue.privileges import may_vacuum
+from event_archive.postgres.catalogue.privileges import may_vacuum, to_vacuum
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.table.advice import CLEARING_ADVICE
 
@@ -31,8 +31,8 @@ def vacuum(site: Site) -> float | None:
         if found is None or found.kind != "r":
             return None
         if not may_vacuum(connection, found.oid):
-            user = quoted(connection.info.user)
-            logger.warning("%s: not vacuumed: %s may not (GRANT MAINTAIN, or the owner's role)", name, user)
+            user, needs = quoted(connection.info.user), to_vacuum(connection)
+            logger.warning("%s: not vacuumed: %s may not, and needs %s", name, user, needs)
             return None
     started = time.monotonic()
     statement = sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {}").format(sql.Identifier(name.schema, name.name))

@@ -4,11 +4,18 @@ from collections.abc import Sequence
 
 from psycopg import sql
 
+from event_archive.postgres.session import Connection, one
+
 _BY_CHUNK = " WITH (timescaledb.transaction_per_chunk)"
 _OF_PARTITIONS = (
     " It keeps writers waiting, as nothing is built CONCURRENTLY on a partitioned table, but takes over what its "
     "partitions have: build it CONCURRENTLY on each of them first."
 )
+
+
+def identifier(connection: Connection, *names: str) -> str:
+    """A name, its schema first, in double quotes where PostgreSQL needs them, as of what is a word of its own."""
+    return ".".join(str(one(connection, "SELECT pg_catalog.quote_ident(%s)", name)[0]) for name in names)
 
 
 def create_index(

@@ -26,8 +26,9 @@ ARCHIVE_ADVICE = Advice(
     ),
     by_code={
         "23503": (
-            "Rows of another table still refer to rows of this day: remove those first, or archive them first, by a "
-            "dataset that `after` names in DATASETS_FILE, or drop the foreign key."
+            "Rows of another table, or younger ones of this, still refer to rows of this day. Remove those of another "
+            "table first, or archive them first, by a dataset that `after` names in DATASETS_FILE; or drop the foreign "
+            "key."
         ),
         "42P10": FILTERED,
         "22021": _NO_UTF_8,

@@ -151,7 +151,6 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     key = _key(connection, name, found.oid)
     if to_purge:
         _require_deletable(connection, name, found.oid)
-    all_base = all(column.is_base for column in columns)
     return Table(
         dataset=dataset,
         oid=found.oid,
@@ -160,7 +159,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         columns=columns,
         key_columns=key,
         time_type=time_type,
-        meanings="" if all_base else relations.meanings(connection, found.oid),
+        meanings="" if all(column.is_base for column in columns) else relations.meanings(connection, found.oid),
         time_indexed=relations.index_begins_with(connection, found.oid, dataset.time_column),
     )
 
@@ -252,10 +251,10 @@ def _require_deletable(connection: Connection, name: TableName, oid: int) -> Non
             "rows that refer to deleted events would stay. Nothing was deleted. Set it to origin for role "
             f"{quoted(connection.info.user)}, or connect as another role."
         )
-    for constraint in dependents.unenforced_references(connection, oid):
+    for constraint, of in dependents.unenforced_references(connection, oid):
         raise RefusedError(
-            f"Foreign key {quoted(constraint)}, which references {name}, does not fire: it is NOT ENFORCED, or "
-            f"triggers are disabled. Referring rows would stay: enforce it, or ALTER TABLE {name} ENABLE TRIGGER ALL."
+            f"Foreign key {quoted(constraint)}, which references {of}, does not fire: it is NOT ENFORCED, or triggers "
+            f"are disabled. Referring rows would stay: enforce it, or ALTER TABLE {of} ENABLE TRIGGER ALL."
         )
     for reference in dependents.references(connection, oid):
         if reference.on_delete in _DELETE_ACTIONS:

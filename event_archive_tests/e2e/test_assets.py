@@ -300,7 +300,7 @@ def test_a_run_that_fails_between_archive_and_purge_keeps_the_archive(
     installation.add(3)
     installation.database.execute('CREATE TABLE note (event bigint REFERENCES "Event"); INSERT INTO note VALUES (2)')
     result = installation.materialize(instance, KEY)
-    assert "Rows of another table still refer to rows of this day" in failure(result)
+    assert "still refer to rows of this day" in failure(result)
     assert retries(result) == 0
     archived = metadata(result, "archive_csv")
     assert not result.asset_materializations_for_node("purged_events")

@@ -273,6 +273,21 @@ def test_who_may_restore_and_hold_is_who_the_page_says(
     assert installed.count() == 3
 
 
+def test_what_puts_two_versions_of_a_file_together_passes_no_row_in_silence(database: Database):
+    """A row whose key is new and whose other unique value stands in the later version, as of an event sent again."""
+    (statement,) = re.findall(r"`(INSERT INTO .+? FROM kept .+?)`", page_of("failed-day").read_text(), re.DOTALL)
+    database.execute(
+        """ALTER TABLE "Event" ADD kind text GENERATED ALWAYS AS (upper(event_type)) STORED;
+        INSERT INTO "Event" VALUES (1, 'sent', 'a', '2024-03-01', NULL, '{}'), (2, '2', 'a', '2024-03-01', NULL, '{}');
+        CREATE TABLE kept AS TABLE "Event"; DELETE FROM kept WHERE id = 1;
+        INSERT INTO kept VALUES (3, 'new', 'a', '2024-03-01', NULL, '{}'), (4, 'sent', 'b', '2024-03-01', NULL, '{}')"""
+    )
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.execute(statement)
+    database.execute(statement.replace(" ON CONFLICT", " WHERE id <> 4 ON CONFLICT"))
+    assert database.execute('SELECT id FROM "Event" ORDER BY id') == [(1,), (2,), (3,)]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_is_of_a_kind_that_is_checked(page: Path):
     kinds = {block.kind for block in blocks(page)}

@@ -181,12 +181,31 @@ def test_a_connection_that_anybody_can_read(healthy_locally: Installation, comma
     assert "sslmode=verify-full" in found["postgres_tls"].remedy
 
 
-def test_a_role_that_may_only_read(healthy_locally: Installation, command: Commands):
+@pytest.mark.parametrize("whose", ["DATABASE {0}", "ROLE {1}", "ROLE {1} IN DATABASE {0}"])
+def test_a_role_that_may_only_read_may_write_by_what_is_said(
+    healthy_locally: Installation, command: Commands, whose: str
+):
     database = healthy_locally.database
-    database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
-    found = findings(command("doctor", "--json"), 1)
-    assert wrong(found) == {"postgres_primary": "bad"}
-    assert found["postgres_primary"].remedy == 'ALTER ROLE "postgres" SET default_transaction_read_only = off'
+    role = f"reader_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")
+    dsn = database.server.dsn(database.name, role)
+    try:
+        database.execute(f"ALTER {whose.format(database.name, role)} SET default_transaction_read_only = on")
+        found = findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 1)
+        assert wrong(found) == {"postgres_primary": "bad"}
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            for statement in found["postgres_primary"].remedy.removesuffix(";").split(";"):
+                connection.execute(statement.encode())
+        assert wrong(findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 0)) == {}
+    finally:
+        with psycopg.connect(database.server.dsn("postgres")) as connection:
+            connection.execute(f"DROP ROLE {role}".encode())
+
+
+def test_a_connection_string_that_makes_read_only_is_said(healthy_locally: Installation, command: Commands):
+    dsn = f"{healthy_locally.database.dsn} options='-c default_transaction_read_only=on'"
+    found = findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 1)
+    assert found["postgres_primary"].remedy == "Take it out of the options of PG_CONNECTION_STRING, or of PGOPTIONS."
 
 
 PRIVILEGES = {
@@ -225,6 +244,19 @@ def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Com
         assert found["privileges"].remedy == "; ".join(grants[name] for name in lacking) + ";"
     else:
         assert wrong(found) == {}
+
+
+def test_grants_to_and_on_what_is_named_like_a_word_of_postgresql_run_as_they_stand(
+    healthy_locally: Installation, command: Commands
+):
+    database = healthy_locally.database
+    database.execute("""CREATE ROLE "user" LOGIN; CREATE SCHEMA "order"; ALTER TABLE "Event" SET SCHEMA "order";""")
+    variables = {"PG_CONNECTION_STRING": database.server.dsn(database.name, "user"), "EVENT_TABLE": "order.Event"}
+    try:
+        database.execute(findings(command("doctor", "--json", **variables), 1)["privileges"].remedy)
+        assert wrong(findings(command("doctor", "--json", **variables), 0)) == {}
+    finally:
+        database.execute("""DROP OWNED BY "user"; DROP ROLE "user";""")
 
 
 @pytest.mark.parametrize("lacking", ["", "TEMPORARY"])
@@ -299,6 +331,11 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
             'CREATE TABLE note (e bigint PRIMARY KEY CONSTRAINT told REFERENCES "Event")', "foreign_keys", "warning",
             "refers to the table: told of public.note. A day with a row still referred to is not purged",
             "Remove referring rows before their events' day is aged, or archive them first: name their dataset in",
+        ),
+        (
+            'ALTER TABLE "Event" ADD e bigint UNIQUE CONSTRAINT told REFERENCES "Event"', "foreign_keys", "warning",
+            'refers to the table: told of public."Event". A day with a row still referred to is not purged',
+            "Drop the table's foreign key to itself: a row is not purged before the younger ones",
         ),
         ("CREATE PUBLICATION everything FOR ALL TABLES", "replication", "warning", "everything publishes deletes",
          "LOGICAL_MESSAGE_PREFIX"),
@@ -397,12 +434,40 @@ def test_where_datasets_are_purged_first_a_foreign_key_says_which(
     assert "Check that what is purged first (notes) are the referring tables." in done.stdout
 
 
-def test_a_server_that_does_not_vacuum(healthy_locally: Installation, command: Commands):
+def test_rows_that_nobody_counts_are_counted_by_what_is_said(healthy_locally: Installation, command: Commands):
     database = healthy_locally.database
-    database.execute(f"ALTER DATABASE {database.name} SET track_counts = off")
-    found = findings(command("doctor", "--json"), 0)
-    assert wrong(found) == {"autovacuum": "warning"}
-    assert "off on this server" in found["autovacuum"].message
+    role = f"uncounted_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")
+    try:
+        for whose in (f"DATABASE {database.name}", f"ROLE {role}", f"ROLE {role} IN DATABASE {database.name}"):
+            database.execute(f"ALTER {whose} SET track_counts = off")
+            dsn = database.server.dsn(database.name, role)
+            found = findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 0)
+            assert wrong(found) == {"autovacuum": "warning"}
+            assert found["autovacuum"].message.startswith("track_counts off: ")
+            database.execute(found["autovacuum"].remedy)
+            assert wrong(findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 0)) == {}
+            database.execute(f"ALTER {whose} RESET track_counts")
+    finally:
+        database.execute(f"DROP ROLE {role}")
+
+
+def test_a_role_that_may_not_vacuum_as_the_settings_ask_is_told(healthy_locally: Installation, command: Commands):
+    database = healthy_locally.database
+    role = f"guest_{database.name}"
+    database.execute(f'CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON "Event" TO {role}')
+    variables = {"PG_CONNECTION_STRING": database.server.dsn(database.name, role), "EVENT_VACUUM": "true"}
+    try:
+        found = findings(command("doctor", "--json", **variables), 0)
+        assert wrong(found) == {"autovacuum": "warning"}
+        assert found["autovacuum"].message == f'{role} may not vacuum public."Event", as EVENT_VACUUM asks for'
+        assert wrong(findings(command("doctor", "--json", **variables | {"EVENT_VACUUM": "false"}), 0)) == {}
+        if database.server.version >= 17:
+            assert "MAINTAIN on it" in found["autovacuum"].remedy
+            database.execute(f'GRANT MAINTAIN ON "Event" TO {role}')
+            assert wrong(findings(command("doctor", "--json", **variables), 0)) == {}
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_trigger_whose_deeds_nobody_can_count_is_bad(healthy_locally: Installation, command: Commands):
@@ -576,6 +641,14 @@ CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
             CREATE TABLE d3 PARTITION OF t FOR VALUES FROM ('2024-03-03') TO ('2024-03-04');
             CREATE VIEW v AS SELECT * FROM d2""",
             "warning", "public.d2 is not dropped, and rows are deleted: rule _RETURN on view public.v depends on it",
+        ),
+        (
+            f"{PARTITIONED} CREATE TABLE other (a d1)",
+            "warning", "public.d1 is not dropped, and rows are deleted: column a of table public.other depends on it",
+        ),
+        (
+            f"{PARTITIONED} CREATE FUNCTION f(d1[]) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "warning", r"public.d1 is not dropped, and rows are deleted: function public.f\(.*d1\[\]\) depends on it",
         ),
         (
             f"""{PARTITIONED} ALTER TABLE d1 ADD CHECK (id > 0), ALTER id SET DEFAULT 1;

@@ -1,5 +1,6 @@
 """What a purge may do to a table beside deleting proven rows: nothing, whatever triggers, sessions and DDL say."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -139,6 +140,38 @@ def test_a_foreign_key_that_is_switched_off_for_a_partition_is_refused(pipeline:
     with pytest.raises(RefusedError, match=r"Foreign key child_id_at_fkey\w*, .* does not fire"):
         of.purge()
     assert (of.count(), rows_of(of, "child")) == (1, 1)
+
+
+@pytest.mark.parametrize("referenced", ["t", "part"])
+def test_a_foreign_key_that_is_switched_off_fires_again_by_what_the_refusal_says(pipeline: Pipeline, referenced: str):
+    of = of_table(
+        pipeline,
+        f"""CREATE TABLE t (id int, at timestamp, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE part PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
+        CREATE TABLE child (id int, at timestamp, FOREIGN KEY (id, at) REFERENCES {referenced});
+        INSERT INTO t VALUES (1, '2024-03-01');""",
+    )
+    of.archive()
+    of.database.execute("ALTER TABLE part DISABLE TRIGGER ALL")
+    with pytest.raises(RefusedError, match="does not fire") as refused:
+        of.purge()
+    found = re.search("ALTER TABLE .* ENABLE TRIGGER ALL", str(refused.value))
+    assert found
+    of.database.execute(found[0])
+    assert of.purge().deleted == 1
+
+
+def test_nobody_is_told_to_remove_younger_rows_of_the_table_that_refer_to_older_ones(pipeline: Pipeline):
+    """They may be in no file yet."""
+    of = of_table(
+        pipeline,
+        """CREATE TABLE t (id int PRIMARY KEY, at timestamp, cause int REFERENCES t);
+        INSERT INTO t VALUES (1, '2024-03-01', NULL), (2, '2024-03-02', 1);""",
+    )
+    of.archive()
+    with pytest.raises(RefusedError, match="Rows of another table, or younger ones of this, still refer") as refused:
+        of.purge()
+    assert "Remove those of another table first" in str(refused.value)
 
 
 # Item 3: what a DELETE must fear arrives during it

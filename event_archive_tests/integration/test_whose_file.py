@@ -32,6 +32,7 @@ from event_archive.operations.archive import archive_day
 from event_archive.operations.claim import adopt_source, claim_first, owner, unclaimed_elsewhere
 from event_archive.operations.marker import claim_to_read, marker_path, read_claim
 from event_archive.operations.restore.day import restore_day
+from event_archive.operations.restore.target import target_named
 from event_archive.operations.unclaimed import require_unclaimed, sources_of_files
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.server import Identity, identity
@@ -723,6 +724,23 @@ def test_a_marker_that_cannot_be_read_is_said(pipeline: Pipeline, content: bytes
     pipeline.add(1)
     with pytest.raises(IntegrityError, match="it says whose files lie here, and it cannot be read"):
         pipeline.archive()
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"version": 99}'])
+def test_of_a_marker_that_only_a_reader_passes_over_it_is_not_said_that_nothing_was_written(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, content: bytes
+):
+    pipeline.add(1)
+    pipeline.run()
+    marker = pipeline.lake.stat(marker_path(pipeline.dataset))
+    with pipeline.lake.write(marker_path(pipeline.dataset), replaces=marker) as upload:
+        upload.write(content)
+        upload.commit({})
+    assert restore_day(pipeline.site, DAY, target_named(pipeline.dataset)).restored == 1
+    assert "it says whose files lie here, and" in caplog.text
+    assert "Nothing was written" not in caplog.text
+    with pytest.raises(IntegrityError, match=r"it says whose files lie here, and .* Nothing was written or deleted\.$"):
+        claim_first(pipeline.site)
 
 
 def test_a_server_that_does_not_tell_its_identifier_is_known_by_its_databases_name(

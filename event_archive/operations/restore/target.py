@@ -31,7 +31,7 @@ ADVICE = Advice(
     ),
     by_code={
         "23502": "The table requires a value that the file does not hold: give the column a default, or use --table.",
-        "23503": "Rows of another table that these refer to are gone: put those back first, or use --table.",
+        "23503": "Rows of another table or day that these refer to are gone: put those back first, or use --table.",
         "23505": (
             "A row with such a value stands there. If it was inserted meanwhile under the same key, restore the day "
             "again; if a unique column beside the key has that value, use --table, and compare the two."

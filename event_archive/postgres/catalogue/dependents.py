@@ -31,7 +31,7 @@ SELECT f.conname, n.nspname, c.relname, f.confdeltype,
              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.place),
        EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = f.conrelid AND i.indisvalid
                AND i.indpred IS NULL AND i.indkey[0] = ANY (f.conkey)),
-       c.relkind = 'p'
+       c.relkind = 'p', c.oid IN (SELECT oid FROM tree_)
 FROM pg_catalog.pg_constraint AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.conrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_)
@@ -68,12 +68,14 @@ ORDER BY evtname
 # The triggers that make a foreign key hold are switched off with all others: ALTER TABLE … DISABLE TRIGGER ALL. A key
 # that is NOT ENFORCED has none; PostgreSQL before 18 knows no such column.
 _UNENFORCED = """
-SELECT f.conname::text FROM pg_catalog.pg_constraint AS f
-WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_) AND pg_catalog.to_jsonb(f) ->> 'conenforced' = 'false'
-UNION SELECT f.conname::text
-FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_constraint AS f ON f.oid = t.tgconstraint
-WHERE t.tgrelid IN (SELECT oid FROM tree_) AND f.contype = 'f' AND f.confrelid = t.tgrelid
-  AND t.tgenabled NOT IN ('O', 'A') ORDER BY 1
+SELECT f.conname::text, pg_catalog.format('%%I.%%I', n.nspname, c.relname)
+FROM pg_catalog.pg_constraint AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.confrelid
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE f.contype = 'f' AND f.confrelid IN (SELECT oid FROM tree_) AND (
+  pg_catalog.to_jsonb(f) ->> 'conenforced' = 'false'
+  OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t
+             WHERE t.tgconstraint = f.oid AND t.tgrelid = f.confrelid AND t.tgenabled NOT IN ('O', 'A')))
+ORDER BY f.conname, n.nspname, c.relname
 """
 _INSERT, _DELETE = 4, 8
 """TRIGGER_TYPE_INSERT and TRIGGER_TYPE_DELETE."""
@@ -131,6 +133,7 @@ class Reference:
         columns: the referring ones.
         indexed: whether an index of the referring table begins with one of them.
         is_partitioned: whether the referring table is.
+        is_own: whether it refers to itself, or a partition of it does.
     """
 
     constraint: str
@@ -140,6 +143,7 @@ class Reference:
     columns: list[str]
     indexed: bool
     is_partitioned: bool
+    is_own: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +209,13 @@ def delete_triggers_of_partition(connection: Connection, oid: int) -> list[str]:
     return [name for name, _ in connection.execute(_WITH_PARENTS + _TRIGGERS, values).fetchall()]
 
 
-def unenforced_references(connection: Connection, oid: int) -> list[str]:
-    """The foreign keys that refer to a table or a partition of it, and are switched off with its triggers, by name."""
-    return [name for (name,) in _of_tree(connection, _UNENFORCED, oid)]
+def unenforced_references(connection: Connection, oid: int) -> list[tuple[str, str]]:
+    """The foreign keys that refer to a table or a partition of it, and are switched off with its triggers, by name.
+
+    Returns:
+        Of each its name, and what it refers to, which has the triggers, quoted for SQL.
+    """
+    return [(constraint, referenced) for constraint, referenced in _of_tree(connection, _UNENFORCED, oid)]
 
 
 def changes(connection: Connection, oid: int) -> Changes:

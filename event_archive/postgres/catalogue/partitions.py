@@ -53,13 +53,19 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'a'
   AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = %s ORDER BY 1
 """
-# What a partition's own is, as a constraint or a rule of it, goes with it.
+# What a partition's own is, as a constraint or a rule of it, goes with it. A column of another table and a function may
+# have the type of its rows, or of an array of them.
 _DEPENDENT = """
-SELECT n.nspname, c.relname, pg_catalog.pg_describe_object(d.classid, d.objid, 0)
-FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
-JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = ANY (%s::pg_catalog.oid[])
-  AND d.deptype = 'n' AND NOT EXISTS (
+WITH of_ AS (
+  SELECT oid AS table_, 'pg_catalog.pg_class'::pg_catalog.regclass AS class_, oid AS object_
+  FROM pg_catalog.pg_class WHERE oid = ANY (%(oids)s::pg_catalog.oid[])
+  UNION ALL SELECT typrelid, 'pg_catalog.pg_type'::pg_catalog.regclass, pg_catalog.unnest(ARRAY[t.oid, typarray])
+  FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_type AS t ON t.oid = reltype
+  WHERE c.oid = ANY (%(oids)s::pg_catalog.oid[]))
+SELECT n.nspname, c.relname, pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+FROM of_ JOIN pg_catalog.pg_depend AS d ON d.refclassid = class_ AND d.refobjid = object_
+JOIN pg_catalog.pg_class AS c ON c.oid = table_ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE d.deptype = 'n' AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_depend AS own_ WHERE (own_.classid, own_.objid) = (d.classid, d.objid)
     AND (own_.refclassid, own_.refobjid) = (d.refclassid, d.refobjid) AND own_.deptype IN ('a', 'i'))
 ORDER BY 1, 2, 3 LIMIT 1
@@ -132,7 +138,7 @@ def owned_sequences(connection: Connection, oid: int) -> list[str]:
 
 def dependent(connection: Connection, oids: list[int]) -> tuple[str, str, str] | None:
     """Schema and name of one of these tables, and what depends on it, so that it cannot be dropped; None for none."""
-    found: tuple[str, str, str] | None = connection.execute(_DEPENDENT, (oids,)).fetchone()
+    found: tuple[str, str, str] | None = connection.execute(_DEPENDENT, {"oids": oids}).fetchone()
     return found
 
 

@@ -81,6 +81,15 @@ def may_vacuum(connection: Connection, oid: int) -> bool:
     return bool(one(connection, "SELECT pg_catalog.has_table_privilege(%s::pg_catalog.oid, 'MAINTAIN')", oid)[0])
 
 
+def to_vacuum(connection: Connection) -> str:
+    """What a role that may not vacuum a table needs, for messages."""
+    return (
+        "the owner's role"
+        if connection.info.server_version < _MAINTAIN_SINCE
+        else "MAINTAIN on it, or the owner's role"
+    )
+
+
 def grantees(connection: Connection, oid: int, privilege: str) -> list[str | None]:
     """The roles that have a privilege on a table, its owner included; None stands for PUBLIC."""
     return [role for (role,) in connection.execute(_GRANTEES, (oid, privilege)).fetchall()]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import psycopg
+from psycopg import sql
 
 from event_archive.postgres.session import Connection, one
 
@@ -94,6 +95,26 @@ def setting(connection: Connection, name: str) -> str:
 def is_on(connection: Connection, setting: str) -> bool:
     """Whether a Boolean setting is on."""
     return bool(one(connection, "SELECT pg_catalog.current_setting(%s)::boolean", setting)[0])
+
+
+def source_of_setting(connection: Connection, name: str) -> str:
+    """Where a setting has its value from, as ``pg_settings`` has it: ``database``, ``user``, ``database user`` …"""
+    source: str = one(connection, "SELECT source FROM pg_catalog.pg_settings WHERE name = %s", name)[0]
+    return source
+
+
+def turning_on(connection: Connection, setting: str) -> str:
+    """What turns a Boolean setting on where it was turned off: for a role, a database, or the server."""
+    source = source_of_setting(connection, setting)
+    role, database = (sql.Identifier(of).as_string(None) for of in (connection.info.user, connection.info.dbname))
+    whose = {
+        "database": f"DATABASE {database}",
+        "user": f"ROLE {role}",
+        "database user": f"ROLE {role} IN DATABASE {database}",
+    }
+    if source in whose:
+        return f"ALTER {whose[source]} SET {setting} = on;"
+    return f"ALTER SYSTEM SET {setting} = on; SELECT pg_catalog.pg_reload_conf();"
 
 
 def is_standby(connection: Connection) -> bool:
