@@ -1,0 +1,215 @@
+"""A table at random: of which shape, and what others do to it, as statements of one session. Not here: what must be."""
+
+import random
+from datetime import date, timedelta
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from event_archive.domain.dataset import TableName
+from event_archive_tests.integration.test_what_a_delete_reaches import CI
+
+MARK = "wvqx"
+"""Part of every text in the table, and of no message."""
+
+_NUMBERS = [str(number) for number in range(1, 20)]
+_TEXTS = [MARK, MARK.upper(), f"{MARK} ", f'"{MARK}",\n', f"\\.{MARK}", "", "1.0", *(f"{MARK}{n}" for n in range(9))]
+# Of many types, values that are equal and spelled in two ways.
+VALUES = {
+    "smallint": _NUMBERS,
+    "integer": _NUMBERS,
+    "bigint": _NUMBERS,
+    "positive": _NUMBERS,
+    "numeric": ["1", "1.0", "1.00", "-0.0", "1e-20", "NaN", "12345678901234567890.5"],
+    "numeric(9,3)": ["1", "1.5", "-0.001", "999999"],
+    "real": ["0", "-0", "0.1", "NaN"],
+    "double precision": ["0", "-0", "0.1", "1e300", "Infinity", "NaN"],
+    "boolean": ["t", "f"],
+    "text": _TEXTS,
+    "character varying": _TEXTS,
+    "ext.ci": _TEXTS,
+    "character(8)": [MARK, f"{MARK} b", "", "a"],
+    '"char"': ["a", '"', ""],
+    "uuid": [f"{n}0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11" for n in range(9)],
+    "date": ["2024-02-29", "infinity", "0044-03-15 BC"],
+    "timestamp without time zone": ["2024-03-01 10:00", "-infinity", "0044-03-15 BC", "2024-03-01 10:00:00.000001"],
+    "timestamp with time zone": ["2024-03-01 10:00+02", "2024-03-01 08:00Z", "infinity"],
+    "time with time zone": ["10:00+02", "08:00Z"],
+    "interval": ["1 day", "24:00:00", "1 mon", "30 days", "-1 year -2 days 03:04:05.678"],
+    "inet": ["10.0.0.1", "10.0.0.1/8", "::1"],
+    "bytea": ["", "\\x00ff", "\\x5c78"],
+    "jsonb": [f'{{"{MARK}": 1.0}}', f'{{"{MARK}": 1.00}}', "null", '""', "[]"],
+    "json": [f'{{"{MARK}": 1,  "{MARK}": 2}}', " null"],
+    "integer[]": ["{1,2}", "{}", "{NULL}", "[0:1]={1,2}"],
+    "numeric[]": ["{1.0}", "{1.00}", "{1}"],
+    "pair": [f"(1.0,{MARK}", f"(1.00,{MARK}", "(,", '(1,""'],
+    "mood": [],
+    "int4range": ["[1,5)", "[1,4]", "empty", "(,)"],
+    "numrange": ["[1.0,2]", "[1.00,2]", "empty"],
+    "point": ["(1.1,-0)", "(0,0)"],
+}
+NO_KEY = {"json", "point"}
+WIDER = {
+    "smallint": "integer",
+    "integer": "bigint",
+    "bigint": "numeric",
+    "numeric(9,3)": "numeric",
+    "numeric": "text",
+    "real": "double precision",
+    "mood": "text",
+    "uuid": "text",
+    "character varying": "text",
+    "text": "character varying",
+    "jsonb": "text",
+}
+NAMES = ["id", "Select", "wei rd", 'q"uote', "ümlaut", "line_", "a.b", "per%cent", "it's", "key_0", "image", "n" * 63]
+NAMES += ["archived_", "{}", "ctid_", "day", "src_", "table_"]
+TABLE = TableName("public", 'ta"ble')
+TYPES = f"""{CI} CREATE TYPE mood AS ENUM ('sad', 'ok', 'ha,"ppy', ''); CREATE TYPE pair AS (a numeric, b text);
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);"""
+COLUMNS = """SELECT attname, format_type(atttypid, atttypmod), coalesce(attnum = ANY (indkey), false)
+FROM pg_attribute LEFT JOIN pg_index ON indrelid = attrelid AND indisprimary
+WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"""
+
+CREATE = "CREATE TABLE {name} PARTITION OF {table} {bounds}"
+ATTACH = "ALTER TABLE {table} ATTACH PARTITION {name} {bounds}"
+TIMES = ["timestamp without time zone", "timestamp with time zone", "date"]
+
+Row = tuple[tuple[str, str | None], ...]
+"""Columns and their texts; None for NULL."""
+
+
+def named(name: str) -> str:
+    return sql.Identifier(name).as_string(None)
+
+
+def literal(text: str | None) -> str:
+    return sql.Literal(text).as_string(None)
+
+
+class RandomTable:
+    """A table of random columns, key and partitions: what befalls it goes by the dice."""
+
+    def __init__(self, dice: random.Random, session: psycopg.Connection[Any], days: list[date]) -> None:
+        self.dice, self.session, self.days = dice, session, days
+        self.at = dice.choice(["at", "T me"])
+        self.span = dice.choice(["", "day", "month"])
+        self.key_changed = False
+        session.execute(TYPES.encode())
+
+    def create(self) -> None:
+        kinds = [kind for kind in VALUES if kind not in NO_KEY]
+        columns = [(name, self.dice.choice(list(VALUES))) for name in self.dice.sample(NAMES, self.dice.randint(2, 6))]
+        columns += [("number", self.dice.choice(kinds))]
+        columns.insert(self.dice.randint(0, len(columns)), (self.at, self.dice.choice(TIMES)))
+        definitions = ", ".join(f"{named(name)} {kind}" for name, kind in columns)
+        by = f"PARTITION BY RANGE ({named(self.at)})" if self.span else ""
+        self.do(f"CREATE TABLE {TABLE} ({definitions}) {by}; CREATE TABLE neighbour (LIKE {TABLE})")
+        self.do(f"ALTER TABLE {TABLE} ADD CONSTRAINT its_key PRIMARY KEY ({self.new_key()})")
+        for first in sorted({day.replace(day=1) if self.span == "month" else day for day in self.days if self.span}):
+            self.do(self.partition(first, CREATE))
+        self.do(self.insert())
+        self.do(f"INSERT INTO neighbour SELECT * FROM {TABLE}")
+
+    def columns(self) -> list[tuple[str, str, bool]]:
+        """The table's columns: name, type, whether it belongs to the key."""
+        return self.session.execute(COLUMNS.encode(), (str(TABLE),)).fetchall()
+
+    def do(self, statement: str) -> None:
+        """Does it, or raises what PostgreSQL says: soon, where a command has locked what it needs."""
+        print("   ", statement)
+        self.session.execute(f"SET LOCAL lock_timeout TO '40ms'; {statement}".encode())
+
+    def value(self, kind: str) -> str:
+        if kind == "mood":
+            labels = self.session.execute("SELECT enumlabel FROM pg_enum ORDER BY enumsortorder").fetchall()
+            return literal(self.dice.choice(labels)[0])
+        text = self.dice.choice(VALUES[kind])
+        if kind == "pair":
+            more: Any = self.session.execute("SELECT relnatts - 2 FROM pg_class WHERE relname = 'pair'").fetchone()
+            text += "," * more[0] + ")"
+        return literal(text)
+
+    def day(self) -> date:
+        """Any of the days, mostly one of those that are aged."""
+        return self.dice.choices(self.days, [2, 4, 4, 1])[0]
+
+    def time(self) -> str:
+        return f"'{self.day()} {self.dice.choice(['00:00', '07:30:00.5', '23:59:59.999999'])}+00'"
+
+    def insert(self) -> str:
+        columns, time, rows = self.columns(), self.time(), list[str]()
+        for _ in range(self.dice.randint(1, 12)):
+            values = [
+                time if name == self.at else "NULL" if not key and self.dice.random() < 0.2 else self.value(kind)
+                for name, kind, key in columns
+            ]
+            rows.append(f"({', '.join(values)})")
+        return f"INSERT INTO {TABLE} VALUES {', '.join(rows)} ON CONFLICT DO NOTHING"
+
+    def change(self) -> str:
+        """A DELETE or UPDATE of some row."""
+        total: Any = self.session.execute(f"SELECT count(*) FROM {TABLE}".encode()).fetchone()
+        offset = self.dice.randrange(max(1, *total))
+        where = f"""WHERE (tableoid, ctid) IN (SELECT tableoid, ctid FROM {TABLE} AS t ORDER BY t::text COLLATE "C"
+        OFFSET {offset} LIMIT {self.dice.choice([1, 1, 3])})"""
+        name, kind, _ = self.dice.choice(self.columns())
+        kind_of = self.dice.randrange(6)
+        if kind_of == 0:
+            return f"DELETE FROM {TABLE} {where}"
+        value = self.time() if name == self.at or kind_of == 1 else self.value(kind)
+        return f"UPDATE {TABLE} SET {named(self.at if kind_of == 1 else name)} = {value} {where}"
+
+    def again(self, row: Row) -> str:
+        """A row comes again as a file has it, or goes back to that form."""
+        columns = [column for column in self.columns() if column[0] in dict(row)]
+        names = ", ".join(named(name) for name, _, _ in columns)
+        values = ", ".join(literal(dict(row)[name]) for name, _, _ in columns)
+        key = ", ".join(named(name) for name, _, is_key in self.columns() if is_key)
+        change = ", ".join(f"{named(name)} = EXCLUDED.{named(name)}" for name, _, is_key in columns if not is_key)
+        otherwise = f"UPDATE SET {change}" if change else "NOTHING"
+        return f"INSERT INTO {TABLE} ({names}) VALUES ({values}) ON CONFLICT ({key}) DO {otherwise}"
+
+    def ddl(self) -> str:
+        if self.span and self.dice.random() < 0.6:
+            return self.repartition()
+        name, kind, key = self.dice.choice([column for column in self.columns() if column[0] != self.at])
+        table, column = f"ALTER TABLE {TABLE}", named(name)
+        doing = self.dice.randrange(8)
+        new = self.dice.choice(NAMES)
+        if doing == 0:
+            kind = self.dice.choice(list(VALUES))
+            default = self.dice.choice(["", f"DEFAULT {self.value(kind)}"])
+            return f"{table} ADD COLUMN {named(new)} {kind} {default}"
+        if doing == 1 and not key:
+            return f"{table} DROP COLUMN {column}"
+        self.key_changed = self.key_changed or key or doing > 3
+        if doing == 2:
+            return f"{table} RENAME COLUMN {column} TO {named(new)}"
+        if doing == 3:
+            return f"{table} ALTER COLUMN {column} TYPE {WIDER.get(kind, kind)}"
+        if doing == 4:
+            return f"ALTER TYPE mood RENAME VALUE {self.value('mood')} TO 'label {self.dice.randrange(9)}'"
+        if doing == 5:
+            return f"ALTER TYPE pair ADD ATTRIBUTE {named(new)} text CASCADE"
+        return f"{table} DROP CONSTRAINT its_key; {table} ADD CONSTRAINT its_key PRIMARY KEY ({self.new_key()})"
+
+    def new_key(self) -> str:
+        fit = [name for name, kind, _ in self.columns() if kind not in NO_KEY and name != self.at]
+        key = self.dice.sample(fit, min(len(fit), self.dice.choice([1, 1, 2, 3])))
+        if self.span or self.dice.random() < 0.2:
+            key.insert(self.dice.randint(0, len(key)), self.at)
+        return ", ".join(map(named, key))
+
+    def repartition(self) -> str:
+        first = self.dice.choice(self.days)
+        return self.partition(
+            first.replace(day=1) if self.span == "month" else first,
+            self.dice.choice([*[CREATE, ATTACH] * 2, "ALTER TABLE {table} DETACH PARTITION {name}"]),
+        )
+
+    def partition(self, first: date, statement: str) -> str:
+        end = first + timedelta(days=1) if self.span == "day" else (first + timedelta(days=31)).replace(day=1)
+        bounds = f"FOR VALUES FROM ('{first} 00:00+00') TO ('{end} 00:00+00')"
+        return statement.format(table=TABLE, name=f"part_{first:%Y_%m_%d}", bounds=bounds)
