@@ -29,6 +29,7 @@ from event_archive.operations.export import Export, PacedExport, has_any, rows_o
 from event_archive.operations.loading import load
 from event_archive.operations.readback import Readback, types_hash
 from event_archive.operations.site import Site
+from event_archive.operations.unanswered import may_be_replaced, note_unanswered
 from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
 from event_archive.postgres.session import Connection, Postgres
@@ -39,8 +40,6 @@ from event_archive.table.shape import Table, reflect, require_unchanged
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-_unanswered: dict[str, str] = {}
-"""By a file's URL, the ETag of the version that a commit of this process was to replace, which got no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
         if manifest is None:
             raise LockedError(f"{dataset.table}: another command is working on {day}; the next run goes on.")
         logger.info("%s: another command is working on %s; its file stays as it is", dataset.table, day)
-    if manifest and free and _unanswered.get(lake.url(file.path)) == file.etag:
+    if manifest and free and may_be_replaced(lake, file):
         file = _under_another_etag(lake, file, manifest)
     table, late = glance_at_day(connection, dataset, day)
     if manifest and not (free and late):
@@ -270,6 +269,6 @@ def _write_late(
                 keys=keys,
             )
         except UnreachableError:
-            _unanswered[lake.url(file.path)] = file.etag
+            note_unanswered(lake, file)
             raise
         return _Written(new_file, new_manifest, rows_appended, table.columns)

@@ -18,6 +18,7 @@ from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.loading import load
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.operations.site import Site
+from event_archive.operations.unanswered import may_be_replaced
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
 
@@ -86,14 +87,14 @@ def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -
 
 
 def require_recorded(site: Site, day: date, file: StoredFile | None, record: Record) -> None:
-    """The gate: the file in the lake is the one that was recorded.
+    """The gate: the file in the lake is the one that was recorded, and stays that.
 
     Raises:
-        IntegrityError: it is another one, or gone.
+        IntegrityError: it is another one, or gone, or a commit that got no answer may still replace it.
     """
     dataset = site.dataset
     path, found = dataset.path(day), file.etag if file else None
-    if found == record.etag:
+    if found == record.etag and not (file and may_be_replaced(site.lake, file)):
         return
     if file is None:
         rows = counted(record.rows, "row", "rows")
@@ -103,6 +104,8 @@ def require_recorded(site: Site, day: date, file: StoredFile | None, record: Rec
             problem = f"{path} is not in the lake; the day's latest archive recorded {rows} in {place}"
     elif record.etag is None:
         problem = f"{path} is in the lake; the day's latest archive found no rows and wrote no file"
+    elif found == record.etag:
+        problem = f"a commit of this process, which was to append to {path}, got no answer, and may still come"
     else:
         problem = f"{path} has ETag {found}; the day's latest archive recorded {record.etag}"
     raise IntegrityError(f"{dataset.table}, {day}: {problem}. Nothing was deleted. {_archive_again(dataset, day)}")
