@@ -705,6 +705,14 @@ def test_a_date_that_is_no_instant_is_restored(pipeline: Pipeline, day: str):
     assert (done.restored, done.superseded) == (1, 1)
 
 
+def test_infinity_that_another_tool_spelled_otherwise_is_restored(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    pipeline.database.execute("CREATE TABLE n (id int PRIMARY KEY, at timestamptz, until date, due timestamptz)")
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.put(b"id,at,until,due\n1,2024-03-01,Infinity,-INFINITY\n")
+    assert restoring(of)().restored == 1
+    assert "would lose something" not in caplog.text
+
+
 OTHERWISE_SPELLED = b'id,at,v,j,ok\n1,2024-03-01T01:02:03Z,1e1,"{""b"":1,""a"":2}",true\n'
 
 
