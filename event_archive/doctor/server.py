@@ -134,9 +134,9 @@ def _writable(connection: Connection, variable: str) -> str:
     role, database = (sql.Identifier(of).as_string(None) for of in (connection.info.user, connection.info.dbname))
     # That of a role in a database goes before that of the role.
     whose = f"{role} IN DATABASE {database}" if source == "database user" else role
-    # Whoever runs it may be in a session that is read-only, too.
     off = "SET default_transaction_read_only = off;"
-    return f"{off} ALTER ROLE {whose} {off}"
+    # A session that is read-only, too, takes them, but not both in one request, as `psql -c` sends them.
+    return f"One after the other: {off} ALTER ROLE {whose} {off}"
 
 
 def _privileges(connection: Connection, name: TableName, *, waits: bool) -> Finding:

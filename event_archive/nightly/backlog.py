@@ -6,7 +6,7 @@ rows of no day (``orphans``).
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import takewhile
@@ -153,15 +153,15 @@ def require_purged(dataset: Dataset, day: date, postgres: Postgres, *, before: D
         )
 
 
-def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres, *, among: int = 1) -> list[date]:
+def days_without_rows(dataset: Dataset, days: Sequence[date], postgres: Postgres, *, among: int = 1) -> list[date]:
     """Those of some days that have no row, in their order; a probe of the index each, where there is one.
 
-    What is not known after half a minute, which ``among`` datasets share, is left out.
+    What is not known after half a minute, which ``among`` datasets share, is left out, with a warning.
 
     Raises:
         RefusedError, UnreachableError: as PostgreSQL says.
     """
-    until, empty = time.monotonic() + _ALL_PROBES_SECONDS / among, list[date]()
+    until, empty, looked_at = time.monotonic() + _ALL_PROBES_SECONDS / among, list[date](), 0
     try:
         with postgres.transaction(
             str(dataset.table), statement_timeout_seconds=_ONE_PROBE_SECONDS / among, advice=ARCHIVE_ADVICE
@@ -171,8 +171,13 @@ def days_without_rows(dataset: Dataset, days: Iterable[date], postgres: Postgres
                 with letting_go(connection):
                     if not has_rows(connection, table, day):
                         empty.append(day)
+                looked_at += 1
     except BusyError as error:
         logger.warning("whether days have rows could not be seen in time: %s", error)
+        return empty
+    if looked_at < len(days):
+        unseen = f"{len(days) - looked_at} of {len(days)}"
+        logger.warning("%s: whether %s days have rows could not be seen in time", dataset.label, unseen)
     return empty
 
 

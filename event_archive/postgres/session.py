@@ -52,7 +52,7 @@ _PIN = "; ".join([*(f"SET LOCAL {name} TO '{value}'" for name, value in _PINS.it
 # What is PostgreSQL's own is written without its schema, as that is pinned: it must be read so, whatever comes first.
 _OWN_PATH_TO_READ = """
 SELECT pg_catalog.set_config('search_path',
-  pg_catalog.concat_ws(', ', 'pg_catalog', nullif(reset_val, ''), 'pg_temp'), true)
+  pg_catalog.concat_ws(', ', 'pg_catalog', nullif(pg_catalog.btrim(reset_val), ''), 'pg_temp'), true)
 FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'search_path'
 """
 _DURABLE = """

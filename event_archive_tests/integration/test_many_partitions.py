@@ -91,7 +91,9 @@ def crowded(server_of_few_locks: Server, pipeline: Pipeline) -> Iterator[Pipelin
         yield of_t(database, pipeline)
 
 
-def test_questions_about_all_days_lock_few_partitions_at_once(crowded: Pipeline):
+def test_questions_about_all_days_lock_few_partitions_at_once(
+    crowded: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     with pytest.raises(psycopg.errors.OutOfMemory):
         crowded.database.execute("SELECT count(*) FROM t")
     dataset, postgres, now, filled = crowded.dataset, crowded.postgres, datetime.now(UTC), DAYS[::5]
@@ -100,6 +102,10 @@ def test_questions_about_all_days_lock_few_partitions_at_once(crowded: Pipeline)
     assert backlog(dataset, now, postgres, grace_days=3).days == len(filled)
     assert estimate(dataset, filled, postgres).rows == dict.fromkeys(filled, 1)
     assert days_without_rows(dataset, DAYS, postgres) == [day for day in DAYS if day not in filled]
+    caplog.clear()
+    monkeypatch.setattr("event_archive.nightly.backlog._ALL_PROBES_SECONDS", 0)
+    assert days_without_rows(dataset, DAYS, postgres) == []
+    assert f"whether {len(DAYS)} of {len(DAYS)} days have rows could not be seen in time" in caplog.text
     assert orphans(dataset, postgres) == Orphans(0, 0)
     late = crowded.of(start=LAST)
     assert orphans(late.dataset, postgres) == Orphans(before_start=len(filled) - (LAST in filled), not_finite=0)

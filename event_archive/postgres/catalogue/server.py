@@ -108,10 +108,13 @@ def turning_on(connection: Connection, setting: str) -> str:
     source = source_of_setting(connection, setting)
     role, database = (sql.Identifier(of).as_string(None) for of in (connection.info.user, connection.info.dbname))
     whose = {
+        "global": "ROLE ALL",
         "database": f"DATABASE {database}",
         "user": f"ROLE {role}",
         "database user": f"ROLE {role} IN DATABASE {database}",
     }
+    if source == "client":
+        return f"Take {setting} out of the options of the connection string, or of PGOPTIONS."
     if source in whose:
         return f"ALTER {whose[source]} SET {setting} = on;"
     return f"ALTER SYSTEM SET {setting} = on; SELECT pg_catalog.pg_reload_conf();"
