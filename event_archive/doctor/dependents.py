@@ -10,12 +10,13 @@ from event_archive.doctor.findings import Finding
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.days import now_utc
 from event_archive.postgres.catalogue import dependents as catalogue
-from event_archive.postgres.catalogue import privileges, timescale
-from event_archive.postgres.catalogue.server import is_on, turning_on
+from event_archive.postgres.catalogue import privileges
+from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection
-from event_archive.postgres.statements import create_index
+from event_archive.postgres.statements import create_index, turning_on
 from event_archive.table.advice import FILTERED
+from event_archive.table.partitions import is_compressed
 from event_archive.table.rows import first_day_with_rows
 from event_archive.table.shape import Table
 from event_archive.table.windows import letting_go, windows
@@ -63,9 +64,7 @@ def _compressed_day(connection: Connection, shape: Table) -> date | None:
         day = first_day_with_rows(connection, shape, dataset.start, dataset.retention.last_aged_day(now_utc()))
     except psycopg.errors.QueryCanceled:
         return None
-    name, column = dataset.table, dataset.time_column
-    is_compressed = day and timescale.has_compressed_chunk(connection, name.schema, name.name, column, day)
-    return day if is_compressed else None
+    return day if day and is_compressed(connection, shape, day) else None
 
 
 def in_words(triggers: list[tuple[str, str]]) -> str:

@@ -7,8 +7,6 @@ from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 
-from psycopg import sql
-
 from event_archive.config import services
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
@@ -25,7 +23,7 @@ from event_archive.postgres.catalogue.server import (
     written_wal,
 )
 from event_archive.postgres.session import Connection, Postgres, one
-from event_archive.postgres.statements import identifier
+from event_archive.postgres.statements import holder, identifier
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import HOLD_TABLE
 from event_archive.table.shape import reflect
@@ -131,12 +129,11 @@ def _writable(connection: Connection, variable: str) -> str:
     source = source_of_setting(connection, "default_transaction_read_only")
     if source == "client":
         return f"Take it out of the options of {variable}, or of PGOPTIONS."
-    role, database = (sql.Identifier(of).as_string(None) for of in (connection.info.user, connection.info.dbname))
-    # That of a role in a database goes before that of the role.
-    whose = f"{role} IN DATABASE {database}" if source == "database user" else role
+    # That of a role goes before all others but that of the role in a database.
+    whose = holder(connection, "database user" if source == "database user" else "user")
     off = "SET default_transaction_read_only = off;"
     # A session that is read-only, too, takes them, but not both in one request, as `psql -c` sends them.
-    return f"One after the other: {off} ALTER ROLE {whose} {off}"
+    return f"One after the other: {off} ALTER {whose} {off}"
 
 
 def _privileges(connection: Connection, name: TableName, *, waits: bool) -> Finding:

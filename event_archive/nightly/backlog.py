@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import takewhile
 
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import ONE_DAY, now_utc
@@ -161,23 +160,22 @@ def days_without_rows(dataset: Dataset, days: Sequence[date], postgres: Postgres
     Raises:
         RefusedError, UnreachableError: as PostgreSQL says.
     """
-    until, empty, looked_at = time.monotonic() + _ALL_PROBES_SECONDS / among, list[date](), 0
+    until, empty = time.monotonic() + _ALL_PROBES_SECONDS / among, list[date]()
     try:
         with postgres.transaction(
             str(dataset.table), statement_timeout_seconds=_ONE_PROBE_SECONDS / among, advice=ARCHIVE_ADVICE
         ) as connection:
             table = reflect(connection, dataset)
-            for day in takewhile(lambda _: time.monotonic() < until, days):
+            for place, day in enumerate(days):
+                if time.monotonic() >= until:
+                    unseen = f"{len(days) - place} of {len(days)}"
+                    logger.warning("%s: whether %s days have rows could not be seen in time", dataset.label, unseen)
+                    break
                 with letting_go(connection):
                     if not has_rows(connection, table, day):
                         empty.append(day)
-                looked_at += 1
     except BusyError as error:
         logger.warning("whether days have rows could not be seen in time: %s", error)
-        return empty
-    if looked_at < len(days):
-        unseen = f"{len(days) - looked_at} of {len(days)}"
-        logger.warning("%s: whether %s days have rows could not be seen in time", dataset.label, unseen)
     return empty
 
 

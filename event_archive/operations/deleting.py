@@ -14,10 +14,11 @@ from event_archive.domain.dataset import quoted
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.operations.readback import Readback
-from event_archive.postgres.catalogue import dependents, timescale
+from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.session import Connection, one, own_search_path, unpinned
+from event_archive.table.partitions import is_compressed
 from event_archive.table.rows import count_day
 from event_archive.table.shape import TABLE_ALIAS, Table
 
@@ -90,18 +91,13 @@ def _require_versions(connection: Connection, table: Table, day: date) -> None:
     Raises:
         RefusedError: the day's chunk is compressed.
     """
-    if _is_compressed(connection, table, day):
+    if is_compressed(connection, table, day):
         triggers = _triggers(connection, table)
         raise RefusedError(
             f"{table.dataset.table}, {day}: chunks of it are compressed, and a DELETE writes anew what it "
             f"decompresses: nobody can tell that from what its triggers on DELETE ({triggers}) change in it. "
             "Nothing was deleted. Decompress the day's chunks (decompress_chunk), or disable the triggers."
         )
-
-
-def _is_compressed(connection: Connection, table: Table, day: date) -> bool:
-    name, time_column = table.dataset.table, table.dataset.time_column
-    return table.is_hypertable and timescale.has_compressed_chunk(connection, name.schema, name.name, time_column, day)
 
 
 def _triggers(connection: Connection, table: Table) -> str:
@@ -145,7 +141,7 @@ def _require_only_deleted(connection: Connection, table: Table, day: date, chang
         return
     triggers = _triggers(connection, table)
     # To decompress rows is to insert them; and a batch of them may be deleted as one.
-    if not triggers and (not tracked or _is_compressed(connection, table, day)):
+    if not triggers and (not tracked or is_compressed(connection, table, day)):
         return
     if not tracked:
         problem = f"track_counts is off, so that nobody can tell what its triggers on DELETE ({triggers}) change in it"

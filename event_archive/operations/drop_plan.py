@@ -18,7 +18,7 @@ from event_archive.lake.protocol import StoredFile
 from event_archive.operations.proof import require_recorded
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.partitions import Partition
-from event_archive.postgres.errors import of_a_function, without_values
+from event_archive.postgres.errors import is_of_a_function, without_values
 from event_archive.postgres.session import Connection, one
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
@@ -52,7 +52,7 @@ class WaitsError(Exception):
 
 def kept(error: psycopg.Error) -> KeptError:
     """The reason why a partition is kept, where PostgreSQL or a function refuses; any other error is raised again."""
-    if isinstance(error, _REFUSALS) or of_a_function(error):
+    if isinstance(error, _REFUSALS) or is_of_a_function(error):
         return KeptError(without_values(error))
     raise error
 

@@ -132,7 +132,7 @@ def _raised_by_a_function(error: psycopg.Error) -> bool:
     return error.diag.source_function in _RAISING or (error.sqlstate or "").startswith(_RAISED_BY_A_FUNCTION)
 
 
-def of_a_function(error: psycopg.Error) -> bool:
+def is_of_a_function(error: psycopg.Error) -> bool:
     """Whether a function's author raised an error, or it comes out of a function."""
     return _raised_by_a_function(error) or in_a_function(error)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from psycopg import sql
 
+from event_archive.postgres.catalogue.server import source_of_setting
 from event_archive.postgres.session import Connection, one
 
 _BY_CHUNK = " WITH (timescaledb.transaction_per_chunk)"
@@ -16,6 +17,28 @@ _OF_PARTITIONS = (
 def identifier(connection: Connection, *names: str) -> str:
     """A name, its schema first, in double quotes where PostgreSQL needs them, as of what is a word of its own."""
     return ".".join(str(one(connection, "SELECT pg_catalog.quote_ident(%s)", name)[0]) for name in names)
+
+
+def holder(connection: Connection, source: str) -> str:
+    """Whose a setting is, for ALTER, by its source as PostgreSQL tells it; empty where it is the server's."""
+    role, database = (sql.Identifier(of).as_string(None) for of in (connection.info.user, connection.info.dbname))
+    whose = {
+        "global": "ROLE ALL",
+        "database": f"DATABASE {database}",
+        "user": f"ROLE {role}",
+        "database user": f"ROLE {role} IN DATABASE {database}",
+    }
+    return whose.get(source, "")
+
+
+def turning_on(connection: Connection, setting: str) -> str:
+    """Turns a Boolean setting on where it was turned off: for a role, a database, or the server."""
+    source = source_of_setting(connection, setting)
+    if source == "client":
+        return f"Take {setting} out of the options of the connection string, or of PGOPTIONS."
+    if whose := holder(connection, source):
+        return f"ALTER {whose} SET {setting} = on;"
+    return f"ALTER SYSTEM SET {setting} = on; SELECT pg_catalog.pg_reload_conf();"
 
 
 def create_index(

@@ -71,6 +71,12 @@ def ends_in_time(partition: Partition, day: date) -> bool:
     return partition.last - day <= _LONGEST_WAIT
 
 
+def is_compressed(connection: Connection, table: Table, day: date) -> bool:
+    """Whether a chunk with rows of a day is compressed."""
+    name, time_column = table.dataset.table, table.dataset.time_column
+    return table.is_hypertable and timescale.has_compressed_chunk(connection, name.schema, name.name, time_column, day)
+
+
 def rows_by_day(connection: Connection, table: Table, partition: Partition) -> dict[date | None, int]:
     """How many rows of each day a partition holds; under None those that belong to no day that is archived."""
     query = sql.SQL(

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import psycopg
-from psycopg import sql
 
 from event_archive.postgres.session import Connection, one
 
@@ -101,23 +100,6 @@ def source_of_setting(connection: Connection, name: str) -> str:
     """Where a setting has its value from, as ``pg_settings`` has it: ``database``, ``user``, ``database user`` …"""
     source: str = one(connection, "SELECT source FROM pg_catalog.pg_settings WHERE name = %s", name)[0]
     return source
-
-
-def turning_on(connection: Connection, setting: str) -> str:
-    """What turns a Boolean setting on where it was turned off: for a role, a database, or the server."""
-    source = source_of_setting(connection, setting)
-    role, database = (sql.Identifier(of).as_string(None) for of in (connection.info.user, connection.info.dbname))
-    whose = {
-        "global": "ROLE ALL",
-        "database": f"DATABASE {database}",
-        "user": f"ROLE {role}",
-        "database user": f"ROLE {role} IN DATABASE {database}",
-    }
-    if source == "client":
-        return f"Take {setting} out of the options of the connection string, or of PGOPTIONS."
-    if source in whose:
-        return f"ALTER {whose[source]} SET {setting} = on;"
-    return f"ALTER SYSTEM SET {setting} = on; SELECT pg_catalog.pg_reload_conf();"
 
 
 def is_standby(connection: Connection) -> bool:
