@@ -10,7 +10,8 @@ from event_archive.doctor.findings import Finding
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.days import now_utc
 from event_archive.postgres.catalogue import dependents as catalogue
-from event_archive.postgres.catalogue import privileges
+from event_archive.postgres.catalogue import privileges, timescale
+from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection
@@ -72,9 +73,15 @@ def in_words(triggers: list[tuple[str, str]]) -> str:
     return ", ".join(f"{quoted(name)} ({function})" for name, function in triggers)
 
 
-def foreign_keys(connection: Connection, oid: int, after: Sequence[str]) -> Finding:
+def foreign_keys(connection: Connection, shape: Table, after: Sequence[str]) -> Finding:
     """Foreign keys of other tables, and whether an index serves each; ``after`` are the datasets purged first."""
-    found = catalogue.references(connection, oid)
+    found = catalogue.references(connection, shape.oid)
+    hypertables = {(of.schema, of.table): False for of in found}
+    name = shape.dataset.table
+    if (table := relation(connection, name.schema, name.name)) and table.has_timescaledb:
+        hypertables = timescale.hypertables_among(connection, list(hypertables))
+        # Each chunk has a copy of its hypertable's.
+        found = [of for of in found if (of.schema, of.table) in hypertables]
     if not found:
         return Finding("foreign_keys", "good", "none refers to the table")
     remedy = (
@@ -93,8 +100,16 @@ def foreign_keys(connection: Connection, oid: int, after: Sequence[str]) -> Find
         unserved = "" if reference.indexed else ", which no index serves"
         named.append(f"{quoted(reference.constraint)} of {referring}{unserved}")
         if not reference.indexed:
-            schema, table = reference.schema, reference.table
-            remedies.append(create_index(schema, table, reference.columns, is_partitioned=reference.is_partitioned))
+            is_hypertable = hypertables[reference.schema, reference.table]
+            remedies.append(
+                create_index(
+                    reference.schema,
+                    reference.table,
+                    reference.columns,
+                    is_partitioned=reference.is_partitioned or is_hypertable,
+                    is_hypertable=is_hypertable,
+                )
+            )
     return Finding(
         "foreign_keys",
         "warning",

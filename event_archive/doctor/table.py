@@ -34,7 +34,7 @@ def table(patient: Patient) -> Iterator[Finding]:
         yield _time_zone(connection, shape, oid)
         yield hypertable(connection, shape)
         yield dependents.triggers(connection, shape)
-        yield dependents.foreign_keys(connection, oid, settings.entry.after)
+        yield dependents.foreign_keys(connection, shape, settings.entry.after)
         yield dependents.row_security(connection, oid, name)
         setting = settings.dataset.setting("LOGICAL_MESSAGE_PREFIX")
         yield dependents.replication(connection, shape, settings.logical_message_prefix, setting)

@@ -485,6 +485,20 @@ def test_an_index_of_a_hypertable_is_never_to_be_made_concurrently(
     assert found.remedy == 'CREATE INDEX ON "public"."reading" ("at") WITH (timescaledb.transaction_per_chunk);'
 
 
+def test_the_doctor_names_a_hypertable_that_refers_once_and_how_to_index_it(
+    healthy_locally: Installation, timescale: Database, command: Commands
+):
+    timescale.execute('CREATE TABLE note (e bigint CONSTRAINT told REFERENCES "Event", at timestamptz NOT NULL)')
+    make_hypertable(timescale, "note", "at", CHUNKS)
+    for n, (start, _) in enumerate(CHUNKS):
+        chunk = f"_timescaledb_internal.note_{start}".replace("-", "_")
+        timescale.execute(f'ALTER TABLE {chunk} ADD CONSTRAINT "{n}_told" FOREIGN KEY (e) REFERENCES "Event"')
+    found = findings(command("doctor", "--json"), 0)["foreign_keys"]
+    assert found.message.partition(". ")[0] == 'refers to the table: told of public.note, which no index serves'
+    statement = 'CREATE INDEX ON "public"."note" ("e") WITH (timescaledb.transaction_per_chunk);'
+    assert found.remedy.partition(". ")[2].endswith(statement)
+
+
 def test_the_doctor_says_that_a_table_is_no_hypertable(healthy_locally: Installation, command: Commands):
     assert findings(command("doctor", "--json"), 0)["hypertable"].message == "the table is none"
 

@@ -3,6 +3,7 @@
 The views are there where ``Relation.has_timescaledb`` says so. Chunks inherit from their hypertable (``pg_inherits``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
@@ -13,6 +14,12 @@ from event_archive.postgres.session import Connection, one
 
 _IS_HYPERTABLE = """
 SELECT EXISTS (SELECT FROM timescaledb_information.hypertables WHERE hypertable_schema = %s AND hypertable_name = %s)
+"""
+_NO_CHUNKS = """
+SELECT schema_, name_, EXISTS (SELECT FROM timescaledb_information.hypertables
+                               WHERE hypertable_schema = schema_ AND hypertable_name = name_)
+FROM ROWS FROM (pg_catalog.unnest(%s::text[]), pg_catalog.unnest(%s::text[])) AS of_(schema_, name_)
+WHERE (schema_, name_) NOT IN (SELECT chunk_schema::text, chunk_name::text FROM timescaledb_information.chunks)
 """
 _BEGINNINGS = """
 SELECT (range_start AT TIME ZONE 'UTC')::pg_catalog.date AS day, pg_catalog.count(*)
@@ -103,6 +110,13 @@ class Refresh:
 def is_hypertable(connection: Connection, schema: str, name: str) -> bool:
     """Whether a table is a hypertable."""
     return bool(one(connection, _IS_HYPERTABLE, schema, name)[0])
+
+
+def hypertables_among(connection: Connection, tables: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bool]:
+    """Those of some tables, each a schema and a name, that are no chunks, and whether each is a hypertable."""
+    schemas, names = [schema for schema, _ in tables], [name for _, name in tables]
+    found = connection.execute(_NO_CHUNKS, (schemas, names)).fetchall()
+    return {(schema, name): is_one for schema, name, is_one in found}
 
 
 def beginnings(connection: Connection, schema: str, name: str, column: str) -> list[tuple[date, int]]:
