@@ -15,7 +15,7 @@ from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection
-from event_archive.postgres.statements import create_index, turning_on
+from event_archive.postgres.statements import create_index, exempting, turning_on
 from event_archive.table.advice import FILTERED
 from event_archive.table.partitions import is_compressed
 from event_archive.table.rows import first_day_with_rows
@@ -52,7 +52,7 @@ def triggers(connection: Connection, shape: Table) -> Finding:
         "triggers",
         "warning",
         "; ".join(found),
-        "Check what it does. Let it do nothing where application_name is event_archive, or disable it.",
+        f"Check what it does. {exempting(connection)}, or disable it.",
     )
 
 

@@ -62,7 +62,9 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
             "cannot be compared, nor restored. Add it to the file, or move the file elsewhere."
         )
     keys = tuple(key for key in keys_with(former, table.key) if set(key) <= set(readback.columns))
-    manifest = replace(readback.manifest.of(claimed.source, day), keys=keys)
+    # Of the same bytes it is known how they were written.
+    types = former.types if former and former.sha256 == readback.manifest.sha256 else ""
+    manifest = replace(readback.manifest.of(claimed.source, day), keys=keys, types=types)
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
         progress.begin("adopting", total_bytes=file.size_bytes)
         for block in blocks:

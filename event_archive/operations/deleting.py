@@ -18,6 +18,7 @@ from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.session import Connection, one, own_search_path, unpinned
+from event_archive.postgres.statements import exempting
 from event_archive.table.partitions import is_compressed
 from event_archive.table.rows import count_day
 from event_archive.table.shape import TABLE_ALIAS, Table
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 _VERSIONS = sql.Identifier("pg_temp", "event_archive_versions")
 """The temporary table of the versions of rows that were found identical."""
-_WHAT_TO_DO = "Let it do nothing where application_name is event_archive, or disable it."
 
 
 def delete_identical(connection: Connection, table: Table, day: date, readback: Readback, path: str) -> int:
@@ -79,7 +79,7 @@ def delete_identical(connection: Connection, table: Table, day: date, readback: 
     if dependents.locks_out(connection, tree):
         raise RefusedError(
             f"{table.dataset.table}, {day}: a trigger on DELETE truncated, dropped, detached or altered the table or "
-            f"a partition of it. Rolled back: nothing was deleted. {_WHAT_TO_DO}"
+            f"a partition of it. Rolled back: nothing was deleted. {exempting(connection)}, or disable it."
         )
     _require_only_deleted(connection, table, day, dependents.changes(connection, table.oid) - before, deleted)
     return deleted
@@ -152,7 +152,7 @@ def _require_only_deleted(connection: Connection, table: Table, day: date, chang
             f"{changes.updated} updated and {changes.deleted} deleted in this table, or to the attempt: a trigger on "
             f"DELETE ({triggers or 'none is seen'}) does something else than to let rows go"
         )
-        what_to_do = _WHAT_TO_DO
+        what_to_do = f"{exempting(connection)}, or disable it."
     raise RefusedError(f"{table.dataset.table}, {day}: {problem}. Rolled back: nothing was deleted. {what_to_do}")
 
 

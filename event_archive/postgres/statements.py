@@ -41,6 +41,11 @@ def turning_on(connection: Connection, setting: str) -> str:
     return f"ALTER SYSTEM SET {setting} = on; SELECT pg_catalog.pg_reload_conf();"
 
 
+def exempting(connection: Connection) -> str:
+    """What to have a trigger do so that it leaves sessions like this one alone; a sentence without its full stop."""
+    return f"Let it do nothing where application_name is {connection.info.parameter_status('application_name')}"
+
+
 def create_index(
     schema: str, name: str, columns: Sequence[str], *, is_partitioned: bool = False, is_hypertable: bool = False
 ) -> str:

@@ -17,6 +17,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError
 from event_archive.postgres.errors import Advice, without_values
 from event_archive.postgres.session import Connection, Session, one, own_search_path
+from event_archive.postgres.statements import exempting
 from event_archive.sources import merge
 from event_archive.sources.copy_format import line
 from event_archive.sources.merge import Target
@@ -266,8 +267,8 @@ def _merge(connection: Connection, target: Target, lines: Sequence[bytes], count
     if is_to_be_seen and (present := one(connection, merge.present_statement(target, staged))[0]) < distinct:
         raise _MissingError(
             f"{target.table}: {distinct - present} of {distinct} records that were inserted have no row: a trigger "
-            "keeps them out, or gives them another key. The batch was not taken in. Let the trigger do nothing where "
-            "application_name is event_archive."
+            "keeps them out, or gives them another key. The batch was not taken in. "
+            f"{exempting(connection)}."
         )
     if target.version and inserted + updated < distinct:
         superseded += one(connection, merge.older_statement(target, staged))[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from event_archive.config.environment import Settings
 from event_archive.doctor import rows, server
@@ -719,6 +720,22 @@ def test_the_index_that_a_partitioned_table_lacks_which_refers_is_made_by_what_i
     assert statement in found.remedy
     database.execute(statement)
     assert "no index serves" not in findings(command("doctor", "--json"), 0)["foreign_keys"].message
+
+
+def test_a_trigger_is_to_spare_sessions_by_the_name_that_the_connection_string_gives_them(
+    healthy_locally: Installation, command: Commands
+):
+    database = healthy_locally.database
+    database.execute(
+        """CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+        CREATE TRIGGER told BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit()"""
+    )
+    for name, variables in {
+        "event_archive": {},
+        "keeper": {"PG_CONNECTION_STRING": make_conninfo(database.dsn, application_name="keeper")},
+    }.items():
+        remedy = findings(command("doctor", "--json", **variables), 0)["triggers"].remedy
+        assert remedy == f"Check what it does. Let it do nothing where application_name is {name}, or disable it."
 
 
 def test_a_filter_by_which_no_partition_lets_rows_go_is_bad(healthy_locally: Installation, command: Commands):

@@ -494,7 +494,7 @@ def test_the_doctor_names_a_hypertable_that_refers_once_and_how_to_index_it(
         chunk = f"_timescaledb_internal.note_{start}".replace("-", "_")
         timescale.execute(f'ALTER TABLE {chunk} ADD CONSTRAINT "{n}_told" FOREIGN KEY (e) REFERENCES "Event"')
     found = findings(command("doctor", "--json"), 0)["foreign_keys"]
-    assert found.message.partition(". ")[0] == 'refers to the table: told of public.note, which no index serves'
+    assert found.message.partition(". ")[0] == "refers to the table: told of public.note, which no index serves"
     statement = 'CREATE INDEX ON "public"."note" ("e") WITH (timescaledb.transaction_per_chunk);'
     assert found.remedy.partition(". ")[2].endswith(statement)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from event_archive.domain.dataset import TableName
+from event_archive.domain.manifest import Manifest
 from event_archive.errors import FileChangedError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations import verify
@@ -254,6 +255,17 @@ def test_an_adopted_file_names_the_former_keys_and_the_present_one(pipeline: Pip
     assert manifest.keys == (("id",), ("id", "created_at"))
     pipeline.put(content, metadata=replace(manifest, keys=()).to_metadata())
     assert adopt_day(pipeline.site, DAY).keys == ()
+
+
+def test_an_adopted_file_keeps_the_recorded_types_where_its_bytes_are_those_that_were_recorded(simple: Pipeline):
+    simple.archive()
+    file = simple.lake.stat(simple.dataset.path(DAY))
+    before = file and Manifest.from_file(file)
+    assert before
+    assert before.types
+    assert adopt_day(simple.site, DAY) == before
+    simple.put(simple.content().replace(b",t,", b",u,"), metadata=before.to_metadata())
+    assert adopt_day(simple.site, DAY).types == ""
 
 
 def test_an_adopted_file_names_no_key_that_it_does_not_hold(pipeline: Pipeline):

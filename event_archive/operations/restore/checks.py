@@ -20,6 +20,7 @@ from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.relations import columns, relation
 from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.session import Connection, one, own_search_path
+from event_archive.postgres.statements import exempting
 from event_archive.table.shape import Table, key_of
 
 logger = logging.getLogger(__name__)
@@ -220,8 +221,8 @@ def require_only_inserted(
     else:
         return
     raise RefusedError(
-        f"{table.dataset.table}: {problem}. Rolled back: nothing of this day was restored. Let it do nothing where "
-        "application_name is event_archive, or restore into another table: --table NAME."
+        f"{table.dataset.table}: {problem}. Rolled back: nothing of this day was restored. "
+        f"{exempting(connection)}, or restore into another table: --table NAME."
     )
 
 
