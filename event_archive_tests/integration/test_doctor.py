@@ -722,6 +722,23 @@ def test_the_index_that_a_partitioned_table_lacks_which_refers_is_made_by_what_i
     assert "no index serves" not in findings(command("doctor", "--json"), 0)["foreign_keys"].message
 
 
+def test_a_partition_without_replica_identity_is_bad_only_where_it_is_published(
+    healthy_locally: Installation, command: Commands
+):
+    database = healthy_locally.database
+    database.execute(
+        f"""{PARTITIONED} CREATE TABLE d2 PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('2024-03-03');
+        INSERT INTO t VALUES (1, '2024-03-01'), (2, '2024-03-02'); ALTER TABLE d2 REPLICA IDENTITY NOTHING;
+        CREATE PUBLICATION p FOR TABLE d1"""
+    )
+    assert findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)["replication"].status == "warning"
+    assert database.execute("DELETE FROM t RETURNING id") == [(1,), (2,)]
+    for also in ("d2", "t"):
+        database.execute(f"ALTER PUBLICATION p SET TABLE {also}")
+        found = findings(command("doctor", "--json", EVENT_TABLE="public.t"), 1)["replication"]
+        assert (found.status, found.message[:40]) == ("bad", "p publishes deletes, and public.d2 has n")
+
+
 def test_a_trigger_is_to_spare_sessions_by_the_name_that_the_connection_string_gives_them(
     healthy_locally: Installation, command: Commands
 ):

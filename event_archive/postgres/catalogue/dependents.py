@@ -98,19 +98,27 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
                AND relation = ANY (%s::pg_catalog.oid[]))
 """
 # One that publishes by way of the root names the root alone, which may lie above the table.
+_PUBLISHED = """
+, published_ AS MATERIALIZED (
+  SELECT p.pubname, c.oid
+  FROM pg_catalog.pg_publication AS p JOIN pg_catalog.pg_publication_tables AS t USING (pubname)
+  JOIN pg_catalog.pg_namespace AS n ON n.nspname = t.schemaname
+  JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.tablename
+  WHERE p.pubdelete)
+"""
 _PUBLICATIONS = """
-SELECT DISTINCT p.pubname
-FROM pg_catalog.pg_publication AS p JOIN pg_catalog.pg_publication_tables AS t USING (pubname)
-JOIN pg_catalog.pg_namespace AS n ON n.nspname = t.schemaname
-JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.tablename
-WHERE p.pubdelete AND c.oid IN (SELECT oid FROM below_ UNION SELECT oid FROM above_) ORDER BY p.pubname
+SELECT DISTINCT pubname FROM published_
+WHERE oid IN (SELECT oid FROM below_ UNION SELECT oid FROM above_) ORDER BY pubname
 """
 _WITHOUT_IDENTITY = """
 SELECT pg_catalog.format('%%I.%%I', nspname, relname)
 FROM pg_catalog.pg_class AS c JOIN tree_ USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
 WHERE relkind = 'r' AND relreplident <> 'f' AND NOT EXISTS (
   SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
-  AND CASE relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END) ORDER BY 1
+  AND CASE relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
+AND EXISTS (SELECT FROM published_ AS p
+            WHERE p.oid IN (SELECT c.oid UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid)))
+ORDER BY 1
 """
 _NOT_VACUUMED = """
 SELECT pg_catalog.format('%%I.%%I', nspname, relname)
@@ -246,12 +254,12 @@ def locks_out(connection: Connection, oids: list[int]) -> bool:
 
 def publications_of_deletes(connection: Connection, oid: int) -> list[str]:
     """The publications that carry deletes of a table or a partition of it."""
-    return [name for (name,) in connection.execute(_TREE + _PUBLICATIONS, {"oid": oid}).fetchall()]
+    return [name for (name,) in connection.execute(_TREE + _PUBLISHED + _PUBLICATIONS, {"oid": oid}).fetchall()]
 
 
 def without_replica_identity(connection: Connection, oid: int) -> list[str]:
-    """Those of a table and its partitions from which nothing can be deleted once they are published, quoted for SQL."""
-    return [name for (name,) in _of_tree(connection, _WITHOUT_IDENTITY, oid)]
+    """Those of a table and its partitions that are published, and let nothing be deleted, quoted for SQL."""
+    return [name for (name,) in _of_tree(connection, _PUBLISHED + _WITHOUT_IDENTITY, oid)]
 
 
 def without_autovacuum(connection: Connection, oid: int) -> list[str]:
