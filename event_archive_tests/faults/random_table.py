@@ -50,6 +50,7 @@ VALUES = {
     "point": ["(1.1,-0)", "(0,0)"],
 }
 NO_KEY = {"json", "point"}
+WHOLE = {"smallint", "integer", "bigint"}
 WIDER = {
     "smallint": "integer",
     "integer": "bigint",
@@ -67,10 +68,27 @@ NAMES = ["id", "Select", "wei rd", 'q"uote', "ümlaut", "line_", "a.b", "per%cen
 NAMES += ["archived_", "{}", "ctid_", "day", "src_", "table_"]
 TABLE = TableName("public", 'ta"ble')
 TYPES = f"""{CI} CREATE TYPE mood AS ENUM ('sad', 'ok', 'ha,"ppy', ''); CREATE TYPE pair AS (a numeric, b text);
-CREATE DOMAIN positive AS int CHECK (VALUE > 0);"""
+CREATE DOMAIN positive AS int CHECK (VALUE > 0); CREATE TABLE audit (row_ text);
+CREATE FUNCTION each() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO public.audit VALUES (OLD::text); RETURN NULL; END $$;
+CREATE FUNCTION all_() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO public.audit SELECT gone_::text FROM gone_; RETURN NULL; END $$;
+CREATE FUNCTION let() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN coalesce(NEW, OLD); END $$;
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN RETURN CASE WHEN pg_catalog.hashtext(OLD::text) % 2 = 0 THEN OLD END; END $$;
+CREATE FUNCTION style() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_catalog.set_config('DateStyle', 'SQL', true); RETURN OLD; END $$;"""
+TRIGGERS = {
+    "each": "AFTER DELETE ON {} FOR EACH ROW EXECUTE FUNCTION each()",
+    "all_": "AFTER DELETE ON {} REFERENCING OLD TABLE AS gone_ FOR EACH STATEMENT EXECUTE FUNCTION all_()",
+    "let": "BEFORE INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW EXECUTE FUNCTION let()",
+    "keep": "BEFORE DELETE ON {} FOR EACH ROW EXECUTE FUNCTION keep()",
+    "style": "BEFORE DELETE ON {} FOR EACH ROW EXECUTE FUNCTION style()",
+}
+"""By what they do: the first two write what went into ``audit``, the last two keep a purge from its end."""
 COLUMNS = """SELECT attname, format_type(atttypid, atttypmod), coalesce(attnum = ANY (indkey), false)
 FROM pg_attribute LEFT JOIN pg_index ON indrelid = attrelid AND indisprimary
-WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"""
+WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum"""
 
 CREATE = "CREATE TABLE {name} PARTITION OF {table} {bounds}"
 ATTACH = "ALTER TABLE {table} ATTACH PARTITION {name} {bounds}"
@@ -94,7 +112,7 @@ class RandomTable:
     def __init__(self, dice: random.Random, session: psycopg.Connection[Any], days: list[date]) -> None:
         self.dice, self.session, self.days = dice, session, days
         self.at = dice.choice(["at", "T me"])
-        self.span = dice.choice(["", "day", "month"])
+        self.span = dice.choice(["", "day", "half", "month"])
         self.key_changed = False
         session.execute(TYPES.encode())
 
@@ -104,6 +122,8 @@ class RandomTable:
         columns += [("number", self.dice.choice(kinds))]
         columns.insert(self.dice.randint(0, len(columns)), (self.at, self.dice.choice(TIMES)))
         definitions = ", ".join(f"{named(name)} {kind}" for name, kind in columns)
+        if text := next((name for name, kind in columns if kind == "text"), None):
+            definitions += f", made_ int GENERATED ALWAYS AS (octet_length({named(text)})) STORED"
         by = f"PARTITION BY RANGE ({named(self.at)})" if self.span else ""
         self.do(f"CREATE TABLE {TABLE} ({definitions}) {by}; CREATE TABLE neighbour (LIKE {TABLE})")
         self.do(f"ALTER TABLE {TABLE} ADD CONSTRAINT its_key PRIMARY KEY ({self.new_key()})")
@@ -111,9 +131,15 @@ class RandomTable:
             self.do(self.partition(first, CREATE))
         self.do(self.insert())
         self.do(f"INSERT INTO neighbour SELECT * FROM {TABLE}")
+        is_whole = any(name == "number" and kind in WHOLE and is_key for name, kind, is_key in self.columns())
+        if is_whole and self.dice.random() < 0.5:
+            how = self.dice.choice(["ALWAYS", "BY DEFAULT"])
+            self.do(f"ALTER TABLE {TABLE} ALTER number ADD GENERATED {how} AS IDENTITY")
+        if self.dice.random() < 0.3:
+            self.do(self.trigger())
 
     def columns(self) -> list[tuple[str, str, bool]]:
-        """The table's columns: name, type, whether it belongs to the key."""
+        """The table's columns, without generated ones: name, type, whether it belongs to the key."""
         return self.session.execute(COLUMNS.encode(), (str(TABLE),)).fetchall()
 
     def do(self, statement: str) -> None:
@@ -146,7 +172,9 @@ class RandomTable:
                 for name, kind, key in columns
             ]
             rows.append(f"({', '.join(values)})")
-        return f"INSERT INTO {TABLE} VALUES {', '.join(rows)} ON CONFLICT DO NOTHING"
+        names = ", ".join(named(name) for name, _, _ in columns)
+        return f"""INSERT INTO {TABLE} ({names}) OVERRIDING SYSTEM VALUE VALUES {", ".join(rows)}
+        ON CONFLICT DO NOTHING"""
 
     def change(self) -> str:
         """A DELETE or UPDATE of some row."""
@@ -169,14 +197,15 @@ class RandomTable:
         key = ", ".join(named(name) for name, _, is_key in self.columns() if is_key)
         change = ", ".join(f"{named(name)} = EXCLUDED.{named(name)}" for name, _, is_key in columns if not is_key)
         otherwise = f"UPDATE SET {change}" if change else "NOTHING"
-        return f"INSERT INTO {TABLE} ({names}) VALUES ({values}) ON CONFLICT ({key}) DO {otherwise}"
+        insert = f"INSERT INTO {TABLE} ({names}) OVERRIDING SYSTEM VALUE VALUES ({values})"
+        return f"{insert} ON CONFLICT ({key}) DO {otherwise}"
 
     def ddl(self) -> str:
         if self.span and self.dice.random() < 0.6:
             return self.repartition()
         name, kind, key = self.dice.choice([column for column in self.columns() if column[0] != self.at])
         table, column = f"ALTER TABLE {TABLE}", named(name)
-        doing = self.dice.randrange(8)
+        doing = self.dice.randrange(9)
         new = self.dice.choice(NAMES)
         if doing == 0:
             kind = self.dice.choice(list(VALUES))
@@ -184,6 +213,8 @@ class RandomTable:
             return f"{table} ADD COLUMN {named(new)} {kind} {default}"
         if doing == 1 and not key:
             return f"{table} DROP COLUMN {column}"
+        if doing == 8:
+            return self.trigger()
         self.key_changed = self.key_changed or key or doing > 3
         if doing == 2:
             return f"{table} RENAME COLUMN {column} TO {named(new)}"
@@ -194,6 +225,17 @@ class RandomTable:
         if doing == 5:
             return f"ALTER TYPE pair ADD ATTRIBUTE {named(new)} text CASCADE"
         return f"{table} DROP CONSTRAINT its_key; {table} ADD CONSTRAINT its_key PRIMARY KEY ({self.new_key()})"
+
+    def trigger(self) -> str:
+        """Drops what triggers there are, and creates another, or none."""
+        statement = "; ".join(f"DROP TRIGGER IF EXISTS {name} ON {TABLE}" for name in TRIGGERS)
+        name = self.dice.choice([*TRIGGERS, ""])
+        return f"{statement}; CREATE TRIGGER {name} {TRIGGERS[name].format(TABLE)}" if name else statement
+
+    def triggers(self) -> set[str]:
+        """Those that the table has."""
+        query = "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal"
+        return {name for (name,) in self.session.execute(query.encode(), (str(TABLE),))}
 
     def new_key(self) -> str:
         fit = [name for name, kind, _ in self.columns() if kind not in NO_KEY and name != self.at]
@@ -210,6 +252,14 @@ class RandomTable:
         )
 
     def partition(self, first: date, statement: str) -> str:
-        end = first + timedelta(days=1) if self.span == "day" else (first + timedelta(days=31)).replace(day=1)
+        end = (first + timedelta(days=31)).replace(day=1) if self.span == "month" else first + timedelta(days=1)
         bounds = f"FOR VALUES FROM ('{first} 00:00+00') TO ('{end} 00:00+00')"
-        return statement.format(table=TABLE, name=f"part_{first:%Y_%m_%d}", bounds=bounds)
+        name = f"part_{first:%Y_%m_%d}"
+        done = statement.format(table=TABLE, name=name, bounds=bounds)
+        if self.span != "half" or statement != CREATE:
+            return done
+        noon = f"('{first} 12:00+00')"
+        halves = {"am": f"FROM (MINVALUE) TO {noon}", "pm": f"FROM {noon} TO (MAXVALUE)"}
+        return f"{done} PARTITION BY RANGE ({named(self.at)})" + "".join(
+            f"; CREATE TABLE {name}_{half} PARTITION OF {name} FOR VALUES {of}" for half, of in halves.items()
+        )

@@ -21,7 +21,6 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from event_archive.errors import FileChangedError, IntegrityError
-from event_archive.lake.azure.container import AzureLake
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.protocol import Lake, StoredFile, Upload
 from event_archive.postgres.session import Postgres
@@ -38,6 +37,7 @@ from event_archive_tests.faults.union import (
 )
 from event_archive_tests.faults.wire import alone
 from event_archive_tests.fixtures.installation import Installation, clean_environment
+from event_archive_tests.fixtures.lakes import remove
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Server
 
@@ -415,11 +415,8 @@ def test_a_file_that_changes_under_a_purge_deletes_nothing(
         changed = DAMAGES[damage](content)
         if changed is not None:
             pipeline.put(changed, metadata=dict(file.metadata))
-        elif isinstance(lake, LocalLake):
-            (lake._root / archived.path).unlink()
         else:
-            assert isinstance(lake, AzureLake)
-            lake.container.delete_blob(archived.path)
+            remove(lake, archived.path)
 
     during_delete = moment == "during the DELETE"
     meddled = Meddled(lake, meddle, "none" if during_delete else moment)
