@@ -16,7 +16,7 @@ from psycopg import sql
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError
 from event_archive.postgres.errors import Advice, without_values
-from event_archive.postgres.session import Connection, Session, one, own_search_path
+from event_archive.postgres.session import Connection, Session, fire_at_once, one, own_search_path
 from event_archive.sources import merge
 from event_archive.sources.copy_format import line
 from event_archive.sources.merge import Target
@@ -211,6 +211,7 @@ def land_in(connection: Connection, target: Target, source: str, batch: Batch) -
     Raises:
         IntegrityError: the books do not balance; the transaction has to be rolled back.
     """
+    fire_at_once(connection)
     counts = Counts(
         taken=len(batch.lines) + len(batch.rejected) + batch.too_old + len(batch.lost), too_old=batch.too_old
     )

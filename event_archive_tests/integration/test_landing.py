@@ -164,6 +164,38 @@ def test_a_record_that_a_trigger_refuses_is_rejected_alone(table: Database):
     assert "evil" not in str(reason)
 
 
+@pytest.mark.parametrize("target", [IGNORE, UPDATE], ids=["ignore", "update"])
+def test_a_record_that_a_deferred_foreign_key_refuses_is_rejected_alone(table: Database, target: Target):
+    table.execute(
+        """
+        CREATE TABLE device (id text PRIMARY KEY);
+        INSERT INTO device VALUES ('a'), ('c');
+        ALTER TABLE measurements ADD FOREIGN KEY (id) REFERENCES device DEFERRABLE INITIALLY DEFERRED
+        """
+    )
+    (counts,) = landed(table, target, batch(("a", "01", "1"), ("b", "01", "2"), ("c", "01", "3")))
+    assert counts == Counts(taken=3, new=2, rejected=1)
+    assert [key for key, *_ in rows(table)] == ["a", "c"]
+    ((locator, reason, _),) = rejected(table)
+    assert (locator, "foreign key" in str(reason)) == ("row 1", True)
+
+
+def test_what_the_position_defers_is_no_records_fault(table: Database):
+    table.execute(
+        """
+        CREATE TABLE place (id text PRIMARY KEY);
+        CREATE TABLE position (n text REFERENCES place DEFERRABLE INITIALLY DEFERRED)
+        """
+    )
+
+    def save(connection: Connection) -> None:
+        connection.execute("INSERT INTO public.position VALUES ('x')")
+
+    with opened(table) as session, pytest.raises(RefusedError, match="position_n_fkey"):
+        land(session, IGNORE, "test", batch(("a", "01", "1")), save)
+    assert (rows(table), rejected(table)) == ([], [])
+
+
 @pytest.mark.parametrize("code", ["P0002", "P0003", "P0004", "ZX001", "45000"])
 def test_a_record_that_a_trigger_refuses_in_any_words_of_its_own_is_rejected_alone(table: Database, code: str):
     table.execute(
@@ -202,6 +234,7 @@ def test_a_record_that_a_trigger_makes_nothing_of_is_not_known_but_an_error(tabl
         "BEFORE INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION another('key')",
         "AFTER INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION another('away')",
         "AFTER INSERT ON measurements FOR EACH STATEMENT EXECUTE FUNCTION another('all away')",
+        "AFTER INSERT ON measurements DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION another('away')",
     ],
 )
 def test_a_new_record_that_a_trigger_makes_another_row_of_or_none_is_an_error(
@@ -214,7 +247,7 @@ def test_a_new_record_that_a_trigger_makes_another_row_of_or_none_is_an_error(
           IF tg_argv[0] = 'away' THEN DELETE FROM measurements WHERE id = new.id; ELSE DELETE FROM measurements; END IF;
           RETURN new;
         END $$;
-        CREATE TRIGGER another {trigger}
+        CREATE {"CONSTRAINT " if "DEFERRED" in trigger else ""}TRIGGER another {trigger}
         """
     )
     with pytest.raises(IntegrityError, match="2 of 2 records that were inserted have no row: a trigger keeps them out"):
