@@ -617,3 +617,37 @@ def test_a_schema_of_its_own_takes_the_tables(each_database: Database):
         make_missing(session, *(TableName("Ingest", table.name) for table in SOURCES))
     query = "SELECT count(*) FROM pg_tables WHERE schemaname = 'Ingest'"
     assert each_database.execute(query) == [(3,)]
+
+
+LOGS_COMMANDS = """
+CREATE TABLE commands (tag text);
+CREATE FUNCTION logs() RETURNS event_trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO commands VALUES (tg_tag); END $$;
+CREATE EVENT TRIGGER logs ON ddl_command_end EXECUTE FUNCTION logs()
+"""
+
+
+def test_an_event_trigger_of_the_users_finds_what_it_names_without_a_schema(table: Database):
+    table.execute(LOGS_COMMANDS)
+    assert landed(table, UPDATE, batch(("a", "01", "1"), rejected=("x",))) == [Counts(taken=2, new=1, rejected=1)]
+    with Postgres(table.dsn).session() as session:
+        assert make_missing(session, *SOURCES) == SOURCES[:2]
+    (made,) = table.execute("SELECT count(*) FROM commands WHERE tag = 'CREATE TABLE'")
+    assert made == (5,)
+
+
+GIVES_TRIGGERS = """
+CREATE FUNCTION moves() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.at := now(); RETURN new; END $$;
+CREATE FUNCTION gives() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE made record; BEGIN
+  FOR made IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE object_identity LIKE '%measurements' LOOP
+    EXECUTE format('CREATE TRIGGER moves BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION moves()',
+                   made.object_identity);
+  END LOOP; END $$;
+CREATE EVENT TRIGGER gives ON ddl_command_end WHEN tag IN ('CREATE TABLE') EXECUTE FUNCTION gives()
+"""
+
+
+def test_triggers_that_an_event_trigger_gives_new_tables_do_not_touch_what_lands(table: Database):
+    table.execute(GIVES_TRIGGERS)
+    landed(table, UPDATE, batch(("a", "02", "1")), batch(("b", "03", "1")))
+    assert rows(table) == [("a", 2, 1), ("b", 3, 1)]
