@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from psycopg import sql
 
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Session, one, own_search_path
 from event_archive.sources.landing import Batch, Counts, land_in, rejected_table
@@ -166,12 +166,18 @@ class Loader:
             former = id_prefix(bucket, key, etag)
             table = sql.Identifier(self.target.table.schema, self.target.table.name)
             # A slash is what follows a point.
-            query = sql.SQL(
-                "DELETE FROM {} WHERE id OPERATOR(pg_catalog.>=) %s AND id OPERATOR(pg_catalog.<) %s "
-                "AND timestamp OPERATOR(pg_catalog.>=) %s"
-            ).format(table)
+            rows = sql.SQL(
+                "FROM {} WHERE id OPERATOR(pg_catalog.>=) {} AND id OPERATOR(pg_catalog.<) {} "
+                "AND timestamp OPERATOR(pg_catalog.>=) {}"
+            ).format(table, f"{former}.", f"{former}/", aged_before)
             with own_search_path(connection):
-                removed = connection.execute(query, (f"{former}.", f"{former}/", aged_before)).rowcount
+                removed = connection.execute(sql.SQL("DELETE {}").format(rows)).rowcount
+            if one(connection, sql.SQL("SELECT EXISTS (SELECT {})").format(rows))[0]:
+                raise RefusedError(
+                    f"{self.target.table}: a trigger or rule on DELETE keeps rows of the former version of {key}: each "
+                    "entry would be there twice. The file was not loaded. Let the trigger do nothing where "
+                    "application_name is event_archive."
+                )
         if claim.loaded_rejected:
             query = self._of_rejected("DELETE FROM {rejected}")
             with own_search_path(connection):
