@@ -255,6 +255,25 @@ def test_a_new_record_that_a_trigger_makes_another_row_of_or_none_is_an_error(
     assert rows(table) == []
 
 
+def test_a_newer_record_that_a_trigger_keeps_from_its_row_is_not_known_but_an_error(table: Database):
+    table.execute(
+        """
+        CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN RETURN CASE WHEN new.id <> 'b' THEN new END; END $$;
+        CREATE TRIGGER keep BEFORE UPDATE ON measurements FOR EACH ROW EXECUTE FUNCTION keep()
+        """
+    )
+    first = batch(("a", "02", "1"), ("b", "02", "1"))
+    older = batch(("a", "03", "2"), ("b", "01", "2"), ("c", "01", "2"))
+    assert landed(table, UPDATE, first, older, first)[1:] == [
+        Counts(taken=3, new=1, superseded=2),
+        Counts(taken=2, known=1, superseded=1),
+    ]
+    with pytest.raises(IntegrityError, match="1 of 2 records are newer than their rows, and a trigger on UPDATE keeps"):
+        landed(table, UPDATE, batch(("a", "04", "3"), ("b", "04", "3")))
+    assert rows(table) == [("a", 3, 2), ("b", 2, 1), ("c", 1, 2)]
+
+
 def test_a_row_that_vanishes_in_the_midst_is_landed_by_the_next_attempt(table: Database):
     table.execute(SWALLOW.format(1))
     (counts,) = landed(table, IGNORE, batch(("a", "01", "1"), ("b", "01", "2")))
