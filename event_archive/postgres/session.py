@@ -245,6 +245,15 @@ def own_search_path(connection: Connection, *, to_read_values: bool = False) -> 
     connection.execute(_PIN.encode())
 
 
+def fire_at_once(connection: Connection) -> None:
+    """Lets triggers and constraints that wait for the commit fire after each statement instead, until the commit.
+
+    Those that wait already fire now, and what they raise is raised here.
+    """
+    with own_search_path(connection):
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+
 def unpinned(connection: Connection) -> list[str]:
     """The pinned settings that are not as they were pinned, since a function has set them."""
     present: dict[str, str] = dict(connection.execute(_SETTINGS, (list(_PINS),)).fetchall())

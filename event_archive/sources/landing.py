@@ -11,12 +11,11 @@ from itertools import count
 from time import sleep
 
 import psycopg
-from psycopg import sql
 
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError
 from event_archive.postgres.errors import Advice, without_values
-from event_archive.postgres.session import Connection, Session, one, own_search_path
+from event_archive.postgres.session import Connection, Session, fire_at_once, one, own_search_path
 from event_archive.postgres.statements import exempting
 from event_archive.sources import merge
 from event_archive.sources.copy_format import line
@@ -38,19 +37,6 @@ class _MissingError(IntegrityError):
 
 
 _REJECTED_COLUMNS = (("locator", "text"), ("reason", "text"), ("raw", "bytea"))
-# A source may give a locator away twice, as a stream that was made anew gives an id: the bytes of both are kept.
-_REJECT = """
-INSERT INTO {table} (source, locator, reason, raw)
-SELECT {source},
-  CASE WHEN staged.raw IN (coalesce(former.raw, CASE place WHEN 1 THEN staged.raw END), '') THEN staged.locator
-    ELSE staged.locator || '#' || pg_catalog.md5(staged.raw) END,
-  staged.reason, staged.raw
-FROM (
-  SELECT locator, reason, raw, pg_catalog.row_number() OVER (PARTITION BY locator ORDER BY number) AS place
-  FROM (SELECT DISTINCT ON (locator, raw) *, ctid AS number FROM {staged} ORDER BY locator, raw, ctid) AS distinct_
-) AS staged LEFT JOIN {table} AS former ON former.source = {source} AND former.locator = staged.locator
-ORDER BY staged.locator, place ON CONFLICT (source, locator) DO NOTHING
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +198,7 @@ def land_in(connection: Connection, target: Target, source: str, batch: Batch) -
     Raises:
         IntegrityError: the books do not balance; the transaction has to be rolled back.
     """
+    fire_at_once(connection)
     counts = Counts(
         taken=len(batch.lines) + len(batch.rejected) + batch.too_old + len(batch.lost), too_old=batch.too_old
     )
@@ -256,12 +243,19 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
 
 def _merge(connection: Connection, target: Target, lines: Sequence[bytes], counts: Counts) -> None:
     staged = stage(connection, target.table.name, target.columns, lines)
-    may_change = one(connection, merge.triggers_statement(target))[0]
+    may_change, may_keep = one(connection, merge.triggers_statement(target))
     with own_search_path(connection):
         inserted, distinct, forms = one(connection, merge.insert_statement(target, staged))
         updated = 0
         if target.version and inserted < distinct:
+            to_update = one(connection, merge.newer_statement(target, staged))[0] if may_keep else 0
             updated = connection.execute(merge.update_statement(target, staged)).rowcount
+            if updated < to_update:
+                raise _MissingError(
+                    f"{target.table}: {to_update - updated} of {distinct} records are newer than their rows, and a "
+                    "trigger on UPDATE keeps those as they are. The batch was not taken in. Let the trigger do nothing "
+                    "where application_name is event_archive."
+                )
     superseded = updated + forms - distinct
     is_to_be_seen = may_change or inserted < distinct
     if is_to_be_seen and (present := one(connection, merge.present_statement(target, staged))[0]) < distinct:
@@ -289,9 +283,7 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
     table = rejected_table(target)
     rows = [line((of.locator.encode(), of.reason.encode(), b"\\x" + of.raw.hex().encode())) for of in rejected]
     staged = stage(connection, table.name, _REJECTED_COLUMNS, rows)
-    insert = sql.SQL(_REJECT).format(
-        table=sql.Identifier(table.schema, table.name), source=sql.Literal(source), staged=staged
-    )
+    insert = merge.reject_statement(table, source, staged)
     with own_search_path(connection):
         written = connection.execute(insert).rowcount
         if written < len(rejected):

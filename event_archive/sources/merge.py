@@ -1,6 +1,7 @@
 """The statements that merge a batch, staged in a temporary table, into its target: inserts, updates, what is older.
 
-All go through the batch in the order of its key. Not here: staging, transactions, counts.
+All go through the batch in the order of its key. Here, too: how what was rejected is written down. Not here: staging,
+transactions, counts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,20 @@ from typing import LiteralString
 from psycopg import sql
 
 from event_archive.domain.dataset import TableName
+
+# A source may give a locator away twice, as a stream that was made anew gives an id: the bytes of both are kept.
+_REJECT = """
+INSERT INTO {table} (source, locator, reason, raw)
+SELECT {source},
+  CASE WHEN staged.raw IN (coalesce(former.raw, CASE place WHEN 1 THEN staged.raw END), '') THEN staged.locator
+    ELSE staged.locator || '#' || pg_catalog.md5(staged.raw) END,
+  staged.reason, staged.raw
+FROM (
+  SELECT locator, reason, raw, pg_catalog.row_number() OVER (PARTITION BY locator ORDER BY number) AS place
+  FROM (SELECT DISTINCT ON (locator, raw) *, ctid AS number FROM {staged} ORDER BY locator, raw, ctid) AS distinct_
+) AS staged LEFT JOIN {table} AS former ON former.source = {source} AND former.locator = staged.locator
+ORDER BY staged.locator, place ON CONFLICT (source, locator) DO NOTHING
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +109,34 @@ def update_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
         """
         INSERT INTO {table} AS target ({columns}) SELECT {columns} FROM ({batch}) AS batch ORDER BY {key}
         ON CONFLICT ({key}) DO UPDATE SET {assignments}
-        WHERE {new} >= {old} AND ROW({former}) IS DISTINCT FROM ROW({latter})
+        WHERE {takes_the_place}
         """
     ).format(
         batch=_batch(target, staged),
         assignments=sql.SQL(", ").join(
             sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in values
         ),
-        new=target.compared("excluded"),
+        takes_the_place=_takes_the_place(target, "excluded"),
+        **_parts(target),
+    )
+
+
+def newer_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
+    """Counts the batch's records that take the place of a row."""
+    return sql.SQL(
+        "SELECT pg_catalog.count(*) FROM ({batch}) AS batch JOIN {table} AS target USING ({key}) "
+        "WHERE {takes_the_place}"
+    ).format(batch=_batch(target, staged), takes_the_place=_takes_the_place(target, "batch"), **_parts(target))
+
+
+def _takes_the_place(target: Target, record: str) -> sql.Composed:
+    """The condition that a record is newer than its row, or as new and another."""
+    values = [name for name, _ in target.columns if name not in target.key]
+    return sql.SQL("{new} >= {old} AND ROW({former}) IS DISTINCT FROM ROW({latter})").format(
+        new=target.compared(record),
         old=target.compared("target"),
         former=_names(values, "target."),
-        latter=_names(values, "excluded."),
-        **_parts(target),
+        latter=_names(values, f"{record}."),
     )
 
 
@@ -128,18 +159,21 @@ def _batch(target: Target, staged: sql.Identifier) -> sql.Composed:
 
 
 def triggers_statement(target: Target) -> sql.Composed:
-    """Whether triggers fire when rows come into the table: what is inserted may be another row then, or none."""
+    """Whether triggers fire when rows come into the table: what is inserted may be another row then, or none.
+
+    And whether some fire before a row is updated, which may stay as it is then.
+    """
     table = sql.Identifier(target.table.schema, target.table.name)
     return sql.SQL(
         """
-        SELECT EXISTS (
-          SELECT FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_proc AS function_ ON function_.oid = tgfoid
-          WHERE tgrelid IN (
-            SELECT {table}::pg_catalog.regclass UNION SELECT relid FROM pg_catalog.pg_partition_tree({table})
-          )
-          AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 4 <> 0
-          AND NOT pg_catalog.starts_with(pronamespace::pg_catalog.regnamespace::text, '_timescaledb_')
+        SELECT coalesce(pg_catalog.bool_or(tgtype & 4 <> 0), false),
+               coalesce(pg_catalog.bool_or(tgtype & 2 <> 0 AND tgtype & 16 <> 0), false)
+        FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_proc AS function_ ON function_.oid = tgfoid
+        WHERE tgrelid IN (
+          SELECT {table}::pg_catalog.regclass UNION SELECT relid FROM pg_catalog.pg_partition_tree({table})
         )
+        AND NOT tgisinternal AND tgenabled <> 'D'
+        AND NOT pg_catalog.starts_with(pronamespace::pg_catalog.regnamespace::text, '_timescaledb_')
         """
     ).format(table=sql.Literal(table.as_string()))
 
@@ -161,4 +195,11 @@ def older_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
         old=target.compared("target"),
         new=target.compared("batch"),
         table=sql.Identifier(target.table.schema, target.table.name),
+    )
+
+
+def reject_statement(table: TableName, source: str, staged: sql.Identifier) -> sql.Composed:
+    """Writes down what was rejected, but for what is there already."""
+    return sql.SQL(_REJECT).format(
+        table=sql.Identifier(table.schema, table.name), source=sql.Literal(source), staged=staged
     )

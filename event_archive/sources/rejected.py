@@ -16,7 +16,7 @@ from psycopg import sql
 from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.catalogue.relations import relation
-from event_archive.postgres.session import Connection, Session
+from event_archive.postgres.session import Connection, Session, own_search_path
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in
 from event_archive.sources.merge import Target
 
@@ -38,7 +38,7 @@ SELECT id, locator, raw FROM (
   FROM (SELECT id, locator, raw FROM {} WHERE source = %s AND id > %s AND id <= %s ORDER BY id LIMIT %s) AS next
 ) AS sized WHERE bytes_before < %s ORDER BY id
 """
-_DELETE = "DELETE FROM {} WHERE id = ANY (%s) RETURNING id, locator"
+_DELETE = "DELETE FROM {} WHERE id OPERATOR(pg_catalog.=) ANY (%s) RETURNING id, locator"
 _STILL = "SELECT locator FROM {} WHERE source = %s AND locator = ANY (%s)"
 
 
@@ -137,7 +137,8 @@ class RejectedRecords:
         if not landing:
             return Counts()
         numbers = [rows[index][0] for index in landing]
-        taken: dict[int, str] = dict(connection.execute(self._sql(_DELETE), (numbers,)).fetchall())
+        with own_search_path(connection):
+            taken: dict[int, str] = dict(connection.execute(self._sql(_DELETE), (numbers,)).fetchall())
         if len(taken) < len(numbers):
             # Another replay took the others just now.
             batch, _ = _read(of, connection, [row for row in rows if row[0] in taken])

@@ -6,11 +6,15 @@ from psycopg import sql
 
 from event_archive.errors import IntegrityError
 from event_archive.postgres.copy import copy_in
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.sources.copy_format import OPTIONS
 
 _COPIED_AT_ONCE = 500
 """Lines that are joined to one piece of the COPY."""
+_IS_MISSING = "SELECT pg_catalog.to_regclass(%s) IS NULL"
+_MAKE = sql.SQL(
+    "CREATE TEMPORARY TABLE {table} ({columns}) ON COMMIT DELETE ROWS; ALTER TABLE {table} DISABLE TRIGGER USER"
+)
 
 
 def stage(
@@ -34,10 +38,10 @@ def stage(
     described = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(kind)) for column, kind in columns
     )
-    connection.execute("SET LOCAL client_min_messages TO warning")
-    connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(table, described)
-    )
+    if one(connection, _IS_MISSING, table.as_string())[0]:
+        # Event triggers find what they name. They may give every new table triggers, which would change what is staged.
+        with own_search_path(connection, to_read_values=True):
+            connection.execute(_MAKE.format(table=table, columns=described))
     _empty(connection, table)
     copied = copy_in(
         connection, sql.SQL("COPY {} FROM STDIN WITH ({})").format(table, sql.SQL(OPTIONS)), _pieces(lines)

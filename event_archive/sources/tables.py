@@ -8,7 +8,7 @@ from psycopg import sql
 from event_archive.domain.dataset import TableName
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Session
+from event_archive.postgres.session import Session, own_search_path
 
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_archive sources', 0))"
 
@@ -53,8 +53,9 @@ def make(session: Session, table: TableName, wanted: Mapping[TableName, sql.Comp
         # Several processes start at once.
         connection.execute(_LOCK)
         if relation(connection, table.schema, table.name) is None:
-            connection.execute("SET LOCAL search_path TO pg_catalog")
-            connection.execute(wanted[table])
+            # Event triggers find what they name; what is PostgreSQL's own here is found first.
+            with own_search_path(connection, to_read_values=True):
+                connection.execute(wanted[table])
 
 
 def statement(table: TableName, file: str, **parts: sql.Composable) -> sql.Composed:

@@ -16,7 +16,7 @@ from event_archive.errors import ConfigurationError, OtherSourceError, RefusedEr
 from event_archive.postgres.catalogue.privileges import grantees
 from event_archive.postgres.catalogue.relations import relation, schemas_with
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, Postgres, commit_durably
+from event_archive.postgres.session import Connection, Postgres, commit_durably, own_search_path
 from event_archive.table.locks import await_day, lock_table
 from event_archive.table.shape import require_table
 
@@ -131,12 +131,15 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
 
 
 def _create(connection: Connection, dataset: Dataset) -> None:
-    connection.execute(sql.SQL(_CREATE).format(_table(dataset)))
     events = relation(connection, dataset.table.schema, dataset.table.name)
     # A role that purges has to see the holds.
-    for role in grantees(connection, events.oid, "DELETE") if events else ():
-        grantee = sql.Identifier(role) if role else sql.SQL("PUBLIC")
-        connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(_table(dataset), grantee))
+    roles = grantees(connection, events.oid, "DELETE") if events else ()
+    # Event triggers find what they name.
+    with own_search_path(connection, to_read_values=True):
+        connection.execute(sql.SQL(_CREATE).format(_table(dataset)))
+        for role in roles:
+            grantee = sql.Identifier(role) if role else sql.SQL("PUBLIC")
+            connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(_table(dataset), grantee))
 
 
 def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> int:

@@ -20,6 +20,7 @@ from event_archive.table.holds import held_days, hold, holds, release
 from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.integration.test_landing import LOGS_COMMANDS
 
 
 def test_a_held_day_is_archived_but_not_purged(each_pipeline: Pipeline):
@@ -30,6 +31,17 @@ def test_a_held_day_is_archived_but_not_purged(each_pipeline: Pipeline):
     assert (purged.outcome, purged.reason, purged.deleted, purged.left) == ("held", "a lawsuit", 0, 3)
     assert release(each_pipeline.dataset, DAY, DAY, each_pipeline.postgres) == 1
     assert each_pipeline.purge().deleted == 3
+
+
+def test_a_day_is_held_where_an_event_trigger_names_its_tables_without_a_schema(pipeline: Pipeline):
+    pipeline.database.execute(LOGS_COMMANDS)
+    hold(pipeline.dataset, DAY, DAY, "x", pipeline.postgres)
+    with pipeline.postgres.transaction("test") as connection:
+        assert held_days(connection, pipeline.dataset) == {DAY}
+    assert pipeline.database.execute("SELECT DISTINCT tag FROM commands ORDER BY tag") == [
+        ("CREATE TABLE",),
+        ("GRANT",),
+    ]
 
 
 def test_other_days_and_tables_are_not_held(pipeline: Pipeline):

@@ -164,6 +164,38 @@ def test_a_record_that_a_trigger_refuses_is_rejected_alone(table: Database):
     assert "evil" not in str(reason)
 
 
+@pytest.mark.parametrize("target", [IGNORE, UPDATE], ids=["ignore", "update"])
+def test_a_record_that_a_deferred_foreign_key_refuses_is_rejected_alone(table: Database, target: Target):
+    table.execute(
+        """
+        CREATE TABLE device (id text PRIMARY KEY);
+        INSERT INTO device VALUES ('a'), ('c');
+        ALTER TABLE measurements ADD FOREIGN KEY (id) REFERENCES device DEFERRABLE INITIALLY DEFERRED
+        """
+    )
+    (counts,) = landed(table, target, batch(("a", "01", "1"), ("b", "01", "2"), ("c", "01", "3")))
+    assert counts == Counts(taken=3, new=2, rejected=1)
+    assert [key for key, *_ in rows(table)] == ["a", "c"]
+    ((locator, reason, _),) = rejected(table)
+    assert (locator, "foreign key" in str(reason)) == ("row 1", True)
+
+
+def test_what_the_position_defers_is_no_records_fault(table: Database):
+    table.execute(
+        """
+        CREATE TABLE place (id text PRIMARY KEY);
+        CREATE TABLE position (n text REFERENCES place DEFERRABLE INITIALLY DEFERRED)
+        """
+    )
+
+    def save(connection: Connection) -> None:
+        connection.execute("INSERT INTO public.position VALUES ('x')")
+
+    with opened(table) as session, pytest.raises(RefusedError, match="position_n_fkey"):
+        land(session, IGNORE, "test", batch(("a", "01", "1")), save)
+    assert (rows(table), rejected(table)) == ([], [])
+
+
 @pytest.mark.parametrize("code", ["P0002", "P0003", "P0004", "ZX001", "45000"])
 def test_a_record_that_a_trigger_refuses_in_any_words_of_its_own_is_rejected_alone(table: Database, code: str):
     table.execute(
@@ -202,6 +234,7 @@ def test_a_record_that_a_trigger_makes_nothing_of_is_not_known_but_an_error(tabl
         "BEFORE INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION another('key')",
         "AFTER INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION another('away')",
         "AFTER INSERT ON measurements FOR EACH STATEMENT EXECUTE FUNCTION another('all away')",
+        "AFTER INSERT ON measurements DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION another('away')",
     ],
 )
 def test_a_new_record_that_a_trigger_makes_another_row_of_or_none_is_an_error(
@@ -214,12 +247,31 @@ def test_a_new_record_that_a_trigger_makes_another_row_of_or_none_is_an_error(
           IF tg_argv[0] = 'away' THEN DELETE FROM measurements WHERE id = new.id; ELSE DELETE FROM measurements; END IF;
           RETURN new;
         END $$;
-        CREATE TRIGGER another {trigger}
+        CREATE {"CONSTRAINT " if "DEFERRED" in trigger else ""}TRIGGER another {trigger}
         """
     )
     with pytest.raises(IntegrityError, match="2 of 2 records that were inserted have no row: a trigger keeps them out"):
         landed(table, target, batch(("a", "01", "1"), ("b", "01", "2")))
     assert rows(table) == []
+
+
+def test_a_newer_record_that_a_trigger_keeps_from_its_row_is_not_known_but_an_error(table: Database):
+    table.execute(
+        """
+        CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN RETURN CASE WHEN new.id <> 'b' THEN new END; END $$;
+        CREATE TRIGGER keep BEFORE UPDATE ON measurements FOR EACH ROW EXECUTE FUNCTION keep()
+        """
+    )
+    first = batch(("a", "02", "1"), ("b", "02", "1"))
+    older = batch(("a", "03", "2"), ("b", "01", "2"), ("c", "01", "2"))
+    assert landed(table, UPDATE, first, older, first)[1:] == [
+        Counts(taken=3, new=1, superseded=2),
+        Counts(taken=2, known=1, superseded=1),
+    ]
+    with pytest.raises(IntegrityError, match="1 of 2 records are newer than their rows, and a trigger on UPDATE keeps"):
+        landed(table, UPDATE, batch(("a", "04", "3"), ("b", "04", "3")))
+    assert rows(table) == [("a", 3, 2), ("b", 2, 1), ("c", 1, 2)]
 
 
 def test_a_row_that_vanishes_in_the_midst_is_landed_by_the_next_attempt(table: Database):
@@ -584,3 +636,37 @@ def test_a_schema_of_its_own_takes_the_tables(each_database: Database):
         make_missing(session, *(TableName("Ingest", table.name) for table in SOURCES))
     query = "SELECT count(*) FROM pg_tables WHERE schemaname = 'Ingest'"
     assert each_database.execute(query) == [(3,)]
+
+
+LOGS_COMMANDS = """
+CREATE TABLE commands (tag text);
+CREATE FUNCTION logs() RETURNS event_trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO commands VALUES (tg_tag); END $$;
+CREATE EVENT TRIGGER logs ON ddl_command_end EXECUTE FUNCTION logs()
+"""
+
+
+def test_an_event_trigger_of_the_users_finds_what_it_names_without_a_schema(table: Database):
+    table.execute(LOGS_COMMANDS)
+    assert landed(table, UPDATE, batch(("a", "01", "1"), rejected=("x",))) == [Counts(taken=2, new=1, rejected=1)]
+    with Postgres(table.dsn).session() as session:
+        assert make_missing(session, *SOURCES) == SOURCES[:2]
+    (made,) = table.execute("SELECT count(*) FROM commands WHERE tag = 'CREATE TABLE'")
+    assert made == (5,)
+
+
+GIVES_TRIGGERS = """
+CREATE FUNCTION moves() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.at := now(); RETURN new; END $$;
+CREATE FUNCTION gives() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE made record; BEGIN
+  FOR made IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE object_identity LIKE '%measurements' LOOP
+    EXECUTE format('CREATE TRIGGER moves BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION moves()',
+                   made.object_identity);
+  END LOOP; END $$;
+CREATE EVENT TRIGGER gives ON ddl_command_end WHEN tag IN ('CREATE TABLE') EXECUTE FUNCTION gives()
+"""
+
+
+def test_triggers_that_an_event_trigger_gives_new_tables_do_not_touch_what_lands(table: Database):
+    table.execute(GIVES_TRIGGERS)
+    landed(table, UPDATE, batch(("a", "02", "1")), batch(("b", "03", "1")))
+    assert rows(table) == [("a", 2, 1), ("b", 3, 1)]

@@ -161,12 +161,15 @@ def test_a_database_that_goes_away_in_the_midst_is_waited_for(logs: Logs, monkey
 def test_a_database_that_refuses_ends_the_run_before_each_file_has_failed_for_it(logs: Logs):
     logs.run()
     logs.database.execute(
-        "CREATE TABLE other (id text PRIMARY KEY); ALTER TABLE logs ADD FOREIGN KEY (id) REFERENCES other "
-        "DEFERRABLE INITIALLY DEFERRED"
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+        CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON processed_files DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW WHEN (new.status = 'COMPLETED') EXECUTE FUNCTION refuse()
+        """
     )
     for number in range(5):
         logs.write(f"{number}.log", ndjson(entry(number)))
-    with pytest.raises(RefusedError, match="foreign key"):
+    with pytest.raises(RefusedError, match="a function raised an exception"):
         logs.run()
     assert sorted(status for (status,) in logs.files("status")) == ["FAILED"] * 3 + ["PENDING"] * 2
 

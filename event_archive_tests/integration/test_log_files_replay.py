@@ -106,6 +106,26 @@ def test_a_new_version_replaces_replayed_rows_too(logs: Logs, mapping: Path):
     assert logs.rows() == ["request 7"]
 
 
+def test_triggers_of_the_users_on_what_is_deleted_find_what_they_name_without_a_schema(logs: Logs, mapping: Path):
+    logs.write("a.log", ndjson(entry(1), WHEN))
+    logs.write("b.log", ndjson(WHEN))
+    logs.run()
+    logs.database.execute(
+        """
+        CREATE TABLE gone (of text);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN INSERT INTO gone VALUES (tg_table_name); RETURN old; END $$;
+        CREATE TRIGGER note AFTER DELETE ON logs FOR EACH ROW EXECUTE FUNCTION note();
+        CREATE TRIGGER note AFTER DELETE ON rejected_records FOR EACH ROW EXECUTE FUNCTION note()
+        """
+    )
+    logs.write("a.log", ndjson(entry(1), entry(2)))
+    logs.run()
+    assert logs.rows() == ["request 1", "request 2"]
+    assert logs.database.execute("SELECT * FROM gone") == [("logs",), ("rejected_records",)]
+    assert (try_again(logs, mapping).new, left(logs)) == (1, 0)
+
+
 def test_what_was_rejected_of_a_former_version_comes_not_back_beside_its_replacement(logs: Logs, mapping: Path):
     logs.write("a.log", ndjson(entry(1), WHEN))
     logs.run()

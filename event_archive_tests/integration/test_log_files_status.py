@@ -114,6 +114,26 @@ def test_rows_of_former_versions_that_are_removed_are_counted(logs: Logs):
     assert (totals.files, totals.counts.taken, totals.removed, logs.rows()) == (1, 0, 7, [])
 
 
+def test_a_trigger_that_keeps_rows_of_a_former_version_makes_no_entry_stand_twice(logs: Logs):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run()
+    logs.database.execute(
+        """
+        CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          RETURN CASE WHEN current_setting('application_name') = 'event_archive' THEN NULL ELSE old END; END $$;
+        CREATE TRIGGER keep BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION keep()
+        """
+    )
+    logs.write("a.log", ndjson(entry(1), entry(2)))
+    totals = logs.run()
+    assert (totals.failed, totals.counts.taken, logs.rows()) == (1, 0, ["request 1"])
+    assert "keeps rows of the former version of" in logs.errors()[0]
+    logs.database.execute("DROP TRIGGER keep ON logs")
+    logs.wait_no_more()
+    assert logs.run().removed == 1
+    assert logs.rows() == ["request 1", "request 2"]
+
+
 def test_a_file_none_of_whose_entries_is_a_row_is_told(logs: Logs, caplog: pytest.LogCaptureFixture):
     path = logs.write("a.log", ndjson({"no": "time"}, {"no": "time"}))
     logs.write("b.log", ndjson({"no": "time"}, entry(1)))

@@ -254,6 +254,13 @@ def test_a_partition_has_all_that_the_table_has(table: Database):
         table.execute("INSERT INTO positions (device_id, ts, attributes) VALUES ('a', '2024-03-01Z', '{}')")
 
 
+def test_a_table_with_an_identity_gets_partitions(table: Database):
+    table.execute("ALTER TABLE positions ADD number bigint GENERATED ALWAYS AS IDENTITY")
+    assert make(table, DAY) == [DAY]
+    landed(table, batch(("a", "2024-03-01 00:00Z", "1-0"), ("b", "2024-03-01 00:00Z", "1-1")))
+    assert table.execute("SELECT number FROM positions ORDER BY device_id") == [(1,), (2,)]
+
+
 def test_an_ordinary_table_gets_no_partitions(each_database: Database):
     each_database.execute("CREATE TABLE positions (device_id text, ts timestamptz)")
     with opened(each_database) as session:

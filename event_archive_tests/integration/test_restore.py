@@ -27,6 +27,7 @@ from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.progress import Seen
 from event_archive_tests.integration.test_any_content import COLUMNS, TABLE
+from event_archive_tests.integration.test_landing import LOGS_COMMANDS
 from event_archive_tests.integration.test_what_a_delete_reaches import CI, while_reading
 
 CHECKSUM = "SELECT count(*), md5(string_agg(t::text, E'\\n' ORDER BY {key})) FROM {table} AS t"
@@ -202,6 +203,18 @@ def test_columns_that_only_the_file_has_come_back_as_text(pipeline: Pipeline, re
     assert restore().skipped == 3
     assert restore(in_place=True).restored == 3
     assert pipeline.database.execute('SELECT DISTINCT fresh FROM "Event"') == [(5,)]
+
+
+def test_columns_are_added_where_an_event_trigger_names_its_tables_without_a_schema(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute('ALTER TABLE "Event" DROP COLUMN processed_at')
+    pipeline.database.execute(LOGS_COMMANDS)
+    assert restore().restored == 2
+    assert pipeline.database.execute('SELECT count(processed_at) FROM "Event_restored"') == [(1,)]
+    assert ("ALTER TABLE",) in pipeline.database.execute("SELECT tag FROM commands")
 
 
 def test_values_that_no_longer_parse_are_refused_with_what_to_do(

@@ -168,9 +168,9 @@ def widened(
             )
         for name in extra:
             logger.info("%s: column %s is added, as text", target, quoted(name))
-            connection.execute(
-                sql.SQL("ALTER TABLE {} ADD COLUMN {} text").format(table.identifier, sql.Identifier(name))
-            )
+            add = sql.SQL("ALTER TABLE {} ADD COLUMN {} pg_catalog.text")
+            with own_search_path(connection):
+                connection.execute(add.format(table.identifier, sql.Identifier(name)))
         table = replace(
             table, columns=table.columns + tuple(Column(name, "text", "text", nullable=True) for name in extra)
         )

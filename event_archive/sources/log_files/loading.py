@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 
 from psycopg import sql
 
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, Session, one
+from event_archive.postgres.session import Connection, Session, one, own_search_path
 from event_archive.sources.landing import Batch, Counts, land_in, rejected_table
 from event_archive.sources.log_files.decoding import entries
 from event_archive.sources.log_files.inflating import inflated
@@ -166,10 +166,22 @@ class Loader:
             former = id_prefix(bucket, key, etag)
             table = sql.Identifier(self.target.table.schema, self.target.table.name)
             # A slash is what follows a point.
-            query = sql.SQL("DELETE FROM {} WHERE id >= %s AND id < %s AND timestamp >= %s").format(table)
-            removed = connection.execute(query, (f"{former}.", f"{former}/", aged_before)).rowcount
+            rows = sql.SQL(
+                "FROM {} WHERE id OPERATOR(pg_catalog.>=) {} AND id OPERATOR(pg_catalog.<) {} "
+                "AND timestamp OPERATOR(pg_catalog.>=) {}"
+            ).format(table, f"{former}.", f"{former}/", aged_before)
+            with own_search_path(connection):
+                removed = connection.execute(sql.SQL("DELETE {}").format(rows)).rowcount
+            if one(connection, sql.SQL("SELECT EXISTS (SELECT {})").format(rows))[0]:
+                raise RefusedError(
+                    f"{self.target.table}: a trigger or rule on DELETE keeps rows of the former version of {key}: each "
+                    "entry would be there twice. The file was not loaded. Let the trigger do nothing where "
+                    "application_name is event_archive."
+                )
         if claim.loaded_rejected:
-            connection.execute(self._of_rejected("DELETE FROM {rejected}"), (SOURCE, locator_prefix(bucket, key, etag)))
+            query = self._of_rejected("DELETE FROM {rejected}")
+            with own_search_path(connection):
+                connection.execute(query, (SOURCE, locator_prefix(bucket, key, etag)))
         return removed
 
     def _rejected(self, connection: Connection, claim: Claim) -> int:
@@ -180,7 +192,7 @@ class Loader:
 
     def _of_rejected(self, statement: LiteralString) -> sql.Composed:
         name = rejected_table(self.target)
-        condition = " WHERE source = %s AND pg_catalog.starts_with(locator, %s)"
+        condition = " WHERE source OPERATOR(pg_catalog.=) %s AND pg_catalog.starts_with(locator, %s)"
         return sql.SQL(statement + condition).format(rejected=sql.Identifier(name.schema, name.name))
 
     def _advice(self) -> Advice:

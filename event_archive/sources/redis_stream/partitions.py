@@ -48,8 +48,11 @@ WHERE nspname = %(schema)s AND relname = %(name)s AND partstrat = 'r' AND partna
 ORDER BY day_
 """
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_archive partitions ' || %s, 0))"
-# Not PARTITION OF, which waits for every open insert.
-_MAKE = "CREATE TABLE {name} (LIKE {table} INCLUDING ALL); ALTER TABLE {table} ATTACH PARTITION {name} {bounds}"
+# Not PARTITION OF, which waits for every open insert. An identity is the table's own, and is had by its partitions.
+_MAKE = (
+    "CREATE TABLE {name} (LIKE {table} INCLUDING ALL EXCLUDING IDENTITY); "
+    "ALTER TABLE {table} ATTACH PARTITION {name} {bounds}"
+)
 _BOUNDS = "FOR VALUES FROM ({}) TO ({})"
 _OTHERS = (psycopg.errors.DuplicateTable, psycopg.errors.UniqueViolation, psycopg.errors.InvalidObjectDefinition)
 """Somebody else makes partitions, too: of this name, or of a range that holds the day."""
