@@ -59,6 +59,11 @@ def days_in_flight(instance: dg.DagsterInstance, dataset: Dataset, now: datetime
     return DaysInFlight(days, ranges)
 
 
+def is_of_days(run: dg.DagsterRun) -> bool:
+    """Whether a run is of a day, or of a range of days, and not of a table as a whole."""
+    return PARTITION_NAME_TAG in run.tags or ASSET_PARTITION_RANGE_START_TAG in run.tags
+
+
 def runs_in_flight(instance: dg.DagsterInstance, now: datetime) -> Iterator[dg.DagsterRun]:
     """All runs that are queued, or began in the last six hours.
 
