@@ -70,20 +70,20 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
     if retry_failed:
         _log.info("%s to be tried again", counted(run().retry_failed(), "failed file is", "failed files are"))
     with stop.deferred(_GRACE_SECONDS):
-        this = _repeated(run, every, as_json=as_json)
+        this = _repeated(run, every, as_json=as_json, measured=path is None)
     if stop.requested():
         sys.exit(stop.exit_code())
     if this.failures:
         sys.exit(EXIT_FAILED if this.files else exit_code(this.failures))
 
 
-def _repeated(make: Callable[[], "Ingestion"], every: timedelta | None, *, as_json: bool) -> "Totals":
+def _repeated(make: Callable[[], "Ingestion"], every: timedelta | None, *, as_json: bool, measured: bool) -> "Totals":
     """Runs once, or again and again until somebody stops it; returns what the last run did."""
     from event_archive.sources.runs import wait
 
     while True:
         run, began = make(), time.monotonic()
-        _work(run, as_json=as_json)
+        _work(run, as_json=as_json, measured=measured)
         if every is None or _is_hopeless(run.totals):
             return run.totals
         wait(every.total_seconds() - (time.monotonic() - began), stop.requested)
@@ -101,11 +101,14 @@ def _settings(path: Path | None) -> "LogsSettings":
     return LogsSettings.load(Entry(values=(("logs_url", "--file", f"file://{path.absolute()}"),)))
 
 
-def _work(run: "Ingestion", *, as_json: bool) -> None:
-    """A run, and what is said of it. A file that failed is tried again: it is announced once it is given up."""
+def _work(run: "Ingestion", *, as_json: bool, measured: bool) -> None:
+    """A run, and what is said of it. A file that failed is tried again: it is announced once it is given up.
+
+    A run of one file that somebody names is not measured: it knows nothing of those that wait or failed elsewhere.
+    """
     from event_archive.observability.announcement import announce_given_up, announced_ingestion
 
-    with announced_ingestion("logs", run, stop.requested, run.left) as failures:
+    with announced_ingestion("logs", run, stop.requested, run.left, measured=measured) as failures:
         try:
             run.run()
         except EventArchiveError as error:

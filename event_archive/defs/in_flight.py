@@ -48,15 +48,25 @@ def days_in_flight(instance: dg.DagsterInstance, dataset: Dataset, now: datetime
         dataset: whose job's runs count, and those that select one of its assets, as backfills from the UI do.
         now: decides what is stale; aware.
     """
-    days, ranges, keys = set[str](), list[tuple[str, str]](), set(asset_keys(dataset))
+    days, ranges = set[str](), list[tuple[str, str]]()
     for run in runs_in_flight(instance, now):
-        if not is_run_of(run, dataset) and not (run.asset_selection or frozenset()) & keys:
+        if not is_about(run, dataset):
             continue
         if day := run.tags.get(PARTITION_NAME_TAG):
             days.add(day)
         elif ASSET_PARTITION_RANGE_START_TAG in run.tags and ASSET_PARTITION_RANGE_END_TAG in run.tags:
             ranges.append((run.tags[ASSET_PARTITION_RANGE_START_TAG], run.tags[ASSET_PARTITION_RANGE_END_TAG]))
     return DaysInFlight(days, ranges)
+
+
+def is_about(run: dg.DagsterRun, dataset: Dataset) -> bool:
+    """Whether a run is one of a dataset's jobs, or selects one of its assets, as those of the asset pages do."""
+    return is_run_of(run, dataset) or bool((run.asset_selection or frozenset()) & set(asset_keys(dataset)))
+
+
+def is_of_days(run: dg.DagsterRun) -> bool:
+    """Whether a run is of a day, or of a range of days, and not of a table as a whole."""
+    return PARTITION_NAME_TAG in run.tags or ASSET_PARTITION_RANGE_START_TAG in run.tags
 
 
 def runs_in_flight(instance: dg.DagsterInstance, now: datetime) -> Iterator[dg.DagsterRun]:

@@ -1,10 +1,11 @@
-"""How each day was last tried, by the runs of the archive job. Not here: what follows from it (``nightly.plan``)."""
+"""How each day was last tried: by the archive job, and by whatever there is. Not here: what follows from it."""
 
 from collections.abc import Collection
 from datetime import UTC, date
 
 import dagster as dg
 
+from event_archive.defs.in_flight import is_about
 from event_archive.defs.internals import PARTITION_NAME_TAG, TagBucket
 from event_archive.defs.jobs import tags_of
 from event_archive.domain.dataset import Dataset
@@ -13,6 +14,8 @@ from event_archive.nightly.plan import Attempt
 
 TICK_TAG = "event_archive/tick"
 """On every run that the schedule launched: the tick's time."""
+_OF_ONE_DAY = 200
+"""Runs that are looked through: other pipelines of the same Dagster have days of the same names."""
 
 
 def last_runs(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[date]) -> list[dg.RunRecord]:
@@ -25,6 +28,12 @@ def last_runs(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[d
             bucket_by=TagBucket(PARTITION_NAME_TAG, [day.isoformat() for day in days], bucket_limit=1),
         )
     )
+
+
+def last_run(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> dg.DagsterRun | None:
+    """The latest run of a day, whether of the archive job or from the asset pages; None where there is none."""
+    records = instance.get_run_records(dg.RunsFilter(tags={PARTITION_NAME_TAG: day.isoformat()}), limit=_OF_ONE_DAY)
+    return next((of.dagster_run for of in records if is_about(of.dagster_run, dataset)), None)
 
 
 def last_attempts(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[date]) -> dict[date, Attempt]:

@@ -20,7 +20,7 @@ from event_archive.defs.internals import (
     AssetPartitionStatus,
 )
 from event_archive.defs.jobs import is_run_of
-from event_archive.defs.last_runs import last_runs
+from event_archive.defs.last_runs import last_run
 from event_archive.defs.pipeline import DatasetPipeline
 from event_archive.defs.resources import PostgresResource
 from event_archive.defs.sources.http_api import API
@@ -151,11 +151,8 @@ def _alert(dataset: Dataset, days: list[date]) -> None:
 
 def _stopped_days(instance: dg.DagsterInstance, dataset: Dataset, days: list[date]) -> set[date]:
     """Those of some days whose latest run was stopped: whoever stopped it knows."""
-    return {
-        parse_day(record.dagster_run.tags[PARTITION_NAME_TAG])
-        for record in last_runs(instance, dataset, days)
-        if failure_of_run(instance, record.dagster_run.run_id)[1] == INTERRUPTED
-    }
+    latest = {day: last_run(instance, dataset, day) for day in days}
+    return {day for day, run in latest.items() if run and failure_of_run(instance, run.run_id)[1] == INTERRUPTED}
 
 
 def days_left_failed(instance: dg.DagsterInstance, assets: list[dg.AssetsDefinition]) -> list[date]:

@@ -87,7 +87,12 @@ def announced(
 
 @contextmanager
 def announced_ingestion(
-    source: str, run: SourceRun, stopped: Callable[[], bool], left: "Callable[[], Left] | None" = None
+    source: str,
+    run: SourceRun,
+    stopped: Callable[[], bool],
+    left: "Callable[[], Left] | None" = None,
+    *,
+    measured: bool = True,
 ) -> Iterator[list[EventArchiveError]]:
     """Announces a source's run when that has ended, well or not; the caller adds to the list why it failed.
 
@@ -96,6 +101,7 @@ def announced_ingestion(
         run: the run.
         stopped: as for ``announced``.
         left: counts log files that are not loaded.
+        measured: the run's figures take the place of the last one's.
 
     Raises:
         ConfigurationError: a listener is described wrongly; before the run begins.
@@ -110,7 +116,7 @@ def announced_ingestion(
     finally:
         if not stopped():
             _post(str(run.settings.table), [FailedDay("", str(failure)) for failure in failures], failures)
-        if listeners.metrics_textfile or listeners.metrics_pushgateway:
+        if measured and (listeners.metrics_textfile or listeners.metrics_pushgateway):
             succeeded = not (failures or run.totals.failures or stopped())
             figures = IngestionFigures(source, now_utc(), succeeded, run.totals)
             # After a failure that is no file's, whoever counts files may wait for what the run has waited for.

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 DAYS = [DAY, DAY + ONE_DAY, DAY + 2 * ONE_DAY]
 KEYS = [day.isoformat() for day in DAYS]
+ASSETS = ("aged_events", "archive_csv", "purged_events")
 NO_CSV = b"not a CSV file of this table\n"
 
 
@@ -296,6 +297,27 @@ def test_a_backlog_and_rows_of_no_day_are_seen_by_the_daily_checks(
     assert "1 row lies before the first day" in (orphans.description or "")
     (text,) = webhook.texts
     assert f"2 aged days since {DAYS[0]} still have 6 rows" in text
+
+
+def test_a_backfill_that_works_a_backlog_off_does_not_announce_it_with_every_day(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation, webhook: Webhook,
+    clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    for day in DAYS:
+        local_installation.add(2, day=day)
+    # As the asset pages launch it: with all checks of the assets.
+    job = definitions.resolve_implicit_global_asset_job_def()
+    for key in KEYS[:2]:
+        done = job.execute_in_process(
+            partition_key=key, instance=instance, asset_selection=[*map(dg.AssetKey, ASSETS)], raise_on_error=False
+        )
+        assert done.success
+        found = {evaluation.check_name: evaluation.passed for evaluation in done.get_asset_check_evaluations()}
+        assert found == {"archive_is_whole": True, "backlog_is_small": False, "no_orphans": True}
+    assert webhook.texts == []
+    assert not checked(definitions, instance)["backlog_is_small"].passed
+    assert len(webhook.texts) == 1
 
 
 def test_records_of_superseded_runs_go_and_the_gate_stays(

@@ -225,6 +225,24 @@ def test_a_run_leaves_its_figures_for_prometheus_beside_those_of_the_archive(
     assert not (tmp_path / "event_archive.prom").exists()
 
 
+def test_a_run_of_one_file_leaves_the_figures_of_all_as_they_are(
+    logs: Logs, command: Commands, pushgateway: Pushgateway, tmp_path: Path
+):
+    settings = variables(logs) | {
+        "METRICS_TEXTFILE": str(tmp_path / "event_archive.prom"),
+        "METRICS_PUSHGATEWAY": pushgateway.url,
+    }
+    logs.write("b.gz", array(entry(3))[:-5])
+    assert command("ingest", "logs", **settings).code == 1
+    path = tmp_path / "event_archive_logs.prom"
+    told = path.read_text()
+    single = logs.write("a.log", ndjson(entry(1)))
+    assert command("ingest", "logs", "--file", str(single), **settings).code == 0
+    assert path.read_text() == told, "b.gz is left failed"
+    group = ("job", "event_archive", "source", "logs")
+    assert pushgateway.of(*group)["event_archive_ingest_failed_files"] == 1
+
+
 def test_a_run_pushes_its_figures_and_says_nothing_of_the_last_success_where_it_failed(
     logs: Logs, command: Commands, pushgateway: Pushgateway, tmp_path: Path
 ):

@@ -18,6 +18,7 @@ from event_archive.defs import assets
 from event_archive.defs.build import build_definitions
 from event_archive.defs.failures import INTERRUPTED, STOPPED, failure_of_run
 from event_archive.domain.days import ONE_DAY
+from event_archive.errors import RefusedError
 from event_archive_tests.e2e.test_alerts import cursor_after, evaluate
 from event_archive_tests.fixtures.installation import Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
@@ -74,17 +75,48 @@ def test_a_step_that_is_interrupted_is_stopped_and_not_tried_again(
     assert local_installation.count() == 1
 
 
+def run_of(definitions: dg.Definitions, instance: dg.DagsterInstance, *, from_pages: bool) -> bool:
+    """A run of the day, by the archive job or as the asset pages launch it; whether it succeeded."""
+    job, selection = definitions.resolve_job_def("archive_job"), None
+    if from_pages:
+        job, selection = definitions.resolve_implicit_global_asset_job_def(), [dg.AssetKey("aged_events")]
+    return job.execute_in_process(
+        partition_key=KEY, instance=instance, asset_selection=selection, raise_on_error=False
+    ).success
+
+
+@pytest.mark.parametrize("from_pages", [False, True], ids=["archive job", "asset pages"])
 def test_a_stopped_day_without_rows_is_run_again_but_nobody_is_alerted(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch, webhook: Webhook
-):
+    definitions: dg.Definitions, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch, webhook: Webhook,
+    from_pages: bool,
+):  # fmt: skip
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    if from_pages:
+        assert run_of(definitions, instance, from_pages=False)
     place = "aged_rows"
     clean.setattr(assets, place, interrupting(getattr(assets, place)))
-    job = definitions.resolve_job_def("archive_job")
-    assert not job.execute_in_process(partition_key=KEY, instance=instance, raise_on_error=False).success
+    assert not run_of(definitions, instance, from_pages=from_pages)
     found = evaluate(definitions, instance, "failed_days", None)
     assert [request.partition_key for request in found.run_requests] == [KEY]  # type: ignore[attr-defined]
     assert webhook.texts == []
+
+
+def test_a_day_that_failed_from_the_asset_pages_after_it_was_stopped_is_announced(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch, webhook: Webhook
+):
+    def refused(*_arguments: Any) -> None:
+        raise RefusedError("PostgreSQL refuses")
+
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    place = "aged_rows"
+    with clean.context() as patch:
+        patch.setattr(assets, place, interrupting(getattr(assets, place)))
+        assert not run_of(definitions, instance, from_pages=False)
+    clean.setattr(assets, place, refused)
+    assert not run_of(definitions, instance, from_pages=True)
+    evaluate(definitions, instance, "failed_days", None)
+    (text,) = webhook.texts
+    assert f"{KEY}: left failed" in text
 
 
 @contextmanager
