@@ -253,8 +253,7 @@ def _merge(connection: Connection, target: Target, lines: Sequence[bytes], count
             if updated < to_update:
                 raise _MissingError(
                     f"{target.table}: {to_update - updated} of {distinct} records are newer than their rows, and a "
-                    "trigger on UPDATE keeps those as they are. The batch was not taken in. Let the trigger do nothing "
-                    "where application_name is event_archive."
+                    f"trigger on UPDATE keeps those as they are. The batch was not taken in. {exempting(connection)}."
                 )
     superseded = updated + forms - distinct
     is_to_be_seen = may_change or inserted < distinct

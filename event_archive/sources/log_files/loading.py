@@ -15,6 +15,7 @@ from psycopg import sql
 from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Session, one, own_search_path
+from event_archive.postgres.statements import exempting
 from event_archive.sources.landing import Batch, Counts, land_in, rejected_table
 from event_archive.sources.log_files.decoding import entries
 from event_archive.sources.log_files.inflating import inflated
@@ -175,8 +176,7 @@ class Loader:
             if one(connection, sql.SQL("SELECT EXISTS (SELECT {})").format(rows))[0]:
                 raise RefusedError(
                     f"{self.target.table}: a trigger or rule on DELETE keeps rows of the former version of {key}: each "
-                    "entry would be there twice. The file was not loaded. Let the trigger do nothing where "
-                    "application_name is event_archive."
+                    f"entry would be there twice. The file was not loaded. {exempting(connection)}."
                 )
         if claim.loaded_rejected:
             query = self._of_rejected("DELETE FROM {rejected}")
