@@ -245,7 +245,7 @@ def _merge(connection: Connection, target: Target, lines: Sequence[bytes], count
     staged = stage(connection, target.table.name, target.columns, lines)
     may_change, may_keep = one(connection, merge.triggers_statement(target))
     with own_search_path(connection):
-        inserted, distinct, forms = one(connection, merge.insert_statement(target, staged))
+        inserted, renamed, distinct, forms = one(connection, merge.insert_statement(target, staged, watched=may_change))
         updated = 0
         if target.version and inserted < distinct:
             to_update = one(connection, merge.newer_statement(target, staged))[0] if may_keep else 0
@@ -253,15 +253,16 @@ def _merge(connection: Connection, target: Target, lines: Sequence[bytes], count
             if updated < to_update:
                 raise _MissingError(
                     f"{target.table}: {to_update - updated} of {distinct} records are newer than their rows, and a "
-                    f"trigger on UPDATE keeps those as they are. The batch was not taken in. {exempting(connection)}."
+                    f"trigger keeps those as they are. The batch was not taken in. {exempting(connection)}."
                 )
     superseded = updated + forms - distinct
-    is_to_be_seen = may_change or inserted < distinct
-    if is_to_be_seen and (present := one(connection, merge.present_statement(target, staged))[0]) < distinct:
+    missing = renamed
+    if may_change or inserted < distinct:
+        missing = max(missing, distinct - one(connection, merge.present_statement(target, staged))[0])
+    if missing:
         raise _MissingError(
-            f"{target.table}: {distinct - present} of {distinct} records that were inserted have no row: a trigger "
-            "keeps them out, or gives them another key. The batch was not taken in. "
-            f"{exempting(connection)}."
+            f"{target.table}: {missing} of {distinct} records that were inserted have no row: a trigger keeps them "
+            f"out, or gives them another key. The batch was not taken in. {exempting(connection)}."
         )
     if target.version and inserted + updated < distinct:
         superseded += one(connection, merge.older_statement(target, staged))[0]

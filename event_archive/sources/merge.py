@@ -59,8 +59,14 @@ def _names(names: Iterable[str], prefix: str = "") -> sql.Composed:
     return sql.SQL(", ").join(sql.SQL(prefix) + sql.Identifier(name) for name in names)
 
 
-def insert_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
-    """Returns how many rows were inserted, and how many keys and forms the batch has."""
+def insert_statement(target: Target, staged: sql.Identifier, *, watched: bool) -> sql.Composed:
+    """Returns how many rows were inserted, how many of them under another key, and how many keys and forms there are.
+
+    Args:
+        target: where rows go.
+        staged: the batch.
+        watched: whether to look at the keys, which only a trigger changes.
+    """
     forms: sql.Composable = sql.SQL("(SELECT pg_catalog.count(*) FROM batch)")
     if target.version:
         # Where no key comes twice, nothing has to be compared.
@@ -69,17 +75,24 @@ def insert_statement(target: Target, staged: sql.Identifier) -> sql.Composed:
             "(SELECT pg_catalog.count(*) FROM batch) ELSE "
             "(SELECT pg_catalog.count(*) FROM (SELECT DISTINCT {key}, {compared} FROM {staged}) AS forms_) END"
         ).format(key=_names(target.key), compared=target.compared(), staged=staged)
+    renamed = sql.SQL(
+        "(SELECT pg_catalog.count(*) FROM inserted) "
+        "- (SELECT pg_catalog.count(*) FROM inserted JOIN batch USING ({key}))"
+        if watched
+        else "0"
+    )
     return sql.SQL(
         """
         WITH batch AS MATERIALIZED ({batch}),
         inserted AS (
           INSERT INTO {table} ({columns}{computed}) SELECT {columns}{expressions} FROM {rows} ORDER BY {key}
-          ON CONFLICT ({key}) DO NOTHING RETURNING true
+          ON CONFLICT ({key}) DO NOTHING RETURNING {key}
         )
-        SELECT (SELECT pg_catalog.count(*) FROM inserted), (SELECT pg_catalog.count(*) FROM batch), {forms}
+        SELECT (SELECT pg_catalog.count(*) FROM inserted), {renamed}, (SELECT pg_catalog.count(*) FROM batch), {forms}
         """
     ).format(
         batch=_batch(target, staged),
+        renamed=renamed.format(key=_names(target.key)),
         forms=forms,
         rows=_with_document(target),
         computed=sql.SQL("").join(sql.SQL(", ") + sql.Identifier(name) for name, _ in target.computed),
@@ -161,13 +174,13 @@ def _batch(target: Target, staged: sql.Identifier) -> sql.Composed:
 def triggers_statement(target: Target) -> sql.Composed:
     """Whether triggers fire when rows come into the table: what is inserted may be another row then, or none.
 
-    And whether some fire before a row is updated, which may stay as it is then.
+    And whether some fire before a row is updated, which may stay as it is then: those before an insert do, too.
     """
     table = sql.Identifier(target.table.schema, target.table.name)
     return sql.SQL(
         """
         SELECT coalesce(pg_catalog.bool_or(tgtype & 4 <> 0), false),
-               coalesce(pg_catalog.bool_or(tgtype & 2 <> 0 AND tgtype & 16 <> 0), false)
+               coalesce(pg_catalog.bool_or(tgtype & 2 <> 0 AND tgtype & 20 <> 0), false)
         FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_proc AS function_ ON function_.oid = tgfoid
         WHERE tgrelid IN (
           SELECT {table}::pg_catalog.regclass UNION SELECT relid FROM pg_catalog.pg_partition_tree({table})

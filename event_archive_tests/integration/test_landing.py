@@ -255,12 +255,28 @@ def test_a_new_record_that_a_trigger_makes_another_row_of_or_none_is_an_error(
     assert rows(table) == []
 
 
-def test_a_newer_record_that_a_trigger_keeps_from_its_row_is_not_known_but_an_error(table: Database):
+@pytest.mark.parametrize("target", [IGNORE, UPDATE], ids=["ignore", "update"])
+def test_a_record_that_a_trigger_gives_another_key_beside_its_row_is_an_error(table: Database, target: Target):
     table.execute(
         """
+        CREATE FUNCTION rename() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN IF new.n = 8 THEN new.id := upper(new.id); END IF; RETURN new; END $$;
+        CREATE TRIGGER rename BEFORE INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION rename()
+        """
+    )
+    landed(table, target, batch(("a", "01", "1")))
+    with pytest.raises(IntegrityError, match="1 of 2 records that were inserted have no row: .* another key"):
+        landed(table, target, batch(("a", "02", "8"), ("b", "02", "2")))
+    assert rows(table) == [("a", 1, 1)]
+
+
+@pytest.mark.parametrize("statement", ["INSERT", "UPDATE"])
+def test_a_newer_record_that_a_trigger_keeps_from_its_row_is_not_known_but_an_error(table: Database, statement: str):
+    table.execute(
+        f"""
         CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
-          $$ BEGIN RETURN CASE WHEN new.id <> 'b' THEN new END; END $$;
-        CREATE TRIGGER keep BEFORE UPDATE ON measurements FOR EACH ROW EXECUTE FUNCTION keep()
+          $$ BEGIN RETURN CASE WHEN new.id <> 'b' OR new.n <> 3 THEN new END; END $$;
+        CREATE TRIGGER keep BEFORE {statement} ON measurements FOR EACH ROW EXECUTE FUNCTION keep()
         """
     )
     first = batch(("a", "02", "1"), ("b", "02", "1"))
@@ -269,7 +285,7 @@ def test_a_newer_record_that_a_trigger_keeps_from_its_row_is_not_known_but_an_er
         Counts(taken=3, new=1, superseded=2),
         Counts(taken=2, known=1, superseded=1),
     ]
-    with pytest.raises(IntegrityError, match="1 of 2 records are newer than their rows, and a trigger on UPDATE keeps"):
+    with pytest.raises(IntegrityError, match="1 of 2 records are newer than their rows, and a trigger keeps those"):
         landed(table, UPDATE, batch(("a", "04", "3"), ("b", "04", "3")))
     assert rows(table) == [("a", 3, 2), ("b", 2, 1), ("c", 1, 2)]
 
