@@ -16,7 +16,7 @@ from uuid import uuid4
 import dagster as dg
 
 from event_archive.defs.checks import ARCHIVE_IS_WHOLE
-from event_archive.defs.gate import asset_keys, warn_of_lost_rows
+from event_archive.defs.gate import asset_keys, record_if_any, warn_of_lost_rows
 from event_archive.defs.metadata import (
     Metadata,
     aged_metadata,
@@ -27,8 +27,9 @@ from event_archive.defs.metadata import (
     purges_of_others,
 )
 from event_archive.defs.preview import preview_of_day
-from event_archive.defs.records import instance_of_environment, records_errors, unwritable
+from event_archive.defs.records import instance_of_environment, out_of_reach, records_errors, unwritable
 from event_archive.domain.dataset import Dataset
+from event_archive.domain.record import Record
 from event_archive.lake.protocol import Lake
 from event_archive.operations.archive import ArchivedDay
 from event_archive.operations.purge import PurgedDay
@@ -54,7 +55,7 @@ def reporting() -> Iterator["Callable[[Dataset], DayReports]"]:
 class DayReports:
     """Reports what was done to days, each at once.
 
-    Every method raises ``RecordsError`` where the records cannot be written. What was done to the day stands.
+    Every method raises ``RecordsError`` where the records cannot be read or written. What was done to the day stands.
 
     Args:
         dataset: whose days.
@@ -66,6 +67,17 @@ class DayReports:
         self._keys = asset_keys(dataset)
         self._instance = instance
         self._check_run_id = str(uuid4())
+
+    def recorded(self, day: date) -> Record | None:
+        """What is recorded of a day's file, for a purge whose partitions hold rows of that day, too.
+
+        Raises:
+            IntegrityError: it was recorded by hand.
+        """
+        try:
+            return record_if_any(self._instance, self._dataset, day)
+        except records_errors() as error:
+            raise out_of_reach(error) from None
 
     def counted(self, day: date, rows: RowsOfDay) -> None:
         """As ``aged_events``."""

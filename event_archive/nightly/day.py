@@ -23,6 +23,7 @@ from event_archive.nightly.backlog import aged_rows
 from event_archive.nightly.outcome import DayOutcome
 from event_archive.nightly.replicas import await_replicas
 from event_archive.operations.archive import ArchivedDay, archive_day
+from event_archive.operations.drop_plan import Recorded
 from event_archive.operations.purge import PurgedDay, purge_day
 from event_archive.operations.site import Site
 from event_archive.table.rows import RowsOfDay
@@ -58,6 +59,11 @@ class Reports(Protocol):
     Every method raises ``RecordsError`` where that cannot be recorded.
     """
 
+    @property
+    def recorded(self) -> Recorded | None:
+        """As for ``purge_day``: what is recorded of other days."""
+        ...
+
     def counted(self, day: date, rows: RowsOfDay) -> None:
         """The day's rows were counted."""
         ...
@@ -77,6 +83,8 @@ class Reports(Protocol):
 
 class NoReports:
     """``Reports`` that are kept nowhere."""
+
+    recorded: Recorded | None = None
 
     def counted(self, day: date, rows: RowsOfDay) -> None:
         """Records nothing."""
@@ -169,6 +177,7 @@ def _purge(night: Night, archived: ArchivedDay) -> PurgedDay:
         archived.day,
         archived.record,
         dry_run=night.dry_run,
+        recorded=night.reports.recorded,
         message_prefix=night.message_prefix,
         progress=night.observer,
     )

@@ -123,6 +123,8 @@ def archive_day(
         source = site.postgres if file or site.export_postgres is None else site.export_postgres
         try:
             written = _in_transaction(source, site, day, file, progress)
+            if not written.rows_appended:
+                _require_still_there(lake, path, written.file)
             break
         except FileChangedError:
             if attempt == _ATTEMPTS:
@@ -138,6 +140,19 @@ def archive_day(
         columns=written.columns,
         seconds=time.monotonic() - started,
     )
+
+
+def _require_still_there(lake: Lake, path: str, file: StoredFile | None) -> None:
+    """Sees that what is recorded of a file that was left as it is, or of none, is not out of date already.
+
+    Another run may have archived and purged the day since the file was looked for: then no row is left to be missing.
+
+    Raises:
+        FileChangedError: another file is there.
+    """
+    found = lake.stat(path)
+    if (found.etag if found else None) != (file.etag if file else None):
+        raise FileChangedError(f"{path} is not the file that it was: somebody else wrote or removed it. Run it again.")
 
 
 def _in_transaction(source: Postgres, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:

@@ -130,3 +130,29 @@ def test_a_file_that_dagster_did_not_record_is_no_proof(weekly: Installation, in
     assert (last["deleted"], last["purge"]) == (5, "deleted")
     assert "the day's latest archive recorded" in last["reason"]
     assert weekly.count() == 7
+
+
+def test_a_run_drops_no_partition_by_a_file_that_dagster_did_not_record(
+    weekly: Installation, command: Commands, home: Path
+):
+    for day in DAYS[:2]:
+        command("run", day.isoformat(), DAGSTER_HOME=str(home))
+    file = weekly.lake.stat(weekly.dataset.path(DAY))
+    assert file is not None
+    weekly.put(weekly.content(), metadata=dict(file.metadata))
+    last = command("run", DAYS[2].isoformat(), DAGSTER_HOME=str(home)).days[DAYS[2].isoformat()]
+    assert (last["purge"], last["deleted"], weekly.count()) == ("deleted", 5, 7)
+    assert "the day's latest archive recorded" in last["reason"]
+
+
+def test_a_day_whose_archive_could_not_be_reported_keeps_its_partition(
+    weekly: Installation, command: Commands, home: Path
+):
+    weekly.archive()
+    for day in DAYS[1:]:
+        done = command("run", day.isoformat(), DAGSTER_HOME=str(home)).days[day.isoformat()]
+        assert (done["outcome"], done["left"] > 0) == ("waiting", True)
+        assert done["reason"] == f"{DAY}, which lies in the same partition, is not archived yet"
+    assert weekly.count() == 12
+    assert command("run", DAGSTER_HOME=str(home)).end["deleted"] == 12
+    assert weekly.count() == 0

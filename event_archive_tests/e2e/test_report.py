@@ -21,7 +21,7 @@ from event_archive.defs.gate import asset_keys, latest_materialization, latest_r
 from event_archive.defs.partitions import aged_days
 from event_archive.defs.report import DayReports, reporting
 from event_archive.domain.days import ONE_DAY
-from event_archive.errors import ConfigurationError, RefusedError
+from event_archive.errors import ConfigurationError, RecordsError, RefusedError
 from event_archive.nightly.backlog import aged_rows
 from event_archive.operations.verify import verify_day
 from event_archive_tests.fixtures.installation import REPOSITORY, Installation, metadata
@@ -281,6 +281,8 @@ def test_torn_records_are_one_clear_message(local_installation: Installation, re
     assert "file is not a database" in message
     assert "No row was deleted that is not in the day's file." in message
     assert refused.value.__cause__ is None
+    with pytest.raises(RecordsError, match="records are out of reach: .*file is not a database"):
+        reports.recorded(DAY)
     assert local_installation.count() == 3
 
 

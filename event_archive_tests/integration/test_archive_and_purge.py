@@ -25,6 +25,7 @@ from event_archive.lake.azure.container import AzureLake
 from event_archive.lake.local.upload import LocalUpload
 from event_archive.lake.protocol import Lake
 from event_archive.operations import archive as archiving
+from event_archive.operations.claim import claim
 from event_archive.operations.export import Export
 from event_archive.operations.purge import purge_day
 from event_archive.operations.site import Site
@@ -689,6 +690,30 @@ def test_a_run_that_loses_the_race_for_the_file_starts_again(pipeline: Pipeline,
     archived = pipeline.archive()
     assert (archived.rows, archived.rows_appended) == (3, 0)
     assert pipeline.values("id") == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("file", ["none", "archived before"])
+def test_an_archive_that_another_run_overtakes_records_the_file_that_is_there(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, file: str
+):
+    """The other one archives and purges the day after this one has looked for its file."""
+    pipeline.add(3)
+    if file == "archived before":
+        pipeline.archive()
+        pipeline.add(1, prefix="late")
+    overtaken: list[int] = []
+
+    def overtaken_then_claim(*arguments: Any):
+        if not overtaken:
+            overtaken.append(0)
+            overtaken[0] = pipeline.run().deleted
+        return claim(*arguments)
+
+    monkeypatch.setattr(archiving, "claim", overtaken_then_claim)
+    archived = pipeline.archive()
+    rows = 3 if file == "none" else 4
+    assert (overtaken, archived.rows, archived.rows_appended) == ([rows], rows, 0)
+    assert pipeline.purge().outcome == "purged"
 
 
 def test_a_snapshot_is_never_older_than_the_file_it_writes_to(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
