@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from event_archive.errors import FileChangedError
+
 CONTENT_TYPE = "text/csv; charset=utf-8"
 """Set on every file, for those who download it: nearly all are CSV. The few others are read by this program alone."""
 
@@ -124,3 +126,11 @@ class Lake(Protocol):
         One whose metadata cannot be read has none here; ``stat`` says why.
         """
         ...
+
+
+def changed(subject: object, code: str = "") -> FileChangedError:
+    """Somebody else was faster with a file that was looked up before; ``code`` is the service's own, if it has one."""
+    said = f" ({code})" if code else ""
+    return FileChangedError(
+        f"{subject} is not the file that it was: somebody else wrote or removed it{said}. Run it again."
+    )

@@ -23,7 +23,7 @@ from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
 from event_archive.errors import FileChangedError, IntegrityError, LockedError, UnreachableError
-from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.lake.protocol import Lake, StoredFile, changed
 from event_archive.operations.claim import claim, claim_from_replica
 from event_archive.operations.export import Export, PacedExport, has_any, rows_of_day
 from event_archive.operations.loading import load
@@ -152,7 +152,7 @@ def _require_still_there(lake: Lake, path: str, file: StoredFile | None) -> None
     """
     found = lake.stat(path)
     if (found.etag if found else None) != (file.etag if file else None):
-        raise FileChangedError(f"{path} is not the file that it was: somebody else wrote or removed it. Run it again.")
+        raise changed(path)
 
 
 def _in_transaction(source: Postgres, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:

@@ -20,10 +20,10 @@ from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, ContainerC
 from event_archive.errors import RefusedError
 from event_archive.lake.azure.client import client_from_account_url, client_from_connection_string
 from event_archive.lake.azure.download import Ranges, streamed
-from event_archive.lake.azure.errors import Subject, ask, changed, code_of, or_none
+from event_archive.lake.azure.errors import Subject, ask, code_of, or_none
 from event_archive.lake.azure.upload import BlockUpload, are_ours, committed_blocks, quoted_etag
 from event_archive.lake.names import check_path
-from event_archive.lake.protocol import StoredFile
+from event_archive.lake.protocol import StoredFile, changed
 
 if TYPE_CHECKING:
     from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential

@@ -14,8 +14,8 @@ from azure.core import MatchConditions
 from azure.storage.blob import BlobClient
 
 from event_archive.errors import UnreachableError
-from event_archive.lake.azure.errors import Subject, ask, changed, or_none
-from event_archive.lake.protocol import StoredFile
+from event_archive.lake.azure.errors import Subject, ask, or_none
+from event_archive.lake.protocol import StoredFile, changed
 
 # Two keep the service and the consumer busy at once; more would only take memory.
 _IN_FLIGHT = 2

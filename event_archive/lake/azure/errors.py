@@ -19,9 +19,10 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
-from event_archive.errors import EventArchiveError, FileChangedError, RefusedError, UnreachableError
+from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
 from event_archive.identity import entra_codes
 from event_archive.lake.azure.retry import RETRIED_STATUS
+from event_archive.lake.protocol import changed
 
 T = TypeVar("T")
 
@@ -145,13 +146,6 @@ def lake_error(failure: AzureError, subject: Subject) -> EventArchiveError:
     if subject.read_only:
         hint = "Check its name, and the account." if code == "ContainerNotFound" else hint.replace(_ROLE, _READER)
     return RefusedError(f"{subject}: the Blob service refuses with {status} {code}. {hint}")
-
-
-def changed(subject: Subject, code: str) -> FileChangedError:
-    """Somebody else was faster."""
-    return FileChangedError(
-        f"{subject} is not the file that it was: somebody else wrote or removed it ({code}). Run it again."
-    )
 
 
 def code_of(failure: AzureError) -> str:

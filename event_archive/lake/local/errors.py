@@ -5,14 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from event_archive.errors import FileChangedError, RefusedError, UnreachableError
+from event_archive.errors import RefusedError, UnreachableError
 
 _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN}
-
-
-def changed(path: str) -> FileChangedError:
-    """Somebody else was faster."""
-    return FileChangedError(f"{path} is not the file that it was: somebody else wrote or removed it. Run it again.")
 
 
 @contextmanager

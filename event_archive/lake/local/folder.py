@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from event_archive.lake.local.errors import changed, translated
+from event_archive.lake.local.errors import translated
 from event_archive.lake.local.sidecar import read_sidecar
 from event_archive.lake.local.upload import LocalUpload
 from event_archive.lake.local.versions import blocks_of, listed_version, open_version, stat_version
 from event_archive.lake.names import check_path
-from event_archive.lake.protocol import StoredFile
+from event_archive.lake.protocol import StoredFile, changed
 
 
 class LocalLake:

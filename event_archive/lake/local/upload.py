@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from event_archive.lake.local.errors import changed, lake_error, translated
+from event_archive.lake.local.errors import lake_error, translated
 from event_archive.lake.local.sidecar import make_folder, read_sidecar, sync_folder, write_sidecar
 from event_archive.lake.local.versions import READ_BYTES, etag_at, etag_of, open_version, stored
 from event_archive.lake.names import check_metadata
-from event_archive.lake.protocol import StoredFile
+from event_archive.lake.protocol import StoredFile, changed
 
 # A MiB a write: what comes from PostgreSQL arrives in pieces of that size.
 _BUFFER_BYTES = 1024 * 1024

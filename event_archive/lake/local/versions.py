@@ -14,9 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from event_archive.errors import RefusedError
-from event_archive.lake.local.errors import changed, translated
+from event_archive.lake.local.errors import translated
 from event_archive.lake.local.sidecar import read_sidecar
-from event_archive.lake.protocol import StoredFile
+from event_archive.lake.protocol import StoredFile, changed
 
 READ_BYTES = 4 * 1024 * 1024
 """What is read at a time: as much as a range of Azure's lake, so that both take the same memory."""

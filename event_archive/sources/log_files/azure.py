@@ -10,7 +10,8 @@ from event_archive.config.sources import LogsSettings
 from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.lake.azure import errors
 from event_archive.lake.azure.client import client_from_account_url, client_from_connection_string
-from event_archive.lake.azure.errors import Subject, changed, or_none
+from event_archive.lake.azure.errors import Subject, or_none
+from event_archive.lake.protocol import changed
 from event_archive.sources.log_files.stores import FileError, Found, StoreAwayError, resumed
 
 T = TypeVar("T")
