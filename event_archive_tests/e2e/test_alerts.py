@@ -17,7 +17,7 @@ from event_archive.errors import RefusedError
 from event_archive.observability.announcement import announced
 from event_archive.table import holds
 from event_archive_tests.e2e.test_schedule import Scheduler
-from event_archive_tests.fixtures.installation import Commands, Installation, metadata
+from event_archive_tests.fixtures.installation import ASSETS, Commands, Installation, metadata
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.webhook import Webhook
 
@@ -25,7 +25,6 @@ pytestmark = pytest.mark.slow
 
 DAYS = [DAY, DAY + ONE_DAY, DAY + 2 * ONE_DAY]
 KEYS = [day.isoformat() for day in DAYS]
-ASSETS = ("aged_events", "archive_csv", "purged_events")
 NO_CSV = b"not a CSV file of this table\n"
 
 

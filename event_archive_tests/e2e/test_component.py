@@ -20,7 +20,14 @@ import event_archive
 from event_archive.config.datasets import KEYS
 from event_archive.errors import ConfigurationError
 from event_archive_tests.e2e.test_schedule import Scheduler
-from event_archive_tests.fixtures.installation import REPOSITORY, Installation, clean_environment, failure, metadata
+from event_archive_tests.fixtures.installation import (
+    ASSETS,
+    REPOSITORY,
+    Installation,
+    clean_environment,
+    failure,
+    metadata,
+)
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.pushgateway import Pushgateway
 
@@ -113,8 +120,7 @@ def test_the_pages_two_components_work_in_a_project_with_a_postgres_and_a_lake_o
 ):
     definitions = project(*example())
     keys = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
-    assets = ("aged_events", "archive_csv", "purged_events")
-    assert keys == {"report", *(f"{name}/{asset}" for name in ("orders", "logs") for asset in assets)}
+    assert keys == {"report", *(f"{name}/{asset}" for name in ("orders", "logs") for asset in ASSETS)}
     dg.Definitions.validate_loadable(definitions)
 
     # A database of its own, by a variable whose name is close to ours.

@@ -60,15 +60,11 @@ CHANGES = {
     "renames": "CREATE TRIGGER renames BEFORE INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION renames()",
     "removes": "CREATE CONSTRAINT TRIGGER removes AFTER INSERT OR UPDATE ON measurements DEFERRABLE INITIALLY DEFERRED "
     "FOR EACH ROW EXECUTE FUNCTION removes()",
-    "kind": "ALTER TABLE measurements ADD CONSTRAINT of_kind FOREIGN KEY (n) REFERENCES kind "
+    "kind": "ALTER TABLE measurements ADD CONSTRAINT kind FOREIGN KEY (n) REFERENCES kind "
     "DEFERRABLE INITIALLY DEFERRED",
 }
-UNDO = """
-DROP TRIGGER IF EXISTS sees ON measurements; DROP TRIGGER IF EXISTS drops ON measurements;
-DROP TRIGGER IF EXISTS keeps ON measurements; DROP TRIGGER IF EXISTS raises ON measurements;
-DROP TRIGGER IF EXISTS later ON measurements; DROP TRIGGER IF EXISTS renames ON measurements;
-DROP TRIGGER IF EXISTS removes ON measurements; ALTER TABLE measurements DROP CONSTRAINT IF EXISTS of_kind
-"""
+UNDO = "; ".join(f"DROP TRIGGER IF EXISTS {name} ON measurements" for name in CHANGES)
+UNDO += "; ALTER TABLE measurements DROP CONSTRAINT IF EXISTS kind"
 
 
 @dataclass(frozen=True)
