@@ -68,10 +68,9 @@ class DayOutcome:
         self.outcome, self.reason = purged.outcome, purged.reason or ""
         self.how, self.partitions, self.vacuum_seconds = purged.how, purged.partitions, purged.vacuum_seconds
         self.others = purged.others
-        if purged.outcome in ("purged", "dry run") and not (
-            self.rows_appended or purged.proven or purged.left or purged.partitions
-        ):
-            self.outcome = "nothing to do"
+        if purged.outcome == "nothing to do" and self.rows_appended:
+            # Another command has purged them meanwhile.
+            self.outcome = "dry run" if purged.dry_run else "purged"
 
     @property
     def details(self) -> dict[str, object]:

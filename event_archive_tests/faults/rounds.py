@@ -18,7 +18,7 @@ from event_archive.operations.purge import purge_day
 from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
 
-ORDERLY = {"purged", "kept", "locked", "waiting", "IntegrityError", "FileChangedError", "BusyError"}
+ORDERLY = {"purged", "nothing to do", "kept", "locked", "waiting", "IntegrityError", "FileChangedError", "BusyError"}
 """How a round may end beside others. Rows are kept that somebody writes anew, as they were, right behind a DELETE."""
 
 
