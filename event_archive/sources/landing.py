@@ -289,4 +289,9 @@ def _reject(connection: Connection, target: Target, source: str, rejected: Seque
         if written < len(rejected):
             # Another process may just have committed other bytes under the same locator, which only now can be seen.
             written += connection.execute(insert).rowcount
+    if missing := one(connection, merge.unkept_statement(table, source, staged))[0]:
+        raise _MissingError(
+            f"{table}: {missing} of {len(rejected)} records that were rejected have no row: a trigger keeps them out. "
+            f"The batch was not taken in. {exempting(connection)}."
+        )
     return written

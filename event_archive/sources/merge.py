@@ -216,3 +216,12 @@ def reject_statement(table: TableName, source: str, staged: sql.Identifier) -> s
     return sql.SQL(_REJECT).format(
         table=sql.Identifier(table.schema, table.name), source=sql.Literal(source), staged=staged
     )
+
+
+def unkept_statement(table: TableName, source: str, staged: sql.Identifier) -> sql.Composed:
+    """Counts what was rejected of which nothing is written down."""
+    return sql.SQL(
+        "SELECT pg_catalog.count(*) FROM {staged} AS staged WHERE NOT EXISTS (SELECT FROM {table} AS kept "
+        "WHERE source = {source} "
+        "AND kept.locator IN (staged.locator, staged.locator || '#' || pg_catalog.md5(staged.raw)))"
+    ).format(table=sql.Identifier(table.schema, table.name), source=sql.Literal(source), staged=staged)

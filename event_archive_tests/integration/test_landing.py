@@ -306,6 +306,24 @@ def test_the_same_rejected_record_is_known_the_second_time(table: Database):
     assert [locator for locator, *_ in rejected(table)] == ["row 0", "x", "y", "z"]
 
 
+@pytest.mark.parametrize("trigger", ["BEFORE INSERT", "AFTER INSERT"])
+def test_a_rejected_record_that_a_trigger_makes_nothing_of_is_an_error(table: Database, trigger: str):
+    landed(table, IGNORE, batch(rejected=("x",)))
+    table.execute(
+        f"""
+        CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN
+            IF tg_when = 'AFTER' THEN DELETE FROM rejected_records WHERE locator = new.locator; END IF;
+            RETURN NULL;
+          END $$;
+        CREATE TRIGGER forget {trigger} ON rejected_records FOR EACH ROW EXECUTE FUNCTION forget()
+        """
+    )
+    with pytest.raises(IntegrityError, match="1 of 2 records that were rejected have no row: a trigger keeps them out"):
+        landed(table, IGNORE, batch(("a", "01", "1"), rejected=("y", "x")))
+    assert (rows(table), [locator for locator, *_ in rejected(table)]) == ([], ["x"])
+
+
 def one_locator(*raws: bytes) -> Batch:
     """Rejected records that a source has given one locator."""
     return Batch(rejected=[Rejected("there", "it is odd", raw) for raw in raws])
