@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 GROUP = "event_archive"
 POOL = "postgres"
 OUTCOME_TAG = "event_archive/outcome"
-"""On runs that left rows on purpose, for people: ``dry run``, ``held``, ``kept`` or ``waiting``."""
+"""On runs that left rows on purpose, for people: ``dry run``, ``held``, ``kept`` or ``waiting``. A run that is executed
+again passes its tags on: then it is on the later run whatever became of that one."""
 
 # A day comes of age every night. A warning after one that was missed, a failure after two.
 _EVERY_NIGHT = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
@@ -152,6 +153,8 @@ def _purged_events(
         event_archive_postgres: PostgresResource,
         event_archive_lake: LakeResource,
     ) -> Result:
+        if OUTCOME_TAG in context.run.tags:
+            _tag(context, "failed")
         with dagster_failures(context.retry_number), event_archive_lake.open(settings) as opened:
             day, current = parse_day(context.partition_key), settings.with_secrets()
             record = latest_record(context.instance, dataset, day)
@@ -168,13 +171,17 @@ def _purged_events(
                 recorded=lambda other: record_if_any(context.instance, dataset, other),
                 message_prefix=current.logical_message_prefix,
             )
-        if purged.outcome in ("dry run", "held", "kept", "waiting"):
-            context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: purged.outcome})
+        if purged.outcome in ("dry run", "held", "kept", "waiting") or OUTCOME_TAG in context.run.tags:
+            _tag(context, purged.outcome)
         _report_others(context, purged)
         _log_day(dataset, record, purged)
         return dg.MaterializeResult(metadata=purge_metadata(purged))
 
     return purged_events
+
+
+def _tag(context: dg.AssetExecutionContext, outcome: str) -> None:
+    context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: outcome})
 
 
 def _report_others(context: dg.AssetExecutionContext, purged: PurgedDay) -> None:

@@ -256,6 +256,23 @@ def test_a_dry_run_proves_and_deletes_nothing(
     assert metadata(result, "purged_events")["deleted"] == 3
 
 
+def test_a_run_that_is_executed_again_bears_its_own_outcome(
+    local_installation: Installation, instance: dg.DagsterInstance
+):
+    """Dagster gives it the tags of the former run."""
+    local_installation.add(3)
+    dry = instance.get_run_by_id(local_installation.materialize(instance, KEY, dry_run=True).run_id)
+    assert dry
+    result = local_installation.materialize(instance, KEY, tags=dry.tags)
+    assert metadata(result, "purged_events")["deleted"] == 3
+    assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "purged"  # type: ignore[union-attr]
+    local_installation.add(1, prefix="late")
+    local_installation.put(b"not a CSV file of this table\n")
+    result = local_installation.materialize(instance, KEY, only=["purged_events"], tags=dry.tags)
+    assert not result.success
+    assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "failed"  # type: ignore[union-attr]
+
+
 def test_where_another_run_holds_the_day_this_one_succeeds_and_says_so(
     local_installation: Installation, instance: dg.DagsterInstance
 ):
