@@ -99,6 +99,11 @@ def check_metadata(verified: "VerifiedDay") -> Metadata:
     return {"rows": verified.rows, "bytes": verified.bytes, "seconds": verified.seconds}
 
 
-def check_description(verified: "VerifiedDay") -> str:
-    """What an evaluation of ``archive_is_whole`` says to people."""
-    return "; ".join(verified.problems or ("good", *verified.remarks))
+def check_description(verified: "VerifiedDay", lost: str = "") -> str:
+    """What an evaluation of ``archive_is_whole`` says to people.
+
+    Args:
+        verified: the day's file.
+        lost: that it has fewer rows than were recorded of it, if it has.
+    """
+    return "; ".join(verified.problems) or lost or "; ".join(("good", *verified.remarks))

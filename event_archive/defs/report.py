@@ -67,6 +67,7 @@ class DayReports:
         self._keys = asset_keys(dataset)
         self._instance = instance
         self._check_run_id = str(uuid4())
+        self._lost = dict[date, str]()
 
     def recorded(self, day: date) -> Record | None:
         """What is recorded of a day's file, for a purge whose partitions hold rows of that day, too.
@@ -95,7 +96,7 @@ class DayReports:
             FileChangedError, RefusedError, UnreachableError: as the lake says.
         """
         with self._writing(archived.day):
-            warn_of_lost_rows(self._instance, self._dataset, archived)
+            self._lost[archived.day] = warn_of_lost_rows(self._instance, self._dataset, archived)
             preview = preview_of_day(self._instance, self._dataset, archived, lake)
             self._materialized(self._keys.archive_csv, archived.day, archive_metadata(archived, preview))
 
@@ -107,11 +108,12 @@ class DayReports:
 
     def verified(self, verified: "VerifiedDay") -> None:
         """As the check ``archive_is_whole``."""
+        lost = self._lost.get(verified.day, "")
         evaluation = dg.AssetCheckEvaluation(
             asset_key=self._keys.archive_csv,
             check_name=ARCHIVE_IS_WHOLE,
-            passed=not verified.problems,
-            description=check_description(verified),
+            passed=not (verified.problems or lost),
+            description=check_description(verified, lost),
             metadata=check_metadata(verified),
             partition=verified.day.isoformat(),
         )

@@ -391,6 +391,47 @@ def test_the_check_fails_where_a_recorded_file_is_gone(
     assert (f"is not there; the day was recorded with 5 rows in {url}. The folder," in said) == bool(rows and folder)
 
 
+@pytest.mark.parametrize("late", [0, 1])
+@pytest.mark.parametrize("lost", ["the file", "a version"])
+@pytest.mark.parametrize("by", ["check", "run", "command"])
+def test_the_check_fails_where_rows_are_gone_that_were_recorded(
+    local_installation: Installation, instance: dg.DagsterInstance, home: Path, command: Commands, by: str, lost: str,
+    late: int,
+):  # fmt: skip
+    """In the run that comes upon the loss, too: its own archive records the file as it is by now."""
+    job = build_definitions(PipelineSettings(verify_nightly=True)).resolve_job_def("archive_job")
+    path = local_installation.dataset.path(DAY)
+    local_installation.add(3)
+    assert job.execute_in_process(partition_key=KEY, instance=instance).success
+    older, content = local_installation.lake.stat(path), local_installation.content()
+    assert older is not None
+    local_installation.add(2, prefix="later")
+    assert job.execute_in_process(partition_key=KEY, instance=instance).success
+    if lost == "the file":
+        Path(urlparse(local_installation.lake.url(path)).path).unlink()
+    else:
+        local_installation.put(content, metadata=dict(older.metadata))
+    local_installation.add(late, prefix="late")
+    key = dg.AssetCheckKey(dg.AssetKey("archive_csv"), "archive_is_whole")
+    if by == "command":
+        if lost == "the file" and not late:
+            return  # There is no day to do.
+        assert command("run", KEY, VERIFY_NIGHTLY="true", DAGSTER_HOME=str(home)).code == 0
+    else:
+        subset = job.get_subset(asset_selection=set(), asset_check_selection={key}) if by == "check" else job
+        assert subset.execute_in_process(partition_key=KEY, instance=instance).success
+    (record, *_) = instance.event_log_storage.get_asset_check_execution_history(key, limit=5)
+    assert record.event is not None
+    evaluation = record.event.asset_check_evaluation
+    assert evaluation is not None
+    assert not evaluation.passed
+    if lost == "the file" and not (late and by != "check"):
+        assert "with 5 rows in it, is gone" in str(evaluation.description)
+    else:
+        has = "1 row" if lost == "the file" else f"{3 + (late if by != 'check' else 0)} rows"
+        assert f"has {has}; the archive recorded 5 in it before. An older version" in str(evaluation.description)
+
+
 def test_a_check_that_fails_after_the_purge_takes_nothing_back(
     local_installation: Installation, command: Commands, monkeypatch: pytest.MonkeyPatch
 ):
