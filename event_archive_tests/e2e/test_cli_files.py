@@ -316,6 +316,33 @@ def test_the_launchpad_restores(archived: Installation, instance: dg.DagsterInst
     assert said in [entry.message.split(" - ")[-1] for entry in instance.all_logs(again.run_id)]
 
 
+@pytest.mark.parametrize("away", [False, True], ids=["a file", "a service"])
+def test_a_day_that_the_launchpad_cannot_restore_keeps_no_other_from_it(
+    archived: Installation, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, away: bool
+):
+    """As on the command line, whose restore it is."""
+    for day in (DAY + ONE_DAY, DAY + 2 * ONE_DAY):
+        archived.add(2, day=day)
+        archived.run(day)
+    archived.put(b"not a CSV file of this table\n", day=DAY + ONE_DAY)
+    job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
+    config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
+    if away:
+
+        def out_of_reach(*_arguments: Any, **_options: Any) -> None:
+            raise UnreachableError("the lake is away")
+
+        monkeypatch.setattr("event_archive.defs.jobs.restore_day", out_of_reach)
+    result = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+    said = failure(result)
+    if away:
+        assert said == "1 of 3 days failed; a service is out of reach, 2 days were not tried: the lake is away"
+        return
+    assert said.startswith("1 of 3 days failed: ")
+    assert "events_2024-03-02.csv" in said
+    assert archived.database.execute('SELECT count(*) FROM "Event_restored"') == [(7,)]
+
+
 def test_the_launchpad_says_which_sequence_somebody_else_has_to_move(
     archived: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
 ):
