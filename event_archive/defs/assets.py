@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from event_archive.config.environment import PipelineSettings
+from event_archive.defs.columns import columns_of_file
 from event_archive.defs.failures import dagster_failures
 from event_archive.defs.gate import asset_keys, latest_record, record_if_any, warn_of_lost_rows
 from event_archive.defs.metadata import aged_metadata, archive_metadata, purge_metadata, purges_of_others
@@ -129,7 +130,8 @@ def _archive_csv(settings: PipelineSettings, partitions: dg.PartitionsDefinition
             )
             warn_of_lost_rows(context.instance, dataset, archived)
             preview = preview_of_day(context.instance, dataset, archived, opened)
-        return dg.MaterializeResult(metadata=archive_metadata(archived, preview))
+            columns = columns_of_file(archived, opened)
+        return dg.MaterializeResult(metadata=archive_metadata(archived, preview, columns))
 
     return archive_csv
 

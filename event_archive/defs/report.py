@@ -16,6 +16,7 @@ from uuid import uuid4
 import dagster as dg
 
 from event_archive.defs.checks import ARCHIVE_IS_WHOLE
+from event_archive.defs.columns import columns_of_file
 from event_archive.defs.gate import asset_keys, record_if_any, warn_of_lost_rows
 from event_archive.defs.metadata import (
     Metadata,
@@ -98,7 +99,8 @@ class DayReports:
         with self._writing(archived.day):
             self._lost[archived.day] = warn_of_lost_rows(self._instance, self._dataset, archived)
             preview = preview_of_day(self._instance, self._dataset, archived, lake)
-            self._materialized(self._keys.archive_csv, archived.day, archive_metadata(archived, preview))
+            metadata = archive_metadata(archived, preview, columns_of_file(archived, lake))
+            self._materialized(self._keys.archive_csv, archived.day, metadata)
 
     def purged(self, purged: PurgedDay) -> None:
         """As ``purged_events``, for days that went with it as well."""

@@ -108,6 +108,25 @@ def test_the_assets_record_what_the_contract_names(installation: Installation, i
     assert installation.count() == 0
 
 
+def test_the_columns_recorded_of_a_file_are_those_that_it_has(installation: Installation, instance: dg.DagsterInstance):
+    """Not those that its table has by now."""
+
+    def recorded() -> list[str]:
+        result = installation.materialize(instance, KEY)
+        schema = metadata(result, "archive_csv")["dagster/column_schema"]
+        return [f"{column.name} {column.type}" for column in schema.columns]
+
+    installation.add(2)
+    before = recorded()
+    assert before[0] == "id bigint"
+    installation.database.execute('ALTER TABLE "Event" DROP COLUMN payload, ADD COLUMN note text')
+    assert recorded() == [*before[:-1], "payload text"]
+    installation.database.execute(
+        """INSERT INTO "Event" (event_id, event_type, created_at) VALUES ('late', 't', '2024-03-01 05:00')"""
+    )
+    assert recorded() == [*before[:-1], "payload text", "note text"]
+
+
 def test_materializing_again_one_or_all_changes_nothing(installation: Installation, instance: dg.DagsterInstance):
     installation.add(10)
     before = installation.everything()
