@@ -26,6 +26,9 @@ TABLE_TAG = "event_archive/table"
 DATASET_TAG = "event_archive/dataset"
 """On every run of the jobs of one of several datasets: which. Tables of two databases may have one name."""
 
+_MOST_TOLD = 5
+"""Failures that the error of a restore repeats: of a year, each day may fail."""
+
 
 def tags_of(dataset: Dataset) -> dict[str, str]:
     """What tells a dataset's runs from others."""
@@ -136,4 +139,6 @@ def _of_days(failures: Sequence[EventArchiveError], days: int, left: int) -> Eve
     failed = f"{len(failures)} of {days} days failed"
     if left:
         failed += f"; a service is out of reach, {counted(left, 'day was', 'days were')} not tried"
-    return RefusedError(f"{failed}: {' '.join(map(str, failures))}")
+    told = " ".join(map(str, failures[:_MOST_TOLD]))
+    more = f" And {len(failures) - _MOST_TOLD} more: see the log." if len(failures) > _MOST_TOLD else ""
+    return RefusedError(f"{failed}: {told}{more}")

@@ -343,6 +343,19 @@ def test_a_day_that_the_launchpad_cannot_restore_keeps_no_other_from_it(
     assert archived.database.execute('SELECT count(*) FROM "Event_restored"') == [(7,)]
 
 
+def test_the_launchpad_tells_a_few_of_many_days_that_it_cannot_restore(
+    local_installation: Installation, instance: dg.DagsterInstance
+):
+    for n in range(7):
+        local_installation.put(b"not a CSV file of this table\n", day=DAY + n * ONE_DAY)
+    job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
+    config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
+    said = failure(job.execute_in_process(run_config=config, instance=instance, raise_on_error=False))
+    assert said.startswith("7 of 7 days failed: ")
+    assert said.endswith(" And 2 more: see the log.")
+    assert said.count("_2024-03-0") == 5
+
+
 def test_the_launchpad_says_which_sequence_somebody_else_has_to_move(
     archived: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
 ):
