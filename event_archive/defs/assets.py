@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from event_archive.config.environment import PipelineSettings
+from event_archive.defs.columns import columns_of_file
 from event_archive.defs.failures import dagster_failures
 from event_archive.defs.gate import asset_keys, latest_record, record_if_any, warn_of_lost_rows
 from event_archive.defs.metadata import aged_metadata, archive_metadata, purge_metadata, purges_of_others
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 GROUP = "event_archive"
 POOL = "postgres"
 OUTCOME_TAG = "event_archive/outcome"
-"""On runs that left rows on purpose, for people: ``dry run``, ``held``, ``kept`` or ``waiting``."""
+"""On runs that left rows on purpose, for people: ``dry run``, ``held``, ``kept`` or ``waiting``. A run that is executed
+again passes its tags on: then it is on the later run whatever became of that one."""
 
 # A day comes of age every night. A warning after one that was missed, a failure after two.
 _EVERY_NIGHT = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
@@ -128,7 +130,8 @@ def _archive_csv(settings: PipelineSettings, partitions: dg.PartitionsDefinition
             )
             warn_of_lost_rows(context.instance, dataset, archived)
             preview = preview_of_day(context.instance, dataset, archived, opened)
-        return dg.MaterializeResult(metadata=archive_metadata(archived, preview))
+            columns = columns_of_file(archived, opened)
+        return dg.MaterializeResult(metadata=archive_metadata(archived, preview, columns))
 
     return archive_csv
 
@@ -152,6 +155,8 @@ def _purged_events(
         event_archive_postgres: PostgresResource,
         event_archive_lake: LakeResource,
     ) -> Result:
+        if OUTCOME_TAG in context.run.tags:
+            _tag(context, "failed")
         with dagster_failures(context.retry_number), event_archive_lake.open(settings) as opened:
             day, current = parse_day(context.partition_key), settings.with_secrets()
             record = latest_record(context.instance, dataset, day)
@@ -168,13 +173,17 @@ def _purged_events(
                 recorded=lambda other: record_if_any(context.instance, dataset, other),
                 message_prefix=current.logical_message_prefix,
             )
-        if purged.outcome in ("dry run", "held", "kept", "waiting"):
-            context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: purged.outcome})
+        if purged.outcome in ("dry run", "held", "kept", "waiting") or OUTCOME_TAG in context.run.tags:
+            _tag(context, purged.outcome)
         _report_others(context, purged)
         _log_day(dataset, record, purged)
         return dg.MaterializeResult(metadata=purge_metadata(purged))
 
     return purged_events
+
+
+def _tag(context: dg.AssetExecutionContext, outcome: str) -> None:
+    context.instance.add_run_tags(context.run.run_id, {OUTCOME_TAG: outcome})
 
 
 def _report_others(context: dg.AssetExecutionContext, purged: PurgedDay) -> None:

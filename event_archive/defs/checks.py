@@ -1,21 +1,25 @@
 """Asset checks: for people to see. Not here: the gate of the purge, which is no check (docs/decisions/0001)."""
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import dagster as dg
 
 from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.defs.assets import POOL
 from event_archive.defs.failures import dagster_failures
-from event_archive.defs.gate import asset_keys, record_if_any
+from event_archive.defs.gate import asset_keys, lost_rows, record_if_any
 from event_archive.defs.in_flight import is_of_days
 from event_archive.defs.internals import PreviewWarning
 from event_archive.defs.metadata import backlog_metadata, check_description, check_metadata
 from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.days import now_utc, parse_day
+from event_archive.domain.manifest import stored_rows
+from event_archive.domain.record import Record
 from event_archive.domain.wording import counted
-from event_archive.errors import BusyError, RefusedError, UnreachableError
+from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
 from event_archive.nightly.backlog import backlog
 from event_archive.nightly.orphans import orphans, orphans_told
 from event_archive.observability.alerts import check_message, post_or_warn
@@ -49,7 +53,10 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
             name=ARCHIVE_IS_WHOLE,
             partitions_def=partitions,
             pool=POOL,
-            description="The day's file reads back as its manifest says: bytes, SHA-256, rows, header, days, JSON.",
+            description=(
+                "The day's file reads back as its manifest says: bytes, SHA-256, rows, header, days, JSON; and it has "
+                "no fewer rows than were recorded of it before."
+            ),
         )
         def archive_is_whole(
             context: dg.AssetCheckExecutionContext,
@@ -60,18 +67,20 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
             from event_archive.operations.verify import verify_day
 
             day = parse_day(context.partition_key)
+            path = dataset.path(day)
+            # What this run's own archive recorded is of the file as it is by now.
+            recorded = partial(record_if_any, context.instance, dataset, day, before_run=context.run.run_id)
             with dagster_failures(), event_archive_lake.open(settings) as opened:
-                if opened.stat(dataset.path(day)) is None:
-                    record = record_if_any(context.instance, dataset, day)
+                before = None
+                with suppress(IntegrityError):  # recorded by hand
+                    # Before the file is looked for: another run may write and record more rows meanwhile.
+                    before = recorded()
+                file, url = opened.stat(path), opened.url(path)
+                if file is None:
+                    record = recorded()
                     if record is None or record.etag is None:
                         return dg.AssetCheckResult(passed=True, description="The day has no file.")
-                    rows = counted(record.rows, "row", "rows")
-                    gone = f"{dataset.path(day)}, which was recorded with {rows} in it, is gone."
-                    if place := record.elsewhere(opened.url(dataset.path(day))):
-                        gone = (
-                            f"{dataset.path(day)} is not there; the day was recorded with {rows} in {place}. The "
-                            "folder, the file prefix or the lake has changed since."
-                        )
+                    gone = _gone(path, record, url)
                     _alert(ARCHIVE_IS_WHOLE, gone)
                     return dg.AssetCheckResult(passed=False, description=gone)
                 table = None
@@ -80,15 +89,27 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
                 except (BusyError, RefusedError, UnreachableError) as error:
                     context.log.warning("values are not looked at, only the file as a whole: %s", error)
                 found = verify_day(dataset, day, table=table, lake=opened)
-                if found.problems:
-                    _alert(ARCHIVE_IS_WHOLE, f"{found.path}: {'; '.join(found.problems)}")
+                rows = stored_rows(file)
+                lost = "" if rows is None else lost_rows(before, dataset, day, rows, url)
+                if found.problems or lost:
+                    _alert(ARCHIVE_IS_WHOLE, f"{path}: {'; '.join(found.problems)}" if found.problems else lost)
             return dg.AssetCheckResult(
-                passed=not found.problems,
-                description=check_description(found),
+                passed=not (found.problems or lost),
+                description=check_description(found, lost),
                 metadata=check_metadata(found),
             )
 
     return Checks(archive_is_whole, table_checks)
+
+
+def _gone(path: str, record: Record, url: str) -> str:
+    rows = counted(record.rows, "row", "rows")
+    if place := record.elsewhere(url):
+        return (
+            f"{path} is not there; the day was recorded with {rows} in {place}. The folder, the file prefix or the "
+            "lake has changed since."
+        )
+    return f"{path}, which was recorded with {rows} in it, is gone."
 
 
 def _alert(check: str, why: str) -> None:

@@ -49,9 +49,21 @@ def latest_record(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> 
     return record
 
 
-def record_if_any(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> Record | None:
-    """As ``latest_record``; None where the day's archive was never materialized."""
-    latest = latest_materialization(instance, asset_keys(dataset).archive_csv, day.isoformat())
+def record_if_any(
+    instance: dg.DagsterInstance, dataset: Dataset, day: date, *, before_run: str | None = None
+) -> Record | None:
+    """As ``latest_record``; None where the day's archive was never materialized.
+
+    Args:
+        instance: Dagster's records.
+        dataset: whose day.
+        day: the day.
+        before_run: the id of a run; what that one recorded itself does not count.
+
+    Raises:
+        IntegrityError: it was recorded by hand.
+    """
+    latest = latest_materialization(instance, asset_keys(dataset).archive_csv, day.isoformat(), before_run=before_run)
     materialization = latest.asset_materialization if latest else None
     if materialization is None:
         return None
@@ -62,43 +74,57 @@ def record_if_any(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> 
     )
 
 
-def warn_of_lost_rows(instance: dg.DagsterInstance, dataset: Dataset, archived: ArchivedDay) -> None:
-    """Warns where a day's file has fewer rows than were recorded of it last: no archive takes a row out of a file.
+def warn_of_lost_rows(instance: dg.DagsterInstance, dataset: Dataset, archived: ArchivedDay) -> str:
+    """As ``lost_rows``, of a day that was archived and is not recorded yet; says it in the log as well.
 
     No reason for the day to fail: what the table holds is safe, and a lost file is written anew.
     """
+    before = None
     with suppress(IntegrityError):  # recorded by hand
         before = record_if_any(instance, dataset, archived.day)
-        if not before or archived.rows >= before.rows:
-            return
-        has = f"{dataset.table}, {archived.day}: {archived.path} has {counted(archived.rows, 'row', 'rows')}"
-        if place := before.elsewhere(archived.url):
-            logger.warning(
-                "%s; the archive recorded %d before, in %s. The folder, the file prefix or the lake has changed since: "
-                "a restore brings back the rows of this file, those of the other one only with the former settings.",
-                has,
-                before.rows,
-                place,
-            )
-            return
-        advice = "run the day again"
-        if archived.etag:
-            keep = dataset.command(f"restore {archived.day} --table NAME")
-            advice = (
-                f"keep the rows of this one first, since those archived meanwhile are nowhere else: {keep}. "
-                "docs/howto/failed-day.md says how to put both together"
-            )
-        logger.warning(
-            "%s; the archive recorded %d in it before. An older version was put back, or the file was cut or lost: a "
-            "restore brings back no more. Look for the later version (soft delete, versions, a backup), and %s.",
-            has,
-            before.rows,
-            advice,
+    lost = lost_rows(before, dataset, archived.day, archived.rows, archived.url, has_file=archived.etag is not None)
+    if lost:
+        logger.warning("%s", lost)
+    return lost
+
+
+def lost_rows(before: Record | None, dataset: Dataset, day: date, rows: int, url: str, *, has_file: bool = True) -> str:
+    """That a day's file has fewer rows than were recorded of it last, which no archive leads to; else empty.
+
+    Args:
+        before: what was recorded.
+        dataset: whose day.
+        day: the day.
+        rows: in its file.
+        url: of its file.
+        has_file: it has one.
+    """
+    if not before or rows >= before.rows:
+        return ""
+    has = f"{dataset.table}, {day}: {dataset.path(day)} has {counted(rows, 'row', 'rows')}; the archive recorded"
+    if place := before.elsewhere(url):
+        return (
+            f"{has} {before.rows} before, in {place}. The folder, the file prefix or the lake has changed since: a "
+            "restore brings back the rows of this file, those of the other one only with the former settings."
         )
+    advice = "run the day again"
+    if has_file:
+        keep = dataset.command(f"restore {day} --table NAME")
+        advice = (
+            f"keep the rows of this one first, since those archived meanwhile are nowhere else: {keep}. "
+            "docs/howto/failed-day.md says how to put both together"
+        )
+    return (
+        f"{has} {before.rows} in it before. An older version was put back, or the file was cut or lost: a restore "
+        f"brings back no more. Look for the later version (soft delete, versions, a backup), and {advice}."
+    )
 
 
-def latest_materialization(instance: dg.DagsterInstance, key: dg.AssetKey, day: str) -> dg.EventLogRecord | None:
-    """The latest materialization of one partition; None where there is none."""
-    # DagsterInstance.get_latest_materialization_event ignores the partition.
+def latest_materialization(
+    instance: dg.DagsterInstance, key: dg.AssetKey, day: str, *, before_run: str | None = None
+) -> dg.EventLogRecord | None:
+    """The latest materialization of one partition, but for those of a run; None where there is none."""
+    # DagsterInstance.get_latest_materialization_event ignores the partition. A run records a day once.
     wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[day])
-    return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)
+    found = instance.fetch_materializations(wanted, limit=2 if before_run else 1).records
+    return next((record for record in found if record.run_id != before_run), None)

@@ -34,6 +34,7 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG,
     MAX_RETRIES_TAG,
     PARTITION_NAME_TAG,
+    RETRY_NUMBER_TAG,
     SCHEDULE_NAME_TAG,
     WILL_RETRY_TAG,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "ASSET_PARTITION_RANGE_START_TAG",
     "MAX_RETRIES_TAG",
     "PARTITION_NAME_TAG",
+    "RETRY_NUMBER_TAG",
     "SCHEDULE_NAME_TAG",
     "WILL_RETRY_TAG",
     "AssetPartitionStatus",

@@ -16,7 +16,7 @@ from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.domain.wording import counted
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
 from event_archive.operations.restore.day import days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
 from event_archive.operations.site import Site
@@ -25,6 +25,9 @@ TABLE_TAG = "event_archive/table"
 """On every run of these jobs: which table's. Other pipelines of the same Dagster have partitions of the same names."""
 DATASET_TAG = "event_archive/dataset"
 """On every run of the jobs of one of several datasets: which. Tables of two databases may have one name."""
+
+_MOST_TOLD = 5
+"""Failures that the error of a restore repeats: of a year, each day may fail."""
 
 
 def tags_of(dataset: Dataset) -> dict[str, str]:
@@ -90,8 +93,20 @@ def build_restore_job(settings: PipelineSettings) -> dg.JobDefinition:
             first = parse_day(config.first_day)
             last = parse_day(config.last_day) if config.last_day else first
             target = target_named(dataset, config.table or None, in_place=config.in_place)
-            for day in days_with_file(dataset, opened, first, last):
-                done = restore_day(Site(dataset, event_archive_postgres.primary(settings), opened), day, target)
+            days = days_with_file(dataset, opened, first, last)
+            site = Site(dataset, event_archive_postgres.primary(settings), opened)
+            failures, left = list[EventArchiveError](), len(days)
+            for day in days:
+                left -= 1
+                try:
+                    done = restore_day(site, day, target)
+                except EventArchiveError as error:
+                    # As on the command line, the other days have their turn, where services answer.
+                    context.log.warning("%s: not restored: %s", day, error)
+                    failures.append(error)
+                    if isinstance(error, UnreachableError):
+                        break
+                    continue
                 context.log.info(
                     "%s: %s restored into %s, %d stood there already, %d superseded",
                     day,
@@ -102,6 +117,8 @@ def build_restore_job(settings: PipelineSettings) -> dg.JobDefinition:
                 )
                 for statement in done.setval:
                     context.log.warning("%s: let the owner of the sequence run: %s", day, statement)
+            if failures:
+                raise _of_days(failures, len(days), left)
 
     @dg.job(
         name=named("restore_job", dataset),
@@ -113,3 +130,15 @@ def build_restore_job(settings: PipelineSettings) -> dg.JobDefinition:
         restore_days()
 
     return restore_job
+
+
+def _of_days(failures: Sequence[EventArchiveError], days: int, left: int) -> EventArchiveError:
+    """The error of a restore of so many days, of which so many were not tried."""
+    if days == 1:
+        return failures[0]
+    failed = f"{len(failures)} of {days} days failed"
+    if left:
+        failed += f"; a service is out of reach, {counted(left, 'day was', 'days were')} not tried"
+    told = " ".join(map(str, failures[:_MOST_TOLD]))
+    more = f" And {len(failures) - _MOST_TOLD} more: see the log." if len(failures) > _MOST_TOLD else ""
+    return RefusedError(f"{failed}: {told}{more}")

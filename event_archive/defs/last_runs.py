@@ -6,14 +6,14 @@ from datetime import UTC, date
 import dagster as dg
 
 from event_archive.defs.in_flight import is_about
-from event_archive.defs.internals import PARTITION_NAME_TAG, TagBucket
+from event_archive.defs.internals import PARTITION_NAME_TAG, RETRY_NUMBER_TAG, TagBucket
 from event_archive.defs.jobs import tags_of
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.nightly.plan import Attempt
 
 TICK_TAG = "event_archive/tick"
-"""On every run that the schedule launched: the tick's time."""
+"""On every run that the schedule launched: the tick's time. Also on those that execute such a run again."""
 _OF_ONE_DAY = 200
 """Runs that are looked through: other pipelines of the same Dagster have days of the same names."""
 
@@ -44,9 +44,14 @@ def last_attempts(instance: dg.DagsterInstance, dataset: Dataset, days: Collecti
     """
     return {
         parse_day(record.dagster_run.tags[PARTITION_NAME_TAG]): Attempt(
-            at=record.dagster_run.tags.get(TICK_TAG)
+            at=(None if is_by_hand(record.dagster_run) else record.dagster_run.tags.get(TICK_TAG))
             or record.create_timestamp.astimezone(UTC).isoformat(timespec="seconds"),
             failed=not record.dagster_run.is_success,
         )
         for record in last_runs(instance, dataset, days)
     }
+
+
+def is_by_hand(run: dg.DagsterRun) -> bool:
+    """Whether somebody executes a run again: it has that one's tags, and is none of that one's tick."""
+    return run.parent_run_id is not None and RETRY_NUMBER_TAG not in run.tags

@@ -14,7 +14,7 @@ from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.defs.gate import asset_keys
 from event_archive.defs.internals import PARTITION_NAME_TAG, SCHEDULE_NAME_TAG, WILL_RETRY_TAG
 from event_archive.defs.jobs import named, tags_of
-from event_archive.defs.last_runs import TICK_TAG
+from event_archive.defs.last_runs import TICK_TAG, is_by_hand
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import EventArchiveError
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _COUNT_SECONDS = 10.0
 """For each query that counts rows: a sensor and a tick have a minute."""
+_PAGE = 50
 _NO_GATEWAY = "METRICS_PUSHGATEWAY is not set: nobody is told figures"
 
 
@@ -82,11 +83,28 @@ def push_or_warn(dataset: Dataset, postgres: Postgres, figures: RunFigures) -> b
 def _last_night(instance: dg.DagsterInstance, dataset: Dataset) -> list[dg.RunRecord]:
     """The runs of the last tick that launched any, those that Dagster tried again included; the newest first."""
     tags = tags_of(dataset) | {SCHEDULE_NAME_TAG: named("archive_daily", dataset)}
-    newest = instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
-    tick = newest[0].dagster_run.tags.get(TICK_TAG) if newest else None
+    tick = _last_tick(instance, tags)
     if tick is None:
         return []
-    return list(instance.get_run_records(dg.RunsFilter(tags=tags | {TICK_TAG: tick})))
+    found = list(instance.get_run_records(dg.RunsFilter(tags=tags | {TICK_TAG: tick})))
+    by_hand = set[str]()
+    for run in (record.dagster_run for record in reversed(found)):
+        # Dagster may have tried one again that somebody had launched.
+        if is_by_hand(run) or run.parent_run_id in by_hand:
+            by_hand.add(run.run_id)
+    return [record for record in found if record.dagster_run.run_id not in by_hand]
+
+
+def _last_tick(instance: dg.DagsterInstance, tags: dict[str, str]) -> str | None:
+    """The last tick that launched a run; somebody may have executed many of older ones again since."""
+    cursor = None
+    while found := [
+        of.dagster_run for of in instance.get_run_records(dg.RunsFilter(tags=tags), limit=_PAGE, cursor=cursor)
+    ]:
+        if launched := next((run for run in found if run.parent_run_id is None), None):
+            return launched.tags.get(TICK_TAG)
+        cursor = found[-1].run_id
+    return None
 
 
 def _last_of_each_day(night: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:

@@ -4,6 +4,7 @@ Here: names and types of the metadata, which users' scripts rely on. Not here: r
 (``domain.record``).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,18 +31,15 @@ def aged_metadata(rows: RowsOfDay) -> Metadata:
     return {"dagster/row_count": rows.rows, "first": rows.first or "", "last": rows.last or ""}
 
 
-def archive_metadata(archived: ArchivedDay, preview: str) -> Metadata:
+def archive_metadata(archived: ArchivedDay, preview: str, columns: Sequence[dg.TableColumn]) -> Metadata:
     """Of ``archive_csv``; the gate of the purge reads ``etag`` and ``dagster/row_count``.
 
     Args:
         archived: the day's file.
         preview: its first rows, Markdown.
+        columns: those that it has.
     """
     manifest = archived.manifest
-    columns = [
-        dg.TableColumn(column.name, column.type, constraints=dg.TableColumnConstraints(nullable=column.nullable))
-        for column in archived.columns
-    ]
     return {
         "path": archived.path,
         "url": dg.MetadataValue.url(archived.url),
@@ -51,7 +49,7 @@ def archive_metadata(archived: ArchivedDay, preview: str) -> Metadata:
         "size": size(manifest.bytes if manifest else 0),
         "sha256": manifest.sha256 if manifest else dg.MetadataValue.null(),
         "etag": archived.etag or dg.MetadataValue.null(),
-        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "dagster/column_schema": dg.TableSchema(columns=list(columns)),
         PREVIEW: dg.MetadataValue.md(preview),
         "seconds": archived.seconds,
         "took": duration(archived.seconds),
@@ -99,6 +97,11 @@ def check_metadata(verified: "VerifiedDay") -> Metadata:
     return {"rows": verified.rows, "bytes": verified.bytes, "seconds": verified.seconds}
 
 
-def check_description(verified: "VerifiedDay") -> str:
-    """What an evaluation of ``archive_is_whole`` says to people."""
-    return "; ".join(verified.problems or ("good", *verified.remarks))
+def check_description(verified: "VerifiedDay", lost: str = "") -> str:
+    """What an evaluation of ``archive_is_whole`` says to people.
+
+    Args:
+        verified: the day's file.
+        lost: that it has fewer rows than were recorded of it, if it has.
+    """
+    return "; ".join(verified.problems) or lost or "; ".join(("good", *verified.remarks))

@@ -16,6 +16,7 @@ from uuid import uuid4
 import dagster as dg
 
 from event_archive.defs.checks import ARCHIVE_IS_WHOLE
+from event_archive.defs.columns import columns_of_file
 from event_archive.defs.gate import asset_keys, record_if_any, warn_of_lost_rows
 from event_archive.defs.metadata import (
     Metadata,
@@ -67,6 +68,7 @@ class DayReports:
         self._keys = asset_keys(dataset)
         self._instance = instance
         self._check_run_id = str(uuid4())
+        self._lost = dict[date, str]()
 
     def recorded(self, day: date) -> Record | None:
         """What is recorded of a day's file, for a purge whose partitions hold rows of that day, too.
@@ -95,9 +97,10 @@ class DayReports:
             FileChangedError, RefusedError, UnreachableError: as the lake says.
         """
         with self._writing(archived.day):
-            warn_of_lost_rows(self._instance, self._dataset, archived)
+            self._lost[archived.day] = warn_of_lost_rows(self._instance, self._dataset, archived)
             preview = preview_of_day(self._instance, self._dataset, archived, lake)
-            self._materialized(self._keys.archive_csv, archived.day, archive_metadata(archived, preview))
+            metadata = archive_metadata(archived, preview, columns_of_file(archived, lake))
+            self._materialized(self._keys.archive_csv, archived.day, metadata)
 
     def purged(self, purged: PurgedDay) -> None:
         """As ``purged_events``, for days that went with it as well."""
@@ -107,11 +110,12 @@ class DayReports:
 
     def verified(self, verified: "VerifiedDay") -> None:
         """As the check ``archive_is_whole``."""
+        lost = self._lost.get(verified.day, "")
         evaluation = dg.AssetCheckEvaluation(
             asset_key=self._keys.archive_csv,
             check_name=ARCHIVE_IS_WHOLE,
-            passed=not verified.problems,
-            description=check_description(verified),
+            passed=not (verified.problems or lost),
+            description=check_description(verified, lost),
             metadata=check_metadata(verified),
             partition=verified.day.isoformat(),
         )

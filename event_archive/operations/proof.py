@@ -96,19 +96,23 @@ def require_recorded(site: Site, day: date, file: StoredFile | None, record: Rec
     path, found = dataset.path(day), file.etag if file else None
     if found == record.etag and not (file and may_be_replaced(site.lake, file)):
         return
+    advice = _archive_again(dataset, day)
     if file is None:
         rows = counted(record.rows, "row", "rows")
-        problem = f"{path} is gone from the lake; the day's latest archive recorded {rows} in it"
         if place := record.elsewhere(site.lake.url(path)):
             # The folder, the prefix or the lake has changed since.
             problem = f"{path} is not in the lake; the day's latest archive recorded {rows} in {place}"
+        else:
+            problem = f"{path} is gone from the lake; the day's latest archive recorded {rows} in it"
+            # An archive would record that there is none, and nobody would miss it any more.
+            advice = f"Bring it back (soft delete, versions, a backup). If it is lost: {advice[0].lower()}{advice[1:]}"
     elif record.etag is None:
         problem = f"{path} is in the lake; the day's latest archive found no rows and wrote no file"
     elif found == record.etag:
         problem = f"a commit of this process, which was to append to {path}, got no answer, and may still come"
     else:
         problem = f"{path} has ETag {found}; the day's latest archive recorded {record.etag}"
-    raise IntegrityError(f"{dataset.table}, {day}: {problem}. Nothing was deleted. {_archive_again(dataset, day)}")
+    raise IntegrityError(f"{dataset.table}, {day}: {problem}. Nothing was deleted. {advice}")
 
 
 def _archive_again(dataset: Dataset, day: date) -> str:

@@ -108,6 +108,25 @@ def test_the_assets_record_what_the_contract_names(installation: Installation, i
     assert installation.count() == 0
 
 
+def test_the_columns_recorded_of_a_file_are_those_that_it_has(installation: Installation, instance: dg.DagsterInstance):
+    """Not those that its table has by now."""
+
+    def recorded() -> list[str]:
+        result = installation.materialize(instance, KEY)
+        schema = metadata(result, "archive_csv")["dagster/column_schema"]
+        return [f"{column.name} {column.type}" for column in schema.columns]
+
+    installation.add(2)
+    before = recorded()
+    assert before[0] == "id bigint"
+    installation.database.execute('ALTER TABLE "Event" DROP COLUMN payload, ADD COLUMN note text')
+    assert recorded() == [*before[:-1], "payload text"]
+    installation.database.execute(
+        """INSERT INTO "Event" (event_id, event_type, created_at) VALUES ('late', 't', '2024-03-01 05:00')"""
+    )
+    assert recorded() == [*before[:-1], "payload text", "note text"]
+
+
 def test_materializing_again_one_or_all_changes_nothing(installation: Installation, instance: dg.DagsterInstance):
     installation.add(10)
     before = installation.everything()
@@ -256,6 +275,23 @@ def test_a_dry_run_proves_and_deletes_nothing(
     result = installation.materialize(instance, KEY)
     assert metadata(result, "archive_csv")["rows_appended"] == 0
     assert metadata(result, "purged_events")["deleted"] == 3
+
+
+def test_a_run_that_is_executed_again_bears_its_own_outcome(
+    local_installation: Installation, instance: dg.DagsterInstance
+):
+    """Dagster gives it the tags of the former run."""
+    local_installation.add(3)
+    dry = instance.get_run_by_id(local_installation.materialize(instance, KEY, dry_run=True).run_id)
+    assert dry
+    result = local_installation.materialize(instance, KEY, tags=dry.tags)
+    assert metadata(result, "purged_events")["deleted"] == 3
+    assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "purged"  # type: ignore[union-attr]
+    local_installation.add(1, prefix="late")
+    local_installation.put(b"not a CSV file of this table\n")
+    result = local_installation.materialize(instance, KEY, only=["purged_events"], tags=dry.tags)
+    assert not result.success
+    assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "failed"  # type: ignore[union-attr]
 
 
 def test_where_another_run_holds_the_day_this_one_succeeds_and_says_so(

@@ -316,6 +316,46 @@ def test_the_launchpad_restores(archived: Installation, instance: dg.DagsterInst
     assert said in [entry.message.split(" - ")[-1] for entry in instance.all_logs(again.run_id)]
 
 
+@pytest.mark.parametrize("away", [False, True], ids=["a file", "a service"])
+def test_a_day_that_the_launchpad_cannot_restore_keeps_no_other_from_it(
+    archived: Installation, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, away: bool
+):
+    """As on the command line, whose restore it is."""
+    for day in (DAY + ONE_DAY, DAY + 2 * ONE_DAY):
+        archived.add(2, day=day)
+        archived.run(day)
+    archived.put(b"not a CSV file of this table\n", day=DAY + ONE_DAY)
+    job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
+    config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
+    if away:
+
+        def out_of_reach(*_arguments: Any, **_options: Any) -> None:
+            raise UnreachableError("the lake is away")
+
+        monkeypatch.setattr("event_archive.defs.jobs.restore_day", out_of_reach)
+    result = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+    said = failure(result)
+    if away:
+        assert said == "1 of 3 days failed; a service is out of reach, 2 days were not tried: the lake is away"
+        return
+    assert said.startswith("1 of 3 days failed: ")
+    assert "events_2024-03-02.csv" in said
+    assert archived.database.execute('SELECT count(*) FROM "Event_restored"') == [(7,)]
+
+
+def test_the_launchpad_tells_a_few_of_many_days_that_it_cannot_restore(
+    local_installation: Installation, instance: dg.DagsterInstance
+):
+    for n in range(7):
+        local_installation.put(b"not a CSV file of this table\n", day=DAY + n * ONE_DAY)
+    job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
+    config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
+    said = failure(job.execute_in_process(run_config=config, instance=instance, raise_on_error=False))
+    assert said.startswith("7 of 7 days failed: ")
+    assert said.endswith(" And 2 more: see the log.")
+    assert said.count("_2024-03-0") == 5
+
+
 def test_the_launchpad_says_which_sequence_somebody_else_has_to_move(
     archived: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
 ):
@@ -389,6 +429,47 @@ def test_the_check_fails_where_a_recorded_file_is_gone(
     said = evaluation.description or ""
     assert ("with 5 rows in it, is gone" in said) == bool(rows and not folder)
     assert (f"is not there; the day was recorded with 5 rows in {url}. The folder," in said) == bool(rows and folder)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+@pytest.mark.parametrize("lost", ["the file", "a version"])
+@pytest.mark.parametrize("by", ["check", "run", "command"])
+def test_the_check_fails_where_rows_are_gone_that_were_recorded(
+    local_installation: Installation, instance: dg.DagsterInstance, home: Path, command: Commands, by: str, lost: str,
+    late: int,
+):  # fmt: skip
+    """In the run that comes upon the loss, too: its own archive records the file as it is by now."""
+    job = build_definitions(PipelineSettings(verify_nightly=True)).resolve_job_def("archive_job")
+    path = local_installation.dataset.path(DAY)
+    local_installation.add(3)
+    assert job.execute_in_process(partition_key=KEY, instance=instance).success
+    older, content = local_installation.lake.stat(path), local_installation.content()
+    assert older is not None
+    local_installation.add(2, prefix="later")
+    assert job.execute_in_process(partition_key=KEY, instance=instance).success
+    if lost == "the file":
+        Path(urlparse(local_installation.lake.url(path)).path).unlink()
+    else:
+        local_installation.put(content, metadata=dict(older.metadata))
+    local_installation.add(late, prefix="late")
+    key = dg.AssetCheckKey(dg.AssetKey("archive_csv"), "archive_is_whole")
+    if by == "command":
+        if lost == "the file" and not late:
+            return  # There is no day to do.
+        assert command("run", KEY, VERIFY_NIGHTLY="true", DAGSTER_HOME=str(home)).code == 0
+    else:
+        subset = job.get_subset(asset_selection=set(), asset_check_selection={key}) if by == "check" else job
+        assert subset.execute_in_process(partition_key=KEY, instance=instance).success
+    (record, *_) = instance.event_log_storage.get_asset_check_execution_history(key, limit=5)
+    assert record.event is not None
+    evaluation = record.event.asset_check_evaluation
+    assert evaluation is not None
+    assert not evaluation.passed
+    if lost == "the file" and not (late and by != "check"):
+        assert "with 5 rows in it, is gone" in str(evaluation.description)
+    else:
+        has = "1 row" if lost == "the file" else f"{3 + (late if by != 'check' else 0)} rows"
+        assert f"has {has}; the archive recorded 5 in it before. An older version" in str(evaluation.description)
 
 
 def test_a_check_that_fails_after_the_purge_takes_nothing_back(

@@ -92,6 +92,38 @@ def test_what_a_run_did_before_its_worker_crashed_is_counted(
     assert [found[f"event_archive_{name}"] for name in names] == [1, 0, 3, 3]
 
 
+def test_a_run_that_somebody_executes_again_is_of_no_night(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    """Dagster gives it the tags of the former run, the schedule's among them."""
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    scheduler = Scheduler(instance, definitions)
+    for days, rows in enumerate((2, 5)):
+        local_installation.add(rows, day=DAYS[days])
+        (request,) = scheduler.requests(TICK + days * ONE_DAY)
+        former = scheduler.launch(request)
+        if not days:
+            first = former
+        cursor = cursor_after(definitions, instance, "nightly_metrics", None)
+    local_installation.add(1, prefix="late")
+    job = definitions.resolve_job_def("archive_job")
+    again = instance.create_run_for_job(
+        job, tags=first.dagster_run.tags, parent_run_id=first.run_id, root_run_id=first.run_id
+    )
+    instance.handle_run_event(again.run_id, dg.DagsterEvent("PIPELINE_FAILURE", job_name=job.name))
+    before = dict(pushgateway.of(*GROUP))
+    cursor = cursor_after(definitions, instance, "nightly_metrics", cursor)
+    assert pushgateway.of(*GROUP) == before
+    assert len(pushgateway.authorizations) == 2
+    # Nor is it of its own night, where that is the last one.
+    instance.delete_run(former.run_id)
+    cursor_after(definitions, instance, "nightly_metrics", cursor)
+    found = pushgateway.of(*GROUP)
+    names = ("run_days", "run_failed_days", "run_archived_rows", "run_deleted_rows")
+    assert [found[f"event_archive_{name}"] for name in names] == [1, 0, 2, 2]
+
+
 def test_a_night_without_anything_to_do_is_a_success_and_one_that_fails_keeps_the_last(
     definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
     pushgateway: Pushgateway, clean: pytest.MonkeyPatch,

@@ -237,7 +237,10 @@ _ELSEWHERE = r"events_2024-03-01.csv is not in the lake; .* recorded 3 rows in f
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("{url}", "events_2024-03-01.csv is gone from the lake"),
+        (
+            "{url}",
+            r"events_2024-03-01.csv is gone from the lake; .* Bring it back .* If it is lost: archive",
+        ),
         ("{lake}/former/events_2024-03-01.csv", _ELSEWHERE.format("former")),
         ("{lake}-before/{path}", _ELSEWHERE.format(".*-before/titan-pulse-event-archive")),
     ],
