@@ -10,6 +10,6 @@ def test_rows_that_went_with_a_partition_are_not_taken_off_another_datasets_day(
     first, second = Totals(), Totals()
     first.add(DayOutcome(DAY, "events", outcome="held", left=5))
     second.add(DayOutcome(DAY, "readings", outcome="waiting", left=7))
-    second.add(DayOutcome(DAY + ONE_DAY, "readings", outcome="purged", deleted=14, others=(DAY,)))
+    second.add(DayOutcome(DAY + ONE_DAY, "readings", outcome="purged", deleted=14, others={DAY: 0}))
     assert second.left == 0
     assert Totals.of([first, second]).left == 5
