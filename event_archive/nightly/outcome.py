@@ -138,8 +138,11 @@ class Totals:
         """Rows of these days that stay; in a dry run, that would."""
         left: dict[tuple[str, date], int] = {}
         for of in self.outcomes:
-            # Rows that waited for their partition have gone with it.
-            left |= {(of.dataset, day): rows for day, rows in of.others.items()} | {(of.dataset, of.day): of.left}
+            # Rows that waited for their partition have gone with it. A dry run finds those again that went before.
+            for day, rows in of.others.items():
+                if (of.dataset, day) in left:
+                    left[of.dataset, day] = min(rows, left[of.dataset, day])
+            left[of.dataset, of.day] = of.left
         return sum(left.values())
 
     @property
