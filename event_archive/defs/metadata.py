@@ -6,11 +6,12 @@ Here: names and types of the metadata, which users' scripts rely on. Not here: r
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from event_archive.domain.wording import duration, size
+from event_archive.domain.wording import counted, duration, size
 from event_archive.nightly.backlog import Backlog
 from event_archive.nightly.outcome import purge_details
 from event_archive.operations.archive import ArchivedDay
@@ -77,8 +78,17 @@ def purges_of_others(purged: PurgedDay) -> list[PurgedDay]:
     """The days whose rows went with a partition that was dropped with another day, each as a purge of its own."""
     if purged.outcome != "purged":
         return []
-    reason = f"its rows went with the partition, and count as deleted with those of {purged.day}"
-    return [replace(purged, day=day, deleted=0, proven=0, reason=reason, seconds=0.0) for day in purged.others]
+    return [
+        replace(purged, day=day, deleted=0, proven=0, left=left, reason=_went_with(purged.day, left), seconds=0.0)
+        for day, left in purged.others.items()
+    ]
+
+
+def _went_with(day: date, left: int) -> str:
+    went = f"went with the partition, and count as deleted with those of {day}"
+    if not left:
+        return f"its rows {went}"
+    return f"some of its rows {went}; {counted(left, 'row lies in another and stays', 'rows lie in others and stay')}"
 
 
 def backlog_metadata(found: Backlog) -> Metadata:

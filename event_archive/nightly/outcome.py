@@ -1,6 +1,6 @@
 """How a day of a run went, and the sums over a run's days. Not here: running them, showing them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ class DayOutcome:
     reason: str = ""
     how: str | None = None
     partitions: tuple[str, ...] = ()
-    others: tuple[date, ...] = ()
+    others: Mapping[date, int] = field(default_factory=dict)
     vacuum_seconds: float | None = None
     cause: EventArchiveError | None = None
 
@@ -137,8 +137,11 @@ class Totals:
         """Rows of these days that stay; in a dry run, that would."""
         left: dict[tuple[str, date], int] = {}
         for of in self.outcomes:
-            # Rows that waited for their partition have gone with it.
-            left |= {(of.dataset, day): 0 for day in of.others} | {(of.dataset, of.day): of.left}
+            # Rows that waited for their partition have gone with it. A dry run finds those again that went before.
+            for day, rows in of.others.items():
+                if (of.dataset, day) in left:
+                    left[of.dataset, day] = min(rows, left[of.dataset, day])
+            left[of.dataset, of.day] = of.left
         return sum(left.values())
 
     @property

@@ -5,7 +5,7 @@ here: the proof and the DROP (``dropping``), why a partition is unfit (``table.p
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
@@ -24,6 +24,7 @@ from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
 from event_archive.table.partitions import ends_in_time, partitions_of, passed_over, rows_by_day, told, unfit
 from event_archive.table.rows import count_day
+from event_archive.table.rows import rows_by_day as rows_of_days
 from event_archive.table.shape import Table
 
 Recorded = Callable[[date], Record | None]
@@ -59,11 +60,19 @@ def kept(error: psycopg.Error) -> KeptError:
 
 @dataclass(frozen=True, slots=True)
 class OtherDay:
-    """A day of which the partitions hold rows, too: its file, and what was recorded of that."""
+    """A day of which the partitions hold rows, too: its file, and what was recorded of that.
+
+    Attributes:
+        day: the day.
+        file: its own.
+        record: of that file.
+        left: rows of the day that lie in other partitions, and so stay: a day of a time zone is none of UTC.
+    """
 
     day: date
     file: StoredFile
     record: Record
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ def plan_drop(
                 for other in rows
                 if other != day
             ]
-            return Drop(day, partitions, others)
+            return Drop(day, partitions, _with_rows_left(connection, table, others, rows))
     except psycopg.Error as error:
         raise kept(error) from None
 
@@ -144,6 +153,16 @@ def _rows(connection: Connection, table: Table, partitions: Sequence[Partition],
         if count_day(connection, table, day).rows != rows.get(day, 0):
             raise KeptError("some of its rows lie in other partitions")
     return rows
+
+
+def _with_rows_left(
+    connection: Connection, table: Table, others: list[OtherDay], rows: dict[date, int]
+) -> list[OtherDay]:
+    """The other days, with what the table holds of them beside the partitions. Leaves no lock behind."""
+    if not others:
+        return []
+    in_all = rows_of_days(connection, table, min(of.day for of in others), max(of.day for of in others))
+    return [replace(of, left=max(0, in_all.get(of.day, 0) - rows[of.day])) for of in others]
 
 
 def _other_day(

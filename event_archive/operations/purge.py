@@ -16,7 +16,8 @@ Not here: writing the file, how it is read back and proven (``proof``), when a p
 import json
 import logging
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
 
@@ -63,7 +64,7 @@ class PurgedDay:
         how: whether rows were deleted or partitions dropped with them; in a dry run, which would have been. None where
             no row was proven.
         partitions: names of those that were dropped, of empty ones too, which may be of days before.
-        others: other days whose rows went with them.
+        others: other days of which they held rows, and how many rows of each stay, in other partitions.
         vacuum_seconds: how long a VACUUM after it took; None where there was none.
         dry_run: whether nothing would have been deleted in any case, also where the day is held, say.
     """
@@ -77,7 +78,7 @@ class PurgedDay:
     seconds: float
     how: How | None = None
     partitions: tuple[str, ...] = ()
-    others: tuple[date, ...] = ()
+    others: Mapping[date, int] = field(default_factory=dict)
     vacuum_seconds: float | None = None
     dry_run: bool = False
 
@@ -91,7 +92,7 @@ class _Purged:
     proven: int
     left: int
     partitions: tuple[str, ...] = ()
-    others: tuple[date, ...] = ()
+    others: Mapping[date, int] = field(default_factory=dict)
     why_not_dropped: str | None = None
     why_kept: str | None = None
 
@@ -101,7 +102,7 @@ class _Purged:
             self,
             proven=before.proven + self.proven,
             partitions=before.partitions + self.partitions,
-            others=before.others + self.others,
+            others={**before.others, **self.others},
         )
 
 
@@ -248,7 +249,7 @@ def _purge(
     if drop:
         try:
             dropped = drop_proven(connection, site, table, drop, record, readback, claimed, progress)
-            return _Purged(dropped, 0, tuple(map(told, drop.partitions)), tuple(of.day for of in drop.others))
+            return _Purged(dropped, 0, tuple(map(told, drop.partitions)), {of.day: of.left for of in drop.others})
         except KeptError as why:
             why_not_dropped = str(why)
     progress.begin("comparing and deleting")

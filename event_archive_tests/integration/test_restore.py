@@ -162,6 +162,17 @@ def test_a_row_that_was_changed_since_is_kept_by_what_a_refused_restore_advises(
     assert pipeline.count("event_type = 'corrected'") == 1
 
 
+def test_nobody_is_told_to_archive_a_day_again_that_is_not_aged(pipeline: Pipeline):
+    pipeline.add(4)
+    pipeline.run()
+    younger = restoring(pipeline.of(retention=Retention.parse("30 years")))
+    younger(in_place=True)
+    pipeline.database.execute("UPDATE \"Event\" SET event_type = 'corrected' WHERE id = 2")
+    with pytest.raises(IntegrityError, match="1 row with other values stands") as refused:
+        younger(in_place=True)
+    assert "event-archive run" not in str(refused.value)
+
+
 def test_in_place_says_that_the_night_purges_again(
     pipeline: Pipeline, restore: Callable[..., RestoredDay], caplog: pytest.LogCaptureFixture
 ):

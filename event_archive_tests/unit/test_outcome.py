@@ -10,6 +10,24 @@ def test_rows_that_went_with_a_partition_are_not_taken_off_another_datasets_day(
     first, second = Totals(), Totals()
     first.add(DayOutcome(DAY, "events", outcome="held", left=5))
     second.add(DayOutcome(DAY, "readings", outcome="waiting", left=7))
-    second.add(DayOutcome(DAY + ONE_DAY, "readings", outcome="purged", deleted=14, others=(DAY,)))
+    second.add(DayOutcome(DAY + ONE_DAY, "readings", outcome="purged", deleted=14, others={DAY: 0}))
     assert second.left == 0
     assert Totals.of([first, second]).left == 5
+
+
+def test_a_dry_run_tells_no_rows_as_left_that_went_with_another_partition():
+    """A day whose rows lie in two partitions: the second one is looked at as if the first were still there."""
+    totals = Totals()
+    totals.add(DayOutcome(DAY, outcome="waiting", left=4))
+    totals.add(DayOutcome(DAY + ONE_DAY, outcome="dry run", proven=9, others={DAY: 1}))
+    assert totals.left == 1
+    totals.add(DayOutcome(DAY, outcome="dry run", proven=4))
+    totals.add(DayOutcome(DAY + ONE_DAY, outcome="dry run", proven=9, others={DAY: 1}))
+    assert totals.left == 0
+
+
+def test_rows_of_days_that_a_run_does_not_do_are_not_told_as_left():
+    """Of a day that is named, the partition held rows of the day before, too; others of its lie in another."""
+    totals = Totals()
+    totals.add(DayOutcome(DAY + ONE_DAY, outcome="purged", deleted=9, others={DAY: 1}))
+    assert totals.left == 0

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName, key_named, quoted
+from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Key, Manifest
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
@@ -68,20 +69,18 @@ def require_no_other_rows(
         IntegrityError: there are such rows.
     """
     target = readback.table.dataset.table
-    differing = one(
-        connection,
-        sql.SQL("SELECT count(*) FROM {}, {} WHERE {} AND NOT ({})").format(
-            readback.table.rows, readback.current, readback.same_key, readback.identical
-        ),
-    )[0]
-    if differing:
+    query = sql.SQL("SELECT count(*) FROM {}, {} WHERE {} AND NOT ({})").format(
+        readback.table.rows, readback.current, readback.same_key, readback.identical
+    )
+    if differing := one(connection, query)[0]:
         rows = counted(differing, "row with other values stands", "rows with other values stand")
+        can_be_run = target == dataset.table and dataset.is_aged(day, now_utc())
         again = dataset.command(f"run {day}")
         archive_first = f"Where it was changed since, archive the day again, which keeps its new form: {again}. "
         raise IntegrityError(
             f"{file.path}: {rows} in {target} under a key ({', '.join(map(quoted, readback.table.key))}) of the file. "
             "Nothing of this day was restored; a row that stands is never changed. "
-            f"{archive_first if target == dataset.table else ''}Where a row was moved to another day after it was "
+            f"{archive_first if can_be_run else ''}Where a row was moved to another day after it was "
             "archived, both days' files hold it. Restore this day into another table with --table, and compare the two."
         )
 
