@@ -93,6 +93,20 @@ def test_newest_first_on_pages_of_one_or_two_events_a_refused_cursor_loses_none(
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("variables", [SHORT, FILTER, WINDOWS], ids=["without a filter", "with a filter", "windows"])
+@pytest.mark.parametrize("limit", [1, 2])
+def test_newest_first_late_events_that_seem_to_ascend_hide_none_where_a_cursor_is_refused(
+    ingest: Ingest, limit: int, variables: dict[str, Any]
+):
+    ingesting = ingest(Events(0), order="newest", faults=[cursor_expired(first=2)])
+    ingesting.api.add([event(f"{minute}", START + timedelta(minutes=minute)) for minute in range(20)])
+    # Each became visible after those that are newer: newest first, the last to come is the oldest of the four.
+    ingesting.api.add([event(f"late-{by}", START + timedelta(hours=1, seconds=-by)) for by in (0, 3, 5, 8)])
+    assert ingesting.run(api_page_limit=limit, **variables).failures == []
+    assert ingesting.run(api_page_limit=limit, **variables).failures == []
+    assert ingesting.has_all()
+
+
 def test_old_events_that_begin_newest_first_hide_none_of_those_that_come_after_them(ingest: Ingest):
     ingesting = ingest(Events(0))
     # As of an import from an export that was newest first.
