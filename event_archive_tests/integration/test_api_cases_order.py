@@ -321,6 +321,36 @@ def test_a_purged_event_does_not_come_back_with_a_later_pass(ingest: Ingest, ord
     assert ingesting.ids == []
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(SHORT, WINDOWS), (FILTER, WINDOWS), (WINDOWS, SHORT), (WINDOWS, FILTER)],
+    ids=["chain, then windows", "chain by time, then windows", "windows, then chain", "windows, then chain by time"],
+)
+def test_a_purged_event_does_not_come_back_where_windows_are_begun_or_given_up(
+    ingest: Ingest, before: dict[str, Any], after: dict[str, Any]
+):
+    ingesting = ingest()
+    assert ingesting.run(datasets=[KEPT], **before).counts.new == 500
+    ingesting.database.execute("DELETE FROM ingested_events")
+    ingesting.clock.sleep(86_400)
+    ingesting.api.add([event("then", START + timedelta(days=2))])
+    counts = ingesting.run(datasets=[KEPT], **after).counts
+    # A window that is dense is split, and its first page read once more.
+    assert (counts.new, counts.too_old >= 500, counts.known) == (1, True, 0)
+    assert ingesting.ids == ["then"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(FILTER, WINDOWS), (WINDOWS, FILTER)], ids=["windows", "chain"])
+def test_events_that_never_arrived_are_not_too_old_where_windows_are_begun_or_given_up(
+    ingest: Ingest, before: dict[str, Any], after: dict[str, Any]
+):
+    ingesting = ingest(faults=[status(500, first=2, count=None)])
+    assert ingesting.run(datasets=[KEPT], **before).failures
+    ingesting.api.set(faults=[])
+    assert ingesting.run(datasets=[KEPT], **after).counts.too_old == 0
+    assert ingesting.has_all()
+
+
 def test_an_event_of_the_youngest_day_is_not_too_old(ingest: Ingest):
     ingesting = ingest(Events(200, START + timedelta(hours=23, minutes=58, seconds=20)))
     ingesting.run(datasets=[KEPT])
