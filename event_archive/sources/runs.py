@@ -9,7 +9,7 @@ from datetime import datetime
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, midnight
 from event_archive.errors import EventArchiveError, UnreachableError
-from event_archive.postgres.session import Postgres, Session, one
+from event_archive.postgres.session import Connection, Postgres, Session, one
 from event_archive.sources.former import Former
 from event_archive.sources.landing import Counts
 
@@ -100,9 +100,14 @@ def aged_before(session: Session, datasets: Iterable[Dataset], table: TableName)
     Raises:
         UnreachableError, BusyError, RefusedError: as ``Postgres.transaction``.
     """
+    with session.transaction(str(table)) as connection:
+        return aged_by_now(connection, datasets, table)
+
+
+def aged_by_now(connection: Connection, datasets: Iterable[Dataset], table: TableName) -> datetime | None:
+    """As ``aged_before``, at this moment of a transaction, which may have begun on the day before."""
     retention = next((of.retention for of in datasets if of.table == table), None)
     if retention is None:
         return None
-    with session.transaction(str(table)) as connection:
-        (now,) = one(connection, "SELECT pg_catalog.now()")
+    (now,) = one(connection, "SELECT pg_catalog.clock_timestamp()")
     return midnight(retention.last_aged_day(now) + ONE_DAY)

@@ -93,6 +93,20 @@ def test_newest_first_on_pages_of_one_or_two_events_a_refused_cursor_loses_none(
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("variables", [SHORT, FILTER, WINDOWS], ids=["without a filter", "with a filter", "windows"])
+@pytest.mark.parametrize("limit", [1, 2])
+def test_newest_first_late_events_that_seem_to_ascend_hide_none_where_a_cursor_is_refused(
+    ingest: Ingest, limit: int, variables: dict[str, Any]
+):
+    ingesting = ingest(Events(0), order="newest", faults=[cursor_expired(first=2)])
+    ingesting.api.add([event(f"{minute}", START + timedelta(minutes=minute)) for minute in range(20)])
+    # Each became visible after those that are newer: newest first, the last to come is the oldest of the four.
+    ingesting.api.add([event(f"late-{by}", START + timedelta(hours=1, seconds=-by)) for by in (0, 3, 5, 8)])
+    assert ingesting.run(api_page_limit=limit, **variables).failures == []
+    assert ingesting.run(api_page_limit=limit, **variables).failures == []
+    assert ingesting.has_all()
+
+
 def test_old_events_that_begin_newest_first_hide_none_of_those_that_come_after_them(ingest: Ingest):
     ingesting = ingest(Events(0))
     # As of an import from an export that was newest first.
@@ -305,6 +319,36 @@ def test_a_purged_event_does_not_come_back_with_a_later_pass(ingest: Ingest, ord
     counts = ingesting.run(datasets=[KEPT]).counts
     assert counts.taken == counts.too_old >= 500
     assert ingesting.ids == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(SHORT, WINDOWS), (FILTER, WINDOWS), (WINDOWS, SHORT), (WINDOWS, FILTER)],
+    ids=["chain, then windows", "chain by time, then windows", "windows, then chain", "windows, then chain by time"],
+)
+def test_a_purged_event_does_not_come_back_where_windows_are_begun_or_given_up(
+    ingest: Ingest, before: dict[str, Any], after: dict[str, Any]
+):
+    ingesting = ingest()
+    assert ingesting.run(datasets=[KEPT], **before).counts.new == 500
+    ingesting.database.execute("DELETE FROM ingested_events")
+    ingesting.clock.sleep(86_400)
+    ingesting.api.add([event("then", START + timedelta(days=2))])
+    counts = ingesting.run(datasets=[KEPT], **after).counts
+    # A window that is dense is split, and its first page read once more.
+    assert (counts.new, counts.too_old >= 500, counts.known) == (1, True, 0)
+    assert ingesting.ids == ["then"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(FILTER, WINDOWS), (WINDOWS, FILTER)], ids=["windows", "chain"])
+def test_events_that_never_arrived_are_not_too_old_where_windows_are_begun_or_given_up(
+    ingest: Ingest, before: dict[str, Any], after: dict[str, Any]
+):
+    ingesting = ingest(faults=[status(500, first=2, count=None)])
+    assert ingesting.run(datasets=[KEPT], **before).failures
+    ingesting.api.set(faults=[])
+    assert ingesting.run(datasets=[KEPT], **after).counts.too_old == 0
+    assert ingesting.has_all()
 
 
 def test_an_event_of_the_youngest_day_is_not_too_old(ingest: Ingest):

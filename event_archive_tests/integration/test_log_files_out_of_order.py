@@ -340,3 +340,20 @@ def test_a_day_that_becomes_aged_while_a_run_goes_on_is_left_out_from_then_on(
     monkeypatch.setattr(ingest, "AGES_SECONDS", 0)
     counts = logs.run().counts
     assert (counts.new, counts.too_old) == (1, 1)
+
+
+def test_a_day_that_becomes_aged_while_a_new_version_is_loaded_keeps_its_rows(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run()
+    former = logs.rows("id, message")
+    logs.write("a.log", ndjson(entry(1), entry(2), entry(3, time=1_709_377_200_000)))
+    days = [datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 3, 2, tzinfo=UTC)]
+    monkeypatch.setattr(ingest, "aged_before", lambda *_: days[0])
+    # From now on a night may archive the day, whose rows would be others once the load commits.
+    monkeypatch.setattr(ingest, "aged_by_now", lambda *_, **__: days.pop(0) and days[0], raising=False)
+    totals = logs.run()
+    assert logs.rows("id, message")[:1] == former
+    assert (totals.counts.new, totals.counts.too_old, totals.removed, totals.files) == (1, 2, 0, 1)
+    assert logs.files() == [("COMPLETED", 1, 0)]

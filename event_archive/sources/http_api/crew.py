@@ -74,6 +74,7 @@ class Crew:
         self._read: set[str] = set()
         self._has_left_some = self._is_shared = False
         self._young_from: datetime | None = None
+        self._arrived_otherwise: datetime | None = None
         self._failures_in_a_row = 0
         self._told, self._ages_at = began, 0.0
 
@@ -138,11 +139,13 @@ class Crew:
         settings, now = self._run.settings, self._run.clock.now()
         with self._session.transaction("positions") as connection:
             known = self._positions.read(connection)
+            whole, known = next((of for of in known if not of.shard), Position()), [of for of in known if of.upper]
             if settings.api_shard is None:
-                self._waiting.append(next((of for of in known if not of.shard), Position()))
+                self._arrived_otherwise = reached(known, ())
+                self._waiting.append(whole)
                 self._known = {of.shard: of for of in self._waiting}
                 return
-            known = [of for of in known if of.upper]
+            self._arrived_otherwise = whole.watermark if whole.passes else None
             new = new_windows(known, settings.api_start or now, now, settings.api_shard)
             for position in new:
                 self._positions.save(connection, position)
@@ -244,11 +247,16 @@ class Crew:
             )
 
     def _too_old(self, shard: Shard) -> Callable[[datetime], bool]:
-        """Whether an event's day is archived already, once a first pass has taken in all there was."""
-        young = self._young_from
-        if young is None or not shard.position.passes:
+        """Whether an event's day is archived already, once a first pass has taken in all there was.
+
+        That may have been windows where there are none any more, or a chain of cursors where there are windows now.
+        """
+        young, arrived = self._young_from, self._arrived_otherwise
+        if young is None or not (shard.position.passes or arrived):
             return lambda _instant: False
-        return lambda instant: instant < young
+        if shard.position.passes or arrived is None:
+            return lambda instant: instant < young
+        return lambda instant: instant < young and instant <= arrived
 
     def _end(self, shard: Shard, ended: Ended) -> None:
         """A worker came to the end of a pass, or could not."""

@@ -27,6 +27,7 @@ class _Order:
         newest: of the last page that had any.
         highest: the newest of all.
         lowest: the oldest that was the newest of a page.
+        first: the time of the first event.
     """
 
     rising: bool = False
@@ -37,12 +38,13 @@ class _Order:
     newest: datetime | None = None
     highest: datetime | None = None
     lowest: datetime | None = None
+    first: datetime | None = None
 
     def see(self, times: Sequence[datetime], overlap: timedelta) -> None:
         """Looks at a page. Of two pages the newest events are compared, since some may stand on both."""
         if not times:
             return
-        newest = max(times)
+        newest, self.first = max(times), self.first or times[0]
         steps = [*pairwise(times), (self.newest or newest, newest)]
         self.rising = self.rising or any(one < other for one, other in steps)
         self.falling = self.falling or any(one > other for one, other in steps)
@@ -62,6 +64,10 @@ class _Order:
     def ascends(self) -> bool:
         """Whether it is from the oldest event to the newest."""
         return self.rising and not self.falling
+
+    def has_ascended(self, overlap: timedelta) -> bool:
+        """Whether it surely is so: events that become visible late may seem to be, where the newest come first."""
+        return bool(self.ascends and self.first and self.highest and self.highest > self.first + overlap)
 
     @property
     def descends(self) -> bool:
@@ -185,11 +191,12 @@ class Shard:
         if fetched.next is None or reached:
             self.enough = True
             return self._complete(before, fetched)
+        ascends = before.ceiling is None and self._order.has_ascended(self.overlap)
         return replace(
             before,
             cursor=fetched.next,
             expires=_later(now, fetched.page.expires_seconds),
-            watermark=self._watermark(before, fetched, times if before.ceiling is None and self._order.ascends else ()),
+            watermark=self._watermark(before, fetched, times if ascends else ()),
         )
 
     def _ceiling(self, times: Sequence[datetime]) -> datetime | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import Dataset, TableName
@@ -19,13 +20,13 @@ from event_archive.sources.former import Former
 from event_archive.sources.landing import rejected_table
 from event_archive.sources.log_files.ledger import Claim, Ledger
 from event_archive.sources.log_files.listing import Listings, list_files
-from event_archive.sources.log_files.loading import Loaded, Loader, PassedOnError, StoppedError, check_server
+from event_archive.sources.log_files.loading import GivenBackError, Loaded, Loader, check_server
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
 from event_archive.sources.log_files.status import GivenUp, Left, Status, announce, left, status
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
-from event_archive.sources.runs import AGES_SECONDS, RunTotals, aged_before, wait, work_connected
+from event_archive.sources.runs import AGES_SECONDS, RunTotals, aged_before, aged_by_now, wait, work_connected
 from event_archive.sources.tables import make_missing
 
 _OTHERS_UNTIL_END = 3
@@ -215,12 +216,11 @@ class _Work:
 
     def _load(self, loader: Loader, claim: Claim, former: Former) -> EventArchiveError | None:
         """Loads a file; writes down, and returns, why it could not be."""
-        totals = self._run.totals
+        add = self._run.totals.add
         try:
-            loader.load(claim, lambda connection, loaded: former.note(connection, lambda: totals.add(loaded)))
-        except PassedOnError:
-            return None
-        except StoppedError:
+            loader.load(claim, lambda connection, loaded: former.note(connection, lambda: add(loaded)))
+        except GivenBackError:
+            self._ages_at = 0.0
             self.ledger.release(claim)
             return None
         except FileChangedError:
@@ -268,7 +268,6 @@ class _Work:
     def _loader(self) -> Loader:
         settings = self._run.settings
         self._ages_at = time.monotonic() + AGES_SECONDS
-        _, _, first_pass_at = self._listings.read()
         return Loader(
             self._session,
             self._store,
@@ -278,8 +277,9 @@ class _Work:
             settings.logs_timezone,
             settings.max_rejected,
             aged_before=aged_before(self._session, self._run.datasets, self._target.table),
-            first_pass_at=first_pass_at,
+            first_pass_at=self._listings.read()[2],
             told_to_stop=self._run.told_to_stop,
+            aged_by_now=partial(aged_by_now, datasets=self._run.datasets, table=self._target.table),
         )
 
     def _is_over(self) -> bool:

@@ -33,12 +33,20 @@ _OLDEST_SERVER = 16
 _log = logging.getLogger(__name__)
 
 
-class StoppedError(Exception):
-    """Somebody wants the process to end: the file is given back."""
+class GivenBackError(Exception):
+    """The file was not loaded, and nothing is wrong with it: it is given back."""
 
 
-class PassedOnError(Exception):
+class StoppedError(GivenBackError):
+    """Somebody wants the process to end."""
+
+
+class PassedOnError(GivenBackError):
     """Another process has claimed the file since."""
+
+
+class DayAgedError(GivenBackError):
+    """A day has come of age since the load began: rows of it that were replaced may be in the archive already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ class Loader:
         aged_before: entries from before are left out where the file came after the first pass: they are archived.
         first_pass_at: when the first pass over the store's files came to its end.
         told_to_stop: asked between two batches.
+        aged_by_now: as ``aged_before``, but at the moment at which it is asked.
     """
 
     session: Session
@@ -85,6 +94,7 @@ class Loader:
     aged_before: datetime | None
     first_pass_at: datetime | None
     told_to_stop: Callable[[], bool] = lambda: False
+    aged_by_now: Callable[[Connection], datetime | None] = lambda _connection: None
 
     def load(
         self, claim: Claim, landed: Callable[[Connection, Loaded], None] = lambda _connection, _loaded: None
@@ -96,7 +106,7 @@ class Loader:
             landed: told what became of it, just before the commit.
 
         Raises:
-            StoppedError, PassedOnError: it was not loaded, and nothing is wrong with it.
+            GivenBackError: it was not loaded, and nothing is wrong with it.
             FileChangedError: it changed, or went away, since it was listed.
             FileError: it is damaged, may not be read, or has too many entries that cannot be rows.
             StoreAwayError: the store is away.
@@ -120,6 +130,8 @@ class Loader:
             rows = counts.new + counts.known + counts.superseded + counts.rejected - rejected
             if not self.ledger.complete(connection, claim, rows=rows, rejected=rejected):
                 raise PassedOnError
+            if removed and self.aged_by_now(connection) != self.aged_before:
+                raise DayAgedError
             landed(connection, Loaded(counts, reader.contradictions, size, removed))
         if counts.rejected == counts.taken > 0:
             _log.warning("%s: none of its entries can be a row: `event-archive rejected` says why.", file.key)
