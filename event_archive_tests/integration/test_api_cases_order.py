@@ -340,6 +340,21 @@ def test_a_purged_event_does_not_come_back_where_windows_are_begun_or_given_up(
     assert ingesting.ids == ["then"]
 
 
+@pytest.mark.parametrize("pages", [None, 1], ids=["at rest", "in a pass"])
+def test_a_purged_event_of_an_api_in_no_order_does_not_come_back_where_windows_are_begun(
+    ingest: Ingest, pages: int | None
+):
+    ingesting = ingest(Events(0))
+    for kind in "ab":
+        ingesting.api.add([event(f"{kind}-{hour}", START + timedelta(hours=hour), kind) for hour in range(20)])
+    assert ingesting.run(datasets=[KEPT], api_page_limit=10, **SHORT).counts.new == 40
+    ingesting.database.execute("DELETE FROM ingested_events")
+    if pages:
+        ingesting.run(datasets=[KEPT], api_page_limit=10, pages=pages, **SHORT)
+    counts = ingesting.run(datasets=[KEPT], api_page_limit=10, **WINDOWS).counts
+    assert (counts.new, counts.too_old) == (0, 40)
+
+
 @pytest.mark.parametrize(("before", "after"), [(FILTER, WINDOWS), (WINDOWS, FILTER)], ids=["windows", "chain"])
 def test_events_that_never_arrived_are_not_too_old_where_windows_are_begun_or_given_up(
     ingest: Ingest, before: dict[str, Any], after: dict[str, Any]
