@@ -133,6 +133,30 @@ def test_newest_first_of_each_of_several_kinds_no_kind_hides_the_others(ingest: 
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("hours", [range(20), range(20, 0, -1)], ids=["oldest first", "newest first"])
+@pytest.mark.parametrize("pages", [3, 4])
+def test_of_each_of_several_kinds_a_first_pass_that_is_gone_on_with_hides_no_kind(
+    ingest: Ingest, hours: range, pages: int
+):
+    ingesting = ingest(Events(0))
+    for kind in "abc":
+        ingesting.api.add([event(f"{kind}-{hour}", START + timedelta(hours=hour), kind) for hour in hours])
+    ingesting.run(api_page_limit=10, pages=pages, **SHORT)
+    ingesting.run(api_page_limit=10, **SHORT)
+    assert ingesting.position("cursor_value, watermark") == (None, None)
+
+
+def test_newest_first_of_each_of_several_kinds_no_kind_is_hidden_once_the_filter_is_taken_away(ingest: Ingest):
+    ingesting = ingest(Events(0))
+    for kind in "abc":
+        hours = range(20, 0, -1)
+        ingesting.api.add([event(f"{kind}-{hour}", START + timedelta(hours=hour), kind) for hour in hours])
+    assert ingesting.run(api_page_limit=10, **FILTER).counts.new == 60
+    assert ingesting.run(api_page_limit=10, **FILTER).counts.new == 0
+    ingesting.api.add([event("c-then", START + timedelta(hours=20, minutes=1), "c")])
+    assert ingesting.run(api_page_limit=10, **SHORT).counts.new == 1
+
+
 @pytest.mark.parametrize("variables", [FILTER, WINDOWS], ids=["chain", "windows"])
 @pytest.mark.parametrize("pages", [None, 3], ids=["in one go", "interrupted"])
 def test_oldest_first_of_each_of_several_kinds_a_refused_cursor_loses_none(
