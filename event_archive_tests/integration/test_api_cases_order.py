@@ -379,6 +379,26 @@ def test_a_purged_event_of_an_api_in_no_order_does_not_come_back_where_windows_a
     assert (counts.new, counts.too_old) == (0, 40)
 
 
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_a_purged_event_of_a_long_window_does_not_come_back_with_a_pass_that_is_gone_on_with(
+    ingest: Ingest, order: str
+):
+    ingesting = ingest(400, now=ENDED, order=order)
+    long = WINDOWS | {"api_shard": "30 days"}
+    assert ingesting.run(datasets=[KEPT], **long).counts.new == 400
+    ingesting.database.execute("DELETE FROM ingested_events")
+    began = len(ingesting.api.requests)
+    ingesting.api.set(arriving=800, arriving_requests=1)
+    ingesting.run(datasets=[KEPT], pages=1, **long)
+    went_on = len(ingesting.api.requests)
+    ingesting.run(datasets=[KEPT], **long)
+    asked = ingesting.asked("since", "cursor")
+    assert asked[went_on][0] == asked[began][0]
+    assert asked[went_on][1] is not None
+    # But for the overlap.
+    assert 800 <= len(ingesting.ids) <= 811
+
+
 @pytest.mark.parametrize(("before", "after"), [(FILTER, WINDOWS), (WINDOWS, FILTER)], ids=["windows", "chain"])
 def test_events_that_never_arrived_are_not_too_old_where_windows_are_begun_or_given_up(
     ingest: Ingest, before: dict[str, Any], after: dict[str, Any]

@@ -58,11 +58,7 @@ class Shard:
 
     def start(self) -> Start:
         """Where its pass begins."""
-        of = self.position
-        since = of.lower
-        if of.cursor is None and of.lower and of.watermark and self.is_window:
-            since = max(of.lower, of.watermark - self.overlap)
-        return Start(of.cursor, since, of.upper)
+        return Start(self.position.cursor, self.position.lower, self.position.upper)
 
     def begin(self, now: datetime, since: datetime | None) -> None:
         """Begins a pass, or goes on with the one that the position's cursor is in the midst of.
@@ -82,8 +78,12 @@ class Shard:
             self.position = replace(self.position, began=min(self.position.began or now, now))
             return
         self.position = replace(self.position, began=now, ceiling=None)
-        if not self.is_window:
-            watermark = self.position.watermark
+        watermark, lower = self.position.watermark, self.position.lower
+        if self.is_window:
+            # Kept for whoever goes on with the pass: the bounds of a cursor stay those that it was given for.
+            if lower and watermark:
+                self.position = replace(self.position, lower=max(lower, watermark - self.overlap))
+        else:
             lower = (watermark - self.overlap if watermark else since) if self.filtered else None
             self.position = replace(self.position, lower=lower)
             if not (self.filtered or self.position.passes):
