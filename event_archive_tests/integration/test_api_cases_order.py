@@ -364,17 +364,17 @@ def test_a_purged_event_does_not_come_back_where_windows_are_begun_or_given_up(
     assert ingesting.ids == ["then"]
 
 
-@pytest.mark.parametrize("pages", [None, 1], ids=["at rest", "in a pass"])
+@pytest.mark.parametrize("meanwhile", [None, SHORT, FILTER], ids=["at rest", "in a pass", "in a pass by time"])
 def test_a_purged_event_of_an_api_in_no_order_does_not_come_back_where_windows_are_begun(
-    ingest: Ingest, pages: int | None
+    ingest: Ingest, meanwhile: dict[str, Any] | None
 ):
     ingesting = ingest(Events(0))
     for kind in "ab":
         ingesting.api.add([event(f"{kind}-{hour}", START + timedelta(hours=hour), kind) for hour in range(20)])
     assert ingesting.run(datasets=[KEPT], api_page_limit=10, **SHORT).counts.new == 40
     ingesting.database.execute("DELETE FROM ingested_events")
-    if pages:
-        ingesting.run(datasets=[KEPT], api_page_limit=10, pages=pages, **SHORT)
+    if meanwhile:
+        ingesting.run(datasets=[KEPT], api_page_limit=5, pages=1, **meanwhile)
     counts = ingesting.run(datasets=[KEPT], api_page_limit=10, **WINDOWS).counts
     assert (counts.new, counts.too_old) == (0, 40)
 

@@ -140,9 +140,9 @@ class Shard:
         if fetched.next is None or reached:
             self.enough = True
             return self._complete(before, fetched)
-        # Without a filter, one of an API in no order would be that of a pass that has only begun.
-        is_kept = self._by_time or not before.passes or before.watermark is not None
-        ascends = before.ceiling is None and is_kept and self._order.has_ascended(self.overlap)
+        # Of an API in no order all has arrived already: what a pass that has only begun has reached is less.
+        is_more = not before.passes or before.watermark is not None
+        ascends = before.ceiling is None and is_more and self._order.has_ascended(self.overlap)
         return replace(
             before,
             cursor=fetched.next,
