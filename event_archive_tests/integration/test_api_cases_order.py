@@ -133,6 +133,30 @@ def test_newest_first_of_each_of_several_kinds_no_kind_hides_the_others(ingest: 
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("hours", [range(20), range(20, 0, -1)], ids=["oldest first", "newest first"])
+@pytest.mark.parametrize("pages", [3, 4])
+def test_of_each_of_several_kinds_a_first_pass_that_is_gone_on_with_hides_no_kind(
+    ingest: Ingest, hours: range, pages: int
+):
+    ingesting = ingest(Events(0))
+    for kind in "abc":
+        ingesting.api.add([event(f"{kind}-{hour}", START + timedelta(hours=hour), kind) for hour in hours])
+    ingesting.run(api_page_limit=10, pages=pages, **SHORT)
+    ingesting.run(api_page_limit=10, **SHORT)
+    assert ingesting.position("cursor_value, watermark") == (None, None)
+
+
+def test_newest_first_of_each_of_several_kinds_no_kind_is_hidden_once_the_filter_is_taken_away(ingest: Ingest):
+    ingesting = ingest(Events(0))
+    for kind in "abc":
+        hours = range(20, 0, -1)
+        ingesting.api.add([event(f"{kind}-{hour}", START + timedelta(hours=hour), kind) for hour in hours])
+    assert ingesting.run(api_page_limit=10, **FILTER).counts.new == 60
+    assert ingesting.run(api_page_limit=10, **FILTER).counts.new == 0
+    ingesting.api.add([event("c-then", START + timedelta(hours=20, minutes=1), "c")])
+    assert ingesting.run(api_page_limit=10, **SHORT).counts.new == 1
+
+
 @pytest.mark.parametrize("variables", [FILTER, WINDOWS], ids=["chain", "windows"])
 @pytest.mark.parametrize("pages", [None, 3], ids=["in one go", "interrupted"])
 def test_oldest_first_of_each_of_several_kinds_a_refused_cursor_loses_none(
@@ -338,6 +362,41 @@ def test_a_purged_event_does_not_come_back_where_windows_are_begun_or_given_up(
     # A window that is dense is split, and its first page read once more.
     assert (counts.new, counts.too_old >= 500, counts.known) == (1, True, 0)
     assert ingesting.ids == ["then"]
+
+
+@pytest.mark.parametrize("meanwhile", [None, SHORT, FILTER], ids=["at rest", "in a pass", "in a pass by time"])
+def test_a_purged_event_of_an_api_in_no_order_does_not_come_back_where_windows_are_begun(
+    ingest: Ingest, meanwhile: dict[str, Any] | None
+):
+    ingesting = ingest(Events(0))
+    for kind in "ab":
+        ingesting.api.add([event(f"{kind}-{hour}", START + timedelta(hours=hour), kind) for hour in range(20)])
+    assert ingesting.run(datasets=[KEPT], api_page_limit=10, **SHORT).counts.new == 40
+    ingesting.database.execute("DELETE FROM ingested_events")
+    if meanwhile:
+        ingesting.run(datasets=[KEPT], api_page_limit=5, pages=1, **meanwhile)
+    counts = ingesting.run(datasets=[KEPT], api_page_limit=10, **WINDOWS).counts
+    assert (counts.new, counts.too_old) == (0, 40)
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_a_purged_event_of_a_long_window_does_not_come_back_with_a_pass_that_is_gone_on_with(
+    ingest: Ingest, order: str
+):
+    ingesting = ingest(400, now=ENDED, order=order)
+    long = WINDOWS | {"api_shard": "30 days"}
+    assert ingesting.run(datasets=[KEPT], **long).counts.new == 400
+    ingesting.database.execute("DELETE FROM ingested_events")
+    began = len(ingesting.api.requests)
+    ingesting.api.set(arriving=800, arriving_requests=1)
+    ingesting.run(datasets=[KEPT], pages=1, **long)
+    went_on = len(ingesting.api.requests)
+    ingesting.run(datasets=[KEPT], **long)
+    asked = ingesting.asked("since", "cursor")
+    assert asked[went_on][0] == asked[began][0]
+    assert asked[went_on][1] is not None
+    # But for the overlap.
+    assert 800 <= len(ingesting.ids) <= 811
 
 
 @pytest.mark.parametrize(("before", "after"), [(FILTER, WINDOWS), (WINDOWS, FILTER)], ids=["windows", "chain"])

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from threading import Event, Thread
 
 from event_archive.config.sources import ApiSettings
@@ -145,7 +145,8 @@ class Crew:
                 self._waiting.append(whole)
                 self._known = {of.shard: of for of in self._waiting}
                 return
-            self._arrived_otherwise = whole.watermark if whole.passes else None
+            # What came in no order has no watermark: it has arrived, all of it.
+            self._arrived_otherwise = (whole.watermark or datetime.max.replace(tzinfo=UTC)) if whole.passes else None
             new = new_windows(known, settings.api_start or now, now, settings.api_shard)
             for position in new:
                 self._positions.save(connection, position)

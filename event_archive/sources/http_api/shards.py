@@ -2,77 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from itertools import accumulate, pairwise
+from datetime import UTC, datetime, timedelta
 
 from event_archive.errors import RefusedError
+from event_archive.sources.http_api.order import Order
 from event_archive.sources.http_api.paging import Start
 from event_archive.sources.http_api.positions import Position, split
 from event_archive.sources.http_api.walking import Fetched
 
 _SPLIT_ABOVE_PAGES, _PAGES_OF_A_PART, _MOST_PARTS = 20, 10, 8
 _RESTARTS_WITHOUT_PROGRESS = 2
-
-
-@dataclass(slots=True)
-class _Order:
-    """In which order a pass gives its events, as far as this process has seen it.
-
-    Attributes:
-        rising: an older event came before a newer one.
-        falling: a newer one came before an older one.
-        climbs: no page's newest event is older than that of the page before.
-        strays: an event came after one that is newer by more than the overlap.
-        returns: one came after one that is older by more than that.
-        newest: of the last page that had any.
-        highest: the newest of all.
-        lowest: the oldest that was the newest of a page.
-        first: the time of the first event.
-    """
-
-    rising: bool = False
-    falling: bool = False
-    climbs: bool = True
-    strays: bool = False
-    returns: bool = False
-    newest: datetime | None = None
-    highest: datetime | None = None
-    lowest: datetime | None = None
-    first: datetime | None = None
-
-    def see(self, times: Sequence[datetime], overlap: timedelta) -> None:
-        """Looks at a page. Of two pages the newest events are compared, since some may stand on both."""
-        if not times:
-            return
-        newest, self.first = max(times), self.first or times[0]
-        steps = [*pairwise(times), (self.newest or newest, newest)]
-        self.rising = self.rising or any(one < other for one, other in steps)
-        self.falling = self.falling or any(one > other for one, other in steps)
-        self.climbs = self.climbs and steps[-1][0] <= newest
-        if self.falling and not self.strays:
-            so_far = accumulate([self.highest or times[0], *times], max)
-            self.strays = any(one < top - overlap for one, top in zip(times, so_far, strict=False))
-        self.lowest = min(self.lowest or newest, newest)
-        if self.falling and not self.returns:
-            lows = accumulate(times, min)
-            self.returns = newest > self.lowest + overlap or any(
-                one > low + overlap for one, low in zip(times, lows, strict=True)
-            )
-        self.newest, self.highest = newest, max(self.highest or newest, newest)
-
-    @property
-    def ascends(self) -> bool:
-        """Whether it is from the oldest event to the newest."""
-        return self.rising and not self.falling
-
-    def has_ascended(self, overlap: timedelta) -> bool:
-        """Whether it surely is so: events that become visible late may seem to be, where the newest come first."""
-        return bool(self.ascends and self.first and self.highest and self.highest > self.first + overlap)
-
-    @property
-    def descends(self) -> bool:
-        """Whether it is from the newest event to the oldest."""
-        return self.falling and not self.rising
+_NO_ORDER = datetime(9000, 1, 1, tzinfo=UTC)
+"""The ceiling of a pass without a filter that turned out to be in no order, for whoever goes on with it."""
 
 
 @dataclass(slots=True)
@@ -98,7 +39,7 @@ class Shard:
     total: int | None = None
     has_to_look_again: bool = False
     arrived: datetime | None = None
-    _order: _Order = field(default_factory=_Order)
+    _order: Order = field(default_factory=Order)
     _resumed: bool = False
     _looked_again: bool = False
     _furthest_pages: int = 0
@@ -110,13 +51,14 @@ class Shard:
         """Whether it is a window of time."""
         return self.position.upper is not None
 
+    @property
+    def _by_time(self) -> bool:
+        """Whether its passes ask for a window of time."""
+        return self.filtered or self.is_window
+
     def start(self) -> Start:
         """Where its pass begins."""
-        of = self.position
-        since = of.lower
-        if of.cursor is None and of.lower and of.watermark and self.is_window:
-            since = max(of.lower, of.watermark - self.overlap)
-        return Start(of.cursor, since, of.upper)
+        return Start(self.position.cursor, self.position.lower, self.position.upper)
 
     def begin(self, now: datetime, since: datetime | None) -> None:
         """Begins a pass, or goes on with the one that the position's cursor is in the midst of.
@@ -127,14 +69,21 @@ class Shard:
         """
         self.pages, self.enough, self.total = 0, False, None
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
-        self._order, self._resumed = _Order(), self.position.cursor is not None
+        if not self._by_time and self.position.lower is not None:
+            # Nothing is known of the order of what came by a filter.
+            self.position = replace(self.position, cursor=None, expires=None, lower=None, watermark=None)
+        self._order, self._resumed = Order(), self.position.cursor is not None
         if self._resumed:
             # What lies ahead was written by a clock that was wrong.
             self.position = replace(self.position, began=min(self.position.began or now, now))
             return
         self.position = replace(self.position, began=now, ceiling=None)
-        if not self.is_window:
-            watermark = self.position.watermark
+        watermark, lower = self.position.watermark, self.position.lower
+        if self.is_window:
+            # Kept for whoever goes on with the pass: the bounds of a cursor stay those that it was given for.
+            if lower and watermark:
+                self.position = replace(self.position, lower=max(lower, watermark - self.overlap))
+        else:
             lower = (watermark - self.overlap if watermark else since) if self.filtered else None
             self.position = replace(self.position, lower=lower)
             if not (self.filtered or self.position.passes):
@@ -186,12 +135,14 @@ class Shard:
         before = replace(before, ceiling=self._ceiling(times), watermark=self._contradicted(times))
         floor = before.watermark - self.overlap if before.watermark and not self.is_window else None
         # Newest first, a pass begins above it: where it does not, older events come before the newer ones.
-        begins_above = floor is not None and before.ceiling is not None and before.ceiling >= floor
+        begins_above = floor is not None and before.ceiling is not None and floor <= before.ceiling < _NO_ORDER
         reached = floor is not None and begins_above and self._order.descends and bool(times) and times[-1] < floor
         if fetched.next is None or reached:
             self.enough = True
             return self._complete(before, fetched)
-        ascends = before.ceiling is None and self._order.has_ascended(self.overlap)
+        # Of an API in no order all has arrived already: what a pass that has only begun has reached is less.
+        is_more = not before.passes or before.watermark is not None
+        ascends = before.ceiling is None and is_more and self._order.has_ascended(self.overlap)
         return replace(
             before,
             cursor=fetched.next,
@@ -205,13 +156,22 @@ class Shard:
         if times and not self._resumed and self._order.newest is None:
             ceiling = max(times)
         self._order.see(times, self.overlap)
+        if self._is_in_no_order(times):
+            return _NO_ORDER
         return None if self._order.ascends and not self._resumed else ceiling
+
+    def _is_in_no_order(self, times: Sequence[datetime]) -> bool:
+        """Whether an API without a filter gives newer events after older ones, and older ones after newer ones."""
+        order, watermark, ceiling = self._order, self.position.watermark, self.position.ceiling
+        if self._by_time or not times:
+            return False
+        falls_back = self._resumed and ceiling is None and watermark and max(times) < watermark - self.overlap
+        return bool(falls_back) or (order.falling and order.returns and (order.strays or not order.climbs))
 
     def _contradicted(self, times: Sequence[datetime]) -> datetime | None:
         """The watermark; that of the pass before where this one only seemed to go from older events to newer ones."""
         watermark, lower = self.position.watermark, self.position.lower
-        asked_by_time = self.filtered or self.is_window
-        if not asked_by_time or watermark is None or not times or min(times) >= watermark - self.overlap:
+        if not self._by_time or watermark is None or not times or min(times) >= watermark - self.overlap:
             return watermark
         return None if self.is_window or lower is None else min(watermark, lower + self.overlap)
 
@@ -223,17 +183,19 @@ class Shard:
         # As they came to the API, which is not quite as they happened.
         nearly = ceiling and order.highest and order.highest > ceiling and order.climbs and not order.strays
         # Where only newer events follow, the next pass goes on at the last page.
-        goes_on = bool(ascends or nearly) and not self.filtered and not self.is_window
+        goes_on = bool(ascends or nearly) and not self._by_time
         self.has_to_look_again = (
-            ceiling is not None
+            ceiling not in (None, _NO_ORDER)
             and not self.is_window
             and not self._looked_again
             and not order.rising
             and (self._resumed or (order.falling and self.pages > 1))
         )
-        self.arrived = self._watermark(before, fetched, [moment for moment in (ceiling, order.highest) if moment])
+        moments = [moment for moment in (ceiling, order.highest) if moment not in (None, _NO_ORDER)]
+        self.arrived = self._watermark(before, fetched, moments)
         # Where newer events follow older ones again, no later pass may end before its last page.
-        is_mixed = order.falling and order.returns and not (goes_on or self.filtered or self.is_window)
+        is_mixed = order.falling and order.returns and not (goes_on or self._by_time)
+        is_mixed = is_mixed or (ceiling == _NO_ORDER and not self.filtered)
         is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
         return replace(
             before,
