@@ -14,7 +14,7 @@ While a file is read back, the table is not locked: its shape is read before, an
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from event_archive.domain.days import now_utc
@@ -100,7 +100,8 @@ def archive_day(
     """Brings the day's file up to date with the table: writes a new file, appends to it, or leaves it unread.
 
     Args:
-        site: the dataset, with its database and its lake. What a lagging replica lacks, the next run appends.
+        site: the dataset, with its database and its lake. What a lagging replica lacks, the next run appends; of a day
+            of which it has no row, the primary is asked.
         day: must be aged by this machine's clock.
         max_bytes_per_second: read rows no faster than that. A slower read keeps its snapshot for longer.
         progress: is told of every piece.
@@ -123,6 +124,10 @@ def archive_day(
         source = site.postgres if file or site.export_postgres is None else site.export_postgres
         try:
             written = _in_transaction(source, site, day, file, progress)
+            if written.file is None and site.export_postgres:
+                # It lags, perhaps for good: the next run would ask it again as long as there is no file to append to.
+                alone = replace(site, export_postgres=None)
+                written = _in_transaction(site.postgres, alone, day, None, progress)
             if not written.rows_appended:
                 _require_still_there(lake, path, written.file)
             break

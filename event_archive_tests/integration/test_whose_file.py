@@ -306,6 +306,17 @@ def test_a_replica_that_is_promoted_before_its_rows_are_read_writes_no_file(
     assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
 
 
+def test_of_a_day_that_a_replica_lacks_altogether_the_primary_is_asked(pipeline: Pipeline, follower: Pipeline):
+    """No run would archive it, as long as the replica lags: each asked the replica for the day's first file."""
+    follower.database.execute("SELECT pg_wal_replay_pause()")
+    until = time.monotonic() + 30
+    while follower.database.execute("SELECT pg_get_wal_replay_pause_state()") != [("paused",)]:
+        assert time.monotonic() < until, "replay does not pause"
+    pipeline.add(2)
+    assert pipeline.archive(export_postgres=follower.postgres).rows == 2
+    assert (pipeline.purge().deleted, pipeline.count()) == (2, 0)
+
+
 @pytest.mark.parametrize(
     "clone_of",
     [
@@ -554,7 +565,7 @@ def test_a_held_day_stays_held_where_a_renamed_table_begins_in_a_new_place(
     assert renamed.run().deleted == 2
     hold(renamed.dataset, DAY, DAY, "case 18", renamed.postgres)
     pipeline.database.execute(f"CREATE TABLE {name.schema}.beside (LIKE {name} INCLUDING ALL)")
-    assert renamed.of(table=TableName(name.schema, "beside"), file_prefix="beside").run().outcome == "purged"
+    assert renamed.of(table=TableName(name.schema, "beside"), file_prefix="beside").run().outcome == "nothing to do"
 
 
 def test_a_look_for_holds_runs_nobodys_function(pipeline: Pipeline):
