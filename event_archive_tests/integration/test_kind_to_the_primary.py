@@ -124,3 +124,15 @@ def test_both_limits_hold_for_the_command_line(command: Commands, local_installa
         done = command("run", EXPORT_RATE_LIMIT=wrong)
         assert done.code == 2
         assert f"EXPORT_RATE_LIMIT holds '{wrong}': is not a size like '20 MB'" in done.said
+
+
+def test_a_plan_takes_the_limit_of_an_export_into_account(command: Commands, local_installation: Installation):
+    """It said how long a run without one takes."""
+    local_installation.add(3000)
+    limited = {"EXPORT_RATE_LIMIT": "1 kB"}
+    planned, listed = command("run", "--plan", **limited).end, command("days", **limited).end
+    for seconds, size_bytes in (
+        (planned["seconds"], planned["bytes"]),
+        (listed["estimated_seconds"], listed["estimated_bytes"]),
+    ):
+        assert seconds == pytest.approx(size_bytes / 1000, rel=0.01)
