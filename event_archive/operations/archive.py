@@ -22,9 +22,9 @@ from event_archive.domain.manifest import Manifest, keys_with
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
-from event_archive.errors import FileChangedError, IntegrityError, LockedError, UnreachableError
+from event_archive.errors import FileChangedError, IntegrityError, LockedError, NoSuchTableError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile, changed
-from event_archive.operations.claim import claim, claim_from_replica
+from event_archive.operations.claim import claim, claim_from_replica, require_replica
 from event_archive.operations.export import Export, PacedExport, has_any, rows_of_day
 from event_archive.operations.loading import load
 from event_archive.operations.readback import Readback, types_hash
@@ -175,7 +175,11 @@ def _in_transaction(source: Postgres, site: Site, day: date, file: StoredFile | 
 def _write(connection: Connection, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:
     dataset, lake = site.dataset, site.lake
     if file is None:
-        table = reflect(connection, dataset)
+        try:
+            table = reflect(connection, dataset)
+        except NoSuchTableError:
+            require_replica(site, connection)
+            raise
         claimed = claim_from_replica(site, connection) if site.export_postgres else claim(site, connection)
         return _write_first(connection, site, table, _Order(day, lake, claimed), progress)
     order = _Order(day, lake, claim(site, connection))

@@ -36,6 +36,7 @@ from event_archive.operations.restore.target import target_named
 from event_archive.operations.unclaimed import require_unclaimed, sources_of_files
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.server import Identity, identity
+from event_archive.postgres.session import Postgres
 from event_archive.table.holds import hold, holds
 from event_archive.table.rows import lock_rows
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -237,6 +238,13 @@ def test_a_replica_that_is_no_copy_of_the_primary_is_refused(pipeline: Pipeline,
     with pytest.raises(OtherSourceError, match=words):
         pipeline.archive(export_postgres=replica)
     assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
+
+
+def test_a_replica_of_another_database_that_lacks_the_table_is_told_by_its_own_setting(pipeline: Pipeline):
+    """The message sent people to EVENT_TABLE, which is right."""
+    replica = Postgres(pipeline.database.server.dsn("postgres"), variable="ITS_REPLICA")
+    with pytest.raises(OtherSourceError, match="ITS_REPLICA names database postgres .*, no standby of"):
+        pipeline.archive(export_postgres=replica)
 
 
 @pytest.fixture
