@@ -103,7 +103,8 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
             listed.append(_ListedDay(day, state, rows, file))
     left = sum(day.rows or 0 for day in listed)
     to_do = [day for day in listed if day.rows and day.state not in ("held", "waiting")]
-    found = estimate(dataset, [day.day for day in to_do], postgres)
+    days = [day.day for day in to_do]
+    found = estimate(dataset, days, postgres, max_bytes_per_second=settings.export_rate_limit)
     rows_to_do = sum(day.rows or 0 for day in to_do)
     left_bytes, left_seconds = found.bytes_of(rows_to_do), found.seconds_of(rows_to_do, len(to_do))
     if settings.log_as_json:

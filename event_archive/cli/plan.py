@@ -25,7 +25,7 @@ def show_plan(settings: Settings, site: Site, planned: list[date], *, ranged: bo
     """Shows the days in their order, with rows, bytes and seconds, and the sums.
 
     Args:
-        settings: of the run: its budget, and whether it writes JSON lines.
+        settings: of the run: its limits, and whether it writes JSON lines.
         site: of the dataset.
         planned: its days.
         ranged: days of a range were asked for.
@@ -33,7 +33,7 @@ def show_plan(settings: Settings, site: Site, planned: list[date], *, ranged: bo
     """
     first = first_day_left(earlier, max(planned)) if earlier and planned else date.max
     waiting = sum(day >= first for day in planned)
-    found = estimate(site.dataset, planned, site.postgres)
+    found = estimate(site.dataset, planned, site.postgres, max_bytes_per_second=settings.export_rate_limit)
     rows = sum(found.rows.values())
     if settings.log_as_json:
         name = site.dataset.name

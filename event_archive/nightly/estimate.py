@@ -30,10 +30,12 @@ class Estimate:
     Attributes:
         rows: of each of the days.
         bytes_per_row: of CSV, as in a sample of the last of these days.
+        max_bytes_per_second: rows are read no faster than that, where a limit is set.
     """
 
     rows: dict[date, int]
     bytes_per_row: float
+    max_bytes_per_second: int | None = None
 
     def bytes_of(self, rows: int) -> int:
         """About how many bytes of CSV so many rows are."""
@@ -41,7 +43,9 @@ class Estimate:
 
     def seconds_of(self, rows: int, days: int = 1) -> float:
         """About how many seconds so many rows take, in so many days."""
-        return days * SECONDS_PER_DAY + self.bytes_of(rows) / BYTES_PER_SECOND
+        limit = self.max_bytes_per_second
+        seconds_per_byte = 1 / BYTES_PER_SECOND + (1 / limit if limit else 0)
+        return days * SECONDS_PER_DAY + self.bytes_of(rows) * seconds_per_byte
 
 
 def rows_if_counted(dataset: Dataset, days: Collection[date], postgres: Postgres) -> dict[date, int]:
@@ -53,8 +57,16 @@ def rows_if_counted(dataset: Dataset, days: Collection[date], postgres: Postgres
         return {}
 
 
-def estimate(dataset: Dataset, days: Collection[date], postgres: Postgres) -> Estimate:
+def estimate(
+    dataset: Dataset, days: Collection[date], postgres: Postgres, *, max_bytes_per_second: int | None = None
+) -> Estimate:
     """Counts the rows of days, and looks at a thousand of them.
+
+    Args:
+        dataset: whose days.
+        days: those that a run is to do.
+        postgres: the primary.
+        max_bytes_per_second: as for ``archive_day``.
 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
@@ -66,7 +78,8 @@ def estimate(dataset: Dataset, days: Collection[date], postgres: Postgres) -> Es
         found = rows_by_day(connection, table, min(days), max(days))
         rows = {day: found.get(day, 0) for day in days}
         filled = [day for day in days if rows[day]]
-        return Estimate(rows, _bytes_per_row(connection, table, max(filled)) if filled else 0.0)
+        bytes_per_row = _bytes_per_row(connection, table, max(filled)) if filled else 0.0
+        return Estimate(rows, bytes_per_row, max_bytes_per_second)
 
 
 def _bytes_per_row(connection: Connection, table: Table, day: date) -> float:

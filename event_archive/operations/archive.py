@@ -14,7 +14,7 @@ While a file is read back, the table is not locked: its shape is read before, an
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from event_archive.domain.days import now_utc
@@ -22,9 +22,9 @@ from event_archive.domain.manifest import Manifest, keys_with
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
-from event_archive.errors import FileChangedError, IntegrityError, LockedError, UnreachableError
+from event_archive.errors import FileChangedError, IntegrityError, LockedError, NoSuchTableError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile, changed
-from event_archive.operations.claim import claim, claim_from_replica
+from event_archive.operations.claim import claim, claim_from_replica, require_replica
 from event_archive.operations.export import Export, PacedExport, has_any, rows_of_day
 from event_archive.operations.loading import load
 from event_archive.operations.readback import Readback, types_hash
@@ -100,7 +100,8 @@ def archive_day(
     """Brings the day's file up to date with the table: writes a new file, appends to it, or leaves it unread.
 
     Args:
-        site: the dataset, with its database and its lake. What a lagging replica lacks, the next run appends.
+        site: the dataset, with its database and its lake. What a lagging replica lacks, the next run appends; of a day
+            of which it has no row, the primary is asked.
         day: must be aged by this machine's clock.
         max_bytes_per_second: read rows no faster than that. A slower read keeps its snapshot for longer.
         progress: is told of every piece.
@@ -123,6 +124,10 @@ def archive_day(
         source = site.postgres if file or site.export_postgres is None else site.export_postgres
         try:
             written = _in_transaction(source, site, day, file, progress)
+            if written.file is None and site.export_postgres:
+                # It lags, perhaps for good: the next run would ask it again as long as there is no file to append to.
+                alone = replace(site, export_postgres=None)
+                written = _in_transaction(site.postgres, alone, day, None, progress)
             if not written.rows_appended:
                 _require_still_there(lake, path, written.file)
             break
@@ -170,7 +175,11 @@ def _in_transaction(source: Postgres, site: Site, day: date, file: StoredFile | 
 def _write(connection: Connection, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:
     dataset, lake = site.dataset, site.lake
     if file is None:
-        table = reflect(connection, dataset)
+        try:
+            table = reflect(connection, dataset)
+        except NoSuchTableError:
+            require_replica(site, connection)
+            raise
         claimed = claim_from_replica(site, connection) if site.export_postgres else claim(site, connection)
         return _write_first(connection, site, table, _Order(day, lake, claimed), progress)
     order = _Order(day, lake, claim(site, connection))

@@ -66,6 +66,19 @@ def claim_from_replica(site: Site, connection: Connection) -> Claim:
     return claimed
 
 
+def require_replica(site: Site, connection: Connection) -> None:
+    """Sees that a connection is one to a copy of the primary, where rows are read from a replica.
+
+    Raises:
+        OtherSourceError: as ``require_copy``.
+    """
+    if site.export_postgres:
+        with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as primary:
+            original = identity(primary)
+        replica = site.export_postgres.variable
+        require_copy(original, identity(connection), primary=site.postgres.variable, replica=replica)
+
+
 def require_copy(original: Identity, copy: Identity, *, primary: str, replica: str) -> None:
     """Sees that a server holds the primary's rows, if perhaps late; ``primary`` and ``replica`` are settings.
 

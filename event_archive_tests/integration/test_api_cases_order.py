@@ -399,6 +399,18 @@ def test_a_purged_event_of_a_long_window_does_not_come_back_with_a_pass_that_is_
     assert 800 <= len(ingesting.ids) <= 811
 
 
+def test_events_from_before_the_first_window_are_not_too_old_where_windows_are_given_up(ingest: Ingest):
+    """They were never asked for; without a filter by time, all are."""
+    ingesting = ingest()
+    ingesting.api.add([event("before", START - timedelta(days=1))])
+    assert ingesting.run(datasets=[KEPT], **WINDOWS).counts.new == 500
+    ingesting.database.execute("DELETE FROM ingested_events")
+    ingesting.clock.sleep(86_400)
+    counts = ingesting.run(datasets=[KEPT], **SHORT).counts
+    assert (counts.new, counts.too_old >= 500) == (1, True)
+    assert ingesting.ids == ["before"]
+
+
 @pytest.mark.parametrize(("before", "after"), [(FILTER, WINDOWS), (WINDOWS, FILTER)], ids=["windows", "chain"])
 def test_events_that_never_arrived_are_not_too_old_where_windows_are_begun_or_given_up(
     ingest: Ingest, before: dict[str, Any], after: dict[str, Any]

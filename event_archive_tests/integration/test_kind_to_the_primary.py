@@ -83,6 +83,24 @@ def test_a_purge_waits_for_a_replica_and_goes_on_when_it_has_caught_up(
     assert "waiting: a streaming replica has" in caplog.text
 
 
+def test_a_replica_that_catches_up_is_waited_for(database: Database):
+    """It was away, and is sent what it has missed: it is further behind than any other."""
+    ((begin,),) = database.execute("SELECT pg_current_wal_lsn()::text")
+    database.execute("CREATE TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 40000)")
+    replica = psycopg.pq.PGconn.connect(f"{database.dsn} replication=true".encode())
+    try:
+        replica.exec_(f"START_REPLICATION PHYSICAL {begin}".encode())
+        # It takes nothing, so that it stays where it is.
+        until = time.monotonic() + 30
+        while database.execute("SELECT state FROM pg_stat_replication") != [("catchup",)]:
+            assert time.monotonic() < until, "it does not catch up"
+            time.sleep(0.05)
+        with pytest.raises(BusyError, match="A streaming replica has"):
+            await_replicas(Postgres(database.dsn), 1_000_000, wait_seconds=0)
+    finally:
+        replica.finish()
+
+
 def test_without_replicas_nobody_waits(database: Database):
     await_replicas(Postgres(database.dsn), 1, wait_seconds=0)
 
@@ -106,3 +124,15 @@ def test_both_limits_hold_for_the_command_line(command: Commands, local_installa
         done = command("run", EXPORT_RATE_LIMIT=wrong)
         assert done.code == 2
         assert f"EXPORT_RATE_LIMIT holds '{wrong}': is not a size like '20 MB'" in done.said
+
+
+def test_a_plan_takes_the_limit_of_an_export_into_account(command: Commands, local_installation: Installation):
+    """It said how long a run without one takes."""
+    local_installation.add(3000)
+    limited = {"EXPORT_RATE_LIMIT": "1 kB"}
+    planned, listed = command("run", "--plan", **limited).end, command("days", **limited).end
+    for seconds, size_bytes in (
+        (planned["seconds"], planned["bytes"]),
+        (listed["estimated_seconds"], listed["estimated_bytes"]),
+    ):
+        assert seconds == pytest.approx(size_bytes / 1000, rel=0.01)

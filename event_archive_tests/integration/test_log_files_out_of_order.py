@@ -342,6 +342,18 @@ def test_a_day_that_becomes_aged_while_a_run_goes_on_is_left_out_from_then_on(
     assert (counts.new, counts.too_old) == (1, 1)
 
 
+def come_of_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 March is aged by the end of the first load, and was not when the run looked."""
+    days = [datetime(2024, 3, 1, tzinfo=UTC)]
+
+    def aged_by_now(*_: object, **__: object) -> datetime:
+        days[0] = datetime(2024, 3, 2, tzinfo=UTC)
+        return days[0]
+
+    monkeypatch.setattr(ingest, "aged_before", lambda *_: days[0])
+    monkeypatch.setattr(ingest, "aged_by_now", aged_by_now)
+
+
 def test_a_day_that_becomes_aged_while_a_new_version_is_loaded_keeps_its_rows(
     logs: Logs, monkeypatch: pytest.MonkeyPatch
 ):
@@ -349,11 +361,23 @@ def test_a_day_that_becomes_aged_while_a_new_version_is_loaded_keeps_its_rows(
     logs.run()
     former = logs.rows("id, message")
     logs.write("a.log", ndjson(entry(1), entry(2), entry(3, time=1_709_377_200_000)))
-    days = [datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 3, 2, tzinfo=UTC)]
-    monkeypatch.setattr(ingest, "aged_before", lambda *_: days[0])
     # From now on a night may archive the day, whose rows would be others once the load commits.
-    monkeypatch.setattr(ingest, "aged_by_now", lambda *_, **__: days.pop(0) and days[0], raising=False)
+    come_of_age(monkeypatch)
     totals = logs.run()
     assert logs.rows("id, message")[:1] == former
     assert (totals.counts.new, totals.counts.too_old, totals.removed, totals.files) == (1, 2, 0, 1)
+    assert logs.files() == [("COMPLETED", 1, 0)]
+
+
+def test_a_day_that_was_purged_just_before_a_new_version_is_loaded_does_not_come_back(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+):
+    """Which days are aged was asked a moment ago; none of the former version's rows is left that could tell."""
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run()
+    logs.database.execute("DELETE FROM logs")
+    logs.write("a.log", ndjson(entry(1), entry(2), entry(3, time=1_709_377_200_000)))
+    come_of_age(monkeypatch)
+    counts = logs.run().counts
+    assert (counts.new, counts.too_old) == (1, 2)
     assert logs.files() == [("COMPLETED", 1, 0)]

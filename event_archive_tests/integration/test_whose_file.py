@@ -36,6 +36,7 @@ from event_archive.operations.restore.target import target_named
 from event_archive.operations.unclaimed import require_unclaimed, sources_of_files
 from event_archive.operations.verify import verify_day
 from event_archive.postgres.catalogue.server import Identity, identity
+from event_archive.postgres.session import Postgres
 from event_archive.table.holds import hold, holds
 from event_archive.table.rows import lock_rows
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -239,6 +240,13 @@ def test_a_replica_that_is_no_copy_of_the_primary_is_refused(pipeline: Pipeline,
     assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
 
 
+def test_a_replica_of_another_database_that_lacks_the_table_is_told_by_its_own_setting(pipeline: Pipeline):
+    """The message sent people to EVENT_TABLE, which is right."""
+    replica = Postgres(pipeline.database.server.dsn("postgres"), variable="ITS_REPLICA")
+    with pytest.raises(OtherSourceError, match="ITS_REPLICA names database postgres .*, no standby of"):
+        pipeline.archive(export_postgres=replica)
+
+
 @pytest.fixture
 def follower(pipeline: Pipeline, standby: Server) -> Pipeline:
     """A standby that has the table."""
@@ -304,6 +312,17 @@ def test_a_replica_that_is_promoted_before_its_rows_are_read_writes_no_file(
     with pytest.raises(OtherSourceError, match="no standby of"):
         pipeline.archive(export_postgres=follower.postgres)
     assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
+
+
+def test_of_a_day_that_a_replica_lacks_altogether_the_primary_is_asked(pipeline: Pipeline, follower: Pipeline):
+    """No run would archive it, as long as the replica lags: each asked the replica for the day's first file."""
+    follower.database.execute("SELECT pg_wal_replay_pause()")
+    until = time.monotonic() + 30
+    while follower.database.execute("SELECT pg_get_wal_replay_pause_state()") != [("paused",)]:
+        assert time.monotonic() < until, "replay does not pause"
+    pipeline.add(2)
+    assert pipeline.archive(export_postgres=follower.postgres).rows == 2
+    assert (pipeline.purge().deleted, pipeline.count()) == (2, 0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ _REPLICATION = """
 SELECT pg_catalog.count(*) FILTER (WHERE state IS NULL),
        coalesce(pg_catalog.max(pg_catalog.pg_wal_lsn_diff(
          pg_catalog.pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn, write_lsn, sent_lsn))), 0)
-FROM pg_catalog.pg_stat_replication WHERE state IS NULL OR state = 'streaming'
+FROM pg_catalog.pg_stat_replication WHERE state IS NULL OR state IN ('streaming', 'catchup')
 """
 _WRITTEN = """
 SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_lsn()::text END

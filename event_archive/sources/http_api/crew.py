@@ -75,8 +75,8 @@ class Crew:
         self._has_left_some = self._is_shared = False
         self._young_from: datetime | None = None
         self._arrived_otherwise: datetime | None = None
-        self._failures_in_a_row = 0
-        self._told, self._ages_at = began, 0.0
+        self._asked_from = datetime.min.replace(tzinfo=UTC)
+        self._told, self._ages_at, self._failures_in_a_row = began, 0.0, 0
 
     def work(self) -> None:
         """Reads every shard to its end, or until somebody stops; then all that arrived is landed."""
@@ -142,6 +142,7 @@ class Crew:
             whole, known = next((of for of in known if not of.shard), Position()), [of for of in known if of.upper]
             if settings.api_shard is None:
                 self._arrived_otherwise = reached(known, ())
+                self._asked_from = min((of.lower for of in known if of.lower), default=self._asked_from)
                 self._waiting.append(whole)
                 self._known = {of.shard: of for of in self._waiting}
                 return
@@ -250,14 +251,14 @@ class Crew:
     def _too_old(self, shard: Shard) -> Callable[[datetime], bool]:
         """Whether an event's day is archived already, once a first pass has taken in all there was.
 
-        That may have been windows where there are none any more, or a chain of cursors where there are windows now.
+        That may have been windows, from the first of them on, or a chain of cursors where there are windows now.
         """
         young, arrived = self._young_from, self._arrived_otherwise
         if young is None or not (shard.position.passes or arrived):
             return lambda _instant: False
         if shard.position.passes or arrived is None:
             return lambda instant: instant < young
-        return lambda instant: instant < young and instant <= arrived
+        return lambda instant: self._asked_from <= instant < young and instant <= arrived
 
     def _end(self, shard: Shard, ended: Ended) -> None:
         """A worker came to the end of a pass, or could not."""

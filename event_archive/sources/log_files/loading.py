@@ -46,7 +46,7 @@ class PassedOnError(GivenBackError):
 
 
 class DayAgedError(GivenBackError):
-    """A day has come of age since the load began: rows of it that were replaced may be in the archive already."""
+    """A day has come of age since: rows of it that the new version replaces may be in the archive already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Loader:
             rows = counts.new + counts.known + counts.superseded + counts.rejected - rejected
             if not self.ledger.complete(connection, claim, rows=rows, rejected=rejected):
                 raise PassedOnError
-            if removed and self.aged_by_now(connection) != self.aged_before:
+            if claim.loaded_etag is not None and self.aged_by_now(connection) != self.aged_before:
                 raise DayAgedError
             landed(connection, Loaded(counts, reader.contradictions, size, removed))
         if counts.rejected == counts.taken > 0:
