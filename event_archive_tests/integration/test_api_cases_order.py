@@ -411,6 +411,23 @@ def test_events_from_before_the_first_window_are_not_too_old_where_windows_are_g
     assert ingesting.ids == ["before"]
 
 
+def test_a_purged_event_of_an_api_in_no_order_does_not_come_back_where_a_long_window_is_given_up(ingest: Ingest):
+    ingesting = ingest(Events(0), now=START + timedelta(hours=30))
+    long = WINDOWS | {"api_shard": "30 days"}
+    ingesting.api.add(event(f"old-{hour}", START + timedelta(hours=hour)) for hour in range(20))
+    assert ingesting.run(datasets=[KEPT], api_page_limit=5, **long).counts.new == 20
+    ingesting.database.execute("DELETE FROM ingested_events")
+    for kind in "ab":
+        moments = [START + timedelta(hours=24, minutes=20 * number) for number in range(18)]
+        ingesting.api.add(event(f"{kind}-{moment}", moment, kind) for moment in moments)
+    # Stopped once the second kind contradicts what the first one seemed to be.
+    ingesting.run(datasets=[KEPT], api_page_limit=5, pages=5, **long)
+    ingesting.run(datasets=[KEPT], api_page_limit=5, **FILTER)
+    # Of the former ones only that within the overlap.
+    assert [key for key in ingesting.ids if key.startswith("old")] == ["old-19"]
+    assert len(ingesting.ids) == 37
+
+
 @pytest.mark.parametrize(("before", "after"), [(FILTER, WINDOWS), (WINDOWS, FILTER)], ids=["windows", "chain"])
 def test_events_that_never_arrived_are_not_too_old_where_windows_are_begun_or_given_up(
     ingest: Ingest, before: dict[str, Any], after: dict[str, Any]
