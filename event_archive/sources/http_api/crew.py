@@ -7,9 +7,8 @@ a position.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from threading import Event, Thread
 
 from event_archive.config.sources import ApiSettings
@@ -18,6 +17,7 @@ from event_archive.domain.days import iso
 from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.former import Former
+from event_archive.sources.http_api.aged import AgedEvents
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
@@ -73,10 +73,9 @@ class Crew:
         self._known: dict[str, Position] = {}
         self._read: set[str] = set()
         self._has_left_some = self._is_shared = False
-        self._young_from: datetime | None = None
-        self._arrived_otherwise: datetime | None = None
-        self._asked_from = datetime.min.replace(tzinfo=UTC)
-        self._told, self._ages_at, self._failures_in_a_row = began, 0.0, 0
+        self._aged = AgedEvents()
+        self._failures_in_a_row = 0
+        self._told, self._ages_at = began, 0.0
 
     def work(self) -> None:
         """Reads every shard to its end, or until somebody stops; then all that arrived is landed."""
@@ -108,7 +107,7 @@ class Crew:
 
     def _look_at_ages(self) -> None:
         if time.monotonic() >= self._ages_at:
-            self._young_from = aged_before(self._session, self._run.datasets, self._run.target.table)
+            self._aged.young_from = aged_before(self._session, self._run.datasets, self._run.target.table)
             self._ages_at = time.monotonic() + AGES_SECONDS
 
     def _is_over(self) -> bool:
@@ -141,13 +140,11 @@ class Crew:
             known = self._positions.read(connection)
             whole, known = next((of for of in known if not of.shard), Position()), [of for of in known if of.upper]
             if settings.api_shard is None:
-                self._arrived_otherwise = reached(known, ())
-                self._asked_from = min((of.lower for of in known if of.lower), default=self._asked_from)
+                self._aged.arrived_in_windows(known)
                 self._waiting.append(whole)
                 self._known = {of.shard: of for of in self._waiting}
                 return
-            # What came in no order has no watermark: it has arrived, all of it.
-            self._arrived_otherwise = (whole.watermark or datetime.max.replace(tzinfo=UTC)) if whole.passes else None
+            self._aged.arrived_by_chain(whole)
             new = new_windows(known, settings.api_start or now, now, settings.api_shard)
             for position in new:
                 self._positions.save(connection, position)
@@ -207,7 +204,7 @@ class Crew:
             if shard.enough:
                 # Asked for before the end was known.
                 continue
-            page, too_old = fetched.page, self._too_old(shard)
+            page, too_old = fetched.page, self._aged.too_old(shard.position)
             times = self._reader.read(page.events, batch, text=page.text, now=now, too_old=too_old)
             shard.position = after[shard.position.shard] = shard.after(fetched, times, now)
             if parts := shard.parts(fetched, times):
@@ -247,18 +244,6 @@ class Crew:
                 f"are in {rejected_table(self._run.target)}: `event-archive rejected` says why. What arrived is kept; "
                 "the next run goes on."
             )
-
-    def _too_old(self, shard: Shard) -> Callable[[datetime], bool]:
-        """Whether an event's day is archived already, once a first pass has taken in all there was.
-
-        That may have been windows, from the first of them on, or a chain of cursors where there are windows now.
-        """
-        young, arrived = self._young_from, self._arrived_otherwise
-        if young is None or not (shard.position.passes or arrived):
-            return lambda _instant: False
-        if shard.position.passes or arrived is None:
-            return lambda instant: instant < young
-        return lambda instant: self._asked_from <= instant < young and instant <= arrived
 
     def _end(self, shard: Shard, ended: Ended) -> None:
         """A worker came to the end of a pass, or could not."""

@@ -1,0 +1,45 @@
+"""Which events of aged days are left out: those that have arrived before, and may be archived and purged by now.
+
+Not here: which days are aged.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from event_archive.sources.http_api.positions import Position, reached
+
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class AgedEvents:
+    """What is known of them in a run.
+
+    Attributes:
+        young_from: events from before are of aged days; None where the table is not archived.
+        arrived: from when to when events had arrived otherwise: in windows, where there are none any more, or by a
+            chain of cursors, where there are windows now. None where none had.
+    """
+
+    young_from: datetime | None = None
+    arrived: tuple[datetime, datetime] | None = None
+
+    def arrived_in_windows(self, windows: Sequence[Position]) -> None:
+        """Events had arrived in some windows; those from before the first one were never asked for."""
+        until = reached(windows, ())
+        self.arrived = (min((of.lower for of in windows if of.lower), default=_FIRST), until) if until else None
+
+    def arrived_by_chain(self, whole: Position) -> None:
+        """Events had arrived by a chain of cursors; where they come in no order, it has no watermark, and all had."""
+        self.arrived = (_FIRST, whole.watermark or _LAST) if whole.passes else None
+
+    def too_old(self, position: Position) -> Callable[[datetime], bool]:
+        """Whether an event is left out, by its time; in a first pass over a shard only what had arrived otherwise."""
+        young, arrived = self.young_from, self.arrived
+        if young is None or not (position.passes or arrived):
+            return lambda _instant: False
+        if position.passes or arrived is None:
+            return lambda instant: instant < young
+        since, until = arrived
+        return lambda instant: since <= instant < young and instant <= until
