@@ -29,7 +29,8 @@ from event_archive_tests.fixtures.api import ServeApi
 from event_archive_tests.fixtures.ingestion import Ingesting
 from event_archive_tests.fixtures.postgres import Database
 
-LIVES = os.environ.get("APIS", "").split() or [str(number) for number in range(share_of(20))]
+# In the last one purged events came back where a window was given up whose later pass had been stopped.
+LIVES = os.environ.get("APIS", "").split() or [*map(str, range(share_of(20))), "120"]
 RUNS = 10
 START = datetime(2024, 3, 1, tzinfo=UTC)
 BACKLOG = timedelta(days=5)

@@ -28,7 +28,7 @@ class AgedEvents:
     def arrived_in_windows(self, windows: Sequence[Position]) -> None:
         """Events had arrived in some windows; those from before the first one were never asked for."""
         until = reached(windows, ())
-        self.arrived = (min((of.lower for of in windows if of.lower), default=_FIRST), until) if until else None
+        self.arrived = (min(filter(None, (of.begins for of in windows)), default=_FIRST), until) if until else None
 
     def arrived_by_chain(self, whole: Position) -> None:
         """Events had arrived by a chain of cursors; where they come in no order, it has no watermark, and all had."""

@@ -71,6 +71,11 @@ class Position:
     passes: int = 0
     events: int = 0
 
+    @property
+    def begins(self) -> datetime | None:
+        """When its window begins, whose name says so: ``lower`` moves on where a later pass asks for less."""
+        return datetime.fromisoformat(self.shard.partition("/")[0]) if self.shard else None
+
     @classmethod
     def window(cls, lower: datetime, upper: datetime) -> "Position":
         """The beginning of a window."""
