@@ -5,16 +5,13 @@ Not here: recording them (``metadata``), how a file's columns are matched with a
 
 import csv
 import io
-import logging
 
 import dagster as dg
 
+from event_archive.defs.preview import head_of_day
 from event_archive.domain.manifest import names_hash
-from event_archive.errors import EventArchiveError
 from event_archive.lake.protocol import Lake
 from event_archive.operations.archive import ArchivedDay
-
-logger = logging.getLogger(__name__)
 
 # 1,600 columns, as many as a table may have, with names of 63 letters: longer headers do without.
 _HEAD_BYTES = 128 * 1024
@@ -33,12 +30,7 @@ def columns_of_file(archived: ArchivedDay, lake: Lake) -> list[dg.TableColumn]:
     manifest = archived.manifest
     if manifest is None or names_hash(list(types)) == manifest.columns:
         return list(types.values())
-    try:
-        file = lake.stat(archived.path)
-        head = lake.head(file, _HEAD_BYTES) if file else b""
-    except EventArchiveError as error:
-        logger.warning("%s is recorded without its columns: %s", archived.path, error)
-        return []
+    head = head_of_day(archived, lake, _HEAD_BYTES, without="its columns")
     names = next(csv.reader(io.StringIO(head.decode(errors="replace"), newline="")), [])
     if names_hash(names) != manifest.columns:
         return []

@@ -1,6 +1,6 @@
 """How each day was last tried: by the archive job, and by whatever there is. Not here: what follows from it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import UTC, date
 
 import dagster as dg
@@ -16,6 +16,7 @@ TICK_TAG = "event_archive/tick"
 """On every run that the schedule launched: the tick's time. Also on those that execute such a run again."""
 _OF_ONE_DAY = 200
 """Runs that are looked through: other pipelines of the same Dagster have days of the same names."""
+_PAGE = 50
 
 
 def last_runs(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[date]) -> list[dg.RunRecord]:
@@ -34,6 +35,14 @@ def last_run(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> dg.Da
     """The latest run of a day, whether of the archive job or from the asset pages; None where there is none."""
     records = instance.get_run_records(dg.RunsFilter(tags={PARTITION_NAME_TAG: day.isoformat()}), limit=_OF_ONE_DAY)
     return next((of.dagster_run for of in records if is_about(of.dagster_run, dataset)), None)
+
+
+def runs_of(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.DagsterRun]:
+    """All runs of a kind, the newest first, read as they are asked for."""
+    cursor = None
+    while records := instance.get_run_records(wanted, limit=_PAGE, cursor=cursor):
+        cursor = records[-1].dagster_run.run_id
+        yield from (record.dagster_run for record in records)
 
 
 def last_attempts(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[date]) -> dict[date, Attempt]:

@@ -14,7 +14,7 @@ from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.defs.gate import asset_keys
 from event_archive.defs.internals import PARTITION_NAME_TAG, SCHEDULE_NAME_TAG, WILL_RETRY_TAG
 from event_archive.defs.jobs import named, tags_of
-from event_archive.defs.last_runs import TICK_TAG, is_by_hand
+from event_archive.defs.last_runs import TICK_TAG, is_by_hand, runs_of
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import EventArchiveError
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 _COUNT_SECONDS = 10.0
 """For each query that counts rows: a sensor and a tick have a minute."""
-_PAGE = 50
 _NO_GATEWAY = "METRICS_PUSHGATEWAY is not set: nobody is told figures"
 
 
@@ -97,14 +96,8 @@ def _last_night(instance: dg.DagsterInstance, dataset: Dataset) -> list[dg.RunRe
 
 def _last_tick(instance: dg.DagsterInstance, tags: dict[str, str]) -> str | None:
     """The last tick that launched a run; somebody may have executed many of older ones again since."""
-    cursor = None
-    while found := [
-        of.dagster_run for of in instance.get_run_records(dg.RunsFilter(tags=tags), limit=_PAGE, cursor=cursor)
-    ]:
-        if launched := next((run for run in found if run.parent_run_id is None), None):
-            return launched.tags.get(TICK_TAG)
-        cursor = found[-1].run_id
-    return None
+    launched = (run for run in runs_of(instance, dg.RunsFilter(tags=tags)) if run.parent_run_id is None)
+    return next((run.tags.get(TICK_TAG) for run in launched), None)
 
 
 def _last_of_each_day(night: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:

@@ -38,12 +38,17 @@ def preview_of_day(instance: dg.DagsterInstance, dataset: Dataset, archived: Arc
     etag, preview = recorded.get("etag"), recorded.get(PREVIEW)
     if etag and etag.value == archived.etag and preview and isinstance(preview.value, str):
         return preview.value
+    return markdown(head_of_day(archived, lake, _HEAD_BYTES, without="a preview"))
+
+
+def head_of_day(archived: ArchivedDay, lake: Lake, most_bytes: int, *, without: str) -> bytes:
+    """The first bytes of a day's file; none where it cannot be read: a warning says ``without`` what it is recorded."""
     try:
         file = lake.stat(archived.path)
-        return markdown(lake.head(file, _HEAD_BYTES)) if file else ""
+        return lake.head(file, most_bytes) if file else b""
     except EventArchiveError as error:
-        logger.warning("%s is recorded without a preview: %s", archived.path, error)
-        return ""
+        logger.warning("%s is recorded without %s: %s", archived.path, without, error)
+        return b""
 
 
 def markdown(head: bytes) -> str:

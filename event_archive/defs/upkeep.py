@@ -12,6 +12,7 @@ from event_archive.defs.executor import one_process
 from event_archive.defs.gate import asset_keys, latest_materialization
 from event_archive.defs.internals import PARTITION_NAME_TAG, UnresolvedAssetJobDefinition
 from event_archive.defs.jobs import TABLE_TAG, is_run_of, tags_of
+from event_archive.defs.last_runs import runs_of
 from event_archive.defs.pipeline import DatasetPipeline
 from event_archive.defs.sources.source import Source, SourcePipeline
 from event_archive.domain.dataset import Dataset
@@ -19,7 +20,6 @@ from event_archive.domain.dataset import Dataset
 UPKEEP_TAG = "event_archive/upkeep"
 """On runs of upkeep that serve several datasets."""
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-_PAGE = 200
 
 
 class PruneConfig(dg.Config):
@@ -102,11 +102,7 @@ def finished_runs(instance: dg.DagsterInstance, tags: dict[str, str], before: da
 
 
 def _finished(instance: dg.DagsterInstance, tags: dict[str, str], before: datetime) -> Iterator[dg.DagsterRun]:
-    wanted = dg.RunsFilter(tags=tags, statuses=_FINISHED, updated_before=before)
-    cursor = None
-    while records := instance.get_run_records(wanted, limit=_PAGE, cursor=cursor):
-        cursor = records[-1].dagster_run.run_id
-        yield from (record.dagster_run for record in records)
+    return runs_of(instance, dg.RunsFilter(tags=tags, statuses=_FINISHED, updated_before=before))
 
 
 def _latest_runs(instance: dg.DagsterInstance, dataset: Dataset, day: str) -> set[str]:

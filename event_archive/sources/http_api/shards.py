@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from event_archive.domain.days import iso
 from event_archive.errors import RefusedError
 from event_archive.sources.http_api.order import Order
 from event_archive.sources.http_api.paging import Start
@@ -174,8 +173,8 @@ class Shard:
         watermark, lower = self.position.watermark, self.position.lower
         if not self._by_time or watermark is None or not times or min(times) >= watermark - self.overlap:
             return watermark
-        # A window is called by its start, where its first pass begins.
-        is_first = lower is None or (self.is_window and self.position.shard.startswith(iso(lower)))
+        # The first pass over a window begins where the window does.
+        is_first = lower is None or (self.is_window and lower == self.position.begins)
         return None if lower is None or is_first else min(watermark, lower + self.overlap)
 
     def _complete(self, before: Position, fetched: Fetched) -> Position:
