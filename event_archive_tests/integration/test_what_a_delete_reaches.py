@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -1037,10 +1036,9 @@ def test_an_index_on_todays_partition_does_not_disturb_an_old_day(pipeline: Pipe
         INSERT INTO t VALUES (1, '2024-03-01'), (2, '2024-03-05')""",
     )
     with psycopg.connect(of.database.dsn) as other:
+        # A run that waits for it ends with an error.
         other.execute("LOCK TABLE t_new IN ACCESS EXCLUSIVE MODE")
-        started = time.monotonic()
         assert of.run().deleted == 1
-        assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(
