@@ -153,6 +153,28 @@ def test_no_night_of_a_component_is_pushed_not_even_one_without_a_day(
     assert pushgateway.groups == {}
 
 
+# Dagster's own, wherever a component brings checks.
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type` of function `AssetsDefinition.__init__`")
+def test_checks_on_a_schedule_are_those_of_all_days_and_the_one_of_a_day_says_so(
+    project: Project, local_installation: Installation, instance: dg.DagsterInstance
+):
+    every = dg.define_asset_job("every", selection=dg.AssetSelection.all_asset_checks())
+    of_all_days = dg.define_asset_job(
+        "of_all_days",
+        selection=dg.AssetSelection.checks(
+            *(
+                dg.AssetCheckKey(dg.AssetKey(["orders", "aged_events"]), name)
+                for name in ("backlog_is_small", "no_orphans")
+            )
+        ),
+    )
+    theirs = project(component(name="orders", table="public.Event"))
+    definitions = dg.Definitions.merge(theirs, dg.Definitions(jobs=[every, of_all_days]))
+    assert definitions.resolve_job_def("of_all_days").execute_in_process(instance=instance).success
+    done = definitions.resolve_job_def("every").execute_in_process(instance=instance, raise_on_error=False)
+    assert 'orders (public."Event"): archive_is_whole is of one day: launch it for a partition' in failure(done)
+
+
 def test_a_value_may_be_text_or_what_yaml_makes_of_it(clean: pytest.MonkeyPatch):
     from event_archive import ArchivedTable
 
