@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from dagster.components.core.snapshot import get_package_entry_snap
 from dagster_shared.serdes.objects import EnvRegistryKey
 
 import event_archive
-from event_archive.config.datasets import KEYS
+from event_archive.config.datasets import KEYS, load_datasets
 from event_archive.errors import ConfigurationError
 from event_archive_tests.e2e.test_schedule import Scheduler
 from event_archive_tests.fixtures.installation import (
@@ -173,6 +174,18 @@ def test_checks_on_a_schedule_are_those_of_all_days_and_the_one_of_a_day_says_so
     assert definitions.resolve_job_def("of_all_days").execute_in_process(instance=instance).success
     done = definitions.resolve_job_def("every").execute_in_process(instance=instance, raise_on_error=False)
     assert 'orders (public."Event"): archive_is_whole is of one day: launch it for a partition' in failure(done)
+
+
+def test_the_pages_datasets_file_tells_the_command_line_of_the_pages_components(
+    tmp_path: Path, clean: pytest.MonkeyPatch
+):
+    from event_archive import ArchivedTable
+
+    (indented,) = re.findall(r"  ```yaml\n(  datasets:\n.*?)  ```", PAGE, re.DOTALL)
+    (tmp_path / "datasets.yaml").write_text(textwrap.dedent(indented))
+    clean.setenv("DATASETS_FILE", str(tmp_path / "datasets.yaml"))
+    components = [ArchivedTable(**yaml.safe_load(text)["attributes"]).settings() for text in example()]
+    assert list(load_datasets()) == components
 
 
 def test_a_value_may_be_text_or_what_yaml_makes_of_it(clean: pytest.MonkeyPatch):
