@@ -3,6 +3,7 @@
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 
 import dagster as dg
@@ -15,11 +16,12 @@ from event_archive.defs.in_flight import is_of_days
 from event_archive.defs.internals import PreviewWarning
 from event_archive.defs.metadata import backlog_metadata, check_description, check_metadata
 from event_archive.defs.resources import LakeResource, PostgresResource
+from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import now_utc, parse_day
 from event_archive.domain.manifest import stored_rows
 from event_archive.domain.record import Record
 from event_archive.domain.wording import counted
-from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
+from event_archive.errors import BusyError, ConfigurationError, IntegrityError, RefusedError, UnreachableError
 from event_archive.nightly.backlog import backlog
 from event_archive.nightly.orphans import orphans, orphans_told
 from event_archive.observability.alerts import check_message, post_or_warn
@@ -66,7 +68,8 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
             # Late: pyarrow is a fifth of the memory that a run needs, and no run of the job does.
             from event_archive.operations.verify import verify_day
 
-            day = parse_day(context.partition_key)
+            with dagster_failures():
+                day = _day_of(context, dataset)
             path = dataset.path(day)
             # What this run's own archive recorded is of the file as it is by now.
             recorded = partial(record_if_any, context.instance, dataset, day, before_run=context.run.run_id)
@@ -100,6 +103,15 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
             )
 
     return Checks(archive_is_whole, table_checks)
+
+
+def _day_of(context: dg.AssetCheckExecutionContext, dataset: Dataset) -> date:
+    if not context.has_partition_key:
+        raise ConfigurationError(
+            f"{dataset.label}: {ARCHIVE_IS_WHOLE} is of one day: launch it for a partition, or leave it out where "
+            "backlog_is_small and no_orphans run, which are of all days."
+        )
+    return parse_day(context.partition_key)
 
 
 def _gone(path: str, record: Record, url: str) -> str:

@@ -7,7 +7,7 @@ import dagster as dg
 
 from event_archive.defs.in_flight import is_about
 from event_archive.defs.internals import PARTITION_NAME_TAG, RETRY_NUMBER_TAG, TagBucket
-from event_archive.defs.jobs import tags_of
+from event_archive.defs.jobs import named, tags_of
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.nightly.plan import Attempt
@@ -25,7 +25,8 @@ def last_runs(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[d
         return []
     return list(
         instance.get_run_records(
-            dg.RunsFilter(tags=tags_of(dataset)),
+            # By the job, too: one with a name, whose table is called as that of one without, has these tags as well.
+            dg.RunsFilter(job_name=named("archive_job", dataset), tags=tags_of(dataset)),
             bucket_by=TagBucket(PARTITION_NAME_TAG, [day.isoformat() for day in days], bucket_limit=1),
         )
     )

@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from dagster.components.core.snapshot import get_package_entry_snap
 from dagster_shared.serdes.objects import EnvRegistryKey
 
 import event_archive
-from event_archive.config.datasets import KEYS
+from event_archive.config.datasets import KEYS, load_datasets
 from event_archive.errors import ConfigurationError
 from event_archive_tests.e2e.test_schedule import Scheduler
 from event_archive_tests.fixtures.installation import (
@@ -151,6 +152,40 @@ def test_no_night_of_a_component_is_pushed_not_even_one_without_a_day(
     scheduler = Scheduler(instance, project(component(name="orders", table="public.Event")), "_orders")
     assert scheduler.evaluate(datetime(2026, 1, 2, 2, 0, tzinfo=UTC)) == "no aged day has rows"
     assert pushgateway.groups == {}
+
+
+# Dagster's own, wherever a component brings checks.
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type` of function `AssetsDefinition.__init__`")
+def test_checks_on_a_schedule_are_those_of_all_days_and_the_one_of_a_day_says_so(
+    project: Project, local_installation: Installation, instance: dg.DagsterInstance
+):
+    every = dg.define_asset_job("every", selection=dg.AssetSelection.all_asset_checks())
+    of_all_days = dg.define_asset_job(
+        "of_all_days",
+        selection=dg.AssetSelection.checks(
+            *(
+                dg.AssetCheckKey(dg.AssetKey(["orders", "aged_events"]), name)
+                for name in ("backlog_is_small", "no_orphans")
+            )
+        ),
+    )
+    theirs = project(component(name="orders", table="public.Event"))
+    definitions = dg.Definitions.merge(theirs, dg.Definitions(jobs=[every, of_all_days]))
+    assert definitions.resolve_job_def("of_all_days").execute_in_process(instance=instance).success
+    done = definitions.resolve_job_def("every").execute_in_process(instance=instance, raise_on_error=False)
+    assert 'orders (public."Event"): archive_is_whole is of one day: launch it for a partition' in failure(done)
+
+
+def test_the_pages_datasets_file_tells_the_command_line_of_the_pages_components(
+    tmp_path: Path, clean: pytest.MonkeyPatch
+):
+    from event_archive import ArchivedTable
+
+    (indented,) = re.findall(r"  ```yaml\n(  datasets:\n.*?)  ```", PAGE, re.DOTALL)
+    (tmp_path / "datasets.yaml").write_text(textwrap.dedent(indented))
+    clean.setenv("DATASETS_FILE", str(tmp_path / "datasets.yaml"))
+    components = [ArchivedTable(**yaml.safe_load(text)["attributes"]).settings() for text in example()]
+    assert list(load_datasets()) == components
 
 
 def test_a_value_may_be_text_or_what_yaml_makes_of_it(clean: pytest.MonkeyPatch):

@@ -306,6 +306,18 @@ def test_runs_of_another_table_say_nothing_of_this_one(
     assert scheduler.days() == KEYS[:2]
 
 
+def test_runs_of_a_component_whose_table_has_the_same_name_say_nothing_of_this_one(
+    scheduler: Scheduler, local_installation: Installation
+):
+    """Of a code location of somebody's own beside this one, and commonly of another database."""
+    from event_archive import ArchivedTable
+
+    theirs = ArchivedTable(name="theirs", table="public.Event")
+    other = Scheduler(scheduler.instance, build_definitions(theirs.settings()), "_theirs")
+    assert other.launch(dg.RunRequest(partition_key=KEYS[0])).success
+    assert last_attempts(scheduler.instance, local_installation.dataset, DAYS) == {}
+
+
 @contextmanager
 def index_being_rebuilt(database: Database) -> Iterator[None]:
     """Meanwhile the table's shape can be read, but every query of its rows waits."""

@@ -1,8 +1,10 @@
 """Reading no faster than allowed, and waiting for replicas. The budget of a night is tested with the command line."""
 
 import logging
+import subprocess
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -99,6 +101,54 @@ def test_a_replica_that_catches_up_is_waited_for(database: Database):
             await_replicas(Postgres(database.dsn), 1_000_000, wait_seconds=0)
     finally:
         replica.finish()
+
+
+def test_a_consumer_of_a_logical_slot_is_no_replica(database: Database):
+    """It may be one of another database, and confirm what it has read hours later: no purge would ever begin."""
+    slot = f"consumer_{database.name}"
+    database.execute("CREATE PUBLICATION changes FOR ALL TABLES")
+    database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot)
+    consumer = psycopg.pq.PGconn.connect(f"{database.dsn} replication=database".encode())
+    try:
+        options = "proto_version '1', publication_names 'changes'"
+        consumer.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({options})".encode())
+        # It takes nothing: the first commit is where it stays.
+        for number in range(2):
+            database.execute(f"CREATE TABLE much{number} AS SELECT repeat('x', 1000) FROM generate_series(1, 40000)")
+        behind = "SELECT pg_current_wal_lsn() - sent_lsn > 10000000 FROM pg_stat_replication WHERE sent_lsn IS NOT NULL"
+        until = time.monotonic() + 30
+        while database.execute(behind) != [(True,)]:
+            assert time.monotonic() < until, "it is not behind"
+            time.sleep(0.05)
+        await_replicas(Postgres(database.dsn), 1_000_000, wait_seconds=0)
+    finally:
+        consumer.finish()
+        while database.execute("SELECT active FROM pg_replication_slots WHERE slot_name = %s", slot) == [(True,)]:
+            time.sleep(0.05)
+        database.execute("SELECT pg_drop_replication_slot(%s)", slot)
+
+
+def test_an_archive_of_the_wal_that_replays_nothing_is_waited_for_by_what_it_wrote(database: Database, tmp_path: Path):
+    """With a slot, pg_receivewal reports a segment of 16 MB as flushed once it is full."""
+    slot = f"receiver_{database.name}"
+    database.execute("SELECT pg_create_physical_replication_slot(%s)", slot)
+    command = [str(database.server.bin_dir / "pg_receivewal"), "-d", database.dsn, "-S", slot, "-D", str(tmp_path)]
+    with subprocess.Popen(command) as receiver:
+        try:
+            wrote = "SELECT write_lsn = pg_current_wal_lsn() FROM pg_stat_replication"
+            until = time.monotonic() + 30
+            database.execute("SELECT pg_switch_wal()")
+            database.execute("CREATE TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)")
+            while database.execute(wrote) != [(True,)]:
+                assert time.monotonic() < until, "it does not follow"
+                time.sleep(0.05)
+            await_replicas(Postgres(database.dsn), 1_000_000, wait_seconds=0)
+        finally:
+            receiver.terminate()
+            receiver.wait()
+            while database.execute("SELECT active FROM pg_replication_slots WHERE slot_name = %s", slot) == [(True,)]:
+                time.sleep(0.05)
+            database.execute("SELECT pg_drop_replication_slot(%s)", slot)
 
 
 def test_without_replicas_nobody_waits(database: Database):

@@ -7,11 +7,14 @@ import psycopg
 from event_archive.postgres.session import Connection, one
 
 # A role that may not see other sessions' statistics sees a row for each replica, with NULL in its columns.
+# A consumer of a logical slot, maybe of another database, confirms when it likes; pg_receivewal replays nothing.
 _REPLICATION = """
 SELECT pg_catalog.count(*) FILTER (WHERE state IS NULL),
        coalesce(pg_catalog.max(pg_catalog.pg_wal_lsn_diff(
-         pg_catalog.pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn, write_lsn, sent_lsn))), 0)
-FROM pg_catalog.pg_stat_replication WHERE state IS NULL OR state IN ('streaming', 'catchup')
+         pg_catalog.pg_current_wal_lsn(), coalesce(replay_lsn, write_lsn, sent_lsn))), 0)
+FROM pg_catalog.pg_stat_replication AS replica
+WHERE (state IS NULL OR state IN ('streaming', 'catchup')) AND NOT EXISTS (
+  SELECT FROM pg_catalog.pg_replication_slots AS slot WHERE slot.active_pid = replica.pid AND slot_type = 'logical')
 """
 _WRITTEN = """
 SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_lsn()::text END
