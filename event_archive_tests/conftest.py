@@ -13,6 +13,7 @@ pytest_plugins = [
     "event_archive_tests.fixtures.ingestion",
     "event_archive_tests.fixtures.log_files",
     "event_archive_tests.fixtures.buckets",
+    "event_archive_tests.fixtures.places",
     "event_archive_tests.fixtures.valkey",
     "event_archive_tests.fixtures.webhook",
     "event_archive_tests.fixtures.pushgateway",

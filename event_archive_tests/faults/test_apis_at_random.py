@@ -245,7 +245,6 @@ def test_a_life_of_an_api_at_random_loses_and_doubles_no_event(
     database: Database, local_lake: Lake, serve_api: ServeApi, monkeypatch: pytest.MonkeyPatch, life: str
 ):
     monkeypatch.setattr(crew, "Buffer", Turns)
-    monkeypatch.setattr(crew, "AGES_SECONDS", 0)
     monkeypatch.setattr(limiter, "MOST_AT_ONCE", 1)
     monkeypatch.setattr(shards, "_SPLIT_ABOVE_PAGES", 3)
     monkeypatch.setattr(shards, "_PAGES_OF_A_PART", 2)

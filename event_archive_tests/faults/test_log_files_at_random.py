@@ -1,9 +1,9 @@
 """Lives of log files at random: table and files hold the entries of the versions that were loaded, each once.
 
-A life is a folder of files that are written, grow, are replaced, damaged, renamed, removed and put back, also while a
-run reads them, and runs of one worker or two that end early, while days come of age and are archived and purged. Each
-has a number, so that the same is lived again; ``LOG_FILES="$(seq 100 600)"`` in the environment lives others. Not here:
-stores that fail.
+A life is a folder, a bucket or a container of files that are written, grow, are replaced, damaged, renamed, removed and
+put back, also while a run reads them, and runs of one worker or two that end early, while days come of age and are
+archived and purged. Each has a number, so that the same is lived again; ``LOG_FILES="$(seq 100 600)"`` in the
+environment lives others. Not here: stores that fail.
 """
 
 import gzip
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -26,8 +25,9 @@ from event_archive_tests.faults.ageing import Ageing
 from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.fixtures.log_files import Logs, ndjson
+from event_archive_tests.fixtures.places import Place
 
-LIVES = os.environ.get("LOG_FILES", "").split() or [str(number) for number in range(share_of(20))]
+LIVES = os.environ.get("LOG_FILES", "").split() or [str(number) for number in range(share_of(8))]
 RUNS = 10
 START = datetime(2024, 3, 1, tzinfo=UTC)
 NAMES = ("a.log", "b.log", "old/2024-02-28.log", "c.gz", "d")
@@ -50,15 +50,15 @@ class KilledError(Exception):
 class Life:
     """A folder, a table, and what must stand there."""
 
-    def __init__(self, logs: Logs, lake: Lake, seed: str) -> None:
-        self.dice, self.logs = random.Random(seed), logs
+    def __init__(self, logs: Logs, place: Place, lake: Lake, seed: str) -> None:
+        self.dice, self.logs, self.place = random.Random(seed), logs, place
         self.now = START + timedelta(days=5)
         self.ageing = Ageing(logs.database, lake, "logs", self.dice.choice([1, 3]), lambda: self.now)
         self.times: list[datetime] = []
         self.versions: dict[tuple[str, str], Version] = {}
         self.present: dict[str, str] = {}
         self.removed: list[tuple[str, Version, str]] = []
-        self.of_first_pass, self.is_listed, self.ticks = set[str](), False, 0
+        self.of_first_pass, self.is_listed = set[str](), False
         self.loaded: dict[str, str] = {}
         self.stands: dict[tuple[str, str], set[int]] = {}
         self.boundaries: list[datetime] = []
@@ -97,13 +97,8 @@ class Life:
 
     def write(self, name: str, version: Version, former: str | None = None) -> None:
         """A version with a time of its own; or as it was, by its former ETag."""
-        self.ticks += 1
-        path = self.logs.write(name, version.content)
-        # Not just now, which a run would wait for.
-        nanoseconds = int(former.split("-")[0]) if former else (1_700_000_000 + self.ticks) * 10**9
-        os.utime(path, ns=(nanoseconds, nanoseconds))
-        self.present[str(path)] = f"{nanoseconds}-{len(version.content)}"
-        self.versions[str(path), self.present[str(path)]] = version
+        key, etag = self.place.key(name), self.place.write(name, version.content, former)
+        self.present[key], self.versions[key, etag] = etag, version
 
     def some(self) -> list[int]:
         return [self.entry() for _ in range(self.dice.randint(0, 6))]
@@ -111,17 +106,16 @@ class Life:
     def change(self) -> None:
         """Something happens to a file."""
         name = self.dice.choice(NAMES)
-        path = str(self.logs.folder / name)
-        current = self.versions.get((path, self.present.get(path, "")))
+        key = self.place.key(name)
+        current = self.versions.get((key, self.present.get(key, "")))
         former = current.entries if current else ()
         doing = self.dice.choice(["grow"] * 4 + ["replace", "truncate", "remove", "put back", "rename"])
         print("   ", doing, name)
         if doing == "put back" and self.removed:
             self.write(*self.dice.choice(self.removed))
         elif doing in ("remove", "rename") and current:
-            self.removed.append((name, current, self.present[path]))
-            Path(path).unlink()
-            del self.present[path]
+            self.removed.append((name, current, self.present.pop(key)))
+            self.place.remove(name)
             if doing == "rename":
                 self.write(self.dice.choice([other for other in NAMES if other != name]), current)
         elif doing == "replace":
@@ -139,7 +133,7 @@ class Life:
         is_killed, meddles = self.dice.random() < 0.5, not quiet and workers == 1 and self.dice.random() < 0.5
         self.logs.wait_no_more()
         if not quiet and self.dice.random() < 0.1 and self.is_listed:
-            self.logs.ingestion().retry_failed()
+            self.logs.ingestion(**self.place.variables).retry_failed()
         if not self.is_listed:
             self.of_first_pass |= self.present.keys()
         limit = None if quiet or self.dice.random() < 0.8 else 2
@@ -159,7 +153,11 @@ class Life:
         def work(asked_for: Callable[[], bool]) -> str:
             try:
                 return self.logs.run(
-                    datasets=self.ageing, told_to_stop=asked_for, limit=limit, logs_max_attempts=100
+                    datasets=self.ageing,
+                    told_to_stop=asked_for,
+                    limit=limit,
+                    logs_max_attempts=100,
+                    **self.place.variables,
                 ).ended
             except KilledError:
                 return "killed"
@@ -216,7 +214,7 @@ class Life:
 
     def found(self) -> dict[tuple[str, str], set[int]]:
         """The entries that stand, in the table or in files, by file and version."""
-        of = {id_prefix("file://", *version): version for version in self.versions}
+        of = {id_prefix(self.place.bucket, *version): version for version in self.versions}
         rows = self.logs.database.execute("SELECT id, raw_data FROM logs")
         texts = {str(key): data for key, data in rows}
         filed = self.ageing.filed()
@@ -260,9 +258,9 @@ class Life:
 
 @pytest.mark.parametrize("life", LIVES)
 def test_a_life_of_log_files_at_random_loses_and_doubles_no_entry(
-    logs: Logs, local_lake: Lake, monkeypatch: pytest.MonkeyPatch, life: str
+    logs: Logs, place: Place, local_lake: Lake, monkeypatch: pytest.MonkeyPatch, life: str
 ):
     monkeypatch.setattr(ingest, "AGES_SECONDS", 0)
-    lived = Life(logs, local_lake, life)
+    lived = Life(logs, place, local_lake, life)
     lived.live()
     survived("lives: log files at random")

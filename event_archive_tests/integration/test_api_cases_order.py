@@ -13,6 +13,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention, now_utc
 from event_archive.sources.http_api import crew
+from event_archive.sources.landing import Counts, land_in
 from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import cursor_expired, status
 from event_archive_tests.fixtures.ingestion import Ingest
@@ -455,17 +456,22 @@ def test_an_event_of_the_youngest_day_is_not_too_old(ingest: Ingest):
     assert ingesting.database.execute("SELECT min(timestamp) FROM ingested_events") == [(START + timedelta(days=1),)]
 
 
-def test_a_day_that_becomes_aged_while_a_run_goes_on_is_too_old_from_then_on(
-    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
-):
-    ingesting = ingest()
-    ingesting.run()
-    days = iter([START, *[START + timedelta(days=1)] * 100])
-    monkeypatch.setattr(crew, "aged_before", lambda *_: next(days))
-    monkeypatch.setattr(crew, "AGES_SECONDS", 0)
-    ingesting.api.add([event(f"late {number}", START + timedelta(hours=1)) for number in range(100)])
-    counts = ingesting.run(pages=9).counts
-    assert (counts.new, counts.too_old > 0) == (0, True)
+def test_what_is_purged_while_a_run_goes_on_does_not_come_back_with_it(ingest: Ingest, monkeypatch: pytest.MonkeyPatch):
+    ingesting, kept = ingest(), [replace(KEPT, retention=Retention(months=0, days=KEPT.retention.days + 1))]
+    ingesting.run(datasets=kept)
+    ingesting.database.execute("UPDATE cursor_state SET cursor_value = NULL, watermark = NULL")
+    landings = iter(range(99))
+
+    def after_two_pages(*given: Any) -> Counts:
+        if next(landings) == 2:
+            # Midnight has passed, and the archive was quick.
+            kept[0] = KEPT
+            ingesting.database.execute("DELETE FROM ingested_events")
+        return land_in(*given)
+
+    monkeypatch.setattr(crew, "land_in", after_two_pages)
+    counts = ingesting.run(datasets=kept, pages=99).counts
+    assert (counts.known, counts.too_old, counts.new, ingesting.ids) == (200, 300, 0, [])
 
 
 def test_nothing_is_too_old_for_a_table_that_is_not_archived(ingest: Ingest):

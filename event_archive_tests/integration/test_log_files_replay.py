@@ -1,13 +1,17 @@
 """Rejected entries of log files, tried again by other settings: each becomes the row that it would have been."""
 
+import json
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from event_archive.domain.dataset import TableName
+from event_archive.domain.dataset import Dataset, TableName
+from event_archive.domain.days import Retention, now_utc
 from event_archive.postgres.session import Connection
 from event_archive.sources import rejected
 from event_archive.sources.landing import Batch, Counts
@@ -17,6 +21,7 @@ from event_archive.sources.log_files.replay import replay
 from event_archive.sources.log_files.rows import Place, locator_prefix, parse_locator
 from event_archive.sources.rejected import RejectedRecords
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
+from event_archive_tests.fixtures.pipeline import SPECIFICATION
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +42,12 @@ def try_again(logs: Logs, mapping: Path) -> Counts:
         counts = RejectedRecords(session, TableName("public", "rejected_records")).replay(replay(settings))
     assert counts.balance == 0
     return counts
+
+
+def dataset(retention: str) -> Dataset:
+    return replace(
+        SPECIFICATION, table=TableName("public", "logs"), time_column="timestamp", retention=Retention.parse(retention)
+    )
 
 
 def left(logs: Logs) -> int:
@@ -177,3 +188,29 @@ def test_an_entry_that_postgresql_refuses_again_stays_rejected_and_the_books_say
     counts = try_again(each_logs, mapping)
     assert (counts.new, counts.rejected, left(each_logs)) == (1, 1, 1)
     assert each_logs.files() == [("COMPLETED", 1, 1)]
+
+
+@pytest.mark.parametrize("comes_back", [False, True], ids=["a new version", "the same once more"])
+def test_what_was_rejected_of_an_aged_day_stays_where_the_version_that_comes_next_leaves_it_out(
+    logs: Logs, mapping: Path, comes_back: bool
+):
+    aged, young = (now_utc() - timedelta(days=days) for days in (10, 2))
+    of_both = [
+        entry(1, time=aged.isoformat()),
+        *({"msg": f"{when:%d}", "when": when.isoformat()} for when in (aged, young)),
+    ]
+    path = logs.write("a.log", ndjson(*of_both))
+    logs.run()
+    former = path.stat()
+    logs.write("a.log", ndjson(*of_both, entry(2, time=young.isoformat())))
+    if comes_back:
+        logs.run(limit=0)
+        logs.write("a.log", ndjson(*of_both))
+        os.utime(path, ns=(former.st_mtime_ns, former.st_mtime_ns))
+    # The mapping was mended, and the day has come of age since.
+    counts = logs.run(datasets=[dataset("5 days")], logs_mapping=mapping).counts
+    assert counts.too_old == 2
+    assert sorted(logs.rows()) == sorted(["request 1", f"{young:%d}"] + ["request 2"] * (not comes_back))
+    ((raw,),) = logs.database.execute("SELECT raw FROM rejected_records")
+    assert json.loads(bytes(raw))["msg"] == f"{aged:%d}"  # type: ignore[call-overload]
+    assert logs.files() == [("COMPLETED", 1 + (not comes_back), int(comes_back))]

@@ -1,15 +1,22 @@
 """Which events of aged days are left out: those that have arrived before, and may be archived and purged by now.
 
-Not here: which days are aged.
+Not here: which days are aged (``runs``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from event_archive.domain.dataset import Dataset, TableName
+from event_archive.postgres.session import Connection
 from event_archive.sources.http_api.positions import Position, reached
+from event_archive.sources.runs import aged_by_now
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+class DayAgedError(Exception):
+    """A day has come of age since a batch was read: what had arrived of it may be purged by now."""
 
 
 @dataclass(slots=True)
@@ -17,13 +24,28 @@ class AgedEvents:
     """What is known of them in a run.
 
     Attributes:
+        datasets: what is archived.
+        table: where events land.
         young_from: events from before are of aged days; None where the table is not archived.
         arrived: from when to when events had arrived otherwise: in windows, where there are none any more, or by a
             chain of cursors, where there are windows now. None where none had.
     """
 
+    datasets: Iterable[Dataset]
+    table: TableName
     young_from: datetime | None = None
     arrived: tuple[datetime, datetime] | None = None
+
+    def look(self, connection: Connection) -> None:
+        """Looks which days are aged."""
+        self.young_from = aged_by_now(connection, self.datasets, self.table)
+
+    def check(self, connection: Connection) -> None:
+        """Looks again; raises DayAgedError where another one is."""
+        before = self.young_from
+        self.look(connection)
+        if self.young_from != before:
+            raise DayAgedError
 
     def arrived_in_windows(self, windows: Sequence[Position]) -> None:
         """Events had arrived in some windows; those from before the first one were never asked for."""

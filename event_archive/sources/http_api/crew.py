@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from threading import Event, Thread
 
 from event_archive.config.sources import ApiSettings
@@ -17,11 +18,11 @@ from event_archive.domain.days import iso
 from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.former import Former
-from event_archive.sources.http_api.aged import AgedEvents
+from event_archive.sources.http_api.aged import AgedEvents, DayAgedError
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
-from event_archive.sources.http_api.pages import fields
+from event_archive.sources.http_api.pages import Page, fields
 from event_archive.sources.http_api.paging import paging
 from event_archive.sources.http_api.positions import Position, Positions, new_windows, reached, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
@@ -29,7 +30,6 @@ from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.task import Task
 from event_archive.sources.http_api.walking import Ended, Fetched, walk
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in, rejected_table
-from event_archive.sources.runs import AGES_SECONDS, aged_before
 from event_archive.sources.tables import make_missing
 
 _BATCH_BYTES = 8 * 1024 * 1024
@@ -73,9 +73,9 @@ class Crew:
         self._known: dict[str, Position] = {}
         self._read: set[str] = set()
         self._has_left_some = self._is_shared = False
-        self._aged = AgedEvents()
+        self._aged = AgedEvents(run.datasets, run.target.table)
         self._failures_in_a_row = 0
-        self._told, self._ages_at = began, 0.0
+        self._told = began
 
     def work(self) -> None:
         """Reads every shard to its end, or until somebody stops; then all that arrived is landed."""
@@ -87,7 +87,6 @@ class Crew:
             self._plan()
             until = None
             while True:
-                self._look_at_ages()
                 self._hire()
                 arrived = self._buffer.take(_BATCH_BYTES, _WAIT_SECONDS)
                 if arrived:
@@ -104,11 +103,6 @@ class Crew:
             self._buffer.close()
             self._fetcher.close()
             self._run.totals.watermark = reached(self._known.values(), self._read)
-
-    def _look_at_ages(self) -> None:
-        if time.monotonic() >= self._ages_at:
-            self._aged.young_from = aged_before(self._session, self._run.datasets, self._run.target.table)
-            self._ages_at = time.monotonic() + AGES_SECONDS
 
     def _is_over(self) -> bool:
         """Whether no further page is to be fetched."""
@@ -137,6 +131,7 @@ class Crew:
         """Which shards wait to be read: those that were not read to their end yet, the oldest first."""
         settings, now = self._run.settings, self._run.clock.now()
         with self._session.transaction("positions") as connection:
+            self._aged.look(connection)
             known = self._positions.read(connection)
             whole, known = next((of for of in known if not of.shard), Position()), [of for of in known if of.upper]
             if settings.api_shard is None:
@@ -200,12 +195,13 @@ class Crew:
         now, batch = self._run.clock.now(), Batch()
         after: dict[str, Position] = {}
         instead: list[Position] = []
+        read: list[tuple[Page, Position]] = []
         for shard, fetched in pages:
             if shard.enough:
                 # Asked for before the end was known.
                 continue
-            page, too_old = fetched.page, self._aged.too_old(shard.position)
-            times = self._reader.read(page.events, batch, text=page.text, now=now, too_old=too_old)
+            read.append((fetched.page, shard.position))
+            times = self._read_events(*read[-1], batch, now)
             shard.position = after[shard.position.shard] = shard.after(fetched, times, now)
             if parts := shard.parts(fetched, times):
                 shard.enough = True
@@ -221,15 +217,28 @@ class Crew:
             for position in instead:
                 self._positions.save(connection, position)
             counts = land_in(connection, self._run.target, SOURCE, batch)
+            self._aged.check(connection)
             self._former.note(connection, lambda: self._count(counts, pages))
             return counts
 
-        in_transaction(self._session, self._run.target, work)
+        while True:
+            try:
+                in_transaction(self._session, self._run.target, work)
+                break
+            except DayAgedError:
+                batch = Batch()
+                for page, position in read:
+                    self._read_events(page, position, batch, now)
         arrived = {of.position.shard: of.arrived for of, _ in pages}
         self._known |= {name: replace(of, watermark=of.watermark or arrived[name]) for name, of in after.items()}
         self._known |= {of.shard: of for of in instead}
         self._waiting.extendleft(reversed([of for of in instead if not of.passes]))
         self._former.committed()
+
+    def _read_events(self, page: Page, position: Position, batch: Batch, now: datetime) -> list[datetime]:
+        """Adds the events of a page to a batch, those left out that are too old; returns their times."""
+        too_old = self._aged.too_old(position)
+        return self._reader.read(page.events, batch, text=page.text, now=now, too_old=too_old)
 
     def _count(self, counts: Counts, pages: Sequence[tuple[Shard, Fetched]]) -> None:
         totals, settings = self._run.totals, self._run.settings

@@ -27,6 +27,7 @@ from event_archive.sources.merge import Target
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 10_000
+_REJECTED_AT_ONCE = 50
 _OLDEST_SERVER = 16
 """The first that has ``pg_input_is_valid``."""
 
@@ -115,19 +116,20 @@ class Loader:
         aged_before = self._aged_before(claim)
         bucket, file, now = self.store.bucket, claim.file, datetime.now(UTC)
         reader = Reader(bucket, file.key, file.etag, self.mapping, self.zone, now, aged_before)
-        counts, size, removed = Counts(), 0, 0
+        counts, size, removed, kept = Counts(), 0, 0, 0
         with self.session.transaction(str(self.target.table), advice=self._advice()) as connection:
             if not self.ledger.lock(connection, claim):
                 raise PassedOnError
             if claim.loaded_etag is not None:
                 removed = self._forget(connection, claim, aged_before)
+                kept = self._forget_rejected(connection, claim, aged_before)
             with self.store.open(claim.file) as chunks:
                 for batch in self._batches(reader, chunks):
                     size += sum(map(len, batch.lines))
                     counts.add(land_in(connection, self.target, SOURCE, batch))
                     self._check(batch, counts)
-            rejected = self._rejected(connection, claim) if counts.known else counts.rejected
-            rows = counts.new + counts.known + counts.superseded + counts.rejected - rejected
+            rejected = self._rejected(connection, claim) if counts.known else counts.rejected + kept
+            rows = counts.new + counts.known + counts.superseded + counts.rejected + kept - rejected
             if not self.ledger.complete(connection, claim, rows=rows, rejected=rejected):
                 raise PassedOnError
             if claim.loaded_etag is not None and self.aged_by_now(connection) != self.aged_before:
@@ -190,11 +192,30 @@ class Loader:
                     f"{self.target.table}: a trigger or rule on DELETE keeps rows of the former version of {key}: each "
                     f"entry would be there twice. The file was not loaded. {exempting(connection)}."
                 )
-        if claim.loaded_rejected:
-            query = self._of_rejected("DELETE FROM {rejected}")
-            with own_search_path(connection):
-                connection.execute(query, (SOURCE, locator_prefix(bucket, key, etag)))
         return removed
+
+    def _forget_rejected(self, connection: Connection, claim: Claim, aged_before: datetime) -> int:
+        """Deletes what was rejected of a former version, but for what is left out of the new one, as aged rows are.
+
+        Returns:
+            How many records of this very version stay.
+        """
+        if not claim.loaded_rejected:
+            return 0
+        bucket, key, etag = self.store.bucket, claim.file.key, str(claim.loaded_etag)
+        reader = Reader(bucket, key, etag, self.mapping, self.zone, datetime.now(UTC), aged_before)
+        of_version = (SOURCE, locator_prefix(bucket, key, etag))
+        too_old = list[int]()
+        with connection.cursor(name="event_archive_rejected") as cursor:
+            cursor.itersize = _REJECTED_AT_ONCE
+            for number, raw in cursor.execute(self._of_rejected("SELECT id, raw FROM {rejected}"), of_version):
+                batch = Batch()
+                reader.read([bytes(raw)], batch)
+                too_old += [number] * batch.too_old
+        query = self._of_rejected("DELETE FROM {rejected}", but="id OPERATOR(pg_catalog.=) ANY (%s)")
+        with own_search_path(connection):
+            connection.execute(query, (*of_version, too_old))
+        return len(too_old) if etag == claim.file.etag else 0
 
     def _rejected(self, connection: Connection, claim: Claim) -> int:
         """How many entries of the file's version are rejected, those included that were before."""
@@ -202,10 +223,10 @@ class Loader:
         query = self._of_rejected("SELECT pg_catalog.count(*) FROM {rejected}")
         return int(one(connection, query, SOURCE, version)[0])
 
-    def _of_rejected(self, statement: LiteralString) -> sql.Composed:
+    def _of_rejected(self, statement: LiteralString, *, but: LiteralString = "false") -> sql.Composed:
         name = rejected_table(self.target)
-        condition = " WHERE source OPERATOR(pg_catalog.=) %s AND pg_catalog.starts_with(locator, %s)"
-        return sql.SQL(statement + condition).format(rejected=sql.Identifier(name.schema, name.name))
+        condition = " WHERE source OPERATOR(pg_catalog.=) %s AND pg_catalog.starts_with(locator, %s) AND NOT "
+        return sql.SQL(statement + condition + but).format(rejected=sql.Identifier(name.schema, name.name))
 
     def _advice(self) -> Advice:
         return Advice(
