@@ -151,7 +151,7 @@ def test_404_for_the_page_where_a_run_goes_on_means_from_the_start(ingest: Inges
     ingesting = ingest(200, pagination="page", envelope="bare", missing_pages=True)
     ingesting.run(api_pagination="page")
     # Where a process that was killed before it heard of the end leaves it.
-    ingesting.database.execute("UPDATE cursor_state SET cursor_value = '3/100', passes = 0")
+    ingesting.database.execute("UPDATE cursor_state SET cursor_value = 'page 3/100', passes = 0")
     totals = ingesting.run(api_pagination="page")
     assert (totals.failures, totals.restarts, totals.counts.known) == ([], 1, 200)
     assert ingesting.position("passes") == (1,)
@@ -167,7 +167,19 @@ def test_an_api_that_is_no_longer_there_is_an_error_wherever_a_run_goes_on(inges
 
 @pytest.mark.parametrize(
     ("pagination", "cursor"),
-    [("page", "abc"), ("offset", "3/100"), ("offset", "abc"), ("link", "abc"), ("link", "200"), ("link", "ELSEWHERE")],
+    [
+        ("page", "abc"),
+        ("page", "3/100"),
+        ("page", "offset 300"),
+        ("offset", "abc"),
+        ("offset", "300"),
+        ("offset", "page 3/100"),
+        ("cursor", "page 3/100"),
+        ("cursor", "offset 300"),
+        ("link", "abc"),
+        ("link", "200"),
+        ("link", "ELSEWHERE"),
+    ],
 )
 def test_a_cursor_of_another_kind_of_pages_is_no_place_to_go_on_from(ingest: Ingest, pagination: str, cursor: str):
     ingesting = ingest(pagination=pagination)

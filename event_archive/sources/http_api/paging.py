@@ -23,6 +23,9 @@ _SETTINGS = (
     "its own."
 )
 
+# What is counted here bears its name: a bare number may be a cursor of an API.
+_COUNTED = re.compile(r"page (?P<page>[0-9]+)/(?P<size>[0-9]+)|offset (?P<offset>[0-9]+)")
+
 
 @dataclass(frozen=True, slots=True)
 class Paging:
@@ -51,14 +54,15 @@ class Paging:
 
     def takes(self, cursor: str) -> bool:
         """Whether a stored cursor is one of this kind of pages: the setting may have been another then."""
+        counted = _COUNTED.fullmatch(cursor)
         match self.pagination:
             case "page":
-                return re.fullmatch(r"\d+/\d+", cursor) is not None
+                return counted is not None and counted["page"] is not None
             case "offset":
-                return cursor.isdecimal()
+                return counted is not None and counted["offset"] is not None
             case "link":
                 return _origin(cursor) == _origin(self.url)
-        return True
+        return counted is None
 
 
 def paging(settings: ApiSettings) -> Paging:
@@ -107,17 +111,18 @@ class Step:
         if paging.time_filter:
             bounds = zip(paging.time_filter, (start.since, start.until), strict=True)
             parameters |= {name: iso(moment) for name, moment in bounds if moment is not None}
-        if paging.pagination == "page":
-            parameters[paging.cursor_parameter] = str(self._number)
-        elif self.cursor is not None or paging.pagination == "offset":
-            parameters[paging.cursor_parameter] = self.cursor or "0"
+        place = str(self._count) if paging.is_counted else self.cursor
+        if place is not None:
+            parameters[paging.cursor_parameter] = place
         return paging.url, parameters
 
     @property
-    def _number(self) -> int:
-        """Of this page; the first, where pages were counted by another size."""
-        number, _, counted = (self.cursor or "").partition("/")
-        return int(number) if counted == str(self.size.value) else 1
+    def _count(self) -> int:
+        """The number of this page, or its offset: the first, where pages were counted by another size."""
+        counted = _COUNTED.fullmatch(self.cursor or "")
+        if self.paging.pagination == "offset":
+            return int(counted["offset"]) if counted else 0
+        return int(counted["page"]) if counted and counted["size"] == str(self.size.value) else 1
 
     def next(self, answer: Answer) -> str | None:
         """The cursor of the page that follows; None where none does.
@@ -134,8 +139,8 @@ class Step:
         if not (bool(page.events) if page.has_more is None else page.has_more):
             return None
         if paging.pagination == "page":
-            return f"{self._number + 1}/{self.size.value}"
-        return str(int(self.cursor or 0) + len(page.events))
+            return f"page {self._count + 1}/{self.size.value}"
+        return f"offset {self._count + len(page.events)}"
 
     def _cursor_in(self, answer: Answer) -> str | None:
         page = answer.page
