@@ -272,6 +272,20 @@ def test_a_window_read_in_part_before_its_end_is_read_again_after_it(ingest: Ing
     assert passes == [(0,), (0,), (1,), (0,)]
 
 
+@pytest.mark.parametrize("variables", [WINDOWS, FILTER], ids=["windows", "with a filter"])
+def test_newest_first_a_first_page_that_seems_to_ascend_is_the_newest_for_whoever_goes_on(
+    ingest: Ingest, variables: dict[str, Any]
+):
+    ingesting = ingest(0, now=START + timedelta(hours=1), order="newest")
+    seconds = [*range(0, 600, 60), 600, 597]
+    ingesting.api.add(event(f"e{number}", START + timedelta(seconds=second)) for number, second in enumerate(seconds))
+    ingesting.run(pages=1, **variables | {"api_page_limit": 2})
+    ingesting.run(**variables | {"api_page_limit": 2})
+    assert ingesting.has_all()
+    reached = ingesting.database.execute("SELECT max(watermark) FROM cursor_state")
+    assert reached == [(START + timedelta(seconds=600),)]
+
+
 @pytest.mark.parametrize(
     "variables", [{}, {"api_time_filter": "since,until"}], ids=["without a filter", "with a filter"]
 )

@@ -158,7 +158,9 @@ class Shard:
         self._order.see(times, self.overlap)
         if self._is_in_no_order(times):
             return _NO_ORDER
-        return None if self._order.ascends and not self._resumed else ceiling
+        # By time, two events that came late may seem to ascend, and whoever goes on with the pass knows no better.
+        ascends = self._order.has_ascended(self.overlap) if self._by_time else self._order.ascends
+        return None if ascends and not self._resumed else ceiling
 
     def _is_in_no_order(self, times: Sequence[datetime]) -> bool:
         """Whether an API without a filter gives newer events after older ones, and older ones after newer ones."""
