@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from event_archive.defs.executor import one_process
-from event_archive.defs.gate import asset_keys, latest_materialization
+from event_archive.defs.gate import latest_materialization
 from event_archive.defs.internals import PARTITION_NAME_TAG, UnresolvedAssetJobDefinition
 from event_archive.defs.jobs import TABLE_TAG, is_run_of, tags_of
 from event_archive.defs.last_runs import runs_of
@@ -82,11 +82,12 @@ def superseded_runs(instance: dg.DagsterInstance, dataset: Dataset, before: date
     """The ids of this table's runs that ended before an instant and hold no day's latest materialization.
 
     Deleting a run deletes its events, and the latest materialization of a day is what its purge is gated on and what
-    the UI shows of it.
+    the UI shows of it. Another code location's dataset of this name and table has runs with these tags, too, of assets
+    that have other keys: a run is asked what it materialized.
     """
     for run in _finished(instance, {TABLE_TAG: str(dataset.table)}, before):
         day = run.tags.get(PARTITION_NAME_TAG)
-        if is_run_of(run, dataset) and (day is None or run.run_id not in _latest_runs(instance, dataset, day)):
+        if is_run_of(run, dataset) and (day is None or not _holds_latest(instance, run.run_id, day)):
             yield run.run_id
 
 
@@ -105,7 +106,11 @@ def _finished(instance: dg.DagsterInstance, tags: dict[str, str], before: dateti
     return runs_of(instance, dg.RunsFilter(tags=tags, statuses=_FINISHED, updated_before=before))
 
 
-def _latest_runs(instance: dg.DagsterInstance, dataset: Dataset, day: str) -> set[str]:
-    """The runs that hold the latest materialization of some asset of a day."""
-    latest = [latest_materialization(instance, key, day) for key in asset_keys(dataset)]
-    return {record.run_id for record in latest if record}
+def _holds_latest(instance: dg.DagsterInstance, run_id: str, day: str) -> bool:
+    """Whether a run holds the latest materialization of some asset of a day."""
+    for log in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+        event = log.asset_materialization
+        latest = latest_materialization(instance, event.asset_key, day) if event else None
+        if latest and latest.run_id == run_id:
+            return True
+    return False

@@ -316,6 +316,20 @@ def test_pruning_keeps_the_latest_materializations_of_each_dataset(datasets: Two
         assert [datasets.latest(f"notes/{asset}", KEYS[0]), datasets.latest(asset, KEYS[0])] == kept
 
 
+def test_pruning_keeps_the_latest_materializations_of_a_dataset_called_alike_in_another_code_location(
+    datasets: Two, clean: pytest.MonkeyPatch, tmp_path: Path
+):
+    datasets.events.add(1)
+    there = datasets.run("events", KEYS[0]).run_id
+    here = tmp_path / "here.yaml"
+    here.write_text(FILE.replace(", asset_keys: bare", ""))
+    clean.setenv("DATASETS_FILE", str(here))
+    prune = build_definitions(*load_datasets()).resolve_job_def("prune_job")
+    config = {"ops": {"prune_runs": {"config": {"older_than_days": -1}}}}
+    assert prune.execute_in_process(instance=datasets.instance, run_config=config).success
+    assert [datasets.latest(asset, KEYS[0]) for asset in ASSETS] == [there] * len(ASSETS)
+
+
 def test_runs_from_before_the_file_are_those_of_the_dataset_with_bare_keys(datasets: Two, clean: pytest.MonkeyPatch):
     datasets.events.add(1)
     with clean.context() as patch:
