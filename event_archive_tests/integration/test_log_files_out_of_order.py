@@ -7,18 +7,22 @@ import errno
 import os
 import random
 import threading
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from event_archive.domain.dataset import TableName
+from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError, FileChangedError
 from event_archive.sources.log_files import decoding, ingest
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.replay import replay
 from event_archive.sources.rejected import RejectedRecords
+from event_archive.sources.runs import aged_before
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
+from event_archive_tests.fixtures.pipeline import SPECIFICATION
 
 pytestmark = pytest.mark.slow
 
@@ -381,3 +385,29 @@ def test_a_day_that_was_purged_just_before_a_new_version_is_loaded_does_not_come
     counts = logs.run().counts
     assert (counts.new, counts.too_old) == (1, 2)
     assert logs.files() == [("COMPLETED", 1, 0)]
+
+
+# 19: settings that change
+@pytest.mark.parametrize("change", ["LOGS_TIMEZONE", "LOGS_MAPPING"])
+def test_what_other_settings_read_as_aged_keeps_the_row_that_it_has(logs: Logs, tmp_path: Path, change: str):
+    dataset = replace(
+        SPECIFICATION, table=TableName("public", "logs"), time_column="timestamp", retention=Retention.parse("3 days")
+    )
+    with logs.settings().postgres.session() as session:
+        aged = aged_before(session, [dataset], dataset.table)
+    assert aged is not None
+
+    def at(number: int) -> dict[str, str]:
+        # Of the first second that is not aged; by another zone, or another field, it is.
+        time = (aged + timedelta(minutes=number)).replace(tzinfo=None).isoformat()
+        return {"msg": f"{number}", "time": time, "started": "2024-03-01T00:00:00Z" if number < 9 else time}
+
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("timestamp: started\nmessage: msg\n")
+    changed = {"logs_timezone": "Europe/Berlin"} if change == "LOGS_TIMEZONE" else {"logs_mapping": mapping}
+    logs.run(datasets=[dataset])
+    for number, others in enumerate([{}, changed, changed]):
+        logs.write("a.log", ndjson(at(1), at(2), *(at(600 + of) for of in range(number + 1))))
+        totals = logs.run(datasets=[dataset], **others)
+        assert (totals.counts.too_old, totals.removed) == (2 if others else 0, number)
+        assert logs.rows() == ["1", "2", *(f"{600 + of}" for of in range(number + 1))]

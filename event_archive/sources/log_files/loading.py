@@ -4,10 +4,10 @@ Not here: which file is next, what follows from a failure.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import LiteralString
+from typing import Any, LiteralString
 from zoneinfo import ZoneInfo
 
 from psycopg import sql
@@ -27,7 +27,7 @@ from event_archive.sources.merge import Target
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 10_000
-_REJECTED_AT_ONCE = 50
+_FORMER_AT_ONCE = 200
 _OLDEST_SERVER = 16
 """The first that has ``pg_input_is_valid``."""
 
@@ -44,6 +44,10 @@ class StoppedError(GivenBackError):
 
 class PassedOnError(GivenBackError):
     """Another process has claimed the file since."""
+
+
+class _LeavesOutError(Exception):
+    """A version that replaces rows leaves entries out: whether some of those rows are theirs is to be looked at."""
 
 
 class DayAgedError(GivenBackError):
@@ -113,21 +117,28 @@ class Loader:
             StoreAwayError: the store is away.
             UnreachableError, BusyError, RefusedError, IntegrityError: the database is away, busy, or refuses.
         """
+        try:
+            self._load(claim, landed, looks=False)
+        except _LeavesOutError:
+            self._load(claim, landed, looks=True)
+
+    def _load(self, claim: Claim, landed: Callable[[Connection, Loaded], None], *, looks: bool) -> None:
         aged_before = self._aged_before(claim)
-        bucket, file, now = self.store.bucket, claim.file, datetime.now(UTC)
-        reader = Reader(bucket, file.key, file.etag, self.mapping, self.zone, now, aged_before)
+        file, reader = claim.file, self._reader(claim.file.etag, claim, aged_before)
         counts, size, removed, kept = Counts(), 0, 0, 0
         with self.session.transaction(str(self.target.table), advice=self._advice()) as connection:
             if not self.ledger.lock(connection, claim):
                 raise PassedOnError
             if claim.loaded_etag is not None:
-                removed = self._forget(connection, claim, aged_before)
+                removed = self._forget(connection, claim, aged_before, looks=looks)
                 kept = self._forget_rejected(connection, claim, aged_before)
             with self.store.open(claim.file) as chunks:
                 for batch in self._batches(reader, chunks):
                     size += sum(map(len, batch.lines))
                     counts.add(land_in(connection, self.target, SOURCE, batch))
                     self._check(batch, counts)
+                    if removed and counts.too_old and not looks:
+                        raise _LeavesOutError
             rejected = self._rejected(connection, claim) if counts.known else counts.rejected + kept
             rows = counts.new + counts.known + counts.superseded + counts.rejected + kept - rejected
             if not self.ledger.complete(connection, claim, rows=rows, rejected=rejected):
@@ -167,31 +178,38 @@ class Loader:
             "file, and LOGS_MAPPING for other fields."
         )
 
-    def _forget(self, connection: Connection, claim: Claim, aged_before: datetime) -> int:
+    def _forget(self, connection: Connection, claim: Claim, aged_before: datetime, *, looks: bool) -> int:
         """Deletes what a former version of the file left. Rows of this very version stay, and are known again.
 
-        Aged rows stay, as those of the new version are left out: they may not be archived yet.
+        Aged rows stay, as those of the new version are left out: they may not be archived yet. So do rows that are not
+        aged, but whose entries are left out now, since other settings read another time from them: it takes as long as
+        a load to look for such rows.
 
         Returns:
             How many rows were deleted.
         """
         bucket, key, etag = self.store.bucket, claim.file.key, str(claim.loaded_etag)
-        removed = 0
-        if etag != claim.file.etag:
-            former = id_prefix(bucket, key, etag)
-            table = sql.Identifier(self.target.table.schema, self.target.table.name)
-            # A slash is what follows a point.
-            rows = sql.SQL(
-                "FROM {} WHERE id OPERATOR(pg_catalog.>=) {} AND id OPERATOR(pg_catalog.<) {} "
-                "AND timestamp OPERATOR(pg_catalog.>=) {}"
-            ).format(table, f"{former}.", f"{former}/", aged_before)
-            with own_search_path(connection):
-                removed = connection.execute(sql.SQL("DELETE {}").format(rows)).rowcount
-            if one(connection, sql.SQL("SELECT EXISTS (SELECT {})").format(rows))[0]:
-                raise RefusedError(
-                    f"{self.target.table}: a trigger or rule on DELETE keeps rows of the former version of {key}: each "
-                    f"entry would be there twice. The file was not loaded. {exempting(connection)}."
-                )
+        if etag == claim.file.etag:
+            return 0
+        former = id_prefix(bucket, key, etag)
+        table = sql.Identifier(self.target.table.schema, self.target.table.name)
+        # A slash is what follows a point.
+        rows = sql.SQL(
+            "FROM {} WHERE id OPERATOR(pg_catalog.>=) {} AND id OPERATOR(pg_catalog.<) {} "
+            "AND timestamp OPERATOR(pg_catalog.>=) {}"
+        ).format(table, f"{former}.", f"{former}/", aged_before)
+        stay = list[str]()
+        if looks:
+            query = sql.SQL("SELECT id, raw_data::pg_catalog.text {}").format(rows)
+            stay = self._left_out(connection, query, (), self._reader(etag, claim, aged_before))
+        rows += sql.SQL(" AND NOT id OPERATOR(pg_catalog.=) ANY (%s)")
+        with own_search_path(connection):
+            removed = connection.execute(sql.SQL("DELETE {}").format(rows), (stay,)).rowcount
+        if one(connection, sql.SQL("SELECT EXISTS (SELECT {})").format(rows), stay)[0]:
+            raise RefusedError(
+                f"{self.target.table}: a trigger or rule on DELETE keeps rows of the former version of {key}: each "
+                f"entry would be there twice. The file was not loaded. {exempting(connection)}."
+            )
         return removed
 
     def _forget_rejected(self, connection: Connection, claim: Claim, aged_before: datetime) -> int:
@@ -203,19 +221,30 @@ class Loader:
         if not claim.loaded_rejected:
             return 0
         bucket, key, etag = self.store.bucket, claim.file.key, str(claim.loaded_etag)
-        reader = Reader(bucket, key, etag, self.mapping, self.zone, datetime.now(UTC), aged_before)
         of_version = (SOURCE, locator_prefix(bucket, key, etag))
-        too_old = list[int]()
-        with connection.cursor(name="event_archive_rejected") as cursor:
-            cursor.itersize = _REJECTED_AT_ONCE
-            for number, raw in cursor.execute(self._of_rejected("SELECT id, raw FROM {rejected}"), of_version):
-                batch = Batch()
-                reader.read([bytes(raw)], batch)
-                too_old += [number] * batch.too_old
+        query = self._of_rejected("SELECT id, raw FROM {rejected}")
+        too_old = self._left_out(connection, query, of_version, self._reader(etag, claim, aged_before))
         query = self._of_rejected("DELETE FROM {rejected}", but="id OPERATOR(pg_catalog.=) ANY (%s)")
         with own_search_path(connection):
             connection.execute(query, (*of_version, too_old))
         return len(too_old) if etag == claim.file.etag else 0
+
+    def _left_out(
+        self, connection: Connection, query: sql.Composed, values: Sequence[object], reader: Reader
+    ) -> list[Any]:
+        """The ids, from a query for ids and bytes of entries, of those that are too old as they are read now."""
+        found = list[Any]()
+        with connection.cursor(name="event_archive_former") as cursor:
+            cursor.execute(query, values)
+            while some := cursor.fetchmany(_FORMER_AT_ONCE):
+                raws = [raw.encode() if isinstance(raw, str) else bytes(raw) for _, raw in some]
+                if _too_old(reader, raws):
+                    found += [of for (of, _), raw in zip(some, raws, strict=True) if _too_old(reader, [raw])]
+        return found
+
+    def _reader(self, etag: str, claim: Claim, aged_before: datetime) -> Reader:
+        bucket, key, now = self.store.bucket, claim.file.key, datetime.now(UTC)
+        return Reader(bucket, key, etag, self.mapping, self.zone, now, aged_before)
 
     def _rejected(self, connection: Connection, claim: Claim) -> int:
         """How many entries of the file's version are rejected, those included that were before."""
@@ -236,6 +265,12 @@ class Loader:
             privileges=f"The role needs SELECT, INSERT, UPDATE and DELETE on {self.target.table} and on the tables "
             "beside it, and TEMPORARY on the database: GRANT them, or connect as another role.",
         )
+
+
+def _too_old(reader: Reader, entries: Sequence[bytes]) -> int:
+    batch = Batch()
+    reader.read(entries, batch)
+    return batch.too_old
 
 
 def check_server(session: Session) -> None:
