@@ -361,6 +361,8 @@ def test_a_block_that_is_refused_fails_the_upload_at_the_next_write(proxy: Fault
         proxy.faults.append(Fault(request("PUT", "comp=block&"), status=403))
         upload.write(b"x" * SMALL_BLOCK_BYTES)
         assert upload._in_flight[0].exception()
+        # The one who waits for it is told first, and the upload right after.
+        until(lambda: upload._stage_at_bytes == 0)
         with pytest.raises(RefusedError, match=PATH):
             upload.write(b"y")
 
