@@ -4,7 +4,10 @@ import logging
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -18,6 +21,7 @@ from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server
 from event_archive_tests.fixtures.progress import Seen, SeenPhase
+from event_archive_tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -51,17 +55,17 @@ def test_a_limited_export_takes_its_time_and_is_whole(database: Database, local_
 @pytest.fixture
 def paused(database: Database, standby: Server) -> psycopg.Connection[tuple[object, ...]]:
     """A session on a standby that has the database and replays no further."""
-    until = time.monotonic() + 30
+    latest = time.monotonic() + 30
     while True:
         try:
             connection = psycopg.connect(standby.dsn(database.name), autocommit=True)
             break
         except psycopg.OperationalError:
-            assert time.monotonic() < until, "the standby does not follow"
+            assert time.monotonic() < latest, "the standby does not follow"
             time.sleep(0.1)
     connection.execute("SELECT pg_wal_replay_pause()")
-    while connection.execute("SELECT pg_get_wal_replay_pause_state()").fetchone() != ("paused",):
-        assert time.monotonic() < until, "the standby does not pause"
+    state = "SELECT pg_get_wal_replay_pause_state()"
+    until(lambda: connection.execute(state).fetchone() == ("paused",), seconds=30)
     return connection
 
 
@@ -93,62 +97,58 @@ def test_a_replica_that_catches_up_is_waited_for(database: Database):
     try:
         replica.exec_(f"START_REPLICATION PHYSICAL {begin}".encode())
         # It takes nothing, so that it stays where it is.
-        until = time.monotonic() + 30
-        while database.execute("SELECT state FROM pg_stat_replication") != [("catchup",)]:
-            assert time.monotonic() < until, "it does not catch up"
-            time.sleep(0.05)
+        until(lambda: database.execute("SELECT state FROM pg_stat_replication") == [("catchup",)], seconds=30)
         with pytest.raises(BusyError, match="A streaming replica has"):
             await_replicas(Postgres(database.dsn), 1_000_000, wait_seconds=0)
     finally:
         replica.finish()
 
 
+@contextmanager
+def slot(database: Database, make: LiteralString) -> Iterator[str]:
+    """A replication slot, which is dropped once whoever used it is gone."""
+    name = f"slot_{database.name}"
+    database.execute(make, name)
+    try:
+        yield name
+    finally:
+        active = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
+        until(lambda: database.execute(active, name) != [(True,)])
+        database.execute("SELECT pg_drop_replication_slot(%s)", name)
+
+
 def test_a_consumer_of_a_logical_slot_is_no_replica(database: Database):
     """It may be one of another database, and confirm what it has read hours later: no purge would ever begin."""
-    slot = f"consumer_{database.name}"
     database.execute("CREATE PUBLICATION changes FOR ALL TABLES")
-    database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot)
-    consumer = psycopg.pq.PGconn.connect(f"{database.dsn} replication=database".encode())
-    try:
-        options = "proto_version '1', publication_names 'changes'"
-        consumer.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({options})".encode())
-        # It takes nothing: the first commit is where it stays.
-        for number in range(2):
-            database.execute(f"CREATE TABLE much{number} AS SELECT repeat('x', 1000) FROM generate_series(1, 40000)")
-        behind = "SELECT pg_current_wal_lsn() - sent_lsn > 10000000 FROM pg_stat_replication WHERE sent_lsn IS NOT NULL"
-        until = time.monotonic() + 30
-        while database.execute(behind) != [(True,)]:
-            assert time.monotonic() < until, "it is not behind"
-            time.sleep(0.05)
-        await_replicas(Postgres(database.dsn), 1_000_000, wait_seconds=0)
-    finally:
-        consumer.finish()
-        while database.execute("SELECT active FROM pg_replication_slots WHERE slot_name = %s", slot) == [(True,)]:
-            time.sleep(0.05)
-        database.execute("SELECT pg_drop_replication_slot(%s)", slot)
+    with slot(database, "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')") as name:
+        consumer = psycopg.pq.PGconn.connect(f"{database.dsn} replication=database".encode())
+        try:
+            options = "proto_version '1', publication_names 'changes'"
+            consumer.exec_(f"START_REPLICATION SLOT {name} LOGICAL 0/0 ({options})".encode())
+            # It takes nothing: the first commit is where it stays.
+            for number in range(2):
+                much = "SELECT repeat('x', 1000) FROM generate_series(1, 40000)"
+                database.execute(f"CREATE TABLE much{number} AS {much}")
+            behind = "SELECT pg_current_wal_lsn() - sent_lsn > 10000000 FROM pg_stat_replication"
+            until(lambda: database.execute(f"{behind} WHERE sent_lsn IS NOT NULL") == [(True,)], seconds=30)
+            await_replicas(Postgres(database.dsn), 1_000_000, wait_seconds=0)
+        finally:
+            consumer.finish()
 
 
 def test_an_archive_of_the_wal_that_replays_nothing_is_waited_for_by_what_it_wrote(database: Database, tmp_path: Path):
     """With a slot, pg_receivewal reports a segment of 16 MB as flushed once it is full."""
-    slot = f"receiver_{database.name}"
-    database.execute("SELECT pg_create_physical_replication_slot(%s)", slot)
-    command = [str(database.server.bin_dir / "pg_receivewal"), "-d", database.dsn, "-S", slot, "-D", str(tmp_path)]
-    with subprocess.Popen(command) as receiver:
-        try:
-            wrote = "SELECT write_lsn = pg_current_wal_lsn() FROM pg_stat_replication"
-            until = time.monotonic() + 30
-            database.execute("SELECT pg_switch_wal()")
-            database.execute("CREATE TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)")
-            while database.execute(wrote) != [(True,)]:
-                assert time.monotonic() < until, "it does not follow"
-                time.sleep(0.05)
-            await_replicas(Postgres(database.dsn), 1_000_000, wait_seconds=0)
-        finally:
-            receiver.terminate()
-            receiver.wait()
-            while database.execute("SELECT active FROM pg_replication_slots WHERE slot_name = %s", slot) == [(True,)]:
-                time.sleep(0.05)
-            database.execute("SELECT pg_drop_replication_slot(%s)", slot)
+    with slot(database, "SELECT pg_create_physical_replication_slot(%s)") as name:
+        command = [str(database.server.bin_dir / "pg_receivewal"), "-d", database.dsn, "-S", name, "-D", str(tmp_path)]
+        with subprocess.Popen(command) as receiver:
+            try:
+                wrote = "SELECT write_lsn = pg_current_wal_lsn() FROM pg_stat_replication"
+                database.execute("SELECT pg_switch_wal()")
+                database.execute("CREATE TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)")
+                until(lambda: database.execute(wrote) == [(True,)], seconds=30)
+                await_replicas(Postgres(database.dsn), 1_000_000, wait_seconds=0)
+            finally:
+                receiver.terminate()
 
 
 def test_without_replicas_nobody_waits(database: Database):

@@ -7,22 +7,19 @@ import errno
 import os
 import random
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError, FileChangedError
 from event_archive.sources.log_files import decoding, ingest
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.replay import replay
 from event_archive.sources.rejected import RejectedRecords
 from event_archive.sources.runs import aged_before
-from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
-from event_archive_tests.fixtures.pipeline import SPECIFICATION
+from event_archive_tests.fixtures.log_files import Logs, archived_logs, entry, ndjson
 
 pytestmark = pytest.mark.slow
 
@@ -390,9 +387,7 @@ def test_a_day_that_was_purged_just_before_a_new_version_is_loaded_does_not_come
 # 19: settings that change
 @pytest.mark.parametrize("change", ["LOGS_TIMEZONE", "LOGS_MAPPING"])
 def test_what_other_settings_read_as_aged_keeps_the_row_that_it_has(logs: Logs, tmp_path: Path, change: str):
-    dataset = replace(
-        SPECIFICATION, table=TableName("public", "logs"), time_column="timestamp", retention=Retention.parse("3 days")
-    )
+    dataset = archived_logs("3 days")
     with logs.settings().postgres.session() as session:
         aged = aged_before(session, [dataset], dataset.table)
     assert aged is not None

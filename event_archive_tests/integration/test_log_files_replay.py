@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from event_archive.domain.dataset import Dataset, TableName
-from event_archive.domain.days import Retention, now_utc
+from event_archive.domain.dataset import TableName
+from event_archive.domain.days import now_utc
 from event_archive.postgres.session import Connection
 from event_archive.sources import rejected
 from event_archive.sources.landing import Batch, Counts
@@ -20,8 +20,7 @@ from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.replay import replay
 from event_archive.sources.log_files.rows import Place, locator_prefix, parse_locator
 from event_archive.sources.rejected import RejectedRecords
-from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
-from event_archive_tests.fixtures.pipeline import SPECIFICATION
+from event_archive_tests.fixtures.log_files import Logs, archived_logs, entry, ndjson
 
 pytestmark = pytest.mark.slow
 
@@ -42,12 +41,6 @@ def try_again(logs: Logs, mapping: Path) -> Counts:
         counts = RejectedRecords(session, TableName("public", "rejected_records")).replay(replay(settings))
     assert counts.balance == 0
     return counts
-
-
-def dataset(retention: str) -> Dataset:
-    return replace(
-        SPECIFICATION, table=TableName("public", "logs"), time_column="timestamp", retention=Retention.parse(retention)
-    )
 
 
 def left(logs: Logs) -> int:
@@ -208,7 +201,7 @@ def test_what_was_rejected_of_an_aged_day_stays_where_the_version_that_comes_nex
         logs.write("a.log", ndjson(*of_both))
         os.utime(path, ns=(former.st_mtime_ns, former.st_mtime_ns))
     # The mapping was mended, and the day has come of age since.
-    counts = logs.run(datasets=[dataset("5 days")], logs_mapping=mapping).counts
+    counts = logs.run(datasets=[archived_logs("5 days")], logs_mapping=mapping).counts
     assert counts.too_old == 2
     assert sorted(logs.rows()) == sorted(["request 1", f"{young:%d}"] + ["request 2"] * (not comes_back))
     ((raw,),) = logs.database.execute("SELECT raw FROM rejected_records")

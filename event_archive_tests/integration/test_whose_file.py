@@ -317,9 +317,8 @@ def test_a_replica_that_is_promoted_before_its_rows_are_read_writes_no_file(
 def test_of_a_day_that_a_replica_lacks_altogether_the_primary_is_asked(pipeline: Pipeline, follower: Pipeline):
     """No run would archive it, as long as the replica lags: each asked the replica for the day's first file."""
     follower.database.execute("SELECT pg_wal_replay_pause()")
-    until = time.monotonic() + 30
-    while follower.database.execute("SELECT pg_get_wal_replay_pause_state()") != [("paused",)]:
-        assert time.monotonic() < until, "replay does not pause"
+    state = "SELECT pg_get_wal_replay_pause_state()"
+    until(lambda: follower.database.execute(state) == [("paused",)], seconds=30)
     pipeline.add(2)
     assert pipeline.archive(export_postgres=follower.postgres).rows == 2
     assert (pipeline.purge().deleted, pipeline.count()) == (2, 0)
