@@ -129,13 +129,11 @@ def _failed_days(pipelines: Sequence[DatasetPipeline]) -> dg.SensorDefinition:
     return failed_days
 
 
-def _empty_days(pipeline: DatasetPipeline, days: list[date], postgres: PostgresResource, datasets: int) -> list[date]:
-    """Those of some days that have no row. Among several datasets, one whose database is away stops no other."""
+def _empty_days(pipeline: DatasetPipeline, days: list[date], postgres: PostgresResource, among: int) -> list[date]:
+    """Those of some days that have no row. A database that is away keeps no day from being announced."""
     try:
-        return days_without_rows(pipeline.dataset, days, postgres.primary(pipeline.settings), among=datasets)
+        return days_without_rows(pipeline.dataset, days, postgres.primary(pipeline.settings), among=among)
     except EventArchiveError as error:
-        if datasets == 1:
-            raise
         logger.warning("%s: whether days have rows could not be seen: %s", pipeline.dataset.label, error)
         return []
 

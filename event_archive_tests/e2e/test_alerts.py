@@ -141,6 +141,21 @@ def test_a_day_left_failed_without_rows_is_run_again_and_one_with_rows_is_left_t
     assert len(webhook.texts) == 1
 
 
+def test_days_left_failed_are_announced_while_the_database_is_away(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation, webhook: Webhook,
+    clean: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    local_installation.put(NO_CSV)
+    assert not run(definitions, instance, KEYS[0]).success
+    clean.setenv("PG_CONNECTION_STRING", "postgresql://localhost:1/nowhere")
+    found = evaluate(definitions, instance, "failed_days", None)
+    assert found.run_requests == []  # type: ignore[attr-defined]
+    assert "whether days have rows could not be seen" in caplog.text
+    (text,) = webhook.texts
+    assert f"{KEYS[0]}: left failed" in text
+
+
 def test_without_a_webhook_the_sensors_say_so(definitions: dg.Definitions, instance: dg.DagsterInstance):
     cursor = cursor_after(definitions, instance, "failed_runs", None)
     found = evaluate(definitions, instance, "failed_runs", cursor)
