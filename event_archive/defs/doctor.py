@@ -75,7 +75,9 @@ def instance(_: Patient) -> Iterator[Finding]:
 
 def _schedule(found: dg.DagsterInstance) -> Finding:
     states = found.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
+    # Dagster keeps the states of a code location that is gone, or has another name now.
     stopped = {state.name for state in states if state.status == InstigatorStatus.STOPPED}
+    stopped -= {state.name for state in states if state.status != InstigatorStatus.STOPPED}
     ours = {state.name for state in states if state.name == SCHEDULE or state.name.startswith(f"{SCHEDULE}_")}
     # One that was never turned on or off has no state, and is on; a former one may have one still.
     nights, sources = _names() or sorted(ours) or [SCHEDULE], _sources()

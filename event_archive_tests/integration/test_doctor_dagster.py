@@ -98,10 +98,19 @@ def test_the_schedules_of_sources_that_were_turned_off(at_home: Path, command: C
     )
 
 
-def stopped(schedule: str) -> InstigatorState:
+def test_a_schedule_that_was_turned_off_under_a_former_name_of_the_code_location(at_home: Path, command: Commands):
+    with dg.DagsterInstance.from_config(str(at_home)) as instance:
+        instance.add_instigator_state(stopped("archive_daily", location="former"))
+        assert findings(command("doctor", "--json"), 0)["dagster_schedule"].status == "warning"
+        # As the daemon writes it down of a schedule that is on by default.
+        instance.add_instigator_state(stopped("archive_daily").with_status(InstigatorStatus.DECLARED_IN_CODE))
+    assert findings(command("doctor", "--json"), 0)["dagster_schedule"].message == "archive_daily is on"
+
+
+def stopped(schedule: str, *, location: str = "event_archive") -> InstigatorState:
+    target = LoadableTargetOrigin(module_name="m")
     origin = RemoteInstigatorOrigin(
-        RemoteRepositoryOrigin(ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="m")), "r"),
-        schedule,
+        RemoteRepositoryOrigin(ManagedGrpcPythonEnvCodeLocationOrigin(target, location), "r"), schedule
     )
     return InstigatorState(
         origin, InstigatorType.SCHEDULE, InstigatorStatus.STOPPED, ScheduleInstigatorData("* * * * *")
