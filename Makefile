@@ -31,8 +31,9 @@ else
 make_venv = "$$python" -m venv --clear $(1)
 pip_install = $(BIN)/python -m pip --python $(1)/bin/python install --quiet --no-compile --disable-pip-version-check
 endif
-# At once and on all cores, since the first start would else take the time. Some packages bring files that are no Python.
-compile_all = $(1)/bin/python -m compileall -qq --workers 0 $(1)/lib || true
+# At once and on all cores, since the first start would else take the time. Some packages bring files that are no
+# Python, or that newer versions warn of.
+compile_all = $(1)/bin/python -W ignore -m compileall -qq --workers 0 $(1)/lib || true
 
 .PHONY: help
 help: ## Show this list
