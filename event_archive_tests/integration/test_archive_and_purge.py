@@ -164,7 +164,7 @@ def test_rows_that_come_after_an_empty_day_was_archived_stay(pipeline: Pipeline)
     pipeline.archive()
     pipeline.add(3)
     purged = pipeline.purge()
-    assert (purged.deleted, purged.left) == (0, 3)
+    assert (purged.outcome, purged.deleted, purged.left) == ("purged", 0, 3)
 
 
 def test_a_day_ends_where_the_next_begins(each_pipeline: Pipeline):

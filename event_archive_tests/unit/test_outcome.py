@@ -1,7 +1,10 @@
 """The sums over the days of a run."""
 
+import pytest
+
 from event_archive.domain.days import ONE_DAY
 from event_archive.nightly.outcome import DayOutcome, Totals
+from event_archive.operations.purge import PurgedDay
 from event_archive_tests.fixtures.pipeline import DAY
 
 
@@ -31,3 +34,13 @@ def test_rows_of_days_that_a_run_does_not_do_are_not_told_as_left():
     totals = Totals()
     totals.add(DayOutcome(DAY + ONE_DAY, outcome="purged", deleted=9, others={DAY: 1}))
     assert totals.left == 0
+
+
+@pytest.mark.parametrize(("dry_run", "outcome"), [(False, "purged"), (True, "dry run")])
+def test_a_day_that_was_archived_and_that_another_command_purged_meanwhile_was_done(dry_run: bool, outcome: str):
+    day = DayOutcome(DAY, rows=5, rows_appended=2)
+    day.purged(PurgedDay(DAY, 0, 0, 0, "nothing to do", None, 0.1, dry_run=dry_run))
+    assert day.outcome == outcome
+    nothing_new = DayOutcome(DAY, rows=5)
+    nothing_new.purged(PurgedDay(DAY, 0, 0, 0, "nothing to do", None, 0.1, dry_run=dry_run))
+    assert nothing_new.outcome == "nothing to do"
