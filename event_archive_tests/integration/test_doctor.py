@@ -733,8 +733,8 @@ def test_a_partition_without_replica_identity_is_bad_only_where_it_is_published(
     )
     assert findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)["replication"].status == "warning"
     assert database.execute("DELETE FROM t RETURNING id") == [(1,), (2,)]
-    for also in ("d2", "t"):
-        database.execute(f"ALTER PUBLICATION p SET TABLE {also}")
+    for also in ("SET TABLE d2", "SET TABLE t", "SET (publish_via_partition_root)"):
+        database.execute(f"ALTER PUBLICATION p {also}")
         found = findings(command("doctor", "--json", EVENT_TABLE="public.t"), 1)["replication"]
         assert (found.status, found.message[:40]) == ("bad", "p publishes deletes, and public.d2 has n")
 
