@@ -29,6 +29,7 @@ from event_archive.operations.claim import claim
 from event_archive.operations.export import Export
 from event_archive.operations.purge import purge_day
 from event_archive.operations.site import Site
+from event_archive.operations.unanswered import note_unanswered
 from event_archive.postgres.session import Postgres
 from event_archive.table.locks import lock_day
 from event_archive.table.shape import require_unchanged
@@ -549,9 +550,13 @@ def test_a_file_that_came_after_an_empty_day_was_archived_is_not_purged_by(pipel
     assert pipeline.count() == 2
 
 
-def test_an_append_leaves_the_file_alone_while_its_day_is_purged(pipeline: Pipeline):
+@pytest.mark.parametrize("in_doubt", [False, True], ids=["all is known", "a commit got no answer"])
+def test_an_append_leaves_the_file_alone_while_its_day_is_purged(pipeline: Pipeline, in_doubt: bool):
     pipeline.add(2)
     first = pipeline.archive()
+    file = pipeline.lake.stat(first.path)
+    if in_doubt and file:
+        note_unanswered(pipeline.lake, file)
     pipeline.add(1, prefix="late")
     with pipeline.postgres.transaction("a purge") as connection:
         assert lock_day(connection, pipeline.dataset, DAY)

@@ -248,6 +248,15 @@ def test_a_search_path_cannot_change_what_a_name_in_the_file_means(pipeline: Pip
     assert of.database.execute("SELECT id, words::oid, relation::oid FROM t WHERE id > 2 ORDER BY id") == before
 
 
+def test_a_search_path_may_be_white_space(pipeline: Pipeline):
+    pipeline.add(2)
+    pipeline.database.execute(
+        f"""SELECT set_config('search_path', ' ', true);
+        ALTER DATABASE {pipeline.database.name} SET search_path FROM CURRENT"""
+    )
+    assert pipeline.run().deleted == 2
+
+
 def test_no_setting_of_the_server_changes_the_text_of_a_value(each_pipeline: Pipeline):
     """The test servers have other settings for all of these."""
     each_pipeline.database.execute(
