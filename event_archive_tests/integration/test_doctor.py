@@ -15,6 +15,7 @@ from event_archive.config.environment import Settings
 from event_archive.doctor import rows, server
 from event_archive.doctor.findings import Finding, Patient, Topic, go_through
 from event_archive.lake.local.folder import LocalLake
+from event_archive.postgres.statements import turning_on
 from event_archive_tests.fixtures.doctor import ACCOUNT_KEY, CHECKS, PASSWORD, files, findings, wrong
 from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY
@@ -455,6 +456,18 @@ def test_rows_that_nobody_counts_are_counted_by_what_is_said(healthy_locally: In
             database.execute(f"ALTER {whose} RESET track_counts")
     finally:
         database.execute(f"DROP ROLE {role}")
+
+
+def test_what_is_off_for_all_roles_is_turned_on_for_all(database: Database):
+    # Of a setting by which no other test of this server goes.
+    database.execute("ALTER ROLE ALL SET geqo = off")
+    try:
+        with psycopg.connect(database.dsn) as connection:
+            assert connection.execute("SHOW geqo").fetchall() == [("off",)]
+            connection.execute(turning_on(connection, "geqo").encode())
+        assert database.execute("SHOW geqo") == [("on",)]
+    finally:
+        database.execute("ALTER ROLE ALL RESET geqo")
 
 
 def test_a_role_that_may_not_vacuum_as_the_settings_ask_is_told(healthy_locally: Installation, command: Commands):

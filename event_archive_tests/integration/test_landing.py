@@ -196,6 +196,25 @@ def test_what_the_position_defers_is_no_records_fault(table: Database):
     assert (rows(table), rejected(table)) == ([], [])
 
 
+def test_what_the_position_defers_finds_what_it_names(table: Database):
+    table.execute(
+        """
+        CREATE TABLE position (n text); CREATE TABLE note (n text);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO note VALUES (new.n); RETURN new; END $$;
+        CREATE CONSTRAINT TRIGGER note AFTER INSERT ON position DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION note()
+        """
+    )
+
+    def save(connection: Connection) -> None:
+        connection.execute("INSERT INTO public.position VALUES ('x')")
+
+    with opened(table) as session:
+        land(session, IGNORE, "test", batch(("a", "01", "1")), save)
+    assert (len(rows(table)), table.execute("SELECT n FROM note")) == (1, [("x",)])
+
+
 @pytest.mark.parametrize("code", ["P0002", "P0003", "P0004", "ZX001", "45000"])
 def test_a_record_that_a_trigger_refuses_in_any_words_of_its_own_is_rejected_alone(table: Database, code: str):
     table.execute(
