@@ -651,6 +651,41 @@ def test_a_type_that_keeps_all_of_a_value_is_restored_into(pipeline: Pipeline, w
     assert restoring(narrowed(pipeline, was, value, now))(in_place=True).restored == 1
 
 
+@pytest.mark.parametrize(
+    ("was", "value", "now"),
+    [
+        ("timestamp", "2024-02-02 03:04:05", "timestamptz"),
+        ("timestamp", "2024-02-02 03:04:05 BC", "timestamptz"),
+        ("date", "2024-02-02", "timestamptz"),
+        ("timestamptz", "2024-02-02 03:04:05.6+00", "timestamp"),
+        ("timestamptz", "2024-02-02 00:00:00+00", "date"),
+        ("time", "03:04", "timetz"),
+    ],
+)
+def test_a_time_that_got_or_lost_its_time_zone_is_restored_with_a_warning(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, was: str, value: str, now: str
+):
+    assert restoring(narrowed(pipeline, was, value, now))(in_place=True).restored == 1
+    assert "or the other way round: v (1 row). They are restored as times of UTC" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("was", "value", "now"),
+    [
+        ("timestamp", "2024-02-02 03:04:05", "timestamp(0)"),
+        ("timestamptz", "2024-02-02 03:04:05+00", "timestamptz(0)"),
+        ("timestamp", "infinity", "timestamptz"),
+        ("date", "2024-02-02", "timestamp"),
+        ("text", "2024-02-02T03:04:05Z", "timestamptz"),
+    ],
+)
+def test_a_time_that_kept_its_time_zone_is_restored_without_a_warning(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, was: str, value: str, now: str
+):
+    assert restoring(narrowed(pipeline, was, value, now))(in_place=True).restored == 1
+    assert "time zone" not in caplog.text
+
+
 def narrowed(pipeline: Pipeline, was: str, value: str, now: str) -> Pipeline:
     """A day archived and purged, whose column got another type since."""
     pipeline.database.execute(NARROWED.format(was))

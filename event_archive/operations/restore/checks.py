@@ -1,20 +1,21 @@
 """What a file and a target must be for a restore to lose nothing. Not here: the restore, what types would lose."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 
 import psycopg
 from psycopg import sql
 
-from event_archive.domain.dataset import Dataset, TableName, key_named, quoted
+from event_archive.domain.dataset import Dataset, key_named, quoted
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Key, Manifest
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.readback import READBACK, Readback, types_hash
+from event_archive.operations.restore.losses import TABLE_OF_YOUR_OWN
 from event_archive.operations.verbatim import VERBATIM
 from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.dependents import Changes
@@ -26,8 +27,6 @@ from event_archive.table.shape import Table, key_of
 
 logger = logging.getLogger(__name__)
 
-_TABLE_OF_YOUR_OWN = "Restore it into a table of your own making, with text for the columns in question: --table NAME."
-
 
 def require_parsed(connection: Connection, readback: Readback, file: StoredFile) -> None:
     """Refuses a file that does not fit the target by its values or its key. The target itself is not looked at.
@@ -37,7 +36,7 @@ def require_parsed(connection: Connection, readback: Readback, file: StoredFile)
     """
     target = readback.table.dataset.table
     if readback.as_text:
-        raise RefusedError(f"{file.path}: its values do not all parse as the types of {target}. {_TABLE_OF_YOUR_OWN}")
+        raise RefusedError(f"{file.path}: its values do not all parse as the types of {target}. {TABLE_OF_YOUR_OWN}")
     lacking = [quoted(name) for name in readback.table.key if name not in readback.columns]
     if lacking:
         raise RefusedError(
@@ -241,7 +240,7 @@ def require_none_merged(readback: Readback, merged: int, file: StoredFile) -> No
         raise IntegrityError(
             f"{file.path}: {counted(merged, 'row', 'rows')} of it may be lost in {target}: by the types of its key "
             f"({key}) a later row replaces each, but the file spells their keys otherwise. Nobody can tell whether "
-            f"they were one row. Nothing of this day was restored. {_TABLE_OF_YOUR_OWN}"
+            f"they were one row. Nothing of this day was restored. {TABLE_OF_YOUR_OWN}"
         )
 
 
@@ -276,24 +275,3 @@ def _has_later(readback: Readback, names: Sequence[str]) -> sql.Composable:
 
 def _names(names: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def report_losses(target: TableName, lost: Mapping[str, int], file: StoredFile, *, by_us: bool) -> None:
-    """Refuses a file whose values today's types would cut short; of another tool's file it only warns.
-
-    Args:
-        target: the table that is filled.
-        lost: in how many rows each column would lose something; empty where nothing is lost.
-        file: the file.
-        by_us: whether this pipeline wrote it.
-
-    Raises:
-        RefusedError: values that this pipeline archived would lose something.
-    """
-    if not lost:
-        return
-    where = ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in lost.items())
-    found = f"{file.path}: values of it would lose something as the types of {target}: {where}"
-    if by_us:
-        raise RefusedError(f"{found}. Nothing of this day was restored. {_TABLE_OF_YOUR_OWN}")
-    logger.warning("%s. They are restored as they read", found)

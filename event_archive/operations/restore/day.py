@@ -24,7 +24,6 @@ from event_archive.operations.claim import source_of, source_to_read
 from event_archive.operations.loading import load
 from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hash
 from event_archive.operations.restore.checks import (
-    report_losses,
     require_no_form_by_types,
     require_no_other_rows,
     require_none_merged,
@@ -32,7 +31,7 @@ from event_archive.operations.restore.checks import (
     require_parsed,
     require_same_current_rows,
 )
-from event_archive.operations.restore.losses import losses, merged
+from event_archive.operations.restore.losses import losses, merged, report_losses, warn_of_zones, zones_changed
 from event_archive.operations.restore.sequences import move_on
 from event_archive.operations.restore.target import ADVICE, open_target, widened
 from event_archive.operations.site import Site
@@ -131,6 +130,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         if not written_as_today:
             lost = losses(connection, readback, lake, file, progress)
             report_losses(target, lost, file, by_us=manifest is not None)
+            warn_of_zones(target, zones_changed(connection, readback), file)
             require_none_merged(readback, merged(connection, readback), file)
             require_no_form_by_types(connection, dataset, readback, file, manifest)
         readback = _reaching(connection, readback)

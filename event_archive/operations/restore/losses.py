@@ -1,16 +1,26 @@
-"""Values of a file that would lose something as today's types. Not here: what is done about it.
+"""Values of a file that today's types would change: cut short, or give a time zone. Not here: which rows come back.
 
 A value that was written as ``1.23456`` still parses where its column has become ``numeric(10,2)``, but as ``1.23``: it
 has lost digits. One that another tool wrote as ``2024-03-01T01:02:03Z`` is only spelled differently.
 """
 
+import logging
+from collections.abc import Mapping
+
 from psycopg import sql
 
+from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.progress import Progress
+from event_archive.domain.wording import counted
+from event_archive.errors import RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.operations.verbatim import VERBATIM, load_verbatim
 from event_archive.postgres.session import Connection, one
+
+logger = logging.getLogger(__name__)
+
+TABLE_OF_YOUR_OWN = "Restore it into a table of your own making, with text for the columns in question: --table NAME."
 
 _IS_JSON_SINCE = 160000
 _NUMBER = "{file}::numeric = {value}::numeric"
@@ -24,6 +34,13 @@ _SAME = {
     "smallint": _NUMBER, "integer": _NUMBER, "bigint": _NUMBER, "numeric": _NUMBER, "real": _NUMBER,
     "double precision": _NUMBER, "date": _INSTANT, "timestamp without time zone": _INSTANT,
     "timestamp with time zone": _INSTANT, "boolean": _ANY, "bytea": _ANY, "uuid": _ANY, "jsonb": _JSONB,
+}  # fmt: skip
+# Behind a time of day, AM and PM aside. BC is none, nor is the end of a date.
+_HAS_ZONE = "{file} ~ ':[0-9.]+ *([AaPp][Mm] *)?([-+][0-9]|[Zz]($|[^A-Za-z])|[A-Za-z]{{3}})'"
+_HAS_NONE = f"{{file}} ~ '[0-9]' AND NOT ({_HAS_ZONE})"
+_ZONE_CHANGED = {
+    "timestamp with time zone": _HAS_NONE, "time with time zone": _HAS_NONE, "date": _HAS_ZONE,
+    "timestamp without time zone": _HAS_ZONE,
 }  # fmt: skip
 _LOST = (
     "count(*) FILTER (WHERE CASE WHEN file_.{name} IS NULL OR pg_catalog.starts_with({value}, {file}) THEN false "
@@ -50,9 +67,8 @@ def losses(
         IntegrityError, FileChangedError, UnreachableError, RefusedError: as ``load_verbatim``.
     """
     load_verbatim(connection, readback, lake, file, progress)
-    columns = [column for column in readback.table.columns if column.name in readback.columns]
-    counts = [
-        sql.SQL(_LOST).format(
+    counts = {
+        column.name: sql.SQL(_LOST).format(
             name=sql.Identifier(column.name),
             value=_value(column.name),
             file=_text(column.name),
@@ -60,16 +76,45 @@ def losses(
                 file=_text(column.name), value=_value(column.name)
             ),
         )
-        for column in columns
-    ]
+        for column in readback.table.columns
+        if column.name in readback.columns
+    }
+    return _counted(connection, readback, counts)
+
+
+def zones_changed(connection: Connection, readback: Readback) -> dict[str, int]:
+    """The columns whose times have a time zone in the file and none as today's types, or the other way round.
+
+    PostgreSQL drops a time zone without a word, and takes a time without one as UTC here. Where somebody converted the
+    column by another zone, that is another time.
+
+    Args:
+        connection: in the transaction in which ``losses`` has read the file.
+        readback: of the file.
+
+    Returns:
+        In how many current rows.
+    """
+    counts = {
+        column.name: sql.SQL("count(*) FILTER (WHERE {})").format(
+            sql.SQL(_ZONE_CHANGED[column.plain_type]).format(file=_text(column.name))
+        )
+        for column in readback.table.columns
+        if column.name in readback.columns and column.plain_type in _ZONE_CHANGED
+    }
+    return _counted(connection, readback, counts) if counts else {}
+
+
+def _counted(connection: Connection, readback: Readback, counts: Mapping[str, sql.Composable]) -> dict[str, int]:
+    """What these aggregates by column say of the current rows, as values and as text; those alone that are not 0."""
     # The join leaves superseded rows out: their numbers are negative in the read-back alone.
     found = one(
         connection,
         sql.SQL("SELECT {counts} FROM {readback} AS value_ JOIN {verbatim} AS file_ USING ({line})").format(
-            counts=sql.SQL(", ").join(counts), readback=READBACK, verbatim=VERBATIM, line=readback.line
+            counts=sql.SQL(", ").join(counts.values()), readback=READBACK, verbatim=VERBATIM, line=readback.line
         ),
     )
-    return {column.name: count for column, count in zip(columns, found, strict=True) if count}
+    return {name: count for name, count in zip(counts, found, strict=True) if count}
 
 
 def merged(connection: Connection, readback: Readback) -> int:
@@ -110,3 +155,40 @@ def _text(name: str) -> sql.Composable:
 def _value(name: str) -> sql.Composable:
     """A value as COPY prints it; in a collation by which the beginnings of texts can be told, whatever the column's."""
     return sql.SQL("(pg_catalog.format('%s', value_.{}) COLLATE pg_catalog.\"C\")").format(sql.Identifier(name))
+
+
+def report_losses(target: TableName, lost: Mapping[str, int], file: StoredFile, *, by_us: bool) -> None:
+    """Refuses a file whose values today's types would cut short; of another tool's file it only warns.
+
+    Args:
+        target: the table that is filled.
+        lost: in how many rows each column would lose something; empty where nothing is lost.
+        file: the file.
+        by_us: whether this pipeline wrote it.
+
+    Raises:
+        RefusedError: values that this pipeline archived would lose something.
+    """
+    if not lost:
+        return
+    found = f"{file.path}: values of it would lose something as the types of {target}: {_where(lost)}"
+    if by_us:
+        raise RefusedError(f"{found}. Nothing of this day was restored. {TABLE_OF_YOUR_OWN}")
+    logger.warning("%s. They are restored as they read", found)
+
+
+def warn_of_zones(target: TableName, changed: Mapping[str, int], file: StoredFile) -> None:
+    """Warns of times that have got or lost a time zone since, in how many rows of each column."""
+    if changed:
+        logger.warning(
+            "%s: times of it have a time zone and those of %s have none, or the other way round: %s. They are restored "
+            "as times of UTC. Where the column was converted by another zone they are off: correct them, or restore "
+            "into a table of your own making, with text for that column: --table NAME",
+            file.path,
+            target,
+            _where(changed),
+        )
+
+
+def _where(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in counts.items())
