@@ -77,7 +77,8 @@ def first_failure(events: Iterable[dg.DagsterEvent]) -> tuple[str, str]:
             if error:
                 return error.message.strip(), ""
         elif event.event_type == dg.DagsterEventType.RUN_FAILURE:
-            error = event.job_failure_data.error
+            # What Dagster's daemon fails itself, as a run whose worker is gone, has no data.
+            error = event.job_failure_data.error if event.event_specific_data else None
             if error and error.cls_name in _INTERRUPT_NAMES:
                 return STOPPED, INTERRUPTED
     return "the run failed outside its steps", ""
