@@ -86,6 +86,14 @@ def test_a_token_that_cannot_be_renewed_is_out_of_reach_and_not_a_bug(database: 
         azure_credential.cache_clear()
 
 
+def test_a_token_that_the_server_refuses_is_told_as_one(database: Database, endpoint: TokenEndpoint):
+    with password_role(database, "another token") as role, pytest.raises(RefusedError) as refused:
+        connect(database, role)
+    assert "knows this identity of Entra ID under the user's name" in str(refused.value)
+    assert "Check user, password" not in str(refused.value)
+    assert endpoint.password not in str(refused.value)
+
+
 def test_tls_as_the_environment_wants_it_is_left_alone(clean: pytest.MonkeyPatch):
     assert not tls_is_chosen({"host": "db"})
     assert tls_is_chosen({"host": "/run/postgresql"})
