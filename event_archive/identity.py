@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from azure.identity import DefaultAzureCredential
 
+CONNECTION_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = 10
+"""An endpoint that is silent costs less than a minute, with the three further attempts that Azure's library makes; it
+would wait for five minutes in each."""
+
 
 @cache
 def azure_credential() -> "DefaultAzureCredential":
@@ -21,7 +26,7 @@ def azure_credential() -> "DefaultAzureCredential":
 
     # It logs a dozen lines about what it tried; whoever asks for a token says what to do instead.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
-    return DefaultAzureCredential()
+    return DefaultAzureCredential(connection_timeout=CONNECTION_TIMEOUT_SECONDS, read_timeout=READ_TIMEOUT_SECONDS)
 
 
 def entra_codes(error: Exception) -> str:

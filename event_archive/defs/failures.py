@@ -9,7 +9,8 @@ A signal reaches a run in one of three places, and each leaves other records (Da
 - between steps, or before the first: no step fails.
 
 In the last two the run ends as *canceled* where somebody asked Dagster to end it, else as a failure whose error is the
-interrupt. All of these are stopped runs.
+interrupt. All of these are stopped runs, but for one that Dagster's daemon ends because it lasts for too long: nobody
+knows of that, and the next one may fare alike.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,15 @@ from event_archive.errors import EventArchiveError
 STOPPED = "Stopped. What was not committed is as it was; the next run goes on."
 INTERRUPTED = "Interrupted"
 """The kind of a failure where a signal ended the run."""
+TOO_LONG = (
+    "The run lasted for longer than Dagster lets one last (run_monitoring: max_runtime_seconds) and was ended. "
+    "What was not committed is as it was. Allow more, where a day takes that long."
+)
+OVERDUE = "Overdue"
+"""The kind of that failure."""
+
+_OVERDUE = "Canceling due to exceeding maximum runtime"
+"""How the words begin with which Dagster's daemon ends such a run."""
 
 MAX_RETRIES = 2
 RETRY_SECONDS = 15
@@ -77,7 +87,8 @@ def first_failure(events: Iterable[dg.DagsterEvent]) -> tuple[str, str]:
             if error:
                 return error.message.strip(), ""
         elif event.event_type == dg.DagsterEventType.RUN_FAILURE:
-            error = event.job_failure_data.error
+            # What Dagster's daemon fails itself, as a run whose worker is gone, has no data.
+            error = event.job_failure_data.error if event.event_specific_data else None
             if error and error.cls_name in _INTERRUPT_NAMES:
                 return STOPPED, INTERRUPTED
     return "the run failed outside its steps", ""
@@ -85,6 +96,10 @@ def first_failure(events: Iterable[dg.DagsterEvent]) -> tuple[str, str]:
 
 def failure_of_run(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str]:
     """As ``first_failure``, of a run in Dagster's records."""
-    wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
-    entries = instance.all_logs(run_id, of_type=wanted)
-    return first_failure(entry.dagster_event for entry in entries if entry.dagster_event)
+    of_type = dg.DagsterEventType
+    entries = instance.all_logs(run_id, of_type={of_type.STEP_FAILURE, of_type.RUN_FAILURE, of_type.RUN_CANCELING})
+    events = [entry.dagster_event for entry in entries if entry.dagster_event]
+    words, kind = first_failure(events)
+    if kind in ("", INTERRUPTED) and any((event.message or "").startswith(_OVERDUE) for event in events):
+        return TOO_LONG, OVERDUE
+    return words, kind

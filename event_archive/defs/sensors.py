@@ -19,7 +19,7 @@ from event_archive.defs.internals import (
     WILL_RETRY_TAG,
     AssetPartitionStatus,
 )
-from event_archive.defs.jobs import is_run_of
+from event_archive.defs.jobs import DATASET_TAG, TABLE_TAG, is_run_of
 from event_archive.defs.last_runs import last_run
 from event_archive.defs.pipeline import DatasetPipeline
 from event_archive.defs.resources import PostgresResource
@@ -77,12 +77,20 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
 
 
 def _whose(run: dg.DagsterRun, datasets: Sequence[Dataset]) -> str:
-    """What a run is about, for people: a source, or a dataset by its tags or what it selects; all where none says."""
+    """What a run is about, for people: a source, or a dataset by its tags or what it selects; all where none says.
+
+    A run from before its dataset was renamed or removed is of none that is there.
+    """
     selected = run.asset_selection or frozenset()
     if source := next((of for of in (API, LOGS) if of.ran(run)), None):
         return source.key.to_user_string()
     found = [of for of in datasets if is_run_of(run, of)]
     found = found or [of for of in datasets if selected & set(asset_keys(of))]
+    if not found and (table := run.tags.get(TABLE_TAG)):
+        name = run.tags.get(DATASET_TAG)
+        return f"{name} ({table})" if name else table
+    if not found and selected:
+        return ", ".join(sorted(key.to_user_string() for key in selected))
     return ", ".join(of.label for of in found or datasets)
 
 

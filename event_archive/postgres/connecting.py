@@ -97,13 +97,14 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
     words = words.removeprefix("connection failed: ")
     if error.pgconn is not None and error.pgconn.needs_password:
         # libpq ended the connection itself, when it was asked for one.
-        return _Failure("", passes=False, told=_refused(words, variable))
+        return _Failure("", passes=False, told=_refused(words, variable, options))
     code = _code(error, conninfo, options)
     if code in _PASSING:
         return _Failure(code, passes=True, told=_out_of_reach(f"{words} [SQLSTATE {code}]", variable))
     if code:
         by_pooler = code.startswith(_TELLING_NOTHING)
-        return _Failure(code, by_pooler, _refused(f"{words} [SQLSTATE {code}]", variable, by_pooler=by_pooler))
+        refused = _refused(f"{words} [SQLSTATE {code}]", variable, options, by_pooler=by_pooler)
+        return _Failure(code, by_pooler, refused)
     return _Failure("", passes=True, told=_out_of_reach(words, variable))
 
 
@@ -140,11 +141,16 @@ def tls_is_chosen(given: Mapping[str, object]) -> bool:
     return defaults[b"sslmode"] != b"prefer"
 
 
-def _refused(words: str, variable: str, *, by_pooler: bool = False) -> RefusedError:
+def _refused(words: str, variable: str, options: Mapping[str, Any], *, by_pooler: bool = False) -> RefusedError:
     pooler = " A pooler says so where it is full, too: raise its limit of connections then." if by_pooler else ""
+    check = f"user, password and database in {variable}"
+    if "password" in options:
+        check = (
+            f"user and database in {variable}, that the server knows this identity of Entra ID under the user's name "
+            "(PG_AUTH=azure: its token is the password)"
+        )
     return RefusedError(
-        f"PostgreSQL refuses the connection: {words}. "
-        f"Check user, password and database in {variable}, and the server's access rules.{pooler}"
+        f"PostgreSQL refuses the connection: {words}. Check {check}, and the server's access rules.{pooler}"
     )
 
 

@@ -90,6 +90,25 @@ def test_failures_that_could_not_be_announced_are_announced_by_the_next_tick(
     assert len(webhook.texts) == 1
 
 
+def test_a_run_that_dagsters_daemon_gave_up_is_announced_and_so_is_what_fails_after_it(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation, webhook: Webhook,
+    clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(definitions, instance, "failed_runs", None)
+    # As the daemon fails a run whose worker is gone, or that lasts for too long: without a word of why in its data.
+    job = definitions.resolve_job_def("archive_job")
+    lost = instance.create_run_for_job(job, tags={**job.tags, "dagster/partition": KEYS[0]})
+    instance.report_run_failed(lost, "Detected run worker status UNKNOWN")
+    local_installation.add(1, day=DAYS[1])
+    local_installation.put(NO_CSV, day=DAYS[1])
+    assert not run(definitions, instance, KEYS[1]).success
+    cursor_after(definitions, instance, "failed_runs", cursor)
+    (text,) = webhook.texts
+    assert f"{KEYS[0]}: a crash, or an error that event_archive does not know" in text
+    assert f"{KEYS[1]}: " in text
+
+
 def test_runs_that_dagster_tries_again_and_those_of_other_locations_are_not_announced(
     definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation, webhook: Webhook,
     clean: pytest.MonkeyPatch,

@@ -1,5 +1,6 @@
 """Entra ID for the lake and for PostgreSQL, with a token endpoint of this machine's own in Azure's place."""
 
+import socket
 import socketserver
 import time
 from collections import Counter
@@ -84,6 +85,38 @@ def test_a_token_that_cannot_be_renewed_is_out_of_reach_and_not_a_bug(database: 
             connect(database, "postgres")
     finally:
         azure_credential.cache_clear()
+
+
+def test_a_token_that_the_server_refuses_is_told_as_one(database: Database, endpoint: TokenEndpoint):
+    with password_role(database, "another token") as role, pytest.raises(RefusedError) as refused:
+        connect(database, role)
+    assert "knows this identity of Entra ID under the user's name" in str(refused.value)
+    assert "Check user, password" not in str(refused.value)
+    assert endpoint.password not in str(refused.value)
+
+
+def test_an_endpoint_that_never_answers_makes_nobody_wait_for_long(
+    database: Database, clean: pytest.MonkeyPatch, silent_port: int
+):
+    clean.setattr("event_archive.identity.READ_TIMEOUT_SECONDS", 0.1)
+    clean.setenv("IDENTITY_ENDPOINT", f"http://127.0.0.1:{silent_port}/token")
+    clean.setenv("IDENTITY_HEADER", "any")
+    clean.setenv("AZURE_TOKEN_CREDENTIALS", "managedidentitycredential")
+    azure_credential.cache_clear()
+    began = time.monotonic()
+    try:
+        with pytest.raises(UnreachableError, match="and that Entra ID can be reached"):
+            connect(database, "postgres")
+    finally:
+        azure_credential.cache_clear()
+    assert time.monotonic() - began < 30
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port at which connections are taken, and nobody says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        yield int(silent.getsockname()[1])
 
 
 def test_tls_as_the_environment_wants_it_is_left_alone(clean: pytest.MonkeyPatch):

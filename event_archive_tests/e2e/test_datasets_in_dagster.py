@@ -269,6 +269,32 @@ def test_a_failed_run_from_the_asset_pages_is_told_of_the_dataset_whose_asset_it
     assert "1 day of notes (public.notes) failed" in text
 
 
+def test_a_failed_run_of_a_dataset_that_has_another_name_by_now_is_told_of_no_other(
+    datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
+):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    former = {"event_archive/dataset": "remarks", "event_archive/table": "public.notes"}
+    job = datasets.definitions.resolve_job_def("archive_job_notes")
+    by_schedule = datasets.instance.create_run_for_job(job, tags={**former, "dagster/partition": KEYS[0]})
+    asset = dg.AssetKey(["remarks", "archive_csv"])
+
+    @dg.asset(key=asset)
+    def archive_csv() -> None: ...
+
+    pages = dg.Definitions(assets=[archive_csv])
+    by_hand = datasets.instance.create_run_for_job(
+        pages.resolve_implicit_global_asset_job_def(), tags={"dagster/partition": KEYS[1]}, asset_selection={asset}
+    )
+    # As Dagster fails a run whose job is not there any more.
+    for run in (by_schedule, by_hand):
+        datasets.instance.report_run_failed(run)
+    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    of_schedule, of_hand = sorted(webhook.texts)
+    assert "1 day of remarks (public.notes) failed" in of_schedule
+    assert "1 day of remarks/archive_csv failed" in of_hand
+
+
 def test_a_restore_that_fails_is_told_of_its_own_dataset(datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)

@@ -1,6 +1,7 @@
 """A run that is told to stop, by SIGTERM or SIGINT at any point, was stopped: it did not fail, and is not retried."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import IO, Any
 
 import dagster as dg
 import pytest
+from dagster._daemon.monitoring.run_monitoring import check_run_timeout
 
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs import assets
@@ -73,6 +75,29 @@ def test_a_step_that_is_interrupted_is_stopped_and_not_tried_again(
     evaluate(definitions, instance, "failed_days", None)
     assert webhook.texts == []
     assert local_installation.count() == 1
+
+
+def test_a_run_that_dagster_ends_because_it_lasts_for_too_long_is_announced(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    clean: pytest.MonkeyPatch, webhook: Webhook,
+):  # fmt: skip
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(definitions, instance, "failed_runs", None)
+    local_installation.add(1)
+    place = "aged_rows"
+    clean.setattr(assets, place, interrupting(getattr(assets, place)))
+    result = definitions.resolve_job_def("archive_job").execute_in_process(
+        partition_key=KEY, instance=instance, raise_on_error=False
+    )
+    assert failure_of_run(instance, result.run_id) == (STOPPED, INTERRUPTED)
+    record = instance.get_run_record_by_id(result.run_id)
+    assert record is not None
+    check_run_timeout(instance, record, logging.getLogger(__name__), 0.001)
+    cursor_after(definitions, instance, "failed_runs", cursor)
+    assert all(f"{KEY}: The run lasted for longer than Dagster lets one last" in text for text in webhook.texts)
+    assert len(webhook.texts) == 1
+    evaluate(definitions, instance, "failed_days", None)
+    assert f"{KEY}: left failed" in webhook.texts[1]
 
 
 def run_of(definitions: dg.Definitions, instance: dg.DagsterInstance, *, from_pages: bool) -> bool:
