@@ -461,6 +461,20 @@ def test_events_that_never_arrived_are_not_too_old_where_windows_are_begun_or_gi
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize(("before", "after"), [(FILTER, WINDOWS), (WINDOWS, FILTER)], ids=["windows", "chain"])
+def test_events_that_arrive_later_are_not_too_old_where_windows_are_begun_or_given_up(
+    ingest: Ingest, before: dict[str, Any], after: dict[str, Any]
+):
+    """As after an outage that lasted until their day was aged."""
+    ingesting = ingest()
+    assert ingesting.run(datasets=[KEPT], **before).counts.new == 500
+    ingesting.database.execute("DELETE FROM ingested_events")
+    ingesting.api.add(event(f"later-{hour}", START + timedelta(hours=hour)) for hour in (20, 21, 22))
+    ingesting.clock.sleep(86_400)
+    counts = ingesting.run(datasets=[KEPT], **after).counts
+    assert (counts.new, counts.too_old >= 500) == (3, True)
+
+
 def test_an_event_of_the_youngest_day_is_not_too_old(ingest: Ingest):
     ingesting = ingest(Events(200, START + timedelta(hours=23, minutes=58, seconds=20)))
     ingesting.run(datasets=[KEPT])

@@ -82,6 +82,21 @@ def test_an_entry_that_is_a_row_by_now_is_known_and_rejected_no_more(logs: Logs,
     assert logs.files() == [("COMPLETED", 2, 0)]
 
 
+def test_a_trigger_on_rejected_records_finds_what_it_names_in_a_replay(logs: Logs, mapping: Path):
+    logs.write("a.log", ndjson(entry(1), WHEN))
+    assert logs.run().counts.rejected == 1
+    logs.database.execute(
+        """
+        CREATE TABLE note (n bigint);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO note VALUES (old.id); RETURN old; END $$;
+        CREATE TRIGGER note BEFORE DELETE ON rejected_records FOR EACH ROW EXECUTE FUNCTION note()
+        """
+    )
+    assert try_again(logs, mapping).new == 1
+    assert len(logs.database.execute("SELECT n FROM note")) == 1
+
+
 def test_long_entries_are_replayed_a_few_at_a_time(logs: Logs, mapping: Path, monkeypatch: pytest.MonkeyPatch):
     logs.write("a.log", ndjson(*[WHEN | {"long": "x" * 400}] * 7))
     logs.run()
