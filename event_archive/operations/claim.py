@@ -197,15 +197,28 @@ def _claimed(site: Site, connection: Connection, asking: Identity) -> Claim:
             write_marker(dataset, lake, after, replaces=marker)
         except FileChangedError:
             return _claimed(site, connection, asking)  # Another run was faster. Whoever it was, its marker counts.
-        # That a new folder is the first run's is no news.
-        logger.log(
-            logging.INFO if before or sources_of_files(dataset, lake) else logging.DEBUG,
-            "%s: from now on these files belong to %s, timeline %d",
-            files_of(dataset),
-            after.source,
-            after.timeline,
-        )
+        _tell(site, before, after)
     return after
+
+
+def _tell(site: Site, before: Claim | None, after: Claim) -> None:
+    """Tells whose the files are from now on; of a later timeline, what a copy of the server would do to them."""
+    dataset, owner = site.dataset, f"{after.source}, timeline {after.timeline}"
+    if before and after.timeline > before.timeline:
+        logger.warning(
+            "%s: from now on these files belong to %s, which was promoted or restored from a backup: before, it was "
+            "timeline %d. After a failover that is right. If this server is a copy, stop its runs: what they append "
+            "takes the place of rows that the original has archived. Then, on the original: %s",
+            files_of(dataset),
+            owner,
+            before.timeline,
+            dataset.adopt_source,
+        )
+        return
+    # That a new folder is the first run's is no news.
+    is_news = before or sources_of_files(dataset, site.lake)
+    level = logging.INFO if is_news else logging.DEBUG
+    logger.log(level, "%s: from now on these files belong to %s", files_of(dataset), owner)
 
 
 def _admitted(dataset: Dataset, lake: Lake, asking: Identity, before: Claim | None) -> Claim:

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -14,12 +15,15 @@ import pytest
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError, UnreachableError
+from event_archive.lake.protocol import Lake
 from event_archive.sources.redis_stream import consume, loop
 from event_archive.sources.redis_stream.consume import Consumer
 from event_archive.sources.redis_stream.group import StreamAwayError, open_group
+from event_archive.sources.redis_stream.records import Decoded, decode
 from event_archive.sources.runs import RECONNECT_SECONDS
 from event_archive_tests.faults.redis_wire import RedisWire, redis_wire
 from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
+from event_archive_tests.fixtures.pipeline import Pipeline
 from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
 from event_archive_tests.fixtures.waiting import until
@@ -135,6 +139,42 @@ def test_the_first_pass_lasts_while_any_consumer_has_some_of_it_pending(stream: 
     assert sorted(stream.rows()) == [1, 2, 3]
     stream.add(position(4))
     assert stream.run(datasets=[ARCHIVED]).counts.too_old == 1
+
+
+@pytest.mark.parametrize("in_first_pass", [False, True])
+def test_what_a_worker_has_in_hand_while_its_day_is_purged_does_not_come_back(
+    stream: Stream, local_lake: Lake, monkeypatch: pytest.MonkeyPatch, in_first_pass: bool
+):
+    """It stands still from before midnight until after the night; another one takes over, and has a newer record."""
+    young_from, stands_still = datetime(2024, 3, 1, tzinfo=UTC), False
+    monkeypatch.setattr(loop, "aged_before", lambda *_: young_from)
+    monkeypatch.setattr(loop, "aged_by_now", lambda *_: young_from)
+    archived = replace(ARCHIVED, purge="drop")
+    other = {"datasets": [archived], "stream_consumer": "other", "stream_claim_idle": "1 second"}
+
+    def stand_still(*entries: Any, **options: Any) -> Decoded:
+        nonlocal young_from, stands_still
+        decoded = decode(*entries, **options)
+        if stands_still:
+            stands_still = False
+            for number in (1, 2):
+                stream.add(position(1, latitude=number), young(2))
+                stream.run(**other)
+            young_from = datetime(2024, 3, 2, tzinfo=UTC)
+            assert Pipeline(stream.database, local_lake, archived).run().how == "dropped"
+        return decoded
+
+    monkeypatch.setattr(loop, "decode", stand_still)
+    if not in_first_pass:
+        stream.add(young(2))
+        stream.run(datasets=[archived])
+    stream.add(position(1, latitude=0))
+    stands_still = True
+    counts = stream.run(datasets=[archived]).counts
+    assert (counts.taken, counts.new, counts.too_old) == (1, 0, 1)
+    assert {*stream.rows()} == {2}
+    assert stream.database.execute("SELECT to_regclass('positions_2024_03_01')") == [(None,)]
+    assert stream.pending() == {}
 
 
 def test_a_stream_that_never_had_an_entry_has_not_been_passed_over(stream: Stream):

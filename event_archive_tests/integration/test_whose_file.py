@@ -285,6 +285,20 @@ def test_a_clone_and_its_original_do_not_both_write(pipeline: Pipeline, clone: P
     refused_everywhere(clone, "on timeline 1; this server is on timeline 2")
 
 
+def test_a_server_on_a_later_timeline_is_warned_once_of_what_a_copy_would_do(
+    pipeline: Pipeline, clone: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    pipeline.add(1)
+    pipeline.run()
+    clone.add(1, prefix="clone")
+    assert not caplog.records
+    clone.run()
+    clone.run()
+    (told,) = [record.getMessage() for record in caplog.records if "belong to" in record.getMessage()]
+    assert "before, it was timeline 1" in told
+    assert "If this server is a copy, stop its runs" in told
+
+
 def test_a_claim_is_that_of_the_server_that_asks(pipeline: Pipeline, clone: Pipeline):
     """A process may work on after a failover."""
     site = pipeline.site

@@ -3,9 +3,14 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Thread
 
-from event_archive.sources.redis_stream.records import Decoded
+from event_archive.sources.redis_stream.records import Decoded, Entry
+
+
+class DayAgedError(Exception):
+    """A day has come of age since a batch was decoded: what had landed of it may be purged by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +22,16 @@ class InHand:
         decoded: what they hold.
         began: when it had been read, by ``time.monotonic``.
         is_full: whether as many entries were there as were asked for.
+        entries: that were decoded; none where nothing but their ids is landed.
+        young_from: records from before were left out; None for none.
     """
 
     ids: Sequence[bytes]
     decoded: Decoded
     began: float
     is_full: bool = False
+    entries: Sequence[Entry] = ()
+    young_from: datetime | None = None
 
 
 class Ahead:

@@ -7,7 +7,7 @@ from psycopg import sql
 
 from event_archive.config.sources import StreamSettings
 from event_archive.domain.dataset import TableName
-from event_archive.postgres.session import Session
+from event_archive.postgres.session import Connection, Session
 from event_archive.sources.redis_stream.state import BEFORE_ALL, id_order, look_at_group
 
 _BEGIN = "INSERT INTO {} (stream, group_name, first_pass_until) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
@@ -45,6 +45,13 @@ class FirstPass:
         if not self._is_over:
             self._is_over = self._look()
         return self._is_over
+
+    def has_ended(self, connection: Connection) -> bool:
+        """Whether some consumer has found it to be over."""
+        name = table(self._settings.ingest_schema)
+        query = sql.SQL(_READ).format(sql.Identifier(name.schema, name.name))
+        row = connection.execute(query, (self._settings.stream_key, self._settings.stream_group)).fetchone()
+        return bool(row and row[1])
 
     def _look(self) -> bool:
         name = table(self._settings.ingest_schema)

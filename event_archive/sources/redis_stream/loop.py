@@ -9,14 +9,15 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
-from event_archive.postgres.session import Session, commit_durably
-from event_archive.sources.landing import Batch, Rejected, land, rejected_table
-from event_archive.sources.redis_stream.ahead import Ahead, InHand
+from event_archive.postgres.session import Connection, Session, commit_durably
+from event_archive.sources.landing import Batch, Counts, Rejected, in_transaction, land_in, rejected_table
+from event_archive.sources.redis_stream.ahead import Ahead, DayAgedError, InHand
 from event_archive.sources.redis_stream.first_pass import FirstPass
 from event_archive.sources.redis_stream.first_pass import table as groups_table
 from event_archive.sources.redis_stream.group import Group, NoGroupError, Pending, StreamAwayError
@@ -24,7 +25,7 @@ from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
 from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator, raw
 from event_archive.sources.redis_stream.task import Task
-from event_archive.sources.runs import AGES_SECONDS, aged_before
+from event_archive.sources.runs import AGES_SECONDS, aged_before, aged_by_now
 from event_archive.sources.tables import make_missing
 
 _SUSPICIOUS_DELIVERIES = 3
@@ -99,9 +100,7 @@ class Loop:
             self._partitions.ahead(self._session, self._settings.stream_partitions_ahead_days)
             self._ahead_at = now + _AHEAD_SECONDS
         if now >= self._ages_at:
-            if self._is_archived and self._first_pass.is_over():
-                self._young_from = aged_before(self._session, self._task.datasets, self._target.table)
-            self._ages_at = now + AGES_SECONDS
+            self._look_at_ages()
         if self._ahead:
             self._take_new()
         elif self._may_have_pending:
@@ -209,25 +208,56 @@ class Loop:
 
     def _decoded(self, entries: Sequence[Entry], *, is_full: bool = False) -> InHand:
         """A batch, decoded. An entry without fields was trimmed: no other kind has none."""
-        began, stream = time.monotonic(), self._group.stream
+        began, stream, young_from = time.monotonic(), self._group.stream, self._young_from
         decoded = decode(
             [of for of in entries if of.fields],
             stream=stream,
-            aged_before=self._young_from,
+            aged_before=young_from,
             now=datetime.now(UTC),
             zone=self._settings.stream_timezone,
         )
         decoded.batch.lost += [Rejected(locator(stream, of.id), TRIMMED, b"") for of in entries if not of.fields]
-        return InHand([of.id for of in entries], decoded, began, is_full)
+        return InHand([of.id for of in entries], decoded, began, is_full, entries, young_from)
+
+    def _look_at_ages(self) -> None:
+        """Looks which days are aged."""
+        if self._is_archived and self._first_pass.is_over():
+            self._young_from = aged_before(self._session, self._task.datasets, self._target.table)
+        self._ages_at = time.monotonic() + AGES_SECONDS
+
+    def _check_ages(self, connection: Connection, batch: InHand) -> None:
+        """Looks again; raises DayAgedError where other days are than when a batch was decoded."""
+        if not (self._is_archived and batch.entries):
+            return
+        if batch.young_from is None and not self._first_pass.has_ended(connection):
+            return
+        if aged_by_now(connection, self._task.datasets, self._target.table) != batch.young_from:
+            raise DayAgedError
+
+    def _commit(self, batch: InHand) -> Counts:
+        """Lands a batch, in one transaction."""
+
+        def work(connection: Connection) -> Counts:
+            # Other sources need not: their position is lost or kept with its rows. Here the group is the position.
+            commit_durably(connection)
+            counts = land_in(connection, self._target, SOURCE, batch.decoded.batch)
+            self._check_ages(connection, batch)
+            return counts
+
+        self._partitions.make(self._session, batch.decoded.days, lambda connection: self._check_ages(connection, batch))
+        return in_transaction(self._session, self._target, work)
 
     def _land(self, batch: InHand) -> None:
         """Commits a batch, then acknowledges it."""
-        decoded, ids = batch.decoded, batch.ids
-        self._partitions.make(self._session, decoded.days)
         writing = time.monotonic()
-        # Other sources need not: their position is lost or kept with its rows. Here the group itself is the position.
-        counts = land(self._session, self._target, SOURCE, decoded.batch, commit_durably)
-        written = time.monotonic()
+        while True:
+            try:
+                counts = self._commit(batch)
+                break
+            except DayAgedError:
+                self._look_at_ages()
+                batch = replace(self._decoded(batch.entries), began=batch.began)
+        decoded, ids, written = batch.decoded, batch.ids, time.monotonic()
         if self._ahead:
             # On the same connection.
             self._ahead.wait()

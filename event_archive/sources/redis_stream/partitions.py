@@ -86,11 +86,18 @@ class Partitions:
         today = now_utc().date()
         return self.make(session, day_range(today, today + timedelta(days=days)))
 
-    def make(self, session: Session, days: Iterable[date]) -> list[date]:
+    def make(
+        self, session: Session, days: Iterable[date], before: Callable[[Connection], None] = lambda _connection: None
+    ) -> list[date]:
         """Makes those that are missing, and returns their days. To be called before each landing.
 
         A partition that was there a minute ago is not looked for. Where it was dropped since, the landing is busy, not
         wrong: it succeeds once that minute is over.
+
+        Args:
+            session: with the database.
+            days: on which rows are to land.
+            before: called before any is made; what it raises is raised here.
 
         Raises:
             BusyError: others kept locks for too long.
@@ -109,6 +116,7 @@ class Partitions:
             with session.transaction(str(self.table), advice=self._advice(some[0])) as connection:
                 # One of several processes makes it, and the others find it made.
                 connection.execute(_LOCK, (str(self.table),))
+                before(connection)
                 made += [day for day in self._missing(connection, some) if self._make(connection, day)]
         for day in made:
             _log.info("%s: made the partition of %s", self.table, day)
