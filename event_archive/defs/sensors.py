@@ -5,7 +5,7 @@ Here: which failures are news, and to whom it is left to try them again. Not her
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -15,6 +15,7 @@ from event_archive.defs.failures import INTERRUPTED, failure_of_run
 from event_archive.defs.gate import asset_keys
 from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import (
+    AUTO_RETRY_RUN_ID_TAG,
     PARTITION_NAME_TAG,
     WILL_RETRY_TAG,
     AssetPartitionStatus,
@@ -38,6 +39,9 @@ _NO_WEBHOOK = "ALERT_WEBHOOK_URL is not set: nobody is alerted"
 _UNKNOWN = "a crash, or an error that event_archive does not know: see the run"
 # A sensor has a minute, and each run's events are read; what is left comes a minute later.
 _MOST_RUNS = 50
+_MOST_LOOKS = 10
+"""A minute each, at a run that Dagster means to try again. Where it cannot by then, it tells nobody."""
+_NOT_TRIED_AGAIN = "Dagster meant to try the run again, and has not."
 _LEFT_FAILED_EVERY = timedelta(hours=24)
 
 
@@ -60,15 +64,24 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
             # What failed before somebody looked is no news.
             context.update_cursor(instance.fetch_run_status_changes(of_failure, limit=1).cursor)
             return dg.SkipReason("looks for failed runs from here on")
-        found = instance.fetch_run_status_changes(of_failure, limit=_MOST_RUNS, cursor=context.cursor, ascending=True)
+        cursor, *promised = context.cursor.split("\n")
+        looks = {run_id: int(number) for run_id, number in map(str.split, promised)}
+        found = instance.fetch_run_status_changes(of_failure, limit=_MOST_RUNS, cursor=cursor, ascending=True)
         failures: dict[str, list[FailedDay]] = {}
-        for run, failed in _failures(context, [record.run_id for record in found.records]):
-            failures.setdefault(_whose(run, datasets), []).append(failed)
+        still: list[str] = []
+        for run in _runs_of_here(context, {record.run_id for record in found.records} | looks.keys()):
+            looked = looks.get(run.run_id, 0) + 1
+            is_promised = run.tags.get(WILL_RETRY_TAG) == "true"
+            if is_promised and looked < _MOST_LOOKS and AUTO_RETRY_RUN_ID_TAG not in run.tags:
+                still.append(f"{run.run_id} {looked}")
+            elif not is_promised or AUTO_RETRY_RUN_ID_TAG not in run.tags:
+                for failed in _failure(instance, run, is_promised=is_promised):
+                    failures.setdefault(_whose(run, datasets), []).append(failed)
         if url:
             for whose, of_one in failures.items():
                 # The cursor moves only where this succeeds: rather two messages than none.
                 post(url.get_secret_value(), failure_message(whose, of_one, "See the runs in Dagster."))
-        context.update_cursor(found.cursor)
+        context.update_cursor("\n".join([found.cursor, *still]))
         count = sum(map(len, failures.values()))
         words = counted(count, "failed run", "failed runs")
         return dg.SkipReason(words if url else f"{words}. {_NO_WEBHOOK}")
@@ -174,18 +187,30 @@ def days_left_failed(instance: dg.DagsterInstance, assets: list[dg.AssetsDefinit
     return sorted(map(parse_day, failed))
 
 
-def _failures(context: dg.SensorEvaluationContext, run_ids: list[str]) -> Iterator[tuple[dg.DagsterRun, FailedDay]]:
-    """What failed in runs of this code location, without those that Dagster tries again and those that were stopped."""
+def _runs_of_here(context: dg.SensorEvaluationContext, run_ids: Collection[str]) -> Iterator[dg.DagsterRun]:
+    """Those of some runs that are of this code location."""
     if not run_ids:
         return
     here = context.code_location_origin.location_name if context.code_location_origin else None
-    for record in context.instance.get_run_records(dg.RunsFilter(run_ids=run_ids)):
-        run = record.dagster_run
-        origin = run.remote_job_origin
+    for record in context.instance.get_run_records(dg.RunsFilter(run_ids=list(run_ids))):
+        origin = record.dagster_run.remote_job_origin
         there = origin.repository_origin.code_location_origin.location_name if origin else None
-        if there != here or run.tags.get(WILL_RETRY_TAG) == "true":
-            continue
-        words, kind = failure_of_run(context.instance, run.run_id)
-        if kind != INTERRUPTED:
-            # The words of errors that are not ours may hold anything.
-            yield run, FailedDay(run.tags.get(PARTITION_NAME_TAG, ""), words if kind else _UNKNOWN)
+        if there == here:
+            yield record.dagster_run
+
+
+def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun, *, is_promised: bool) -> Iterator[FailedDay]:
+    """What failed in a run, if it was not stopped.
+
+    Args:
+        instance: Dagster's records.
+        run: that failed.
+        is_promised: Dagster meant to try it again, and has not.
+    """
+    words, kind = failure_of_run(instance, run.run_id)
+    if kind != INTERRUPTED:
+        # The words of errors that are not ours may hold anything.
+        told = words if kind else _UNKNOWN
+        yield FailedDay(
+            run.tags.get(PARTITION_NAME_TAG, ""), f"{told.rstrip('.')}. {_NOT_TRIED_AGAIN}" if is_promised else told
+        )
