@@ -94,8 +94,9 @@ def _whose(run: dg.DagsterRun, datasets: Sequence[Dataset]) -> str:
 
     A run from before its dataset was renamed or removed is of none that is there.
     """
-    selected = run.asset_selection or frozenset()
-    if source := next((of for of in (API, LOGS) if of.ran(run)), None):
+    # The asset pages launch checks alone, too.
+    selected = (run.asset_selection or frozenset()) | {of.asset_key for of in run.asset_check_selection or ()}
+    if source := next((of for of in (API, LOGS) if of.ran(run) or of.key in selected), None):
         return source.key.to_user_string()
     found = [of for of in datasets if is_run_of(run, of)]
     found = found or [of for of in datasets if selected & set(asset_keys(of))]
