@@ -26,6 +26,7 @@ from event_archive.defs.pipeline import DatasetPipeline
 from event_archive.defs.resources import PostgresResource
 from event_archive.defs.sources.http_api import API
 from event_archive.defs.sources.log_files import LOGS
+from event_archive.defs.upkeep import UPKEEP_TAG
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.domain.wording import counted
@@ -92,6 +93,8 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
 def _whose(run: dg.DagsterRun, datasets: Sequence[Dataset]) -> str:
     """What a run is about, for people: a source, or a dataset by its tags or what it selects; all where none says.
 
+    Upkeep of several datasets has its job's name: which of them failed, its words say.
+
     A run from before its dataset was renamed or removed is of none that is there.
     """
     # The asset pages launch checks alone, too.
@@ -105,6 +108,8 @@ def _whose(run: dg.DagsterRun, datasets: Sequence[Dataset]) -> str:
         return f"{name} ({table})" if name else table
     if not found and selected:
         return ", ".join(sorted(key.to_user_string() for key in selected))
+    if not found and UPKEEP_TAG in run.tags:
+        return run.job_name
     return ", ".join(of.label for of in found or datasets)
 
 
