@@ -43,8 +43,8 @@ def latest_record(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> 
     record = record_if_any(instance, dataset, day)
     if record is None:
         raise IntegrityError(
-            f"{asset_keys(dataset).archive_csv.to_user_string()} of {day} was never materialized, so nothing is known "
-            "of its file. Nothing was deleted. Materialize archive_csv of this day first."
+            f"{asset_keys(dataset).archive_csv.to_user_string()} of {day} was never materialized, or its record is "
+            "gone, so nothing is known of its file. Nothing was deleted. Materialize archive_csv of this day first."
         )
     return record
 
@@ -52,7 +52,7 @@ def latest_record(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> 
 def record_if_any(
     instance: dg.DagsterInstance, dataset: Dataset, day: date, *, before_run: str | None = None
 ) -> Record | None:
-    """As ``latest_record``; None where the day's archive was never materialized.
+    """As ``latest_record``; None where no materialization of the day's archive is recorded.
 
     Args:
         instance: Dagster's records.

@@ -32,6 +32,7 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    AUTO_RETRY_RUN_ID_TAG,
     MAX_RETRIES_TAG,
     PARTITION_NAME_TAG,
     RETRY_NUMBER_TAG,
@@ -61,6 +62,7 @@ from dagster_shared.utils.warnings import PreviewWarning
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
     "ASSET_PARTITION_RANGE_START_TAG",
+    "AUTO_RETRY_RUN_ID_TAG",
     "MAX_RETRIES_TAG",
     "PARTITION_NAME_TAG",
     "RETRY_NUMBER_TAG",

@@ -5,6 +5,7 @@ the schedule did not launch.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _COUNT_SECONDS = 10.0
 """For each query that counts rows: a sensor and a tick have a minute."""
+_PROMISED_SECONDS = 3600.0
+"""How long a retry that Dagster means to launch is waited for; it tells nobody where it cannot."""
 _NO_GATEWAY = "METRICS_PUSHGATEWAY is not set: nobody is told figures"
 
 
@@ -50,7 +53,7 @@ def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition
             stamp = f"{settings.dataset.label} {night[0].dagster_run.tags[TICK_TAG]}"
             if stamp in before:
                 ended.append(stamp)
-            elif all(_has_ended(record.dagster_run) for record in _last_of_each_day(night)):
+            elif all(map(_has_ended, _last_of_each_day(night))):
                 figures = _figures(context.instance, settings.dataset, night)
                 is_pushed = push_or_warn(settings.dataset, event_archive_postgres.primary(settings), figures)
                 ended.append(stamp)
@@ -104,8 +107,11 @@ def _last_of_each_day(night: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:
     return list({record.dagster_run.tags[PARTITION_NAME_TAG]: record for record in reversed(night)}.values())
 
 
-def _has_ended(run: dg.DagsterRun) -> bool:
-    return run.is_finished and run.tags.get(WILL_RETRY_TAG) != "true"
+def _has_ended(record: dg.RunRecord) -> bool:
+    """Whether a run has ended, and Dagster will not try it again: nor where it meant to long ago, and has not."""
+    run, ended = record.dagster_run, record.end_time or time.time()
+    promised = run.tags.get(WILL_RETRY_TAG) == "true" and time.time() - ended < _PROMISED_SECONDS
+    return run.is_finished and not promised
 
 
 def _figures(instance: dg.DagsterInstance, dataset: Dataset, night: Sequence[dg.RunRecord]) -> RunFigures:

@@ -5,7 +5,7 @@ Here: which failures are news, and to whom it is left to try them again. Not her
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -15,6 +15,7 @@ from event_archive.defs.failures import INTERRUPTED, failure_of_run
 from event_archive.defs.gate import asset_keys
 from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import (
+    AUTO_RETRY_RUN_ID_TAG,
     PARTITION_NAME_TAG,
     WILL_RETRY_TAG,
     AssetPartitionStatus,
@@ -25,6 +26,7 @@ from event_archive.defs.pipeline import DatasetPipeline
 from event_archive.defs.resources import PostgresResource
 from event_archive.defs.sources.http_api import API
 from event_archive.defs.sources.log_files import LOGS
+from event_archive.defs.upkeep import UPKEEP_TAG
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.domain.wording import counted
@@ -38,6 +40,9 @@ _NO_WEBHOOK = "ALERT_WEBHOOK_URL is not set: nobody is alerted"
 _UNKNOWN = "a crash, or an error that event_archive does not know: see the run"
 # A sensor has a minute, and each run's events are read; what is left comes a minute later.
 _MOST_RUNS = 50
+_MOST_LOOKS = 10
+"""A minute each, at a run that Dagster means to try again. Where it cannot by then, it tells nobody."""
+_NOT_TRIED_AGAIN = "Dagster meant to try the run again, and has not."
 _LEFT_FAILED_EVERY = timedelta(hours=24)
 
 
@@ -60,15 +65,24 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
             # What failed before somebody looked is no news.
             context.update_cursor(instance.fetch_run_status_changes(of_failure, limit=1).cursor)
             return dg.SkipReason("looks for failed runs from here on")
-        found = instance.fetch_run_status_changes(of_failure, limit=_MOST_RUNS, cursor=context.cursor, ascending=True)
+        cursor, *promised = context.cursor.split("\n")
+        looks = {run_id: int(number) for run_id, number in map(str.split, promised)}
+        found = instance.fetch_run_status_changes(of_failure, limit=_MOST_RUNS, cursor=cursor, ascending=True)
         failures: dict[str, list[FailedDay]] = {}
-        for run, failed in _failures(context, [record.run_id for record in found.records]):
-            failures.setdefault(_whose(run, datasets), []).append(failed)
+        still: list[str] = []
+        for run in _runs_of_here(context, {record.run_id for record in found.records} | looks.keys()):
+            looked, is_promised = looks.get(run.run_id, 0) + 1, run.tags.get(WILL_RETRY_TAG) == "true"
+            if is_promised and AUTO_RETRY_RUN_ID_TAG in run.tags:
+                continue
+            if is_promised and looked < _MOST_LOOKS:
+                still.append(f"{run.run_id} {looked}")
+            elif failed := _failure(instance, run, is_promised=is_promised):
+                failures.setdefault(_whose(run, datasets), []).append(failed)
         if url:
             for whose, of_one in failures.items():
                 # The cursor moves only where this succeeds: rather two messages than none.
                 post(url.get_secret_value(), failure_message(whose, of_one, "See the runs in Dagster."))
-        context.update_cursor(found.cursor)
+        context.update_cursor("\n".join([found.cursor, *still]))
         count = sum(map(len, failures.values()))
         words = counted(count, "failed run", "failed runs")
         return dg.SkipReason(words if url else f"{words}. {_NO_WEBHOOK}")
@@ -79,10 +93,13 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
 def _whose(run: dg.DagsterRun, datasets: Sequence[Dataset]) -> str:
     """What a run is about, for people: a source, or a dataset by its tags or what it selects; all where none says.
 
+    Upkeep of several datasets has its job's name: which of them failed, its words say.
+
     A run from before its dataset was renamed or removed is of none that is there.
     """
-    selected = run.asset_selection or frozenset()
-    if source := next((of for of in (API, LOGS) if of.ran(run)), None):
+    # The asset pages launch checks alone, too.
+    selected = (run.asset_selection or frozenset()) | {of.asset_key for of in run.asset_check_selection or ()}
+    if source := next((of for of in (API, LOGS) if of.ran(run) or of.key in selected), None):
         return source.key.to_user_string()
     found = [of for of in datasets if is_run_of(run, of)]
     found = found or [of for of in datasets if selected & set(asset_keys(of))]
@@ -91,6 +108,8 @@ def _whose(run: dg.DagsterRun, datasets: Sequence[Dataset]) -> str:
         return f"{name} ({table})" if name else table
     if not found and selected:
         return ", ".join(sorted(key.to_user_string() for key in selected))
+    if not found and UPKEEP_TAG in run.tags:
+        return run.job_name
     return ", ".join(of.label for of in found or datasets)
 
 
@@ -174,18 +193,30 @@ def days_left_failed(instance: dg.DagsterInstance, assets: list[dg.AssetsDefinit
     return sorted(map(parse_day, failed))
 
 
-def _failures(context: dg.SensorEvaluationContext, run_ids: list[str]) -> Iterator[tuple[dg.DagsterRun, FailedDay]]:
-    """What failed in runs of this code location, without those that Dagster tries again and those that were stopped."""
+def _runs_of_here(context: dg.SensorEvaluationContext, run_ids: Collection[str]) -> Iterator[dg.DagsterRun]:
+    """Those of some runs that are of this code location."""
     if not run_ids:
         return
     here = context.code_location_origin.location_name if context.code_location_origin else None
-    for record in context.instance.get_run_records(dg.RunsFilter(run_ids=run_ids)):
-        run = record.dagster_run
-        origin = run.remote_job_origin
+    for record in context.instance.get_run_records(dg.RunsFilter(run_ids=list(run_ids))):
+        origin = record.dagster_run.remote_job_origin
         there = origin.repository_origin.code_location_origin.location_name if origin else None
-        if there != here or run.tags.get(WILL_RETRY_TAG) == "true":
-            continue
-        words, kind = failure_of_run(context.instance, run.run_id)
-        if kind != INTERRUPTED:
-            # The words of errors that are not ours may hold anything.
-            yield run, FailedDay(run.tags.get(PARTITION_NAME_TAG, ""), words if kind else _UNKNOWN)
+        if there == here:
+            yield record.dagster_run
+
+
+def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun, *, is_promised: bool) -> FailedDay | None:
+    """What failed in a run; None where it was stopped.
+
+    Args:
+        instance: Dagster's records.
+        run: that failed.
+        is_promised: Dagster meant to try it again, and has not.
+    """
+    words, kind = failure_of_run(instance, run.run_id)
+    if kind == INTERRUPTED:
+        return None
+    # The words of errors that are not ours may hold anything.
+    told = words if kind else _UNKNOWN
+    told = f"{told.rstrip('.')}. {_NOT_TRIED_AGAIN}" if is_promised else told
+    return FailedDay(run.tags.get(PARTITION_NAME_TAG, ""), told)

@@ -127,6 +127,32 @@ def test_runs_that_dagster_tries_again_and_those_of_other_locations_are_not_anno
     assert webhook.texts == []
 
 
+def test_a_retry_that_dagster_promised_and_never_launched_is_announced(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, webhook: Webhook, clean: pytest.MonkeyPatch
+):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(definitions, instance, "failed_runs", None)
+    job = definitions.resolve_job_def("archive_job")
+    retried, taken_back, forgotten = (
+        instance.create_run_for_job(job, tags={**job.tags, "dagster/partition": key}) for key in KEYS
+    )
+    for lost in (retried, taken_back, forgotten):
+        instance.report_run_failed(lost)
+        instance.add_run_tags(lost.run_id, {"dagster/will_retry": "true"})
+    cursor = cursor_after(definitions, instance, "failed_runs", cursor)
+    instance.add_run_tags(retried.run_id, {"dagster/auto_retry_run_id": taken_back.run_id})
+    # As the daemon does where launching the retry fails, because the code server is away or the job was renamed.
+    instance.add_run_tags(taken_back.run_id, {"dagster/will_retry": "false"})
+    cursor = cursor_after(definitions, instance, "failed_runs", cursor)
+    assert [f"{KEYS[1]}: a crash" in text for text in webhook.texts] == [True]
+    for _ in range(10):
+        cursor = cursor_after(definitions, instance, "failed_runs", cursor)
+    (_, text) = webhook.texts
+    assert f"{KEYS[2]}: a crash" in text
+    assert "Dagster meant to try the run again, and has not." in text
+    assert KEYS[0] not in "".join(webhook.texts)
+
+
 def test_a_day_left_failed_without_rows_is_run_again_and_one_with_rows_is_left_to_the_schedule(
     definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation, webhook: Webhook,
     clean: pytest.MonkeyPatch,

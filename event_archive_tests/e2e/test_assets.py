@@ -179,6 +179,16 @@ def test_a_day_with_neither_rows_nor_a_file_stays_without_a_file(
     assert installation.lake.stat(installation.dataset.path(DAY)) is None
 
 
+def test_a_day_whose_record_was_wiped_is_not_told_as_never_archived(
+    local_installation: Installation, instance: dg.DagsterInstance
+):
+    local_installation.add(3)
+    assert local_installation.materialize(instance, KEY, only=["archive_csv"]).success
+    instance.wipe_assets([dg.AssetKey("archive_csv")])
+    result = local_installation.materialize(instance, KEY, only=["purged_events"])
+    assert "archive_csv of 2024-03-01 was never materialized, or its record is gone" in failure(result)
+
+
 def test_a_day_that_was_never_archived_is_not_purged(local_installation: Installation, instance: dg.DagsterInstance):
     local_installation.add(3)
     local_installation.add(3, day=NEXT)

@@ -269,6 +269,35 @@ def test_a_failed_run_from_the_asset_pages_is_told_of_the_dataset_whose_asset_it
     assert "1 day of notes (public.notes) failed" in text
 
 
+def test_a_failed_run_of_checks_alone_is_told_of_the_dataset_whose_checks_they_were(
+    datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
+):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    job = datasets.definitions.resolve_implicit_global_asset_job_def()
+    check = dg.AssetCheckKey(dg.AssetKey(["notes", "archive_csv"]), "archive_is_whole")
+    # As the asset pages launch it.
+    alone = dg.DagsterRun(job_name=job.name, asset_check_selection=frozenset([check]))
+    datasets.instance.report_run_failed(datasets.instance.add_run(alone))
+    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    (text,) = webhook.texts
+    assert text.startswith("event_archive: notes (public.notes): failed.\n")
+
+
+def test_failed_upkeep_of_several_datasets_is_told_by_its_job(
+    datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
+):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    datasets.events.database.execute("DROP TABLE notes CASCADE")
+    job = datasets.definitions.resolve_job_def("check_job")
+    assert not job.execute_in_process(instance=datasets.instance, raise_on_error=False).success
+    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    (text,) = webhook.texts
+    assert text.startswith("event_archive: check_job: failed.\n")
+    assert "public.notes" in text
+
+
 def test_a_failed_run_of_a_dataset_that_has_another_name_by_now_is_told_of_no_other(
     datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
 ):

@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from event_archive.config.environment import PipelineSettings
+from event_archive.defs import measuring
 from event_archive.defs.build import build_definitions
 from event_archive.domain.days import ONE_DAY
 from event_archive_tests.e2e.test_alerts import NO_CSV, cursor_after, evaluate
@@ -95,6 +96,24 @@ def test_what_a_run_did_before_its_worker_crashed_is_counted(
     instance.handle_run_event(again.run_id, dg.DagsterEvent("PIPELINE_SUCCESS", job_name=job.name))
     cursor_after(definitions, instance, "nightly_metrics", None)
     assert counts(pushgateway) == [1, 0, 3, 3]
+
+
+def test_a_night_does_not_wait_for_ever_for_a_retry_that_dagster_promised(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    local_installation.add(1)
+    (request,) = Scheduler(instance, definitions).requests(TICK)
+    job = definitions.resolve_job_def("archive_job")
+    lost = instance.create_run_for_job(job, tags={**job.tags, **request.tags, "dagster/partition": DAY.isoformat()})
+    instance.report_run_failed(lost)
+    instance.add_run_tags(lost.run_id, {"dagster/will_retry": "true"})
+    cursor = cursor_after(definitions, instance, "nightly_metrics", None)
+    assert pushgateway.groups == {}
+    clean.setattr(measuring, "_PROMISED_SECONDS", 0)
+    cursor_after(definitions, instance, "nightly_metrics", cursor)
+    assert counts(pushgateway) == [1, 1, 0, 0]
 
 
 def test_a_run_that_somebody_executes_again_is_of_no_night(

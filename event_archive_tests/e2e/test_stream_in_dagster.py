@@ -119,6 +119,20 @@ def test_a_check_that_begins_to_fail_is_told_and_alerted_of_at_once(
     assert len(webhook.texts) == 1
 
 
+def test_an_alert_that_the_webhook_did_not_take_is_posted_at_the_next_look(
+    positions: Stream, instance: dg.DagsterInstance, webhook: Webhook, clean: pytest.MonkeyPatch
+):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    clean.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    webhook.statuses.append(404)
+    first = tick(instance)
+    assert (verdicts(first), webhook.texts) == ({"keeps_up": False, "books_balance": False}, [])
+    second = tick(instance, first.cursor)
+    assert [text.splitlines()[0].split()[3] for text in webhook.texts] == ["keeps_up", "books_balance"]
+    assert tick(instance, second.cursor).asset_events == []
+    assert len(webhook.texts) == 2
+
+
 def test_entries_that_nobody_landed_fail_the_books(positions: Stream, instance: dg.DagsterInstance):
     positions.add(position(1))
     positions.run()

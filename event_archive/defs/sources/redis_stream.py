@@ -5,8 +5,9 @@ how the stream and the table are looked at (``event_archive.sources.redis_stream
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,12 @@ from event_archive.defs.sources.source import GROUP
 from event_archive.domain.days import now_utc
 from event_archive.domain.wording import counted, oldest_for
 from event_archive.errors import EventArchiveError
-from event_archive.observability.alerts import check_message, post_or_warn
+from event_archive.observability.alerts import check_message, post
 
 if TYPE_CHECKING:
     from event_archive.sources.redis_stream.status import Status
+
+logger = logging.getLogger(__name__)
 
 POSITIONS = dg.AssetKey("positions")
 _LOOK_EVERY_SECONDS = 60
@@ -147,32 +150,36 @@ class _Seen:
         at: when.
         figures: of the observation.
         failed: the checks that failed.
+        untold: those of them that could not be announced.
     """
 
     at: datetime
     figures: dict[str, Any] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    untold: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, cursor: str | None) -> "_Seen":
         if not cursor:
             return cls(datetime.min.replace(tzinfo=UTC))
         fields = json.loads(cursor)
-        return cls(datetime.fromisoformat(fields["at"]), fields["figures"], fields["failed"])
+        return cls(datetime.fromisoformat(fields["at"]), fields["figures"], fields["failed"], fields.get("untold", []))
 
     @property
     def cursor(self) -> str:
-        return json.dumps({"at": self.at.isoformat(), "figures": self.figures, "failed": self.failed})
+        return json.dumps(asdict(self) | {"at": self.at.isoformat()})
 
     def is_news(self, former: "_Seen") -> bool:
-        if self.failed != former.failed:
+        if self.failed != former.failed or self.alarming(former):
             return True
         return self.figures != former.figures and self.at - former.at >= _OBSERVE_EVERY
 
     def alarming(self, former: "_Seen") -> list[str]:
         """The checks to alert of: those that did not fail before, and of lost entries whenever there are more."""
-        more_lost = self.figures.get("lost", 0) > former.figures.get("lost", 0)
-        return [name for name in self.failed if name not in former.failed or (name == "books_balance" and more_lost)]
+        told = set(former.failed) - set(former.untold)
+        if self.figures.get("lost", 0) > former.figures.get("lost", 0):
+            told.discard("books_balance")
+        return [name for name in self.failed if name not in told]
 
 
 def _observe_positions(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition:
@@ -192,7 +199,7 @@ def _observe_positions(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinit
         seen = _Seen(now_utc(), figures, [name for name, result in results.items() if not result.passed])
         if not seen.is_news(former):
             return dg.SensorResult(skip_reason="nothing has changed, or it was observed within five minutes")
-        _alert({name: results[name].description or "" for name in seen.alarming(former)})
+        seen.untold.extend(_alert({name: results[name].description or "" for name in seen.alarming(former)}))
         return dg.SensorResult(asset_events=[*_observation(found), *_evaluations(results)], cursor=seen.cursor)
 
     return observe_positions
@@ -230,8 +237,15 @@ def _evaluations(results: Mapping[str, dg.AssetCheckResult]) -> Iterator[dg.Asse
         )
 
 
-def _alert(failures: Mapping[str, str]) -> None:
-    url = ListenerSettings.load().alert_webhook_url
-    for name, words in failures.items():
-        if url:
-            post_or_warn(url.get_secret_value(), check_message(name, words))
+def _alert(failures: Mapping[str, str]) -> list[str]:
+    """Announces checks that failed, and returns those that could not be: they are tried at the next look."""
+    url, left = ListenerSettings.load().alert_webhook_url, list(failures)
+    try:
+        while url and left:
+            post(url.get_secret_value(), check_message(left[0], failures[left[0]]))
+            del left[0]
+    except EventArchiveError as error:
+        # The others are not tried: a webhook that does not answer takes most of the minute that a sensor has.
+        logger.warning("the failure could not be announced: %s", error)
+        return left
+    return []
