@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, midnight
@@ -92,8 +92,27 @@ def work_connected(
             attempt += 1
 
 
-def aged_before(session: Session, datasets: Iterable[Dataset], table: TableName) -> datetime | None:
-    """The time before which a table's rows are aged, by the clock of the database, as the purge has it.
+@dataclass(frozen=True, slots=True)
+class AgedTimes:
+    """Which times are of days that are aged, and archived: those from ``since`` on, before ``until``.
+
+    What is older than ``since`` is of no day that is archived: it is in no file, and never purged.
+    """
+
+    since: datetime
+    until: datetime
+
+    def __contains__(self, instant: datetime) -> bool:
+        """Whether a time is of such a day."""
+        return self.since <= instant < self.until
+
+
+NONE_AGED = AgedTimes(*[datetime.max.replace(tzinfo=UTC)] * 2)
+"""No time at all."""
+
+
+def aged_times(session: Session, datasets: Iterable[Dataset], table: TableName) -> AgedTimes | None:
+    """Which rows of a table are aged, by the clock of the database, as the purge has it.
 
     None where no dataset archives it.
 
@@ -104,10 +123,10 @@ def aged_before(session: Session, datasets: Iterable[Dataset], table: TableName)
         return aged_by_now(connection, datasets, table)
 
 
-def aged_by_now(connection: Connection, datasets: Iterable[Dataset], table: TableName) -> datetime | None:
-    """As ``aged_before``, at this moment of a transaction, which may have begun on the day before."""
-    retention = next((of.retention for of in datasets if of.table == table), None)
-    if retention is None:
+def aged_by_now(connection: Connection, datasets: Iterable[Dataset], table: TableName) -> AgedTimes | None:
+    """As ``aged_times``, at this moment of a transaction, which may have begun on the day before."""
+    dataset = next((of for of in datasets if of.table == table), None)
+    if dataset is None:
         return None
     (now,) = one(connection, "SELECT pg_catalog.clock_timestamp()")
-    return midnight(retention.last_aged_day(now) + ONE_DAY)
+    return AgedTimes(midnight(dataset.start), midnight(dataset.retention.last_aged_day(now) + ONE_DAY))

@@ -20,6 +20,7 @@ from event_archive.sources.redis_stream import loop
 from event_archive.sources.redis_stream.ahead import InHand
 from event_archive.sources.redis_stream.group import Group
 from event_archive.sources.redis_stream.loop import Loop
+from event_archive.sources.runs import AgedTimes
 from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.fixtures.pipeline import Pipeline
@@ -65,8 +66,8 @@ class Life:
         )
         self.archive = Pipeline(self.stream.database, self.lake, self.dataset)
 
-    def young_from(self, *_: object) -> datetime:
-        return midnight(DAYS[self.aged])
+    def aged_times(self, *_: object) -> AgedTimes:
+        return AgedTimes(midnight(DAYS[0]), midnight(DAYS[self.aged]))
 
     def rows(self, day: date | None = None) -> dict[Key, str]:
         """The entry of each row that stands, of a day or of all."""
@@ -88,7 +89,7 @@ class Life:
 
     def age(self) -> None:
         self.aged = min(self.aged + 1, LAST)
-        print("  " * self.depth, "aged", self.young_from())
+        print("  " * self.depth, "aged until", DAYS[self.aged])
 
     def night(self) -> None:
         """Once the first pass is over."""
@@ -182,8 +183,8 @@ def test_a_life_of_a_stream_at_random_loses_no_record_and_brings_none_back(
     stream: Stream, local_lake: Lake, monkeypatch: pytest.MonkeyPatch, life: str
 ):
     lived = Life(stream, local_lake, random.Random(life))
-    monkeypatch.setattr(loop, "aged_before", lived.young_from)
-    monkeypatch.setattr(loop, "aged_by_now", lived.young_from)
+    monkeypatch.setattr(loop, "aged_times", lived.aged_times)
+    monkeypatch.setattr(loop, "aged_by_now", lived.aged_times)
     land, acknowledge = Loop._land, Group.acknowledge
 
     def slowly_landed(of: Loop, batch: InHand) -> None:

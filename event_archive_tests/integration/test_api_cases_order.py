@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.domain.days import Retention, now_utc
+from event_archive.domain.days import Retention, midnight, now_utc
 from event_archive.sources.http_api import crew
 from event_archive.sources.landing import Counts, land_in
 from event_archive_tests.api_server.events import START, Events
@@ -461,6 +461,15 @@ def test_events_that_never_arrived_are_not_too_old_where_windows_are_begun_or_gi
     assert ingesting.has_all()
 
 
+def test_purged_events_on_a_page_with_one_from_before_the_first_window_do_not_come_back(ingest: Ingest):
+    ingesting = ingest(10)
+    assert ingesting.run(datasets=[KEPT], **WINDOWS).counts.new == 10
+    ingesting.database.execute("DELETE FROM ingested_events")
+    ingesting.api.add([event("before", START - timedelta(days=1))])
+    counts = ingesting.run(datasets=[KEPT], **SHORT).counts
+    assert (counts.new, counts.too_old) == (1, 10)
+
+
 @pytest.mark.parametrize(("before", "after"), [(FILTER, WINDOWS), (WINDOWS, FILTER)], ids=["windows", "chain"])
 def test_events_that_arrive_later_are_not_too_old_where_windows_are_begun_or_given_up(
     ingest: Ingest, before: dict[str, Any], after: dict[str, Any]
@@ -473,6 +482,18 @@ def test_events_that_arrive_later_are_not_too_old_where_windows_are_begun_or_giv
     ingesting.clock.sleep(86_400)
     counts = ingesting.run(datasets=[KEPT], **after).counts
     assert (counts.new, counts.too_old >= 500) == (3, True)
+
+
+def test_an_event_from_before_the_first_day_that_is_archived_is_not_too_old(ingest: Ingest):
+    """It is in no file, and never purged."""
+    ingesting = ingest(10)
+    ingesting.run(datasets=[KEPT])
+    moments = [midnight(KEPT.start), midnight(KEPT.start) - timedelta(seconds=1)]
+    ingesting.api.add(event(f"{moment:%Y}", moment) for moment in moments)
+    counts = ingesting.run(datasets=[KEPT]).counts
+    # Those of the last page are read once more.
+    assert (counts.new, counts.too_old) == (1, 11)
+    assert f"{moments[1]:%Y}" in ingesting.ids
 
 
 def test_an_event_of_the_youngest_day_is_not_too_old(ingest: Ingest):

@@ -7,7 +7,8 @@ import errno
 import os
 import random
 import threading
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from event_archive.sources.log_files import decoding, ingest
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.replay import replay
 from event_archive.sources.rejected import RejectedRecords
-from event_archive.sources.runs import aged_before
+from event_archive.sources.runs import AgedTimes, aged_times
+from event_archive_tests.fixtures.ages import aged_until
 from event_archive_tests.fixtures.log_files import Logs, archived_logs, entry, ndjson
 
 pytestmark = pytest.mark.slow
@@ -336,8 +338,8 @@ def test_a_day_that_becomes_aged_while_a_run_goes_on_is_left_out_from_then_on(
     logs.run()
     logs.write("b.log", ndjson(entry(2)))
     logs.write("c.log", ndjson(entry(3)))
-    days = iter([datetime(2024, 3, 1, tzinfo=UTC)] * 2 + [datetime(2024, 3, 2, tzinfo=UTC)] * 9)
-    monkeypatch.setattr(ingest, "aged_before", lambda *_: next(days))
+    days = iter([aged_until(1)] * 2 + [aged_until(2)] * 9)
+    monkeypatch.setattr(ingest, "aged_times", lambda *_: next(days))
     monkeypatch.setattr(ingest, "AGES_SECONDS", 0)
     counts = logs.run().counts
     assert (counts.new, counts.too_old) == (1, 1)
@@ -345,13 +347,13 @@ def test_a_day_that_becomes_aged_while_a_run_goes_on_is_left_out_from_then_on(
 
 def come_of_age(monkeypatch: pytest.MonkeyPatch) -> None:
     """1 March is aged by the end of the first load, and was not when the run looked."""
-    days = [datetime(2024, 3, 1, tzinfo=UTC)]
+    days = [aged_until(1)]
 
-    def aged_by_now(*_: object, **__: object) -> datetime:
-        days[0] = datetime(2024, 3, 2, tzinfo=UTC)
+    def aged_by_now(*_: object, **__: object) -> AgedTimes:
+        days[0] = aged_until(2)
         return days[0]
 
-    monkeypatch.setattr(ingest, "aged_before", lambda *_: days[0])
+    monkeypatch.setattr(ingest, "aged_times", lambda *_: days[0])
     monkeypatch.setattr(ingest, "aged_by_now", aged_by_now)
 
 
@@ -384,17 +386,29 @@ def test_a_day_that_was_purged_just_before_a_new_version_is_loaded_does_not_come
     assert logs.files() == [("COMPLETED", 1, 0)]
 
 
+def test_an_entry_from_before_the_first_day_that_is_archived_is_not_too_old(logs: Logs):
+    """It is in no file, and never purged; a new version of its file replaces it."""
+    dataset = replace(archived_logs("3 days"), start=date(2024, 3, 2))
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run(datasets=[dataset])
+    for number in (2, 3):
+        logs.write("b.log", ndjson(entry(number), entry(4, time=1_709_377_200_000)))
+        totals = logs.run(datasets=[dataset])
+        assert (totals.counts.new, totals.counts.too_old, totals.removed) == (1, 1, number - 2)
+    assert logs.rows() == [entry(number)["msg"] for number in (1, 3)]
+
+
 # 19: settings that change
 @pytest.mark.parametrize("change", ["LOGS_TIMEZONE", "LOGS_MAPPING"])
 def test_what_other_settings_read_as_aged_keeps_the_row_that_it_has(logs: Logs, tmp_path: Path, change: str):
     dataset = archived_logs("3 days")
     with logs.settings().postgres.session() as session:
-        aged = aged_before(session, [dataset], dataset.table)
+        aged = aged_times(session, [dataset], dataset.table)
     assert aged is not None
 
     def at(number: int) -> dict[str, str]:
         # Of the first second that is not aged; by another zone, or another field, it is.
-        time = (aged + timedelta(minutes=number)).replace(tzinfo=None).isoformat()
+        time = (aged.until + timedelta(minutes=number)).replace(tzinfo=None).isoformat()
         return {"msg": f"{number}", "time": time, "started": "2024-03-01T00:00:00Z" if number < 9 else time}
 
     mapping = tmp_path / "mapping.yaml"

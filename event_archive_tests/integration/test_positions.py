@@ -322,9 +322,7 @@ def entry(number: int, payload: str) -> Entry:
 
 def taken_in(database: Database, *entries: Entry) -> Counts:
     """What becomes of some entries, from decoding to the commit."""
-    found = decode(
-        entries, stream="telemetry:t", aged_before=None, now=datetime(2024, 3, 2, tzinfo=UTC), zone=ZoneInfo("UTC")
-    )
+    found = decode(entries, stream="telemetry:t", aged=None, now=datetime(2024, 3, 2, tzinfo=UTC), zone=ZoneInfo("UTC"))
     with opened(database) as session:
         partitions().make(session, found.days)
         return land(session, TARGET, "stream", found.batch, nothing)

@@ -23,6 +23,7 @@ from event_archive.sources.redis_stream.records import Decoded, decode
 from event_archive.sources.runs import RECONNECT_SECONDS
 from event_archive_tests.faults.redis_wire import RedisWire, redis_wire
 from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
+from event_archive_tests.fixtures.ages import aged_until
 from event_archive_tests.fixtures.pipeline import Pipeline
 from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
@@ -146,21 +147,21 @@ def test_what_a_worker_has_in_hand_while_its_day_is_purged_does_not_come_back(
     stream: Stream, local_lake: Lake, monkeypatch: pytest.MonkeyPatch, in_first_pass: bool
 ):
     """It stands still from before midnight until after the night; another one takes over, and has a newer record."""
-    young_from, stands_still = datetime(2024, 3, 1, tzinfo=UTC), False
-    monkeypatch.setattr(loop, "aged_before", lambda *_: young_from)
-    monkeypatch.setattr(loop, "aged_by_now", lambda *_: young_from)
+    aged, stands_still = aged_until(1), False
+    monkeypatch.setattr(loop, "aged_times", lambda *_: aged)
+    monkeypatch.setattr(loop, "aged_by_now", lambda *_: aged)
     archived = replace(ARCHIVED, purge="drop")
     other = {"datasets": [archived], "stream_consumer": "other", "stream_claim_idle": "1 second"}
 
     def stand_still(*entries: Any, **options: Any) -> Decoded:
-        nonlocal young_from, stands_still
+        nonlocal aged, stands_still
         decoded = decode(*entries, **options)
         if stands_still:
             stands_still = False
             for number in (1, 2):
                 stream.add(position(1, latitude=number), young(2))
                 stream.run(**other)
-            young_from = datetime(2024, 3, 2, tzinfo=UTC)
+            aged = aged_until(2)
             assert Pipeline(stream.database, local_lake, archived).run().how == "dropped"
         return decoded
 

@@ -16,6 +16,7 @@ from event_archive.sources.redis_stream.fields import NAMES
 from event_archive.sources.redis_stream.plain import PlainReader
 from event_archive.sources.redis_stream.records import Decoded, Entry, Position, decode
 from event_archive.sources.redis_stream.rows import RejectedError, row
+from event_archive.sources.runs import AgedTimes
 from event_archive_tests.api_server.odd import NO_TIMES, TIMES, UNREADABLE
 
 NOW = datetime(2024, 3, 2, 12, tzinfo=UTC)
@@ -59,8 +60,8 @@ def _bytes(value: Any) -> bytes:
     return value.encode() if isinstance(value, str) else json.dumps(value, ensure_ascii=False).encode()
 
 
-def decoded(*entries: Entry, aged_before: datetime | None = None) -> Decoded:
-    found = decode(entries, stream="telemetry:t", aged_before=aged_before, now=NOW, zone=ZONE)
+def decoded(*entries: Entry, aged: AgedTimes | None = None) -> Decoded:
+    found = decode(entries, stream="telemetry:t", aged=aged, now=NOW, zone=ZONE)
     assert len(found.positions) == len(found.batch.lines)
     return found
 
@@ -251,9 +252,18 @@ def test_records_whose_day_is_archived_are_left_out_and_counted():
     found = decoded(
         entry(payload=RECORD),
         entry(payload=RECORD | {"timestamp": "2024-02-29T23:59:59Z"}),
-        aged_before=datetime(2024, 3, 1, tzinfo=UTC),
+        aged=AgedTimes(datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC)),
     )
     assert (len(found.batch.lines), found.batch.too_old, found.days) == (1, 1, {date(2024, 3, 1)})
+
+
+def test_a_record_from_before_the_first_day_that_is_archived_is_not_left_out():
+    """It is in no file, and never purged."""
+    found = decoded(
+        entry(payload=RECORD | {"timestamp": "2024-02-28T23:59:59Z"}),
+        aged=AgedTimes(datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC)),
+    )
+    assert (len(found.batch.lines), found.batch.too_old) == (1, 0)
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
@@ -314,7 +324,9 @@ def test_each_line_tells_of_which_entry_it_was_made():
     # Case 5.
     good, bad = entry(b"1-1", payload=RECORD), entry(b"1-2", payload="no")
     old, last = entry(b"1-3", payload=RECORD | {"timestamp": "2020-01-01T00:00:00Z"}), entry(b"1-4", **RECORD)
-    batch = decoded(good, bad, old, last, aged_before=datetime(2021, 1, 1, tzinfo=UTC)).batch
+    batch = decoded(
+        good, bad, old, last, aged=AgedTimes(datetime(2015, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC))
+    ).batch
     assert batch.origin(0) == ("telemetry:t 1-1", good.fields[b"payload"])
     assert batch.origin(1)[0] == "telemetry:t 1-4"
     assert json.loads(batch.origin(1)[1])["deviceId"] == RECORD["deviceId"]
@@ -465,7 +477,7 @@ def test_a_nul_in_a_text_is_rejected_in_the_midst_of_others():
 @given(st.dictionaries(st.binary(max_size=8), st.binary(max_size=30) | st.just(b'{"imei":1}'), max_size=4))
 def test_no_entry_whatever_stops_the_others(fields: dict[bytes, bytes]):
     of = Entry(b"7-7", fields)
-    found = decode([of, entry(payload=RECORD)], stream="t", aged_before=None, now=NOW, zone=ZONE)
+    found = decode([of, entry(payload=RECORD)], stream="t", aged=None, now=NOW, zone=ZONE)
     assert len(found.batch.lines) + len(found.batch.rejected) == 2
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.postgres.session import Connection
 from event_archive.sources.http_api.positions import Position, reached
-from event_archive.sources.runs import aged_by_now
+from event_archive.sources.runs import AgedTimes, aged_by_now
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
@@ -26,25 +26,25 @@ class AgedEvents:
     Attributes:
         datasets: what is archived.
         table: where events land.
-        young_from: events from before are of aged days; None where the table is not archived.
+        times: which events are of aged days; None where the table is not archived.
         arrived: from when to when events had arrived otherwise: in windows, where there are none any more, or by a
             chain of cursors, where there are windows now. None where none had.
     """
 
     datasets: Iterable[Dataset]
     table: TableName
-    young_from: datetime | None = None
+    times: AgedTimes | None = None
     arrived: tuple[datetime, datetime] | None = None
 
     def look(self, connection: Connection) -> None:
         """Looks which days are aged."""
-        self.young_from = aged_by_now(connection, self.datasets, self.table)
+        self.times = aged_by_now(connection, self.datasets, self.table)
 
     def check(self, connection: Connection) -> None:
         """Looks again; raises DayAgedError where another one is."""
-        before = self.young_from
+        before = self.times
         self.look(connection)
-        if self.young_from != before:
+        if self.times != before:
             raise DayAgedError
 
     def arrived_in_windows(self, windows: Sequence[Position]) -> None:
@@ -58,10 +58,10 @@ class AgedEvents:
 
     def too_old(self, position: Position) -> Callable[[datetime], bool]:
         """Whether an event is left out, by its time; in a first pass over a shard only what had arrived otherwise."""
-        young, arrived = self.young_from, self.arrived
-        if young is None or not (position.passes or arrived):
+        aged, arrived = self.times, self.arrived
+        if aged is None or not (position.passes or arrived):
             return lambda _instant: False
         if position.passes or arrived is None:
-            return lambda instant: instant < young
+            return lambda instant: instant in aged
         since, until = arrived
-        return lambda instant: since <= instant < young and instant <= until
+        return lambda instant: instant in aged and since <= instant <= until

@@ -108,7 +108,7 @@ class Reader:
         """
         first = len(batch.lines)
         times, lines = self._plain_rows(events, text, now) or ([], [])
-        if times and not too_old(min(times)):
+        if times and not any(map(too_old, times)):
             batch.lines += lines
             batch.origins.append((first, lambda index: _origin(events[index - first])))
             return times

@@ -26,7 +26,7 @@ from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
 from event_archive.sources.log_files.status import GivenUp, Left, Status, announce, left, status
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
-from event_archive.sources.runs import AGES_SECONDS, RunTotals, aged_before, aged_by_now, wait, work_connected
+from event_archive.sources.runs import AGES_SECONDS, RunTotals, aged_by_now, aged_times, wait, work_connected
 from event_archive.sources.tables import make_missing
 
 _OTHERS_UNTIL_END = 3
@@ -276,7 +276,7 @@ class _Work:
             self._mapping,
             settings.logs_timezone,
             settings.max_rejected,
-            aged_before=aged_before(self._session, self._run.datasets, self._target.table),
+            aged=aged_times(self._session, self._run.datasets, self._target.table),
             first_pass_at=self._listings.read()[2],
             told_to_stop=self._run.told_to_stop,
             aged_by_now=partial(aged_by_now, datasets=self._run.datasets, table=self._target.table),

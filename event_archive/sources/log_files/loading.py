@@ -24,6 +24,7 @@ from event_archive.sources.log_files.mapping import LogMapping
 from event_archive.sources.log_files.rows import SOURCE, Reader, id_prefix, locator_prefix
 from event_archive.sources.log_files.stores import FileError, Store
 from event_archive.sources.merge import Target
+from event_archive.sources.runs import NONE_AGED, AgedTimes
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 10_000
@@ -83,10 +84,10 @@ class Loader:
         mapping: which fields hold a time.
         zone: of times without one.
         most_rejected: a file with more entries that cannot be rows is not loaded.
-        aged_before: entries from before are left out where the file came after the first pass: they are archived.
+        aged: entries of these times are left out where the file came after the first pass: they are archived.
         first_pass_at: when the first pass over the store's files came to its end.
         told_to_stop: asked between two batches.
-        aged_by_now: as ``aged_before``, but at the moment at which it is asked.
+        aged_by_now: as ``aged``, but at the moment at which it is asked.
     """
 
     session: Session
@@ -96,10 +97,10 @@ class Loader:
     mapping: LogMapping
     zone: ZoneInfo
     most_rejected: int
-    aged_before: datetime | None
+    aged: AgedTimes | None
     first_pass_at: datetime | None
     told_to_stop: Callable[[], bool] = lambda: False
-    aged_by_now: Callable[[Connection], datetime | None] = lambda _connection: None
+    aged_by_now: Callable[[Connection], AgedTimes | None] = lambda _connection: None
 
     def load(
         self, claim: Claim, landed: Callable[[Connection, Loaded], None] = lambda _connection, _loaded: None
@@ -123,15 +124,15 @@ class Loader:
             self._load(claim, landed, looks=True)
 
     def _load(self, claim: Claim, landed: Callable[[Connection, Loaded], None], *, looks: bool) -> None:
-        aged_before = self._aged_before(claim)
-        file, reader = claim.file, self._reader(claim.file.etag, claim, aged_before)
+        aged = self._aged(claim)
+        file, reader = claim.file, self._reader(claim.file.etag, claim, aged)
         counts, size, removed, kept = Counts(), 0, 0, 0
         with self.session.transaction(str(self.target.table), advice=self._advice()) as connection:
             if not self.ledger.lock(connection, claim):
                 raise PassedOnError
             if claim.loaded_etag is not None:
-                removed = self._forget(connection, claim, aged_before, looks=looks)
-                kept = self._forget_rejected(connection, claim, aged_before)
+                removed = self._forget(connection, claim, aged, looks=looks)
+                kept = self._forget_rejected(connection, claim, aged)
             with self.store.open(claim.file) as chunks:
                 for batch in self._batches(reader, chunks):
                     size += sum(map(len, batch.lines))
@@ -143,17 +144,17 @@ class Loader:
             rows = counts.new + counts.known + counts.superseded + counts.rejected + kept - rejected
             if not self.ledger.complete(connection, claim, rows=rows, rejected=rejected):
                 raise PassedOnError
-            if claim.loaded_etag is not None and self.aged_by_now(connection) != self.aged_before:
+            if claim.loaded_etag is not None and self.aged_by_now(connection) != self.aged:
                 raise DayAgedError
             landed(connection, Loaded(counts, reader.contradictions, size, removed))
         if counts.rejected == counts.taken > 0:
             _log.warning("%s: none of its entries can be a row: `event-archive rejected` says why.", file.key)
 
-    def _aged_before(self, claim: Claim) -> datetime:
+    def _aged(self, claim: Claim) -> AgedTimes:
         is_of_first_pass = self.first_pass_at is None or claim.known_since <= self.first_pass_at
-        if self.aged_before is None or (is_of_first_pass and claim.loaded_etag is None):
-            return datetime.min.replace(tzinfo=UTC)
-        return self.aged_before
+        if self.aged is None or (is_of_first_pass and claim.loaded_etag is None):
+            return NONE_AGED
+        return self.aged
 
     def _batches(self, reader: Reader, chunks: Iterator[bytes]) -> Iterator[Batch]:
         batch, size = Batch(), 0
@@ -178,7 +179,7 @@ class Loader:
             "file, and LOGS_MAPPING for other fields."
         )
 
-    def _forget(self, connection: Connection, claim: Claim, aged_before: datetime, *, looks: bool) -> int:
+    def _forget(self, connection: Connection, claim: Claim, aged: AgedTimes, *, looks: bool) -> int:
         """Deletes what a former version of the file left. Rows of this very version stay, and are known again.
 
         Aged rows stay, as those of the new version are left out: they may not be archived yet. So do rows that are not
@@ -196,12 +197,12 @@ class Loader:
         # A slash is what follows a point.
         rows = sql.SQL(
             "FROM {} WHERE id OPERATOR(pg_catalog.>=) {} AND id OPERATOR(pg_catalog.<) {} "
-            "AND timestamp OPERATOR(pg_catalog.>=) {}"
-        ).format(table, f"{former}.", f"{former}/", aged_before)
+            "AND NOT (timestamp OPERATOR(pg_catalog.>=) {} AND timestamp OPERATOR(pg_catalog.<) {})"
+        ).format(table, f"{former}.", f"{former}/", aged.since, aged.until)
         stay = list[str]()
         if looks:
             query = sql.SQL("SELECT id, raw_data::pg_catalog.text {}").format(rows)
-            stay = self._left_out(connection, query, (), self._reader(etag, claim, aged_before))
+            stay = self._left_out(connection, query, (), self._reader(etag, claim, aged))
         rows += sql.SQL(" AND NOT id OPERATOR(pg_catalog.=) ANY (%s)")
         with own_search_path(connection):
             removed = connection.execute(sql.SQL("DELETE {}").format(rows), (stay,)).rowcount
@@ -212,7 +213,7 @@ class Loader:
             )
         return removed
 
-    def _forget_rejected(self, connection: Connection, claim: Claim, aged_before: datetime) -> int:
+    def _forget_rejected(self, connection: Connection, claim: Claim, aged: AgedTimes) -> int:
         """Deletes what was rejected of a former version, but for what is left out of the new one, as aged rows are.
 
         Returns:
@@ -223,7 +224,7 @@ class Loader:
         bucket, key, etag = self.store.bucket, claim.file.key, str(claim.loaded_etag)
         of_version = (SOURCE, locator_prefix(bucket, key, etag))
         query = self._of_rejected("SELECT id, raw FROM {rejected}")
-        too_old = self._left_out(connection, query, of_version, self._reader(etag, claim, aged_before))
+        too_old = self._left_out(connection, query, of_version, self._reader(etag, claim, aged))
         query = self._of_rejected("DELETE FROM {rejected}", but="id OPERATOR(pg_catalog.=) ANY (%s)")
         with own_search_path(connection):
             connection.execute(query, (*of_version, too_old))
@@ -242,9 +243,9 @@ class Loader:
                     found += [of for (of, _), raw in zip(some, raws, strict=True) if _too_old(reader, [raw])]
         return found
 
-    def _reader(self, etag: str, claim: Claim, aged_before: datetime) -> Reader:
+    def _reader(self, etag: str, claim: Claim, aged: AgedTimes) -> Reader:
         bucket, key, now = self.store.bucket, claim.file.key, datetime.now(UTC)
-        return Reader(bucket, key, etag, self.mapping, self.zone, now, aged_before)
+        return Reader(bucket, key, etag, self.mapping, self.zone, now, aged)
 
     def _rejected(self, connection: Connection, claim: Claim) -> int:
         """How many entries of the file's version are rejected, those included that were before."""

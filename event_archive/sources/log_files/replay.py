@@ -18,6 +18,7 @@ from event_archive.sources.landing import Batch
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.rows import SOURCE, Place, Reader, parse_locator, target
 from event_archive.sources.rejected import Replay
+from event_archive.sources.runs import NONE_AGED
 
 # As whoever loads a file locks it: until the entries have landed, none of these versions is replaced.
 _LOADED = """
@@ -30,7 +31,6 @@ UPDATE {table} AS files SET rows = rows + LEAST(rejected, number), rejected = re
 FROM unnest(%s::text[], %s::text[], %s::int8[]) AS landed(bucket, key, number)
 WHERE files.bucket = landed.bucket AND files.key = landed.key
 """
-_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def replay(settings: LogsReading) -> Replay:
@@ -47,7 +47,7 @@ def replay(settings: LogsReading) -> Replay:
                 continue
             before = len(batch.lines)
             # None is too old: it is in no archive.
-            reader = Reader(place.bucket, place.key, place.etag, mapping, settings.logs_timezone, now, _NEVER)
+            reader = Reader(place.bucket, place.key, place.etag, mapping, settings.logs_timezone, now, NONE_AGED)
             reader.position = place.position - 1
             reader.read([raw], batch)
             if len(batch.lines) > before:

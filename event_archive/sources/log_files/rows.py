@@ -22,6 +22,7 @@ from event_archive.sources.landing import Batch, Rejected
 from event_archive.sources.log_files.decoding import Entry
 from event_archive.sources.log_files.mapping import Field, LogMapping
 from event_archive.sources.merge import Target
+from event_archive.sources.runs import AgedTimes
 
 SOURCE = "logs"
 _COLUMNS = (("id", "text"), ("timestamp", "timestamptz"), ("raw_data", "json"))
@@ -79,7 +80,7 @@ class Reader:
         mapping: which fields hold a time.
         zone: of a time without one.
         now: this machine's clock.
-        aged_before: entries from before are left out, since their day is archived.
+        aged: entries of these times are left out, since their day is archived.
         position: entries read so far.
         contradictions: entries whose times contradict each other.
     """
@@ -90,7 +91,7 @@ class Reader:
     mapping: LogMapping
     zone: ZoneInfo
     now: datetime
-    aged_before: datetime
+    aged: AgedTimes
     position: int = 0
     contradictions: int = 0
     _times: "_Times" = field(init=False)
@@ -154,7 +155,7 @@ class Reader:
         instant, reason = self._instant(tokens)
         if instant is None:
             return None, False, reason
-        return instant.isoformat().encode(), instant < self.aged_before, None
+        return instant.isoformat().encode(), instant in self.aged, None
 
     def _second(self, second: int) -> tuple[bytes, bool] | None:
         """The second of an epoch, without a zone, and whether its day is archived; None where it is not plausible."""
@@ -165,7 +166,7 @@ class Reader:
         if len(self._seconds) >= _MOST_SECONDS:
             self._seconds.clear()
         # Days are archived whole, so that a second is archived or not.
-        time = instant.isoformat()[:19].encode(), instant < self.aged_before
+        time = instant.isoformat()[:19].encode(), instant in self.aged
         self._seconds[second] = time
         return time
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from datetime import datetime
 from threading import Thread
 
 from event_archive.sources.redis_stream.records import Decoded, Entry
+from event_archive.sources.runs import AgedTimes
 
 
 class DayAgedError(Exception):
@@ -23,7 +23,7 @@ class InHand:
         began: when it had been read, by ``time.monotonic``.
         is_full: whether as many entries were there as were asked for.
         entries: that were decoded; none where nothing but their ids is landed.
-        young_from: records from before were left out; None for none.
+        aged: records of these times were left out; None for none.
     """
 
     ids: Sequence[bytes]
@@ -31,7 +31,7 @@ class InHand:
     began: float
     is_full: bool = False
     entries: Sequence[Entry] = ()
-    young_from: datetime | None = None
+    aged: AgedTimes | None = None
 
 
 class Ahead:

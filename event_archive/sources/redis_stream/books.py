@@ -6,7 +6,6 @@ moves the group, or takes rows away. Not here: what waits (``state``).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import cast
 
 from psycopg import sql
@@ -21,6 +20,7 @@ from event_archive.sources.redis_stream.loop import TRIMMED
 from event_archive.sources.redis_stream.positions import target
 from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator
 from event_archive.sources.redis_stream.state import id_order
+from event_archive.sources.runs import AgedTimes
 
 _MOST = 1000
 _MOST_BYTES = 8 * 1024 * 1024
@@ -58,9 +58,7 @@ class Books:
     lost: int
 
 
-def look(
-    client: Redis, session: Session, settings: StreamSettings, settled: bytes, aged_before: datetime | None
-) -> Books:
+def look(client: Redis, session: Session, settings: StreamSettings, settled: bytes, aged: AgedTimes | None) -> Books:
     """Looks for what became of the newest entries that were acknowledged and are still in the stream.
 
     Of 1,000, or fewer where they are large.
@@ -70,7 +68,7 @@ def look(
         session: with the database.
         settings: of the stream.
         settled: as ``GroupState`` has it.
-        aged_before: rows from before may be archived and gone; None for none.
+        aged: rows of these times may be archived and gone; None for none.
 
     Raises:
         redis.RedisError: Redis does not answer, or refuses.
@@ -79,7 +77,7 @@ def look(
     entries = _newest(client, settings.stream_key, settled)
     now, zone = now_utc(), settings.stream_timezone
     stream = settings.stream_key
-    decoded = {of.id: decode([of], stream=stream, aged_before=aged_before, now=now, zone=zone) for of in entries}
+    decoded = {of.id: decode([of], stream=stream, aged=aged, now=now, zone=zone) for of in entries}
     rows = target(settings.ingest_schema)
     with session.transaction(str(rows.table), statement_timeout_seconds=_STATEMENT_SECONDS) as connection:
         landed = _landed(connection, rows.table, decoded)

@@ -25,7 +25,7 @@ from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
 from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator, raw
 from event_archive.sources.redis_stream.task import Task
-from event_archive.sources.runs import AGES_SECONDS, aged_before, aged_by_now
+from event_archive.sources.runs import AGES_SECONDS, AgedTimes, aged_by_now, aged_times
 from event_archive.sources.tables import make_missing
 
 _SUSPICIOUS_DELIVERIES = 3
@@ -65,7 +65,7 @@ class Loop:
         self._may_have_pending = True
         self._sweep_at = self._ahead_at = self._ages_at = 0.0
         self._first_pass = FirstPass(self._settings, session)
-        self._young_from: datetime | None = None
+        self._aged: AgedTimes | None = None
         self._entry_bytes = _LARGE_ENTRY_BYTES
         self._ahead: Ahead | None = None
 
@@ -208,30 +208,30 @@ class Loop:
 
     def _decoded(self, entries: Sequence[Entry], *, is_full: bool = False) -> InHand:
         """A batch, decoded. An entry without fields was trimmed: no other kind has none."""
-        began, stream, young_from = time.monotonic(), self._group.stream, self._young_from
+        began, stream, aged = time.monotonic(), self._group.stream, self._aged
         decoded = decode(
             [of for of in entries if of.fields],
             stream=stream,
-            aged_before=young_from,
+            aged=aged,
             now=datetime.now(UTC),
             zone=self._settings.stream_timezone,
         )
         decoded.batch.lost += [Rejected(locator(stream, of.id), TRIMMED, b"") for of in entries if not of.fields]
-        return InHand([of.id for of in entries], decoded, began, is_full, entries, young_from)
+        return InHand([of.id for of in entries], decoded, began, is_full, entries, aged)
 
     def _look_at_ages(self) -> None:
         """Looks which days are aged."""
         if self._is_archived and self._first_pass.is_over():
-            self._young_from = aged_before(self._session, self._task.datasets, self._target.table)
+            self._aged = aged_times(self._session, self._task.datasets, self._target.table)
         self._ages_at = time.monotonic() + AGES_SECONDS
 
     def _check_ages(self, connection: Connection, batch: InHand) -> None:
         """Looks again; raises DayAgedError where other days are than when a batch was decoded."""
         if not (self._is_archived and batch.entries):
             return
-        if batch.young_from is None and not self._first_pass.has_ended(connection):
+        if batch.aged is None and not self._first_pass.has_ended(connection):
             return
-        if aged_by_now(connection, self._task.datasets, self._target.table) != batch.young_from:
+        if aged_by_now(connection, self._task.datasets, self._target.table) != batch.aged:
             raise DayAgedError
 
     def _commit(self, batch: InHand) -> Counts:

@@ -12,6 +12,7 @@ from event_archive.domain.days import ONE_DAY
 from event_archive.sources.landing import Batch, Rejected
 from event_archive.sources.redis_stream.plain import PlainReader
 from event_archive.sources.redis_stream.rows import RejectedError, row
+from event_archive.sources.runs import AgedTimes
 
 SOURCE = "stream"
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
@@ -63,15 +64,13 @@ class Decoded:
     days: set[date] = field(default_factory=set)
 
 
-def decode(
-    entries: Sequence[Entry], *, stream: str, aged_before: datetime | None, now: datetime, zone: ZoneInfo
-) -> Decoded:
+def decode(entries: Sequence[Entry], *, stream: str, aged: AgedTimes | None, now: datetime, zone: ZoneInfo) -> Decoded:
     """Reads entries; one that cannot be a row is rejected, by its id, and the others go on.
 
     Args:
         entries: in the order of their ids.
         stream: the key of theirs.
-        aged_before: records from before are left out, since their day is archived; None for none.
+        aged: records of these times are left out, since their day is archived; None for none.
         now: this machine's clock.
         zone: of a time without one.
     """
@@ -88,7 +87,7 @@ def decode(
         except RejectedError as error:
             batch.rejected.append(Rejected(locator(stream, entry.id), str(error), raw(entry)))
             continue
-        if aged_before is not None and ts < aged_before:
+        if aged is not None and ts in aged:
             batch.too_old += 1
             continue
         batch.lines.append(text)

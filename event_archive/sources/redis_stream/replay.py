@@ -28,7 +28,7 @@ def replay(settings: StreamReading) -> Replay:
             stream, of = parse_locator(locator)
             # None is too old: it is in no archive.
             entry = Entry(of, _fields(raw))
-            found = decode([entry], stream=stream, aged_before=None, now=now, zone=settings.stream_timezone)
+            found = decode([entry], stream=stream, aged=None, now=now, zone=settings.stream_timezone)
             if found.batch.lines:
                 batch.origins.append((len(batch.lines), partial(_origin, found.batch)))
                 batch.lines += found.batch.lines

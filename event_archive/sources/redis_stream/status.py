@@ -10,7 +10,7 @@ from event_archive.config.sources import StreamSettings
 from event_archive.domain.dataset import Dataset
 from event_archive.sources.redis_stream import books, state
 from event_archive.sources.redis_stream.group import looking
-from event_archive.sources.runs import aged_before
+from event_archive.sources.runs import aged_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def status(settings: StreamSettings, datasets: Iterable[Dataset]) -> Status:
     with looking(settings) as client:
         group = state.group_state(client, settings.stream_key, settings.stream_group)
         with settings.postgres.session() as session:
-            aged = aged_before(session, datasets, settings.table)
+            aged = aged_times(session, datasets, settings.table)
             table = state.table_state(session, settings.table)
             found = books.look(client, session, settings, group.settled, aged) if table else None
     return Status(group, table, found)
