@@ -154,6 +154,17 @@ def test_of_each_of_several_kinds_a_first_pass_that_is_gone_on_with_hides_no_kin
     assert ingesting.position("cursor_value, watermark") == (None, None)
 
 
+def test_of_two_kinds_a_first_pass_that_was_stopped_between_them_hides_neither(ingest: Ingest):
+    ingesting = ingest(Events(0))
+    for kind in "ab":
+        ingesting.api.add([event(f"{kind}-{hour}", START + timedelta(hours=hour), kind) for hour in range(20)])
+    ingesting.run(api_page_limit=10, pages=2, **SHORT)
+    ingesting.run(api_page_limit=10, **SHORT)
+    assert ingesting.has_all()
+    # The next run reads all of them.
+    assert ingesting.position("cursor_value, watermark") == (None, None)
+
+
 def test_newest_first_of_each_of_several_kinds_no_kind_is_hidden_once_the_filter_is_taken_away(ingest: Ingest):
     ingesting = ingest(Events(0))
     for kind in "abc":
