@@ -115,23 +115,15 @@ class Counts:
         return 2 * self.taken - sum(self.as_dict().values())
 
 
-def land(
-    session: Session,
-    target: Target,
-    source: str,
-    batch: Batch,
-    position: Callable[[Connection], None],
-    *,
-    pause: Callable[[float], None] = sleep,
+def in_transaction(
+    session: Session, target: Target, work: Callable[[Connection], Counts], *, pause: Callable[[float], None] = sleep
 ) -> Counts:
-    """Lands a batch, once, in one transaction; a deadlock or a failed serialization does all of it again.
+    """Does work that lands a batch by ``land_in``, with the position behind it, once, in one transaction.
 
     Args:
         session: with the database.
         target: where rows go.
-        source: whose records they are, for ``rejected_records``.
-        batch: what to land.
-        position: writes the position behind the batch, first of all in the same transaction; again at each attempt.
+        work: done again from its beginning after a deadlock, a failed serialization, or where others had what it needs.
         pause: waits some seconds between two attempts.
 
     Returns:
@@ -142,28 +134,6 @@ def land(
         BusyError: others had what it needs at each of five attempts.
         IntegrityError: the books do not balance; nothing was committed.
         RefusedError: as PostgreSQL says.
-    """
-
-    def work(connection: Connection) -> Counts:
-        position(connection)
-        return land_in(connection, target, source, batch)
-
-    return in_transaction(session, target, work, pause=pause)
-
-
-def in_transaction(
-    session: Session, target: Target, work: Callable[[Connection], Counts], *, pause: Callable[[float], None] = sleep
-) -> Counts:
-    """Does work that lands records in a transaction, as ``land`` does, by ``land_in``.
-
-    Args:
-        session: with the database.
-        target: where rows go.
-        work: done again from its beginning where others had what it needs.
-        pause: waits some seconds between two attempts.
-
-    Raises:
-        UnreachableError, BusyError, IntegrityError, RefusedError: as ``land``.
     """
     advice = Advice(
         outcome="The batch was not taken in.",

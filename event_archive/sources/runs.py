@@ -111,6 +111,10 @@ NONE_AGED = AgedTimes(*[datetime.max.replace(tzinfo=UTC)] * 2)
 """No time at all."""
 
 
+class DayAgedError(Exception):
+    """A day has come of age since a batch was read: what had arrived of it may be purged by now."""
+
+
 def aged_times(session: Session, datasets: Iterable[Dataset], table: TableName) -> AgedTimes | None:
     """Which rows of a table are aged, by the clock of the database, as the purge has it.
 

@@ -16,10 +16,11 @@ import pytest
 
 from event_archive.errors import EventArchiveError
 from event_archive.postgres.session import Session
-from event_archive.sources.landing import Batch, Counts, Rejected, land
+from event_archive.sources.landing import Batch, Counts, Rejected
 from event_archive.sources.merge import Target
 from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
+from event_archive_tests.fixtures.landing import land
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.integration.test_landing import IGNORE, UPDATE, Row, batch, nothing, opened
 

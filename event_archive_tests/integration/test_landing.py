@@ -14,10 +14,11 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError, RefusedError, UnreachableError
 from event_archive.postgres.session import Connection, Postgres, Session
 from event_archive.sources.copy_format import line
-from event_archive.sources.landing import Batch, Counts, Rejected, land, land_in, rejected_table
+from event_archive.sources.landing import Batch, Counts, Rejected, land_in, rejected_table
 from event_archive.sources.merge import Target
 from event_archive.sources.rejected import RejectedRecords, Replay
 from event_archive.sources.tables import make_missing
+from event_archive_tests.fixtures.landing import land
 from event_archive_tests.fixtures.postgres import Database
 
 TABLE = TableName("public", "measurements")

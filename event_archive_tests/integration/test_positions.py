@@ -18,11 +18,12 @@ from event_archive.lake.local.folder import LocalLake
 from event_archive.operations.restore.day import restore_day
 from event_archive.postgres.session import Connection, Postgres, Session
 from event_archive.sources.copy_format import line
-from event_archive.sources.landing import Batch, Counts, land, rejected_table
+from event_archive.sources.landing import Batch, Counts, rejected_table
 from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
 from event_archive.sources.redis_stream.records import Entry, decode
 from event_archive.sources.tables import make_missing
+from event_archive_tests.fixtures.landing import land
 from event_archive_tests.fixtures.pipeline import Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.integration.test_landing import until_blocked

@@ -10,13 +10,9 @@ from datetime import UTC, datetime
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.postgres.session import Connection
 from event_archive.sources.http_api.positions import Position, reached
-from event_archive.sources.runs import AgedTimes, aged_by_now
+from event_archive.sources.runs import AgedTimes, DayAgedError, aged_by_now
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-
-
-class DayAgedError(Exception):
-    """A day has come of age since a batch was read: what had arrived of it may be purged by now."""
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from event_archive.domain.days import iso
 from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.former import Former
-from event_archive.sources.http_api.aged import AgedEvents, DayAgedError
+from event_archive.sources.http_api.aged import AgedEvents
 from event_archive.sources.http_api.buffer import Buffer
 from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
@@ -30,6 +30,7 @@ from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.task import Task
 from event_archive.sources.http_api.walking import Ended, Fetched, walk
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in, rejected_table
+from event_archive.sources.runs import DayAgedError
 from event_archive.sources.tables import make_missing
 
 _BATCH_BYTES = 8 * 1024 * 1024

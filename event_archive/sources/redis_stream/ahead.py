@@ -9,10 +9,6 @@ from event_archive.sources.redis_stream.records import Decoded, Entry
 from event_archive.sources.runs import AgedTimes
 
 
-class DayAgedError(Exception):
-    """A day has come of age since a batch was decoded: what had landed of it may be purged by now."""
-
-
 @dataclass(frozen=True, slots=True)
 class InHand:
     """A batch that was read and decoded.

@@ -3,7 +3,9 @@
 Not here: which days are aged (``runs``).
 """
 
-from psycopg import sql
+from typing import Any, LiteralString
+
+from psycopg import Cursor, sql
 
 from event_archive.config.sources import StreamSettings
 from event_archive.domain.dataset import TableName
@@ -48,25 +50,26 @@ class FirstPass:
 
     def has_ended(self, connection: Connection) -> bool:
         """Whether some consumer has found it to be over."""
-        name = table(self._settings.ingest_schema)
-        query = sql.SQL(_READ).format(sql.Identifier(name.schema, name.name))
-        row = connection.execute(query, (self._settings.stream_key, self._settings.stream_group)).fetchone()
+        row = self._execute(connection, _READ).fetchone()
         return bool(row and row[1])
 
     def _look(self) -> bool:
-        name = table(self._settings.ingest_schema)
-        of = self._settings.stream_key, self._settings.stream_group
         group = look_at_group(self._settings)
-        with self._session.transaction(str(name)) as connection:
-            identifier = sql.Identifier(name.schema, name.name)
+        with self._session.transaction(str(table(self._settings.ingest_schema))) as connection:
             if group.last != BEFORE_ALL:
-                connection.execute(sql.SQL(_BEGIN).format(identifier), (*of, group.last.decode()))
-            row = connection.execute(sql.SQL(_READ).format(identifier), of).fetchone()
+                self._execute(connection, _BEGIN, group.last.decode())
+            row = self._execute(connection, _READ).fetchone()
             if row is None or row[1]:
                 return row is not None
             # With a bracket, the range ends before it.
             until, settled = id_order(row[0]), id_order(group.settled.removeprefix(b"(").decode())
             if until > settled or (until == settled and group.settled.startswith(b"(")):
                 return False
-            connection.execute(sql.SQL(_END).format(identifier), of)
+            self._execute(connection, _END)
             return True
+
+    def _execute(self, connection: Connection, query: LiteralString, *values: str) -> Cursor[Any]:
+        """A query of ``stream_groups``, for this group."""
+        name = table(self._settings.ingest_schema)
+        of = self._settings.stream_key, self._settings.stream_group
+        return connection.execute(sql.SQL(query).format(sql.Identifier(name.schema, name.name)), (*of, *values))

@@ -17,7 +17,7 @@ from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 from event_archive.postgres.session import Connection, Session, commit_durably
 from event_archive.sources.landing import Batch, Counts, Rejected, in_transaction, land_in, rejected_table
-from event_archive.sources.redis_stream.ahead import Ahead, DayAgedError, InHand
+from event_archive.sources.redis_stream.ahead import Ahead, InHand
 from event_archive.sources.redis_stream.first_pass import FirstPass
 from event_archive.sources.redis_stream.first_pass import table as groups_table
 from event_archive.sources.redis_stream.group import Group, NoGroupError, Pending, StreamAwayError
@@ -25,7 +25,7 @@ from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
 from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator, raw
 from event_archive.sources.redis_stream.task import Task
-from event_archive.sources.runs import AGES_SECONDS, AgedTimes, aged_by_now, aged_times
+from event_archive.sources.runs import AGES_SECONDS, AgedTimes, DayAgedError, aged_by_now, aged_times
 from event_archive.sources.tables import make_missing
 
 _SUSPICIOUS_DELIVERIES = 3
