@@ -115,10 +115,10 @@ class DayAgedError(Exception):
     """A day has come of age since a batch was read: what had arrived of it may be purged by now."""
 
 
-def aged_times(session: Session, datasets: Iterable[Dataset], table: TableName) -> AgedTimes | None:
+def aged_times(session: Session, datasets: Iterable[Dataset], table: TableName) -> AgedTimes:
     """Which rows of a table are aged, by the clock of the database, as the purge has it.
 
-    None where no dataset archives it.
+    None of them where no dataset archives it.
 
     Raises:
         UnreachableError, BusyError, RefusedError: as ``Postgres.transaction``.
@@ -127,10 +127,10 @@ def aged_times(session: Session, datasets: Iterable[Dataset], table: TableName) 
         return aged_by_now(connection, datasets, table)
 
 
-def aged_by_now(connection: Connection, datasets: Iterable[Dataset], table: TableName) -> AgedTimes | None:
+def aged_by_now(connection: Connection, datasets: Iterable[Dataset], table: TableName) -> AgedTimes:
     """As ``aged_times``, at this moment of a transaction, which may have begun on the day before."""
     dataset = next((of for of in datasets if of.table == table), None)
     if dataset is None:
-        return None
+        return NONE_AGED
     (now,) = one(connection, "SELECT pg_catalog.clock_timestamp()")
     return AgedTimes(midnight(dataset.start), midnight(dataset.retention.last_aged_day(now) + ONE_DAY))

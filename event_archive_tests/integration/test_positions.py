@@ -22,6 +22,7 @@ from event_archive.sources.landing import Batch, Counts, rejected_table
 from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
 from event_archive.sources.redis_stream.records import Entry, decode
+from event_archive.sources.runs import NONE_AGED
 from event_archive.sources.tables import make_missing
 from event_archive_tests.fixtures.landing import land
 from event_archive_tests.fixtures.pipeline import Pipeline
@@ -323,7 +324,9 @@ def entry(number: int, payload: str) -> Entry:
 
 def taken_in(database: Database, *entries: Entry) -> Counts:
     """What becomes of some entries, from decoding to the commit."""
-    found = decode(entries, stream="telemetry:t", aged=None, now=datetime(2024, 3, 2, tzinfo=UTC), zone=ZoneInfo("UTC"))
+    found = decode(
+        entries, stream="telemetry:t", aged=NONE_AGED, now=datetime(2024, 3, 2, tzinfo=UTC), zone=ZoneInfo("UTC")
+    )
     with opened(database) as session:
         partitions().make(session, found.days)
         return land(session, TARGET, "stream", found.batch, nothing)

@@ -18,6 +18,7 @@ from event_archive.sources.redis_stream import books, consume, group, loop, reco
 from event_archive.sources.redis_stream.consume import Consumer
 from event_archive.sources.redis_stream.group import Group, open_group
 from event_archive.sources.redis_stream.state import look_at_group
+from event_archive.sources.runs import NONE_AGED
 from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
 from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, position
@@ -327,7 +328,7 @@ def test_each_field_of_an_entry_is_kept_also_where_several_have_one_name(each_st
     state = look_at_group(each_stream.settings())
     settings = each_stream.settings()
     with open_group(settings) as opened, settings.postgres.session() as session:
-        assert books.look(opened._redis, session, settings, state.settled, None).missing == []
+        assert books.look(opened._redis, session, settings, state.settled, NONE_AGED).missing == []
 
 
 @pytest.mark.parametrize("service", ["redis", "postgres"])

@@ -16,7 +16,7 @@ from event_archive.sources.redis_stream.fields import NAMES
 from event_archive.sources.redis_stream.plain import PlainReader
 from event_archive.sources.redis_stream.records import Decoded, Entry, Position, decode
 from event_archive.sources.redis_stream.rows import RejectedError, row
-from event_archive.sources.runs import AgedTimes
+from event_archive.sources.runs import NONE_AGED, AgedTimes
 from event_archive_tests.api_server.odd import NO_TIMES, TIMES, UNREADABLE
 
 NOW = datetime(2024, 3, 2, 12, tzinfo=UTC)
@@ -60,7 +60,7 @@ def _bytes(value: Any) -> bytes:
     return value.encode() if isinstance(value, str) else json.dumps(value, ensure_ascii=False).encode()
 
 
-def decoded(*entries: Entry, aged: AgedTimes | None = None) -> Decoded:
+def decoded(*entries: Entry, aged: AgedTimes = NONE_AGED) -> Decoded:
     found = decode(entries, stream="telemetry:t", aged=aged, now=NOW, zone=ZONE)
     assert len(found.positions) == len(found.batch.lines)
     return found
@@ -477,7 +477,7 @@ def test_a_nul_in_a_text_is_rejected_in_the_midst_of_others():
 @given(st.dictionaries(st.binary(max_size=8), st.binary(max_size=30) | st.just(b'{"imei":1}'), max_size=4))
 def test_no_entry_whatever_stops_the_others(fields: dict[bytes, bytes]):
     of = Entry(b"7-7", fields)
-    found = decode([of, entry(payload=RECORD)], stream="t", aged=None, now=NOW, zone=ZONE)
+    found = decode([of, entry(payload=RECORD)], stream="t", aged=NONE_AGED, now=NOW, zone=ZONE)
     assert len(found.batch.lines) + len(found.batch.rejected) == 2
 
 

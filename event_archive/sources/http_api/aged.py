@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.postgres.session import Connection
 from event_archive.sources.http_api.positions import Position, reached
-from event_archive.sources.runs import AgedTimes, DayAgedError, aged_by_now
+from event_archive.sources.runs import NONE_AGED, AgedTimes, DayAgedError, aged_by_now
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
@@ -22,14 +22,14 @@ class AgedEvents:
     Attributes:
         datasets: what is archived.
         table: where events land.
-        times: which events are of aged days; None where the table is not archived.
+        times: which events are of aged days.
         arrived: from when to when events had arrived otherwise: in windows, where there are none any more, or by a
             chain of cursors, where there are windows now. None where none had.
     """
 
     datasets: Iterable[Dataset]
     table: TableName
-    times: AgedTimes | None = None
+    times: AgedTimes = NONE_AGED
     arrived: tuple[datetime, datetime] | None = None
 
     def look(self, connection: Connection) -> None:
@@ -55,7 +55,7 @@ class AgedEvents:
     def too_old(self, position: Position) -> Callable[[datetime], bool]:
         """Whether an event is left out, by its time; in a first pass over a shard only what had arrived otherwise."""
         aged, arrived = self.times, self.arrived
-        if aged is None or not (position.passes or arrived):
+        if not (position.passes or arrived):
             return lambda _instant: False
         if position.passes or arrived is None:
             return lambda instant: instant in aged

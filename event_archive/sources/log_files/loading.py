@@ -97,10 +97,10 @@ class Loader:
     mapping: LogMapping
     zone: ZoneInfo
     most_rejected: int
-    aged: AgedTimes | None
+    aged: AgedTimes
     first_pass_at: datetime | None
     told_to_stop: Callable[[], bool] = lambda: False
-    aged_by_now: Callable[[Connection], AgedTimes | None] = lambda _connection: None
+    aged_by_now: Callable[[Connection], AgedTimes] = lambda _connection: NONE_AGED
 
     def load(
         self, claim: Claim, landed: Callable[[Connection, Loaded], None] = lambda _connection, _loaded: None
@@ -152,9 +152,7 @@ class Loader:
 
     def _aged(self, claim: Claim) -> AgedTimes:
         is_of_first_pass = self.first_pass_at is None or claim.known_since <= self.first_pass_at
-        if self.aged is None or (is_of_first_pass and claim.loaded_etag is None):
-            return NONE_AGED
-        return self.aged
+        return NONE_AGED if is_of_first_pass and claim.loaded_etag is None else self.aged
 
     def _batches(self, reader: Reader, chunks: Iterator[bytes]) -> Iterator[Batch]:
         batch, size = Batch(), 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from threading import Thread
 
 from event_archive.sources.redis_stream.records import Decoded, Entry
-from event_archive.sources.runs import AgedTimes
+from event_archive.sources.runs import NONE_AGED, AgedTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class InHand:
         began: when it had been read, by ``time.monotonic``.
         is_full: whether as many entries were there as were asked for.
         entries: that were decoded; none where nothing but their ids is landed.
-        aged: records of these times were left out; None for none.
+        aged: records of these times were left out.
     """
 
     ids: Sequence[bytes]
@@ -27,7 +27,7 @@ class InHand:
     began: float
     is_full: bool = False
     entries: Sequence[Entry] = ()
-    aged: AgedTimes | None = None
+    aged: AgedTimes = NONE_AGED
 
 
 class Ahead:

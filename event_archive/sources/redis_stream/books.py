@@ -58,7 +58,7 @@ class Books:
     lost: int
 
 
-def look(client: Redis, session: Session, settings: StreamSettings, settled: bytes, aged: AgedTimes | None) -> Books:
+def look(client: Redis, session: Session, settings: StreamSettings, settled: bytes, aged: AgedTimes) -> Books:
     """Looks for what became of the newest entries that were acknowledged and are still in the stream.
 
     Of 1,000, or fewer where they are large.
@@ -68,7 +68,7 @@ def look(client: Redis, session: Session, settings: StreamSettings, settled: byt
         session: with the database.
         settings: of the stream.
         settled: as ``GroupState`` has it.
-        aged: rows of these times may be archived and gone; None for none.
+        aged: rows of these times may be archived and gone.
 
     Raises:
         redis.RedisError: Redis does not answer, or refuses.

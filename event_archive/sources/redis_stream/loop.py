@@ -25,7 +25,7 @@ from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
 from event_archive.sources.redis_stream.records import SOURCE, Decoded, Entry, decode, locator, raw
 from event_archive.sources.redis_stream.task import Task
-from event_archive.sources.runs import AGES_SECONDS, AgedTimes, DayAgedError, aged_by_now, aged_times
+from event_archive.sources.runs import AGES_SECONDS, NONE_AGED, DayAgedError, aged_by_now, aged_times
 from event_archive.sources.tables import make_missing
 
 _SUSPICIOUS_DELIVERIES = 3
@@ -65,7 +65,7 @@ class Loop:
         self._may_have_pending = True
         self._sweep_at = self._ahead_at = self._ages_at = 0.0
         self._first_pass = FirstPass(self._settings, session)
-        self._aged: AgedTimes | None = None
+        self._aged = NONE_AGED
         self._entry_bytes = _LARGE_ENTRY_BYTES
         self._ahead: Ahead | None = None
 
@@ -229,7 +229,7 @@ class Loop:
         """Looks again; raises DayAgedError where other days are than when a batch was decoded."""
         if not (self._is_archived and batch.entries):
             return
-        if batch.aged is None and not self._first_pass.has_ended(connection):
+        if batch.aged == NONE_AGED and not self._first_pass.has_ended(connection):
             return
         if aged_by_now(connection, self._task.datasets, self._target.table) != batch.aged:
             raise DayAgedError

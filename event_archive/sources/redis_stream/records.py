@@ -64,13 +64,13 @@ class Decoded:
     days: set[date] = field(default_factory=set)
 
 
-def decode(entries: Sequence[Entry], *, stream: str, aged: AgedTimes | None, now: datetime, zone: ZoneInfo) -> Decoded:
+def decode(entries: Sequence[Entry], *, stream: str, aged: AgedTimes, now: datetime, zone: ZoneInfo) -> Decoded:
     """Reads entries; one that cannot be a row is rejected, by its id, and the others go on.
 
     Args:
         entries: in the order of their ids.
         stream: the key of theirs.
-        aged: records of these times are left out, since their day is archived; None for none.
+        aged: records of these times are left out, since their day is archived.
         now: this machine's clock.
         zone: of a time without one.
     """
@@ -87,7 +87,7 @@ def decode(entries: Sequence[Entry], *, stream: str, aged: AgedTimes | None, now
         except RejectedError as error:
             batch.rejected.append(Rejected(locator(stream, entry.id), str(error), raw(entry)))
             continue
-        if aged is not None and ts in aged:
+        if ts in aged:
             batch.too_old += 1
             continue
         batch.lines.append(text)

@@ -15,6 +15,7 @@ from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import target
 from event_archive.sources.redis_stream.records import SOURCE, Entry, decode, parse_locator
 from event_archive.sources.rejected import Replay
+from event_archive.sources.runs import NONE_AGED
 
 
 def replay(settings: StreamReading) -> Replay:
@@ -28,7 +29,7 @@ def replay(settings: StreamReading) -> Replay:
             stream, of = parse_locator(locator)
             # None is too old: it is in no archive.
             entry = Entry(of, _fields(raw))
-            found = decode([entry], stream=stream, aged=None, now=now, zone=settings.stream_timezone)
+            found = decode([entry], stream=stream, aged=NONE_AGED, now=now, zone=settings.stream_timezone)
             if found.batch.lines:
                 batch.origins.append((len(batch.lines), partial(_origin, found.batch)))
                 batch.lines += found.batch.lines
