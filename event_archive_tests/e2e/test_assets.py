@@ -26,7 +26,7 @@ from event_archive_tests.fixtures.installation import (
     failure,
     metadata,
 )
-from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
 
 KEY = DAY.isoformat()
 NEXT = DAY + ONE_DAY
@@ -298,7 +298,7 @@ def test_a_run_that_is_executed_again_bears_its_own_outcome(
     assert metadata(result, "purged_events")["deleted"] == 3
     assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "purged"  # type: ignore[union-attr]
     local_installation.add(1, prefix="late")
-    local_installation.put(b"not a CSV file of this table\n")
+    local_installation.put(NO_CSV)
     result = local_installation.materialize(instance, KEY, only=["purged_events"], tags=dry.tags)
     assert not result.success
     assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "failed"  # type: ignore[union-attr]

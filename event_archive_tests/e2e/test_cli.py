@@ -27,7 +27,7 @@ from event_archive_tests.fixtures.installation import (
     clean_environment,
     run_cli,
 )
-from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
 
 DAYS = [DAY, DAY + ONE_DAY, DAY + 5 * ONE_DAY]
 KEYS = [day.isoformat() for day in DAYS]
@@ -239,7 +239,7 @@ def test_help_and_version_need_no_configuration(command: Commands):
 def test_a_day_that_fails_does_not_stop_the_others(local_installation: Installation):
     for day in DAYS:
         local_installation.add(1, day=day)
-    local_installation.put(b"not a CSV file of this table\n", day=DAYS[1])
+    local_installation.put(NO_CSV, day=DAYS[1])
     done = local_installation.cli("run")
     assert done.code == 1
     assert [(done.days[key]["outcome"], done.days[key]["level"]) for key in KEYS] == [

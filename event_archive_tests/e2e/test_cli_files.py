@@ -16,7 +16,7 @@ from event_archive.domain.days import ONE_DAY
 from event_archive.errors import UnreachableError
 from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive_tests.fixtures.installation import Commands, Installation, failure
-from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
 from event_archive_tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow
@@ -324,7 +324,7 @@ def test_a_day_that_the_launchpad_cannot_restore_keeps_no_other_from_it(
     for day in (DAY + ONE_DAY, DAY + 2 * ONE_DAY):
         archived.add(2, day=day)
         archived.run(day)
-    archived.put(b"not a CSV file of this table\n", day=DAY + ONE_DAY)
+    archived.put(NO_CSV, day=DAY + ONE_DAY)
     job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
     config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
     if away:
@@ -347,7 +347,7 @@ def test_the_launchpad_tells_a_few_of_many_days_that_it_cannot_restore(
     local_installation: Installation, instance: dg.DagsterInstance
 ):
     for n in range(7):
-        local_installation.put(b"not a CSV file of this table\n", day=DAY + n * ONE_DAY)
+        local_installation.put(NO_CSV, day=DAY + n * ONE_DAY)
     job = build_definitions(PipelineSettings.load()).resolve_job_def("restore_job")
     config = {"ops": {"restore_days": {"config": {"first_day": KEY, "last_day": "2024-03-31"}}}}
     said = failure(job.execute_in_process(run_config=config, instance=instance, raise_on_error=False))

@@ -20,7 +20,6 @@ from dagster_shared.serdes.objects import EnvRegistryKey
 import event_archive
 from event_archive.config.datasets import KEYS, load_datasets
 from event_archive.errors import ConfigurationError
-from event_archive_tests.e2e.test_schedule import Scheduler
 from event_archive_tests.fixtures.installation import (
     ASSETS,
     REPOSITORY,
@@ -31,6 +30,7 @@ from event_archive_tests.fixtures.installation import (
 )
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.pushgateway import Pushgateway
+from event_archive_tests.fixtures.scheduler import Scheduler
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from event_archive.errors import IntegrityError, OtherSourceError
 from event_archive.nightly.backlog import Backlog
 from event_archive_tests.fixtures.datasets import DAYS, FILE, NAMES, ROWS_OF, Datasets, lines_of
 from event_archive_tests.fixtures.installation import Commands
-from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
 from event_archive_tests.fixtures.postgres import insert_events
 from event_archive_tests.fixtures.webhook import Webhook
 
@@ -63,7 +63,7 @@ def test_a_budget_ends_between_two_datasets(four: Datasets):
 
 def test_a_budget_of_one_day_serves_each_dataset_in_its_turn(four: Datasets, command: Commands):
     """One of them fails every night, and is not first in the next for that."""
-    four.pipeline("events").put(b"not a CSV file of this table\n")
+    four.pipeline("events").put(NO_CSV)
     served = [
         {name for name, _, _ in lines_of(command("run", RUN_BUDGET="1 second", EXPORT_RATE_LIMIT="100 B"))}
         for _ in NAMES

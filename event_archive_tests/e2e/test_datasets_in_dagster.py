@@ -14,17 +14,15 @@ from event_archive.defs.executor import one_process
 from event_archive.defs.gate import latest_materialization
 from event_archive.defs.jobs import tags_of
 from event_archive.domain.days import ONE_DAY
-from event_archive_tests.e2e.test_alerts import cursor_after, evaluate
-from event_archive_tests.e2e.test_schedule import Scheduler, night
 from event_archive_tests.fixtures.installation import ASSETS, Installation, failure, metadata
-from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
+from event_archive_tests.fixtures.scheduler import Scheduler, cursor_after, evaluate, night
 from event_archive_tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow
 
 DAYS = [DAY + n * ONE_DAY for n in range(3)]
 KEYS = [day.isoformat() for day in DAYS]
-NO_CSV = b"not a CSV file of this table\n"
 
 NOTES = """
 CREATE TABLE notes (

@@ -23,7 +23,6 @@ from event_archive.defs.sources.running import raise_failures, told_to_stop
 from event_archive.defs.upkeep import superseded_ingestions
 from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
 from event_archive_tests.api_server.running import ApiServer
-from event_archive_tests.e2e.test_alerts import cursor_after
 from event_archive_tests.fixtures.api import EVENTS, ServeApi
 from event_archive_tests.fixtures.installation import (
     REPOSITORY,
@@ -32,6 +31,7 @@ from event_archive_tests.fixtures.installation import (
     failure,
     metadata,
 )
+from event_archive_tests.fixtures.scheduler import cursor_after
 from event_archive_tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow

@@ -15,15 +15,13 @@ import dagster as dg
 import pytest
 from dagster._daemon.monitoring.run_monitoring import check_run_timeout
 
-from event_archive.config.environment import PipelineSettings
 from event_archive.defs import assets
-from event_archive.defs.build import build_definitions
 from event_archive.defs.failures import INTERRUPTED, STOPPED, failure_of_run
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import RefusedError
-from event_archive_tests.e2e.test_alerts import cursor_after, evaluate
 from event_archive_tests.fixtures.installation import Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.scheduler import cursor_after, evaluate
 from event_archive_tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow
@@ -31,11 +29,6 @@ pytestmark = pytest.mark.slow
 KEY = DAY.isoformat()
 INSTANTS = 6
 RETRIES = "run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}\n"
-
-
-@pytest.fixture
-def definitions(local_installation: Installation) -> dg.Definitions:
-    return build_definitions(PipelineSettings.load())
 
 
 @pytest.fixture

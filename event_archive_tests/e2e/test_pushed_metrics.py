@@ -5,26 +5,18 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from event_archive.config.environment import PipelineSettings
 from event_archive.defs import measuring
-from event_archive.defs.build import build_definitions
 from event_archive.domain.days import ONE_DAY
-from event_archive_tests.e2e.test_alerts import NO_CSV, cursor_after, evaluate
-from event_archive_tests.e2e.test_schedule import Scheduler
 from event_archive_tests.fixtures.installation import Commands, Installation
-from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
 from event_archive_tests.fixtures.pushgateway import Pushgateway
+from event_archive_tests.fixtures.scheduler import Scheduler, cursor_after, evaluate
 
 pytestmark = pytest.mark.slow
 
 DAYS = [DAY + n * ONE_DAY for n in range(3)]
 GROUP = ("job", "event_archive", "table", 'public."Event"')
 TICK = datetime(2026, 1, 2, 2, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def definitions(local_installation: Installation) -> dg.Definitions:
-    return build_definitions(PipelineSettings.load())
 
 
 def test_the_figures_of_a_night_are_pushed_once_its_runs_have_ended(

@@ -2,113 +2,35 @@
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import dagster as dg
 import psycopg
 import pytest
-from dagster import DagsterEvent, DagsterEventType
 from dagster._core.errors import DagsterUserCodeExecutionError
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs import schedules
 from event_archive.defs.build import build_definitions
-from event_archive.defs.in_flight import DaysInFlight, days_in_flight
 from event_archive.defs.last_runs import TICK_TAG, last_attempts
-from event_archive.defs.resources import RESOURCES
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError
 from event_archive.nightly.backlog import days_to_do, rows_of_aged_days
 from event_archive.nightly.plan import Attempt
 from event_archive.table import holds
 from event_archive_tests.fixtures.installation import Installation, metadata
-from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.scheduler import Scheduler, night
 from event_archive_tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow
 
 DAYS = [DAY + n * ONE_DAY for n in range(4)]
 KEYS = [day.isoformat() for day in DAYS]
-NO_CSV = b"not a CSV file of this table\n"
-
-
-@dataclass
-class Scheduler:
-    """The schedule as the daemon evaluates it, and the runs that the daemon would launch, in this process."""
-
-    instance: dg.DagsterInstance
-    definitions: dg.Definitions
-    ending: str = ""
-    """Of the names of the schedule and the job, among several datasets."""
-
-    def evaluate(self, at: datetime) -> list[dg.RunRequest] | str:
-        context = dg.build_schedule_context(
-            instance=self.instance,
-            scheduled_execution_time=at,
-            resources=RESOURCES,
-            repository_def=self.definitions.get_repository_def(),
-        )
-        schedule = self.definitions.resolve_schedule_def(f"archive_daily{self.ending}")
-        assert isinstance(schedule, dg.ScheduleDefinition)
-        with context:
-            data = schedule.evaluate_tick(context)
-        return data.skip_message or list(data.run_requests or [])
-
-    def requests(self, at: datetime) -> list[dg.RunRequest]:
-        found = self.evaluate(at)
-        assert isinstance(found, list), found
-        return found
-
-    def days(self, at: datetime | None = None) -> list[str]:
-        """The days that a tick launches, in order."""
-        requests = self.evaluate(at or night(0))
-        return [] if isinstance(requests, str) else [str(request.partition_key) for request in requests]
-
-    def launch(self, request: dg.RunRequest, *, dry_run: bool = False) -> dg.ExecuteInProcessResult:
-        return self.definitions.resolve_job_def(f"archive_job{self.ending}").execute_in_process(
-            partition_key=request.partition_key,
-            tags=dict(request.tags),
-            run_config={"ops": {"purged_events": {"config": {"dry_run": True}}}} if dry_run else None,
-            instance=self.instance,
-            raise_on_error=False,
-        )
-
-    def in_flight(
-        self,
-        status: dg.DagsterRunStatus,
-        *,
-        started_ago: timedelta | None = None,
-        job: dg.JobDefinition | str = "archive_job",
-        assets: Sequence[str] = (),
-        **tags: str,
-    ) -> None:
-        """A run that some process has in hand, or that waits in the queue."""
-        location = RegisteredCodeLocationOrigin("event_archive")
-        found = self.definitions.resolve_job_def(job) if isinstance(job, str) else job
-        run = self.instance.create_run_for_job(
-            found,
-            status=status,
-            tags={**found.tags, **{f"dagster/{name}": value for name, value in tags.items()}},
-            asset_selection={dg.AssetKey.from_user_string(asset) for asset in assets} or None,
-            remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), found.name),
-        )
-        if started_ago is not None:
-            event = DagsterEvent(DagsterEventType.RUN_START.value, found.name)
-            self.instance.report_dagster_event(event, run.run_id, timestamp=time.time() - started_ago.total_seconds())
-
-    def busy(self, now: datetime) -> DaysInFlight:
-        return days_in_flight(self.instance, PipelineSettings.load().dataset, now)
-
-
-def night(n: int) -> datetime:
-    """Two o'clock, UTC, ``n`` days from today: evaluated then, whenever the test runs."""
-    return datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0) + n * ONE_DAY
 
 
 @pytest.fixture

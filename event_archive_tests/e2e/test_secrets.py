@@ -15,7 +15,7 @@ from event_archive.defs.build import build_definitions
 from event_archive.postgres import connecting
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.fixtures.installation import Installation
-from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
 from event_archive_tests.fixtures.postgres import password_role
 
 pytestmark = pytest.mark.slow
@@ -99,7 +99,7 @@ def test_no_secret_is_in_dagsters_records_however_a_run_ends(
 ):
     failing.installation.add(2)
     if kind == "a file that is none of ours":
-        failing.installation.put(b"not a CSV file of this table\n")
+        failing.installation.put(NO_CSV)
     for name, value in failing.variables(kind).items():
         clean.setenv(name, value)
     # Retries of steps would only repeat it, a quarter of a minute each.

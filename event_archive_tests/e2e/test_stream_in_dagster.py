@@ -11,8 +11,8 @@ from event_archive.config.datasets import load_datasets
 from event_archive.config.sources import StreamShape
 from event_archive.defs.build import build_definitions
 from event_archive.defs.sources.redis_stream import POSITIONS
-from event_archive_tests.e2e.test_alerts import evaluate
 from event_archive_tests.fixtures.installation import Installation
+from event_archive_tests.fixtures.scheduler import evaluate
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, StreamServer, position
 from event_archive_tests.fixtures.webhook import Webhook
 

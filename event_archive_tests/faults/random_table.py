@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import TableName
-from event_archive_tests.integration.test_what_a_delete_reaches import CI
+from event_archive_tests.fixtures.statements import CI
 
 MARK = "wvqx"
 """Part of every text in the table, and of no message."""

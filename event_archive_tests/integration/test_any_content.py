@@ -14,50 +14,10 @@ from event_archive.domain.dataset import TableName
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import Pipeline
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.statements import OF_EVERY_TYPE, TYPES
 
 pytestmark = pytest.mark.slow
 
-COLUMNS = {
-    "words": "text",
-    "fixed": "char(5)",
-    "raw": "bytea",
-    "exact": "numeric",
-    "single": "real",
-    "double": "double precision",
-    "flag": "boolean",
-    "letter": '"char"',
-    "document": "json",
-    "binary_document": "jsonb",
-    "moment": "timestamp",
-    "zoned": "timestamptz",
-    "day": "date",
-    "clock": "timetz",
-    "span": "interval",
-    "numbers": "int[]",
-    "texts": "text[]",
-    "mood": "mood",
-    "pair": "pair",
-    "address": "inet",
-    "network": "cidr",
-    "cash": "money",
-    "bits": "varbit",
-    "numbers_range": "int4range",
-    "spans": "tsmultirange",
-    "point": "point",
-    "search": "tsvector",
-    "positive": "positive",
-}
-
-TABLE = f"""
-CREATE TYPE mood AS ENUM ('sad', 'ok', 'ha,"ppy', '');
-CREATE TYPE pair AS (a int, b text);
-CREATE DOMAIN positive AS int CHECK (VALUE > 0);
-CREATE TABLE anything (
-  key text, part int, at timestamp, {", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())},
-  doubled bigint GENERATED ALWAYS AS (part * 2::bigint) STORED,
-  PRIMARY KEY (key, part)
-);
-"""
 
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40) | st.sampled_from(
     [
@@ -137,11 +97,11 @@ row = st.fixed_dictionaries(
 
 
 def test_every_type_has_values():
-    assert VALUES.keys() == COLUMNS.keys()
+    assert VALUES.keys() == TYPES.keys()
 
 
 def test_any_content_goes_through_unchanged(each_pipeline: Pipeline):
-    each_pipeline.database.execute(TABLE)
+    each_pipeline.database.execute(OF_EVERY_TYPE)
     of = each_pipeline.of(table=TableName("public", "anything"), time_column="at")
     days = iter(date(2015, 1, 1) + timedelta(days=n) for n in range(10_000))
     with psycopg.connect(of.database.dsn, autocommit=True) as connection:
@@ -150,8 +110,8 @@ def test_any_content_goes_through_unchanged(each_pipeline: Pipeline):
         @given(st.lists(row, min_size=1, max_size=6, unique_by=lambda r: (r["key"], r["part"])))
         def check(rows: list[dict[str, object]]):
             day = next(days)
-            names = ["key", "part", *COLUMNS]
-            casts = ["%(key)s::text", "%(part)s::int", *(f"%({name})s::{kind}" for name, kind in COLUMNS.items())]
+            names = ["key", "part", *TYPES]
+            casts = ["%(key)s::text", "%(part)s::int", *(f"%({name})s::{kind}" for name, kind in TYPES.items())]
             with connection.cursor() as cursor:
                 cursor.executemany(
                     f"INSERT INTO anything (at, {', '.join(names)}) "

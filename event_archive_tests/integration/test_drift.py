@@ -27,8 +27,8 @@ from event_archive.table import rows
 from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.statements import CI
 from event_archive_tests.fixtures.waiting import until
-from event_archive_tests.integration.test_what_a_delete_reaches import CI
 
 
 def test_the_default_of_a_domain_does_not_stand_in_for_what_the_file_lacks(each_pipeline: Pipeline):

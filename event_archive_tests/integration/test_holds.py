@@ -20,7 +20,7 @@ from event_archive.table.holds import held_days, hold, holds, release
 from event_archive.table.locks import lock_day
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.integration.test_landing import LOGS_COMMANDS
+from event_archive_tests.fixtures.statements import LOGS_COMMANDS
 
 
 def test_a_held_day_is_archived_but_not_purged(each_pipeline: Pipeline):

@@ -20,6 +20,7 @@ from event_archive.sources.rejected import RejectedRecords, Replay
 from event_archive.sources.tables import make_missing
 from event_archive_tests.fixtures.landing import land
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.statements import LOGS_COMMANDS
 
 TABLE = TableName("public", "measurements")
 COLUMNS = (("id", "text"), ("at", "timestamptz"), ("n", "numeric(9)"), ("data", "jsonb"))
@@ -690,14 +691,6 @@ def test_a_schema_of_its_own_takes_the_tables(each_database: Database):
         make_missing(session, *(TableName("Ingest", table.name) for table in SOURCES))
     query = "SELECT count(*) FROM pg_tables WHERE schemaname = 'Ingest'"
     assert each_database.execute(query) == [(3,)]
-
-
-LOGS_COMMANDS = """
-CREATE TABLE commands (tag text);
-CREATE FUNCTION logs() RETURNS event_trigger LANGUAGE plpgsql AS
-  $$ BEGIN INSERT INTO commands VALUES (tg_tag); END $$;
-CREATE EVENT TRIGGER logs ON ddl_command_end EXECUTE FUNCTION logs()
-"""
 
 
 def test_an_event_trigger_of_the_users_finds_what_it_names_without_a_schema(table: Database):

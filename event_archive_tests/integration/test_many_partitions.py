@@ -33,9 +33,9 @@ from event_archive.table import rows
 from event_archive.table.rows import Orphans, count_orphans, days_with_rows
 from event_archive.table.shape import current_shape, reflect
 from event_archive.table.windows import MOST_PARTITIONS, letting_go, windows
+from event_archive_tests.fixtures.meanwhile import while_reading
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, _serve, new_database
-from event_archive_tests.integration.test_what_a_delete_reaches import while_reading
 
 pytestmark = pytest.mark.slow
 

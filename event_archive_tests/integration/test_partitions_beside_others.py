@@ -16,9 +16,7 @@ from event_archive.postgres.catalogue.partitions import Partition
 from event_archive.table.holds import hold
 from event_archive.table.locks import lock_day
 from event_archive.table.partitions import has_any_row
-from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.waiting import until
-from event_archive_tests.integration.test_partitions import (
+from event_archive_tests.fixtures.partitions import (
     DAILY,
     DAYS_OF_WEEK,
     NEXT,
@@ -30,6 +28,8 @@ from event_archive_tests.integration.test_partitions import (
     partitions,
     waiting_writer,
 )
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow
 

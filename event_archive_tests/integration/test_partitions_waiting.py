@@ -1,0 +1,82 @@
+"""Days that wait until all of their partition is aged, and those that do not."""
+
+from datetime import date, timedelta
+
+import pytest
+
+from event_archive.domain.days import now_utc
+from event_archive.nightly.backlog import days_to_do
+from event_archive.operations import drop_plan
+from event_archive.table.holds import hold
+from event_archive_tests.fixtures.partitions import NEXT, TABLE, TRIGGER, WEEKLY, aged_up_to, of_table, run_week
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+
+pytestmark = pytest.mark.slow
+
+
+def test_rows_wait_for_the_rest_of_their_partition_to_come_of_age(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY, retention=aged_up_to(NEXT))
+    purged = of.run()
+    assert (purged.outcome, purged.deleted, purged.left) == ("waiting", 0, 5)
+    comes_of_age = of.dataset.retention.comes_of_age(date(2024, 3, 3))
+    assert purged.reason == f"public.w is dropped when all of it is aged, on {comes_of_age}"
+    assert len(of.records_of_file()) == 5
+
+
+def waiting_days(of: Pipeline) -> set[date]:
+    return days_to_do(of.dataset, now_utc(), of.postgres).waiting
+
+
+def test_no_day_waits_for_a_partition_that_begins_after_it(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY, retention=aged_up_to(NEXT))
+    of.database.execute(
+        """CREATE TABLE before PARTITION OF t FOR VALUES FROM ('2024-02-25 00:00+00') TO ('2024-02-26 00:00+00');
+        INSERT INTO t VALUES (0, '2024-02-25 08:00+00', 'n')"""
+    )
+    assert waiting_days(of) == {DAY, NEXT}
+
+
+def test_no_day_waits_where_a_part_of_its_partition_is_deleted_from(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        f"""{TABLE} {TRIGGER} CREATE TABLE w PARTITION OF t FOR VALUES FROM ('2024-02-26') TO ('2024-03-04')
+            PARTITION BY HASH (id);
+        CREATE TABLE w1 PARTITION OF w FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+        CREATE TABLE w2 PARTITION OF w FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+        INSERT INTO t SELECT n, '2024-03-01 08:00+00', 'n' FROM generate_series(1, 5) AS n""",
+        retention=aged_up_to(NEXT),
+    )
+    assert waiting_days(of) == {DAY}
+    of.database.execute("CREATE TRIGGER own AFTER DELETE ON w1 FOR EACH ROW EXECUTE FUNCTION f()")
+    assert waiting_days(of) == set()
+    assert (of.run().how, of.count()) == ("deleted", 0)
+
+
+def test_no_day_waits_for_a_partition_that_ends_in_years(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        f"""{TABLE} CREATE TABLE ever PARTITION OF t FOR VALUES FROM ('2024-01-01') TO ('9998-01-01');
+        INSERT INTO t VALUES (1, '2024-03-01 08:00+00', 'n')""",
+    )
+    purged = of.run()
+    assert (purged.how, purged.deleted) == ("deleted", 1)
+    assert purged.reason == "public.ever goes on for more than a year after it"
+
+
+def test_a_day_waits_for_a_week_at_the_most(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    of = of_table(pipeline, WEEKLY)
+    assert of.run().outcome == "waiting"
+    monkeypatch.setattr(drop_plan, "MOST_WAITING", timedelta(0))
+    purged = of.run()
+    assert (purged.outcome, purged.deleted, purged.how) == ("purged", 5, "deleted")
+    assert "2024-03-02, which lies in the same partition, is not archived, and was not for a week" in str(purged.reason)
+
+
+def test_a_held_day_lets_the_others_be_deleted(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY)
+    hold(of.dataset, NEXT, NEXT, "a court", of.postgres)
+    first, second, third = run_week(of)
+    assert (first.how, first.deleted, third.how, third.deleted) == ("deleted", 5, "deleted", 2)
+    assert "2024-03-02, which lies in the same partition, is held" in first.reason
+    assert (second.outcome, second.deleted) == ("held", 0)
+    assert of.count() == 3

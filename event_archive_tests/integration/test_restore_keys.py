@@ -1,0 +1,311 @@
+"""Which rows of a file are one: by the keys under which they were archived, the source's, and the target's."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from event_archive.domain.dataset import TableName
+from event_archive.errors import IntegrityError, RefusedError
+from event_archive.lake.protocol import Lake
+from event_archive.operations.restore.day import RestoredDay, restore_day
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.restoring import COARSE, manifest_of, restoring
+from event_archive_tests.fixtures.statements import CI
+
+
+def test_a_table_keyed_by_another_unique_column_is_filled(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute("UPDATE \"Event\" SET event_type = 'B' WHERE id = 2")
+    pipeline.run()
+    pipeline.database.execute(
+        'CREATE TABLE mine AS TABLE "Event" WITH NO DATA; ALTER TABLE mine ADD PRIMARY KEY (event_id)'
+    )
+    done = restore("mine")
+    assert (done.restored, done.superseded) == (3, 1)
+
+
+def test_a_row_that_shares_a_part_of_its_key_with_one_that_stands_is_restored(pipeline: Pipeline):
+    pipeline.database.execute(
+        """CREATE TABLE t (a int, b int, at date, PRIMARY KEY (a, b));
+        INSERT INTO t VALUES (1, 1, '2024-03-01'), (1, 2, '2024-03-01'), (2, 2, '2024-03-01')"""
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    of.archive()
+    of.database.execute("DELETE FROM t WHERE b = 2")
+    restored = restore_day(of.site, DAY, of.dataset.table)
+    assert (restored.restored, restored.skipped) == (2, 1)
+
+
+def test_a_key_that_tells_forms_of_one_row_apart_brings_none_back(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event" INCLUDING DEFAULTS, PRIMARY KEY (id, created_at))')
+    pipeline.database.execute("CREATE TABLE other (LIKE mine INCLUDING ALL)")
+    pipeline.database.execute("UPDATE \"Event\" SET created_at = created_at + interval '1 hour' WHERE id = 2")
+    restored = restore("mine").restored
+    pipeline.run()
+    with pytest.raises(IntegrityError, match=r"1 row of it .* beside a later form, whose key is \(id, created_at\)"):
+        restore("other")
+    assert (restored, pipeline.database.execute("SELECT count(*) FROM other")) == (3, [(0,)])
+
+
+WIDENED = """ALTER TABLE "Event" DROP CONSTRAINT "Event_event_id_key", DROP CONSTRAINT "Event_pkey",
+ADD PRIMARY KEY (id, created_at)"""
+MOVED = "UPDATE \"Event\" SET created_at = created_at + interval '1 hour' WHERE id = 2"
+
+
+def test_rows_of_a_finer_key_are_not_merged_where_the_source_is_gone(pipeline: Pipeline):
+    database = pipeline.database
+    database.execute("CREATE TABLE n (id int, region text, at timestamp, PRIMARY KEY (id, region))")
+    database.execute("INSERT INTO n VALUES (1, 'a', '2024-03-01'), (1, 'b', '2024-03-01')")
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    assert of.run().deleted == 2
+    database.execute("DROP TABLE n; CREATE TABLE coarse (id int PRIMARY KEY, region text, at timestamp)")
+    database.execute("CREATE TABLE fine (id int, region text, at timestamp, PRIMARY KEY (region, id))")
+    with pytest.raises(
+        IntegrityError,
+        match=r"1 row .* lost in public.coarse, whose key is \(id\): its rows are told apart by \(id, region\)",
+    ):
+        restoring(of)("coarse")
+    assert database.execute("SELECT FROM coarse") == []
+    assert restoring(of)("fine").restored == 2
+
+
+def test_a_form_that_another_row_of_the_targets_key_replaces_is_not_taken_for_the_former_one(pipeline: Pipeline):
+    pipeline.database.execute("CREATE TABLE t (a int PRIMARY KEY, b int, at timestamp)")
+    of = pipeline.of(table=TableName("public", "t"), time_column="at")
+    for change in (
+        "INSERT INTO t VALUES (1, 10, '2024-03-01')",
+        "UPDATE t SET b = 20",
+        "DELETE FROM t; INSERT INTO t VALUES (2, 20, '2024-03-01')",
+    ):
+        pipeline.database.execute(change)
+        of.archive()
+    pipeline.database.execute("CREATE TABLE mine (a int, b int PRIMARY KEY, at timestamp)")
+    with pytest.raises(IntegrityError, match=r"1 row of it would be lost in public\.mine, whose key is \(b\)"):
+        restoring(of)("mine")
+
+
+def test_a_key_that_was_widened_brings_no_former_form_back(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute(MOVED)
+    assert pipeline.run().deleted == 3
+    pipeline.database.execute(WIDENED)
+    with pytest.raises(
+        IntegrityError,
+        match=r"1 row of it .* beside a later form, whose key is \(id, created_at\): .* replaces it by \(id\)\.",
+    ):
+        restore(in_place=True)
+    assert pipeline.count() == 0
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
+    done = restore("mine")
+    assert (done.restored, done.superseded) == (3, 1)
+
+
+def test_rows_of_two_keys_come_back_where_both_keep_the_same(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute(WIDENED)
+    pipeline.add(1, prefix="late")
+    pipeline.run()
+    assert manifest_of(pipeline).keys == (("id",), ("id", "created_at"))
+    assert restore(in_place=True).restored == 3
+    pipeline.database.execute(MOVED)
+    pipeline.run()
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
+    for name in ("mine", None):
+        with pytest.raises(IntegrityError, match="Load the file into a table without a key"):
+            restore(name)
+
+
+def test_rows_that_have_no_value_of_a_later_key_replace_none_by_it(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(3)
+    pipeline.run()
+    pipeline.database.execute(
+        """ALTER TABLE "Event" DROP CONSTRAINT "Event_event_id_key", DROP CONSTRAINT "Event_pkey",
+        ADD code int DEFAULT 7, ADD PRIMARY KEY (code)"""
+    )
+    pipeline.add(1, prefix="late")
+    pipeline.run()
+    assert manifest_of(pipeline).keys == (("id",), ("code",))
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
+    pipeline.database.execute("ALTER TABLE mine ALTER code DROP NOT NULL")
+    assert restore("mine").restored == 4
+
+
+def test_a_row_that_went_back_before_the_key_was_widened_is_not_restored_as_it_was_between(
+    database: Database, lake: Lake
+):
+    pipeline = Pipeline(database, lake)
+    pipeline.add(3)
+    pipeline.archive()
+    database.execute(MOVED)
+    pipeline.archive()
+    content = pipeline.content()
+    database.execute(MOVED.replace("+", "-"))
+    database.execute(WIDENED)
+    # The wider key finds the row in the file, where by the former one another form is the last.
+    with pytest.raises(IntegrityError, match=r"key is \(id, created_at\), .* under \(id\)\. Nothing was deleted"):
+        pipeline.purge()
+    assert pipeline.run().deleted == 3
+    assert pipeline.content() == content
+    assert manifest_of(pipeline).keys == (("id",), ("id", "created_at"))
+    etag = pipeline.records[DAY].etag
+    database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
+    for name in ("mine", None):
+        with pytest.raises(IntegrityError, match="nobody can tell"):
+            restoring(pipeline)(name)
+    assert pipeline.archive().etag == etag
+
+
+def test_a_file_from_before_goes_by_the_key_of_the_source(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.put(pipeline.content(), metadata=replace(manifest_of(pipeline), keys=()).to_metadata())
+    pipeline.database.execute(MOVED)
+    pipeline.run()
+    assert manifest_of(pipeline).keys == ()
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id, created_at))')
+    with pytest.raises(IntegrityError, match=r"replaces it by \(id\), the present key of public.\"Event\"\."):
+        restore("mine")
+    pipeline.database.execute(WIDENED)
+    assert restore("mine").restored == 4
+
+
+def test_a_file_from_before_whose_source_is_gone_goes_by_the_key_of_the_target(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.put(pipeline.content(), metadata=replace(manifest_of(pipeline), keys=()).to_metadata())
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id)); DROP TABLE "Event"')
+    assert restore("mine").restored == 3
+
+
+def test_of_a_file_from_before_the_part_of_the_key_that_it_holds_counts(pipeline: Pipeline):
+    pipeline.add(3)
+    pipeline.run()
+    pipeline.put(pipeline.content(), metadata=replace(manifest_of(pipeline), keys=()).to_metadata())
+    pipeline.database.execute(COARSE)
+    pipeline.database.execute(WIDENED.replace("ADD PRIMARY KEY (id,", "ADD tenant int, ADD PRIMARY KEY (id, tenant,"))
+    with pytest.raises(IntegrityError, match=r"1 row of it would be lost .* told apart by \(id, created_at\)"):
+        restoring(pipeline)("mine")
+    # Rows that agree in a part of a key are no forms of one row.
+    pipeline.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", ADD PRIMARY KEY (event_type, tenant)')
+    pipeline.database.execute('CREATE TABLE whole (LIKE "Event" INCLUDING DEFAULTS, PRIMARY KEY (id))')
+    pipeline.database.execute("ALTER TABLE whole ALTER tenant DROP NOT NULL")
+    assert restoring(pipeline)("whole").restored == 3
+
+
+@pytest.mark.parametrize(
+    ("was", "keys", "now"),
+    [
+        ("text", ("01", "1"), "int"),
+        ("text", ("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"), "uuid"),
+        ("text", ("A", "a"), "ext.ci"),
+        ("timestamp", ("2024-03-01 10:00:00.6", "2024-03-01 10:00:01"), "timestamp(0)"),
+    ],
+)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_rows_that_todays_types_of_the_key_do_not_tell_apart_are_not_merged(
+    pipeline: Pipeline, was: str, keys: tuple[str, str], now: str, in_place: bool
+):
+    database = pipeline.database
+    database.execute(f"{CI} CREATE TABLE n (k {was}, id int, at timestamp, v text, PRIMARY KEY (k, id))")
+    for key in keys:
+        database.execute("INSERT INTO n VALUES (%s, 1, '2024-03-01', 'first')", key)
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.archive()
+    database.execute("UPDATE n SET v = 'last'")
+    assert of.run().deleted == 2
+    database.execute(f"ALTER TABLE n ALTER k TYPE {now} USING k::{now}")
+    # Of the four rows two are former forms, and one is another's.
+    with pytest.raises(
+        IntegrityError, match=r"1 row of it may be lost in public.n\w*: by the types of its key \(k, id"
+    ):
+        restoring(of)(in_place=in_place)
+    assert of.count() == 0
+    database.execute("CREATE TABLE mine (k text, id int, at timestamp, v text, PRIMARY KEY (k, id))")
+    assert restoring(of)("mine").restored == 2
+
+
+def test_a_key_that_another_tool_spelled_otherwise_is_one(pipeline: Pipeline):
+    pipeline.database.execute("CREATE TABLE n (id int, at timestamptz, v text, PRIMARY KEY (id, at))")
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.put(b"id,at,v\n1,2024-03-01T01:02:03Z,first\n")
+    of.database.execute("INSERT INTO n VALUES (1, '2024-03-01T01:02:03Z', 'last')")
+    assert of.run().deleted == 1
+    done = restoring(of)()
+    assert (done.restored, done.superseded) == (1, 1)
+
+
+def test_types_that_tell_forms_of_one_row_apart_bring_none_back(pipeline: Pipeline):
+    of, database = _of_a_key_spelled_anew(pipeline, "v text")
+    database.execute("CREATE TABLE mine (k text PRIMARY KEY, at timestamp, v text)")
+    with pytest.raises(IntegrityError, match="replaces 1 row of it by the types of the key in public.t"):
+        restoring(of)("mine")
+    assert restoring(of)().restored == 1
+    assert database.execute("SELECT k::text, v FROM t_restored") == [("1.00", "b")]
+
+
+def test_both_forms_come_back_with_a_warning_where_nobody_knows_the_types(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    of, database = _of_a_key_spelled_anew(pipeline, "v kind")
+    with pytest.raises(IntegrityError, match="Nobody can tell whether they were one row"):
+        restoring(of)()
+    database.execute("CREATE TABLE mine (k text PRIMARY KEY, at timestamp, v text)")
+    assert restoring(of)("mine").restored == 2
+    assert "replaces 1 row of it by the types of the key in public.t" in caplog.text
+    database.execute("ALTER TABLE t ALTER k TYPE uuid USING gen_random_uuid(); DELETE FROM mine")
+    assert restoring(of)("mine").restored == 2
+
+
+def _of_a_key_spelled_anew(pipeline: Pipeline, column: str) -> tuple[Pipeline, Database]:
+    pipeline.database.execute(
+        "CREATE TYPE kind AS ENUM ('a', 'b'); "
+        f"CREATE TABLE t (k numeric PRIMARY KEY, at timestamp, {column}); INSERT INTO t VALUES (1.0, '2024-03-01', 'a')"
+    )
+    of = pipeline.of(table=TableName("public", "t"), time_column="at", file_prefix="t")
+    of.archive()
+    pipeline.database.execute("UPDATE t SET k = 1.00, v = 'b'")
+    assert of.run().deleted == 1
+    return of, pipeline.database
+
+
+def test_a_collation_that_takes_texts_for_equal_is_no_obstacle(packaged_database: Database, local_lake: Lake):
+    database = packaged_database
+    database.execute(
+        "CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false); "
+        "CREATE TYPE kind AS ENUM ('a'); "
+        "CREATE TABLE t (id int PRIMARY KEY, at timestamp, name text COLLATE any_case, kind kind); "
+        "INSERT INTO t VALUES (1, '2024-03-01', 'Abc', 'a'), (2, '2024-03-01', 'ABC', 'a')"
+    )
+    of = Pipeline(database, local_lake).of(table=TableName("public", "t"), time_column="at", file_prefix="t")
+    of.archive()
+    database.execute("UPDATE t SET name = 'aBC' WHERE id = 2")
+    assert (of.purge().deleted, of.run().deleted) == (1, 1)
+    assert restoring(of)().restored == 2
+    assert database.execute("SELECT id, name::bytea FROM t_restored ORDER BY id") == [(1, b"Abc"), (2, b"aBC")]
+
+
+def test_a_domain_that_was_made_anew_does_not_pass_for_what_it_was(pipeline: Pipeline):
+    database = pipeline.database
+    database.execute('CREATE DOMAIN amount AS numeric(12, 4); ALTER TABLE "Event" ADD due amount')
+    pipeline.add(1)
+    database.execute('UPDATE "Event" SET due = 1.2345')
+    assert pipeline.run().deleted == 1
+    database.execute(
+        'ALTER TABLE "Event" DROP due; DROP DOMAIN amount; CREATE DOMAIN amount AS numeric(10, 2); '
+        'ALTER TABLE "Event" ADD due amount'
+    )
+    with pytest.raises(RefusedError, match=r'would lose something as the types of .*: "?due"? \(1 row\)'):
+        restoring(pipeline)()

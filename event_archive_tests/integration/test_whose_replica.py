@@ -1,0 +1,213 @@
+"""Which server is the primary, which a replica of it, and which a copy that may not write beside it."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from event_archive.errors import (
+    ConfigurationError,
+    OtherSourceError,
+    RefusedError,
+    UnreachableError,
+)
+from event_archive.operations import archive as archiving
+from event_archive.operations import claim as claiming
+from event_archive.operations.claim import adopt_source, claim_first, owner
+from event_archive.operations.marker import read_claim
+from event_archive.postgres.catalogue.server import Identity, identity
+from event_archive.postgres.session import Postgres
+from event_archive.table.rows import lock_rows
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.postgres import Database, Server, standby_of
+from event_archive_tests.fixtures.strangers import OTHER_DAY, refused_everywhere
+from event_archive_tests.fixtures.waiting import until
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_replica_that_is_no_copy_of_the_primary_is_refused(pipeline: Pipeline, stranger: Pipeline):
+    pipeline.add(2)
+    stranger.add(1)
+    replica = replace(stranger.postgres, variable="ITS_REPLICA")
+    words = r"ITS_REPLICA names .* no standby of .*, which PG_CONNECTION_STRING names"
+    with pytest.raises(OtherSourceError, match=words):
+        pipeline.archive(export_postgres=replica)
+    assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
+
+
+def test_a_replica_of_another_database_that_lacks_the_table_is_told_by_its_own_setting(pipeline: Pipeline):
+    """The message sent people to EVENT_TABLE, which is right."""
+    replica = Postgres(pipeline.database.server.dsn("postgres"), variable="ITS_REPLICA")
+    with pytest.raises(OtherSourceError, match="ITS_REPLICA names database postgres .*, no standby of"):
+        pipeline.archive(export_postgres=replica)
+
+
+@pytest.fixture
+def follower(pipeline: Pipeline, standby: Server) -> Pipeline:
+    """A standby that has the table."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            with psycopg.connect(standby.dsn(pipeline.database.name)) as connection:
+                connection.execute('SELECT FROM "Event"')
+                return Pipeline(Database(standby, pipeline.database.name), pipeline.lake)
+        except psycopg.Error:
+            assert time.monotonic() < until, "the standby does not follow"
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def clone(follower: Pipeline) -> Pipeline:
+    """A copy of the whole server with the same system identifier, promoted: its timeline is a later one."""
+    promote(follower)
+    return follower
+
+
+def promote(standby: Pipeline) -> None:
+    promoted = standby.database.execute("SELECT pg_promote(true, 120)")
+    assert promoted == [(True,)], "the standby is not promoted in time"
+
+
+def test_a_clone_and_its_original_do_not_both_write(pipeline: Pipeline, clone: Pipeline):
+    pipeline.add(2)
+    clone.add(2, prefix="clone")
+    pipeline.run()
+    clone.run(OTHER_DAY)
+    refused_everywhere(pipeline, "on timeline 2; this server is on timeline 1")
+    adopt_source(pipeline.site)
+    pipeline.add(1, prefix="late")
+    assert pipeline.run().deleted == 1
+    refused_everywhere(clone, "on timeline 1; this server is on timeline 2")
+
+
+def test_a_server_on_a_later_timeline_is_warned_once_of_what_a_copy_would_do(
+    pipeline: Pipeline, clone: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    pipeline.add(1)
+    pipeline.run()
+    clone.add(1, prefix="clone")
+    assert not caplog.records
+    clone.run()
+    clone.run()
+    (told,) = [record.getMessage() for record in caplog.records if "belong to" in record.getMessage()]
+    assert "before, it was timeline 1" in told
+    assert "If this server is a copy, stop its runs" in told
+
+
+def test_a_claim_is_that_of_the_server_that_asks(pipeline: Pipeline, clone: Pipeline):
+    """A process may work on after a failover."""
+    site = pipeline.site
+    assert claim_first(site).timeline == 1
+    assert claim_first(replace(site, postgres=clone.postgres)).timeline == 2
+
+
+def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
+    pipeline.add(2)
+    with pytest.raises(OtherSourceError, match="no standby"):
+        pipeline.archive(export_postgres=clone.postgres)
+
+
+def test_a_replica_that_is_promoted_before_its_rows_are_read_writes_no_file(
+    pipeline: Pipeline, follower: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    """It was a standby when it was asked; its rows are those of another database by the time they are read."""
+
+    def promoted_first(*of_day: Any) -> None:
+        promote(follower)
+        follower.add(1, prefix="of the copy alone")
+        lock_rows(*of_day)
+
+    monkeypatch.setattr(archiving, "lock_rows", promoted_first)
+    with pytest.raises(OtherSourceError, match="no standby of"):
+        pipeline.archive(export_postgres=follower.postgres)
+    assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
+
+
+def test_of_a_day_that_a_replica_lacks_altogether_the_primary_is_asked(pipeline: Pipeline, follower: Pipeline):
+    """No run would archive it, as long as the replica lags: each asked the replica for the day's first file."""
+    follower.database.execute("SELECT pg_wal_replay_pause()")
+    state = "SELECT pg_get_wal_replay_pause_state()"
+    until(lambda: follower.database.execute(state) == [("paused",)], seconds=30)
+    pipeline.add(2)
+    assert pipeline.archive(export_postgres=follower.postgres).rows == 2
+    assert (pipeline.purge().deleted, pipeline.count()) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "clone_of",
+    [
+        {"timeline": 2, "is_standby": True},
+        {},
+        {"system": "another", "is_standby": True},
+        {"database": "another", "is_standby": True},
+    ],
+    ids=["standby of a clone", "clone", "standby of another server", "another database of a standby"],
+)
+def test_what_does_not_follow_the_primary_is_no_replica(pipeline: Pipeline, clone_of: dict[str, Any]):
+    """A standby of a clone is told by its timeline; a clone that began no timeline, by not being a standby; one of
+    another server, by that one's identifier.
+    """
+    pipeline.add(2)
+    mine = identity_of(pipeline)
+    assert (mine.timeline, mine.is_standby) == (1, False)
+    with pytest.MonkeyPatch.context() as patched:
+        other = replace(mine, started="another time", **clone_of)
+        answers = iter([mine, mine, other])
+        patched.setattr(claiming, "identity", lambda _connection: next(answers))
+        with pytest.raises(OtherSourceError, match="no standby of"):
+            pipeline.archive(export_postgres=pipeline.of().postgres)
+
+
+def test_the_primary_may_be_its_own_replica(pipeline: Pipeline):
+    pipeline.add(2)
+    assert pipeline.archive(export_postgres=pipeline.of().postgres).rows == 2
+
+
+def identity_of(pipeline: Pipeline) -> Identity:
+    with pipeline.postgres.transaction("test") as connection:
+        return identity(connection)
+
+
+def test_a_standby_that_hears_late_of_a_new_timeline_is_taken_for_no_copy(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    primary = replace(identity_of(pipeline), timeline=2)
+    monkeypatch.setattr(claiming, "identity", lambda _connection: primary)
+    adopt_source(pipeline.site)
+    standby = replace(primary, timeline=1, is_standby=True)
+    monkeypatch.setattr(claiming, "identity", lambda _connection: standby)
+    claimed = owner(pipeline.site)
+    assert claimed
+    assert claimed.timeline == 2
+
+
+def test_a_standby_knows_a_new_timeline_before_its_control_file_does(pipeline: Pipeline, follower: Pipeline):
+    with standby_of(pipeline.database.server, by_way_of=follower.database.server) as second:
+        behind = Pipeline(Database(second, pipeline.database.name), pipeline.lake)
+        receiver = "SELECT status FROM pg_stat_wal_receiver"
+        until(lambda: behind.database.execute(receiver) == [("streaming",)], seconds=30)
+        promote(follower)
+        until(lambda: identity_of(behind).timeline == 2, seconds=30)
+        assert identity_of(behind).is_standby
+
+
+def test_a_standby_is_no_primary(pipeline: Pipeline, standby: Server):
+    pipeline.add(2)
+    pipeline.archive()
+    until = time.monotonic() + 30
+    there = Pipeline(Database(standby, pipeline.database.name), pipeline.lake, records=pipeline.records)
+    while True:
+        try:
+            found = identity_of(there)
+            break
+        except (UnreachableError, RefusedError):
+            assert time.monotonic() < until, "the standby does not follow"
+            time.sleep(0.1)
+    assert found == replace(identity_of(pipeline), is_standby=True, started=found.started)
+    for action in (there.purge, lambda: adopt_source(there.site)):
+        with pytest.raises((ConfigurationError, RefusedError), match="PG_CONNECTION_STRING must name the primary"):
+            action()
+    assert owner(there.site) == read_claim(pipeline.dataset, pipeline.lake)
