@@ -37,10 +37,12 @@ def claim(site: Site, connection: Connection) -> Claim:
         IntegrityError: the marker cannot be read.
         RefusedError, UnreachableError: as PostgreSQL or the lake says.
     """
-    asking = _primary(site, connection)
-    if asking not in site.claims:
-        site.claims[asking] = _claimed(site, connection, asking)
-    return site.claims[asking]
+    asking, marker = _primary(site, connection), site.lake.stat(marker_path(site.dataset))
+    # A server that was promoted meanwhile may have claimed them since this one asked.
+    asked = (asking, marker.etag if marker else "")
+    if asked not in site.claims:
+        site.claims[asked] = _claimed(site, connection, asking, marker)
+    return site.claims[asked]
 
 
 def claim_first(site: Site) -> Claim:
@@ -186,9 +188,9 @@ def source_of(database: Identity, dataset: Dataset) -> Source:
     return Source(database.system, database.database, str(dataset.table), dataset.time_column)
 
 
-def _claimed(site: Site, connection: Connection, asking: Identity) -> Claim:
+def _claimed(site: Site, connection: Connection, asking: Identity, marker: StoredFile | None) -> Claim:
     dataset, lake = site.dataset, site.lake
-    before = read_marker(dataset, lake, marker := lake.stat(marker_path(dataset)))
+    before = read_marker(dataset, lake, marker)
     if before is None:
         require_no_former_name(connection, dataset)
     after = _admitted(dataset, lake, asking, before)
@@ -196,7 +198,7 @@ def _claimed(site: Site, connection: Connection, asking: Identity) -> Claim:
         try:
             write_marker(dataset, lake, after, replaces=marker)
         except FileChangedError:
-            return _claimed(site, connection, asking)  # Another run was faster. Whoever it was, its marker counts.
+            return claim(site, connection)  # Another run was faster. Whoever it was, its marker counts.
         _tell(site, before, after)
     return after
 

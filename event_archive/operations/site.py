@@ -21,11 +21,12 @@ class Site:
         postgres: the primary, from which rows are deleted.
         lake: where the files lie.
         export_postgres: a replica, for a day's first file only; it may lag. None where the primary is read.
-        claims: those that were found to hold, by the database that asked, so that a run asks once.
+        claims: those that were found to hold, by the database that asked and the ETag of the marker that it found, so
+            that a run reads each marker once.
     """
 
     dataset: Dataset
     postgres: Postgres
     lake: Lake
     export_postgres: Postgres | None = None
-    claims: dict[Identity, Claim] = field(default_factory=dict, compare=False, repr=False)
+    claims: dict[tuple[Identity, str], Claim] = field(default_factory=dict, compare=False, repr=False)

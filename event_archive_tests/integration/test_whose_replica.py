@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from event_archive.domain.record import Record
 from event_archive.errors import (
     ConfigurationError,
     OtherSourceError,
@@ -15,8 +16,11 @@ from event_archive.errors import (
 )
 from event_archive.operations import archive as archiving
 from event_archive.operations import claim as claiming
+from event_archive.operations.adopt import adopt_day
+from event_archive.operations.archive import archive_day
 from event_archive.operations.claim import adopt_source, claim_first, owner
 from event_archive.operations.marker import read_claim
+from event_archive.operations.purge import purge_day
 from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.postgres.session import Postgres
 from event_archive.table.rows import lock_rows
@@ -102,6 +106,23 @@ def test_a_claim_is_that_of_the_server_that_asks(pipeline: Pipeline, clone: Pipe
     site = pipeline.site
     assert claim_first(site).timeline == 1
     assert claim_first(replace(site, postgres=clone.postgres)).timeline == 2
+
+
+def test_a_run_that_comes_back_to_the_server_from_before_a_failover_is_refused(pipeline: Pipeline, clone: Pipeline):
+    """A connection string of two hosts leads to it as soon as it answers again."""
+    pipeline.add(2)
+    site = pipeline.site
+    archive_day(site, DAY)
+    clone.run()
+    here = archive_day(replace(site, postgres=clone.postgres), DAY)
+    for action in (
+        lambda: archive_day(site, DAY),
+        lambda: purge_day(site, DAY, Record(here.etag, here.rows), dry_run=False),
+        lambda: adopt_day(site, DAY),
+    ):
+        with pytest.raises(OtherSourceError, match="was last used by .* on timeline 2; this server is on timeline 1"):
+            action()
+    assert pipeline.count() == 2
 
 
 def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
