@@ -36,10 +36,11 @@ ingest.add_command(stream)
 @ingest.command(short_help="Events of an HTTP API (API_BASE_URL).")
 def api() -> None:
     """Events of an HTTP API (API_BASE_URL) into ingested_events, from where the last run ended."""
-    from event_archive.config.datasets import archiving, load_datasets
+    from event_archive.config.datasets import load_datasets
     from event_archive.config.sources import ApiSettings
     from event_archive.observability import logs as log_lines
     from event_archive.observability.announcement import announced_ingestion
+    from event_archive.sources.archived import ArchivedHere
     from event_archive.sources.http_api.ingest import Ingestion
 
     as_json = output_is_json()
@@ -48,7 +49,7 @@ def api() -> None:
     settings = ApiSettings.load()
     run = Ingestion(
         settings,
-        [of.dataset for of in archiving(settings.table, load_datasets())],
+        ArchivedHere(settings.postgres, settings.table, load_datasets()),
         told_to_stop=stop.requested,
         progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),
     )

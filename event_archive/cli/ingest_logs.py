@@ -44,8 +44,9 @@ def _interval(_context: click.Context, _parameter: click.Parameter, text: str | 
 @click.option("--retry-failed", is_flag=True, help="Take up failed files again, those that were given up too.")
 def logs(*, path: Path | None, limit: int | None, every: timedelta | None, status: bool, retry_failed: bool) -> None:
     """Log files of a bucket, a container or a folder (LOGS_URL) into logs: those that are new or have changed."""
-    from event_archive.config.datasets import archiving, load_datasets
+    from event_archive.config.datasets import load_datasets
     from event_archive.observability import logs as log_lines
+    from event_archive.sources.archived import ArchivedHere
     from event_archive.sources.log_files.ingest import Ingestion
 
     if status and (limit or every or retry_failed):
@@ -58,7 +59,7 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
     def run() -> Ingestion:
         return Ingestion(
             settings,
-            [of.dataset for of in archiving(settings.table, load_datasets())],
+            ArchivedHere(settings.postgres, settings.table, load_datasets()),
             limit=limit,
             told_to_stop=stop.requested,
             progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),

@@ -29,9 +29,10 @@ _log = logging.getLogger(__name__)
 @click.option("--debug", is_flag=True, help="Log each batch.")
 def stream(*, status: bool, drain: bool, debug: bool) -> None:
     """Positions of a Redis stream (REDIS_URL) into positions, until it is told to stop."""
-    from event_archive.config.datasets import archiving, load_datasets
+    from event_archive.config.datasets import load_datasets
     from event_archive.config.sources import StreamSettings
     from event_archive.observability import logs as log_lines
+    from event_archive.sources.archived import ArchivedHere
     from event_archive.sources.redis_stream.consume import Consumer
     from event_archive.sources.redis_stream.server import answering
 
@@ -41,7 +42,7 @@ def stream(*, status: bool, drain: bool, debug: bool) -> None:
         logging.getLogger("event_archive").setLevel(logging.DEBUG)
     warn_of_misspelt()
     settings = StreamSettings.load()
-    datasets = [of.dataset for of in archiving(settings.table, load_datasets())]
+    datasets = ArchivedHere(settings.postgres, settings.table, load_datasets())
     if status:
         show_status(settings, datasets, as_json=as_json)
         return

@@ -29,7 +29,7 @@ def replica(settings: Settings) -> Postgres | None:
     return Postgres(secret.get_secret_value(), settings.pg_auth, variable=variable)
 
 
-def variable_of(settings: Settings, field: str) -> str:
+def variable_of(settings: PipelineSettings, field: str) -> str:
     """The variable that a field of these settings is read from."""
     return dict(settings.entry.variables).get(field, field.upper())
 

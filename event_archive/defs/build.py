@@ -5,7 +5,7 @@ Here: what belongs together. Not here: what any of it does.
 
 import dagster as dg
 
-from event_archive.config.datasets import archiving, earlier
+from event_archive.config.datasets import earlier
 from event_archive.config.environment import PipelineSettings
 from event_archive.config.sources import ApiShape, LogsShape, StreamShape
 from event_archive.defs.executor import one_process
@@ -39,10 +39,10 @@ def build_definitions(
     """
     sources = []
     if api and api.api_base_url:
-        sources.append(build_api(api, archiving(api.table, datasets)))
+        sources.append(build_api(api, datasets))
     if logs and logs.logs_url:
-        sources.append(build_logs(logs, archiving(logs.table, datasets)))
-    streams = [build_stream(stream, archiving(stream.table, datasets))] if stream and stream.redis_url else []
+        sources.append(build_logs(logs, datasets))
+    streams = [build_stream(stream, datasets)] if stream and stream.redis_url else []
     filling = [*((of.source.key, of.datasets) for of in sources), *((of.asset.key, of.datasets) for of in streams)]
     pipelines = [
         build_pipeline(settings, earlier(datasets, settings), [key for key, filled in filling if settings in filled])

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 from psycopg import sql
 
+from event_archive.config.datasets import archiving
 from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.config.sources import ApiSettings, ApiShape
 from event_archive.defs.failures import dagster_failures
@@ -18,6 +19,7 @@ from event_archive.defs.sources.source import GROUP, Source, SourcePipeline, bui
 from event_archive.domain.wording import counted
 from event_archive.observability.alerts import check_message, post_or_warn
 from event_archive.postgres.session import one
+from event_archive.sources.archived import ArchivedHere
 from event_archive.sources.http_api.ingest import Ingestion
 from event_archive.sources.http_api.records import SOURCE, target
 from event_archive.sources.http_api.task import Totals
@@ -31,18 +33,16 @@ def build_api(shape: ApiShape, datasets: Sequence[PipelineSettings]) -> SourcePi
 
     Args:
         shape: when it is asked, and where events land.
-        datasets: those that archive the table that events land in.
+        datasets: all; those that archive the table that events land in say which of them are too old.
 
     Raises:
         ConfigurationError: Dagster cannot read the cron expression.
     """
     asset, checks = _ingested_events(shape, datasets), [books_balance(API), _nothing_rejected()]
-    return build_source(API, datasets, asset, checks, cron=shape.api_cron)
+    return build_source(API, archiving(shape.table, datasets), asset, checks, cron=shape.api_cron)
 
 
 def _ingested_events(shape: ApiShape, datasets: Sequence[PipelineSettings]) -> dg.AssetsDefinition:
-    archived = [of.dataset for of in datasets]
-
     @dg.asset(
         key=API.key,
         group_name=GROUP,
@@ -56,6 +56,7 @@ def _ingested_events(shape: ApiShape, datasets: Sequence[PipelineSettings]) -> d
         # No retry of the step: the run waits for services by itself, and the schedule comes again.
         with dagster_failures():
             settings = ApiSettings.load()
+            archived = ArchivedHere(settings.postgres, settings.table, datasets)
             run = ingest(API, lambda stopped, tell: Ingestion(settings, archived, stopped, progress=tell))
             raise_failures(run.totals.failures)
         return dg.MaterializeResult(metadata=api_metadata(run.totals))

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from event_archive.config.datasets import archiving
 from event_archive.config.environment import PipelineSettings
 from event_archive.config.sources import LogsSettings, LogsShape
 from event_archive.defs.failures import dagster_failures
@@ -20,6 +21,7 @@ from event_archive.defs.sources.source import GROUP, Source, SourcePipeline, bui
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 from event_archive.observability.announcement import announce_given_up
+from event_archive.sources.archived import ArchivedHere
 from event_archive.sources.log_files.ingest import Ingestion, Totals
 from event_archive.sources.log_files.rows import SOURCE
 from event_archive.sources.log_files.status import Left
@@ -38,15 +40,14 @@ def build_logs(shape: LogsShape, datasets: Sequence[PipelineSettings]) -> Source
 
     Args:
         shape: where they are, when they are looked for, and where entries land.
-        datasets: those that archive the table that entries land in.
+        datasets: all; those that archive the table that entries land in say which of them are too old.
 
     Raises:
         ConfigurationError: Dagster cannot read the cron expression.
     """
     asset, daily = _logs(shape, datasets), [_no_file_failed(), _no_file_overdue()]
-    return build_source(
-        LOGS, datasets, asset, [books_balance(LOGS)], cron=shape.logs_cron, daily=daily, waits=files_wait
-    )
+    archived, checks = archiving(shape.table, datasets), [books_balance(LOGS)]
+    return build_source(LOGS, archived, asset, checks, cron=shape.logs_cron, daily=daily, waits=files_wait)
 
 
 def files_wait() -> bool:
@@ -70,8 +71,6 @@ def files_wait() -> bool:
 
 
 def _logs(shape: LogsShape, datasets: Sequence[PipelineSettings]) -> dg.AssetsDefinition:
-    archived = [of.dataset for of in datasets]
-
     @dg.asset(
         key=LOGS.key,
         group_name=GROUP,
@@ -85,6 +84,7 @@ def _logs(shape: LogsShape, datasets: Sequence[PipelineSettings]) -> dg.AssetsDe
         # No retry of the step: the run waits for services by itself, and the schedule comes again.
         with dagster_failures():
             settings = LogsSettings.load()
+            archived = ArchivedHere(settings.postgres, settings.table, datasets)
             run = ingest(LOGS, lambda stopped, tell: Ingestion(settings, archived, None, stopped, tell))
             # A file that failed is tried again; what is no file's ended the run.
             raise_failures([of for of in run.totals.failures if not isinstance(of, FileError)])

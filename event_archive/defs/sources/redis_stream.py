@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from event_archive.config.datasets import archiving
 from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.config.sources import StreamSettings, StreamShape
 from event_archive.defs.failures import dagster_failures
@@ -57,7 +58,7 @@ def build_stream(shape: StreamShape, datasets: Sequence[PipelineSettings]) -> St
 
     Args:
         shape: where positions land.
-        datasets: those that archive that table.
+        datasets: all; those that archive that table say which positions may be gone.
     """
     asset = dg.AssetSpec(
         POSITIONS,
@@ -67,7 +68,8 @@ def build_stream(shape: StreamShape, datasets: Sequence[PipelineSettings]) -> St
         "`event-archive ingest stream`, which is a process of its own and no run.",
         owners=["team:event-archive"],
     )
-    return StreamPipeline(datasets, asset, [_keeps_up(), _books_balance(datasets)], _observe_positions(datasets))
+    archived = archiving(shape.table, datasets)
+    return StreamPipeline(archived, asset, [_keeps_up(), _books_balance(datasets)], _observe_positions(datasets))
 
 
 def _keeps_up() -> dg.AssetChecksDefinition:
@@ -98,10 +100,11 @@ def _books_balance(datasets: Sequence[PipelineSettings]) -> dg.AssetChecksDefini
 
 def _status(settings: StreamSettings, datasets: Sequence[PipelineSettings]) -> "Status | EventArchiveError":
     # Late: only who looks at the stream needs its client.
+    from event_archive.sources.archived import ArchivedHere
     from event_archive.sources.redis_stream.status import status
 
     try:
-        return status(settings, [of.dataset for of in datasets])
+        return status(settings, ArchivedHere(settings.postgres, settings.table, datasets))
     except EventArchiveError as error:
         return error
 

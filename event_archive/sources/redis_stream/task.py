@@ -75,7 +75,7 @@ class Task:
             metrics: where it counts.
             progress: told every five minutes what has been done.
         """
-        self.settings, self.datasets = settings, tuple(datasets)
+        self.settings, self.datasets = settings, datasets
         self.totals = Totals()
         self.metrics = metrics or Metrics(settings.stream_key, settings.stream_group)
         self.devices = Devices(settings.stream_max_devices)
