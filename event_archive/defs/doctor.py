@@ -28,6 +28,8 @@ SCHEDULE = "archive_daily"
 LONGEST_SILENCE_SECONDS = 5 * 60
 """Of the daemon, which says every 30 seconds that it lives."""
 
+_SCHEDULER = "SCHEDULER"
+"""The part of the daemon that looks at schedules, as its heartbeats name it."""
 _CONNECT_TIMEOUT_SECONDS = 5
 
 Definitions = dg.Definitions
@@ -91,11 +93,15 @@ def _schedule(found: dg.DagsterInstance) -> Finding:
         words.append(f"{_are(names, 'turned off', 'was', 'were')}: no tick takes anything in")
         commands = " and ".join(f"event-archive ingest {source.name}" for source in idle)
         remedies.append(f"Unless {commands} runs elsewhere, turn it on: dagster schedule start {names[0]}")
+    # The daemon writes one down of each schedule that it finds, and forgets those that are gone.
+    on = [*nights, *(source.schedule_name for source in sources)]
+    absent = [name for name in on if name not in {state.name for state in states}]
+    if absent and _SCHEDULER in found.get_daemon_heartbeats():
+        words.append(f"{_are(absent, 'not in the workspace of the daemon', 'is', 'are')}: no tick comes")
+        remedies.append("Under Deployment the UI says whether the code location loads, and why it does not.")
     if words:
         return Finding("dagster_schedule", "warning", "; ".join(words), "\n".join(remedies))
-    return Finding(
-        "dagster_schedule", "good", _are([*nights, *(source.schedule_name for source in sources)], "on", "is", "are")
-    )
+    return Finding("dagster_schedule", "good", _are(on, "on", "is", "are"))
 
 
 def _are(names: Sequence[str], what: str, one: str, many: str) -> str:

@@ -7,6 +7,9 @@ of them. Nothing else in this package imports from a module of Dagster whose nam
 # What define_asset_job returns. Types only. Watch for a public name.
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+# Where a record lies in Dagster's log of events, as its cursors say it. Watch from_storage_id.
+from dagster._core.event_api import EventLogCursor
+
 # How a step failure says that a signal ended it. Watch that an interrupted step still records INTERRUPT.
 from dagster._core.execution.plan.objects import ErrorSource
 
@@ -19,8 +22,8 @@ from dagster._core.executor.in_process import InProcessExecutor
 # What dagster.yaml resolves to: our instance class supplies its defaults. Watch the names of the parts.
 from dagster._core.instance.ref import InstanceRef
 
-# The state of schedules and sensors, which the doctor reads. Watch the statuses.
-from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
+# The state of schedules and sensors, which the doctor reads, and their ticks. Watch the statuses.
+from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType, TickStatus
 
 # One query for the latest run of each of many days. Watch get_run_records(bucket_by=...).
 from dagster._core.storage.dagster_run import TagBucket
@@ -73,6 +76,7 @@ __all__ = [
     "ConfigurableClassData",
     "DeserializationError",
     "ErrorSource",
+    "EventLogCursor",
     "InProcessExecutor",
     "InstanceRef",
     "InstigatorStatus",
@@ -81,6 +85,7 @@ __all__ = [
     "RetryMode",
     "TagBucket",
     "TestComponentTree",
+    "TickStatus",
     "UnresolvedAssetJobDefinition",
     "is_valid_cron_schedule",
 ]

@@ -13,7 +13,13 @@ import dagster as dg
 
 from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.defs.gate import asset_keys
-from event_archive.defs.internals import PARTITION_NAME_TAG, SCHEDULE_NAME_TAG, WILL_RETRY_TAG
+from event_archive.defs.internals import (
+    PARTITION_NAME_TAG,
+    SCHEDULE_NAME_TAG,
+    WILL_RETRY_TAG,
+    InstigatorType,
+    TickStatus,
+)
 from event_archive.defs.jobs import named, tags_of
 from event_archive.defs.last_runs import TICK_TAG, is_by_hand, runs_of
 from event_archive.defs.resources import PostgresResource
@@ -29,6 +35,9 @@ _COUNT_SECONDS = 10.0
 """For each query that counts rows: a sensor and a tick have a minute."""
 _PROMISED_SECONDS = 3600.0
 """How long a retry that Dagster means to launch is waited for; it tells nobody where it cannot."""
+NO_ROWS = "no aged day has rows"
+"""Why a tick launches nothing, in its own words."""
+_TICKS = 50
 _NO_GATEWAY = "METRICS_PUSHGATEWAY is not set: nobody is told figures"
 
 
@@ -44,21 +53,20 @@ def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition
     def nightly_metrics(context: dg.SensorEvaluationContext, event_archive_postgres: PostgresResource) -> dg.SkipReason:
         if ListenerSettings.load().metrics_pushgateway is None:
             return dg.SkipReason(_NO_GATEWAY)
-        before, told = (context.cursor or "").split("\n"), list[str]()
-        ended: list[str] = []
+        last, told = dict(line.rsplit(" ", 1) for line in (context.cursor or "").splitlines()), list[str]()
         for settings in datasets:
-            night = _last_night(context.instance, settings.dataset)
-            if not night:
+            dataset, night = settings.dataset, _last_night(context.instance, settings.dataset)
+            tick = night[0].dagster_run.tags[TICK_TAG] if night else ""
+            # Somebody may have deleted the runs of later nights.
+            if tick <= last.get(dataset.label, "") or not all(map(_has_ended, _last_of_each_day(night))):
                 continue
-            stamp = f"{settings.dataset.label} {night[0].dagster_run.tags[TICK_TAG]}"
-            if stamp in before:
-                ended.append(stamp)
-            elif all(map(_has_ended, _last_of_each_day(night))):
-                figures = _figures(context.instance, settings.dataset, night)
-                is_pushed = push_or_warn(settings.dataset, event_archive_postgres.primary(settings), figures)
-                ended.append(stamp)
+            last[dataset.label] = tick
+            if not _is_past(context.instance, dataset, tick):
+                figures = _figures(context.instance, dataset, night)
+                is_pushed = push_or_warn(dataset, event_archive_postgres.primary(settings), figures)
+                stamp = f"{dataset.label} {tick}"
                 told.append(stamp if is_pushed else f"not {stamp}, see the log")
-        context.update_cursor("\n".join(ended))
+        context.update_cursor("\n".join(f"{label} {tick}" for label, tick in last.items()))
         return dg.SkipReason(f"pushed: {', '.join(told)}" if told else "no night has ended since")
 
     return nightly_metrics
@@ -95,6 +103,19 @@ def _last_night(instance: dg.DagsterInstance, dataset: Dataset) -> list[dg.RunRe
         if is_by_hand(run) or run.parent_run_id in by_hand:
             by_hand.add(run.run_id)
     return [record for record in found if record.dagster_run.run_id not in by_hand]
+
+
+def _is_past(instance: dg.DagsterInstance, dataset: Dataset, tick: str) -> bool:
+    """Whether a later tick found nothing to do and told its own figures: this sensor may have been off since."""
+    name, after = named("archive_daily", dataset), datetime.fromisoformat(tick).timestamp() + 1
+    return any(
+        of.skip_reason == NO_ROWS
+        for state in instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
+        if state.name == name
+        for of in instance.get_ticks(
+            state.instigator_origin_id, state.selector_id, after=after, limit=_TICKS, statuses=[TickStatus.SKIPPED]
+        )
+    )
 
 
 def _last_tick(instance: dg.DagsterInstance, tags: dict[str, str]) -> str | None:

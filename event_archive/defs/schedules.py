@@ -15,7 +15,7 @@ from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import UnresolvedAssetJobDefinition, is_valid_cron_schedule
 from event_archive.defs.jobs import named
 from event_archive.defs.last_runs import TICK_TAG, last_attempts
-from event_archive.defs.measuring import push_or_warn
+from event_archive.defs.measuring import NO_ROWS, push_or_warn
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.wording import counted
@@ -90,7 +90,7 @@ def build_schedule(
             if measured:
                 postgres = event_archive_postgres.primary(settings)
                 push_or_warn(dataset, postgres, RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True))
-            return dg.SkipReason("no aged day has rows")
+            return dg.SkipReason(NO_ROWS)
         if not chosen:
             reasons = {"with a run in flight": in_flight, "behind another dataset": len(found.days) - in_flight}
             told = ", ".join(f"{number} {why}" for why, number in reasons.items() if number)

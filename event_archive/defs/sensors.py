@@ -6,6 +6,7 @@ Here: which failures are news, and to whom it is left to try them again. Not her
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -19,6 +20,7 @@ from event_archive.defs.internals import (
     PARTITION_NAME_TAG,
     WILL_RETRY_TAG,
     AssetPartitionStatus,
+    EventLogCursor,
 )
 from event_archive.defs.jobs import DATASET_TAG, TABLE_TAG, is_run_of
 from event_archive.defs.last_runs import last_run
@@ -63,14 +65,16 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
         of_failure, instance = dg.DagsterEventType.RUN_FAILURE, context.instance
         if not context.cursor:
             # What failed before somebody looked is no news.
-            context.update_cursor(instance.fetch_run_status_changes(of_failure, limit=1).cursor)
+            latest = instance.fetch_run_status_changes(of_failure, limit=1)
+            context.update_cursor(_LastSeen(latest.cursor).then(latest.records).to_text())
             return dg.SkipReason("looks for failed runs from here on")
-        cursor, *promised = context.cursor.split("\n")
+        seen, *promised = context.cursor.split("\n")
+        last = _LastSeen.from_text(seen)
         looks = {run_id: int(number) for run_id, number in map(str.split, promised)}
-        found = instance.fetch_run_status_changes(of_failure, limit=_MOST_RUNS, cursor=cursor, ascending=True)
+        found = last.failures_since(instance)
         failures: dict[str, list[FailedDay]] = {}
         still: list[str] = []
-        for run in _runs_of_here(context, {record.run_id for record in found.records} | looks.keys()):
+        for run in _runs_of_here(context, {record.run_id for record in found} | looks.keys()):
             looked, is_promised = looks.get(run.run_id, 0) + 1, run.tags.get(WILL_RETRY_TAG) == "true"
             if is_promised and AUTO_RETRY_RUN_ID_TAG in run.tags:
                 continue
@@ -82,12 +86,59 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
             for whose, of_one in failures.items():
                 # The cursor moves only where this succeeds: rather two messages than none.
                 post(url.get_secret_value(), failure_message(whose, of_one, "See the runs in Dagster."))
-        context.update_cursor("\n".join([found.cursor, *still]))
+        context.update_cursor("\n".join([last.then(found).to_text(), *still]))
         count = sum(map(len, failures.values()))
         words = counted(count, "failed run", "failed runs")
         return dg.SkipReason(words if url else f"{words}. {_NO_WEBHOOK}")
 
     return failed_runs
+
+
+@dataclass(frozen=True, slots=True)
+class _LastSeen:
+    """The last failure that was looked at.
+
+    Attributes:
+        cursor: Dagster's, of that record.
+        run_id: of its run; empty where there was none yet.
+        at: when it failed, in seconds since the epoch.
+    """
+
+    cursor: str
+    run_id: str = ""
+    at: float = 0
+
+    def failures_since(self, instance: dg.DagsterInstance) -> list[dg.EventLogRecord]:
+        """The records of later failures, oldest first.
+
+        SQLite gives the number of a deleted record to the next one: where this one is gone, those count as well that
+        failed after it.
+        """
+        of_failure = dg.DagsterEventType.RUN_FAILURE
+        found = instance.fetch_run_status_changes(of_failure, _MOST_RUNS, cursor=self.cursor, ascending=True).records
+        if not self.run_id or instance.get_run_by_id(self.run_id):
+            return list(found)
+        later = dg.RunStatusChangeRecordsFilter(dg.DagsterEventType.RUN_FAILURE, after_timestamp=self.at)
+        found = [*found, *instance.fetch_run_status_changes(later, _MOST_RUNS, ascending=True).records]
+        return [*{record.storage_id: record for record in found}.values()]
+
+    def then(self, found: Sequence[dg.EventLogRecord]) -> "_LastSeen":
+        """The last of some failures, or this one where there is none."""
+        if not found:
+            return self
+        last = max(found, key=lambda record: record.storage_id)
+        return _LastSeen(EventLogCursor.from_storage_id(last.storage_id).to_string(), last.run_id, last.timestamp)
+
+    def to_text(self) -> str:
+        """One line of a sensor's cursor."""
+        return f"{self.cursor} {self.run_id} {self.at!r}"
+
+    @classmethod
+    def from_text(cls, line: str) -> "_LastSeen":
+        """Reads such a line; an earlier version wrote Dagster's cursor alone."""
+        cursor, _, rest = line.partition(" ")
+        run_id, _, at = rest.partition(" ")
+        return cls(cursor, run_id, float(at or 0))
 
 
 def _whose(run: dg.DagsterRun, datasets: Sequence[Dataset]) -> str:

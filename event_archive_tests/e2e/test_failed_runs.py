@@ -62,6 +62,24 @@ def test_failures_that_could_not_be_announced_are_announced_by_the_next_tick(
     assert len(webhook.texts) == 1
 
 
+def test_a_failure_is_announced_where_somebody_has_deleted_the_last_one_that_was(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation, webhook: Webhook,
+    clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    """Dagster's SQLite gives the next failure the number of the record that is gone."""
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    cursor = cursor_after(definitions, instance, "failed_runs", None)
+    local_installation.add(1)
+    local_installation.put(NO_CSV)
+    for number in (1, 2, 3):
+        last = run(definitions, instance, KEYS[0])
+        cursor = cursor_after(definitions, instance, "failed_runs", cursor)
+        assert len(webhook.texts) == number
+        instance.delete_run(last.run_id)
+    cursor_after(definitions, instance, "failed_runs", cursor)
+    assert len(webhook.texts) == 3
+
+
 def test_a_run_that_dagsters_daemon_gave_up_is_announced_and_so_is_what_fails_after_it(
     definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation, webhook: Webhook,
     clean: pytest.MonkeyPatch,

@@ -108,6 +108,27 @@ def test_a_night_does_not_wait_for_ever_for_a_retry_that_dagster_promised(
     assert counts(pushgateway) == [1, 1, 0, 0]
 
 
+def test_figures_of_a_night_without_days_are_not_replaced_by_those_of_an_older_one(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    """The sensor was turned off before the older one ended, and is turned on again."""
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    scheduler = Scheduler(instance, definitions)
+    local_installation.add(2)
+    (request,) = scheduler.requests(TICK)
+    scheduler.launch(request)
+    scheduler.record_tick(TICK)
+    cursor_after(definitions, instance, "nightly_metrics", None)
+    assert counts(pushgateway) == [1, 0, 2, 2]
+    skipped = scheduler.evaluate(TICK + ONE_DAY)
+    assert isinstance(skipped, str)
+    scheduler.record_tick(TICK + ONE_DAY, skipped)
+    cursor_after(definitions, instance, "nightly_metrics", None)
+    assert counts(pushgateway) == [0, 0, 0, 0]
+    assert len(pushgateway.authorizations) == 2
+
+
 def test_a_run_that_somebody_executes_again_is_of_no_night(
     definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
     pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
@@ -134,7 +155,9 @@ def test_a_run_that_somebody_executes_again_is_of_no_night(
     assert len(pushgateway.authorizations) == 2
     # Nor is it of its own night, where that is the last one.
     instance.delete_run(former.run_id)
-    cursor_after(definitions, instance, "nightly_metrics", cursor)
+    cursor = cursor_after(definitions, instance, "nightly_metrics", cursor)
+    assert len(pushgateway.authorizations) == 2  # and an older night does not take the place of the deleted one
+    cursor_after(definitions, instance, "nightly_metrics", None)
     assert counts(pushgateway) == [1, 0, 2, 2]
 
 

@@ -49,6 +49,12 @@ def test_a_daemon_that_is_silent_and_one_that_is_not(at_home: Path, command: Com
     with dg.DagsterInstance.from_config(str(at_home)) as instance:
         for kind in instance.get_required_daemon_types():
             instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 7, kind, None, None))
+        found = findings(command("doctor", "--json"), 0)
+        assert wrong(found) == {"dagster_schedule": "warning"}
+        assert found["dagster_schedule"].message == (
+            "archive_daily is not in the workspace of the daemon: no tick comes"
+        )
+        instance.add_instigator_state(stopped("archive_daily").with_status(InstigatorStatus.DECLARED_IN_CODE))
     found = findings(command("doctor", "--json"), 0)
     assert wrong(found) == {}
     assert found["dagster_schedule"].message == "archive_daily is on"
