@@ -24,7 +24,7 @@ from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
 from event_archive.errors import FileChangedError, IntegrityError, LockedError, NoSuchTableError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile, changed
-from event_archive.operations.claim import claim, claim_from_replica, require_replica
+from event_archive.operations.claim import FormerTimelineError, claim, claim_from_replica, require_replica
 from event_archive.operations.export import Export, PacedExport, has_any, rows_of_day
 from event_archive.operations.loading import load
 from event_archive.operations.readback import Readback, types_hash
@@ -100,8 +100,8 @@ def archive_day(
     """Brings the day's file up to date with the table: writes a new file, appends to it, or leaves it unread.
 
     Args:
-        site: the dataset, with its database and its lake. What a lagging replica lacks, the next run appends; of a day
-            of which it has no row, the primary is asked.
+        site: the dataset, with its database and its lake. What a lagging replica lacks, the next run appends; where it
+            has no row of the day, or may follow a former primary, the primary is asked.
         day: must be aged by this machine's clock.
         max_bytes_per_second: read rows no faster than that. A slower read keeps its snapshot for longer.
         progress: is told of every piece.
@@ -121,13 +121,8 @@ def archive_day(
     progress = PacedExport(progress, max_bytes_per_second) if max_bytes_per_second else progress
     for attempt in range(1, _ATTEMPTS + 1):
         file = lake.stat(path)
-        source = site.postgres if file or site.export_postgres is None else site.export_postgres
         try:
-            written = _in_transaction(source, site, day, file, progress)
-            if written.file is None and site.export_postgres:
-                # It lags, perhaps for good: the next run would ask it again as long as there is no file to append to.
-                alone = replace(site, export_postgres=None)
-                written = _in_transaction(site.postgres, alone, day, None, progress)
+            written = _brought_up_to_date(site, day, file, progress)
             if not written.rows_appended:
                 _require_still_there(lake, path, written.file)
             break
@@ -148,16 +143,25 @@ def archive_day(
 
 
 def _require_still_there(lake: Lake, path: str, file: StoredFile | None) -> None:
-    """Sees that what is recorded of a file that was left as it is, or of none, is not out of date already.
+    """Raises FileChangedError where what is recorded of a file that was left as it is, or of none, is out of date.
 
     Another run may have archived and purged the day since the file was looked for: then no row is left to be missing.
-
-    Raises:
-        FileChangedError: another file is there.
     """
     found = lake.stat(path)
     if (found.etag if found else None) != (file.etag if file else None):
         raise changed(path)
+
+
+def _brought_up_to_date(site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:
+    if file or site.export_postgres is None:
+        return _in_transaction(site.postgres, site, day, file, progress)
+    try:
+        if (written := _in_transaction(site.export_postgres, site, day, None, progress)).file:
+            return written
+        # It lags, perhaps for good: the next run would ask it again as long as there is no file to append to.
+    except FormerTimelineError as error:
+        logger.warning("%s: %s The primary is read.", day, error)
+    return _in_transaction(site.postgres, replace(site, export_postgres=None), day, None, progress)
 
 
 def _in_transaction(source: Postgres, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:
@@ -211,10 +215,8 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
 
 
 def _under_another_etag(lake: Lake, file: StoredFile, manifest: Manifest) -> StoredFile:
-    """The same file as another version, so that a commit which got no answer cannot succeed any more.
-
-    It could come when the rows that it appends have gone back to what they were, and been purged as that.
-    """
+    # A commit that got no answer cannot succeed any more then: it could come when the rows that it appends have gone back
+    # to what they were, and been purged as that.
     if not lake.appendable(file):
         return file
     with lake.write(file.path, replaces=file, append=True) as upload:

@@ -25,6 +25,10 @@ from event_archive.table.holds import keep_holds, require_no_former_name
 logger = logging.getLogger(__name__)
 
 
+class FormerTimelineError(OtherSourceError):
+    """What a replica holds may have been lost with a former primary."""
+
+
 def claim(site: Site, connection: Connection) -> Claim:
     """Sees that the files belong to this table of this database, and claims them where they belong to nobody yet.
 
@@ -60,6 +64,7 @@ def claim_from_replica(site: Site, connection: Connection) -> Claim:
 
     Raises:
         OtherSourceError: what is read is no copy of the primary, or as for ``claim``.
+        FormerTimelineError: as ``require_copy``.
     """
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as primary:
         claimed, original = claim(site, primary), identity(primary)
@@ -72,7 +77,7 @@ def require_replica(site: Site, connection: Connection) -> None:
     """Sees that a connection is one to a copy of the primary, where rows are read from a replica.
 
     Raises:
-        OtherSourceError: as ``require_copy``.
+        OtherSourceError, FormerTimelineError: as ``require_copy``.
     """
     if site.export_postgres:
         with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as primary:
@@ -86,9 +91,16 @@ def require_copy(original: Identity, copy: Identity, *, primary: str, replica: s
 
     Raises:
         OtherSourceError: it is no standby of the primary, nor the primary itself.
+        FormerTimelineError: it is a standby, and has not replayed anything of the primary's timeline.
     """
     same_rows = (copy.system, copy.database) == (original.system, original.database)
     follows = copy.is_standby and copy.timeline <= original.timeline
+    if same_rows and follows and copy.timeline < original.timeline:
+        raise FormerTimelineError(
+            f"{replica} names a standby of {_described(original)} on timeline {copy.timeline}, and {primary} names "
+            f"timeline {original.timeline}: since a failover. It hears of that late, or it follows the former primary, "
+            "and may have rows that were lost with that one."
+        )
     if not same_rows or not (follows or copy.started == original.started):
         raise OtherSourceError(
             f"{replica} names {_described(copy)}, no standby of {_described(original)}, which {primary} names. "

@@ -131,6 +131,21 @@ def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
         pipeline.archive(export_postgres=clone.postgres)
 
 
+def test_a_standby_that_follows_a_former_primary_writes_no_file(
+    pipeline: Pipeline, follower: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    """What the former primary took after the failover is lost with it."""
+    pipeline.add(2)
+    with standby_of(pipeline.database.server) as other:
+        former = Pipeline(Database(other, pipeline.database.name), pipeline.lake)
+        until(lambda: follower.count() == former.count() == 2, seconds=30)
+        promote(follower)
+        pipeline.add(1, prefix="lost")
+        until(lambda: former.count() == 3, seconds=30)
+        assert follower.archive(export_postgres=former.postgres).rows == 2
+    assert "on timeline 1, and PG_CONNECTION_STRING names timeline 2: since a failover" in caplog.text
+
+
 def test_a_replica_that_is_promoted_before_its_rows_are_read_writes_no_file(
     pipeline: Pipeline, follower: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
