@@ -215,8 +215,8 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
 
 
 def _under_another_etag(lake: Lake, file: StoredFile, manifest: Manifest) -> StoredFile:
-    # A commit that got no answer cannot succeed any more then: it could come when the rows that it appends have gone back
-    # to what they were, and been purged as that.
+    # A commit that got no answer cannot succeed any more then: it could come when the rows that it appends have gone
+    # back to what they were, and been purged as that.
     if not lake.appendable(file):
         return file
     with lake.write(file.path, replaces=file, append=True) as upload:

@@ -72,6 +72,8 @@ def store(request: pytest.FixtureRequest, logs: Logs, monkeypatch: pytest.Monkey
     monkeypatch.setattr(stores, "_FIRST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(s3, "_READ_SECONDS", READ_TIMEOUT_SECONDS)
     monkeypatch.setattr(azure, "_RETRY_SECONDS", 1.0)
+    monkeypatch.setattr(s3, "_RETRY_SECONDS", 1.0)
+    monkeypatch.setattr(s3, "_FIRST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr("event_archive.lake.azure.retry.READ_TIMEOUT_SECONDS", READ_TIMEOUT_SECONDS)
     if request.param == "s3":
         bucket: TestBucket = request.getfixturevalue("bucket")

@@ -10,9 +10,10 @@ from azure.storage.blob import ContainerClient
 
 from event_archive.errors import FileChangedError, RefusedError, UnreachableError
 from event_archive.sources.log_files import azure, listing
+from event_archive.sources.log_files import s3 as store
 from event_archive.sources.log_files.places import open_store
 from event_archive_tests.azurite import Azurite
-from event_archive_tests.azurite.proxy import faulty
+from event_archive_tests.azurite.proxy import Fault, faulty
 from event_archive_tests.fixtures.buckets import TestBucket
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 
@@ -190,8 +191,23 @@ def test_of_many_keys_and_few_new_ones_the_end_alone_is_listed(
     assert "start-after=026.log" in lists[0]
 
 
+def lists(_method: str, address: str) -> bool:
+    return "list-type=2" in address
+
+
+def test_a_store_that_is_away_for_a_while_is_waited_for(s3: Logs, bucket: TestBucket, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(store, "_FIRST_WAIT_SECONDS", 0.05)
+    bucket.put("a.log", ndjson(entry(1)))
+    with faulty(Azurite("", "", bucket.endpoint)) as line:
+        for answer in (Fault(lists, status=503), Fault(lists, sent_fraction=0)):
+            line.faults += [answer] * 3
+        assert s3.run(aws_endpoint=line.service.account_url).files == 1
+        assert line.faults == []
+
+
 # 15: a store that is busy, breaks off, stalls or has no name
-def test_a_store_that_is_away_ends_the_run(s3: Logs):
+def test_a_store_that_is_away_ends_the_run(s3: Logs, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(store, "_RETRY_SECONDS", 1.0)
     with pytest.raises(UnreachableError, match="did not answer"):
         s3.run(aws_endpoint="http://127.0.0.1:9")
 

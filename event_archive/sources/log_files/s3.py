@@ -3,6 +3,7 @@
 boto3 is imported when a bucket is opened: it takes most of a second.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 20.0
-_ATTEMPTS = 3
-"""Of each request, with waits of at most a few seconds in between: a store that is away costs about a minute."""
+_RETRY_SECONDS = 60.0
+"""From the first attempt of a request to the beginning of the last."""
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 15.0
 _GONE = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412"}
 _PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"}
@@ -110,8 +112,16 @@ class Bucket:
                 yield piece
 
     def _ask(self, subject: str, call: Callable[[], T]) -> T:
-        with self._errors(subject):
-            return call()
+        until, wait = time.monotonic() + _RETRY_SECONDS, _FIRST_WAIT_SECONDS
+        while True:
+            try:
+                with self._errors(subject):
+                    return call()
+            except StoreAwayError:
+                if time.monotonic() + wait > until:
+                    raise
+            time.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
     @contextmanager
     def _errors(self, subject: str) -> Iterator[None]:
@@ -154,7 +164,8 @@ def _client(settings: LogsSettings) -> Any:
         config=Config(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            # It counts attempts, and gives a store that refuses connections up within a second.
+            retries={"total_max_attempts": 1},
             # Newer checksums are refused by some that speak S3's protocol.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
