@@ -36,8 +36,16 @@ _READ_ONLY = "{} must name the primary, not a replica, and a role without defaul
 
 _TOO_MANY_CONNECTIONS, _PROTOCOL_VIOLATION, _INTERNAL_ERROR = "53300", "08P01", "XX000"
 _POOLER = (
-    "A pooler in statement mode knows no transaction: let it be in transaction or session mode, or connect past it. "
-    "If it lost its server, the next run goes on."
+    "A pooler in statement mode knows no transaction: let it be in transaction or session mode, or connect past it."
+)
+# PgBouncer has one code for all of its errors, and never translates them.
+_POOLER_WITHOUT_A_SERVER = (
+    "query_wait_timeout",
+    "server conn crashed?",
+    "server connection closed",
+    "server login has been failing",
+    "pgbouncer cannot connect to server",
+    "no more connections allowed",
 )
 _DATA_EXCEPTION, _BAD_COPY_FORMAT = "22", "22P04"
 _DEPENDENT_OBJECTS = "2BP01"
@@ -78,8 +86,11 @@ def refusal(
         return of_a_function
     if code in _BUSY:
         return BusyError(f"{message}. {advice.outcome} {_BUSY[code]}; {advice.again}.")
+    if code == _PROTOCOL_VIOLATION and (error.diag.message_primary or "").startswith(_POOLER_WITHOUT_A_SERVER):
+        return UnreachableError(f"{message}. The pooler is full, or PostgreSQL is away. {advice.lost}")
     lost = code[:2] in ("", "08") or code.startswith("57P") or code == _TOO_MANY_CONNECTIONS
-    if isinstance(error, psycopg.OperationalError) and lost and code != _PROTOCOL_VIOLATION:
+    # Of a pooler whose server goes away one statement has two results: an internal error of psycopg's, without a code.
+    if isinstance(error, psycopg.OperationalError | psycopg.InternalError) and lost and code != _PROTOCOL_VIOLATION:
         return UnreachableError(f"{message}. {advice.lost}")
     if in_a_function(error):
         return of_a_function

@@ -3,11 +3,13 @@
 import os
 import socket
 
+import psycopg
 import pytest
 
 from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
 from event_archive.postgres.connecting import connect as connected
 from event_archive.postgres.connecting import without_secrets
+from event_archive.postgres.errors import NO_ADVICE, refusal
 from event_archive.postgres.session import Postgres
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.postgres import password_role
@@ -125,7 +127,6 @@ def test_a_real_server_refuses_with_its_code(local_installation: Installation, c
     ("code", "words"),
     [
         ("08P01", "transaction blocks not allowed in statement pooling mode"),
-        ("08P01", "query_wait_timeout"),
         ("53200", "недостаточно памяти"),
     ],
 )
@@ -139,6 +140,21 @@ def test_what_is_the_same_tomorrow_is_a_refusal_in_the_middle_of_a_session_too(
     assert f"{words} [SQLSTATE {code}]" in str(error)
     assert ("A pooler in statement mode knows no transaction" in str(error)) == (code == "08P01")
     assert waits == []
+
+
+@pytest.mark.parametrize("words", ["query_wait_timeout", "server conn crashed?"])
+def test_a_pooler_without_a_server_is_out_of_reach(waits: list[float], words: str):
+    with refusing("08P01", words, lets_in=True) as server:
+        error = connect(server.dsn)
+    assert isinstance(error, UnreachableError)
+    assert f"{words} [SQLSTATE 08P01]. The pooler is full, or PostgreSQL is away." in str(error)
+    assert waits == []
+
+
+def test_a_session_in_which_one_statement_has_two_results_is_broken():
+    """As psycopg says it behind a pooler in session mode whose server goes away."""
+    strange = psycopg.InternalError("received 2 results from command 'BEGIN'")
+    assert isinstance(refusal(strange, "public.t", NO_ADVICE, hide=str, variable="PG"), UnreachableError)
 
 
 def test_the_words_of_an_internal_error_are_not_repeated(waits: list[float]):
