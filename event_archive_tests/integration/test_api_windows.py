@@ -13,8 +13,10 @@ from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.session import Postgres
+from event_archive.sources.http_api import crew, positions
 from event_archive.sources.http_api.ingest import Ingestion
 from event_archive.sources.http_api.positions import Position, Positions
+from event_archive.sources.http_api.task import Totals
 from event_archive.sources.tables import make_missing
 from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import status
@@ -48,34 +50,65 @@ def test_processes_that_start_at_once_share_the_windows(ingest: Ingest):
 
 
 def test_a_window_is_one_processs_until_it_is_released(database: Database):
-    positions = Positions(TABLE, "https://api.example.com")
+    of_api = Positions(TABLE, "https://api.example.com")
     window = Position.window(START, START + timedelta(hours=1))
     with Postgres(database.dsn).session() as one, Postgres(database.dsn).session() as other:
         make_missing(one, TABLE)
         with one.transaction("positions") as connection:
-            positions.save(connection, window)
-        assert positions.claim(one, window) == window
-        assert positions.claim(other, window) is None
-        positions.release(one, window)
-        assert positions.claim(other, window) == window
+            of_api.save(connection, window)
+        assert of_api.claim(one, window) == window
+        assert of_api.claim(other, window) is None
+        of_api.release(one, window)
+        assert of_api.claim(other, window) == window
     with Postgres(database.dsn).session() as third:
         # The session that had it has ended, or is about to.
-        while positions.claim(third, window) is None:
+        while of_api.claim(third, window) is None:
             pass
 
 
 def test_a_window_that_another_process_split_or_read_to_its_end_is_not_read_again(database: Database):
-    positions = Positions(TABLE, "https://api.example.com")
+    of_api = Positions(TABLE, "https://api.example.com")
     gone = Position.window(START, START + timedelta(hours=1))
     done = replace(gone, shard="done", passes=1)
     with Postgres(database.dsn).session() as session:
         make_missing(session, TABLE)
         with session.transaction("positions") as connection:
-            positions.save(connection, done)
-        assert positions.claim(session, gone) is None
-        assert positions.claim(session, done) is None
+            of_api.save(connection, done)
+        assert of_api.claim(session, gone) is None
+        assert of_api.claim(session, done) is None
         held = database.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
         assert held == [(0,)]
+
+
+@pytest.mark.parametrize("windows", [{}, HOURS], ids=["whole", "windows"])
+def test_of_two_processes_that_a_pooler_lets_have_one_shard_the_one_that_is_behind_leaves_it(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch, windows: dict[str, Any]
+):
+    """What it had in hand may have been archived and purged since the other one brought it."""
+    # In transaction mode the locks of a session are those of whoever uses the server's connection next.
+    for name in ("_LOCK", "_UNLOCK"):
+        monkeypatch.setattr(positions, name, "SELECT pg_catalog.length(%s) > 0")
+    for name in ("_BATCH_BYTES", "_BUFFER_BYTES"):
+        monkeypatch.setattr(crew, name, 1)
+    ingesting = ingest(Events(60, step_ms=180_000))
+    one_by_one = windows | {"api_concurrency": 1, "api_page_limit": 5}
+    totals, after = Totals(), list[tuple[object, ...]]()
+    state = "SELECT shard, cursor_value, passes, events_ingested FROM cursor_state ORDER BY 1"
+
+    def other_first() -> bool:
+        if totals.pages == 2 and not after:
+            assert ingesting.run(**one_by_one).ended == "complete"
+            ingesting.database.execute("DELETE FROM ingested_events")
+            after.extend(ingesting.database.execute(state))
+        return False
+
+    run = Ingestion(
+        ingesting.settings(**one_by_one), (), other_first, clock=WaitingClock(ingesting.clock), totals=totals
+    )
+    run.run()
+    assert (totals.ended, totals.pages, totals.failures) == ("shared", 2, [])
+    assert ingesting.ids == []
+    assert ingesting.database.execute(state) == after
 
 
 def _event(at: str) -> str:
@@ -131,7 +164,7 @@ def test_a_window_that_is_split_is_read_whole_where_a_later_page_holds_what_is_o
 
 
 def test_a_position_is_stored_to_the_microsecond(database: Database):
-    positions = Positions(TABLE, "https://api.example.com")
+    of_api = Positions(TABLE, "https://api.example.com")
     names = ("expires", "lower", "upper", "watermark", "ceiling", "began")
     moments: dict[str, Any] = {
         name: datetime(2024, 3, 1, 0, 0, second, 123456, tzinfo=UTC) for second, name in enumerate(names)
@@ -141,9 +174,9 @@ def test_a_position_is_stored_to_the_microsecond(database: Database):
         make_missing(session, TABLE)
         for of in (Position("a"), position):
             with session.transaction("positions") as connection:
-                positions.save(connection, of)
+                of_api.save(connection, of)
         with session.transaction("positions") as connection:
-            assert positions.read(connection) == [position]
+            assert of_api.read(connection) == [position]
             assert Positions(TABLE, "https://other.example.com").read(connection) == []
 
 

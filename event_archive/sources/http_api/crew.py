@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import datetime
 from threading import Event, Thread
 
-from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import iso
 from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
@@ -20,11 +19,11 @@ from event_archive.postgres.session import Connection, Session
 from event_archive.sources.former import Former
 from event_archive.sources.http_api.aged import AgedEvents
 from event_archive.sources.http_api.buffer import Buffer
-from event_archive.sources.http_api.fetching import Api, Fetcher, NoEntryError
+from event_archive.sources.http_api.fetching import Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
-from event_archive.sources.http_api.pages import Page, fields
-from event_archive.sources.http_api.paging import paging
-from event_archive.sources.http_api.positions import Position, Positions, new_windows, reached, resumed
+from event_archive.sources.http_api.pages import Page
+from event_archive.sources.http_api.paging import api, paging
+from event_archive.sources.http_api.positions import Position, Positions, TakenError, new_windows, reached, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.task import Task
@@ -64,7 +63,7 @@ class Crew:
         self._stop = Event()
         self._limiter = Limiter(clock, self._stop, concurrency=settings.api_concurrency)
         largest = (_MOST_BYTES - _BUFFER_BYTES) // (MOST_AT_ONCE if settings.api_shard else 1)
-        self._fetcher = Fetcher(_api(settings), self._limiter, clock, self._stop, largest_body_bytes=largest)
+        self._fetcher = Fetcher(api(settings), self._limiter, clock, self._stop, largest_body_bytes=largest)
         self._buffer: Buffer[tuple[Shard, Fetched | Ended]] = Buffer(_BUFFER_BYTES)
         self._paging = paging(settings)
         self._reader = reader(settings)
@@ -72,6 +71,7 @@ class Crew:
         self._waiting: deque[Position] = deque()
         self._shards: list[Shard] = []
         self._known: dict[str, Position] = {}
+        self._committed: dict[str, Position] = {}
         self._read: set[str] = set()
         self._has_left_some = self._is_shared = False
         self._aged = AgedEvents(run.datasets, run.target.table)
@@ -99,6 +99,9 @@ class Crew:
                     until = time.monotonic() + _IN_FLIGHT_SECONDS
                 self._tell()
             self._end_run()
+        except TakenError:
+            self._run.totals.ended = "shared"
+            _log.info("%s: another run is reading it", self._paging.url)
         finally:
             self._stop.set()
             self._buffer.close()
@@ -158,6 +161,7 @@ class Crew:
                 if position.upper is None:
                     _log.info("%s: another run is reading it", self._paging.url)
                 continue
+            self._committed[claimed.shard] = claimed
             filtered, overlap = self._paging.time_filter is not None, self._run.settings.api_overlap
             if claimed.cursor is not None and not self._paging.takes(claimed.cursor):
                 claimed = replace(claimed, cursor=None, expires=None)
@@ -210,7 +214,8 @@ class Crew:
                 after[shard.position.shard] = replace(shard.position, passes=-1)
 
         def work(connection: Connection) -> Counts:
-            for position in after.values():
+            for name, position in after.items():
+                self._positions.require(connection, self._committed[name])
                 if position.passes < 0:
                     self._positions.remove(connection, position)
                 else:
@@ -230,6 +235,7 @@ class Crew:
                 batch = Batch()
                 for page, position in read:
                     self._read_events(page, position, batch, now)
+        self._committed |= after
         arrived = {of.position.shard: of.arrived for of, _ in pages}
         self._known |= {name: replace(of, watermark=of.watermark or arrived[name]) for name, of in after.items()}
         self._known |= {of.shard: of for of in instead}
@@ -288,9 +294,3 @@ class Crew:
         self._failures_in_a_row += 1
         if isinstance(error, NoEntryError | BusyError) or self._failures_in_a_row == _FAILURES_UNTIL_END:
             self._run.totals.ended = "failed"
-
-
-def _api(settings: ApiSettings) -> Api:
-    key = settings.api_key.get_secret_value() if settings.api_key else ""
-    proxy = settings.proxy.get_secret_value() if settings.proxy else None
-    return Api(settings.url, {settings.api_key_header: key} if key else {}, key, proxy, fields(settings))

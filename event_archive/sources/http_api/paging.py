@@ -13,8 +13,8 @@ from urllib.parse import urljoin, urlsplit
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.days import iso
 from event_archive.errors import RefusedError
-from event_archive.sources.http_api.fetching import Answer, PageSize
-from event_archive.sources.http_api.pages import Page
+from event_archive.sources.http_api.fetching import Answer, Api, PageSize
+from event_archive.sources.http_api.pages import Page, fields
 
 Pagination = Literal["cursor", "page", "offset", "link"]
 
@@ -63,6 +63,13 @@ class Paging:
             case "link":
                 return _origin(cursor) == _origin(self.url)
         return counted is None
+
+
+def api(settings: ApiSettings) -> Api:
+    """The API that the settings name."""
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    proxy = settings.proxy.get_secret_value() if settings.proxy else None
+    return Api(settings.url, {settings.api_key_header: key} if key else {}, key, proxy, fields(settings))
 
 
 def paging(settings: ApiSettings) -> Paging:

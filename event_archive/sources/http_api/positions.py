@@ -42,6 +42,10 @@ _MOST_WINDOWS = 20_000
 """At once: each is a request, and a row of ``cursor_state``."""
 
 
+class TakenError(Exception):
+    """Another process reads the same shard, and has moved its position."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """How far a shard was read.
@@ -100,6 +104,16 @@ class Positions:
         rows = connection.execute(sql.SQL(_READ).format(self._name), (self.source,)).fetchall()
         return [Position(*row) for row in rows]
 
+    def require(self, connection: Connection, position: Position) -> None:
+        """Sees that a shard stands where this process left it; nobody else moves it until the transaction ends.
+
+        Raises:
+            TakenError: another process has it too, and has moved it.
+        """
+        connection.execute(_LOCK_ALL, (f"{self._lock(position)} position",))
+        if self._find(connection, position) != position:
+            raise TakenError
+
     def save(self, connection: Connection, position: Position) -> None:
         """Writes a position, in the transaction of the rows that it stands for."""
         connection.execute(
@@ -131,24 +145,28 @@ class Positions:
 
         None where another process has it, or has read it to its end, or has split it.
 
-        A pooler that changes the session from one transaction to the next lets two processes have it: then each event
-        is fetched twice, and still lands once.
+        A pooler that changes the session from one transaction to the next lets two processes have it: the first to land
+        a page keeps it (``require``).
         """
         with session.transaction("positions") as connection:
             if not one(connection, _LOCK, self._lock(position))[0]:
                 return None
-            query = sql.SQL(_READ_ONE).format(self._name)
-            row = connection.execute(query, (self.source, position.shard)).fetchone()
-            found = Position(*row) if row else position
-            if position.upper and (row is None or found.passes):
+            found = self._find(connection, position)
+            if position.upper and (found is None or found.passes):
                 connection.execute(_UNLOCK, (self._lock(position),))
                 return None
-            return found
+            return found or position
 
     def release(self, session: Session, position: Position) -> None:
         """Lets other processes have a shard."""
         with session.transaction("positions") as connection:
             connection.execute(_UNLOCK, (self._lock(position),))
+
+    def _find(self, connection: Connection, position: Position) -> Position | None:
+        """Where a shard stands; the whole of an API that nobody has read yet stands at its beginning."""
+        query = sql.SQL(_READ_ONE).format(self._name)
+        row = connection.execute(query, (self.source, position.shard)).fetchone()
+        return Position(*row) if row else None if position.shard else Position()
 
     def _lock(self, position: Position) -> str:
         return f"event_archive {self.table.schema} {self.source} {position.shard}"
