@@ -23,6 +23,7 @@ _REASONS_SHOWN = 20
 @click.option("--replay", is_flag=True, help="Try them again: those that are rows by now land.")
 def list_rejected(*, source: str | None, limit: int, number: int | None, replay: bool) -> None:
     """Lists records of sources that could not be rows, and says why; or tries them again."""
+    from event_archive.config.datasets import load_datasets
     from event_archive.config.sources import LandingSettings
     from event_archive.domain.dataset import TableName
     from event_archive.observability import logs
@@ -31,6 +32,8 @@ def list_rejected(*, source: str | None, limit: int, number: int | None, replay:
     if replay and number is not None:
         raise click.UsageError("--explain and --replay exclude one another.")
     settings = LandingSettings.load()
+    # What is wrong with any setting that decides what is deleted ends each command.
+    load_datasets()
     as_json = output_is_json(settings.log_format)
     logs.configure(as_json=as_json, verbose=False, stream=sys.stderr)
     with settings.postgres.session() as session:

@@ -41,6 +41,8 @@ def test_rejected_records_are_listed_explained_and_replayed(serve_api: ServeApi,
     assert set(numbers) == {"it holds \\u0000, which PostgreSQL cannot keep", "it has no time"}
     assert (listed.end["records"], listed.end["outcome"]) == (2, "done")
 
+    misspelt = command("rejected", "--replay", **variables, EVENT_RETENTION="30 days")
+    assert (misspelt.code, "EVENT_RETENTION_PERIOD decides what is deleted" in misspelt.said) == (2, True)
     told = command("rejected", "--explain", numbers["it has no time"], **variables).lines[0]["look"]
     assert told == "Its fields: id (text), type (text), note (text), when (text), n (list), o (object), z (null)."
     assert command("rejected", "--explain", "7", **variables).code == 2

@@ -20,7 +20,7 @@ from event_archive_tests.unit.test_deploy_variables import (
 FILE = "deployment-ingest-stream.yaml"
 # A consumer has no end that a budget could set, nor one by its rejected records; pods have names of their own.
 NOT_OF_A_DEPLOYMENT = {"RUN_BUDGET", "MAX_REJECTED", "STREAM_CONSUMER"}
-OF_THE_RETENTION = {"EVENT_TABLE", "EVENT_RETENTION_PERIOD", "DATASETS_FILE"}
+OF_THE_RETENTION = {"EVENT_TABLE", "EVENT_RETENTION_PERIOD", "ARCHIVE_START_DATE", "DATASETS_FILE"}
 
 
 def deployment() -> Document:

@@ -100,7 +100,8 @@ def test_the_cronjob_knows_every_variable():
 def test_an_ingestions_cronjob_knows_every_variable_of_its_source_and_of_the_retention(
     name: str, of_the_source: set[str]
 ):
-    file, retention = f"cronjob-ingest-{name}.yaml", {"EVENT_TABLE", "EVENT_RETENTION_PERIOD", "DATASETS_FILE"}
+    file = f"cronjob-ingest-{name}.yaml"
+    retention = {"EVENT_TABLE", "EVENT_RETENTION_PERIOD", "ARCHIVE_START_DATE", "DATASETS_FILE"}
     assert of_the_cronjob(file).keys() == of_the_source - SECRETS - {f"{name.upper()}_CRON"} | retention
     secrets = of_the_source & SECRETS | {"ALERT_WEBHOOK_URL", "METRICS_PUSHGATEWAY"}
     assert told_above("envFrom", (MANIFESTS / file).read_text()) | by_a_secret(file) == secrets

@@ -142,10 +142,10 @@ def lake_error(failure: AzureError, subject: Subject) -> EventArchiveError:
     # 412: a condition was not met, whatever its code, but for a lease's.
     if code in _CHANGED_CODES or (status == 412 and hint is None):
         return changed(subject, code)
-    hint = hint or _ROLE
+    hint = hint or {401: _KEY, 403: _ROLE, 404: "Check the account and the container's name."}.get(status, "")
     if subject.read_only:
         hint = "Check its name, and the account." if code == "ContainerNotFound" else hint.replace(_ROLE, _READER)
-    return RefusedError(f"{subject}: the Blob service refuses with {status} {code}. {hint}")
+    return RefusedError(f"{subject}: the Blob service refuses with {status} {code}. {hint}".rstrip())
 
 
 def code_of(failure: AzureError) -> str:

@@ -278,8 +278,9 @@ class Fetcher:
                 f"{self._api.url} redirects (status {status}), which is not followed, since the key would go with it. "
                 "Let API_BASE_URL name the address itself."
             )
+        does = "answers without events" if 200 <= status < 300 else "refuses the request"
         raise RefusedError(
-            f"{self._api.url} refuses the request (status {status}). Check API_BASE_URL, API_EVENTS_PATH and the names "
+            f"{self._api.url} {does} (status {status}). Check API_BASE_URL, API_EVENTS_PATH and the names "
             "of parameters."
         )
 
