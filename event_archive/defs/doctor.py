@@ -28,6 +28,8 @@ SCHEDULE = "archive_daily"
 LONGEST_SILENCE_SECONDS = 5 * 60
 """Of the daemon, which says every 30 seconds that it lives."""
 
+_ALERTING = ("failed_runs", "failed_days")
+"""The sensors that tell of failures."""
 _SCHEDULER = "SCHEDULER"
 """The part of the daemon that looks at schedules, as its heartbeats name it."""
 _CONNECT_TIMEOUT_SECONDS = 5
@@ -93,6 +95,10 @@ def _schedule(found: dg.DagsterInstance) -> Finding:
         words.append(f"{_are(names, 'turned off', 'was', 'were')}: no tick takes anything in")
         commands = " and ".join(f"event-archive ingest {source.name}" for source in idle)
         remedies.append(f"Unless {commands} runs elsewhere, turn it on: dagster schedule start {names[0]}")
+    sensors = found.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    if silent := [of.name for of in sensors if of.name in _ALERTING and of.status == InstigatorStatus.STOPPED]:
+        words.append(f"{_are(silent, 'turned off', 'was', 'were')}: nobody is told of what they look for")
+        remedies.append(f"Turn it on in the UI, or: dagster sensor start {silent[0]}")
     # The daemon writes one down of each schedule that it finds, and forgets those that are gone.
     on = [*nights, *(source.schedule_name for source in sources)]
     absent = [name for name in on if name not in {state.name for state in states}]

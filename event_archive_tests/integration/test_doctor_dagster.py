@@ -18,6 +18,7 @@ from dagster._core.scheduler.instigation import (
     InstigatorStatus,
     InstigatorType,
     ScheduleInstigatorData,
+    SensorInstigatorData,
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.types import DaemonHeartbeat
@@ -113,14 +114,26 @@ def test_a_schedule_that_was_turned_off_under_a_former_name_of_the_code_location
     assert findings(command("doctor", "--json"), 0)["dagster_schedule"].message == "archive_daily is on"
 
 
-def stopped(schedule: str, *, location: str = "event_archive") -> InstigatorState:
+def test_a_sensor_of_failures_that_was_turned_off(at_home: Path, command: Commands):
+    with dg.DagsterInstance.from_config(str(at_home)) as instance:
+        for name in ("failed_runs", "somebody_elses"):
+            instance.add_instigator_state(stopped(name, kind=InstigatorType.SENSOR))
+    found = findings(command("doctor", "--json"), 0)["dagster_schedule"]
+    assert (found.status, found.message) == (
+        "warning",
+        "failed_runs was turned off: nobody is told of what they look for",
+    )
+
+
+def stopped(
+    name: str, *, location: str = "event_archive", kind: InstigatorType = InstigatorType.SCHEDULE
+) -> InstigatorState:
     target = LoadableTargetOrigin(module_name="m")
     origin = RemoteInstigatorOrigin(
-        RemoteRepositoryOrigin(ManagedGrpcPythonEnvCodeLocationOrigin(target, location), "r"), schedule
+        RemoteRepositoryOrigin(ManagedGrpcPythonEnvCodeLocationOrigin(target, location), "r"), name
     )
-    return InstigatorState(
-        origin, InstigatorType.SCHEDULE, InstigatorStatus.STOPPED, ScheduleInstigatorData("* * * * *")
-    )
+    data = ScheduleInstigatorData("* * * * *") if kind == InstigatorType.SCHEDULE else SensorInstigatorData()
+    return InstigatorState(origin, kind, InstigatorStatus.STOPPED, data)
 
 
 def test_a_home_that_does_not_exist(at_home: Path, command: Commands):

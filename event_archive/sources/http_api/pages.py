@@ -161,9 +161,7 @@ def _document_around(body: bytes, fields: Fields, loose: dict[tuple[str, ...], l
     if start in (b"{", b"["):
         # Of events, nothing is repeated.
         raise PageError(f"the answer is no JSON, or cut short: it has {len(body)} bytes", cut_short=True)
-    raise PageError(
-        "the answer is no JSON" if start else "the answer is empty", cut_short=True, body=body
-    )
+    raise PageError("the answer is no JSON" if start else "the answer is empty", cut_short=True, body=body)
 
 
 def _error_in(document: Document) -> str:
