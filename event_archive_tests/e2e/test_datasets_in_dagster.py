@@ -16,7 +16,7 @@ from event_archive.defs.jobs import tags_of
 from event_archive.domain.days import ONE_DAY
 from event_archive_tests.fixtures.installation import ASSETS, Installation, failure, metadata
 from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
-from event_archive_tests.fixtures.scheduler import Scheduler, cursor_after, evaluate, night
+from event_archive_tests.fixtures.scheduler import Scheduler, Sensor, night
 from event_archive_tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow
@@ -233,7 +233,8 @@ def test_a_night_that_cannot_see_the_dataset_before_it_is_announced(
 
 def test_failed_runs_are_told_in_a_message_for_each_dataset(datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    sensor = Sensor(datasets.definitions, datasets.instance, "failed_runs")
+    sensor.tick()
     notes = datasets.events.of(table=load_datasets()[1].dataset.table, file_prefix="notes")
     for day in DAYS[:2]:
         datasets.events.add(1, day=day)
@@ -243,7 +244,7 @@ def test_failed_runs_are_told_in_a_message_for_each_dataset(datasets: Two, webho
         notes.put(NO_CSV, day=day)
         assert not datasets.run("notes", day.isoformat()).success
     assert not datasets.run("events", KEYS[0]).success
-    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    sensor.tick()
     of_events, of_notes = sorted(webhook.texts)
     assert '1 day of events (public."Event") failed' in of_events
     assert "2 days of notes (public.notes) failed" in of_notes
@@ -254,7 +255,8 @@ def test_a_failed_run_from_the_asset_pages_is_told_of_the_dataset_whose_asset_it
     datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
 ):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    sensor = Sensor(datasets.definitions, datasets.instance, "failed_runs")
+    sensor.tick()
     failed = datasets.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         partition_key=KEYS[0],
         instance=datasets.instance,
@@ -262,7 +264,7 @@ def test_a_failed_run_from_the_asset_pages_is_told_of_the_dataset_whose_asset_it
         raise_on_error=False,
     )
     assert not failed.success
-    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    sensor.tick()
     (text,) = webhook.texts
     assert "1 day of notes (public.notes) failed" in text
 
@@ -271,13 +273,14 @@ def test_a_failed_run_of_checks_alone_is_told_of_the_dataset_whose_checks_they_w
     datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
 ):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    sensor = Sensor(datasets.definitions, datasets.instance, "failed_runs")
+    sensor.tick()
     job = datasets.definitions.resolve_implicit_global_asset_job_def()
     check = dg.AssetCheckKey(dg.AssetKey(["notes", "archive_csv"]), "archive_is_whole")
     # As the asset pages launch it.
     alone = dg.DagsterRun(job_name=job.name, asset_check_selection=frozenset([check]))
     datasets.instance.report_run_failed(datasets.instance.add_run(alone))
-    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    sensor.tick()
     (text,) = webhook.texts
     assert text.startswith("event_archive: notes (public.notes): failed.\n")
 
@@ -286,11 +289,12 @@ def test_failed_upkeep_of_several_datasets_is_told_by_its_job(
     datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
 ):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    sensor = Sensor(datasets.definitions, datasets.instance, "failed_runs")
+    sensor.tick()
     datasets.events.database.execute("DROP TABLE notes CASCADE")
     job = datasets.definitions.resolve_job_def("check_job")
     assert not job.execute_in_process(instance=datasets.instance, raise_on_error=False).success
-    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    sensor.tick()
     (text,) = webhook.texts
     assert text.startswith("event_archive: check_job: failed.\n")
     assert "public.notes" in text
@@ -300,7 +304,8 @@ def test_a_failed_run_of_a_dataset_that_has_another_name_by_now_is_told_of_no_ot
     datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
 ):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    sensor = Sensor(datasets.definitions, datasets.instance, "failed_runs")
+    sensor.tick()
     former = {"event_archive/dataset": "remarks", "event_archive/table": "public.notes"}
     job = datasets.definitions.resolve_job_def("archive_job_notes")
     by_schedule = datasets.instance.create_run_for_job(job, tags={**former, "dagster/partition": KEYS[0]})
@@ -316,7 +321,7 @@ def test_a_failed_run_of_a_dataset_that_has_another_name_by_now_is_told_of_no_ot
     # As Dagster fails a run whose job is not there any more.
     for run in (by_schedule, by_hand):
         datasets.instance.report_run_failed(run)
-    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    sensor.tick()
     of_schedule, of_hand = sorted(webhook.texts)
     assert "1 day of remarks (public.notes) failed" in of_schedule
     assert "1 day of remarks/archive_csv failed" in of_hand
@@ -324,11 +329,12 @@ def test_a_failed_run_of_a_dataset_that_has_another_name_by_now_is_told_of_no_ot
 
 def test_a_restore_that_fails_is_told_of_its_own_dataset(datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    sensor = Sensor(datasets.definitions, datasets.instance, "failed_runs")
+    sensor.tick()
     job = datasets.definitions.resolve_job_def("restore_job_notes")
     config = {"ops": {"restore_days_notes": {"config": {"first_day": KEYS[0]}}}}
     assert not job.execute_in_process(run_config=config, instance=datasets.instance, raise_on_error=False).success
-    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    sensor.tick()
     (text,) = webhook.texts
     assert text.startswith("event_archive: notes (public.notes): failed.\n")
 
@@ -343,8 +349,8 @@ def test_days_left_failed_without_rows_are_run_again_each_by_its_datasets_job(
     datasets.run("events", KEYS[0])
     datasets.run("notes", KEYS[0])
     datasets.run("notes", KEYS[1])
-    found = evaluate(datasets.definitions, datasets.instance, "failed_days", None)
-    asked = [(request.job_name, request.partition_key) for request in found.run_requests]  # type: ignore[attr-defined]
+    found = Sensor(datasets.definitions, datasets.instance, "failed_days").tick()
+    asked = [(request.job_name, request.partition_key) for request in found.run_requests]
     assert asked == [("archive_job_events", KEYS[0]), ("archive_job_notes", KEYS[0])]
     assert ['events (public."Event")' in text for text in webhook.texts] == [True, False]
     assert ["notes (public.notes)" in text for text in webhook.texts] == [False, True]
@@ -406,12 +412,13 @@ def test_a_failed_restore_is_told_of_its_dataset_and_pruned_in_time(
     datasets: Two, webhook: Webhook, clean: pytest.MonkeyPatch
 ):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    cursor = cursor_after(datasets.definitions, datasets.instance, "failed_runs", None)
+    sensor = Sensor(datasets.definitions, datasets.instance, "failed_runs")
+    sensor.tick()
     restore = datasets.definitions.resolve_job_def("restore_job_notes")
     soon = {"ops": {"restore_days_notes": {"config": {"first_day": "soon"}}}}
     failed = restore.execute_in_process(instance=datasets.instance, run_config=soon, raise_on_error=False)
     assert not failed.success
-    cursor_after(datasets.definitions, datasets.instance, "failed_runs", cursor)
+    sensor.tick()
     (text,) = webhook.texts
     assert text.startswith("event_archive: notes (public.notes): failed.")
     prune = datasets.definitions.resolve_job_def("prune_job")

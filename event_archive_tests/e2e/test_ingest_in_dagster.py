@@ -31,7 +31,7 @@ from event_archive_tests.fixtures.installation import (
     failure,
     metadata,
 )
-from event_archive_tests.fixtures.scheduler import cursor_after
+from event_archive_tests.fixtures.scheduler import Sensor
 from event_archive_tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow
@@ -175,13 +175,14 @@ def test_a_refusal_of_the_api_fails_the_run_in_its_own_words_and_is_alerted_of(
 ):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     found = definitions()
-    cursor = cursor_after(found, instance, "failed_runs", None)
+    sensor = Sensor(found, instance, "failed_runs")
+    sensor.tick()
     api.set(unauthorized_from=1)
     result = found.resolve_job_def(JOB).execute_in_process(instance=instance, raise_on_error=False)
     assert "API_KEY" in failure(result)
     assert not result.asset_materializations_for_node("ingested_events")
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
-    cursor_after(found, instance, "failed_runs", cursor)
+    sensor.tick()
     (text,) = webhook.texts
     assert text.startswith("event_archive: ingested_events: failed.")
     assert api.key not in text + failure(result)

@@ -18,7 +18,7 @@ from event_archive_tests.e2e.test_ingest_in_dagster import definitions, evaluati
 from event_archive_tests.fixtures.installation import Installation, failure, metadata
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 from event_archive_tests.fixtures.s3_process import KEYS
-from event_archive_tests.fixtures.scheduler import cursor_after
+from event_archive_tests.fixtures.scheduler import Sensor
 from event_archive_tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow
@@ -101,12 +101,13 @@ def test_a_store_that_cannot_be_looked_at_is_left_to_a_run_which_fails_and_is_al
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     clean.setenv("LOGS_URL", f"file://{logs.folder}/nowhere")
     found = definitions()
-    cursor = cursor_after(found, instance, "failed_runs", None)
+    sensor = Sensor(found, instance, "failed_runs")
+    sensor.tick()
     assert len(tick(instance, "ingest_logs")) == 1
     result = found.resolve_job_def(JOB).execute_in_process(instance=instance, raise_on_error=False)
     assert "LOGS_URL must name a folder" in failure(result)
     assert not result.asset_materializations_for_node("logs")
-    cursor_after(found, instance, "failed_runs", cursor)
+    sensor.tick()
     (text,) = webhook.texts
     assert text.startswith("event_archive: logs: failed.")
     assert "LOGS_URL must name a folder" in text
@@ -140,7 +141,8 @@ def test_a_file_that_failed_fails_a_check_and_is_alerted_of_once_it_is_given_up(
     logs.write("a.log", ndjson(entry(1)))
     damaged = logs.write("b.gz", array(entry(2, secret="hunter2"))[:-5])
     found = definitions()
-    cursor = cursor_after(found, instance, "failed_runs", None)
+    sensor = Sensor(found, instance, "failed_runs")
+    sensor.tick()
     result = ingest(instance, JOB)
     assert result.success
     assert passed(result) == {name: name != "no_file_failed" for name in CHECKS}
@@ -159,7 +161,7 @@ def test_a_file_that_failed_fails_a_check_and_is_alerted_of_once_it_is_given_up(
         )
     (text,) = webhook.texts
     assert f"{damaged}: Its gzip is cut short" in text
-    cursor_after(found, instance, "failed_runs", cursor)
+    sensor.tick()
     assert len(webhook.texts) == 1, "no run failed"
     assert "hunter2" not in text
     # Mended by the command line, which launches no run.

@@ -21,7 +21,7 @@ from event_archive.domain.days import ONE_DAY
 from event_archive.errors import RefusedError
 from event_archive_tests.fixtures.installation import Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
-from event_archive_tests.fixtures.scheduler import cursor_after, evaluate
+from event_archive_tests.fixtures.scheduler import Sensor
 from event_archive_tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,8 @@ def test_a_step_that_is_interrupted_is_stopped_and_not_tried_again(
     clean: pytest.MonkeyPatch, webhook: Webhook, place: str,
 ):  # fmt: skip
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    cursor = cursor_after(definitions, instance, "failed_runs", None)
+    sensor = Sensor(definitions, instance, "failed_runs")
+    sensor.tick()
     local_installation.add(1)
     clean.setattr(assets, place, interrupting(getattr(assets, place)))
     result = definitions.resolve_job_def("archive_job").execute_in_process(
@@ -64,8 +65,8 @@ def test_a_step_that_is_interrupted_is_stopped_and_not_tried_again(
     assert not result.success
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     assert failure_of_run(instance, result.run_id) == (STOPPED, INTERRUPTED)
-    cursor_after(definitions, instance, "failed_runs", cursor)
-    evaluate(definitions, instance, "failed_days", None)
+    sensor.tick()
+    Sensor(definitions, instance, "failed_days").tick()
     assert webhook.texts == []
     assert local_installation.count() == 1
 
@@ -75,7 +76,8 @@ def test_a_run_that_dagster_ends_because_it_lasts_for_too_long_is_announced(
     clean: pytest.MonkeyPatch, webhook: Webhook,
 ):  # fmt: skip
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    cursor = cursor_after(definitions, instance, "failed_runs", None)
+    sensor = Sensor(definitions, instance, "failed_runs")
+    sensor.tick()
     local_installation.add(1)
     place = "aged_rows"
     clean.setattr(assets, place, interrupting(getattr(assets, place)))
@@ -86,10 +88,10 @@ def test_a_run_that_dagster_ends_because_it_lasts_for_too_long_is_announced(
     record = instance.get_run_record_by_id(result.run_id)
     assert record is not None
     check_run_timeout(instance, record, logging.getLogger(__name__), 0.001)
-    cursor_after(definitions, instance, "failed_runs", cursor)
+    sensor.tick()
     assert all(f"{KEY}: The run lasted for longer than Dagster lets one last" in text for text in webhook.texts)
     assert len(webhook.texts) == 1
-    evaluate(definitions, instance, "failed_days", None)
+    Sensor(definitions, instance, "failed_days").tick()
     assert f"{KEY}: left failed" in webhook.texts[1]
 
 
@@ -114,8 +116,8 @@ def test_a_stopped_day_without_rows_is_run_again_but_nobody_is_alerted(
     place = "aged_rows"
     clean.setattr(assets, place, interrupting(getattr(assets, place)))
     assert not run_of(definitions, instance, from_pages=from_pages)
-    found = evaluate(definitions, instance, "failed_days", None)
-    assert [request.partition_key for request in found.run_requests] == [KEY]  # type: ignore[attr-defined]
+    found = Sensor(definitions, instance, "failed_days").tick()
+    assert [request.partition_key for request in found.run_requests] == [KEY]
     assert webhook.texts == []
 
 
@@ -132,7 +134,7 @@ def test_a_day_that_failed_from_the_asset_pages_after_it_was_stopped_is_announce
         assert not run_of(definitions, instance, from_pages=False)
     clean.setattr(assets, place, refused)
     assert not run_of(definitions, instance, from_pages=True)
-    evaluate(definitions, instance, "failed_days", None)
+    Sensor(definitions, instance, "failed_days").tick()
     (text,) = webhook.texts
     assert f"{KEY}: left failed" in text
 
@@ -173,7 +175,8 @@ def test_a_run_worker_that_gets_a_signal_at_any_instant_is_stopped_or_has_done_i
         dg.DagsterInstance.from_config(str(retrying_home)) as instance,
         run_workers(local_installation, retrying_home) as work,
     ):
-        cursor = cursor_after(definitions, instance, "failed_runs", None)
+        sensor = Sensor(definitions, instance, "failed_runs")
+        sensor.tick()
         undisturbed = work(day=days[0].isoformat(), seconds=60, signal="SIGKILL")
         stats = instance.get_run_stats(undisturbed)
         assert stats.start_time is not None
@@ -190,6 +193,6 @@ def test_a_run_worker_that_gets_a_signal_at_any_instant_is_stopped_or_has_done_i
             stopped += 1
             assert failure_of_run(instance, run_id) == (STOPPED, INTERRUPTED)
             assert run.tags["dagster/will_retry"] == "false"
-        cursor_after(definitions, instance, "failed_runs", cursor)
+        sensor.tick()
     assert stopped
     assert webhook.texts == []

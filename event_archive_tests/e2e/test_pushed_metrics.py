@@ -10,7 +10,7 @@ from event_archive.domain.days import ONE_DAY
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
 from event_archive_tests.fixtures.pushgateway import Pushgateway
-from event_archive_tests.fixtures.scheduler import Scheduler, cursor_after, evaluate
+from event_archive_tests.fixtures.scheduler import Scheduler, Sensor
 
 pytestmark = pytest.mark.slow
 
@@ -39,10 +39,11 @@ def test_the_figures_of_a_night_are_pushed_once_its_runs_have_ended(
             "dagster/partition": DAYS[2].isoformat(),
         },
     )
-    cursor = cursor_after(definitions, instance, "nightly_metrics", None)
+    sensor = Sensor(definitions, instance, "nightly_metrics")
+    sensor.tick()
     assert pushgateway.groups == {}  # one of its runs has not ended
     instance.report_run_failed(waiting)
-    cursor = cursor_after(definitions, instance, "nightly_metrics", cursor)
+    sensor.tick()
     found = dict(pushgateway.of(*GROUP))
     assert found.pop("event_archive_last_run_timestamp_seconds") > 1.7e9
     assert found.pop("event_archive_run_seconds") > 0
@@ -62,7 +63,7 @@ def test_the_figures_of_a_night_are_pushed_once_its_runs_have_ended(
     }
     assert pushgateway.authorizations == ["Basic dXNlcjpzM2NyM3Qh"]
     # Once a night.
-    cursor_after(definitions, instance, "nightly_metrics", cursor)
+    sensor.tick()
     assert len(pushgateway.authorizations) == 1
 
 
@@ -86,7 +87,7 @@ def test_what_a_run_did_before_its_worker_crashed_is_counted(
     job = definitions.resolve_job_def("archive_job")
     again = instance.create_run_for_job(job, tags={**job.tags, **request.tags, "dagster/partition": DAY.isoformat()})
     instance.handle_run_event(again.run_id, dg.DagsterEvent("PIPELINE_SUCCESS", job_name=job.name))
-    cursor_after(definitions, instance, "nightly_metrics", None)
+    Sensor(definitions, instance, "nightly_metrics").tick()
     assert counts(pushgateway) == [1, 0, 3, 3]
 
 
@@ -101,10 +102,11 @@ def test_a_night_does_not_wait_for_ever_for_a_retry_that_dagster_promised(
     lost = instance.create_run_for_job(job, tags={**job.tags, **request.tags, "dagster/partition": DAY.isoformat()})
     instance.report_run_failed(lost)
     instance.add_run_tags(lost.run_id, {"dagster/will_retry": "true"})
-    cursor = cursor_after(definitions, instance, "nightly_metrics", None)
+    sensor = Sensor(definitions, instance, "nightly_metrics")
+    sensor.tick()
     assert pushgateway.groups == {}
     clean.setattr(measuring, "_PROMISED_SECONDS", 0)
-    cursor_after(definitions, instance, "nightly_metrics", cursor)
+    sensor.tick()
     assert counts(pushgateway) == [1, 1, 0, 0]
 
 
@@ -119,12 +121,12 @@ def test_figures_of_a_night_without_days_are_not_replaced_by_those_of_an_older_o
     (request,) = scheduler.requests(TICK)
     scheduler.launch(request)
     scheduler.record_tick(TICK)
-    cursor_after(definitions, instance, "nightly_metrics", None)
+    Sensor(definitions, instance, "nightly_metrics").tick()
     assert counts(pushgateway) == [1, 0, 2, 2]
     skipped = scheduler.evaluate(TICK + ONE_DAY)
     assert isinstance(skipped, str)
     scheduler.record_tick(TICK + ONE_DAY, skipped)
-    cursor_after(definitions, instance, "nightly_metrics", None)
+    Sensor(definitions, instance, "nightly_metrics").tick()
     assert counts(pushgateway) == [0, 0, 0, 0]
     assert len(pushgateway.authorizations) == 2
 
@@ -142,7 +144,8 @@ def test_a_run_that_somebody_executes_again_is_of_no_night(
         former = scheduler.launch(request)
         if not days:
             first = former
-        cursor = cursor_after(definitions, instance, "nightly_metrics", None)
+        sensor = Sensor(definitions, instance, "nightly_metrics")
+        sensor.tick()
     local_installation.add(1, prefix="late")
     job = definitions.resolve_job_def("archive_job")
     again = instance.create_run_for_job(
@@ -150,14 +153,14 @@ def test_a_run_that_somebody_executes_again_is_of_no_night(
     )
     instance.handle_run_event(again.run_id, dg.DagsterEvent("PIPELINE_FAILURE", job_name=job.name))
     before = dict(pushgateway.of(*GROUP))
-    cursor = cursor_after(definitions, instance, "nightly_metrics", cursor)
+    sensor.tick()
     assert pushgateway.of(*GROUP) == before
     assert len(pushgateway.authorizations) == 2
     # Nor is it of its own night, where that is the last one.
     instance.delete_run(former.run_id)
-    cursor = cursor_after(definitions, instance, "nightly_metrics", cursor)
+    sensor.tick()
     assert len(pushgateway.authorizations) == 2  # and an older night does not take the place of the deleted one
-    cursor_after(definitions, instance, "nightly_metrics", None)
+    Sensor(definitions, instance, "nightly_metrics").tick()
     assert counts(pushgateway) == [1, 0, 2, 2]
 
 
@@ -174,7 +177,7 @@ def test_a_night_without_anything_to_do_is_a_success_and_one_that_fails_keeps_th
     local_installation.put(NO_CSV)
     (request,) = scheduler.requests(TICK + timedelta(days=1))
     scheduler.launch(request)
-    cursor_after(definitions, instance, "nightly_metrics", None)
+    Sensor(definitions, instance, "nightly_metrics").tick()
     found = pushgateway.of(*GROUP)
     assert found["event_archive_last_success_timestamp_seconds"] == success
     assert found["event_archive_last_run_timestamp_seconds"] > success
@@ -191,14 +194,14 @@ def test_a_night_that_the_gateway_does_not_take_is_not_told_as_pushed(
     (request,) = scheduler.requests(TICK)
     scheduler.launch(request)
     pushgateway.statuses = [503]
-    found = evaluate(definitions, instance, "nightly_metrics", None)
-    assert found.skip_message.startswith("pushed: not ")  # type: ignore[attr-defined]
-    assert found.skip_message.endswith(", see the log")  # type: ignore[attr-defined]
+    found = Sensor(definitions, instance, "nightly_metrics").tick()
+    assert found.skip_message.startswith("pushed: not ")
+    assert found.skip_message.endswith(", see the log")
 
 
 def test_without_a_gateway_the_sensor_says_so(definitions: dg.Definitions, instance: dg.DagsterInstance):
-    found = evaluate(definitions, instance, "nightly_metrics", None)
-    assert found.skip_message == "METRICS_PUSHGATEWAY is not set: nobody is told figures"  # type: ignore[attr-defined]
+    found = Sensor(definitions, instance, "nightly_metrics").tick()
+    assert found.skip_message == "METRICS_PUSHGATEWAY is not set: nobody is told figures"
 
 
 def test_the_command_line_pushes_its_figures_too(

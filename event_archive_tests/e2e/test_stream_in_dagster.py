@@ -12,7 +12,7 @@ from event_archive.config.sources import StreamShape
 from event_archive.defs.build import build_definitions
 from event_archive.defs.sources.redis_stream import POSITIONS
 from event_archive_tests.fixtures.installation import Installation
-from event_archive_tests.fixtures.scheduler import evaluate
+from event_archive_tests.fixtures.scheduler import Sensor
 from event_archive_tests.fixtures.valkey import GROUP, KEY, Stream, StreamServer, position
 from event_archive_tests.fixtures.webhook import Webhook
 
@@ -34,7 +34,7 @@ def positions(local_installation: Installation, clean: pytest.MonkeyPatch, valke
 
 def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
     """The sensor's answer, whose events are recorded as the daemon does it."""
-    result: Any = evaluate(definitions(), instance, SENSOR, cursor)
+    result: Any = Sensor(definitions(), instance, SENSOR, cursor).tick()
     for event in result.asset_events:
         instance.report_runless_asset_event(event)
     return result
