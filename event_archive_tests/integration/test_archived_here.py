@@ -53,6 +53,18 @@ def test_a_database_is_known_by_whatever_address(
     assert archived(by_another_address(database, tmp_path)) == ["logs"]
 
 
+def test_a_database_is_known_to_roles_that_may_see_more_and_less(
+    archived: Callable[[str | None], list[str]], database: Database, tmp_path: Path, clean: pytest.MonkeyPatch
+):
+    role = f"plain_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN; REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC")
+    try:
+        clean.setenv("PG_CONNECTION_STRING", database.server.dsn(database.name, role))
+        assert archived(by_another_address(database, tmp_path)) == ["logs"]
+    finally:
+        database.execute(f"DROP ROLE {role}")
+
+
 def test_another_database_of_the_server_is_another(archived: Callable[[str | None], list[str]], elsewhere: Database):
     assert archived(elsewhere.dsn) == []
 
