@@ -11,7 +11,7 @@ import dagster as dg
 
 from event_archive.config.datasets import load_datasets
 from event_archive.config.sources import ApiShape, LogsShape
-from event_archive.defs.internals import InstigatorStatus, InstigatorType
+from event_archive.defs.internals import InstigatorState, InstigatorStatus, InstigatorType
 from event_archive.defs.jobs import named
 from event_archive.defs.records import instance_of_environment, out_of_reach, records_errors, words
 from event_archive.defs.sources.http_api import API
@@ -79,9 +79,7 @@ def instance(_: Patient) -> Iterator[Finding]:
 
 def _schedule(found: dg.DagsterInstance) -> Finding:
     states = found.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
-    # Dagster keeps the states of a code location that is gone, or has another name now.
-    stopped = {state.name for state in states if state.status == InstigatorStatus.STOPPED}
-    stopped -= {state.name for state in states if state.status != InstigatorStatus.STOPPED}
+    stopped = _stopped(states)
     ours = {state.name for state in states if state.name == SCHEDULE or state.name.startswith(f"{SCHEDULE}_")}
     # One that was never turned on or off has no state, and is on; a former one may have one still.
     nights, sources = _names() or sorted(ours) or [SCHEDULE], _sources()
@@ -95,8 +93,8 @@ def _schedule(found: dg.DagsterInstance) -> Finding:
         words.append(f"{_are(names, 'turned off', 'was', 'were')}: no tick takes anything in")
         commands = " and ".join(f"event-archive ingest {source.name}" for source in idle)
         remedies.append(f"Unless {commands} runs elsewhere, turn it on: dagster schedule start {names[0]}")
-    sensors = found.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-    if silent := [of.name for of in sensors if of.name in _ALERTING and of.status == InstigatorStatus.STOPPED]:
+    sensors = _stopped(found.all_instigator_state(instigator_type=InstigatorType.SENSOR))
+    if silent := [name for name in _ALERTING if name in sensors]:
         words.append(f"{_are(silent, 'turned off', 'was', 'were')}: nobody is told of what they look for")
         remedies.append(f"Turn it on in the UI, or: dagster sensor start {silent[0]}")
     # The daemon writes one down of each schedule that it finds, and forgets those that are gone.
@@ -108,6 +106,15 @@ def _schedule(found: dg.DagsterInstance) -> Finding:
     if words:
         return Finding("dagster_schedule", "warning", "; ".join(words), "\n".join(remedies))
     return Finding("dagster_schedule", "good", _are(on, "on", "is", "are"))
+
+
+def _stopped(states: Sequence[InstigatorState]) -> set[str]:
+    """The names of those that are turned off, and nowhere on.
+
+    Dagster keeps the states of a code location that is gone, or has another name now; and there may be several.
+    """
+    off = {state.name for state in states if state.status == InstigatorStatus.STOPPED}
+    return off - {state.name for state in states if state.status != InstigatorStatus.STOPPED}
 
 
 def _are(names: Sequence[str], what: str, one: str, many: str) -> str:

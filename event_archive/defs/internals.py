@@ -23,7 +23,7 @@ from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.instance.ref import InstanceRef
 
 # The state of schedules and sensors, which the doctor reads, and their ticks. Watch the statuses.
-from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType, TickStatus
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, TickStatus
 
 # One query for the latest run of each of many days. Watch get_run_records(bucket_by=...).
 from dagster._core.storage.dagster_run import TagBucket
@@ -79,6 +79,7 @@ __all__ = [
     "EventLogCursor",
     "InProcessExecutor",
     "InstanceRef",
+    "InstigatorState",
     "InstigatorStatus",
     "InstigatorType",
     "PreviewWarning",

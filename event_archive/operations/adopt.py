@@ -3,10 +3,12 @@
 Not here: how the file is read, taking over another tool's file (``archive`` does, at an append).
 """
 
+import hashlib
 import logging
 from dataclasses import replace
 from datetime import date
 
+from event_archive.domain.contradiction import contradiction
 from event_archive.domain.manifest import Manifest, keys_with
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.source import Claim
@@ -67,9 +69,13 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
     manifest = replace(readback.manifest.of(claimed.source, day), keys=keys, types=types)
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
         progress.begin("adopting", total_bytes=file.size_bytes)
+        written = hashlib.sha256()
         for block in blocks:
             upload.write(block)
+            written.update(block)
             progress.advance(0, len(block))
+        if written.hexdigest() != manifest.sha256:
+            raise contradiction(file, "it changed between two readings")
         upload.commit(manifest.to_metadata())
     logger.info("%s: adopted as it is, %s, sha256 %s", path, counted(manifest.rows, "row", "rows"), manifest.sha256)
     return manifest

@@ -9,8 +9,8 @@ from event_archive.config.environment import PipelineSettings
 from event_archive.config.services import variable_of
 from event_archive.config.variables import value_of
 from event_archive.domain.dataset import Dataset, TableName
-from event_archive.errors import ConfigurationError
-from event_archive.postgres.catalogue.server import Identity, identity
+from event_archive.errors import ConfigurationError, UnreachableError
+from event_archive.postgres.catalogue.server import identity
 from event_archive.postgres.session import Postgres
 
 
@@ -61,9 +61,15 @@ class ArchivedHere:
             self.postgres.transaction(str(self.table)) as ours,
             there.transaction(str(self.table)) as theirs,
         ):
-            return _place(identity(theirs)) == _place(identity(ours))
-
-
-def _place(database: Identity) -> tuple[str, str]:
-    # Copies of a server share its system identifier, which not every role may see; none of them began with it.
-    return database.database, database.started
+            there_is, here_is = identity(theirs), identity(ours)
+        if there_is.database != here_is.database or there_is.started == here_is.started:
+            return there_is.database == here_is.database
+        # Copies of a server share its system identifier, which not every role may see; none of them began with it.
+        may_follow = there_is.system == here_is.system or not (there_is.system and here_is.system)
+        if may_follow and (there_is.is_standby or here_is.is_standby):
+            raise UnreachableError(
+                f"The dataset {settings.dataset.name} archives {self.table} of the database that {variable} names, and "
+                f"that server or {self.postgres.variable}'s is a standby, perhaps of the other: which days of this "
+                "table are archived cannot be told. Both must name the primary."
+            )
+        return False

@@ -69,12 +69,17 @@ def test_another_database_of_the_server_is_another(archived: Callable[[str | Non
     assert archived(elsewhere.dsn) == []
 
 
-def test_a_copy_of_the_server_is_another(
+def test_a_standby_is_not_taken_for_another_database(
     archived: Callable[[str | None], list[str]], server_18: Server, standby: Server, clean: pytest.MonkeyPatch
 ):
-    """It has the same system identifier, and a database of that name."""
+    """After a failover an address may lead to the former primary, which follows the new one."""
     clean.setenv("PG_CONNECTION_STRING", server_18.dsn("postgres"))
-    assert archived(standby.dsn("postgres")) == []
+    with pytest.raises(
+        UnreachableError, match="LOGS_DATABASE_URL names, and that server or PG_CONNECTION_STRING's is a"
+    ):
+        archived(standby.dsn("postgres"))
+    Database(standby, "postgres").execute("SELECT pg_promote(true, 60)")
+    assert archived(standby.dsn("postgres")) == []  # a copy from here on
 
 
 def test_a_database_that_nobody_can_ask_is_not_taken_for_another(

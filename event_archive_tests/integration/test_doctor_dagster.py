@@ -123,6 +123,10 @@ def test_a_sensor_of_failures_that_was_turned_off(at_home: Path, command: Comman
         "warning",
         "failed_runs was turned off: nobody is told of what they look for",
     )
+    with dg.DagsterInstance.from_config(str(at_home)) as instance:
+        of_another = stopped("failed_runs", kind=InstigatorType.SENSOR, location="another")
+        instance.add_instigator_state(of_another.with_status(InstigatorStatus.DECLARED_IN_CODE))
+    assert findings(command("doctor", "--json"), 0)["dagster_schedule"].status == "good"
 
 
 def stopped(

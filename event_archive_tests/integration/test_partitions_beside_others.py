@@ -153,6 +153,8 @@ def test_a_partition_whose_parent_takes_another_name_after_the_comparison_stays(
 def test_a_writer_who_waits_for_us_in_a_circle_does_not_lose(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     of = of_table(pipeline, LEAVES)
     of.archive()
+    # Half of it is all the time that a slow machine has.
+    of.database.execute(f"ALTER DATABASE {of.database.name} SET deadlock_timeout = '6s'")
     with psycopg.connect(of.database.dsn) as writer:
         (writer_pid,) = writer.execute("SELECT pg_backend_pid()").fetchone() or ()
         writer.execute("INSERT INTO t VALUES (12, '2024-03-01 09:00+00', 'late')")

@@ -352,3 +352,26 @@ def test_nobody_is_sent_to_adopt_what_cannot_be_adopted(pipeline: Pipeline, cont
         pipeline.archive()
     assert "adopt" not in str(refused.value)
     assert str(refused.value).endswith("Put the right file back, or move this one elsewhere.")
+
+
+def test_a_file_that_reads_otherwise_the_second_time_is_not_written_over(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    """A proxy or a memory may have changed what came."""
+    pipeline.add(3)
+    pipeline.run()
+    good, original, times = pipeline.content(), type(pipeline.lake).read, 0
+
+    @contextmanager
+    def read(lake: Lake, file: StoredFile) -> Iterator[Iterator[bytes]]:
+        nonlocal times
+        times += file.path.endswith(".csv")
+        with original(lake, file) as blocks:
+            yield (block.replace(b"evt", b"ewt") for block in blocks) if times == 2 else blocks
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(pipeline.lake), "read", read)
+        with pytest.raises(IntegrityError, match="it changed between two readings"):
+            adopt_day(pipeline.site, DAY)
+    assert pipeline.content() == good
+    assert adopt_day(pipeline.site, DAY).rows == 3
