@@ -39,6 +39,7 @@ from dagster._core.storage.tags import (
     MAX_RETRIES_TAG,
     PARTITION_NAME_TAG,
     RETRY_NUMBER_TAG,
+    RUN_KEY_TAG,
     SCHEDULE_NAME_TAG,
     WILL_RETRY_TAG,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "MAX_RETRIES_TAG",
     "PARTITION_NAME_TAG",
     "RETRY_NUMBER_TAG",
+    "RUN_KEY_TAG",
     "SCHEDULE_NAME_TAG",
     "WILL_RETRY_TAG",
     "AssetPartitionStatus",

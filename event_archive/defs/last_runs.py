@@ -46,6 +46,17 @@ def runs_of(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.
         yield from (record.dagster_run for record in records)
 
 
+def runs_of_tick(instance: dg.DagsterInstance, dataset: Dataset, tick: str) -> tuple[int, list[date]]:
+    """What a tick of the schedule has done already: how many runs it launched, and the days of those it only created.
+
+    Asked for again, such a run is launched: Dagster finds it by its key.
+    """
+    wanted = dg.RunsFilter(job_name=named("archive_job", dataset), tags=tags_of(dataset) | {TICK_TAG: tick})
+    runs = [run for run in runs_of(instance, wanted) if run.parent_run_id is None]
+    begun = [run for run in runs if run.status == dg.DagsterRunStatus.NOT_STARTED]
+    return len(runs) - len(begun), sorted(parse_day(run.tags[PARTITION_NAME_TAG]) for run in begun)
+
+
 def last_attempts(instance: dg.DagsterInstance, dataset: Dataset, days: Collection[date]) -> dict[date, Attempt]:
     """How each of some days was last tried; days that never were are left out.
 

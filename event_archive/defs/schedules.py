@@ -14,7 +14,7 @@ from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import UnresolvedAssetJobDefinition, is_valid_cron_schedule
 from event_archive.defs.jobs import named
-from event_archive.defs.last_runs import TICK_TAG, last_attempts
+from event_archive.defs.last_runs import TICK_TAG, last_attempts, runs_of_tick
 from event_archive.defs.measuring import NO_ROWS, push_or_warn
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
@@ -69,6 +69,9 @@ def build_schedule(
             found = days_to_do(
                 dataset, now, event_archive_postgres.primary(settings), timeout_seconds=QUERY_TIMEOUT_SECONDS
             )
+        tick = now.isoformat(timespec="seconds")
+        # Where the daemon died in the midst of this tick: what it had launched, and what it had only written down.
+        launched, begun = runs_of_tick(context.instance, dataset, tick)
         busy = days_in_flight(context.instance, dataset, datetime.now(UTC))
         idle = [day for day in found.days if day.isoformat() not in busy]
         in_flight = len(found.days) - len(idle)
@@ -79,7 +82,8 @@ def build_schedule(
                 first = first_day_left(earlier, idle[-1], timeout_seconds=seconds)
             idle = [day for day in idle if day < first]
         attempts = last_attempts(context.instance, dataset, idle)
-        chosen = plan(idle, attempts, found.staying, now=now, most=settings.max_days_per_run)
+        most = max(0, settings.max_days_per_run - launched - len(begun))
+        chosen = [*begun, *plan(idle, attempts, found.staying, now=now, most=most)]
         context.log.info(
             "%d aged days have rows; %d of them have a run in flight; launching %d",
             len(found.days),
@@ -95,7 +99,6 @@ def build_schedule(
             reasons = {"with a run in flight": in_flight, "behind another dataset": len(found.days) - in_flight}
             told = ", ".join(f"{number} {why}" for why, number in reasons.items() if number)
             return dg.SkipReason(f"{counted(len(found.days), 'aged day has', 'aged days have')} rows: {told}")
-        tick = now.isoformat(timespec="seconds")
         # Of one tick, Dagster launches a key once, even where the daemon died in its midst; the next tick has its own.
         return [
             dg.RunRequest(run_key=f"{day} {tick}", partition_key=day.isoformat(), tags={TICK_TAG: tick})

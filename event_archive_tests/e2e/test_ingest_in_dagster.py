@@ -335,6 +335,10 @@ def test_a_tick_launches_one_run_and_none_where_one_is_in_flight(instance: dg.Da
     assert tick(instance) == "a run is in flight"
     instance.report_run_canceled(run)
     assert len(tick(instance)) == 1
+    # A daemon that dies in the midst of a tick leaves its run unsubmitted, and asks again.
+    begun = instance.create_run_for_job(job, tags={**job.tags, "dagster/run_key": str(request.run_key)})
+    assert len(tick(instance)) == 1
+    instance.report_run_canceled(begun)
     pages = definitions().resolve_implicit_global_asset_job_def()
     instance.create_run_for_job(pages, asset_selection=frozenset([API.key]), status=dg.DagsterRunStatus.STARTING)
     assert isinstance(tick(instance), str)

@@ -38,6 +38,26 @@ def scheduler(local_installation: Installation, instance: dg.DagsterInstance) ->
     return Scheduler(instance, build_definitions(PipelineSettings.load()))
 
 
+def test_a_tick_in_whose_midst_the_daemon_died_launches_what_it_had_chosen_and_no_more(
+    scheduler: Scheduler, local_installation: Installation, clean: pytest.MonkeyPatch
+):
+    clean.setenv("MAX_DAYS_PER_RUN", "3")
+    scheduler.definitions = build_definitions(PipelineSettings.load())
+    for n in range(6):
+        local_installation.add(1, day=DAY + n * ONE_DAY)
+    first = scheduler.requests(night(0))
+    assert len(first) == 3
+    scheduler.launch(first[0])
+    # Written down, and not submitted.
+    job = scheduler.definitions.resolve_job_def("archive_job")
+    tags = {**job.tags, **first[1].tags, "dagster/partition": str(first[1].partition_key)}
+    scheduler.instance.create_run_for_job(job, tags=tags)
+    again = scheduler.requests(night(0))
+    assert again[0].run_key == first[1].run_key
+    assert len(again) == 2
+    assert str(first[0].partition_key) not in {str(request.partition_key) for request in again}
+
+
 def test_every_aged_day_that_holds_rows_is_launched_oldest_first(
     scheduler: Scheduler, local_installation: Installation
 ):

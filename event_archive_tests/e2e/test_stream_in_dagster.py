@@ -71,6 +71,7 @@ def test_what_landed_and_what_waits_is_observed_without_a_run(positions: Stream,
         "last": datetime.fromisoformat("2024-03-01T00:00:02+00:00").timestamp(),
         "rejected": 1,
         "lost": 0,
+        "missing": 0,
         "oldest_pending_seconds": 0.0,
         "consumers": 0,
     }
@@ -162,6 +163,31 @@ def test_lost_entries_are_alerted_of_whenever_there_are_more(
     assert len(webhook.texts) == 2
     positions.database.execute("DELETE FROM rejected_records")
     assert verdicts(tick(instance, cursor))["books_balance"] is True
+
+
+def test_what_else_goes_wrong_while_entries_are_lost_is_alerted_of(
+    positions: Stream, instance: dg.DagsterInstance, webhook: Webhook, clean: pytest.MonkeyPatch
+):
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    ids = positions.add(position(1))
+    positions.read_as("tester", 1)
+    positions.server.redis.xdel(KEY, *ids)
+    positions.run()
+    cursor = tick(instance).cursor
+    assert len(webhook.texts) == 1
+    clean.setenv("PG_CONNECTION_STRING", "postgresql://nobody@127.0.0.1:1/none")
+    cursor = tick(instance, cursor).cursor
+    assert "PostgreSQL cannot be reached" in webhook.texts[1]
+    clean.setenv("PG_CONNECTION_STRING", positions.database.dsn)
+    cursor = tick(instance, later(cursor, 6)).cursor
+    assert len(webhook.texts) == 2
+    [taken] = positions.add(position(3))
+    positions.read_as("another program", 1)
+    positions.server.redis.xack(KEY, GROUP, taken)
+    cursor = tick(instance, later(cursor, 1)).cursor
+    assert f"1 is missing: {taken.decode()}" in webhook.texts[2]
+    tick(instance, later(cursor, 6))
+    assert len(webhook.texts) == 3
 
 
 def test_a_service_that_is_away_fails_the_checks_that_need_it(

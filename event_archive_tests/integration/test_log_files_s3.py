@@ -205,6 +205,16 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(s3: Logs, bucket: TestBu
         assert line.faults == []
 
 
+def test_a_run_that_is_told_to_stop_while_the_store_is_away_gives_its_file_back(s3: Logs, bucket: TestBucket):
+    bucket.put("a.log", ndjson(entry(1)))
+    with faulty(Azurite("", "", bucket.endpoint)) as line:
+        line.faults.append(Fault(lambda _method, address: "a.log" in address, status=503, again=True))
+        stopped = lambda: any("a.log" in address for _, address in line.seen)  # noqa: E731
+        totals = s3.run(aws_endpoint=line.service.account_url, told_to_stop=stopped)
+    assert (totals.ended, totals.failures) == ("interrupted", [])
+    assert s3.files("status, attempts") == [("PENDING", 0)]
+
+
 # 15: a store that is busy, breaks off, stalls or has no name
 def test_a_store_that_is_away_ends_the_run(s3: Logs, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(store, "_RETRY_SECONDS", 1.0)

@@ -154,19 +154,27 @@ class _Seen:
         figures: of the observation.
         failed: the checks that failed.
         untold: those of them that could not be announced.
+        away: whether a service did not answer, so that ``figures`` are of before.
     """
 
     at: datetime
     figures: dict[str, Any] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     untold: list[str] = field(default_factory=list)
+    away: bool = False
 
     @classmethod
     def of(cls, cursor: str | None) -> "_Seen":
         if not cursor:
             return cls(datetime.min.replace(tzinfo=UTC))
         fields = json.loads(cursor)
-        return cls(datetime.fromisoformat(fields["at"]), fields["figures"], fields["failed"], fields.get("untold", []))
+        return cls(
+            datetime.fromisoformat(fields["at"]),
+            fields["figures"],
+            fields["failed"],
+            fields.get("untold", []),
+            fields.get("away", False),
+        )
 
     @property
     def cursor(self) -> str:
@@ -178,9 +186,10 @@ class _Seen:
         return self.figures != former.figures and self.at - former.at >= _OBSERVE_EVERY
 
     def alarming(self, former: "_Seen") -> list[str]:
-        """The checks to alert of: those that did not fail before, and of lost entries whenever there are more."""
+        """The checks to alert of: those that did not fail before, and the books whenever they are worse than before."""
         told = set(former.failed) - set(former.untold)
-        if self.figures.get("lost", 0) > former.figures.get("lost", 0):
+        more = any(self.figures.get(name, 0) > former.figures.get(name, 0) for name in ("lost", "missing"))
+        if more or (self.away and not former.away):
             told.discard("books_balance")
         return [name for name in self.failed if name not in told]
 
@@ -199,7 +208,8 @@ def _observe_positions(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinit
         results = {"keeps_up": _whether_it_keeps_up(settings), "books_balance": _whether_books_balance(found)}
         former = _Seen.of(context.cursor)
         figures = former.figures if isinstance(found, EventArchiveError) else _figures(found)
-        seen = _Seen(now_utc(), figures, [name for name, result in results.items() if not result.passed])
+        failed = [name for name, result in results.items() if not result.passed]
+        seen = _Seen(now_utc(), figures, failed, away=isinstance(found, EventArchiveError))
         if not seen.is_news(former):
             return dg.SensorResult(skip_reason="nothing has changed, or it was observed within five minutes")
         seen.untold.extend(_alert({name: results[name].description or "" for name in seen.alarming(former)}))
@@ -219,6 +229,7 @@ def _figures(found: "Status") -> dict[str, Any]:
         "last": table.last.isoformat() if table and table.last else None,
         "rejected": books.rejected if books else 0,
         "lost": books.lost if books else 0,
+        "missing": len(books.missing) if books else 0,
     }
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.executor import one_process
 from event_archive.defs.in_flight import runs_in_flight
-from event_archive.defs.internals import UnresolvedAssetJobDefinition
+from event_archive.defs.internals import RUN_KEY_TAG, UnresolvedAssetJobDefinition
 from event_archive.defs.schedules import check_cron
 
 GROUP = "sources"
@@ -118,11 +118,16 @@ def _schedule(
     )
     def ingest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         _limit_pool(context.instance, source.name)
-        if any(map(source.ran, runs_in_flight(context.instance, datetime.now(UTC)))):
+        key = context.scheduled_execution_time.astimezone(UTC).isoformat(timespec="seconds")
+        # Where the daemon died in the midst of this tick, it has its run already: asked for again, it is launched.
+        others = (
+            run for run in runs_in_flight(context.instance, datetime.now(UTC)) if run.tags.get(RUN_KEY_TAG) != key
+        )
+        if any(map(source.ran, others)):
             return dg.SkipReason("a run is in flight")
         if not waits():
             return dg.SkipReason("a run would find nothing to do")
-        return dg.RunRequest(run_key=context.scheduled_execution_time.astimezone(UTC).isoformat(timespec="seconds"))
+        return dg.RunRequest(run_key=key)
 
     return ingest
 

@@ -98,7 +98,7 @@ class Ingestion:
         """
         began = time.monotonic()
         try:
-            store = open_store(self.settings)
+            store = open_store(self.settings, self.told_to_stop)
             work_connected(
                 self.settings.postgres,
                 lambda session, former: _Work(self, session, store, began).work(former),
@@ -219,14 +219,14 @@ class _Work:
         add = self._run.totals.add
         try:
             loader.load(claim, lambda connection, loaded: former.note(connection, lambda: add(loaded)))
-        except GivenBackError:
+        except (GivenBackError, StoreAwayError) as error:
+            if isinstance(error, StoreAwayError) and not self._run.told_to_stop():
+                return self._fail(claim, error)
             self._ages_at = 0.0
             self.ledger.release(claim)
             return None
         except FileChangedError:
             return self._see_again(claim)
-        except StoreAwayError as error:
-            return self._fail(claim, error)
         except UnreachableError:
             # The database is away: nothing is wrong with the file.
             raise

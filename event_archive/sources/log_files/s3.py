@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from event_archive.config.sources import LogsSettings
 from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, RefusedError
 from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError, resumed
+from event_archive.sources.runs import wait
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -50,13 +51,16 @@ class Bucket:
     is_file = False
     lists_after = True
 
-    def __init__(self, name: str, prefix: str, settings: LogsSettings) -> None:
+    def __init__(
+        self, name: str, prefix: str, settings: LogsSettings, told_to_stop: Callable[[], bool] = lambda: False
+    ) -> None:
         """Connects to nothing.
 
         Args:
             name: of the bucket.
             prefix: what keys begin with.
             settings: the region, the endpoint and the credentials; without those, boto3 looks for them itself.
+            told_to_stop: ends the waiting for a bucket that is away.
 
         Raises:
             ConfigurationError: with these, or with what boto3 finds, there is no client.
@@ -64,7 +68,7 @@ class Bucket:
         from botocore.exceptions import BotoCoreError
 
         self.bucket, self.prefix = f"s3://{name}", prefix
-        self._name = name
+        self._name, self._told_to_stop = name, told_to_stop
         try:
             self._client = _client(settings)
             return
@@ -112,16 +116,16 @@ class Bucket:
                 yield piece
 
     def _ask(self, subject: str, call: Callable[[], T]) -> T:
-        until, wait = time.monotonic() + _RETRY_SECONDS, _FIRST_WAIT_SECONDS
+        until, pause = time.monotonic() + _RETRY_SECONDS, _FIRST_WAIT_SECONDS
         while True:
             try:
                 with self._errors(subject):
                     return call()
             except StoreAwayError:
-                if time.monotonic() + wait > until:
+                if time.monotonic() + pause > until or self._told_to_stop():
                     raise
-            time.sleep(wait)
-            wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+            wait(pause, self._told_to_stop)
+            pause = min(pause * 2, _LONGEST_WAIT_SECONDS)
 
     @contextmanager
     def _errors(self, subject: str) -> Iterator[None]:
