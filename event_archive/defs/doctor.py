@@ -98,8 +98,8 @@ def _schedule(found: dg.DagsterInstance) -> Finding:
         words.append(f"{_are(silent, 'turned off', 'was', 'were')}: nobody is told of what they look for")
         remedies.append(f"Turn it on in the UI, or: dagster sensor start {silent[0]}")
     # The daemon writes one down of each schedule that it finds, and forgets those that are gone.
-    on = [*nights, *(source.schedule_name for source in sources)]
-    absent = [name for name in on if name not in {state.name for state in states}]
+    on, there = [*nights, *(source.schedule_name for source in sources)], {state.name for state in states}
+    absent = [name for name in on if name not in there]
     if absent and _SCHEDULER in found.get_daemon_heartbeats():
         words.append(f"{_are(absent, 'not in the workspace of the daemon', 'is', 'are')}: no tick comes")
         remedies.append("Under Deployment the UI says whether the code location loads, and why it does not.")

@@ -62,11 +62,10 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
     )
     def failed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         url = ListenerSettings.load().alert_webhook_url
-        of_failure, instance = dg.DagsterEventType.RUN_FAILURE, context.instance
+        instance = context.instance
         if not context.cursor:
             # What failed before somebody looked is no news.
-            latest = instance.fetch_run_status_changes(of_failure, limit=1)
-            context.update_cursor(_LastSeen(latest.cursor).then(latest.records).to_text())
+            context.update_cursor(_LastSeen.latest(instance).to_text())
             return dg.SkipReason("looks for failed runs from here on")
         seen, *promised = context.cursor.split("\n")
         last = _LastSeen.from_text(seen)
@@ -107,6 +106,12 @@ class _LastSeen:
     cursor: str
     run_id: str = ""
     at: float = 0
+
+    @classmethod
+    def latest(cls, instance: dg.DagsterInstance) -> "_LastSeen":
+        """The last failure there is."""
+        found = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1)
+        return cls(found.cursor).then(found.records)
 
     def failures_since(self, instance: dg.DagsterInstance) -> list[dg.EventLogRecord]:
         """The records of later failures, oldest first.

@@ -106,8 +106,7 @@ def test_a_run_that_dagsters_daemon_gave_up_is_announced_and_so_is_what_fails_af
     run: Run,
 ):
     # As the daemon fails a run whose worker is gone, or that lasts for too long: without a word of why in its data.
-    job = definitions.resolve_job_def("archive_job")
-    lost = instance.create_run_for_job(job, tags={**job.tags, "dagster/partition": KEYS[0]})
+    lost = Scheduler(instance, definitions).create(dg.RunRequest(partition_key=KEYS[0]))
     instance.report_run_failed(lost, "Detected run worker status UNKNOWN")
     local_installation.add(1, day=DAYS[1])
     local_installation.put(NO_CSV, day=DAYS[1])
@@ -141,10 +140,8 @@ def test_runs_that_dagster_tries_again_and_those_of_other_locations_are_not_anno
 def test_a_retry_that_dagster_promised_and_never_launched_is_announced(
     failed_runs: Sensor, definitions: dg.Definitions, instance: dg.DagsterInstance, announced: Webhook
 ):
-    job = definitions.resolve_job_def("archive_job")
-    retried, taken_back, forgotten = (
-        instance.create_run_for_job(job, tags={**job.tags, "dagster/partition": key}) for key in KEYS
-    )
+    scheduler = Scheduler(instance, definitions)
+    retried, taken_back, forgotten = (scheduler.create(dg.RunRequest(partition_key=key)) for key in KEYS)
     for lost in (retried, taken_back, forgotten):
         instance.report_run_failed(lost)
         instance.add_run_tags(lost.run_id, {"dagster/will_retry": "true"})

@@ -31,14 +31,7 @@ def test_the_figures_of_a_night_are_pushed_once_its_runs_have_ended(
     requests = scheduler.requests(TICK)
     for request in requests[:2]:
         scheduler.launch(request)
-    waiting = instance.create_run_for_job(
-        definitions.resolve_job_def("archive_job"),
-        tags={
-            **definitions.resolve_job_def("archive_job").tags,
-            **requests[2].tags,
-            "dagster/partition": DAYS[2].isoformat(),
-        },
-    )
+    waiting = scheduler.create(requests[2])
     sensor = Sensor(definitions, instance, "nightly_metrics")
     sensor.tick()
     assert pushgateway.groups == {}  # one of its runs has not ended
@@ -84,9 +77,8 @@ def test_what_a_run_did_before_its_worker_crashed_is_counted(
     scheduler = Scheduler(instance, definitions)
     (request,) = scheduler.requests(TICK)
     scheduler.launch(request)
-    job = definitions.resolve_job_def("archive_job")
-    again = instance.create_run_for_job(job, tags={**job.tags, **request.tags, "dagster/partition": DAY.isoformat()})
-    instance.handle_run_event(again.run_id, dg.DagsterEvent("PIPELINE_SUCCESS", job_name=job.name))
+    again = scheduler.create(request)
+    instance.handle_run_event(again.run_id, dg.DagsterEvent("PIPELINE_SUCCESS", job_name=again.job_name))
     Sensor(definitions, instance, "nightly_metrics").tick()
     assert counts(pushgateway) == [1, 0, 3, 3]
 
@@ -97,9 +89,9 @@ def test_a_night_does_not_wait_for_ever_for_a_retry_that_dagster_promised(
 ):  # fmt: skip
     clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
     local_installation.add(1)
-    (request,) = Scheduler(instance, definitions).requests(TICK)
-    job = definitions.resolve_job_def("archive_job")
-    lost = instance.create_run_for_job(job, tags={**job.tags, **request.tags, "dagster/partition": DAY.isoformat()})
+    scheduler = Scheduler(instance, definitions)
+    (request,) = scheduler.requests(TICK)
+    lost = scheduler.create(request)
     instance.report_run_failed(lost)
     instance.add_run_tags(lost.run_id, {"dagster/will_retry": "true"})
     sensor = Sensor(definitions, instance, "nightly_metrics")

@@ -49,9 +49,7 @@ def test_a_tick_in_whose_midst_the_daemon_died_launches_what_it_had_chosen_and_n
     assert len(first) == 3
     scheduler.launch(first[0])
     # Written down, and not submitted.
-    job = scheduler.definitions.resolve_job_def("archive_job")
-    tags = {**job.tags, **first[1].tags, "dagster/partition": str(first[1].partition_key)}
-    scheduler.instance.create_run_for_job(job, tags=tags)
+    scheduler.create(first[1])
     again = scheduler.requests(night(0))
     assert again[0].run_key == first[1].run_key
     assert len(again) == 2
