@@ -5,10 +5,10 @@ aged, locked, not held, and its file read back. Then SHARE on the partitions, un
 everybody reads: every row in them is identical to the file of its own day. Last, ACCESS EXCLUSIVE on the table, for no
 longer than the DROP and the commit take.
 
-An application must never wait long, nor lose a deadlock to us. Who waits for the partitions makes us give up; and we
-wait for the table for half of ``deadlock_timeout`` at a time: whoever waits for us in a circle that long is not yet
-looked at by PostgreSQL, which would end one of the two. DROP and not DETACH: that locks the tables that the partition
-refers to.
+An application must never wait long, nor lose a deadlock to us. Nobody is waited for with a partition in hand; who waits
+for the partitions makes us give up; and we wait for the table for half of ``deadlock_timeout`` at a time: whoever waits
+for us in a circle that long is not yet looked at by PostgreSQL, which would end one of the two. DROP and not DETACH:
+that locks the tables that the partition refers to.
 
 Not here: the DELETE of rows (``purge``), which rows a file holds (``readback``), why a partition is unfit
 (``table.partitions``).
@@ -145,19 +145,25 @@ def _count_proven(connection: Connection, table: Table, partition: Partition, re
 
 
 def _keep_writers_out(connection: Connection, partitions: Sequence[Partition]) -> None:
-    # Long enough for PostgreSQL to send an autovacuum away that works on them.
+    first, *others = [of.identifier for of in partitions]
     try:
         with connection.transaction():
+            # Long enough for PostgreSQL to send an autovacuum away that works on one; and with none in hand, for which
+            # whoever writes to several might wait.
             connection.execute(_SET_LOCK_TIMEOUT, (2,))
-            _lock(connection, [of.identifier for of in partitions], "SHARE")
+            for other in others:
+                with connection.transaction(force_rollback=True):
+                    _lock(connection, [other], "SHARE")
+            _lock(connection, [first], "SHARE")
+            _lock(connection, others, "SHARE", wait="NOWAIT")
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-        verb = "is" if len(partitions) == 1 else "are"
-        raise KeptError(f"{', '.join(map(told, partitions))} {verb} being written to") from None
+        raise KeptError(f"rows are being written to {', '.join(map(told, partitions))}") from None
 
 
-def _lock(connection: Connection, names: Sequence[sql.Composable], mode: str) -> None:
-    only = sql.SQL(", ").join(sql.SQL("ONLY {}").format(name) for name in names)
-    connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(only, sql.SQL(mode)))
+def _lock(connection: Connection, names: Sequence[sql.Composable], mode: str, *, wait: str = "") -> None:
+    if names:
+        only = sql.SQL(", ").join(sql.SQL("ONLY {}").format(name) for name in names)
+        connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE {}").format(only, sql.SQL(mode), sql.SQL(wait)))
 
 
 def _drop(
@@ -264,7 +270,7 @@ def drop_empty(site: Site, day: date) -> list[str]:
         table = glance(connection, dataset, "delete")
         last_aged = dataset.retention.last_aged_day(one(connection, "SELECT pg_catalog.now()")[0])
         found = partitions_of(connection, table, day, since=day - min(_TRIED_FOR, day - date.min))
-        empty = [of for of in found if of.last <= last_aged and not _has_any_row(connection, of)]
+        empty = [of for of in found if of.last <= last_aged and not has_any_row(connection, of)]
     for partition in empty:
         # A transaction each: the lock on the table lasts until its end.
         with site.postgres.transaction(f"{dataset.table}, {day}", advice=CLEARING_ADVICE) as connection:
@@ -277,12 +283,6 @@ def drop_empty(site: Site, day: date) -> list[str]:
                 level = logging.WARNING if partition.last >= day else logging.INFO
                 logger.log(level, "%s: empty partition %s is not dropped: %s", dataset.table, told(partition), why)
     return dropped
-
-
-def _has_any_row(connection: Connection, partition: Partition) -> bool:
-    # Without a lock that anybody could wait for: reading past many deleted rows may take long.
-    with connection.transaction(force_rollback=True):
-        return has_any_row(connection, partition)
 
 
 def _drop_if_empty(connection: Connection, site: Site, table: Table, partition: Partition) -> bool:

@@ -94,7 +94,9 @@ def count_rows(connection: Connection, partition: Partition) -> int:
 
 def has_any_row(connection: Connection, partition: Partition) -> bool:
     """Whether a partition holds a row, one that a damaged index lacks among them."""
-    return bool(one(connection, sql.SQL("SELECT EXISTS (SELECT {})").format(_from(partition)))[0])
+    # Leaves no lock that anybody could wait for: reading past many deleted rows may take long.
+    with connection.transaction(force_rollback=True):
+        return bool(one(connection, sql.SQL("SELECT EXISTS (SELECT {})").format(_from(partition)))[0])
 
 
 def _from(partition: Partition) -> sql.Composable:

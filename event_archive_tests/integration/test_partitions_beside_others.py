@@ -38,11 +38,12 @@ def test_no_lock_is_waited_for_as_long_as_postgresql_waits_before_it_looks_for_a
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):
     """The writers' lock for twice that time, the readers' for half of it, whatever the lock timeout is."""
-    asked, original = [], dropping._lock
+    asked: list[tuple[str, str]] = []
+    original = dropping._lock
 
-    def noted(connection: Any, names: Any, mode: str) -> None:
-        asked.append((mode, connection.execute("SHOW lock_timeout").fetchone()[0]))
-        original(connection, names, mode)
+    def noted(connection: Any, names: Any, mode: str, **how: Any) -> None:
+        asked.extend((mode, connection.execute("SHOW lock_timeout").fetchone()[0]) for _ in names)
+        original(connection, names, mode, **how)
 
     monkeypatch.setattr(dropping, "_lock", noted)
     of = of_table(pipeline, DAILY)
@@ -60,7 +61,7 @@ def test_a_partition_that_is_written_to_is_left_to_the_writer(pipeline: Pipeline
         purged = of.purge()
         writer.commit()
     assert (purged.how, purged.deleted) == ("deleted", 5)
-    assert str(purged.reason) == "public.d1 is being written to"
+    assert str(purged.reason) == "rows are being written to public.d1"
 
 
 def test_a_partition_is_dropped_while_another_is_vacuumed(pipeline: Pipeline):
@@ -150,27 +151,41 @@ def test_a_partition_whose_parent_takes_another_name_after_the_comparison_stays(
     assert purged.reason == "its partitions were altered meanwhile"
 
 
-def test_a_writer_who_waits_for_us_in_a_circle_does_not_lose(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("lock", "reason"),
+    [(1, "of 2 rows is in no file in their present form, in public.a"), (2, "being written to public.a, public.b")],
+    ids=["before they are waited for", "before they are locked"],
+)
+def test_a_writer_to_several_partitions_waits_for_us_in_no_circle(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, lock: int, reason: str
+):
     of = of_table(pipeline, LEAVES)
     of.archive()
-    # Half of it is all the time that a slow machine has.
-    of.database.execute(f"ALTER DATABASE {of.database.name} SET deadlock_timeout = '6s'")
+    of.database.execute(f"ALTER DATABASE {of.database.name} SET deadlock_timeout = '5s'")
+    ended = threading.Event()
     with psycopg.connect(of.database.dsn) as writer:
+        # The writer would lose as soon as there is a circle.
+        writer.execute("SET deadlock_timeout TO '100ms'")
         (writer_pid,) = writer.execute("SELECT pg_backend_pid()").fetchone() or ()
-        writer.execute("INSERT INTO t VALUES (12, '2024-03-01 09:00+00', 'late')")
 
         def go_on() -> None:
             waits = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND {writer_pid} = ANY (pg_blocking_pids(pid))"
-            until(lambda: of.database.execute(waits) == [(1,)])
+            until(lambda: ended.is_set() or of.database.execute(waits) == [(1,)])
             writer.execute("INSERT INTO t VALUES (2, '2024-03-01 09:00+00', 'late')")
             writer.commit()
 
+        def begin() -> None:
+            writer.execute("INSERT INTO t VALUES (12, '2024-03-01 09:00+00', 'late')")
+            going_on.start()
+
         going_on = threading.Thread(target=go_on)
-        at_once(monkeypatch, "_keep_writers_out", going_on.start)
+        at_once(monkeypatch, "_lock", begin, call=lock)
         purged = of.purge()
+        ended.set()
         going_on.join()
-    assert (purged.how, purged.deleted, purged.left) == ("deleted", 2, 2)
-    assert purged.reason == "public.a, public.b are being written to"
+    assert (purged.how, purged.deleted) == ("deleted", 2)
+    assert reason in str(purged.reason)
+    assert of.database.execute("SELECT id FROM t ORDER BY id") == [(2,), (12,)]
 
 
 def test_a_writer_who_comes_while_the_drop_waits_for_the_table_waits_no_longer(
