@@ -23,6 +23,7 @@ from event_archive.config.values import (
     parse_account_url,
     parse_budget,
     parse_cron,
+    parse_field,
     parse_header,
     parse_identifier,
     parse_logs_url,
@@ -104,9 +105,9 @@ class ApiSettings(LandingSettings, ApiShape):
     api_has_more_field: str | None = None
     api_next_cursor_field: str | None = None
     api_total_field: str | None = None
-    api_id_field: str = "id"
-    api_type_field: str = "type"
-    api_time_field: str = "timestamp"
+    api_id_field: Annotated[str, AfterValidator(parse_field)] = "id"
+    api_type_field: Annotated[str, AfterValidator(parse_field)] = "type"
+    api_time_field: Annotated[str, AfterValidator(parse_field)] = "timestamp"
 
     @classmethod
     def _contradictions(cls, present: set[str]) -> list[str]:

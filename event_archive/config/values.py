@@ -214,6 +214,13 @@ def parse_header(name: str) -> str:
     return name
 
 
+def parse_field(name: str) -> str:
+    """The name of a field of JSON, of those that msgspec can look for."""
+    if re.search(r'["\\\x00-\x1f]', name):
+        raise ValueError("must be a field's name without quotes, backslashes and control characters")
+    return name
+
+
 def parse_names(text: str) -> tuple[str, ...]:
     """The names of two parameters, the start's and the end's: ``since,until``."""
     names = tuple(name.strip() for name in text.split(","))

@@ -100,9 +100,11 @@ def post(url: str, message: str) -> None:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with _unlogged():
+                # Its body is not read: it may take for ever to come.
                 answer = requests.post(
-                    url, json=body, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False
+                    url, json=body, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False, stream=True
                 )
+                answer.close()
         except requests.RequestException as error:
             problem = f"cannot be reached ({type(error).__name__})"
         else:

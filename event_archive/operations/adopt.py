@@ -18,7 +18,7 @@ from event_archive.lake.protocol import StoredFile
 from event_archive.operations.claim import claim
 from event_archive.operations.loading import load
 from event_archive.operations.site import Site
-from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.table.advice import ADOPT_ADVICE
 from event_archive.table.shape import glance
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
     file = lake.stat(path)
     if file is None:
         raise RefusedError(f"{path}: there is no file to adopt.")
-    with site.postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
+    with site.postgres.transaction(f"{dataset.table}, {day}", advice=ADOPT_ADVICE) as connection:
         claimed = claim(site, connection)
         former = _own_manifest(file, day, claimed)
         table = glance(connection, dataset)

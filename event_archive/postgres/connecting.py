@@ -24,8 +24,16 @@ Auth = Literal["password", "azure"]
 _ATTEMPTS = 3
 _ATTEMPTS_WHILE_STARTING = 6
 """With a second more between each two: a server that a crash of one backend restarts is back within 15 seconds."""
-_PASSING = ("53300", "57P01", "57P02", "57P03")
-"""SQLSTATEs of a server that is full, is shutting down or is starting up."""
+_NOT_UP = "It is starting up or shutting down; try again when it is up."
+_PASSING = {
+    "53300": (
+        "It has no connection left: end some, or raise max_connections, or the CONNECTION LIMIT of role or database."
+    ),
+    "57P01": _NOT_UP,
+    "57P02": _NOT_UP,
+    "57P03": _NOT_UP,
+}
+"""SQLSTATEs of a server that is full, is shutting down or is starting up, and what to do."""
 _TELLING_NOTHING = ("08", "58", "XX")
 """What the codes of poolers begin with: PgBouncer sends 08P01 where it is full, where it waits for a server that
 restarts, and for a wrong user, password or database alike; pgcat 58000, others XX000. They are tried again as if they
@@ -100,12 +108,13 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         return _Failure("", passes=False, told=_refused(words, variable, options))
     code = _code(error, conninfo, options)
     if code in _PASSING:
-        return _Failure(code, passes=True, told=_out_of_reach(f"{words} [SQLSTATE {code}]", variable))
+        return _Failure(code, passes=True, told=_out_of_reach(f"{words} [SQLSTATE {code}]", _PASSING[code]))
     if code:
         by_pooler = code.startswith(_TELLING_NOTHING)
         refused = _refused(f"{words} [SQLSTATE {code}]", variable, options, by_pooler=by_pooler)
         return _Failure(code, by_pooler, refused)
-    return _Failure("", passes=True, told=_out_of_reach(words, variable))
+    check = f"Check host and port in {variable}, and that the server is up and lets this machine in."
+    return _Failure("", passes=True, told=_out_of_reach(words, check))
 
 
 def _code(error: psycopg.OperationalError, conninfo: str, options: Mapping[str, Any]) -> str:
@@ -154,11 +163,8 @@ def _refused(words: str, variable: str, options: Mapping[str, Any], *, by_pooler
     )
 
 
-def _out_of_reach(words: str, variable: str) -> UnreachableError:
-    return UnreachableError(
-        f"PostgreSQL cannot be reached: {words}. "
-        f"Check host and port in {variable}, and that the server is up and lets this machine in."
-    )
+def _out_of_reach(words: str, advice: str) -> UnreachableError:
+    return UnreachableError(f"PostgreSQL cannot be reached: {words}. {advice}")
 
 
 def _azure_token() -> str:

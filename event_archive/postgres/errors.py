@@ -35,6 +35,7 @@ NO_ADVICE = Advice()
 _READ_ONLY = "{} must name the primary, not a replica, and a role without default_transaction_read_only."
 
 _TOO_MANY_CONNECTIONS, _PROTOCOL_VIOLATION, _INTERNAL_ERROR = "53300", "08P01", "XX000"
+_DISK_FULL = "53100"
 _POOLER = (
     "A pooler in statement mode knows no transaction: let it be in transaction or session mode, or connect past it."
 )
@@ -98,6 +99,7 @@ def refusal(
         "42501": advice.privileges,
         "25006": _READ_ONLY.format(variable),
         _PROTOCOL_VIOLATION: _POOLER,
+        _DISK_FULL: "Make room on the server's disk, then try again.",
         **advice.by_code,
     }
     return RefusedError(f"{message}. {advice.outcome} {remedies.get(code, '')}".rstrip())

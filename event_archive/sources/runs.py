@@ -15,6 +15,8 @@ from event_archive.sources.landing import Counts
 
 RECONNECT_SECONDS = (1, 2, 4, 8, 15, 30)
 """Between attempts to reach a database that went away; after that the run ends."""
+AWAY_SECONDS = 60.0
+"""After so long, too: of a server that is full or starting up each attempt takes a quarter of it."""
 AGES_SECONDS = 60.0
 """How long it is taken for true which days are aged: a run may take longer than until midnight."""
 
@@ -73,7 +75,7 @@ def work_connected(
         UnreachableError: the database is away for longer than a run waits.
         EventArchiveError: as the work raises it.
     """
-    attempt, former = 0, Former()
+    attempt, since, former = 0, 0.0, Former()
     while True:
         before = done()
         try:
@@ -85,7 +87,8 @@ def work_connected(
             raise
         except UnreachableError as away:
             attempt = 0 if done() > before else attempt
-            if attempt == len(RECONNECT_SECONDS) or told_to_stop():
+            since = since if attempt else time.monotonic()
+            if attempt == len(RECONNECT_SECONDS) or time.monotonic() - since > AWAY_SECONDS or told_to_stop():
                 raise
             _log.warning("%s%s", away, meanwhile)
             wait(RECONNECT_SECONDS[attempt], told_to_stop)

@@ -40,6 +40,10 @@ ARCHIVE_ADVICE = Advice(
 LOOK_ADVICE = replace(ARCHIVE_ADVICE, outcome="Nothing was changed by this.")
 """For looks at the table that may come after a purge."""
 
+ADOPT_ADVICE = replace(
+    ARCHIVE_ADVICE, outcome="Nothing was adopted.", again="try again", lost="Nothing was adopted; try again."
+)
+
 CLEARING_ADVICE = replace(
     ARCHIVE_ADVICE,
     outcome="The day is purged all the same.",

@@ -361,6 +361,20 @@ def test_a_role_that_may_not_delete_is_told_what_it_needs(local_installation: In
     assert (done.end["failed"], local_installation.count()) == (1, 2)
 
 
+def test_a_file_that_could_not_be_looked_at_was_not_adopted(local_installation: Installation, command: Commands):
+    database = local_installation.database
+    role = f"nobody_{database.name}"
+    local_installation.put(b"id\n1\n")
+    database.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        done = command("adopt", KEY, PG_CONNECTION_STRING=database.server.dsn(database.name, role))
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    [line] = [line for line in done.lines if line.get("day") == KEY]
+    assert (done.code, line["outcome"]) == (1, "failed")
+    assert "Nothing was adopted. The role needs USAGE on the schema" in line["error"]
+
+
 def test_a_role_that_rows_are_hidden_from_is_refused(local_installation: Installation, command: Commands):
     database = local_installation.database
     role = f"blinkered_{database.name}"

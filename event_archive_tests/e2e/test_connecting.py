@@ -7,13 +7,18 @@ import psycopg
 import pytest
 
 from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
+from event_archive.postgres import connecting
 from event_archive.postgres.connecting import connect as connected
 from event_archive.postgres.connecting import without_secrets
 from event_archive.postgres.errors import NO_ADVICE, refusal
-from event_archive.postgres.session import Postgres
+from event_archive.postgres.session import Postgres, Session
+from event_archive.sources import runs
+from event_archive.sources.former import Former
+from event_archive.sources.redis_stream import consume, task
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.postgres import password_role
 from event_archive_tests.fixtures.refusing import refusing
+from event_archive_tests.fixtures.valkey import Stream
 
 
 @pytest.fixture
@@ -22,6 +27,28 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
     monkeypatch.setattr("event_archive.postgres.connecting.time.sleep", found.append)
     return found
+
+
+class Clock:
+    """Time that passes where it is slept."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of whoever connects."""
+    made = Clock()
+    for module in (connecting, consume, runs, task):
+        monkeypatch.setattr(module, "time", made)
+    return made
 
 
 def connect(dsn: str) -> EventArchiveError:
@@ -43,10 +70,10 @@ REFUSALS = [
     ("55000", "Datenbank »events« akzeptiert gegenwärtig keine Verbindungen"),
 ]
 PASSING = [
-    ("53300", "tut mir leid, schon zu viele Verbindungen"),
-    ("57P01", "закрытие подключения по команде администратора"),
-    ("57P03", "система баз данных запускается"),
-    ("57P03", "das Datenbanksystem fährt herunter"),
+    ("53300", "tut mir leid, schon zu viele Verbindungen", "It has no connection left: end some, or raise"),
+    ("57P01", "закрытие подключения по команде администратора", "It is starting up or shutting down"),
+    ("57P03", "система баз данных запускается", "It is starting up or shutting down"),
+    ("57P03", "das Datenbanksystem fährt herunter", "It is starting up or shutting down"),
 ]
 
 
@@ -63,14 +90,14 @@ def test_a_refusal_in_another_language_is_told_by_its_code_and_not_tried_again(
     assert waits == []
 
 
-@pytest.mark.parametrize(("code", "words"), PASSING)
+@pytest.mark.parametrize(("code", "words", "advice"), PASSING)
 def test_a_server_that_is_full_or_starting_in_another_language_is_tried_again(
-    waits: list[float], code: str, words: str
+    waits: list[float], code: str, words: str, advice: str
 ):
     with refusing(code, words, severity="FATAL") as server:
         error = connect(server.dsn)
     assert isinstance(error, UnreachableError)
-    assert f"{words} [SQLSTATE {code}]" in str(error)
+    assert f"{words} [SQLSTATE {code}]. {advice}" in str(error)
     assert waits == [1, 2, 3, 4, 5]
 
 
@@ -92,6 +119,22 @@ def test_what_a_pooler_says_of_everything_alike_is_tried_again_and_then_a_refusa
     assert isinstance(error, RefusedError)
     assert "A pooler says so where it is full, too" in str(error)
     assert waits == [1, 2, 3, 4, 5]
+
+
+def test_an_ingestion_waits_about_a_minute_for_a_server_that_is_full(clock: Clock):
+    with refusing("53300", "zu viele") as server, pytest.raises(UnreachableError, match="no connection left"):
+        runs.work_connected(Postgres(server.dsn), _nothing, done=lambda: 0, told_to_stop=lambda: False)
+    assert 60 < clock.now < 100
+
+
+def test_a_stream_is_drained_until_the_database_has_been_full_for_about_a_minute(clock: Clock, stream: Stream):
+    with refusing("53300", "zu viele") as server, pytest.raises(UnreachableError, match="no connection left"):
+        stream.run(pg_connection_string=server.dsn)
+    assert 60 < clock.now < 100
+
+
+def _nothing(_session: Session, _former: Former) -> None:
+    pass
 
 
 def test_a_server_that_breaks_off_without_a_code_is_out_of_reach(waits: list[float]):

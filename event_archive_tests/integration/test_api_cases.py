@@ -313,3 +313,16 @@ def test_an_api_whose_names_are_its_own_is_read_by_those(ingest: Ingest):
     fields: dict[str, Any] = {"api_data_field": "list.list", "api_has_more_field": "list.pagination.more"}
     assert ingesting.run(**fields, api_next_cursor_field="list.pagination.next").failures == []
     assert ingesting.has_all()
+
+
+def test_the_table_that_a_role_may_not_read_is_named(ingest: Ingest):
+    ingesting = ingest(Events(3))
+    assert ingesting.run().failures == []
+    database = ingesting.database
+    role = f"half_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT ON ingested_events, rejected_records TO {role}")
+    try:
+        with pytest.raises(RefusedError, match=r"^public\.cursor_state: PostgreSQL says: permission denied"):
+            ingesting.run(pg_connection_string=database.server.dsn(database.name, role))
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

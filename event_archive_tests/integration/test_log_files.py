@@ -404,6 +404,16 @@ def test_another_mapping_names_the_fields_of_other_loggers(logs: Logs, tmp_path:
     assert logs.rows("level, message, method, pid") == [("warn", "n", "PUT", None)]
 
 
+@pytest.mark.parametrize("fields", ["[at, at]", "'we\"ird'", "'back\\slash'", "[at, 'we\"ird']"])
+def test_a_mapping_may_name_a_field_twice_or_one_with_an_odd_name(logs: Logs, tmp_path: Path, fields: str):
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(f"timestamp: {fields}\nmessage: msg\n")
+    name = {"at": "at"}.get(fields.strip("[]'").split(",")[0], fields.strip("'"))
+    logs.write("a.log", ndjson({name: "2024-03-01T11:00:00Z", "msg": "m"}))
+    logs.run(logs_mapping=mapping)
+    assert logs.rows("message, timestamp") == [("m", datetime(2024, 3, 1, 11, tzinfo=UTC))]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -97,6 +97,12 @@ def test_a_webhook_that_stays_busy_is_given_up(webhook: Webhook):
     assert (webhook.statuses, webhook.posts) == ([], [])
 
 
+def test_an_answer_whose_body_never_comes_is_one(webhook: Webhook):
+    webhook.never_ends = True
+    post(webhook.url, "hello")
+    assert webhook.texts == ["hello"]
+
+
 def test_nobody_there_is_told_without_the_url(caplog: pytest.LogCaptureFixture):
     secret = "s3cr" + "3t"
     with pytest.raises(UnreachableError) as unreachable:

@@ -22,16 +22,34 @@ READER = Reader(id_field="id", type_field="type", time_field="timestamp", zone=Z
 GOOD = b'{"id":"good","timestamp":"2024-03-01T00:00:00Z","type":"t"}'
 
 
-def read(*events: bytes) -> Batch:
+def read(*events: bytes, reader: Reader = READER) -> Batch:
     """A page with these events, as a batch."""
     batch = Batch()
     page = read_page(b'{"data":[' + b",".join(events) + b'],"hasMore":false}', Fields())
-    READER.read(page.events, batch, text=page.text, now=NOW, too_old=lambda _instant: False)
+    reader.read(page.events, batch, text=page.text, now=NOW, too_old=lambda _instant: False)
     return batch
 
 
 def fields(row: bytes) -> list[bytes]:
     return [value.strip(b"\x02") for value in row.removesuffix(b"\n").split(b"\x01")]
+
+
+@pytest.mark.parametrize("spaced", [False, True], ids=["plain", "with a line end"])
+@pytest.mark.parametrize(
+    ("names", "row"),
+    [
+        (("id", "id", "at"), (b"one", b"one")),
+        (("at", "type", "at"), (b"2024-03-01T00:00:00Z", b"t")),
+        (("at", "at", "at"), (b"2024-03-01T00:00:00Z", b"2024-03-01T00:00:00Z")),
+    ],
+    ids=str,
+)
+def test_one_field_may_be_read_twice(names: tuple[str, str, str], row: tuple[bytes, ...], spaced: bool):
+    id_field, type_field, time_field = names
+    reader = Reader(id_field=id_field, type_field=type_field, time_field=time_field, zone=ZoneInfo("UTC"))
+    event = b'{"id":"one","at":"2024-03-01T00:00:00Z","type":"t"%b}' % (b"\n" if spaced else b"")
+    *texts, time = fields(read(event, reader=reader).lines[0])[:3]
+    assert (*texts, datetime.fromisoformat(time.decode())) == (*row, datetime(2024, 3, 1, tzinfo=UTC))
 
 
 @pytest.mark.parametrize("name", UNREADABLE)

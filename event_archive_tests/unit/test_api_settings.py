@@ -32,3 +32,10 @@ def test_an_address_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, url
 
 def test_an_address_of_ipv6_is_one(monkeypatch: pytest.MonkeyPatch):
     assert load(monkeypatch, API_BASE_URL="http://[::1]:8080").url == "http://[::1]:8080/events"
+
+
+@pytest.mark.parametrize("name", ['we"ird', "back\\slash", "two\nlines"])
+@pytest.mark.parametrize("variable", ["API_ID_FIELD", "API_TYPE_FIELD", "API_TIME_FIELD"])
+def test_a_field_that_cannot_be_looked_for_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, name: str):
+    with pytest.raises(ConfigurationError, match=f"{variable} .* must be a field's name without quotes, backslashes"):
+        load(monkeypatch, **{variable: name})

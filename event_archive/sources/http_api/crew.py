@@ -134,7 +134,7 @@ class Crew:
     def _plan(self) -> None:
         """Which shards wait to be read: those that were not read to their end yet, the oldest first."""
         settings, now = self._run.settings, self._run.clock.now()
-        with self._session.transaction("positions") as connection:
+        with self._session.transaction(str(self._positions.table)) as connection:
             self._aged.look(connection)
             known = self._positions.read(connection)
             whole, known = next((of for of in known if not of.shard), Position()), [of for of in known if of.upper]

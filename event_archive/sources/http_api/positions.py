@@ -148,7 +148,7 @@ class Positions:
         A pooler that changes the session from one transaction to the next lets two processes have it: the first to land
         a page keeps it (``require``).
         """
-        with session.transaction("positions") as connection:
+        with session.transaction(str(self.table)) as connection:
             if not one(connection, _LOCK, self._lock(position))[0]:
                 return None
             found = self._find(connection, position)
@@ -159,7 +159,7 @@ class Positions:
 
     def release(self, session: Session, position: Position) -> None:
         """Lets other processes have a shard."""
-        with session.transaction("positions") as connection:
+        with session.transaction(str(self.table)) as connection:
             connection.execute(_UNLOCK, (self._lock(position),))
 
     def _find(self, connection: Connection, position: Position) -> Position | None:

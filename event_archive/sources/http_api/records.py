@@ -4,9 +4,10 @@ Not here: pages, how rows are landed.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import cast
+from operator import attrgetter
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -66,6 +67,14 @@ class _Plain(msgspec.Struct):
     time: str | int
 
 
+def _struct(name: str, names: dict[str, str], kinds: Mapping[str, tuple[Any, ...]]) -> type[Any]:
+    """A struct of attributes by the names of their fields; one field may be that of several."""
+    first = {field: attribute for attribute, field in reversed(names.items())}
+    again = {of: property(attrgetter(first[field])) for of, field in names.items() if first[field] != of}
+    fields = [(of, *kind) for of, kind in kinds.items() if of not in again]
+    return msgspec.defstruct(name, fields, rename=names, namespace=again, gc=False)
+
+
 class _RejectedError(Exception):
     """Why an event cannot be a row."""
 
@@ -77,11 +86,10 @@ class Reader:
         """Takes the names of an event's fields, and the zone of a time without one."""
         names = {"id": id_field, "type": type_field, "time": time_field}
         # A field that is absent is null: as an optional one, msgspec would refuse every object.
-        fields = [(name, msgspec.Raw, msgspec.Raw(b"null")) for name in names]
-        kind = msgspec.defstruct("Event", fields, rename=names, gc=False)
+        kind = _struct("Event", names, {name: (msgspec.Raw, msgspec.Raw(b"null")) for name in names})
         self._one = msgspec.json.Decoder(kind)
         self._many = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
-        plain = msgspec.defstruct("Plain", [("id", str), ("type", str), ("time", str | int)], rename=names, gc=False)
+        plain = _struct("Plain", names, {"id": (str,), "type": (str,), "time": (str | int,)})
         self._many_plain = msgspec.json.Decoder(list[plain])  # type: ignore[valid-type]
         self._zone = zone
 

@@ -6,6 +6,7 @@ What PostgreSQL takes out of the entry is not here (``mapping``), nor how entrie
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -222,10 +223,12 @@ class _Times:
         self._decoders = []
         if all(len(of) == 1 for of in fields):
             names = {f"t{number}": of[0] for number, of in enumerate(fields)}
-            # A float would lose digits of an epoch; what is of neither kind is looked at as it came.
-            for kind, default in ((str | int | None, None), (msgspec.Raw, _NULL)):
-                struct = msgspec.defstruct("Times", [(name, kind, default) for name in names], rename=names, gc=False)
-                self._decoders.append(msgspec.json.Decoder(list[struct]))  # type: ignore[valid-type]
+            # msgspec refuses two of one name, and names with quotes, backslashes or control characters.
+            with suppress(ValueError):
+                # A float would lose digits of an epoch; what is of neither kind is looked at as it came.
+                for kind, default in ((str | int | None, None), (msgspec.Raw, _NULL)):
+                    struct = msgspec.defstruct("Times", [(of, kind, default) for of in names], rename=names, gc=False)
+                    self._decoders.append(msgspec.json.Decoder(list[struct]))  # type: ignore[valid-type]
 
     def of(self, entries: Sequence[Entry], joined: bytes) -> list[Sequence[Any] | None]:
         """The tokens of each entry, which are joined by commas; None where the entry is no object."""

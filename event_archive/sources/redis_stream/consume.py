@@ -9,7 +9,7 @@ from event_archive.errors import BusyError, EventArchiveError, UnreachableError
 from event_archive.sources.redis_stream.group import open_group
 from event_archive.sources.redis_stream.loop import Loop
 from event_archive.sources.redis_stream.task import Task, Totals
-from event_archive.sources.runs import RECONNECT_SECONDS, wait
+from event_archive.sources.runs import AWAY_SECONDS, RECONNECT_SECONDS, wait
 
 
 class Consumer(Task):
@@ -44,7 +44,8 @@ class Consumer(Task):
         Raises:
             EventArchiveError: the same, where nothing has worked yet, or somebody waits for the end.
         """
-        if (self._drain or not self.has_worked) and self._attempt == len(RECONNECT_SECONDS):
+        waited = self._attempt == len(RECONNECT_SECONDS) or self.away_seconds > AWAY_SECONDS
+        if waited and (self._drain or not self.has_worked):
             raise error
         self.went_away(error)
         wait(RECONNECT_SECONDS[min(self._attempt, len(RECONNECT_SECONDS) - 1)], self.is_stopped)

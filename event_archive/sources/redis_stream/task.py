@@ -92,6 +92,12 @@ class Task:
         self.metrics.moved()
         return self._is_drained or self._told_to_stop()
 
+    @property
+    def away_seconds(self) -> float:
+        """For how long Redis or PostgreSQL has been away."""
+        now = time.monotonic()
+        return now - min(self._away_since.values(), default=now)
+
     def found_nothing(self) -> None:
         """No entry waits to be read."""
         self._is_drained = self._drain
