@@ -42,12 +42,14 @@ def test_entries_that_are_rows_by_now_land_and_the_others_stay(stream: Stream, m
     redis.xadd(KEY, flat(3))  # type: ignore[arg-type]
     redis.xadd(KEY, {"payload": json.dumps(position(4)), "deviceId": "of the envelope"})
     redis.xadd(KEY, flat(5) | {b"bytes": b"\xff"})  # type: ignore[arg-type]
+    # A text that would be the record, were it one of several fields.
+    redis.xadd(KEY, {"payload": json.dumps(flat(7, data=json.dumps(position(8))))})
     counts = stream.run().counts
-    assert (counts.rejected, counts.lost, stream.rows()) == (6, 1, [])
+    assert (counts.rejected, counts.lost, stream.rows()) == (7, 1, [])
 
     monkeypatch.setattr("event_archive.sources.redis_stream.records.EARLIEST", datetime(2000, 1, 1, tzinfo=UTC))
     counts = replayed(stream)
-    assert (counts.taken, counts.new) == (3, 3)
+    assert (counts.taken, counts.new) == (4, 4)
     kept = stream.rejected("reason")
     assert (loop.TRIMMED,) in kept
     assert len(kept) == 4

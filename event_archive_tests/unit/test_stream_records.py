@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from event_archive.sources.redis_stream.fields import NAMES
 from event_archive.sources.redis_stream.plain import PlainReader
-from event_archive.sources.redis_stream.records import Decoded, Entry, Position, decode
+from event_archive.sources.redis_stream.records import Decoded, Entry, Position, decode, fields, raw
 from event_archive.sources.redis_stream.rows import RejectedError, row
 from event_archive.sources.runs import NONE_AGED, AgedTimes
 from event_archive_tests.api_server.odd import NO_TIMES, TIMES, UNREADABLE
@@ -500,3 +500,20 @@ def test_a_record_of_another_form_than_the_first_is_read_all_the_same():
     with pytest.raises(RejectedError):
         row(b"1-1", {b"payload": b"{}"}, ZONE)
     assert [parsed(text) for text in decoded(entry(payload="broken"), first).batch.lines] == [ROW]
+
+
+NAMES_OF_FIELDS = st.sampled_from(["payload", "data", "deviceId", "ä"])
+OBJECTS_OF_TEXTS = st.dictionaries(NAMES_OF_FIELDS, st.sampled_from(["", "d", '{"a":1}', "ü"]))
+VALUES = st.binary() | OBJECTS_OF_TEXTS.map(lambda of: json.dumps(of).encode())
+
+
+@given(
+    st.dictionaries(st.binary(), st.binary(), min_size=2) | st.tuples(st.binary(), VALUES).map(lambda of: dict([of]))
+)
+@example({b"payload": b'{"payload": "{}"}'})
+@example({b"payload": '{"a": "b"}'.encode("utf-16")})
+@example({b"payload": b'{"deviceId": "a", "deviceId": "b"}'})
+def test_what_is_kept_of_a_rejected_entry_is_all_of_it(given: dict[bytes, bytes]):
+    found = fields(raw(Entry(b"1-0", given)))
+    assert found == given or [*found.values()] == [*given.values()]
+    assert len(found) == len(given)

@@ -113,12 +113,32 @@ def parse_locator(text: str) -> tuple[str, bytes]:
 def raw(entry: Entry) -> bytes:
     """The bytes of an entry, for ``rejected_records``: its only field, or a JSON object of them all.
 
-    What is no UTF-8 in that object is written as ``surrogateescape`` has it, so that the bytes can be had back.
+    So is an only field that would be taken for such an object. What is no UTF-8 in it is written as ``surrogateescape``
+    has it, so that the bytes can be had back.
     """
-    if len(entry.fields) == 1:
-        return next(iter(entry.fields.values()))
+    values = [*entry.fields.values()]
+    if len(values) == 1 and _object_of_texts(values[0]) is None:
+        return values[0]
     return json.dumps({_text(name): _text(value) for name, value in entry.fields.items()}).encode()
+
+
+def fields(kept: bytes) -> dict[bytes, bytes]:
+    """The fields of an entry, as ``raw`` has kept them; the name of an only one does not matter."""
+    found = _object_of_texts(kept)
+    return {b"payload": kept} if found is None else {_bytes(name): _bytes(value) for name, value in found.items()}
+
+
+def _object_of_texts(data: bytes) -> dict[str, str] | None:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and all(type(value) is str for value in found.values()) else None
 
 
 def _text(data: bytes) -> str:
     return data.decode(errors="surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")

@@ -3,7 +3,6 @@
 Where their bytes are not known, as of entries that were lost, they stay where they are.
 """
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +12,7 @@ from event_archive.postgres.session import Connection
 from event_archive.sources.landing import Batch
 from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import target
-from event_archive.sources.redis_stream.records import SOURCE, Entry, decode, parse_locator
+from event_archive.sources.redis_stream.records import SOURCE, Entry, decode, fields, parse_locator
 from event_archive.sources.rejected import Replay
 from event_archive.sources.runs import NONE_AGED
 
@@ -28,7 +27,7 @@ def replay(settings: StreamReading) -> Replay:
         for index, (locator, raw) in enumerate(records):
             stream, of = parse_locator(locator)
             # None is too old: it is in no archive.
-            entry = Entry(of, _fields(raw))
+            entry = Entry(of, fields(raw))
             found = decode([entry], stream=stream, aged=NONE_AGED, now=now, zone=settings.stream_timezone)
             if found.batch.lines:
                 batch.origins.append((len(batch.lines), partial(_origin, found.batch)))
@@ -46,21 +45,3 @@ def replay(settings: StreamReading) -> Replay:
 
 def _origin(alone: Batch, _index: int) -> tuple[str, bytes]:
     return alone.origin(0)
-
-
-def _fields(raw: bytes) -> dict[bytes, bytes]:
-    """The fields of an entry, as ``records.raw`` has kept them.
-
-    An only field that holds an object of texts alone is taken for several fields, which makes the same row.
-    """
-    try:
-        found = json.loads(raw)
-        if isinstance(found, dict) and len(found) > 1 and all(type(value) is str for value in found.values()):
-            return {_bytes(name): _bytes(value) for name, value in found.items()}
-    except (ValueError, RecursionError):
-        pass
-    return {b"payload": raw}
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogateescape")
