@@ -48,6 +48,8 @@ _DEFAULTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 120_000,
 }
+# Libpq's own words, which are never translated where psycopg brings it along: a server that is away says no such thing.
+_OF_TLS = re.compile(r"certificate|private key|does not support SSL|SSL error: .*\balert\b", re.IGNORECASE)
 # What libpq asks on a line of its own is in our advice.
 _LIBPQ_ASKS = re.compile(r"\n\tIs the server running\b[^?]*\?")
 _AZURE_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 (a scope, no secret)
@@ -63,7 +65,7 @@ def connect(conninfo: str, auth: Auth, *, variable: str) -> psycopg.Connection[t
 
     Raises:
         UnreachableError: the server does not answer, or is starting up or full.
-        RefusedError: it refuses, or there is no token.
+        RefusedError: it refuses, one side does not trust the other's certificate, or there is no token.
     """
     given = conninfo_to_dict(conninfo)
     options: dict[str, Any] = {name: value for name, value in _DEFAULTS.items() if name not in given}
@@ -113,6 +115,9 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         by_pooler = code.startswith(_TELLING_NOTHING)
         refused = _refused(f"{words} [SQLSTATE {code}]", variable, options, by_pooler=by_pooler)
         return _Failure(code, by_pooler, refused)
+    # Of several hosts, of the one that was tried last.
+    if _OF_TLS.search(words.partition("Multiple connection attempts failed")[0]):
+        return _Failure("", passes=False, told=_insecure(words, variable))
     check = f"Check host and port in {variable}, and that the server is up and lets this machine in."
     return _Failure("", passes=True, told=_out_of_reach(words, check))
 
@@ -160,6 +165,13 @@ def _refused(words: str, variable: str, options: Mapping[str, Any], *, by_pooler
         )
     return RefusedError(
         f"PostgreSQL refuses the connection: {words}. Check {check}, and the server's access rules.{pooler}"
+    )
+
+
+def _insecure(words: str, variable: str) -> RefusedError:
+    return RefusedError(
+        f"No TLS connection to PostgreSQL can be made: {words}. "
+        f"Check sslmode, sslrootcert, sslcert and sslkey in {variable}, and the server's certificate."
     )
 
 

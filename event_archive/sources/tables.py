@@ -6,17 +6,20 @@ from importlib.resources import files
 from psycopg import sql
 
 from event_archive.domain.dataset import TableName
+from event_archive.errors import ConfigurationError
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Session, own_search_path
+from event_archive.postgres.session import Session, one, own_search_path
 
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_archive sources', 0))"
+_HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)"
 
 
 def make_missing(session: Session, *tables: TableName) -> list[TableName]:
     """Makes those tables that are not there, and returns them.
 
     Raises:
+        ConfigurationError: there is no such schema.
         RefusedError: the role may not; the message holds the statements, for somebody who may.
     """
     with session.transaction("tables of sources") as connection:
@@ -38,7 +41,7 @@ def make(session: Session, table: TableName, wanted: Mapping[TableName, sql.Comp
             make none is told all at once.
 
     Raises:
-        RefusedError: as ``make_missing``.
+        ConfigurationError, RefusedError: as ``make_missing``.
     """
     are, them = ("is", "it") if len(wanted) == 1 else ("are", "them")
     advice = Advice(
@@ -53,6 +56,11 @@ def make(session: Session, table: TableName, wanted: Mapping[TableName, sql.Comp
         # Several processes start at once.
         connection.execute(_LOCK)
         if relation(connection, table.schema, table.name) is None:
+            if not one(connection, _HAS_SCHEMA, table.schema)[0]:
+                raise ConfigurationError(
+                    f"INGEST_SCHEMA ({table.schema!r}) names no schema of the database. Correct it, or let it be made: "
+                    f"{sql.SQL('CREATE SCHEMA {}').format(sql.Identifier(table.schema)).as_string()}."
+                )
             # Event triggers find what they name; what is PostgreSQL's own here is found first.
             with own_search_path(connection, to_read_values=True):
                 connection.execute(wanted[table])

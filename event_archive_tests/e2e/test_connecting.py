@@ -2,6 +2,11 @@
 
 import os
 import socket
+import socketserver
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,9 +20,11 @@ from event_archive.postgres.session import Postgres, Session
 from event_archive.sources import runs
 from event_archive.sources.former import Former
 from event_archive.sources.redis_stream import consume, task
+from event_archive_tests.fixtures.entra import make_certificate
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.postgres import password_role
 from event_archive_tests.fixtures.refusing import refusing
+from event_archive_tests.fixtures.servers import serving
 from event_archive_tests.fixtures.valkey import Stream
 
 
@@ -119,6 +126,53 @@ def test_what_a_pooler_says_of_everything_alike_is_tried_again_and_then_a_refusa
     assert isinstance(error, RefusedError)
     assert "A pooler says so where it is full, too" in str(error)
     assert waits == [1, 2, 3, 4, 5]
+
+
+@contextmanager
+def with_certificate(pem: Path) -> Iterator[int]:
+    """A server that offers TLS with a certificate, and says no more."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(8)
+            self.request.sendall(b"S")
+            with suppress(OSError), context.wrap_socket(self.request, server_side=True) as secure:
+                secure.recv(8192)
+
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)) as port:
+        yield port
+
+
+@pytest.mark.parametrize(
+    ("trusted", "host", "words"),
+    [
+        ("another.pem", "127.0.0.1", "certificate verify failed"),
+        ("missing.pem", "127.0.0.1", "does not exist"),
+        ("server.pem", "db.example.com", "does not match host name"),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_is_no_outage(
+    waits: list[float], tmp_path: Path, trusted: str, host: str, words: str
+):
+    pem, _ = make_certificate(tmp_path / "server.pem"), make_certificate(tmp_path / "another.pem")
+    verifying = f"sslmode=verify-full sslrootcert={tmp_path / trusted}"
+    with with_certificate(pem) as port:
+        error = connect(f"host={host} hostaddr=127.0.0.1 port={port} dbname=d user=u {verifying}")
+    assert isinstance(error, RefusedError)
+    assert str(error).startswith("No TLS connection to PostgreSQL can be made: ")
+    assert words in str(error)
+    assert "Check sslmode, sslrootcert, sslcert and sslkey in PG_CONNECTION_STRING" in str(error)
+    assert waits == []
+
+
+def test_a_server_without_tls_is_no_outage(waits: list[float]):
+    with refusing("57P03", "is starting up") as server:
+        error = connect(f"{server.dsn}?sslmode=require")
+    assert isinstance(error, RefusedError)
+    assert "server does not support SSL, but SSL was required. Check sslmode" in str(error)
+    assert waits == []
 
 
 def test_an_ingestion_waits_about_a_minute_for_a_server_that_is_full(clock: Clock):

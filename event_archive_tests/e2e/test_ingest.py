@@ -62,6 +62,13 @@ def test_a_key_that_is_refused_is_a_failure_with_what_to_do(database: Database, 
     assert "another-key" not in done.said
 
 
+def test_a_schema_that_is_not_there_is_a_wrong_setting(database: Database, serve_api: ServeApi):
+    done = run_cli("ingest", "api", **environment(database, serve_api(250), INGEST_SCHEMA="no where"))
+    assert done.code == 2
+    assert "INGEST_SCHEMA ('no where') names no schema of the database." in done.end["error"]
+    assert 'CREATE SCHEMA "no where".' in done.end["error"]
+
+
 def test_an_ingestion_that_failed_is_announced_and_its_figures_are_left_for_prometheus(
     database: Database, serve_api: ServeApi, command: Commands, webhook: Webhook, tmp_path: Path
 ):
