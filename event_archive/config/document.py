@@ -10,22 +10,8 @@ from typing import Any
 
 import yaml
 
+from event_archive.config.variables import quoted, shown
 from event_archive.errors import ConfigurationError
-
-_SECRET = re.compile(
-    r"://[^/\s]*@|\b(password|passwd|pwd|accountkey|sharedaccesssignature|sig|host|dbname)\s*=|^postgres(ql)?://",
-    re.IGNORECASE,
-)
-
-
-def is_secret(text: str) -> bool:
-    """Whether a text looks like a connection string."""
-    return bool(_SECRET.search(text))
-
-
-def shown(name: str) -> str:
-    """What stands in place of a name, for messages: somebody may have written a secret there."""
-    return "(a secret, not shown)" if is_secret(name) else name or "(nothing)"
 
 
 class TextLoader(yaml.BaseLoader):
@@ -51,7 +37,9 @@ def read_document(path: str) -> dict[str, Any]:
     try:
         document = yaml.load(Path(path).read_text(encoding="utf-8-sig"), TextLoader)  # noqa: S506 (a BaseLoader: text only)
     except OSError as error:
-        raise ConfigurationError(f"DATASETS_FILE holds {path!r}, which cannot be read: {error.strerror}.") from None
+        raise ConfigurationError(
+            f"DATASETS_FILE holds {quoted(str(path))}, which cannot be read: {error.strerror}."
+        ) from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"The datasets file {path} is not UTF-8.") from None
     except ConfigurationError as error:

@@ -41,7 +41,7 @@ from event_archive.config.values import (
     parse_start,
     parse_storage_account,
 )
-from event_archive.config.variables import output_is_json, value_of
+from event_archive.config.variables import output_is_json, quoted, shown, value_of
 from event_archive.domain.dataset import Dataset, Purge, TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
@@ -105,7 +105,7 @@ class PipelineSettings(EnvironmentSettings):
             return "events" if table == _DEFAULT_TABLE else parse_file_prefix(TableName.parse(table).name)
         except ValueError as error:
             raise ValueError(
-                f"files are named after the table then, and {table} is no name for files: it {error}"
+                f"files are named after the table then, and {shown(table)} is no name for files: it {error}"
             ) from None
 
     @classmethod
@@ -224,8 +224,8 @@ def dagster_home() -> str | None:
     home = value_of("DAGSTER_HOME")
     if home and not (Path(home).is_absolute() and Path(home).is_dir()):
         raise ConfigurationError(
-            f"DAGSTER_HOME holds {home!r}, which is not the absolute path of a folder. Create it, with a dagster.yaml "
-            "in it, or unset the variable: then runs of the command line leave no records in Dagster."
+            f"DAGSTER_HOME holds {quoted(home)}, which is not the absolute path of a folder. Create it, with a "
+            "dagster.yaml in it, or unset the variable: then runs of the command line leave no records in Dagster."
         )
     return home or None
 

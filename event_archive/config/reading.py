@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self, cast
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
-from event_archive.config.variables import value_of
+from event_archive.config.variables import quoted, value_of
 from event_archive.errors import ConfigurationError
 
 _FALSE = ("", "0", "f", "false", "n", "no", "off")
@@ -117,10 +117,10 @@ class EnvironmentSettings(BaseModel):
         if details["type"] == "missing":
             whose = f", which the dataset {dataset} needs" if dataset else ""
             return f"{source} is not set{whose}; it {cls.model_fields[field].description}."
-        secret = "Secret" in repr(cls.model_fields[field].annotation) or field == "azure_storage_account_url"
         if details["input"] is None:
             return f"{source} is not set: {message}."
-        held = "(a secret, not shown)" if secret else repr(details["input"])
+        secret = "Secret" in repr(cls.model_fields[field].annotation)
+        held = "(a secret, not shown)" if secret else quoted(str(details["input"]))
         return f"{source} holds {held}: {message}."
 
 

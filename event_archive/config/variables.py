@@ -4,12 +4,36 @@ Nothing but the standard library is imported: a command that is told to stop ami
 """
 
 import os
+import re
 import sys
+
+_SECRET = re.compile(
+    r"://[^/\s]*@"  # a user, and a password
+    r"|[?#]\S|[;&]\s*[\w-]+="  # parameters
+    r"|\w*(password|passwd|pwd|key|secret|token|credential|signature|sig)\w*\s*[:=]|\b(host|dbname)\s*="
+    r"|\bpostgres(ql)?://|^[\w-]+:\s+\S|\bbearer\s",  # a connection string, a header with its value
+    re.IGNORECASE,
+)
 
 
 def value_of(variable: str) -> str:
     """What a variable holds, white space around it stripped; empty where it is not set."""
     return os.environ.get(variable, "").strip()
+
+
+def is_secret(text: str) -> bool:
+    """Whether a text may hold a secret, as a connection string, parameters of a URL and a header's value do."""
+    return bool(_SECRET.search(text))
+
+
+def shown(text: str) -> str:
+    """What stands in place of a text, for messages: somebody may have written a secret there."""
+    return "(a secret, not shown)" if is_secret(text) else text or "(nothing)"
+
+
+def quoted(text: str) -> str:
+    """What stands in place of a text, in quotation marks."""
+    return shown(text) if is_secret(text) else repr(text)
 
 
 def output_is_json(log_format: str | None = None) -> bool:

@@ -4,15 +4,24 @@ from collections.abc import Iterator
 
 from event_archive.config import services
 from event_archive.config.environment import InstanceSettings, misspelt
+from event_archive.config.reading import EnvironmentSettings
+from event_archive.config.sources import ApiSettings, LogsSettings, StreamSettings
+from event_archive.config.variables import value_of
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.errors import ConfigurationError
 
 SETTINGS = ("settings",)
 ALERTS = ("alerts",)
+_SOURCES: dict[str, type[EnvironmentSettings]] = {
+    "API_BASE_URL": ApiSettings,
+    "LOGS_URL": LogsSettings,
+    "REDIS_URL": StreamSettings,
+}
+"""What a source reads, and the variable that says that there is one."""
 
 
 def settings(patient: Patient) -> Iterator[Finding]:
-    """All variables are read, those of Dagster's own storage too, and a client of the lake can be made of them."""
+    """All variables are read, those of Dagster's storage and of the sources too; a client of the lake can be made."""
     problems = []
     try:
         patient.settings = patient.load()
@@ -24,6 +33,10 @@ def settings(patient: Patient) -> Iterator[Finding]:
         InstanceSettings.load()
     except ConfigurationError as error:
         problems.append(str(error))
+    for variable, kind in _SOURCES.items():
+        lines = kind.attempt()[1] if value_of(variable) else ()
+        # What several of them read is told once.
+        problems += [line for line in lines if line not in "\n".join(problems)]
     if problems:
         yield Finding("settings", "bad", "\n".join(problems), "docs/configuration.md has every variable.")
         return

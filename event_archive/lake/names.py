@@ -18,7 +18,7 @@ def check_path(path: str) -> None:
     """
     parts = path.split("/")
     if any(not part or part.startswith(".") or not part.isprintable() or "\\" in part for part in parts):
-        raise ValueError(f"{path!r} is not a path in a lake: parts joined by '/', none empty or beginning with a dot")
+        raise ValueError("must be a path in a lake: parts joined by '/', none empty or beginning with a dot")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:

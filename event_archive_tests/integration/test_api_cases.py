@@ -165,7 +165,8 @@ def test_a_cursor_that_comes_again_is_an_error_that_names_it(ingest: Ingest, cur
     totals = ingesting.run()
     (error,) = totals.failures
     assert isinstance(error, RefusedError)
-    assert f"gave the cursor '{ingesting.asked('cursor')[1][:40]}' a second time" in str(error)
+    assert "gave the same cursor a second time" in str(error)
+    assert ingesting.asked("cursor")[1] not in str(error)
     assert len(ingesting.api.requests) == requests
     assert ingesting.position("passes") == (0,)
     assert len(ingesting.ids) >= 200

@@ -111,6 +111,20 @@ def test_after_five_attempts_the_first_bytes_are_told_without_the_key(ingest: In
     assert totals.counts.new == 200
 
 
+@pytest.mark.parametrize("body", ["nobody-may-see,1\n", '"nobody-may-see"', '{"nobody-may-see": 1, "x": [2]}'])
+def test_what_may_be_events_in_a_form_that_is_none_is_told_without_them(ingest: Ingest, body: str):
+    ingesting = ingest(faults=[Fault(kind="answer", status=200, body=body.encode(), count=None)])
+    (error,) = ingesting.run().failures
+    assert "the answer is no JSON: it has" in str(error) or "it has x" in str(error)
+    assert "nobody-may-see" not in str(error)
+
+
+def test_a_proxy_that_wants_a_user_is_said_to_be_one(ingest: Ingest):
+    ingesting = ingest(faults=[Fault(kind="answer", status=407, body=b"", count=None)])
+    (error,) = ingesting.run().failures
+    assert "The proxy wants a user (status 407): HTTP_PROXY=http://USER:PASSWORD@HOST:PORT" in str(error)
+
+
 def test_a_page_that_is_cut_short_is_told_without_its_events(ingest: Ingest):
     ingesting = ingest(faults=[Fault(kind="cut-whole-chunks", count=None)])
     (error,) = ingesting.run().failures

@@ -74,6 +74,9 @@ def test_a_refused_probe_is_a_cross(healthy_locally: Installation, command: Comm
     [
         ({"PG_CONNECTION_STRING": ""}, ["PG_CONNECTION_STRING is not set"]),
         ({"PG_CONNECTION_STRING": f"postgres//u:{PASSWORD}@h/d"}, ["(a secret, not shown)"]),
+        ({"API_BASE_URL": "http://127.0.0.1:1", "API_PAGE_LIMIT": "x"}, ["API_PAGE_LIMIT holds 'x'"]),
+        ({"LOGS_URL": "s3://bucket", "LOGS_MAX_ATTEMPTS": "x"}, ["LOGS_MAX_ATTEMPTS holds 'x'"]),
+        ({"REDIS_URL": "redis://127.0.0.1:1", "STREAM_BATCH": "x"}, ["STREAM_BATCH holds 'x'"]),
         ({"ARCHIVE_LOCAL_PATH": "", "DRY_RUN": "perhaps"}, ["none is set", "DRY_RUN holds 'perhaps'"]),
         (
             {"DAGSTER_PG_HOST": "db", "RUN_BUDGET": "soon"},

@@ -11,6 +11,8 @@ from event_archive.config.environment import (
     dagster_home,
     misspelt,
 )
+from event_archive.config.reading import EnvironmentSettings
+from event_archive.config.sources import ApiSettings, LogsSettings, StreamSettings
 from event_archive.config.variables import output_is_json
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
@@ -318,3 +320,33 @@ def test_what_shapes_the_pipeline_needs_no_secret():
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch):
     settings = load(monkeypatch, ALERT_WEBHOOK_URL=f"https://h/{SECRET}")
     assert SECRET not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+CARRIERS = [
+    f"https://user:{SECRET}@h/v1",
+    f"https://h/v1?token={SECRET}",
+    f"https://h/v1#{SECRET}",
+    f"/events?key={SECRET}",
+    f"X-Auth: {SECRET}",
+    f"Bearer {SECRET}",
+    f"s3://KEY:{SECRET}@bucket/p",
+    f"az://c/p?sig={SECRET}",
+    f"postgresql://{SECRET}/d",
+    f"host=h password={SECRET}",
+    f"AccountName=a;AccountKey={SECRET};",
+    f"secret: {SECRET}",
+]
+KINDS = [Settings, InstanceSettings, ApiSettings, LogsSettings, StreamSettings]
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_secret_in_a_variable_where_none_belongs_is_in_no_message(
+    monkeypatch: pytest.MonkeyPatch, kind: type[EnvironmentSettings], carrier: str
+):
+    # The path of the datasets file is nobody's setting alone.
+    for field in kind.model_fields.keys() - {"datasets_file"}:
+        with monkeypatch.context() as variables:
+            variables.setenv(field.upper(), carrier)
+            _, problems = kind.attempt()
+        assert SECRET not in " ".join(problems), field

@@ -28,6 +28,7 @@ _PIECE_BYTES = 64 * 1024
 _TOO_MUCH, _FORBIDDEN, _UNAVAILABLE, _NO_ENTRY = 429, 403, 503, (401, 403)
 _TOO_LARGE = 413
 _HALVING = (_TOO_LARGE, 502, 504)
+_PROXY_WANTS_A_USER = 407
 _PASSING = (408, *range(500, 600))
 _CURSOR_REFUSED = (400, 404, 410, 422)
 _SUCCESSES_UNTIL_LARGER = 20
@@ -268,6 +269,8 @@ class Fetcher:
             if not self._api.secret:
                 words = f"wants a key (status {status}): set API_KEY, and API_KEY_HEADER where it has another name"
             raise NoEntryError(f"{self._api.url} {words}. What arrived is kept; the next run goes on.")
+        if status == _PROXY_WANTS_A_USER:
+            raise RefusedError(f"The proxy wants a user (status {status}): HTTP_PROXY=http://USER:PASSWORD@HOST:PORT.")
         if cursor and status in _CURSOR_REFUSED:
             raise CursorRefusedError(status)
         if status in _HALVING or status in _PASSING:

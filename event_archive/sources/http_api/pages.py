@@ -32,6 +32,7 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _DEEPEST = 2
 """Levels at which a page may hold its list."""
+_NAME = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
 _NO_EVENTS = msgspec.Raw(b"[]")
 
 Document = Mapping[tuple[str, ...], msgspec.Raw]
@@ -43,7 +44,7 @@ class PageError(EventArchiveError):
 
     Attributes:
         cut_short: it may be whole at another try.
-        body: what came in its place, where that is no JSON at all; a proxy's page, which may repeat the key.
+        body: what came in its place, where that is a page of HTML; a proxy's, which may repeat the key.
     """
 
     def __init__(self, message: str, *, cut_short: bool, body: bytes = b"") -> None:
@@ -159,13 +160,16 @@ def _document_around(body: bytes, fields: Fields, loose: dict[tuple[str, ...], l
         return document
     start = body.lstrip()[:1]
     if start in (b"{", b"["):
-        # Of events, nothing is repeated.
         raise PageError(f"the answer is no JSON, or cut short: it has {len(body)} bytes", cut_short=True)
-    raise PageError("the answer is no JSON" if start else "the answer is empty", cut_short=True, body=body)
+    # Of what may be events, nothing is repeated.
+    is_page = start == b"<"
+    reason = f"the answer is no JSON: it has {len(body)} bytes" if start else "the answer is empty"
+    raise PageError("the answer is no JSON" if is_page else reason, cut_short=True, body=body if is_page else b"")
 
 
 def _error_in(document: Document) -> str:
-    keys = ", ".join(sorted(path[0] for path in document if len(path) == 1)[:10])
+    # Others may be values of the events themselves.
+    keys = ", ".join(sorted(path[0] for path in document if len(path) == 1 and _NAME.fullmatch(path[0]))[:10])
     return f"; it has {keys}" if keys else ""
 
 

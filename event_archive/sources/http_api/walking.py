@@ -16,7 +16,6 @@ MOST_EMPTY_PAGES = 100
 """In a row, of which each says that more follows."""
 
 _MOST_REPEATED = 2
-_SHOWN_CURSOR = 40
 _NOT_FOUND = 404
 _NOTHING = Page([], None, has_more=False, cursor=None)
 
@@ -162,7 +161,7 @@ class _Endless:
         """Raises RefusedError where a cursor comes a second time."""
         if following in self._seen:
             raise RefusedError(
-                f"{self._paging.url} gave the cursor {str(following)[:_SHOWN_CURSOR]!r} a second time: it would go "
-                "round for ever. What arrived is kept; tell whoever keeps the API."
+                f"{self._paging.url} gave the same cursor a second time: it would go round for ever. What arrived is "
+                "kept; tell whoever keeps the API."
             )
         self._seen.add(following)

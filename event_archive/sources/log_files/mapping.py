@@ -13,6 +13,7 @@ import yaml
 from psycopg import sql
 
 from event_archive.config.document import TextLoader
+from event_archive.config.variables import shown
 from event_archive.errors import ConfigurationError
 
 Field = tuple[str, ...]
@@ -147,13 +148,13 @@ def load_mapping(path: Path | None) -> LogMapping:
     try:
         given = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=TextLoader)  # noqa: S506 (makes text alone)
     except ConfigurationError as error:
-        raise ConfigurationError(f"LOGS_MAPPING: {path} is not right: {error}.") from None
+        raise ConfigurationError(f"LOGS_MAPPING: {shown(str(path))} is not right: {error}.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no YAML"
-        raise ConfigurationError(f"LOGS_MAPPING: {path} cannot be read: {reason}.") from None
+        raise ConfigurationError(f"LOGS_MAPPING: {shown(str(path))} cannot be read: {reason}.") from None
     problems = _problems(given)
     if problems:
-        raise ConfigurationError(f"LOGS_MAPPING: {path} is not right: " + " ".join(problems))
+        raise ConfigurationError(f"LOGS_MAPPING: {shown(str(path))} is not right: " + " ".join(problems))
     levels = given.pop(_LEVEL_NAMES, _LEVELS)
     fields = {
         column: [_field(of) for of in ([given[column]] if isinstance(given[column], str) else given[column])]
