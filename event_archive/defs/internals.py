@@ -25,6 +25,9 @@ from dagster._core.instance.ref import InstanceRef
 # The state of schedules and sensors, which the doctor reads, and their ticks. Watch the statuses.
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, TickStatus
 
+# Which of a check's executions came to an end. Watch the statuses.
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
 # One query for the latest run of each of many days. Watch get_run_records(bucket_by=...).
 from dagster._core.storage.dagster_run import TagBucket
 
@@ -73,6 +76,7 @@ __all__ = [
     "RUN_KEY_TAG",
     "SCHEDULE_NAME_TAG",
     "WILL_RETRY_TAG",
+    "AssetCheckExecutionRecordStatus",
     "AssetPartitionStatus",
     "CheckError",
     "ConfigurableClassData",

@@ -201,6 +201,8 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
                 "that goes on, create the partition."
             ) from None
         if len(indexes) == 1:
+            if _has_come_again(connection, target, batch.lines[indexes.start], counts):
+                return []
             locator, raw = batch.origin(indexes.start)
             return [Rejected(locator, f"PostgreSQL refuses it: {without_values(error)}", raw)]
     middle = (indexes.start + indexes.stop) // 2
@@ -209,6 +211,25 @@ def _land_lines(connection: Connection, target: Target, batch: Batch, indexes: r
         for half in (range(indexes.start, middle), range(middle, indexes.stop))
         for refused in _land_lines(connection, target, batch, half, counts)
     ]
+
+
+def _has_come_again(connection: Connection, target: Target, line_: bytes, counts: Counts) -> bool:
+    """Whether a line that PostgreSQL refuses would change nothing; then it is counted as known, or as superseded.
+
+    What refuses it, a constraint or a trigger, may have come after its row, and is asked before the row is looked for.
+    """
+    try:
+        with connection.transaction():
+            staged = stage(connection, target.table.name, target.columns, [line_])
+            with own_search_path(connection):
+                present = one(connection, merge.present_statement(target, staged))[0]
+                newer = present and target.version and one(connection, merge.newer_statement(target, staged))[0]
+                older = present and target.version and one(connection, merge.older_statement(target, staged))[0]
+    except _OF_A_ROW:
+        return False
+    if present and not newer:
+        counts.known, counts.superseded = counts.known + (not older), counts.superseded + bool(older)
+    return bool(present and not newer)
 
 
 def _merge(connection: Connection, target: Target, lines: Sequence[bytes], counts: Counts) -> None:

@@ -129,7 +129,7 @@ def test_tls_as_the_environment_wants_it_is_left_alone(clean: pytest.MonkeyPatch
 
 def test_a_token_is_sent_over_tls_alone(endpoint: TokenEndpoint, tls_refusing_port: int):
     postgres = Postgres(f"postgresql://someone@127.0.0.1:{tls_refusing_port}/events", auth="azure")
-    refused = pytest.raises(UnreachableError, match="server does not support SSL, but SSL was required")
+    refused = pytest.raises(RefusedError, match="server does not support SSL, but SSL was required")
     with refused, postgres.transaction("the test"):
         pass
 

@@ -23,6 +23,7 @@ from event_archive.defs.sources.running import raise_failures, told_to_stop
 from event_archive.defs.upkeep import superseded_ingestions
 from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
 from event_archive_tests.api_server.running import ApiServer
+from event_archive_tests.api_server.switches import status
 from event_archive_tests.fixtures.api import EVENTS, ServeApi
 from event_archive_tests.fixtures.installation import (
     REPOSITORY,
@@ -135,6 +136,21 @@ def test_what_was_rejected_fails_the_check_and_is_alerted_of_once(
     local_installation.database.execute("DELETE FROM rejected_records")
     told = evaluations(ingest(instance))["nothing_rejected"]
     assert (told.passed, told.description) == (True, "no event lies in rejected_records")
+
+
+def test_what_a_run_that_failed_had_rejected_is_alerted_of_by_the_next(
+    instance: dg.DagsterInstance, api: ApiServer, clean: pytest.MonkeyPatch, webhook: Webhook
+):
+    api.set(bad_events=(b'{"type":"no id","timestamp":"2024-03-01T00:00:00Z"}',), bad_after=1)
+    api.set(faults=[status(404, first=2, count=None)])
+    assert not ingest(instance).success
+    api.set(faults=[])
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    for _ in range(2):
+        told = evaluations(ingest(instance))["nothing_rejected"]
+        assert (told.passed, told.metadata["rejected_by_latest_run"].value) == (False, 0)
+        assert len(webhook.texts) == 1
+    assert "1 event lies in rejected_records: " in webhook.texts[0]
 
 
 def test_events_that_were_replayed_since_are_not_alerted_of(

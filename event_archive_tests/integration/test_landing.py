@@ -107,6 +107,26 @@ def test_of_a_key_in_one_batch_the_newest_counts_and_of_equally_new_ones_the_las
     assert (counts.new, counts.superseded + counts.known, counts.balance) == (2, 3, 0)
 
 
+GUARDS = {
+    "a check": "ALTER TABLE measurements ADD CHECK (n > 5) NOT VALID",
+    "a trigger": """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF new.n <= 5 THEN RAISE EXCEPTION 'no'; END IF; RETURN new; END $$;
+        CREATE TRIGGER t BEFORE INSERT ON measurements FOR EACH ROW EXECUTE FUNCTION refuse()""",
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
+def test_a_record_whose_row_stands_is_not_rejected_by_what_came_after_it(table: Database, guard: str):
+    landed(table, IGNORE, batch(("a", "02", "1"), ("b", "02", "2")))
+    table.execute(guard)
+    again = batch(("a", "02", "1"), ("b", "02", "2"), ("c", "02", "3"), ("d", "02", "9"))
+    assert landed(table, IGNORE, again) == [Counts(taken=4, new=1, known=2, rejected=1)]
+    # Older, the same, and newer: this one would be another row.
+    of_each = batch(("a", "01", "3"), ("b", "02", "2"), ("d", "03", "4"), rejected=("odd",))
+    assert landed(table, UPDATE, of_each) == [Counts(taken=4, known=1, superseded=1, rejected=2)]
+    assert rows(table) == [("a", 2, 1), ("b", 2, 2), ("d", 2, 9)]
+
+
 def test_an_unchanged_row_is_not_written_again(table: Database):
     landed(table, UPDATE, batch(("a", "02", "1")))
     before = table.execute("SELECT ctid, xmin FROM measurements")

@@ -5,6 +5,7 @@ azure-core's ``RetryPolicy`` has a cap and retries 429, but a subclass of it wou
 (when to stop, how to wait, both timeouts, the storage SDK's options), and is longer than this module.
 """
 
+import errno
 import logging
 import random
 import threading
@@ -25,6 +26,7 @@ CONNECTION_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 30.0
 """Half of the usual whole wait, so that a connection which a firewall has forgotten costs one attempt and not all."""
 
+_MULTIPLE_CHOICES = 300
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 15.0
 _SHORTEST_TIMEOUT_SECONDS = 1.0
@@ -66,8 +68,9 @@ class BoundedRetry(ExponentialRetry):
             response, error = None, None
             try:
                 response = self.next.send(request)
+                _require_blob_service(response.http_response)
             except (ServiceRequestError, ServiceResponseError) as failure:
-                error = failure
+                response, error = None, failure
             if response is not None:
                 response.http_response.location_mode = settings["mode"]
                 if response.http_response.status_code not in RETRIED_STATUS:
@@ -87,6 +90,12 @@ class BoundedRetry(ExponentialRetry):
         if response is None:
             raise error or ServiceRequestError("neither an answer nor an error")
         return response
+
+
+def _require_blob_service(answer: HttpResponse) -> None:
+    """Raises where somebody else answered: a proxy's page would be read as an answer that says nothing."""
+    if answer.status_code < _MULTIPLE_CHOICES and not any(name.lower().startswith("x-ms-") for name in answer.headers):
+        raise ServiceResponseError("", error=OSError(errno.EPROTO, "what answers is no Blob service"))
 
 
 def _what_broke(error: Exception | None) -> str:

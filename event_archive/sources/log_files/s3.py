@@ -86,10 +86,14 @@ class Bucket:
             page = self._ask(
                 self.bucket, partial(self._client.list_objects_v2, Bucket=self._name, Prefix=self.prefix, **more)
             )
+            # A proxy's page is parsed as a listing that says nothing; older stores tell no token.
+            is_last = page.get("IsTruncated") is False
+            if not is_last and not page.get("NextContinuationToken"):
+                raise RefusedError(f"{self.bucket}: what answered is no listing of S3 (ListObjectsV2). {_ELSEWHERE}")
             for of in page.get("Contents", ()):
                 if not (of["Key"].endswith("/") and not of["Size"]):
                     yield Found(of["Key"], of["ETag"], of["Size"], of["LastModified"])
-            if not page.get("IsTruncated"):
+            if is_last:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
