@@ -24,7 +24,7 @@ Auth = Literal["password", "azure"]
 _ATTEMPTS = 3
 _ATTEMPTS_WHILE_STARTING = 6
 """With a second more between each two: a server that a crash of one backend restarts is back within 15 seconds."""
-_NOT_UP = "It is starting up or shutting down; try again when it is up."
+_NOT_UP = "It is starting up or shutting down, or a standby with hot_standby off; try again when it lets somebody in."
 _PASSING = {
     "53300": (
         "It has no connection left: end some, or raise max_connections, or the CONNECTION LIMIT of role or database."

@@ -294,7 +294,8 @@ def test_an_event_of_the_very_edge_belongs_to_one_window(ingest: Ingest):
 def test_a_short_page_is_not_the_end(ingest: Ingest, pagination: str):
     ingesting = ingest(pagination=pagination, max_limit=30)
     assert ingesting.run(api_pagination=pagination).failures == []
-    assert len(ingesting.api.requests) == 17
+    # By number, the first one is read again: behind it are events, so it is full, and tells how many a page holds.
+    assert len(ingesting.api.requests) == 17 + 2 * (pagination == "page")
     assert ingesting.has_all()
 
 

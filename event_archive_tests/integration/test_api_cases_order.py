@@ -38,6 +38,34 @@ def two_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "_BUFFER_BYTES", 1)
 
 
+# 8: oldest first while events arrive
+
+UNTIL_EMPTY = {"no word of more": {"envelope": "bare"}, "more until empty": {"more_until_empty": True}}
+
+
+@pytest.mark.parametrize("switches", UNTIL_EMPTY.values(), ids=UNTIL_EMPTY)
+@pytest.mark.parametrize("missing_pages", [False, True], ids=["an empty page", "404"])
+@pytest.mark.parametrize("pagination", ["page", "offset"])
+def test_a_short_page_that_is_filled_up_while_the_next_is_asked_for_is_not_passed_over(
+    ingest: Ingest, pagination: str, missing_pages: bool, switches: dict[str, Any]
+):
+    ingesting = ingest(
+        210, pagination=pagination, missing_pages=missing_pages, arriving=25, arriving_requests=4, **switches
+    )
+    totals = ingesting.run(api_pagination=pagination)
+    assert (totals.ended, totals.failures, ingesting.has_all()) == ("complete", [], True)
+
+
+def test_a_short_page_is_kept_where_the_next_fails_and_is_gone_on_with(ingest: Ingest):
+    ingesting = ingest(230, pagination="page", envelope="bare", faults=[status(400, first=4, count=None)])
+    (error,) = ingesting.run(api_pagination="page").failures
+    assert "refuses the request (status 400)" in str(error)
+    assert ingesting.position("cursor_value") == ("page 3/100",)
+    ingesting.api.set(faults=[], arriving=100, arriving_requests=1)
+    assert ingesting.run(api_pagination="page").counts.new == 100
+    assert ingesting.has_all()
+
+
 # 8: newest first while events arrive
 
 

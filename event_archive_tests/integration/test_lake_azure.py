@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -39,6 +39,7 @@ from event_archive.lake.protocol import CONTENT_TYPE, StoredFile
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, FaultyAzurite, faulty, request
 from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES
+from event_archive_tests.fixtures.servers import answering
 from event_archive_tests.fixtures.waiting import until
 
 PATH = "events/events_2024-03-01.csv"
@@ -425,6 +426,20 @@ def test_where_no_service_is_the_wait_is_bounded(container: str, answers: bool):
     assert 1 <= time.monotonic() - start < 5
     assert answers or "Connection refused" in str(raised.value)
     assert raised.value.transient
+
+
+@pytest.mark.parametrize("body", [b"", b"<html><body>log in</body></html>", b"{}"])
+def test_what_somebody_else_answers_is_no_answer(container: str, body: bytes):
+    words = "did not answer, or broke off .what answers is no Blob service.. Check the address"
+    calls: list[Callable[[AzureLake], object]] = [
+        lambda lake: lake.stat(PATH), lambda lake: list(lake.list("events")), lambda lake: put(lake, b"x")
+    ]  # fmt: skip
+    with answering(body) as url:
+        service = Azurite("account", base64.b64encode(b"key").decode(), f"{url}/a")
+        with lake_at(service, container, retry_seconds=0.1) as lake:
+            for call in calls:
+                with pytest.raises(UnreachableError, match=words):
+                    call(lake)
 
 
 def test_who_stops_reading_does_not_wait_for_a_busy_service(proxy: FaultyAzurite, container: str):

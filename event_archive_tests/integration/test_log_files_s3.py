@@ -16,6 +16,7 @@ from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, faulty
 from event_archive_tests.fixtures.buckets import TestBucket
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
+from event_archive_tests.fixtures.servers import answering
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +91,19 @@ def test_a_file_in_glacier_fails_alone_with_what_to_do(s3: Logs, bucket: TestBuc
 def test_a_bucket_that_is_not_there_ends_the_run_at_once(s3: Logs):
     with pytest.raises(RefusedError, match="NoSuchBucket.*LOGS_URL"):
         s3.run(logs_url="s3://no-such-bucket-anywhere")
+
+
+NO_LISTINGS = {
+    "a page": b"<html><body>log in</body></html>",
+    "nothing": b"",
+    "an old listing": b"<ListBucketResult><Name>b</Name><IsTruncated>true</IsTruncated></ListBucketResult>",
+}
+
+
+@pytest.mark.parametrize("body", NO_LISTINGS.values(), ids=NO_LISTINGS)
+def test_what_is_no_listing_is_no_empty_bucket(s3: Logs, body: bytes):
+    with answering(body) as url, pytest.raises(RefusedError, match=r"no listing of S3 .* Check the bucket in LOGS_URL"):
+        s3.run(aws_endpoint=url)
 
 
 def test_an_endpoint_that_names_the_bucket_too_is_told_with_what_to_do(s3: Logs, bucket: TestBucket):

@@ -77,7 +77,7 @@ def build_source(
     *,
     cron: str,
     daily: Sequence[dg.AssetChecksDefinition] = (),
-    waits: Callable[[], bool] = lambda: True,
+    waits: Callable[[], bool] | None = None,
 ) -> SourcePipeline:
     """A source's job ``ingest_NAME_job`` and schedule ``ingest_NAME`` around its asset.
 
@@ -88,7 +88,8 @@ def build_source(
         checks: likewise, without those of ``daily``.
         cron: as the variable ``NAME_CRON`` has it.
         daily: likewise.
-        waits: whether a run would find anything; asked by the schedule, which has a minute.
+        waits: whether a run would find anything; asked by the schedule, which has a minute. None where only a run can
+            tell.
 
     Raises:
         ConfigurationError: Dagster cannot read the cron expression.
@@ -106,15 +107,17 @@ def build_source(
 
 
 def _schedule(
-    source: Source, job: UnresolvedAssetJobDefinition, cron: str, waits: Callable[[], bool]
+    source: Source, job: UnresolvedAssetJobDefinition, cron: str, waits: Callable[[], bool] | None
 ) -> dg.ScheduleDefinition:
+    or_nothing_waits = " or would find nothing to do" if waits else ""
+
     @dg.schedule(
         name=source.schedule_name,
         job=job,
         cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Takes in what there is, unless a run is at it or would find nothing to do.",
+        description=f"Takes in what there is, unless a run is at it{or_nothing_waits}.",
     )
     def ingest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         _limit_pool(context.instance, source.name)
@@ -125,7 +128,7 @@ def _schedule(
         )
         if any(map(source.ran, others)):
             return dg.SkipReason("a run is in flight")
-        if not waits():
+        if waits and not waits():
             return dg.SkipReason("a run would find nothing to do")
         return dg.RunRequest(run_key=key)
 

@@ -131,6 +131,11 @@ class Step:
             return int(counted["offset"]) if counted else 0
         return int(counted["page"]) if counted and counted["size"] == str(self.size.value) else 1
 
+    @property
+    def here(self) -> str:
+        """The cursor of this page, where pages have numbers."""
+        return f"page {self._count}/{self.size.value}"
+
     def next(self, answer: Answer) -> str | None:
         """The cursor of the page that follows; None where none does.
 

@@ -81,7 +81,7 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
     size = PageSize(paging.most, fixed=paging.pagination == "page")
     cursor, endless = start.cursor, _Endless(paging, start.cursor)
     # A number stays the same while its page fills up: behind the last page is no place to go on from.
-    filled = None if paging.pagination == "page" else start.cursor
+    filled, full = None if paging.pagination == "page" else start.cursor, size.value
     while True:
         step = Step(paging, start, cursor, size)
         try:
@@ -97,6 +97,17 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
         except RefusedError:
             emit(Fetched(answer.page, cursor, None, answer.size_bytes, cursor is None, is_broken=True))
             raise
+        if paging.pagination == "page" and following is not None and 0 < len(answer.page.events) < full:
+            try:
+                if _goes_on(fetcher, Step(paging, start, following, size)):
+                    # It may have been filled up since; now it is full, and so tells how many events a page holds.
+                    answer = fetcher.fetch(step.request, size, cursor=cursor is not None)
+                    following, full = step.next(answer), len(answer.page.events) or full
+                else:
+                    following = None
+            except (EventArchiveError, CursorRefusedError):
+                emit(Fetched(answer.page, cursor, step.here, answer.size_bytes, cursor is None, ahead=answer.ahead))
+                raise
         try:
             endless.check_page(answer.page, following)
         except _SamePageError:
@@ -113,6 +124,17 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
                 return
         endless.check_cursor(following)
         cursor = following
+
+
+def _goes_on(fetcher: Fetcher, step: Step) -> bool:
+    """Whether a page behind a short one holds an event, or says that more follows."""
+    try:
+        page = fetcher.fetch(step.request, step.size, cursor=True).page
+    except CursorRefusedError as refused:
+        if refused.status == _NOT_FOUND:
+            return False
+        raise
+    return bool(page.events or page.has_more)
 
 
 class _SamePageError(RefusedError):
