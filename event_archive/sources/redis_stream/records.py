@@ -11,7 +11,7 @@ import msgspec
 from event_archive.domain.days import ONE_DAY
 from event_archive.sources.landing import Batch, Rejected
 from event_archive.sources.redis_stream.plain import PlainReader
-from event_archive.sources.redis_stream.rows import RejectedError, row
+from event_archive.sources.redis_stream.rows import RejectedError, envelope, row
 from event_archive.sources.runs import AgedTimes
 
 SOURCE = "stream"
@@ -113,27 +113,36 @@ def parse_locator(text: str) -> tuple[str, bytes]:
 def raw(entry: Entry) -> bytes:
     """The bytes of an entry, for ``rejected_records``: its only field, or a JSON object of them all.
 
-    So is an only field that would be taken for such an object. What is no UTF-8 in it is written as ``surrogateescape``
-    has it, so that the bytes can be had back.
+    An only field that would be read as another record than it is, by ``fields``, stands as a text in a list. What is no
+    UTF-8 in such JSON is written as ``surrogateescape`` has it, so that the bytes can be had back.
     """
-    values = [*entry.fields.values()]
-    if len(values) == 1 and _object_of_texts(values[0]) is None:
-        return values[0]
-    return json.dumps({_text(name): _text(value) for name, value in entry.fields.items()}).encode()
+    if len(entry.fields) > 1 or not entry.fields:
+        return json.dumps({_text(name): _text(value) for name, value in entry.fields.items()}).encode()
+    (value,) = entry.fields.values()
+    found = _parsed(value)
+    # Of several fields, one that holds JSON may be the record.
+    is_read_otherwise = isinstance(found, bytes) or (isinstance(found, dict) and envelope(found) is not None)
+    return json.dumps([_text(value)]).encode() if is_read_otherwise else value
 
 
 def fields(kept: bytes) -> dict[bytes, bytes]:
-    """The fields of an entry, as ``raw`` has kept them; the name of an only one does not matter."""
-    found = _object_of_texts(kept)
-    return {b"payload": kept} if found is None else {_bytes(name): _bytes(value) for name, value in found.items()}
+    """The fields of an entry, as ``raw`` has kept them; the name of an only one does not matter.
+
+    An only field that holds an object of texts alone is taken for several fields, which makes the same row.
+    """
+    found = _parsed(kept)
+    return found if isinstance(found, dict) else {b"payload": kept if found is None else found}
 
 
-def _object_of_texts(data: bytes) -> dict[str, str] | None:
+def _parsed(data: bytes) -> dict[bytes, bytes] | bytes | None:
+    """Several fields, which are an object of texts; an only one, which is a list of a text; None for anything else."""
     try:
-        found = json.loads(data)
+        found = json.loads(data.decode())
+        if isinstance(found, dict) and len(found) > 1 and all(type(value) is str for value in found.values()):
+            return {_bytes(name): _bytes(value) for name, value in found.items()}
+        return _bytes(found[0]) if isinstance(found, list) and len(found) == 1 and type(found[0]) is str else None
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and all(type(value) is str for value in found.values()) else None
 
 
 def _text(data: bytes) -> str:
