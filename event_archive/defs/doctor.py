@@ -4,6 +4,7 @@ Not here: what the doctor looks at without Dagster (``doctor``).
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -32,7 +33,7 @@ _ALERTING = ("failed_runs", "failed_days")
 """The sensors that tell of failures."""
 _SCHEDULER = "SCHEDULER"
 """The part of the daemon that looks at schedules, as its heartbeats name it."""
-_CONNECT_TIMEOUT_SECONDS = 5
+_CONNECT_TIMEOUT_SECONDS, _ANSWER_SECONDS = 5, 60
 
 Definitions = dg.Definitions
 """For the caller, which does not import Dagster."""
@@ -69,12 +70,37 @@ def instance(_: Patient) -> Iterator[Finding]:
                     yield Finding(name, "skipped", "there is no DAGSTER_HOME")
                 return
             storage = type(found.run_storage).__name__
-            runs = found.get_runs_count()
+            runs = _answered(found)
             yield Finding("dagster_instance", "good", f"{runs:,} runs in {storage}")
             yield _schedule(found)
             yield _daemon(found)
     except records_errors() as error:
         raise out_of_reach(error) from None
+
+
+def _answered(found: dg.DagsterInstance) -> int:
+    """How many runs there are; where the log of events, in which a night looks, can be read, too.
+
+    Raises:
+        TimeoutError: a lock is waited for, say.
+    """
+    told: list[int | Exception] = []
+
+    def ask() -> None:
+        try:
+            found.get_latest_materialization_event(API.key)
+            told.append(found.get_runs_count())
+        except Exception as error:  # noqa: BLE001 (raised below)
+            told.append(error)
+
+    # Nothing else bounds a statement, on either kind of storage.
+    asking = threading.Thread(target=ask, name="doctor", daemon=True)
+    asking.start()
+    asking.join(_ANSWER_SECONDS)
+    answer = told[0] if told else TimeoutError(f"no answer within {_ANSWER_SECONDS} s, as where a lock is waited for")
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _schedule(found: dg.DagsterInstance) -> Finding:

@@ -115,8 +115,9 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         by_pooler = code.startswith(_TELLING_NOTHING)
         refused = _refused(f"{words} [SQLSTATE {code}]", variable, options, by_pooler=by_pooler)
         return _Failure(code, by_pooler, refused)
-    # Of several hosts, of the one that was tried last.
-    if _OF_TLS.search(words.partition("Multiple connection attempts failed")[0]):
+    # Of several hosts, of the one that was tried last; behind its name, which may hold any word.
+    last = words.partition("Multiple connection attempts failed")[0]
+    if _OF_TLS.search(last.partition(" failed: ")[2]):
         return _Failure("", passes=False, told=_insecure(words, variable))
     check = f"Check host and port in {variable}, and that the server is up and lets this machine in."
     return _Failure("", passes=True, told=_out_of_reach(words, check))

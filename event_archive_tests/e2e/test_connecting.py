@@ -167,6 +167,14 @@ def test_a_certificate_that_is_not_trusted_is_no_outage(
     assert waits == []
 
 
+@pytest.mark.parametrize("host", ["/tmp/certificates-that-are-nowhere", "certificates.invalid"])
+def test_a_host_of_any_name_that_is_away_is_an_outage(waits: list[float], host: str):
+    error = connect(f"host={host} dbname=d user=u")
+    assert isinstance(error, UnreachableError)
+    assert "PostgreSQL cannot be reached: " in str(error)
+    assert waits == [1, 2]
+
+
 def test_a_server_without_tls_is_no_outage(waits: list[float]):
     with refusing("57P03", "is starting up") as server:
         error = connect(f"{server.dsn}?sslmode=require")

@@ -170,6 +170,22 @@ def test_a_file_that_failed_fails_a_check_and_is_alerted_of_once_it_is_given_up(
     assert passed(ingest(instance, "check_job"))["no_file_failed"]
 
 
+def test_a_file_given_up_that_the_webhook_did_not_take_is_told_of_by_the_schedules_next_run(
+    logs: Logs, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch, webhook: Webhook
+):
+    clean.setenv("LOGS_MAX_ATTEMPTS", "1")
+    logs.write("b.gz", array(entry(2))[:-5])
+    assert ingest(instance, JOB).success
+    assert tick(instance, "ingest_logs") == "a run would find nothing to do", "nobody is to be told"
+    clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    webhook.statuses = [400]
+    for texts in (0, 1):
+        assert len(tick(instance, "ingest_logs")) == 1
+        assert ingest(instance, JOB).success
+        assert len(webhook.texts) == texts
+    assert tick(instance, "ingest_logs") == "a run would find nothing to do"
+
+
 def test_a_file_that_waits_for_more_than_an_hour_fails_a_check(logs: Logs, instance: dg.DagsterInstance):
     logs.write("a.log", ndjson(entry(1)))
     logs.write("b.log", ndjson(entry(1)))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
@@ -22,12 +23,14 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._daemon.types import DaemonHeartbeat
+from psycopg.conninfo import conninfo_to_dict
 
 from event_archive.config.environment import Settings
 from event_archive.defs import doctor as dagster_doctor
 from event_archive.doctor.findings import Topic, go_through
 from event_archive_tests.fixtures.doctor import PASSWORD, findings, wrong
 from event_archive_tests.fixtures.installation import REPOSITORY, Commands, Installation, clean_environment
+from event_archive_tests.fixtures.postgres import Database
 
 pytestmark = pytest.mark.slow
 
@@ -157,6 +160,26 @@ def test_dagsters_database_out_of_reach(at_home: Path, command: Commands, closed
     found = findings(command("doctor", "--json", **variables), 1)
     assert wrong(found) == {"dagster_instance": "bad"}
     assert "Connection refused" in found["dagster_instance"].message
+
+
+@pytest.mark.parametrize("table", ["runs", "event_logs"])
+def test_a_lock_in_dagsters_database_is_not_waited_for(
+    at_home: Path, command: Commands, database: Database, clean: pytest.MonkeyPatch, table: str
+):
+    clean.setattr(dagster_doctor, "_ANSWER_SECONDS", 2)
+    reached = conninfo_to_dict(database.dsn)
+    variables = {
+        "DAGSTER_PG_HOST": str(reached["host"]),
+        "DAGSTER_PG_DB": str(reached["dbname"]),
+        "DAGSTER_PG_USERNAME": str(reached["user"]),
+        "DAGSTER_PG_PASSWORD": PASSWORD,
+    }
+    assert findings(command("doctor", "--json", **variables), 0)["dagster_instance"].status == "good"
+    with psycopg.connect(database.dsn) as other:
+        other.execute(f"LOCK TABLE {table}")
+        found = findings(command("doctor", "--json", **variables), 1)
+    assert wrong(found) == {"dagster_instance": "bad"}
+    assert "no answer within 2 s, as where a lock is waited for" in found["dagster_instance"].message
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 The numbers in the comments are those of the hardest cases of an ingestion of log files.
 """
 
+import hashlib
 import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from azure.storage.blob import ContainerClient
@@ -16,7 +18,7 @@ from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, faulty
 from event_archive_tests.fixtures.buckets import TestBucket
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
-from event_archive_tests.fixtures.servers import answering
+from event_archive_tests.fixtures.servers import answering, serving
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +106,59 @@ NO_LISTINGS = {
 def test_what_is_no_listing_is_no_empty_bucket(s3: Logs, body: bytes):
     with answering(body) as url, pytest.raises(RefusedError, match=r"no listing of S3 .* Check the bucket in LOGS_URL"):
         s3.run(aws_endpoint=url)
+
+
+class Cache:
+    """Stands before a store, breaks the first answer off, and then gives the whole file, whatever part is asked for.
+
+    Args:
+        first: the file that is listed, and begun to be read.
+        then: the file that is there afterwards, as long as the first.
+    """
+
+    def __init__(self, first: bytes, then: bytes) -> None:
+        self._first, self._then, self.asked = first, then, list[str | None]()
+        methods = {
+            "do_GET": lambda request: self._answer(request),
+            "do_HEAD": lambda request: self._answer(request),
+            "log_message": lambda *_: None,
+        }
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (BaseHTTPRequestHandler,), methods))
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        content, breaks_off = (self._then, False) if self.asked else (self._first, True)
+        etag = hashlib.md5(content).hexdigest()
+        if "list-type" in request.path:
+            body = (
+                f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a.log</Key><ETag>&quot;{etag}&quot;"
+                f"</ETag><Size>{len(content)}</Size><LastModified>2024-03-01T00:00:00.000Z</LastModified></Contents>"
+                "</ListBucketResult>"
+            ).encode()
+            breaks_off = False
+        else:
+            body = content
+        request.send_response(200)
+        for name, value in {"Content-Length": str(len(body)), "ETag": f'"{etag}"'}.items():
+            request.send_header(name, value)
+        request.send_header("Last-Modified", "Fri, 01 Mar 2024 00:00:00 GMT")
+        request.end_headers()
+        if request.command == "GET":
+            if body is content:
+                self.asked.append(request.headers.get("Range"))
+            request.wfile.write(body[: len(body) // 2] if breaks_off else body)
+        request.close_connection = True
+
+
+# 3: the file changes while it is read
+@pytest.mark.parametrize("changes", [False, True])
+def test_the_whole_file_in_place_of_its_rest_is_not_joined_to_its_beginning(s3: Logs, changes: bool):
+    first, then = (ndjson(*map(entry, range(start, start + 50))) for start in (100, 200))
+    cache = Cache(first, then if changes else first)
+    with serving(cache.server) as port:
+        s3.run(aws_endpoint=f"http://127.0.0.1:{port}")
+    assert (cache.asked[0], cache.asked[1]) == (None, f"bytes={len(first) // 2}-")
+    start = 200 if changes else 100
+    assert s3.rows() == [f"request {number}" for number in range(start, start + 50)]
 
 
 def test_an_endpoint_that_names_the_bucket_too_is_told_with_what_to_do(s3: Logs, bucket: TestBucket):

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from event_archive.config.datasets import archiving
-from event_archive.config.environment import PipelineSettings
+from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.config.sources import LogsSettings, LogsShape
 from event_archive.defs.failures import dagster_failures
 from event_archive.defs.sources.books import books_balance
@@ -51,7 +51,7 @@ def build_logs(shape: LogsShape, datasets: Sequence[PipelineSettings]) -> Source
 
 
 def files_wait() -> bool:
-    """Whether a run would load a file, as far as that can be seen in time.
+    """Whether a run would load a file, or tell of one that was given up, as far as that can be seen in time.
 
     Else a run has to see: it may wait for longer, and where it fails, that is announced.
     """
@@ -59,7 +59,9 @@ def files_wait() -> bool:
 
     def look() -> None:
         try:
-            seen.append(Ingestion(LogsSettings.load()).waits(lambda: time.monotonic() > until))
+            files, hears = Ingestion(LogsSettings.load()), ListenerSettings.load().alert_webhook_url
+            waits = files.waits(lambda: time.monotonic() > until)
+            seen.append(waits or (hears is not None and files.left().untold > 0))
         except EventArchiveError as error:
             logger.warning("whether log files wait could not be seen: %s", error)
 

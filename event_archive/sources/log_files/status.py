@@ -28,9 +28,10 @@ ORDER BY updated_at DESC, key LIMIT %(limit)s
 _LEFT = """
 SELECT pg_catalog.count(*) FILTER (WHERE waits), pg_catalog.min(since) FILTER (WHERE waits),
   pg_catalog.count(*) FILTER (WHERE waits AND since < pg_catalog.now() - %(longest)s),
-  pg_catalog.count(*) FILTER (WHERE NOT waits), pg_catalog.count(*) FILTER (WHERE NOT waits AND attempts >= %(most)s)
+  pg_catalog.count(*) FILTER (WHERE NOT waits), pg_catalog.count(*) FILTER (WHERE NOT waits AND attempts >= %(most)s),
+  pg_catalog.count(*) FILTER (WHERE NOT waits AND attempts >= %(most)s AND announced_at IS NULL)
 FROM (
-  SELECT status <> 'FAILED' AS waits, GREATEST(created_at, modified) AS since, attempts
+  SELECT status <> 'FAILED' AS waits, GREATEST(created_at, modified) AS since, attempts, announced_at
   FROM {table} WHERE {ours} AND status <> 'COMPLETED'
 ) AS files
 """
@@ -84,7 +85,7 @@ class Left:
         waiting: pending, or being loaded.
         oldest: since when the first of them waits; None where none does.
         overdue: how many wait for longer than ``LONGEST_WAIT``.
-        failed: could not be loaded; ``given_up`` of them are not tried again.
+        failed: could not be loaded; ``given_up`` of them are not tried again, and nobody was told of ``untold``.
     """
 
     waiting: int
@@ -92,6 +93,7 @@ class Left:
     overdue: int
     failed: int
     given_up: int
+    untold: int = 0
 
 
 @dataclass(frozen=True, slots=True)
