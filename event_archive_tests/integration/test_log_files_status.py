@@ -18,7 +18,7 @@ def test_what_is_left_is_counted_since_it_was_listed_or_written_anew(logs: Logs)
     logs.run(limit=0)
     [(since,)] = logs.database.execute("SELECT max(created_at) FROM processed_files")
     assert isinstance(since, datetime)
-    assert logs.ingestion().left() == Left(4, since, 0, 0, 0)
+    assert logs.ingestion().left() == Left(4, since, 0, 0, 0, 0)
     logs.run(limit=3)
     # All of them were listed long ago; b was written again just now.
     logs.database.execute(
@@ -30,7 +30,7 @@ def test_what_is_left_is_counted_since_it_was_listed_or_written_anew(logs: Logs)
     assert (found.waiting, found.overdue, found.failed) == (2, 1, 0)
     logs.run()
     logs.database.execute("UPDATE processed_files SET attempts = 5 WHERE status = 'FAILED'")
-    assert logs.ingestion().left() == Left(0, None, 0, 1, 1)
+    assert logs.ingestion().left() == Left(0, None, 0, 1, 1, 1)
 
 
 def test_a_file_that_is_given_up_is_announced_once_and_again_where_it_is_given_up_again(logs: Logs):

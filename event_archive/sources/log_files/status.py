@@ -93,7 +93,7 @@ class Left:
     overdue: int
     failed: int
     given_up: int
-    untold: int = 0
+    untold: int
 
 
 @dataclass(frozen=True, slots=True)
