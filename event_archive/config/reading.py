@@ -119,7 +119,7 @@ class EnvironmentSettings(BaseModel):
             return f"{source} is not set{whose}; it {cls.model_fields[field].description}."
         if details["input"] is None:
             return f"{source} is not set: {message}."
-        secret = "Secret" in repr(cls.model_fields[field].annotation)
+        secret = "Secret" in repr(cls.model_fields[field].annotation) or field == "azure_storage_account_url"
         held = "(a secret, not shown)" if secret else quoted(str(details["input"]))
         return f"{source} holds {held}: {message}."
 

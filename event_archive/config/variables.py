@@ -8,9 +8,10 @@ import re
 import sys
 
 _SECRET = re.compile(
-    r"://[^/\s]*@"  # a user, and a password
+    r"://\S*@"  # a user, and a password
     r"|[?#]\S|[;&]\s*[\w-]+="  # parameters
-    r"|\w*(password|passwd|pwd|key|secret|token|credential|signature|sig)\w*\s*[:=]|\b(host|dbname)\s*="
+    r"|(password|passwd|pwd|key|secret|token|credential|signature|\bsig|authorization|cookie)\w*\s*[:=]"
+    r"|\b(host|dbname)\s*=|[A-Za-z0-9+/_-]{40,}={1,2}(?!\S)"  # parts of a connection string, a key in Base64
     r"|\bpostgres(ql)?://|^[\w-]+:\s+\S|\bbearer\s",  # a connection string, a header with its value
     re.IGNORECASE,
 )

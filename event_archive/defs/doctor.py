@@ -69,31 +69,33 @@ def instance(_: Patient) -> Iterator[Finding]:
                 for name in INSTANCE[1:]:
                     yield Finding(name, "skipped", "there is no DAGSTER_HOME")
                 return
-            storage = type(found.run_storage).__name__
-            runs = _answered(found)
-            yield Finding("dagster_instance", "good", f"{runs:,} runs in {storage}")
-            yield _schedule(found)
-            yield _daemon(found)
+            yield from _in_time(lambda: _look(found))
     except records_errors() as error:
         raise out_of_reach(error) from None
 
 
-def _answered(found: dg.DagsterInstance) -> int:
-    """How many runs there are; where the log of events, in which a night looks, can be read, too.
+def _look(found: dg.DagsterInstance) -> list[Finding]:
+    storage = type(found.run_storage).__name__
+    # The log of events, in which a night looks, is read, too.
+    found.get_latest_materialization_event(API.key)
+    runs = Finding("dagster_instance", "good", f"{found.get_runs_count():,} runs in {storage}")
+    return [runs, _schedule(found), _daemon(found)]
+
+
+def _in_time(look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What a look finds: nothing else bounds a statement, on either kind of storage.
 
     Raises:
         TimeoutError: a lock is waited for, say.
     """
-    told: list[int | Exception] = []
+    told: list[list[Finding] | Exception] = []
 
     def ask() -> None:
         try:
-            found.get_latest_materialization_event(API.key)
-            told.append(found.get_runs_count())
+            told.append(look())
         except Exception as error:  # noqa: BLE001 (raised below)
             told.append(error)
 
-    # Nothing else bounds a statement, on either kind of storage.
     asking = threading.Thread(target=ask, name="doctor", daemon=True)
     asking.start()
     asking.join(_ANSWER_SECONDS)

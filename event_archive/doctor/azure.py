@@ -7,7 +7,6 @@ from typing import Any
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import ContainerClient, StorageErrorCode
 
-from event_archive.errors import RefusedError
 from event_archive.lake.azure.errors import Subject, ask, or_none
 
 
@@ -39,13 +38,7 @@ def lacks_container(
             return getattr(error, "error_code", None)
         return ""
 
-    code = ask(Subject(_where(container)), look)
-    if code is None:
-        raise RefusedError(
-            f"{_where(container)}: what answers there is no Blob service. Check AZURE_STORAGE_ACCOUNT_URL, or "
-            "BlobEndpoint in AZURE_STORAGE_CONNECTION_STRING."
-        )
-    return code == StorageErrorCode.CONTAINER_NOT_FOUND
+    return ask(Subject(_where(container)), look) == StorageErrorCode.CONTAINER_NOT_FOUND
 
 
 def remove(container: ContainerClient, path: str) -> None:

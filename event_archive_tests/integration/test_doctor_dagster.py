@@ -162,7 +162,7 @@ def test_dagsters_database_out_of_reach(at_home: Path, command: Commands, closed
     assert "Connection refused" in found["dagster_instance"].message
 
 
-@pytest.mark.parametrize("table", ["runs", "event_logs"])
+@pytest.mark.parametrize("table", ["runs", "event_logs", "daemon_heartbeats"])
 def test_a_lock_in_dagsters_database_is_not_waited_for(
     at_home: Path, command: Commands, database: Database, clean: pytest.MonkeyPatch, table: str
 ):

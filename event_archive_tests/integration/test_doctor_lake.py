@@ -164,7 +164,7 @@ def test_what_is_no_blob_service_is_told_from_one(healthy_on_azure: Installation
         connection_string = proxy.service.connection_string
         found = findings(command("doctor", "--json", AZURE_STORAGE_CONNECTION_STRING=connection_string), 1)
     assert wrong(found) == {"lake": "bad"}
-    assert "what answers there is no Blob service" in found["lake"].message
+    assert "what answers is no Blob service" in found["lake"].message
 
 
 @pytest.mark.parametrize(

@@ -428,13 +428,14 @@ def test_where_no_service_is_the_wait_is_bounded(container: str, answers: bool):
     assert raised.value.transient
 
 
-@pytest.mark.parametrize("body", [b"", b"<html><body>log in</body></html>", b"{}"])
-def test_what_somebody_else_answers_is_no_answer(container: str, body: bytes):
+@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("body", [b"", b"<html><body>log in</body></html>"])
+def test_what_somebody_else_answers_is_no_answer(container: str, body: bytes, status: int):
     words = "did not answer, or broke off .what answers is no Blob service.. Check the address"
     calls: list[Callable[[AzureLake], object]] = [
         lambda lake: lake.stat(PATH), lambda lake: list(lake.list("events")), lambda lake: put(lake, b"x")
     ]  # fmt: skip
-    with answering(body) as url:
+    with answering(body, status) as url:
         service = Azurite("account", base64.b64encode(b"key").decode(), f"{url}/a")
         with lake_at(service, container, retry_seconds=0.1) as lake:
             for call in calls:

@@ -324,6 +324,9 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch):
 
 CARRIERS = [
     f"https://user:{SECRET}@h/v1",
+    f"https://user:pa/{SECRET}@h/v1",
+    f"Authorization:Basic {SECRET}",
+    f"{SECRET}{'A' * 79}==",
     f"https://h/v1?token={SECRET}",
     f"https://h/v1#{SECRET}",
     f"/events?key={SECRET}",

@@ -26,7 +26,7 @@ CONNECTION_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 30.0
 """Half of the usual whole wait, so that a connection which a firewall has forgotten costs one attempt and not all."""
 
-_MULTIPLE_CHOICES = 300
+_MULTIPLE_CHOICES, _NOT_FOUND = 300, 404
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 15.0
 _SHORTEST_TIMEOUT_SECONDS = 1.0
@@ -92,14 +92,21 @@ class BoundedRetry(ExponentialRetry):
         return response
 
 
+class _AnotherError(ServiceResponseError):
+    """It was not the Blob service that answered."""
+
+
 def _require_blob_service(answer: HttpResponse) -> None:
     """Raises where somebody else answered: a proxy's page would be read as an answer that says nothing."""
-    if answer.status_code < _MULTIPLE_CHOICES and not any(name.lower().startswith("x-ms-") for name in answer.headers):
-        raise ServiceResponseError("", error=OSError(errno.EPROTO, "what answers is no Blob service"))
+    tells = answer.status_code < _MULTIPLE_CHOICES or answer.status_code == _NOT_FOUND
+    if tells and not any(name.lower().startswith("x-ms-") for name in answer.headers):
+        raise _AnotherError("", error=OSError(errno.EPROTO, "what answers is no Blob service"))
 
 
 def _what_broke(error: Exception | None) -> str:
-    return "no connection" if isinstance(error, ServiceRequestError) else "the connection broke off"
+    if isinstance(error, ServiceRequestError):
+        return "no connection"
+    return "somebody else answers" if isinstance(error, _AnotherError) else "the connection broke off"
 
 
 def _delay_seconds(attempts: int, response: PipelineResponse[HttpRequest, HttpResponse] | None) -> float:
