@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from event_archive.config.variables import quoted, shown
+from event_archive.config.variables import shown, shown_quoted
 from event_archive.errors import ConfigurationError
 
 
@@ -38,7 +38,7 @@ def read_document(path: str) -> dict[str, Any]:
         document = yaml.load(Path(path).read_text(encoding="utf-8-sig"), TextLoader)  # noqa: S506 (a BaseLoader: text only)
     except OSError as error:
         raise ConfigurationError(
-            f"DATASETS_FILE holds {quoted(str(path))}, which cannot be read: {error.strerror}."
+            f"DATASETS_FILE holds {shown_quoted(path)}, which cannot be read: {error.strerror}."
         ) from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"The datasets file {path} is not UTF-8.") from None

@@ -41,7 +41,7 @@ from event_archive.config.values import (
     parse_start,
     parse_storage_account,
 )
-from event_archive.config.variables import output_is_json, quoted, shown, value_of
+from event_archive.config.variables import output_is_json, shown, shown_quoted, value_of
 from event_archive.domain.dataset import Dataset, Purge, TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
@@ -224,7 +224,7 @@ def dagster_home() -> str | None:
     home = value_of("DAGSTER_HOME")
     if home and not (Path(home).is_absolute() and Path(home).is_dir()):
         raise ConfigurationError(
-            f"DAGSTER_HOME holds {quoted(home)}, which is not the absolute path of a folder. Create it, with a "
+            f"DAGSTER_HOME holds {shown_quoted(home)}, which is not the absolute path of a folder. Create it, with a "
             "dagster.yaml in it, or unset the variable: then runs of the command line leave no records in Dagster."
         )
     return home or None

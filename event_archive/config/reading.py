@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self, cast
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
-from event_archive.config.variables import quoted, value_of
+from event_archive.config.variables import HIDDEN, shown_quoted, value_of
 from event_archive.errors import ConfigurationError
 
 _FALSE = ("", "0", "f", "false", "n", "no", "off")
@@ -120,7 +120,7 @@ class EnvironmentSettings(BaseModel):
         if details["input"] is None:
             return f"{source} is not set: {message}."
         secret = "Secret" in repr(cls.model_fields[field].annotation) or field == "azure_storage_account_url"
-        held = "(a secret, not shown)" if secret else quoted(str(details["input"]))
+        held = HIDDEN if secret else shown_quoted(str(details["input"]))
         return f"{source} holds {held}: {message}."
 
 

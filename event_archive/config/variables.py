@@ -16,6 +16,9 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 
+HIDDEN = "(a secret, not shown)"
+"""What stands in place of a secret, for messages."""
+
 
 def value_of(variable: str) -> str:
     """What a variable holds, white space around it stripped; empty where it is not set."""
@@ -29,12 +32,12 @@ def is_secret(text: str) -> bool:
 
 def shown(text: str) -> str:
     """What stands in place of a text, for messages: somebody may have written a secret there."""
-    return "(a secret, not shown)" if is_secret(text) else text or "(nothing)"
+    return HIDDEN if is_secret(text) else text or "(nothing)"
 
 
-def quoted(text: str) -> str:
+def shown_quoted(text: str) -> str:
     """What stands in place of a text, in quotation marks."""
-    return shown(text) if is_secret(text) else repr(text)
+    return HIDDEN if is_secret(text) else repr(text)
 
 
 def output_is_json(log_format: str | None = None) -> bool:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from event_archive.errors import FileChangedError, RefusedError
-from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError
+from event_archive.errors import RefusedError
+from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError, changed
 
 _TOUCHED_JUST_NOW_SECONDS = 0.05
 """Kernels count a file's times in ticks: within one, a second change would not show."""
@@ -105,11 +105,11 @@ class Folder:
                     _check(file, os.fstat(content.fileno()))
                     current = self.find(file.key)
                     if current is None or current.etag != file.etag:
-                        raise _changed(file)
+                        raise changed(file.key)
 
                 yield pieces()
         except FileNotFoundError:
-            raise _changed(file) from None
+            raise changed(file.key) from None
         except PermissionError as error:
             raise FileError(f"{file.key}: {error.strerror}. Let this user read it.") from None
         except OSError as error:
@@ -131,8 +131,4 @@ def _etag(state: os.stat_result) -> str:
 
 def _check(file: Found, state: os.stat_result) -> None:
     if _etag(state) != file.etag:
-        raise _changed(file)
-
-
-def _changed(file: Found) -> FileChangedError:
-    return FileChangedError(f"{file.key} is not the file that was listed: it was written, or removed, since.")
+        raise changed(file.key)

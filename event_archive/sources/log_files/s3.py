@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from event_archive.config.sources import LogsSettings
 from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, RefusedError
-from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError, resumed
+from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError, changed, resumed
 from event_archive.sources.runs import wait
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Bucket:
             partial(self._client.get_object, Bucket=self._name, Key=file.key, IfMatch=file.etag, **where),
         )
         if answer.get("ETag", file.etag).strip('"') != file.etag.strip('"'):
-            raise _changed(file.key)
+            raise changed(file.key)
         # A cache may give the whole of it.
         left = 0 if answer.get("ContentRange") else offset
         with self._errors(file.key), answer["Body"] as body:
@@ -188,15 +188,11 @@ def _client(settings: LogsSettings) -> Any:
     )
 
 
-def _changed(key: str) -> FileChangedError:
-    return FileChangedError(f"{key} is not the file that was listed: it was written, or removed, since.")
-
-
 def _refusal(subject: str, bucket: str, failure: "ClientError") -> EventArchiveError:
     code = str(failure.response.get("Error", {}).get("Code", ""))
     status = int(failure.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in _CHANGED or (code in _GONE and subject != bucket):
-        return _changed(subject)
+        return changed(subject)
     if status >= 500 or status == 429 or code in _PASSING:
         return StoreAwayError(f"{bucket}: the store still answers {status} {code}. Run it again later.")
     kind = RefusedError if subject == bucket or code in _OF_ALL_FILES else FileError

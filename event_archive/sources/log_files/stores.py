@@ -86,6 +86,11 @@ class Store(Protocol):
         ...
 
 
+def changed(key: str) -> FileChangedError:
+    """What is raised where a file is not the one that was listed."""
+    return FileChangedError(f"{key} is not the file that was listed: it was written, or removed, since.")
+
+
 @contextmanager
 def resumed(read_from: Callable[[int], Iterator[bytes]], file: Found) -> Iterator[Iterator[bytes]]:
     """A file's bytes, gone on with where reading breaks off, until none has come for half a minute.
