@@ -4,7 +4,6 @@ Not here: what the doctor looks at without Dagster (``doctor``).
 """
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,6 +11,7 @@ import dagster as dg
 
 from event_archive.config.datasets import load_datasets
 from event_archive.config.sources import ApiShape, LogsShape
+from event_archive.defs.bounded import in_time
 from event_archive.defs.internals import InstigatorState, InstigatorStatus, InstigatorType
 from event_archive.defs.jobs import named
 from event_archive.defs.records import instance_of_environment, out_of_reach, records_errors, words
@@ -69,7 +69,7 @@ def instance(_: Patient) -> Iterator[Finding]:
                 for name in INSTANCE[1:]:
                     yield Finding(name, "skipped", "there is no DAGSTER_HOME")
                 return
-            yield from _in_time(lambda: _look(found))
+            yield from in_time(lambda: _look(found), _ANSWER_SECONDS, "doctor")
     except records_errors() as error:
         raise out_of_reach(error) from None
 
@@ -80,29 +80,6 @@ def _look(found: dg.DagsterInstance) -> list[Finding]:
     found.get_latest_materialization_event(API.key)
     runs = Finding("dagster_instance", "good", f"{found.get_runs_count():,} runs in {storage}")
     return [runs, _schedule(found), _daemon(found)]
-
-
-def _in_time(look: Callable[[], list[Finding]]) -> list[Finding]:
-    """What a look finds: nothing else bounds a statement, on either kind of storage.
-
-    Raises:
-        TimeoutError: a lock is waited for, say.
-    """
-    told: list[list[Finding] | Exception] = []
-
-    def ask() -> None:
-        try:
-            told.append(look())
-        except Exception as error:  # noqa: BLE001 (raised below)
-            told.append(error)
-
-    asking = threading.Thread(target=ask, name="doctor", daemon=True)
-    asking.start()
-    asking.join(_ANSWER_SECONDS)
-    answer = told[0] if told else TimeoutError(f"no answer within {_ANSWER_SECONDS} s, as where a lock is waited for")
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 def _schedule(found: dg.DagsterInstance) -> Finding:

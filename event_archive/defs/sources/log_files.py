@@ -4,7 +4,6 @@ Not here: how files are listed and loaded, what they share with other sources.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +13,13 @@ import dagster as dg
 from event_archive.config.datasets import archiving
 from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.config.sources import LogsSettings, LogsShape
+from event_archive.defs.bounded import in_time
 from event_archive.defs.failures import dagster_failures
 from event_archive.defs.sources.books import books_balance
 from event_archive.defs.sources.running import ingest, instant_metadata, raise_failures, run_metadata
 from event_archive.defs.sources.source import GROUP, Source, SourcePipeline, build_source
 from event_archive.domain.wording import counted
-from event_archive.errors import EventArchiveError
+from event_archive.errors import EventArchiveError, kind_and_place
 from event_archive.observability.announcement import announce_given_up
 from event_archive.sources.archived import ArchivedHere
 from event_archive.sources.log_files.ingest import Ingestion, Totals
@@ -55,21 +55,19 @@ def files_wait() -> bool:
 
     Else a run has to see: it may wait for longer, and where it fails, that is announced.
     """
-    until, seen = time.monotonic() + _LISTING_SECONDS, list[bool]()
+    until = time.monotonic() + _LISTING_SECONDS
 
-    def look() -> None:
-        try:
-            files, hears = Ingestion(LogsSettings.load()), ListenerSettings.load().alert_webhook_url
-            waits = files.waits(lambda: time.monotonic() > until)
-            seen.append(waits or (hears is not None and files.left().untold > 0))
-        except EventArchiveError as error:
-            logger.warning("whether log files wait could not be seen: %s", error)
+    def look() -> bool:
+        files, hears = Ingestion(LogsSettings.load()), ListenerSettings.load().alert_webhook_url
+        return files.waits(lambda: time.monotonic() > until) or (hears is not None and files.left().untold > 0)
 
-    # A store that does not answer keeps a thread for minutes.
-    looking = threading.Thread(target=look, name="log files", daemon=True)
-    looking.start()
-    looking.join(_LOOK_SECONDS)
-    return not seen or seen[0]
+    try:
+        # A store that does not answer keeps a thread for minutes.
+        return in_time(look, _LOOK_SECONDS, "log files")
+    except Exception as error:  # noqa: BLE001 (a run fails likewise, and is told of)
+        words = str(error) if isinstance(error, (EventArchiveError, TimeoutError)) else kind_and_place(error)
+        logger.warning("whether log files wait could not be seen: %s", words)
+        return True
 
 
 def _logs(shape: LogsShape, datasets: Sequence[PipelineSettings]) -> dg.AssetsDefinition:
