@@ -60,7 +60,8 @@ def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, la
 
         def verified(day: date) -> Found:
             done = verify_day(dataset, day, table=table, lake=opened)
-            found: Found = {"rows": done.rows, "bytes": done.bytes, "seconds": done.seconds}
+            found: Found = {} if done.rows is None else {"rows": done.rows}
+            found |= {"bytes": done.bytes, "seconds": done.seconds}
             if done.source and settings.log_as_json:
                 found["source"] = str(done.source)
             if done.remarks:

@@ -104,7 +104,8 @@ def backlog_metadata(found: Backlog) -> Metadata:
 
 def check_metadata(verified: "VerifiedDay") -> Metadata:
     """Of an evaluation of ``archive_is_whole``."""
-    return {"rows": verified.rows, "bytes": verified.bytes, "seconds": verified.seconds}
+    rows: Metadata = {} if verified.rows is None else {"rows": verified.rows}
+    return rows | {"bytes": verified.bytes, "seconds": verified.seconds}
 
 
 def check_description(verified: "VerifiedDay", lost: str = "") -> str:

@@ -55,6 +55,11 @@ class Reading:
         self.bytes = 0
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every row was read."""
+        return not self.damage and "size" not in self.found
+
+    @property
     def sha256(self) -> str:
         """Of the bytes read, hex."""
         return self._hash.hexdigest()

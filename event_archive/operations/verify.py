@@ -35,7 +35,7 @@ class VerifiedDay:
     Attributes:
         day: the day.
         path: its file.
-        rows: rows read.
+        rows: in the file; None where it could not be read to its end as CSV.
         bytes: bytes read.
         problems: a sentence each; none where the file is good.
         remarks: what looks odd in a file whose bytes are those that were archived, such as a column's changed type.
@@ -45,7 +45,7 @@ class VerifiedDay:
 
     day: date
     path: str
-    rows: int
+    rows: int | None
     bytes: int
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
@@ -99,9 +99,8 @@ def verify_day(
         problems, remarks = problems + remarks, ()
     if reading.damage:
         problems = (*problems, reading.damage)
-    return VerifiedDay(
-        day, path, reading.rows, reading.bytes, problems, remarks, _source(file), time.monotonic() - started
-    )
+    rows = reading.rows if reading.is_whole else None
+    return VerifiedDay(day, path, rows, reading.bytes, problems, remarks, _source(file), time.monotonic() - started)
 
 
 def _differences(dataset: Dataset, file: StoredFile, lake: Lake, reading: Reading) -> Iterator[str]:
@@ -117,7 +116,7 @@ def _differences(dataset: Dataset, file: StoredFile, lake: Lake, reading: Readin
         return
     if reading.bytes != manifest.bytes:
         yield f"{reading.bytes} bytes were read, its manifest says {manifest.bytes}"
-    parsed = not reading.damage and "size" not in reading.found
+    parsed = reading.is_whole
     if (
         parsed
         and (reading.bytes, reading.sha256) == (manifest.bytes, manifest.sha256)

@@ -111,12 +111,39 @@ def test_after_five_attempts_the_first_bytes_are_told_without_the_key(ingest: In
     assert totals.counts.new == 200
 
 
-@pytest.mark.parametrize("body", ["nobody-may-see,1\n", '"nobody-may-see"', '{"nobody-may-see": 1, "x": [2]}'])
-def test_what_may_be_events_in_a_form_that_is_none_is_told_without_them(ingest: Ingest, body: str):
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("nobody-may-see,1\n", "the answer is no JSON: it has 17 bytes"),
+        ('"nobody-may-see"', "the answer has no list of events in it."),
+        ("4711\n", "the answer has no list of events in it."),
+        ("null\n", "the answer has no list of events in it."),
+        ('{"nobody-may-see": 1, "x": [2]}', "the answer has no list of events in it; it has x."),
+    ],
+)
+def test_what_may_be_events_in_a_form_that_is_none_is_told_without_them(ingest: Ingest, body: str, words: str):
     ingesting = ingest(faults=[Fault(kind="answer", status=200, body=body.encode(), count=None)])
     (error,) = ingesting.run().failures
-    assert "the answer is no JSON: it has" in str(error) or "it has x" in str(error)
+    assert words in str(error)
     assert "nobody-may-see" not in str(error)
+    # What is JSON is no page that was cut short.
+    assert (len(ingesting.api.requests) == 1) == ("no list" in words)
+
+
+@pytest.mark.parametrize("status", [203, 206])
+def test_a_page_under_another_status_of_a_page_is_one(ingest: Ingest, status: int):
+    page = b'\xef\xbb\xbf{"data": [{"id": "x", "timestamp": "2024-03-01T00:00:00Z"}], "hasMore": false}'
+    ingesting = ingest(faults=[Fault(kind="answer", status=status, body=page)])
+    assert ingesting.run().failures == []
+    assert ingesting.ids == ["x"]
+
+
+@pytest.mark.parametrize("status", [202, 204, 304])
+def test_a_status_of_no_page_is_said(ingest: Ingest, status: int):
+    ingesting = ingest(faults=[Fault(kind="answer", status=status, body=b"", count=None)])
+    (error,) = ingesting.run().failures
+    assert f"gives no page of events (status {status}). Check API_BASE_URL" in str(error)
+    assert len(ingesting.api.requests) == 1
 
 
 def test_a_proxy_that_wants_a_user_is_said_to_be_one(ingest: Ingest):

@@ -97,8 +97,9 @@ def test_another_header_is_said(simple: Pipeline):
 
 
 def test_what_is_no_csv_is_said(simple: Pipeline):
-    problems = damaged(simple, lambda lines: [*lines[:3], b"1,2\n", *lines[4:]]).problems
-    (damage,) = [problem for problem in problems if problem.startswith("it is not a CSV file: ")]
+    found = damaged(simple, lambda lines: [*lines[:3], b"1,2\n", *lines[4:]])
+    assert found.rows is None
+    (damage,) = [problem for problem in found.problems if problem.startswith("it is not a CSV file: ")]
     # Without the row: what it says goes where nobody should read events.
     assert damage.endswith("Expected 6 columns, got 2")
 
@@ -169,6 +170,7 @@ def test_a_record_too_large_to_be_parsed_is_a_remark(local: Pipeline, monkeypatc
     monkeypatch.setattr(verify, "_FIRST_BLOCK_BYTES", 60)
     monkeypatch.setattr(verify, "_LARGEST_BLOCK_BYTES", 60)
     assert verified(local).problems == ()
+    assert verified(local).rows is None
     assert verified(local).remarks == ("a record is larger than 60 bytes: its rows were not checked",)
     problems = damaged(local, lambda lines: lines[:-1]).problems
     assert any("its SHA-256 is" in problem for problem in problems)

@@ -26,10 +26,12 @@ _TIMEOUT_SECONDS = 10.0
 _PAUSES_SECONDS: Final = (1, 2, 4, 8)
 _PIECE_BYTES = 64 * 1024
 _TOO_MUCH, _FORBIDDEN, _UNAVAILABLE, _NO_ENTRY = 429, 403, 503, (401, 403)
-_TOO_LARGE = 413
+_TOO_LARGE, _PROXY_WANTS_A_USER = 413, 407
 _HALVING = (_TOO_LARGE, 502, 504)
-_PROXY_WANTS_A_USER = 407
 _PASSING = (408, *range(500, 600))
+_OF_A_PAGE = (200, 203, 206)
+"""A proxy that changes answers makes 203 of 200; 206 is PostgREST's for a part of the whole."""
+_REDIRECTS = (301, 302, 303, 307, 308)
 _CURSOR_REFUSED = (400, 404, 410, 422)
 _SUCCESSES_UNTIL_LARGER = 20
 _LONGEST_ERROR_BYTES, _SHOWN = 2000, 200
@@ -230,7 +232,7 @@ class Fetcher:
             raise _FailedError(self._hide(words_of(error))) from None
         finally:
             self._limiter.release(told)
-        if response.status != 200:
+        if response.status not in _OF_A_PAGE:
             self._refuse(response.status, headers, cursor=cursor)
         try:
             page = read_page(body, self._api.fields)
@@ -276,15 +278,14 @@ class Fetcher:
         if status in _HALVING or status in _PASSING:
             halve, is_too_large = status in _HALVING, status == _TOO_LARGE
             raise _FailedError(f"status {status}", halve=halve, is_too_large=is_too_large)
-        if 300 <= status < 400:
+        if status in _REDIRECTS:
             raise RefusedError(
                 f"{self._api.url} redirects (status {status}), which is not followed, since the key would go with it. "
                 "Let API_BASE_URL name the address itself."
             )
-        does = "answers without events" if 200 <= status < 300 else "refuses the request"
+        does = "refuses the request" if status >= 400 else "gives no page of events"
         raise RefusedError(
-            f"{self._api.url} {does} (status {status}). Check API_BASE_URL, API_EVENTS_PATH and the names "
-            "of parameters."
+            f"{self._api.url} {does} (status {status}). Check API_BASE_URL, API_EVENTS_PATH and names of parameters."
         )
 
     def _told(self, error: PageError) -> str:

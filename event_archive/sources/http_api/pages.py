@@ -3,6 +3,7 @@
 Not here: how bodies are fetched, what an event is.
 """
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def read_page(body: bytes, fields: Fields) -> Page:
         PageError: no JSON, or no list of events in it: an error of the API's in spite of its status, say.
     """
     loose: dict[tuple[str, ...], list[bytes]] = {}
+    body = body.removeprefix(codecs.BOM_UTF8)
     try:
         document = _document(body)
     except (ValueError, RecursionError, msgspec.MsgspecError):
@@ -131,10 +133,15 @@ def _paths(fields: Fields) -> Sequence[tuple[str, ...]]:
 def _document(body: bytes) -> Document:
     """Raises MsgspecError where the body is not JSON throughout."""
     found: dict[tuple[str, ...], msgspec.Raw] = {(): msgspec.Raw(body)}
-    if bytes(body).lstrip()[:1] == b"{":
+    start = bytes(body).lstrip()[:1]
+    if start == b"{":
         _open((), found)
-    else:
+    elif start == b"[":
         _LIST.decode(body)
+    else:
+        # A text, a number or null: nothing is in it.
+        msgspec.json.decode(body)
+        return {}
     return found
 
 
