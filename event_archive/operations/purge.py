@@ -32,7 +32,7 @@ from event_archive.operations.dropping import drop_empty, drop_proven
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.site import Site
 from event_archive.operations.vacuum import vacuum
-from event_archive.postgres.lost import has_committed, transaction_number
+from event_archive.postgres.lost import Mark, has_committed, mark
 from event_archive.postgres.session import Connection, one
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import day_transaction, lock_day
@@ -106,7 +106,7 @@ class _Purged:
         )
 
 
-_in_doubt: dict[tuple[str, date], tuple[int, _Purged]] = {}
+_in_doubt: dict[tuple[str, date], tuple[Mark, _Purged]] = {}
 """By dataset and day, a transaction of this process whose commit got no answer, and what it did if it committed."""
 
 
@@ -150,7 +150,8 @@ def purge_day(
     done = _Purged(0, 0)
     outcome: Outcome = "purged"
     reason: str | None = None
-    before, number, key = _Purged(0, 0), 0, (dataset.label, day)
+    before, key = _Purged(0, 0), (dataset.label, day)
+    marked: Mark | None = None
     try:
         with day_transaction(site.postgres, dataset, day) as connection:
             dataset.require_aged(day, one(connection, "SELECT pg_catalog.now()")[0])
@@ -174,12 +175,12 @@ def purge_day(
                 outcome = "dry run"
                 raise _RollBack
             elif done.proven or done.partitions:
-                number = transaction_number(connection)
+                marked = mark(connection)
     except _RollBack:
         pass
     except UnreachableError:
-        if number:
-            _in_doubt[key] = number, done.after(before)
+        if marked:
+            _in_doubt[key] = marked, done.after(before)
         raise
     _in_doubt.pop(key, None)
     if done.why_not_dropped:

@@ -3,6 +3,7 @@
 Not here: who waits for it, connecting again.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from event_archive.postgres.session import Connection, one
@@ -12,9 +13,13 @@ Backend = tuple[int, datetime]
 
 _BACKEND = "SELECT pid, backend_start FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()"
 _LIVES = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = %s AND backend_start = %s)"
-_NUMBER = "SELECT pg_catalog.txid_current()"
-# A server that was restored, or was a replica, has never had a later one.
-_STATUS = "SELECT CASE WHEN %s < pg_catalog.txid_current() THEN pg_catalog.txid_status(%s) END"
+_MARK = """
+SELECT pg_catalog.txid_current(),
+       pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8),
+       pg_catalog.pg_current_wal_insert_lsn()::text
+"""
+_HAS_REPLAYED = "SELECT coalesce(pg_catalog.pg_last_wal_replay_lsn() >= %s::pg_catalog.pg_lsn, false)"
+_STATUS = "SELECT pg_catalog.txid_status(%s)"
 
 
 def backend(connection: Connection) -> Backend:
@@ -28,11 +33,31 @@ def lives(connection: Connection, former: Backend) -> bool:
     return bool(one(connection, _LIVES, *former)[0])
 
 
-def transaction_number(connection: Connection) -> int:
-    """The number of a connection's transaction, by which another session can ask what became of it."""
-    return int(one(connection, _NUMBER)[0])
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A transaction that is about to commit, by which another session can ask what became of it.
+
+    Attributes:
+        number: on another timeline that of another transaction, where this one never came there.
+        timeline: the server's.
+        written: where its WAL ended.
+    """
+
+    number: int
+    timeline: str
+    written: str
 
 
-def has_committed(connection: Connection, number: int) -> bool:
+def mark(connection: Connection) -> Mark:
+    """Of a connection's transaction, which has done all but commit."""
+    return Mark(*one(connection, _MARK))
+
+
+def has_committed(connection: Connection, former: Mark) -> bool:
     """Whether a transaction has committed; not where it goes on, or nobody knows of it."""
-    return bool(one(connection, _STATUS, number, number)[0] == "committed")
+    now = mark(connection)
+    # A server that was restored, or was a standby, may have begun its timeline without the transaction.
+    came_here = now.timeline == former.timeline or one(connection, _HAS_REPLAYED, former.written)[0]
+    if not came_here or former.number >= now.number:
+        return False
+    return bool(one(connection, _STATUS, former.number)[0] == "committed")

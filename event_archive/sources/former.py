@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from event_archive.postgres.lost import Backend, backend, has_committed, lives, transaction_number
+from event_archive.postgres.lost import Backend, Mark, backend, has_committed, lives, mark
 from event_archive.postgres.session import Connection, Session
 
 _MOST_SECONDS = 30.0
@@ -19,12 +19,12 @@ class Former:
     """What is not known of a run's session once its connection broke."""
 
     _backend: Backend | None = None
-    _number: int = 0
+    _mark: Mark | None = None
     _count: Callable[[], None] | None = None
 
     def note(self, connection: Connection, count: Callable[[], None]) -> None:
         """Takes down a transaction just before its commit, and what counts what it landed once it has committed."""
-        self._number, self._count = transaction_number(connection), count
+        self._mark, self._count = mark(connection), count
 
     def committed(self) -> None:
         """The transaction has committed: it is counted, once."""
@@ -42,7 +42,7 @@ class Former:
             while _lives(session, self._backend) and time.monotonic() < until and not told_to_stop():
                 time.sleep(_LOOK_SECONDS)
         with session.transaction("the session before") as connection:
-            if self._count and has_committed(connection, self._number):
+            if self._count and self._mark and has_committed(connection, self._mark):
                 self.committed()
             self._count = None
             self._backend = backend(connection)

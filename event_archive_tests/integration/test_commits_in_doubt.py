@@ -2,17 +2,22 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
 import psycopg
 import pytest
 
+from event_archive.postgres.lost import has_committed, mark
 from event_archive.sources import former, landing, runs
 from event_archive_tests.api_server.events import Events
 from event_archive_tests.api_server.switches import status
 from event_archive_tests.fixtures.ingestion import Ingest
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
+from event_archive_tests.fixtures.pipeline import Pipeline
+from event_archive_tests.fixtures.postgres import Database, standby_of
+from event_archive_tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -120,9 +125,37 @@ def test_a_transaction_that_the_server_never_had_has_not_committed(ingest: Inges
     with ingesting.settings().postgres.session() as session:
         with session.transaction("the last one") as connection:
             last.note(connection, lambda: counted.append(1))
-        last._number += 1_000_000
+            assert last._mark
+        last._mark = replace(last._mark, number=last._mark.number + 1_000_000)
         last.succeeded_by(session, never)
     assert counted == []
+
+
+@pytest.mark.parametrize("came_there", [True, False])
+def test_after_a_failover_a_commit_counts_where_the_new_primary_has_it(pipeline: Pipeline, came_there: bool):
+    """Another transaction gets its number there, where it never came."""
+    pipeline.add(1)
+    with standby_of(pipeline.database.server) as standby:
+        follower = Pipeline(Database(standby, pipeline.database.name), pipeline.lake)
+        until(lambda: follower.count() == 1)
+        if not came_there:
+            with psycopg.connect(follower.database.dsn, autocommit=True) as connection:
+                connection.execute("ALTER SYSTEM SET primary_conninfo = ''")
+                connection.execute("SELECT pg_reload_conf()")
+            until(lambda: not follower.database.execute("SELECT FROM pg_stat_wal_receiver"))
+        with pipeline.postgres.transaction("the last one") as session:
+            session.execute(
+                """INSERT INTO public."Event" (event_id, event_type, created_at, payload)
+                VALUES ('x', 't', now(), '{}')"""
+            )
+            marked = mark(session)
+        if came_there:
+            until(lambda: follower.count() == 2)
+        assert follower.database.execute("SELECT pg_promote(true, 60)") == [(True,)]
+        for _ in range(20):
+            follower.database.execute("SELECT txid_current()")
+        with follower.postgres.transaction("the next one") as session:
+            assert has_committed(session, marked) == came_there == (follower.count() == 2)
 
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
