@@ -108,6 +108,22 @@ def test_what_is_no_listing_is_no_empty_bucket(s3: Logs, body: bytes):
         s3.run(aws_endpoint=url)
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("location", [None, "https://login.example.invalid/?key=secret"])
+def test_who_redirects_and_is_no_store_is_told_at_once(s3: Logs, status: int, location: str | None):
+    """As an http:// that asks for https://, or a page to log in; boto3 asks it for the bucket's region without end."""
+    asked = list[str]()
+    headers = {"Location": location} if location else {}
+    words = rf"redirects \(status {status}\).*AWS_ENDPOINT"
+    with (
+        answering(b"<html>moved</html>", status, headers, asked) as url,
+        pytest.raises(RefusedError, match=words) as told,
+    ):
+        s3.run(aws_endpoint=url)
+    assert len(asked) == 1
+    assert "secret" not in str(told.value)
+
+
 class Cache:
     """Stands before a store, breaks the first answer off, and then gives the whole file, whatever part is asked for.
 

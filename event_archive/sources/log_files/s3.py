@@ -22,6 +22,7 @@ _CONNECT_SECONDS, _READ_SECONDS = 10.0, 20.0
 _RETRY_SECONDS = 60.0
 """From the first attempt of a request to the beginning of the last."""
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 15.0
+_REDIRECTS = (301, 302, 307, 308)
 _GONE = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412"}
 _PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"}
@@ -71,6 +72,8 @@ class Bucket:
         self._name, self._told_to_stop = name, told_to_stop
         try:
             self._client = _client(settings)
+            # Before boto3 looks for the bucket's region: it asks whoever redirects for it, and again for that request.
+            self._client.meta.events.register("before-parse.s3", partial(_require_no_redirect, self.bucket))
             return
         except (BotoCoreError, ValueError) as error:
             kind = type(error).__name__
@@ -186,6 +189,16 @@ def _client(settings: LogsSettings) -> Any:
             s3={"addressing_style": "path"} if settings.aws_endpoint else None,
         ),
     )
+
+
+def _require_no_redirect(bucket: str, response_dict: dict[str, Any], **_: Any) -> None:
+    """Raises where somebody else than a store redirects; the store itself says by that where the bucket lies."""
+    status, headers = response_dict["status_code"], response_dict["headers"]
+    if status in _REDIRECTS and not any(name.lower().startswith("x-amz-") for name in headers):
+        raise RefusedError(
+            f"{bucket}: what answers redirects (status {status}), which is not followed, and is no store. Let "
+            "AWS_ENDPOINT name the store's own address, with https:// where it asks for that."
+        )
 
 
 def _refusal(subject: str, bucket: str, failure: "ClientError") -> EventArchiveError:
