@@ -16,6 +16,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest, keys_with
@@ -24,7 +25,7 @@ from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
 from event_archive.errors import FileChangedError, IntegrityError, LockedError, NoSuchTableError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile, changed
-from event_archive.operations.claim import FormerTimelineError, claim, claim_from_replica, require_replica
+from event_archive.operations.claim import FormerTimelineError, claim, claim_to_export, require_replica
 from event_archive.operations.export import Export, PacedExport, has_any, rows_of_day
 from event_archive.operations.loading import load
 from event_archive.operations.readback import Readback, types_hash
@@ -79,10 +80,10 @@ class ArchivedDay:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """Which day is written, where, and whose it is."""
+    """Which day is written, and whose it is."""
 
+    site: Site
     day: date
-    lake: Lake
     claim: Claim
 
 
@@ -184,9 +185,8 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
         except NoSuchTableError:
             require_replica(site, connection)
             raise
-        claimed = claim_from_replica(site, connection) if site.export_postgres else claim(site, connection)
-        return _write_first(connection, site, table, _Order(day, lake, claimed), progress)
-    order = _Order(day, lake, claim(site, connection))
+        return _write_first(connection, table, _Order(site, day, claim_to_export(site, connection)), progress)
+    order = _Order(site, day, claim(site, connection))
     manifest = Manifest.from_file(file)
     if manifest:
         manifest.require_own(file, day, order.claim)
@@ -223,21 +223,20 @@ def _under_another_etag(lake: Lake, file: StoredFile, manifest: Manifest) -> Sto
         return upload.commit(manifest.to_metadata())
 
 
-def _write_first(connection: Connection, site: Site, table: Table, order: _Order, progress: Progress) -> _Written:
+def _write_first(connection: Connection, table: Table, order: _Order, progress: Progress) -> _Written:
     """A new file with a header and all rows of the day; none where there are no rows."""
     day = order.day
     lock_rows(connection, table, day)
-    with order.lake.write(table.dataset.path(day), replaces=None) as upload:
+    with order.site.lake.write(table.dataset.path(day), replaces=None) as upload:
         export = Export(upload, progress)
         rows = export.copy(connection, rows_of_day(table, day, table.names), with_header=True)
         if not rows:
             return _Written(None, None, 0, table.columns)
-        if site.export_postgres:
-            # Promoted since it was asked, it may have rows of its own.
-            claim_from_replica(site, connection)
+        # Since it was asked, a standby may have been promoted: this server's rows may be its own.
+        look = partial(claim_to_export, order.site, connection)
         types = types_hash(table, table.names)
         keys = keys_with(None, table.key)
-        file, manifest = export.commit(connection, order.claim.source, day, table.names, rows, types=types, keys=keys)
+        file, manifest = export.commit(look, order.claim.source, day, table.names, rows, types=types, keys=keys)
         return _Written(file, manifest, rows, table.columns)
 
 
@@ -258,7 +257,7 @@ def _write_late(
     A manifest that does not name the table's key is written even if no row is missing, since the purge is about to
     compare by that key.
     """
-    lake = order.lake
+    lake = order.site.lake
     columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
     append = bool(manifest) and readback.takes_more_rows and columns == readback.columns and lake.appendable(file)
     missing = rows_of_day(table, order.day, columns, unless=readback)
@@ -286,7 +285,7 @@ def _write_late(
         of_one_kind = manifest is not None and manifest.types == types
         try:
             new_file, new_manifest = export.commit(
-                connection,
+                partial(claim, order.site, connection),
                 order.claim.source,
                 order.day,
                 columns,

@@ -59,17 +59,19 @@ def claim_first(site: Site) -> Claim:
         return claim(site, connection)
 
 
-def claim_from_replica(site: Site, connection: Connection) -> Claim:
-    """As ``claim``, where rows are read from a replica; the primary claims.
+def claim_to_export(site: Site, connection: Connection) -> Claim:
+    """As ``claim``, where rows may be read from a replica; the primary claims.
 
     Raises:
         OtherSourceError: what is read is no copy of the primary, or as for ``claim``.
         FormerTimelineError: as ``require_copy``.
     """
+    if site.export_postgres is None:
+        return claim(site, connection)
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as primary:
         claimed, original = claim(site, primary), identity(primary)
-    replica = site.export_postgres or site.postgres
-    require_copy(original, identity(connection), primary=site.postgres.variable, replica=replica.variable)
+    replica = site.export_postgres.variable
+    require_copy(original, identity(connection), primary=site.postgres.variable, replica=replica)
     return claimed
 
 

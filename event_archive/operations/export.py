@@ -1,6 +1,7 @@
 """A day's rows from PostgreSQL into an upload, as CSV: which rows, in which order, how fast. Not here: what for."""
 
 import time
+from collections.abc import Callable
 from datetime import date
 
 from psycopg import sql
@@ -46,7 +47,7 @@ class Export:
 
     def commit(
         self,
-        connection: Connection,
+        look: Callable[[], object],
         source: Source,
         day: date,
         columns: tuple[str, ...],
@@ -55,12 +56,20 @@ class Export:
         types: str,
         keys: tuple[Key, ...],
     ) -> tuple[StoredFile, Manifest]:
-        """Makes the file appear, with its manifest, where the session still lives.
+        """Makes the file appear, with its manifest.
 
-        A session that was lost has lost the day's lock, and rows may have been purged by the file as it was.
+        Args:
+            look: at the last instant, raises where the session was lost, and so the day's lock: rows may have been
+                purged by the file as it was; or where the files have another owner by now.
+            source: whose rows they are.
+            day: of the rows.
+            columns: of the header.
+            rows: in the whole file.
+            types: as ``types_hash`` tells them.
+            keys: that tell the file's rows apart.
         """
         self._upload.settle()
-        connection.execute("SELECT 1")
+        look()
         manifest = self._hashes.manifest(source.table, columns, rows, types=types, keys=keys).of(source, day)
         return self._upload.commit(manifest.to_metadata()), manifest
 

@@ -19,6 +19,7 @@ from event_archive.operations import claim as claiming
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.archive import archive_day
 from event_archive.operations.claim import adopt_source, claim_first, owner
+from event_archive.operations.export import Export
 from event_archive.operations.marker import read_claim
 from event_archive.operations.purge import purge_day
 from event_archive.postgres.catalogue.server import Identity, identity
@@ -123,6 +124,29 @@ def test_a_run_that_comes_back_to_the_server_from_before_a_failover_is_refused(p
         with pytest.raises(OtherSourceError, match="was last used by .* on timeline 2; this server is on timeline 1"):
             action()
     assert pipeline.count() == 2
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["a first file", "an append"])
+def test_what_a_former_primary_was_about_to_write_at_a_failover_is_not_written(
+    pipeline: Pipeline, clone: Pipeline, monkeypatch: pytest.MonkeyPatch, is_first: bool
+):
+    """The rows that it had by then, and its successor never had, would stand behind those of its successor."""
+    if not is_first:
+        pipeline.add(2)
+        pipeline.archive()
+    pipeline.add(1, prefix="lost")
+    before, copy = pipeline.lake.stat(pipeline.dataset.path(DAY)), Export.copy
+
+    def copied(self: Export, *args: Any, **options: Any) -> int:
+        rows = copy(self, *args, **options)
+        monkeypatch.setattr(Export, "copy", copy)
+        clone.run()
+        return rows
+
+    monkeypatch.setattr(Export, "copy", copied)
+    with pytest.raises(OtherSourceError, match="was last used by .* on timeline 2; this server is on timeline 1"):
+        archive_day(pipeline.site, DAY)
+    assert pipeline.lake.stat(pipeline.dataset.path(DAY)) == before
 
 
 def test_a_promoted_copy_is_no_replica(pipeline: Pipeline, clone: Pipeline):
