@@ -70,7 +70,8 @@ def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, la
                 raise _DamagedError("; ".join(done.problems), found)
             return found
 
-        none, without_file = "There is no file to verify.", _without_file(wanted, first, last)
+        none = f"There is no file to verify in {opened.url(dataset.folder)}."
+        without_file = _without_file(wanted, first, last)
         _each(settings, wanted, verified, good="good", none=none, without_file=without_file)
 
 
@@ -153,7 +154,8 @@ def _adopt(settings: "Settings", days: tuple[date, ...], first: date | None, las
             seconds = time.monotonic() - started
             return {"rows": manifest.rows, "bytes": manifest.bytes, "sha256": manifest.sha256, "seconds": seconds}
 
-        none, without_file = "There is no file to adopt.", _without_file(wanted, first, last)
+        none = f"There is no file to adopt in {opened.url(dataset.folder)}."
+        without_file = _without_file(wanted, first, last)
         _each(settings, wanted, adopted, good="adopted", none=none, without_file=without_file)
 
 

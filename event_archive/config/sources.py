@@ -37,6 +37,9 @@ from event_archive.config.values import (
 from event_archive.domain.dataset import TableName
 from event_archive.postgres.session import Postgres
 
+LOGS_OLDEST_SERVER = 16
+"""Of PostgreSQL, for log files: the first that has ``pg_input_is_valid``."""
+
 
 class LandingShape(EnvironmentSettings):
     """Where events land, without secrets."""

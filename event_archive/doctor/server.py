@@ -8,6 +8,8 @@ from functools import partial
 from ipaddress import ip_address
 
 from event_archive.config import services
+from event_archive.config.sources import LOGS_OLDEST_SERVER
+from event_archive.config.variables import value_of
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.operations.claim import require_copy
@@ -63,19 +65,30 @@ def server(patient: Patient) -> Iterator[Finding]:
         before = time.time()
         (there,) = one(connection, "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8")
         patient.clocks["PostgreSQL"] = there - (before + time.time()) / 2
-        yield _version(connection)
+        yield _version(connection, database.variable)
         yield _tls(connection, database.variable)
         yield _primary(connection, database.variable)
         yield _privileges(connection, dataset.table, waits=patient.settings.max_replica_lag is not None)
 
 
-def _version(connection: Connection) -> Finding:
+def _version(connection: Connection, variable: str) -> Finding:
     info = connection.info
     (version,) = one(connection, "SHOW server_version")
     server = f"PostgreSQL {version}, database {quoted(info.dbname)} as {quoted(info.user)}"
     if info.server_version < OLDEST_SUPPORTED:
         return Finding(
             "postgres", "warning", f"{server}: older than what is supported", "Upgrade to PostgreSQL 14 or newer."
+        )
+    if (
+        value_of("LOGS_URL")
+        and variable == "PG_CONNECTION_STRING"
+        and info.server_version < LOGS_OLDEST_SERVER * 10_000
+    ):
+        return Finding(
+            "postgres",
+            "warning",
+            f"{server}: log files, of LOGS_URL, cannot be loaded",
+            f"Upgrade to PostgreSQL {LOGS_OLDEST_SERVER} or newer.",
         )
     if one(connection, "SHOW server_encoding") == ("SQL_ASCII",):
         return Finding(

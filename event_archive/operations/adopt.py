@@ -46,7 +46,7 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
     path = dataset.path(day)
     file = lake.stat(path)
     if file is None:
-        raise RefusedError(f"{path}: there is no file to adopt.")
+        raise RefusedError(f"{lake.url(path)}: there is no file to adopt.")
     with site.postgres.transaction(f"{dataset.table}, {day}", advice=ADOPT_ADVICE) as connection:
         claimed = claim(site, connection)
         former = _own_manifest(file, day, claimed)

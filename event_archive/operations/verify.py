@@ -73,7 +73,8 @@ def verify_day(
     path = dataset.path(day)
     file = lake.stat(path)
     if file is None:
-        return VerifiedDay(day, path, 0, 0, ("there is no file",), (), None, time.monotonic() - started)
+        problem = f"there is no file at {lake.url(path)}"
+        return VerifiedDay(day, path, 0, 0, (problem,), (), None, time.monotonic() - started)
     reading = Reading(dataset, day, table)
     block_bytes = _FIRST_BLOCK_BYTES
     while True:

@@ -1,6 +1,7 @@
 """A consumer as its process, asked by Prometheus and Kubernetes while services go away and it is told to stop."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -94,6 +95,29 @@ def test_a_consumer_is_asked_while_postgresql_goes_away_and_comes_back(
     assert process.wait(10) == 128 + signal.SIGTERM
     assert page(port, "/healthz")[0] == 0
     assert stream.consumers() == []
+
+
+@pytest.mark.usefixtures("process")
+def test_a_consumer_is_not_ready_while_redis_takes_no_writes(stream: Stream, port: int):
+    """It answers every look meanwhile."""
+    until(lambda: page(port, "/readyz")[0] == 200)
+    stream.server.redis.config_set("min-replicas-to-write", 1)
+    until(lambda: page(port, "/readyz")[0] == 503)
+    assert re.match("redis: .*NOREPLICAS", page(port, "/readyz")[1])
+    stream.server.redis.config_set("min-replicas-to-write", 0)
+    until(lambda: page(port, "/readyz")[0] == 200)
+
+
+def test_a_consumer_that_begins_while_redis_takes_no_writes_is_not_ready_before_it_does(
+    stream: Stream, port: int, request: pytest.FixtureRequest
+):
+    stream.server.redis.config_set("min-replicas-to-write", 1)
+    request.getfixturevalue("process")
+    until(lambda: page(port, "/healthz")[0] == 200)
+    seen = {page(port, "/readyz")[0] for _ in range(20)}
+    stream.server.redis.config_set("min-replicas-to-write", 0)
+    until(lambda: page(port, "/readyz")[0] == 200)
+    assert seen == {503}
 
 
 def test_without_redis_a_consumer_is_not_ready(stream: Stream, process: "subprocess.Popen[bytes]", port: int):

@@ -138,6 +138,16 @@ def test_a_server_that_is_too_old(healthy_locally: Installation, command: Comman
     assert wrong(findings(command("doctor", "--json"), 0)) == {"postgres": "warning"}
 
 
+def test_a_server_that_is_too_old_for_log_files(
+    healthy_locally: Installation, command: Commands, clean: pytest.MonkeyPatch, tmp_path: Path
+):
+    clean.setattr(server, "LOGS_OLDEST_SERVER", 99)
+    assert wrong(findings(command("doctor", "--json"), 0)) == {}
+    found = findings(command("doctor", "--json", LOGS_URL=f"file://{tmp_path}"), 0)
+    assert wrong(found) == {"postgres": "warning"}
+    assert "PostgreSQL 99" in found["postgres"].remedy
+
+
 @pytest.fixture
 def across_the_network(healthy_locally: Installation) -> Iterator[str]:
     """A connection string that leads to the server by this machine's own address on a network."""

@@ -383,7 +383,7 @@ def test_a_folder_that_is_not_there_ends_the_run(logs: Logs):
 
 
 def test_a_server_that_is_too_old_is_told_before_anything_is_made(logs: Logs, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loading, "_OLDEST_SERVER", 99)
+    monkeypatch.setattr(loading, "LOGS_OLDEST_SERVER", 99)
     with pytest.raises(ConfigurationError, match=r"is PostgreSQL 1\d; log files need 99 or newer. No file was loaded"):
         logs.run()
     assert logs.database.execute("SELECT to_regclass('logs') IS NULL") == [(True,)]

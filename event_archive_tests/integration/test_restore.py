@@ -454,7 +454,9 @@ def _copy(database: Database, statement: str, content: bytes) -> None:
 
 
 def test_a_day_without_a_file_is_refused(restore: Callable[..., RestoredDay]):
-    with pytest.raises(RefusedError, match="nothing to restore"):
+    with pytest.raises(
+        RefusedError, match=r"//.*/events_\d{4}-\d\d-\d\d\.csv: there is no file, so there is nothing to restore"
+    ):
         restore()
 
 

@@ -201,7 +201,7 @@ def test_a_file_of_another_tool_is_said(simple: Pipeline):
 
 
 def test_a_missing_file_is_said(pipeline: Pipeline):
-    assert verified(pipeline).problems == ("there is no file",)
+    assert verified(pipeline).problems == (f"there is no file at {pipeline.lake.url(pipeline.dataset.path(DAY))}",)
 
 
 def test_empty_lines_quotes_and_newlines_count_as_what_they_are(pipeline: Pipeline):

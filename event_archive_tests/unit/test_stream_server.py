@@ -121,6 +121,13 @@ def test_a_consumer_is_ready_where_both_services_answer():
         assert (status, text) == (503, "redis: Redis does not answer.\n")
 
 
+def test_a_consumer_that_waits_for_a_service_which_answers_is_not_ready():
+    metrics = Metrics("s", "g")
+    metrics.away = {"redis": "Redis takes no writes."}
+    with page("/readyz", metrics, redis=look, postgres=look) as (status, text):
+        assert (status, text) == (503, "redis: Redis takes no writes.\n")
+
+
 def test_any_other_page_is_not_there():
     with page("/", Metrics("s", "g")) as (status, _):
         assert status == 404

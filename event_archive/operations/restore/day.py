@@ -84,7 +84,9 @@ def days_with_file(dataset: Dataset, lake: Lake, first: date, last: date) -> lis
         return [first]
     days = [day for file in lake.list(dataset.folder) if (day := dataset.day_of(file.path)) and first <= day <= last]
     if not days:
-        raise RefusedError(f"There is no file from {first} to {last} in {dataset.folder}: nothing was restored.")
+        raise RefusedError(
+            f"There is no file from {first} to {last} in {lake.url(dataset.folder)}: nothing was restored."
+        )
     return days
 
 
@@ -110,7 +112,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
     path = dataset.path(day)
     file = lake.stat(path)
     if file is None:
-        raise RefusedError(f"{path}: there is no file for {day}, so there is nothing to restore.")
+        raise RefusedError(f"{lake.url(path)}: there is no file, so there is nothing to restore.")
     manifest = Manifest.from_file(file)
     source = source_to_read(dataset, day, manifest, file, lake) if manifest else None
     if manifest is None:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from psycopg import sql
 
+from event_archive.config.sources import LOGS_OLDEST_SERVER
 from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Session, one, own_search_path
@@ -29,8 +30,6 @@ from event_archive.sources.runs import NONE_AGED, AgedTimes
 _BATCH_BYTES = 8 * 1024 * 1024
 _BATCH_ROWS = 10_000
 _FORMER_AT_ONCE = 200
-_OLDEST_SERVER = 16
-"""The first that has ``pg_input_is_valid``."""
 
 _log = logging.getLogger(__name__)
 
@@ -280,8 +279,8 @@ def check_server(session: Session) -> None:
     """
     with session.transaction("the server's version") as connection:
         version = connection.info.server_version // 10_000
-    if version < _OLDEST_SERVER:
+    if version < LOGS_OLDEST_SERVER:
         raise ConfigurationError(
-            f"The server of PG_CONNECTION_STRING is PostgreSQL {version}; log files need {_OLDEST_SERVER} or newer. No "
-            "file was loaded. Upgrade it, or name another server."
+            f"The server of PG_CONNECTION_STRING is PostgreSQL {version}; log files need {LOGS_OLDEST_SERVER} or newer."
+            " No file was loaded. Upgrade it, or name another server."
         )

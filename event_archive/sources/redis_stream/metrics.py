@@ -4,6 +4,7 @@ Here: counting. Not here: how anybody reads it (``server``), where lag and pendi
 """
 
 import time
+from collections.abc import Mapping
 from typing import Literal
 
 from prometheus_client import (
@@ -27,6 +28,9 @@ _BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 
 class Metrics:
     """The metrics of one consumer, in a registry of their own. Every method may be called from any thread.
+
+    Attributes:
+        away: why nothing is read, by the service that does not answer or cannot serve.
 
     Args:
         stream: the stream's key, a label of each metric.
@@ -54,6 +58,7 @@ class Metrics:
         self._pending = self._gauge("pending_entries", "Entries that the group has read and not acknowledged yet.")
         self._oldest = self._gauge("pending_oldest_seconds", "Age of the oldest entry not acknowledged yet; 0: none.")
         self._moved_at = time.monotonic()
+        self.away: Mapping[str, str] = {}
 
     def batch(self, counts: Counts, seconds_batch: float, seconds_write: float) -> None:
         """A batch is committed, whether it could be acknowledged or not.

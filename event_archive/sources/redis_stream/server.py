@@ -120,13 +120,15 @@ def _handler(
         return 200, b"ok\n"
 
     def readiness() -> tuple[int, bytes]:
-        failures = []
+        # One that answers may refuse what a consumer needs: a replica, or a Redis that takes no writes.
+        failures = dict(metrics.away)
         for name, ask in services.items():
             try:
                 ask()
             except EventArchiveError as error:
-                failures.append(f"{name}: {error}\n")
-        return (503, "".join(failures).encode()) if failures else (200, b"ok\n")
+                failures[name] = str(error)
+        words = "".join(f"{name}: {why}\n" for name, why in failures.items())
+        return (503, words.encode()) if failures else (200, b"ok\n")
 
     pages = {"/metrics": (scrape, _PROMETHEUS), "/healthz": (health, _TEXT), "/readyz": (readiness, _TEXT)}
 

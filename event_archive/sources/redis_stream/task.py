@@ -78,6 +78,7 @@ class Task:
         self.settings, self.datasets = settings, datasets
         self.totals = Totals()
         self.metrics = metrics or Metrics(settings.stream_key, settings.stream_group)
+        self.metrics.away = {"redis": "nothing has been read yet."}
         self.devices = Devices(settings.stream_max_devices)
         self._drain, self._told_to_stop, self._progress = drain, told_to_stop, progress
         self._is_drained = False
@@ -110,6 +111,7 @@ class Task:
             self._away_since[service] = time.monotonic()
         if isinstance(error, UnreachableError):
             self._lost.add(service)
+            self.metrics.away = {**self.metrics.away, service: str(error)}
 
     def turned(self) -> None:
         """The loop has gone round: Redis and PostgreSQL answer."""
@@ -125,6 +127,7 @@ class Task:
             self.metrics.reconnected(service)
         self._away_since.clear()
         self._lost.clear()
+        self.metrics.away = {}
         if now - self._told > _PROGRESS_SECONDS:
             self._told = now
             self.totals.seconds = now - self._began
