@@ -5,6 +5,9 @@ Not here: who waits for it, connecting again.
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+
+import psycopg
 
 from event_archive.postgres.session import Connection, one
 
@@ -16,9 +19,11 @@ _LIVES = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = %s 
 _MARK = """
 SELECT pg_catalog.txid_current(),
        pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8),
-       pg_catalog.pg_current_wal_insert_lsn()::text
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0'),
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0'),
+       pg_catalog.pg_postmaster_start_time(),
+       pg_catalog.clock_timestamp()
 """
-_HAS_REPLAYED = "SELECT coalesce(pg_catalog.pg_last_wal_replay_lsn() >= %s::pg_catalog.pg_lsn, false)"
 _STATUS = "SELECT pg_catalog.txid_status(%s)"
 
 
@@ -38,26 +43,48 @@ class Mark:
     """A transaction that is about to commit, by which another session can ask what became of it.
 
     Attributes:
-        number: on another timeline that of another transaction, where this one never came there.
-        timeline: the server's.
-        written: where its WAL ended.
+        number: another transaction gets it, where a crash or a failover has undone all of this one.
+        timeline: the server's, in hexadecimal digits.
+        written: where its WAL ended, in bytes.
+        replayed: where the WAL ended that the server has replayed, after a crash or as a standby; None: none.
+        started: when it was.
+        at: when the transaction was about to commit.
     """
 
     number: int
     timeline: str
-    written: str
+    written: Decimal
+    replayed: Decimal | None
+    started: datetime
+    at: datetime
+
+    def may_be_known(self, now: "Mark") -> bool:
+        """Whether a server that is as ``now`` says, has given the number to no other transaction.
+
+        It has not where it went on without a break, where it was shut down in order, and where it replayed what the
+        transaction had written. Of a server that crashed or was promoted twice since, nobody can tell.
+        """
+        is_same = now.timeline == self.timeline
+        if is_same and (now.started, now.replayed) == (self.started, self.replayed):
+            return True
+        if now.replayed is None:
+            return is_same
+        is_next = int(now.timeline, 16) == int(self.timeline, 16) + 1 and now.started < self.at
+        return (is_same or is_next) and now.replayed >= self.written
 
 
-def mark(connection: Connection) -> Mark:
-    """Of a connection's transaction, which has done all but commit."""
-    return Mark(*one(connection, _MARK))
+def mark(connection: Connection) -> Mark | None:
+    """Of a connection's transaction, which has done all but commit; None where the role may not ask."""
+    try:
+        with connection.transaction():
+            return Mark(*one(connection, _MARK))
+    except psycopg.errors.InsufficientPrivilege:
+        return None
 
 
 def has_committed(connection: Connection, former: Mark) -> bool:
     """Whether a transaction has committed; not where it goes on, or nobody knows of it."""
     now = mark(connection)
-    # A server that was restored, or was a standby, may have begun its timeline without the transaction.
-    came_here = now.timeline == former.timeline or one(connection, _HAS_REPLAYED, former.written)[0]
-    if not came_here or former.number >= now.number:
+    if now is None or not former.may_be_known(now) or former.number >= now.number:
         return False
     return bool(one(connection, _STATUS, former.number)[0] == "committed")

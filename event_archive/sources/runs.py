@@ -75,19 +75,21 @@ def work_connected(
         UnreachableError: the database is away for longer than a run waits.
         EventArchiveError: as the work raises it.
     """
-    attempt, since, former = 0, 0.0, Former()
+    attempt, former = 0, Former()
+    since: float | None = None
     while True:
         before = done()
         try:
             with postgres.session() as session:
                 former.succeeded_by(session, told_to_stop)
+                since = None
                 work(session, former)
             return
         except not_of_the_database:
             raise
         except UnreachableError as away:
             attempt = 0 if done() > before else attempt
-            since = since if attempt else time.monotonic()
+            since = time.monotonic() if since is None else since
             if attempt == len(RECONNECT_SECONDS) or time.monotonic() - since > AWAY_SECONDS or told_to_stop():
                 raise
             _log.warning("%s%s", away, meanwhile)

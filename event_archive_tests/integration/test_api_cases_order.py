@@ -56,6 +56,16 @@ def test_a_short_page_that_is_filled_up_while_the_next_is_asked_for_is_not_passe
     assert (totals.ended, totals.failures, ingesting.has_all()) == ("complete", [], True)
 
 
+@pytest.mark.parametrize("asked", [40, 99])
+@pytest.mark.parametrize("switches", UNTIL_EMPTY.values(), ids=UNTIL_EMPTY)
+def test_a_page_that_holds_more_than_was_asked_for_may_be_short_too(
+    ingest: Ingest, switches: dict[str, Any], asked: int
+):
+    ingesting = ingest(210, pagination="page", default_limit=100, arriving=25, arriving_requests=4, **switches)
+    totals = ingesting.run(api_pagination="page", api_limit_parameter="unused", api_page_limit=asked)
+    assert (totals.ended, totals.failures, ingesting.has_all()) == ("complete", [], True)
+
+
 def test_a_short_page_is_kept_where_the_next_fails_and_is_gone_on_with(ingest: Ingest):
     ingesting = ingest(230, pagination="page", envelope="bare", faults=[status(400, first=4, count=None)])
     (error,) = ingesting.run(api_pagination="page").failures

@@ -148,7 +148,7 @@ def test_after_a_failover_a_commit_counts_where_the_new_primary_has_it(pipeline:
                 """INSERT INTO public."Event" (event_id, event_type, created_at, payload)
                 VALUES ('x', 't', now(), '{}')"""
             )
-            marked = mark(session)
+            assert (marked := mark(session))
         if came_there:
             until(lambda: follower.count() == 2)
         assert follower.database.execute("SELECT pg_promote(true, 60)") == [(True,)]

@@ -81,7 +81,7 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
     size = PageSize(paging.most, fixed=paging.pagination == "page")
     cursor, endless = start.cursor, _Endless(paging, start.cursor)
     # A number stays the same while its page fills up: behind the last page is no place to go on from.
-    filled, full = None if paging.pagination == "page" else start.cursor, size.value
+    filled, full = None if paging.pagination == "page" else start.cursor, 0
     while True:
         step = Step(paging, start, cursor, size)
         try:
@@ -97,12 +97,14 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
         except RefusedError:
             emit(Fetched(answer.page, cursor, None, answer.size_bytes, cursor is None, is_broken=True))
             raise
-        if paging.pagination == "page" and following is not None and 0 < len(answer.page.events) < full:
+        # One of more events than were asked for may be short, too: the API does not heed that, or caps its pages.
+        count = len(answer.page.events) if paging.pagination == "page" and following is not None else 0
+        if count not in (0, full or size.value):
             try:
                 if _goes_on(fetcher, Step(paging, start, following, size)):
                     # It may have been filled up since; now it is full, and so tells how many events a page holds.
                     answer = fetcher.fetch(step.request, size, cursor=cursor is not None)
-                    following, full = step.next(answer), len(answer.page.events) or full
+                    following, full = step.next(answer), max(full, len(answer.page.events))
                 else:
                     following = None
             except (EventArchiveError, CursorRefusedError):
