@@ -5,7 +5,7 @@ Not here: how a file is read or restored (``operations``), archiving and purging
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -24,10 +24,10 @@ from event_archive.cli.arguments import (
     within,
 )
 from event_archive.domain.wording import counted
-from event_archive.errors import EventArchiveError, IntegrityError, UnexpectedError, UnreachableError
+from event_archive.errors import EventArchiveError, IntegrityError, RefusedError, UnexpectedError, UnreachableError
 
 if TYPE_CHECKING:
-    from event_archive.config.environment import Settings
+    from event_archive.config.environment import PipelineSettings, Settings
     from event_archive.domain.dataset import Dataset
     from event_archive.lake.protocol import Lake
 
@@ -42,10 +42,10 @@ Found = dict[str, int | float | str]
 def verify(days: tuple[date, ...], first: date | None, last: date | None, datasets: tuple[str, ...]) -> None:
     """Reads files back and compares them with their manifest: all files, those of a range, or of the days named."""
     check_range(days, first, last)
-    each_dataset(load_pipelines(datasets), lambda settings: _verify(settings, days, first, last))
+    _each_dataset(load_pipelines(datasets), lambda settings: _verify(settings, days, first, last))
 
 
-def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, last: date | None) -> None:
+def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, last: date | None) -> bool:
     from event_archive.config.services import lake, primary
     from event_archive.operations.marker import claim_to_read, files_of
     from event_archive.operations.verify import verify_day
@@ -73,6 +73,7 @@ def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, la
         none = f"There is no file to verify in {opened.url(dataset.folder)}."
         without_file = _without_file(wanted, first, last)
         _each(settings, wanted, verified, good="good", none=none, without_file=without_file)
+    return bool(wanted)
 
 
 @click.command(short_help="Puts rows back from the files.")
@@ -132,13 +133,13 @@ def adopt(
     if bool(days or first or last) == source:
         raise click.UsageError("Name days, or give a range with --from and --to, or --source.")
     check_range(days, first, last)
-    each_dataset(
+    _each_dataset(
         load_pipelines(datasets, one_by_one=True),
         lambda settings: _adopt_source(settings) if source else _adopt(settings, days, first, last),
     )
 
 
-def _adopt(settings: "Settings", days: tuple[date, ...], first: date | None, last: date | None) -> None:
+def _adopt(settings: "Settings", days: tuple[date, ...], first: date | None, last: date | None) -> bool:
     from event_archive.config.services import lake, primary
     from event_archive.operations.adopt import adopt_day
     from event_archive.operations.site import Site
@@ -157,9 +158,10 @@ def _adopt(settings: "Settings", days: tuple[date, ...], first: date | None, las
         none = f"There is no file to adopt in {opened.url(dataset.folder)}."
         without_file = _without_file(wanted, first, last)
         _each(settings, wanted, adopted, good="adopted", none=none, without_file=without_file)
+    return bool(wanted)
 
 
-def _adopt_source(settings: "Settings") -> None:
+def _adopt_source(settings: "Settings") -> bool:
     from event_archive.config.services import lake, primary
     from event_archive.observability.json_lines import write_line
     from event_archive.operations.claim import adopt_source
@@ -176,10 +178,19 @@ def _adopt_source(settings: "Settings") -> None:
     if settings.log_as_json:
         source = str(claim.source)
         write_line("adopted", dataset=dataset.name, files=files_of(dataset), source=source, former=former)
-        return
+        return True
     click.echo(f"{files_of(dataset)} belongs to {claim.source} from now on.")
     for of in former:
         click.echo(f"Its files too: {of}.")
+    return True
+
+
+def _each_dataset(pipelines: "Sequence[PipelineSettings]", do: "Callable[[Settings], bool]") -> None:
+    """Does something with the files of each dataset; ``do`` says whether there were any. Fails where none has one."""
+    had_files: list[bool] = []
+    each_dataset(pipelines, lambda settings: had_files.append(do(settings)))
+    if not any(had_files):
+        raise RefusedError("No dataset has a file there. Look whether the lake, its container and folder are right.")
 
 
 def _days_with_file(dataset: "Dataset", lake: "Lake", first: date | None, last: date | None) -> tuple[date, ...]:
@@ -189,11 +200,8 @@ def _days_with_file(dataset: "Dataset", lake: "Lake", first: date | None, last: 
 
 
 def _without_file(days: tuple[date, ...], first: date | None, last: date | None) -> int | None:
-    """How many days of a range, of which these have a file, have none; None where no range was given."""
-    if not (first or last):
-        return None
-    ends = [*days, *filter(None, (first, last))]
-    return (max(ends) - min(ends)).days + 1 - len(days)
+    """How many days of a range, of which these have a file, have none; None where it is open, or none was given."""
+    return (last - first).days + 1 - len(days) if first and last else None
 
 
 class _DamagedError(IntegrityError):

@@ -215,7 +215,7 @@ def _run(parts: "list[_Part]", wanted: _Wanted, started: float, *, dry_run: bool
                 gc.set_threshold(*_THRESHOLDS)
                 remarks = run_shares(shares, budget=planned[0].settings.run_budget, started=started)
             _show_failures([part for part in parts if part.begun], display)
-        elif begun:
+        elif len(begun) == len(parts):
             datasets, as_json = [of.settings.dataset for of, _ in begun], parts[0].pipeline.log_as_json
             remarks = [nothing_to_do(datasets, ranged=not wanted.all, as_json=as_json)]
         outcome = "failed" if any(part.causes for part in parts) else "done"

@@ -167,21 +167,24 @@ def _is_torn(text: str) -> bool:
 
 def check_http_url(secret: SecretStr) -> SecretStr:
     """An http or https URL."""
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", secret.get_secret_value()):
-        raise ValueError("must be an http or https URL")
+    url = secret.get_secret_value()
+    if not (re.fullmatch(r"https?://[^\s/]+(/\S*)?", url) and _has_address(url)):
+        raise ValueError("must be an http or https URL with a host's name; a port is 1 to 65535")
     return secret
 
 
 def parse_url(url: str | None) -> str | None:
     """An http or https URL without user, password, query or fragment: it stands in messages."""
-    if url is not None and not (re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url) and _has_port_or_none(url)):
+    if url is not None and not (re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url) and _has_address(url)):
         raise ValueError("must be an http or https URL without a user, a query or a fragment; a port is 1 to 65535")
     return url
 
 
-def _has_port_or_none(url: str) -> bool:
+def _has_address(url: str) -> bool:
+    """Whether a URL's host can be a name or an address, and its port a port, where it has one."""
     try:
-        return urlsplit(url).port != 0
+        address = urlsplit(url)
+        return bool((address.hostname or "").encode("idna")) and address.port != 0
     except ValueError:
         return False
 

@@ -88,7 +88,8 @@ class JsonDisplay:
 
     def run_ends(self, totals: Totals, seconds: float, *, outcome: str, remark: str = "") -> None:
         """Writes the totals."""
-        failed = f"{totals.failed} of {counted(totals.days, 'day', 'days')} failed"
+        # Of datasets that could not begin, there may be no day.
+        failed = f"{totals.failed} of {counted(totals.days, 'day', 'days')} failed" if totals.days else ""
         write_line(
             outcome,
             error=". ".join(filter(None, (failed, remark))) if outcome == "failed" else None,

@@ -157,7 +157,8 @@ def push_registry(url: str, registry: "CollectorRegistry", group: dict[str, str]
         )
     except HTTPError as error:
         problem = f"answers {error.code}"
-    except (OSError, HTTPException) as error:
+    # ValueError: a path that is no ASCII.
+    except (OSError, HTTPException, ValueError) as error:
         problem = f"cannot be reached ({type(getattr(error, 'reason', error)).__name__})"
     else:
         return

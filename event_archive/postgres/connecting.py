@@ -50,6 +50,8 @@ _DEFAULTS = {
 }
 # Libpq's own words, which are never translated where psycopg brings it along: a server that is away says no such thing.
 _OF_TLS = re.compile(r"certificate|private key|does not support SSL|SSL error: .*\balert\b", re.IGNORECASE)
+# Before it connects.
+_TLS_REFUSED = re.compile(r"connection is bad: (weak sslmode|invalid SSL)")
 # What libpq asks on a line of its own is in our advice.
 _LIBPQ_ASKS = re.compile(r"\n\tIs the server running\b[^?]*\?")
 _AZURE_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 (a scope, no secret)
@@ -117,7 +119,7 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         return _Failure(code, by_pooler, refused)
     # Of several hosts, of the one that was tried last; behind its name, which may hold any word.
     last = words.partition("Multiple connection attempts failed")[0]
-    if _OF_TLS.search(last.partition(" failed: ")[2]):
+    if _OF_TLS.search(last.partition(" failed: ")[2]) or _TLS_REFUSED.match(words):
         return _Failure("", passes=False, told=_insecure(words, variable))
     check = f"Check host and port in {variable}, and that the server is up and lets this machine in."
     return _Failure("", passes=True, told=_out_of_reach(words, check))

@@ -256,7 +256,7 @@ def test_a_range_is_adopted(local_installation: Installation, command: Commands)
     assert {line["outcome"] for line in done.days.values()} == {"adopted"}
     totals = {"days": 2, "failed": 0, "without_file": 2, "outcome": "done"}
     assert {name: done.end[name] for name in totals} == totals
-    assert command("adopt", "--from", "2024-03-02").end["without_file"] == 2
+    assert "without_file" not in command("adopt", "--from", "2024-03-02").end
     assert "without_file" not in command("adopt", KEY).end
     local_installation.put(b"", day=days[1])
     done = command("adopt", "--to", "2024-03-05")

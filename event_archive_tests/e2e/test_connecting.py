@@ -167,6 +167,17 @@ def test_a_certificate_that_is_not_trusted_is_no_outage(
     assert waits == []
 
 
+@pytest.mark.parametrize(
+    "settings",
+    ["sslmode=require sslrootcert=system", "ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2"],
+)
+def test_what_libpq_refuses_of_tls_before_it_connects_is_no_outage(waits: list[float], settings: str):
+    error = connect(f"host=127.0.0.1 dbname=d user=u {settings}")
+    assert isinstance(error, RefusedError)
+    assert str(error).startswith("No TLS connection to PostgreSQL can be made: ")
+    assert waits == []
+
+
 @pytest.mark.parametrize("host", ["/tmp/certificates-that-are-nowhere", "certificates.invalid"])
 def test_a_host_of_any_name_that_is_away_is_an_outage(waits: list[float], host: str):
     error = connect(f"host={host} dbname=d user=u")

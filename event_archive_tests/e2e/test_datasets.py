@@ -116,6 +116,25 @@ def test_a_dataset_that_comes_after_one_whose_database_is_away_says_so_and_stops
     assert four.left() == NOTHING_LEFT | {name: ROWS_OF[name] for name in failed}
 
 
+def test_where_no_day_is_left_but_a_database_is_away_that_is_not_told_as_nothing_to_do(
+    four: Datasets, command: Commands
+):
+    away = {"PG_CONNECTION_STRING_ELSEWHERE": "host=/nowhere"}
+    assert command("run", **away).code == 1
+    done = command("run", **away)
+    assert (done.code, done.end["error"]) == (1, "Datasets that failed: elsewhere.")
+    assert "Nothing to do" not in command("run", LOG_FORMAT="console", **away).stdout
+
+
+def test_a_dataset_without_files_fails_no_verification_but_all_of_them_do(four: Datasets, command: Commands):
+    """As in a folder that is not the right one."""
+    none = command("verify")
+    assert none.code == 1
+    assert "No dataset has a file there." in none.end["error"]
+    assert command("run", "--dataset", "events").code == 0
+    assert command("verify").code == 0
+
+
 def test_a_table_that_is_not_there_stops_no_other_dataset(four: Datasets, command: Commands):
     four.write(FILE.replace("app.lines", "app.absent"))
     done = command("run")

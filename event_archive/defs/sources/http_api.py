@@ -80,7 +80,8 @@ def _nothing_rejected() -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=API.key,
         pool=API.name,
-        description="No event lies in rejected_records. Each is alerted of once where ALERT_WEBHOOK_URL says.",
+        description="No event lies in rejected_records. Each is alerted of where ALERT_WEBHOOK_URL says: once, and "
+        "again where a replay was in vain.",
     )
     def nothing_rejected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         latest = last_counts(context.instance, API).rejected
