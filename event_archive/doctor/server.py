@@ -79,6 +79,13 @@ def _version(connection: Connection, variable: str) -> Finding:
         return Finding(
             "postgres", "warning", f"{server}: older than what is supported", "Upgrade to PostgreSQL 14 or newer."
         )
+    if one(connection, "SHOW server_encoding") == ("SQL_ASCII",):
+        return Finding(
+            "postgres",
+            "warning",
+            f"{server}: its encoding is SQL_ASCII, which takes any bytes. A day with a text that is no UTF-8 will fail",
+            "Move the table to a database whose encoding is UTF8, or see that every text is UTF-8.",
+        )
     if (
         value_of("LOGS_URL")
         and variable == "PG_CONNECTION_STRING"
@@ -89,13 +96,6 @@ def _version(connection: Connection, variable: str) -> Finding:
             "warning",
             f"{server}: log files, of LOGS_URL, cannot be loaded",
             f"Upgrade to PostgreSQL {LOGS_OLDEST_SERVER} or newer.",
-        )
-    if one(connection, "SHOW server_encoding") == ("SQL_ASCII",):
-        return Finding(
-            "postgres",
-            "warning",
-            f"{server}: its encoding is SQL_ASCII, which takes any bytes. A day with a text that is no UTF-8 will fail",
-            "Move the table to a database whose encoding is UTF8, or see that every text is UTF-8.",
         )
     return Finding("postgres", "good", server)
 

@@ -105,7 +105,8 @@ def post(url: str, message: str) -> None:
                     url, json=body, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False, stream=True
                 )
                 answer.close()
-        except requests.RequestException as error:
+        # ValueError: urllib3's of an address that is none.
+        except (requests.RequestException, ValueError) as error:
             problem = f"cannot be reached ({type(error).__name__})"
         else:
             if answer.status_code < _MULTIPLE_CHOICES:

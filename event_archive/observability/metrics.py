@@ -157,8 +157,10 @@ def push_registry(url: str, registry: "CollectorRegistry", group: dict[str, str]
         )
     except HTTPError as error:
         problem = f"answers {error.code}"
-    # ValueError: a path that is no ASCII.
-    except (OSError, HTTPException, ValueError) as error:
+    except ValueError as error:
+        # A path that is no ASCII.
+        problem = f"cannot be asked ({type(error).__name__})"
+    except (OSError, HTTPException) as error:
         problem = f"cannot be reached ({type(getattr(error, 'reason', error)).__name__})"
     else:
         return

@@ -113,7 +113,8 @@ def test_what_is_no_listing_is_no_empty_bucket(s3: Logs, body: bytes):
 def test_who_redirects_and_is_no_store_is_told_at_once(s3: Logs, status: int, location: str | None):
     """As an http:// that asks for https://, or a page to log in; boto3 asks it for the bucket's region without end."""
     asked = list[str]()
-    headers = {"Location": location} if location else {}
+    # As CloudFront has one, too.
+    headers = {"Location": location, "X-Amz-Cf-Id": "x"} if location else {}
     words = rf"redirects \(status {status}\).*AWS_ENDPOINT"
     with (
         answering(b"<html>moved</html>", status, headers, asked) as url,

@@ -22,7 +22,7 @@ _CONNECT_SECONDS, _READ_SECONDS = 10.0, 20.0
 _RETRY_SECONDS = 60.0
 """From the first attempt of a request to the beginning of the last."""
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 15.0
-_REDIRECTS = (301, 302, 307, 308)
+_REDIRECTS = (300, 301, 302, 303, 307, 308)
 _GONE = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412"}
 _PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"}
@@ -192,12 +192,12 @@ def _client(settings: LogsSettings) -> Any:
 
 
 def _require_no_redirect(bucket: str, response_dict: dict[str, Any], **_: Any) -> None:
-    """Raises where somebody else than a store redirects; the store itself says by that where the bucket lies."""
+    """Raises where somebody redirects who does not say in which region the bucket lies, as a store does."""
     status, headers = response_dict["status_code"], response_dict["headers"]
-    if status in _REDIRECTS and not any(name.lower().startswith("x-amz-") for name in headers):
+    if status in _REDIRECTS and "x-amz-bucket-region" not in {name.lower() for name in headers}:
         raise RefusedError(
-            f"{bucket}: what answers redirects (status {status}), which is not followed, and is no store. Let "
-            "AWS_ENDPOINT name the store's own address, with https:// where it asks for that."
+            f"{bucket}: what answers redirects (status {status}), which is not followed. Let AWS_ENDPOINT name the "
+            "store's own address, with https:// where it asks for that; and check AWS_REGION."
         )
 
 
