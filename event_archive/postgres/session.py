@@ -17,6 +17,7 @@ from sqlalchemy import Connection as EngineConnection
 from sqlalchemy import Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from event_archive.errors import UnreachableError
 from event_archive.postgres.connecting import Auth, connect, without_secrets
 from event_archive.postgres.errors import NO_ADVICE, Advice, refusal
 
@@ -68,6 +69,8 @@ SELECT pg_catalog.set_config('client_connection_check_interval', '5s', true)
 WHERE pg_catalog.strpos(pg_catalog.version(), 'linux') OPERATOR(pg_catalog.>) 0
 """
 _LOOK_FOR_CLIENT_SINCE = 140000
+_WAIT_FOR_STANDBY = "SyncRepWaitForLSN"
+"""What tells of it, in any language; PostgreSQL goes on as if the standby had the transaction."""
 # A cancel is a connection of its own; where that takes longer, the server is out of reach and gives up by itself.
 _CANCEL_TIMEOUT_SECONDS = 5
 
@@ -127,7 +130,9 @@ class Postgres:
         """
         # Statements that SQLAlchemy sends itself are refused like ours: it asks for the version at first.
         with self._told(subject, advice), _engine(self).connect() as connection:
-            yield Session(self, connection)
+            session = Session(self, connection)
+            cast(Connection, connection.connection.driver_connection).add_notice_handler(session.hear)
+            yield session
 
     @contextmanager
     def _told(self, subject: str, advice: Advice) -> Iterator[None]:
@@ -169,6 +174,12 @@ class Session:
 
     postgres: Postgres
     _connection: EngineConnection = field(repr=False)
+    _waits_ended: list[str] = field(default_factory=list, repr=False)
+
+    def hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Takes down that somebody has ended a commit's wait for a synchronous standby, which is no error."""
+        if notice.source_function == _WAIT_FOR_STANDBY:
+            self._waits_ended.append(str(notice.severity_nonlocalized))
 
     @contextmanager
     def transaction(
@@ -176,6 +187,7 @@ class Session:
     ) -> Iterator[Connection]:
         """As ``Postgres.transaction``, on this connection, which is of no use any more once it broke."""
         connection = self._connection
+        self._waits_ended.clear()
         timeouts = {
             "lock_timeout": f"{self.postgres.lock_timeout_seconds}s",
             "statement_timeout": f"{statement_timeout_seconds}s",
@@ -189,6 +201,11 @@ class Session:
                 except BaseException:
                     _abandon(connection, raw)
                     raise
+            if self._waits_ended:
+                raise UnreachableError(
+                    f"{subject}: somebody ended the wait for a synchronous standby. What was written is committed on "
+                    "the primary alone, and a failover may lose it. See that the standby is there, then try again."
+                )
 
 
 @cache
