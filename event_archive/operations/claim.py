@@ -210,9 +210,10 @@ def _claimed(site: Site, connection: Connection, asking: Identity, marker: Store
     after = _admitted(dataset, lake, asking, before)
     if after != before:
         try:
-            write_marker(dataset, lake, after, replaces=marker)
+            written = write_marker(dataset, lake, after, replaces=marker)
         except FileChangedError:
             return claim(site, connection)  # Another run was faster. Whoever it was, its marker counts.
+        site.claims[asking, written.etag] = after
         _tell(site, before, after)
     return after
 

@@ -65,8 +65,8 @@ def read_marker(dataset: Dataset, lake: Lake, marker: StoredFile | None, *, outc
         ) from None
 
 
-def write_marker(dataset: Dataset, lake: Lake, claimed: Claim, *, replaces: StoredFile | None) -> None:
-    """Says whose the files are.
+def write_marker(dataset: Dataset, lake: Lake, claimed: Claim, *, replaces: StoredFile | None) -> StoredFile:
+    """Says whose the files are; returns the marker as it stands then.
 
     Args:
         dataset: whose files.
@@ -80,4 +80,4 @@ def write_marker(dataset: Dataset, lake: Lake, claimed: Claim, *, replaces: Stor
     """
     with lake.write(marker_path(dataset), replaces=replaces) as upload:
         upload.write(claimed.to_json())
-        upload.commit({})
+        return upload.commit({})
