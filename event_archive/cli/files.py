@@ -190,7 +190,9 @@ def _each_dataset(pipelines: "Sequence[PipelineSettings]", do: "Callable[[Settin
     had_files: list[bool] = []
     each_dataset(pipelines, lambda settings: had_files.append(do(settings)))
     if not any(had_files):
-        raise RefusedError("No dataset has a file there. Look whether the lake, its container and folder are right.")
+        raise RefusedError(
+            "No dataset has such a file. Look whether the lake, its container and folder are right, and the range is."
+        )
 
 
 def _days_with_file(dataset: "Dataset", lake: "Lake", first: date | None, last: date | None) -> tuple[date, ...]:

@@ -62,7 +62,7 @@ class Mark:
         """Whether a server that is as ``now`` says, has given the number to no other transaction.
 
         It has not where it went on without a break, where it was shut down in order, and where it replayed what the
-        transaction had written. Of a server that crashed or was promoted twice since, nobody can tell.
+        transaction had written. Two such events since, as a crash and a restart, cannot always be told from one.
         """
         is_same = now.timeline == self.timeline
         if is_same and (now.started, now.replayed) == (self.started, self.replayed):

@@ -130,7 +130,7 @@ def test_a_dataset_without_files_fails_no_verification_but_all_of_them_do(four: 
     """As in a folder that is not the right one."""
     none = command("verify")
     assert none.code == 1
-    assert "No dataset has a file there." in none.end["error"]
+    assert "No dataset has such a file." in none.end["error"]
     assert command("run", "--dataset", "events").code == 0
     assert command("verify").code == 0
 

@@ -48,7 +48,7 @@ def hold(postgres: Postgres) -> None:
 
 
 def test_what_no_standby_has_is_not_told_as_committed(pipeline: Pipeline, away: Database):
-    ending = Thread(target=end_the_wait, args=(away,))
+    ending = Thread(target=end_the_wait, args=(away,), daemon=True)
     ending.start()
     with pytest.raises(UnreachableError, match="the hold: somebody ended the wait for a synchronous standby"):
         hold(pipeline.postgres)
@@ -61,7 +61,7 @@ def test_an_entry_that_no_standby_has_is_not_acknowledged(stream: Stream):
     database = stream.database
     stream.run_once_for_the_tables()
     waits_for(database, "away")
-    consuming = Thread(target=stream.run)
+    consuming = Thread(target=stream.run, daemon=True)
     try:
         stream.add(position(1))
         consuming.start()
