@@ -16,12 +16,20 @@ from event_archive.operations.restore.target import target_named
 from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.waiting import until
 
 OTHER_DAYS = 120
 
 
+OTHER_SESSIONS = """
+SELECT pid FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+
+
 def sequential_scans(pipeline: Pipeline) -> int:
     """How often the whole table was read since it was made; a session reports when it ends, if not before."""
+    until(lambda: pipeline.database.execute(OTHER_SESSIONS) == [])
     ((count,),) = pipeline.database.execute(
         "SELECT seq_scan FROM pg_stat_user_tables WHERE relid = '\"Event\"'::regclass"
     )
