@@ -6,6 +6,7 @@ Not here: how a file is read or restored (``operations``), archiving and purging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, la
 
     dataset = settings.dataset
     with lake(settings) as opened:
-        wanted = days or _days_with_file(dataset, opened, first, last)
+        chosen = _chosen(dataset, opened, days, first, last, to="verify")
         table = shape_if_any(dataset, primary(settings))
         if not settings.log_as_json and (claim := claim_to_read(dataset, opened)):
             click.echo(f"{files_of(dataset)} belongs to {claim.source}.")
@@ -70,10 +71,8 @@ def _verify(settings: "Settings", days: tuple[date, ...], first: date | None, la
                 raise _DamagedError("; ".join(done.problems), found)
             return found
 
-        none = f"There is no file to verify in {opened.url(dataset.folder)}."
-        without_file = _without_file(wanted, first, last)
-        _each(settings, wanted, verified, good="good", none=none, without_file=without_file)
-    return bool(wanted)
+        _each(settings, chosen, verified, good="good")
+    return bool(chosen.days)
 
 
 @click.command(short_help="Puts rows back from the files.")
@@ -118,7 +117,7 @@ def _restore(settings: "Settings", first: date, last: date, target: str | None, 
 
         days = tuple(days_with_file(dataset, opened, first, last))
         without_file = _without_file(days, first, last) if first < last else None
-        _each(settings, days, restored, good="restored", without_file=without_file)
+        _each(settings, _Chosen(days, without_file=without_file), restored, good="restored")
 
 
 @click.command(short_help="Accepts files as they stand, whatever their manifest says.")
@@ -147,7 +146,7 @@ def _adopt(settings: "Settings", days: tuple[date, ...], first: date | None, las
     dataset = settings.dataset
     with lake(settings) as opened:
         site = Site(dataset, primary(settings), opened)
-        wanted = days or _days_with_file(dataset, opened, first, last)
+        chosen = _chosen(dataset, opened, days, first, last, to="adopt")
 
         def adopted(day: date) -> Found:
             started = time.monotonic()
@@ -155,10 +154,8 @@ def _adopt(settings: "Settings", days: tuple[date, ...], first: date | None, las
             seconds = time.monotonic() - started
             return {"rows": manifest.rows, "bytes": manifest.bytes, "sha256": manifest.sha256, "seconds": seconds}
 
-        none = f"There is no file to adopt in {opened.url(dataset.folder)}."
-        without_file = _without_file(wanted, first, last)
-        _each(settings, wanted, adopted, good="adopted", none=none, without_file=without_file)
-    return bool(wanted)
+        _each(settings, chosen, adopted, good="adopted")
+    return bool(chosen.days)
 
 
 def _adopt_source(settings: "Settings") -> bool:
@@ -195,10 +192,24 @@ def _each_dataset(pipelines: "Sequence[PipelineSettings]", do: "Callable[[Settin
         )
 
 
-def _days_with_file(dataset: "Dataset", lake: "Lake", first: date | None, last: date | None) -> tuple[date, ...]:
-    """The days of a range, which may be open at either end, that have a file."""
-    in_lake = (dataset.day_of(file.path) for file in lake.list(dataset.folder))
-    return tuple(day for day in in_lake if day and within(day, first, last))
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The days that a command is to do, what it says where there are none, and how many of its range have no file."""
+
+    days: tuple[date, ...]
+    none: str = ""
+    without_file: int | None = None
+
+
+def _chosen(
+    dataset: "Dataset", lake: "Lake", days: tuple[date, ...], first: date | None, last: date | None, *, to: str
+) -> _Chosen:
+    """The days named, or those of a range, which may be open at either end, that have a file."""
+    if not days:
+        in_lake = (dataset.day_of(file.path) for file in lake.list(dataset.folder))
+        days = tuple(day for day in in_lake if day and within(day, first, last))
+    none = f"There is no file to {to} in {lake.url(dataset.folder)}."
+    return _Chosen(days, none, _without_file(days, first, last))
 
 
 def _without_file(days: tuple[date, ...], first: date | None, last: date | None) -> int | None:
@@ -214,21 +225,13 @@ class _DamagedError(IntegrityError):
         self.found = found
 
 
-def _each(
-    settings: "Settings",
-    days: tuple[date, ...],
-    do: Callable[[date], Found],
-    *,
-    good: str,
-    none: str = "",
-    without_file: int | None = None,
-) -> None:
+def _each(settings: "Settings", chosen: _Chosen, do: Callable[[date], Found], *, good: str) -> None:
     """Does each day and says a line of it, and their totals; fails where one did, or where there was none."""
     totals: dict[str, int | float] = {"days": 0, "failed": 0}
-    if without_file is not None:
-        totals["without_file"] = without_file
+    if chosen.without_file is not None:
+        totals["without_file"] = chosen.without_file
     failures: list[EventArchiveError] = []
-    for day in days:
+    for day in chosen.days:
         _stop_if_requested()
         error: EventArchiveError | None = None
         try:
@@ -247,14 +250,14 @@ def _each(
         _show(settings, None if error is None else str(error), good, found, day=day)
         if isinstance(error, UnreachableError):
             break
-    failed = f"{totals['failed']} of {counted(len(days), 'day', 'days')} failed" if totals["failed"] else None
-    if failed and (left := len(days) - int(totals["days"])):
+    failed = f"{totals['failed']} of {counted(len(chosen.days), 'day', 'days')} failed" if totals["failed"] else None
+    if failed and (left := len(chosen.days) - int(totals["days"])):
         failed += f". A service is out of reach: {counted(left, 'day was', 'days were')} not tried"
-    if not days:
+    if not chosen.days:
         # Among several datasets, a new one has none yet.
-        failed = none if not settings.entry.name else None
-        click.echo(none, err=True)
-    if days or settings.log_as_json:
+        failed = chosen.none if not settings.entry.name else None
+        click.echo(chosen.none, err=True)
+    if chosen.days or settings.log_as_json:
         _show(settings, failed, "done", totals)
     if failed:
         sys.exit(exit_code(failures) if failures else EXIT_FAILED)

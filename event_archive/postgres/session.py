@@ -4,6 +4,7 @@ Names are written with their schema all the same: the pin protects operators and
 made, what an error means, COPY, any table.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -174,12 +175,12 @@ class Session:
 
     postgres: Postgres
     _connection: EngineConnection = field(repr=False)
-    _waits_ended: list[str] = field(default_factory=list, repr=False)
+    _wait_ended: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def hear(self, notice: psycopg.errors.Diagnostic) -> None:
         """Takes down that somebody has ended a commit's wait for a synchronous standby, which is no error."""
         if notice.source_function == _WAIT_FOR_STANDBY:
-            self._waits_ended.append(str(notice.severity_nonlocalized))
+            self._wait_ended.set()
 
     @contextmanager
     def transaction(
@@ -187,7 +188,7 @@ class Session:
     ) -> Iterator[Connection]:
         """As ``Postgres.transaction``, on this connection, which is of no use any more once it broke."""
         connection = self._connection
-        self._waits_ended.clear()
+        self._wait_ended.clear()
         timeouts = {
             "lock_timeout": f"{self.postgres.lock_timeout_seconds}s",
             "statement_timeout": f"{statement_timeout_seconds}s",
@@ -201,7 +202,7 @@ class Session:
                 except BaseException:
                     _abandon(connection, raw)
                     raise
-            if self._waits_ended:
+            if self._wait_ended.is_set():
                 raise UnreachableError(
                     f"{subject}: somebody ended the wait for a synchronous standby. What was written is committed on "
                     "the primary alone, and a failover may lose it. See that the standby is there, then try again."

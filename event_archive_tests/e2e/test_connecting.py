@@ -21,6 +21,7 @@ from event_archive.sources import runs
 from event_archive.sources.former import Former
 from event_archive.sources.redis_stream import consume, task
 from event_archive_tests.fixtures.entra import make_certificate
+from event_archive_tests.fixtures.fake_time import FakeTime
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.postgres import password_role
 from event_archive_tests.fixtures.refusing import refusing
@@ -36,23 +37,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-class Clock:
-    """Time that passes where it is slept."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     """The clock of whoever connects."""
-    made = Clock()
+    made = FakeTime()
     for module in (connecting, consume, runs, task):
         monkeypatch.setattr(module, "time", made)
     return made
@@ -194,13 +182,13 @@ def test_a_server_without_tls_is_no_outage(waits: list[float]):
     assert waits == []
 
 
-def test_an_ingestion_waits_about_a_minute_for_a_server_that_is_full(clock: Clock):
+def test_an_ingestion_waits_about_a_minute_for_a_server_that_is_full(clock: FakeTime):
     with refusing("53300", "zu viele") as server, pytest.raises(UnreachableError, match="no connection left"):
         runs.work_connected(Postgres(server.dsn), _nothing, done=lambda: 0, told_to_stop=lambda: False)
     assert 60 < clock.now < 100
 
 
-def test_a_stream_is_drained_until_the_database_has_been_full_for_about_a_minute(clock: Clock, stream: Stream):
+def test_a_stream_is_drained_until_the_database_has_been_full_for_about_a_minute(clock: FakeTime, stream: Stream):
     with refusing("53300", "zu viele") as server, pytest.raises(UnreachableError, match="no connection left"):
         stream.run(pg_connection_string=server.dsn)
     assert 60 < clock.now < 100

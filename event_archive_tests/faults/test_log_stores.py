@@ -19,24 +19,12 @@ from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, FaultyAzurite, faulty
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.fixtures.buckets import TestBucket
+from event_archive_tests.fixtures.fake_time import FakeTime
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 
 READ_TIMEOUT_SECONDS = 0.7
 LARGE = 3000
 """Entries of a file that takes several pieces."""
-
-
-@dataclass
-class Clock:
-    """A clock that goes by hand."""
-
-    seconds: float = 0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
 
 
 @dataclass
@@ -246,11 +234,11 @@ def test_a_pause_of_the_reader_is_no_absence_of_the_store():
     found = Found("a.log", "1", 6, datetime.now(UTC))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stores, "_FIRST_WAIT_SECONDS", 0.0)
-        patch.setattr(stores, "time", (clock := Clock()))
+        patch.setattr(stores, "time", (clock := FakeTime()))
         with stores.resumed(read_from, found) as pieces:
             for expected in (b"ab", b"cd", b"ef"):
                 assert next(pieces) == expected
-                clock.seconds += 60
+                clock.now += 60
 
 
 def test_access_denied_to_the_bucket_ends_the_run_at_once(store: Store):

@@ -6,26 +6,15 @@ import pytest
 from event_archive.postgres.session import Postgres, Session, one
 from event_archive.sources import runs
 from event_archive.sources.former import Former
+from event_archive_tests.fixtures.fake_time import FakeTime
 from event_archive_tests.fixtures.postgres import Database
-
-
-class Clock:
-    """Time goes by where somebody sleeps."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def test_the_time_that_a_session_works_is_no_time_that_postgresql_is_away(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ):
     """As of one large file, in which the session is ended twice."""
-    clock, tries = Clock(), list[float]()
+    clock, tries = FakeTime(), list[float]()
     monkeypatch.setattr(runs, "time", clock)
 
     def work(session: Session, _: Former) -> None:
