@@ -92,6 +92,8 @@ WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerat
 
 CREATE = "CREATE TABLE {name} PARTITION OF {table} {bounds}"
 ATTACH = "ALTER TABLE {table} ATTACH PARTITION {name} {bounds}"
+BY_NUMBER = ("both", "hash", "list")
+"""Partitions by time and number: of several columns, or each day's has partitions of its own."""
 TIMES = ["timestamp without time zone", "timestamp with time zone", "date"]
 
 Row = tuple[tuple[str, str | None], ...]
@@ -112,23 +114,28 @@ class RandomTable:
     def __init__(self, dice: random.Random, session: psycopg.Connection[Any], days: list[date]) -> None:
         self.dice, self.session, self.days = dice, session, days
         self.at = dice.choice(["at", "T me"])
-        self.span = dice.choice(["", "day", "half", "month"])
+        self.span = dice.choice(["", "", "day", "half", "month", "zone", *BY_NUMBER])
+        self.midnight = dice.choice(["00:00+02", "00:00-08", "22:00+00"]) if self.span == "zone" else "00:00+00"
+        self.fixed = {self.at, "number"} if self.span in BY_NUMBER else {self.at}
         self.key_changed = False
         session.execute(TYPES.encode())
 
     def create(self) -> None:
         kinds = [kind for kind in VALUES if kind not in NO_KEY]
         columns = [(name, self.dice.choice(list(VALUES))) for name in self.dice.sample(NAMES, self.dice.randint(2, 6))]
-        columns += [("number", self.dice.choice(kinds))]
+        columns += [("number", self.dice.choice(sorted(WHOLE) if "number" in self.fixed else kinds))]
         columns.insert(self.dice.randint(0, len(columns)), (self.at, self.dice.choice(TIMES)))
         definitions = ", ".join(f"{named(name)} {kind}" for name, kind in columns)
         if text := next((name for name, kind in columns if kind == "text"), None):
             definitions += f", made_ int GENERATED ALWAYS AS (octet_length({named(text)})) STORED"
-        by = f"PARTITION BY RANGE ({named(self.at)})" if self.span else ""
+        of = f"{named(self.at)}, number" if self.span == "both" else named(self.at)
+        by = f"PARTITION BY RANGE ({of})" if self.span else ""
         self.do(f"CREATE TABLE {TABLE} ({definitions}) {by}; CREATE TABLE neighbour (LIKE {TABLE})")
         self.do(f"ALTER TABLE {TABLE} ADD CONSTRAINT its_key PRIMARY KEY ({self.new_key()})")
         for first in sorted({day.replace(day=1) if self.span == "month" else day for day in self.days if self.span}):
             self.do(self.partition(first, CREATE))
+        if self.span == "zone" or (self.span and self.dice.random() < 0.25):
+            self.do(f"CREATE TABLE part_rest PARTITION OF {TABLE} DEFAULT")
         self.do(self.insert())
         self.do(f"INSERT INTO neighbour SELECT * FROM {TABLE}")
         is_whole = any(name == "number" and kind in WHOLE and is_key for name, kind, is_key in self.columns())
@@ -203,7 +210,10 @@ class RandomTable:
     def ddl(self) -> str:
         if self.span and self.dice.random() < 0.6:
             return self.repartition()
-        name, kind, key = self.dice.choice([column for column in self.columns() if column[0] != self.at])
+        columns = [column for column in self.columns() if column[0] not in self.fixed]
+        if not columns:
+            return "-- no column to change"
+        name, kind, key = self.dice.choice(columns)
         table, column = f"ALTER TABLE {TABLE}", named(name)
         doing = self.dice.randrange(9)
         new = self.dice.choice(NAMES)
@@ -238,10 +248,10 @@ class RandomTable:
         return {name for (name,) in self.session.execute(query.encode(), (str(TABLE),))}
 
     def new_key(self) -> str:
-        fit = [name for name, kind, _ in self.columns() if kind not in NO_KEY and name != self.at]
+        fit = [name for name, kind, _ in self.columns() if kind not in NO_KEY and name not in self.fixed]
         key = self.dice.sample(fit, min(len(fit), self.dice.choice([1, 1, 2, 3])))
-        if self.span or self.dice.random() < 0.2:
-            key.insert(self.dice.randint(0, len(key)), self.at)
+        for name in sorted(self.fixed) if self.span or self.dice.random() < 0.2 else ():
+            key.insert(self.dice.randint(0, len(key)), name)
         return ", ".join(map(named, key))
 
     def repartition(self) -> str:
@@ -253,13 +263,20 @@ class RandomTable:
 
     def partition(self, first: date, statement: str) -> str:
         end = (first + timedelta(days=31)).replace(day=1) if self.span == "month" else first + timedelta(days=1)
-        bounds = f"FOR VALUES FROM ('{first} 00:00+00') TO ('{end} 00:00+00')"
+        start, stop = (f"'{of} {self.midnight}'" + ", MINVALUE" * (self.span == "both") for of in (first, end))
+        bounds = f"FOR VALUES FROM ({start}) TO ({stop})"
         name = f"part_{first:%Y_%m_%d}"
         done = statement.format(table=TABLE, name=name, bounds=bounds)
-        if self.span != "half" or statement != CREATE:
-            return done
         noon = f"('{first} 12:00+00')"
-        halves = {"am": f"FROM (MINVALUE) TO {noon}", "pm": f"FROM {noon} TO (MAXVALUE)"}
-        return f"{done} PARTITION BY RANGE ({named(self.at)})" + "".join(
-            f"; CREATE TABLE {name}_{half} PARTITION OF {name} FOR VALUES {of}" for half, of in halves.items()
+        parts = {
+            "half": (f"RANGE ({named(self.at)})", f"FROM (MINVALUE) TO {noon}", f"FROM {noon} TO (MAXVALUE)"),
+            "hash": ("HASH (number)", "WITH (MODULUS 2, REMAINDER 0)", "WITH (MODULUS 2, REMAINDER 1)"),
+            "list": ("LIST (number)", "IN (1, 2, 3, 4, 5, 6)", ""),
+        }
+        if self.span not in parts or statement != CREATE:
+            return done
+        by, *below = parts[self.span]
+        return f"{done} PARTITION BY {by}" + "".join(
+            f"; CREATE TABLE {name}_{n} PARTITION OF {name} {f'FOR VALUES {of}' if of else 'DEFAULT'}"
+            for n, of in enumerate(below)
         )

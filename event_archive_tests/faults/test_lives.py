@@ -89,10 +89,12 @@ class WatchedUpload:
         return file
 
 
+@dataclass
 class Watched(Meddled):
-    """A lake at each of whose operations something may happen."""
+    """A lake at each of whose operations something may happen; ``moment`` is the latest."""
 
     def _now(self, what: str) -> None:
+        self.moment = what
         self.meddle()
 
     @contextmanager
@@ -110,7 +112,8 @@ class Life:
         last_aged = retention.last_aged_day(now_utc())
         self.days = [last_aged + timedelta(days=n) for n in (-31, -1, 0, 1)]
         self.table = RandomTable(self.dice, other, self.days)
-        self.of = Pipeline(database, Watched(lake, self.instant, "")).of(
+        self.watched = Watched(lake, self.instant, "")
+        self.of = Pipeline(database, self.watched).of(
             table=TABLE,
             time_column=self.table.at,
             file_prefix="t",
@@ -168,8 +171,11 @@ class Life:
 
     # What must be
 
-    def audit(self, *, may_go: bool = False, may_come: bool = False) -> None:
-        """Sees that since the last picture nothing went but what the files hold, nor came, and no file lost a row."""
+    def audit(self, *, may_go: bool = False, may_come: date | None = None) -> None:
+        """Sees that since the last picture nothing went but what the files hold, and no file lost a row.
+
+        Nor came anything, but out of the file of a day of which it ``may_come``.
+        """
         before = self.known
         now = self.known = self.picture()
         assert now.neighbours == before.neighbours, "rows of another table"
@@ -192,8 +198,8 @@ class Life:
                 if of == str(day):
                     assert times == 1, row
                     assert any(all(file.get(name) == text for name, text in row) for file in last), f"{row} in {last}"
-        for (day_, row), times in came.items():
-            rows = [dict(row) for row in self.files[date.fromisoformat(day_)]]
+        rows = [dict(row) for row in self.files[may_come]] if may_come else []
+        for (_, row), times in came.items():
             assert times == 1, row
             assert any(all(file.get(name, text) == text for name, text in row) for file in rows), f"{row} in {rows}"
         self.went += gone.total()
@@ -212,8 +218,9 @@ class Life:
         if doing == "again":
             statement = table.again(self.dice.choice(rows)) if rows else "-- no row to come again"
         elif doing == "meddle":
-            # A restore reads a file once, and then nobody knows which it was.
-            statement = "-- nothing" if "restore" in self.verb else f"-- {self.meddle()}"
+            # A restore reads a file once, and then nobody knows which it was; a purge looks at it once more at its end.
+            is_late = self.verb and self.watched.moment == "stat"
+            statement = "-- nothing" if is_late or "restore" in self.verb else f"-- {self.meddle()}"
         else:
             statement = getattr(table, doing)()
         if self.verb and "ADD ATTRIBUTE" in statement:
@@ -273,7 +280,7 @@ class Life:
             assert MARK not in words.lower(), "a value is told"
             assert any(name in words for name in (str(TABLE), self.of.dataset.path(day), "public.restored")), words
         self.verb = ""
-        self.audit(may_come=verb == "restore_in_place" and not refusal)
+        self.audit(may_come=day if verb == "restore_in_place" and not refusal else None)
         return refusal
 
     def archive(self, day: date) -> None:
