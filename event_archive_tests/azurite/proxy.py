@@ -24,6 +24,7 @@ class Fault:
         content: of that answer.
         sent_fraction: how much of Azurite's answer is sent before the connection breaks: 0 for none, headers included.
         held_seconds: how long the connection stalls before it breaks.
+        altered: what becomes of the request's body on its way.
         delay_seconds: how long the request waits before it goes on to Azurite, or is answered.
         again: it happens to every request that matches, until it is taken off the list.
     """
@@ -34,6 +35,7 @@ class Fault:
     content: bytes = b""
     sent_fraction: float = 1.0
     held_seconds: float = 0.0
+    altered: Callable[[bytes], bytes] = bytes
     delay_seconds: float = 0.0
     again: bool = False
 
@@ -46,11 +48,14 @@ class FaultyAzurite:
         service: as Azurite, at the proxy's address.
         faults: those still to happen, each to the first request that it matches, or to all.
         seen: method and address of each request.
+        caches: whether answers to GET and HEAD are ``kept``, and given again to whoever takes them.
     """
 
     service: Azurite
     faults: list[Fault] = field(default_factory=list)
     seen: list[tuple[str, str]] = field(default_factory=list)
+    caches: bool = False
+    kept: dict[tuple[str, str, str], tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault_for(self, method: str, address: str) -> Fault | None:
@@ -116,6 +121,11 @@ def faulty(azurite: Azurite) -> Iterator[FaultyAzurite]:
             if fault and fault.status:
                 self._send(fault.status, fault.headers, fault.content)
                 return
+            key = (self.command, self.path, self.headers.get("x-ms-range", ""))
+            if key in proxy.kept and self.headers.get("Cache-Control") != "no-cache":
+                self._send(*proxy.kept[key])
+                return
+            body = fault.altered(body) if fault else body
             with closing(HTTPConnection(behind.hostname or "", behind.port)) as connection:
                 connection.request(self.command, self.path, body, dict(self.headers))
                 answer = connection.getresponse()
@@ -124,6 +134,8 @@ def faulty(azurite: Azurite) -> Iterator[FaultyAzurite]:
             headers.pop("connection", None)
             if headers.pop("transfer-encoding", None):
                 headers["content-length"] = str(len(content))
+            if proxy.caches and self.command in ("GET", "HEAD"):
+                proxy.kept[key] = answer.status, headers, content
             if fault and fault.sent_fraction < 1:
                 self.close_connection = True
                 if not fault.sent_fraction:

@@ -311,6 +311,36 @@ def test_a_commit_rides_out_a_busy_service(proxy: FaultyAzurite, container: str)
     assert not proxy.faults
 
 
+def test_a_block_that_changes_on_its_way_is_sent_again(proxy: FaultyAzurite, container: str):
+    with lake_at(proxy.service, container) as lake:
+        first = put(lake, b"good")
+        proxy.faults.append(Fault(request("PUT", "comp=block&"), altered=lambda body: body.replace(b"e", b"E")))
+        assert read(lake, put(lake, b"better", replaces=first)) == b"better"
+    assert not proxy.faults
+
+
+def test_where_every_block_changes_on_its_way_the_file_stays_as_it_was(proxy: FaultyAzurite, container: str):
+    with lake_at(proxy.service, container, retry_seconds=2) as lake:
+        first = put(lake, b"good")
+        proxy.faults.append(
+            Fault(request("PUT", "comp=block&"), altered=lambda body: body.replace(b"e", b"E"), again=True)
+        )
+        with pytest.raises(UnreachableError, match="still answers 400 Md5Mismatch"):
+            put(lake, b"better", replaces=first)
+        assert read(lake, first) == b"good"
+
+
+def test_a_cache_on_the_way_gives_no_former_version(proxy: FaultyAzurite, azurite: Azurite, container: str):
+    """As it may of addresses with a signature, which no header of theirs makes private."""
+    proxy.caches = True
+    with lake_at(proxy.service, container) as cached, lake_at(azurite, container) as other:
+        first = put(cached, b"former")
+        assert read(cached, stat(cached)) == b"former"
+        put(other, b"latest", replaces=first)
+        assert proxy.kept
+        assert read(cached, stat(cached)) == b"latest"
+
+
 def test_the_wait_that_the_service_asks_for_is_kept(proxy: FaultyAzurite, container: str):
     with lake_at(proxy.service, container) as lake:
         proxy.faults.append(Fault(request("HEAD"), status=429, headers={"Retry-After": "1"}))

@@ -13,6 +13,9 @@ from event_archive.lake.azure.retry import BoundedRetry
 if TYPE_CHECKING:
     from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 
+_HEADERS = {"Cache-Control": "no-cache"}
+"""A cache on the way may keep answers to signed addresses (RFC 9111, section 3.5): none counts that is not new."""
+
 
 def client_from_connection_string(connection_string: str, container: str, *, retry_seconds: float) -> ContainerClient:
     """A client by account key or shared access signature.
@@ -25,7 +28,7 @@ def client_from_connection_string(connection_string: str, container: str, *, ret
     if _has_credential(connection_string):
         try:
             client = ContainerClient.from_connection_string(
-                connection_string, container, retry_policy=BoundedRetry(retry_seconds)
+                connection_string, container, retry_policy=BoundedRetry(retry_seconds), base_headers=_HEADERS
             )
         except (ValueError, AttributeError, TypeError):
             client = None
@@ -63,6 +66,7 @@ def client_from_account_url(
             container,
             credential=credential or azure_credential(),
             retry_policy=BoundedRetry(retry_seconds),
+            base_headers=_HEADERS,
         )
     except ValueError as error:
         # Of an address without a signature, so that the text may be shown.

@@ -21,13 +21,13 @@ from azure.core.exceptions import (
 
 from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
 from event_archive.identity import entra_codes
-from event_archive.lake.azure.retry import RETRIED_STATUS
+from event_archive.lake.azure.retry import RETRIED_CODES, RETRIED_STATUS
 from event_archive.lake.protocol import changed
 
 T = TypeVar("T")
 
 _CHANGED_CODES = {"BlobAlreadyExists", "BlobNotFound", "InvalidBlockList"}
-_TRANSIENT_CODES = {"ContainerBeingDeleted", "OperationTimedOut", "ServerBusy", "InternalError"}
+_TRANSIENT_CODES = {"ContainerBeingDeleted", "OperationTimedOut", "ServerBusy", "InternalError", *RETRIED_CODES}
 
 _ROLE = (
     "Give the identity the role 'Storage Blob Data Contributor' on the container, or the shared access signature the "

@@ -21,6 +21,8 @@ from azure.storage.blob import ExponentialRetry
 
 logger = logging.getLogger(__name__)
 
+RETRIED_CODES = frozenset({"Md5Mismatch"})
+"""Of Azure, with a status that is not retried otherwise: what was sent has changed on its way."""
 RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 CONNECTION_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 30.0
@@ -73,7 +75,7 @@ class BoundedRetry(ExponentialRetry):
                 response, error = None, failure
             if response is not None:
                 response.http_response.location_mode = settings["mode"]
-                if response.http_response.status_code not in RETRIED_STATUS:
+                if not _is_retried(response.http_response):
                     return response
             left_seconds = until - time.monotonic()
             if left_seconds > 0 and time.monotonic() > warn_from:
@@ -101,6 +103,10 @@ def _require_blob_service(answer: HttpResponse) -> None:
     tells = answer.status_code < _MULTIPLE_CHOICES or answer.status_code == _NOT_FOUND
     if tells and not any(name.lower().startswith("x-ms-") for name in answer.headers):
         raise _AnotherError("", error=OSError(errno.EPROTO, "what answers is no Blob service"))
+
+
+def _is_retried(answer: HttpResponse) -> bool:
+    return answer.status_code in RETRIED_STATUS or answer.headers.get("x-ms-error-code") in RETRIED_CODES
 
 
 def _what_broke(error: Exception | None) -> str:

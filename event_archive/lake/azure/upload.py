@@ -168,6 +168,8 @@ class BlockUpload:
                 block_id,
                 content,
                 length=len(content),
+                # The service refuses what has changed on its way: it may replace the only copy of rows.
+                validate_content=True,
                 connection_timeout=_SEND_TIMEOUT_SECONDS,
                 retry_abandoned=self._abandoned,
             ),
