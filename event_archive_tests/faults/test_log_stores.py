@@ -125,6 +125,22 @@ def test_a_connection_that_is_cut_in_the_body_is_gone_on_with(
     survived("faults: store of log files breaks off")
 
 
+def test_other_bytes_than_were_asked_for_are_not_taken(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """As a cache answers that keeps a part of a file, and does not look at which."""
+    monkeypatch.setattr(stores, "_AWAY_SECONDS", 10.0)
+    content = ndjson(*map(entry, range(LARGE)))
+    store.put("0.json", content)
+    middle, end = len(content) // 2, len(content)
+    headers = {"Content-Range": f"bytes {middle}-{end - 1}/{end}", "x-ms-version": "2021-12-02"}
+    store.line.faults += [
+        Fault(store.reads, sent_fraction=0.4),
+        Fault(store.reads, status=206, headers=headers, content=content[middle:]),
+    ]
+    store.logs.run()
+    assert_all_is_there(store, 1)
+    survived("faults: store of log files answers with other bytes")
+
+
 @pytest.mark.parametrize("stall", [{"delay_seconds": 2.0}, {"sent_fraction": 0.5, "held_seconds": 2.0}])
 def test_a_store_that_stalls_is_cut_off_and_gone_on_with(
     store: Store, stall: dict[str, float], monkeypatch: pytest.MonkeyPatch

@@ -341,6 +341,18 @@ def test_a_cache_on_the_way_gives_no_former_version(proxy: FaultyAzurite, azurit
         assert read(cached, stat(cached)) == b"latest"
 
 
+@pytest.mark.parametrize(
+    "kept", [{"ETag": '"0x8D"'}, {"Content-Range": "bytes 4-9/10"}], ids=["another version", "other bytes"]
+)
+def test_what_a_cache_kept_of_another_request_is_not_taken(proxy: FaultyAzurite, container: str, kept: dict[str, str]):
+    with lake_at(proxy.service, container) as lake:
+        file = put(lake, b"latest")
+        headers = {"ETag": file.etag, "Content-Range": "bytes 0-5/6", "x-ms-version": "2021-12-02"} | kept
+        proxy.faults.append(Fault(request("GET"), status=206, headers=headers, content=b"former"))
+        assert read(lake, file) == b"latest"
+    assert not proxy.faults
+
+
 def test_the_wait_that_the_service_asks_for_is_kept(proxy: FaultyAzurite, container: str):
     with lake_at(proxy.service, container) as lake:
         proxy.faults.append(Fault(request("HEAD"), status=429, headers={"Retry-After": "1"}))

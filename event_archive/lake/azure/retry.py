@@ -71,6 +71,7 @@ class BoundedRetry(ExponentialRetry):
             try:
                 response = self.next.send(request)
                 _require_blob_service(response.http_response)
+                _require_what_was_asked_for(request.http_request, response.http_response)
             except (ServiceRequestError, ServiceResponseError) as failure:
                 response, error = None, failure
             if response is not None:
@@ -95,7 +96,7 @@ class BoundedRetry(ExponentialRetry):
 
 
 class _AnotherError(ServiceResponseError):
-    """It was not the Blob service that answered."""
+    """It was not the Blob service that answered, or it did not answer what was asked."""
 
 
 def _require_blob_service(answer: HttpResponse) -> None:
@@ -103,6 +104,18 @@ def _require_blob_service(answer: HttpResponse) -> None:
     tells = answer.status_code < _MULTIPLE_CHOICES or answer.status_code == _NOT_FOUND
     if tells and not any(name.lower().startswith("x-ms-") for name in answer.headers):
         raise _AnotherError("", error=OSError(errno.EPROTO, "what answers is no Blob service"))
+
+
+def _require_what_was_asked_for(request: HttpRequest, answer: HttpResponse) -> None:
+    """Raises where other bytes come, or another version: a cache on the way may keep some, and not look at which."""
+    if request.method not in ("GET", "HEAD") or answer.status_code >= _MULTIPLE_CHOICES:
+        return
+    etag, start = request.headers.get("If-Match"), request.headers.get("x-ms-range", "").rpartition("-")[0]
+    came = answer.headers.get("Content-Range")
+    if (etag and answer.headers.get("ETag", etag).strip('"') != etag.strip('"')) or (
+        came and not came.startswith(start.replace("=", " ") + "-")
+    ):
+        raise _AnotherError("", error=OSError(errno.EPROTO, "what answers is not what was asked for"))
 
 
 def _is_retried(answer: HttpResponse) -> bool:

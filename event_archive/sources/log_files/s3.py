@@ -120,8 +120,12 @@ class Bucket:
         )
         if answer.get("ETag", file.etag).strip('"') != file.etag.strip('"'):
             raise changed(file.key)
-        # A cache may give the whole of it.
-        left = 0 if answer.get("ContentRange") else offset
+        # A cache may give the whole of it, or what it has kept of another request.
+        came = answer.get("ContentRange")
+        if came and not came.startswith(f"bytes {offset}-"):
+            answer["Body"].close()
+            raise StoreAwayError(f"{file.key}: other bytes came than were asked for ({came}).")
+        left = 0 if came else offset
         with self._errors(file.key), answer["Body"] as body:
             while left and (passed := len(body.read(min(left, CHUNK_BYTES)))):
                 left -= passed
