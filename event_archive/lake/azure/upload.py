@@ -168,8 +168,8 @@ class BlockUpload:
                 block_id,
                 content,
                 length=len(content),
-                # The service refuses what has changed on its way: it may replace the only copy of rows.
-                validate_content=True,
+                # A rewrite replaces the only copy of purged rows: the service refuses what has changed on its way.
+                validate_content=self._replaces is not None and not self._committed,
                 connection_timeout=_SEND_TIMEOUT_SECONDS,
                 retry_abandoned=self._abandoned,
             ),
