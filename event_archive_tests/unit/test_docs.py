@@ -1,6 +1,7 @@
 """Tables, commands and links of the documentation agree with the code."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import takewhile
@@ -122,6 +123,25 @@ def test_every_command_and_option_is_documented():
         for name, command in each_command(commands)
     }
     assert told == found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_command_that_a_page_shows_can_be_given_as_it_stands(page: Path):
+    """But for what only names a command or an option of it, and for the table of all of them."""
+    text = page.read_text()
+    shown = re.findall(r"`event-archive ([^`\n|]+)`", text)
+    shown += re.findall(r"^ *(?:[A-Z_]+=\S+ )*event-archive ([^\n|#]+)", text, re.MULTILINE)
+    for command_line in shown:
+        name, command = max(
+            ((name, of) for name, of in each_command(commands) if f"{command_line} ".startswith(f"{name} ")),
+            key=lambda found: len(found[0]),
+            default=("", commands),
+        )
+        words = shlex.split(re.sub(r"\bDAY\b", "2024-03-01", command_line[len(name) :]))
+        is_name = not words or (len(words) == 1 and (words[0].startswith("--") or words[0] in commands.commands))
+        assert name or is_name, command_line
+        if not is_name and "[" not in command_line:
+            command.make_context("event-archive", words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
