@@ -25,6 +25,7 @@ class Fault:
         sent_fraction: how much of Azurite's answer is sent before the connection breaks: 0 for none, headers included.
         held_seconds: how long the connection stalls before it breaks.
         altered: what becomes of the request's body on its way.
+        dropped: headers of Azurite's answer that are left out, in small letters.
         delay_seconds: how long the request waits before it goes on to Azurite, or is answered.
         again: it happens to every request that matches, until it is taken off the list.
     """
@@ -36,6 +37,7 @@ class Fault:
     sent_fraction: float = 1.0
     held_seconds: float = 0.0
     altered: Callable[[bytes], bytes] = bytes
+    dropped: tuple[str, ...] = ()
     delay_seconds: float = 0.0
     again: bool = False
 
@@ -131,7 +133,8 @@ def faulty(azurite: Azurite) -> Iterator[FaultyAzurite]:
                 answer = connection.getresponse()
                 content = answer.read()
             headers = {name.lower(): value for name, value in answer.getheaders()}
-            headers.pop("connection", None)
+            for name in ("connection", *(fault.dropped if fault else ())):
+                headers.pop(name, None)
             if headers.pop("transfer-encoding", None):
                 headers["content-length"] = str(len(content))
             if proxy.caches and self.command in ("GET", "HEAD"):

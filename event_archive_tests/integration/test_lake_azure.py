@@ -353,6 +353,19 @@ def test_what_a_cache_kept_of_another_request_is_not_taken(proxy: FaultyAzurite,
     assert not proxy.faults
 
 
+@pytest.mark.parametrize("asked", [request("HEAD"), request("PUT", "comp=blocklist")], ids=["stat", "commit"])
+def test_an_answer_that_lost_its_etag_on_the_way_is_none(
+    proxy: FaultyAzurite, container: str, asked: Callable[[str, str], bool]
+):
+    with lake_at(proxy.service, container) as lake:
+        first = put(lake, b"first")
+        proxy.faults.append(Fault(asked, dropped=("etag",)))
+        file = put(lake, b"second", replaces=stat(lake))
+        assert file.etag != first.etag
+        assert stat(lake) == file
+    assert not proxy.faults
+
+
 def test_the_wait_that_the_service_asks_for_is_kept(proxy: FaultyAzurite, container: str):
     with lake_at(proxy.service, container) as lake:
         proxy.faults.append(Fault(request("HEAD"), status=429, headers={"Retry-After": "1"}))
