@@ -155,7 +155,7 @@ def faulty(azurite: Azurite) -> Iterator[FaultyAzurite]:
             self.send_response_only(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            if "content-length" not in headers:
+            if "content-length" not in headers and self.command != "HEAD":
                 self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -113,9 +113,11 @@ def _require_what_was_asked_for(request: HttpRequest, answer: HttpResponse) -> N
     came, etag = answer.headers.get("Content-Range"), answer.headers.get("ETag", "").strip('"')
     start = request.headers.get("x-ms-range", "").rpartition("-")[0].replace("=", " ")
     asked = request.headers.get("If-Match", "").strip('"') if request.method in ("GET", "HEAD") else ""
-    makes_version = request.method == "PUT" and "comp=blocklist" in request.url
+    tells: tuple[str, ...] = ("ETag", "Content-Length") if request.method == "HEAD" else ()
+    if request.method == "PUT" and "comp=blocklist" in request.url:
+        tells = ("ETag",)
     if (
-        (not etag and (makes_version or request.method == "HEAD"))
+        not all(map(answer.headers.get, tells))
         or (asked and etag and asked != etag)
         or (came and not came.startswith(f"{start}-"))
     ):
