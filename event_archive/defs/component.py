@@ -4,6 +4,7 @@ Here: its attributes, which are the keys of the datasets file, and the definitio
 mean (``config.datasets``), sensors and upkeep, which serve a deployment of this project's own.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any
@@ -124,7 +125,8 @@ class ArchivedTable(_OwnWords, dg.Component, dg.Model, dg.Resolvable):
         others = [] if isinstance(tree, TestComponentTree) else tree.get_all_components(ArchivedTable)
         components = {of.name: of for of in [self, *others]}
         found = [of.settings() for of in components.values()]
-        problems: list[str] = []
+        times = Counter(of.name for of in others)
+        problems = [f"{name} is the name of {number} components." for name, number in times.items() if number > 1]
         check_together([of.entry for of in found], found, problems.append)
         if problems:
             raise _wrong(problems)

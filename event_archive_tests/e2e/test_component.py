@@ -268,11 +268,12 @@ def test_a_component_works_in_a_project_that_has_no_components(clean: pytest.Mon
         ({"table": "u", "file_prefix": "a"}, "and b have one folder and file_prefix, titan-pulse-event-archive/a."),
         ({"table": "u", "asset_keys": "bare"}, "and b have asset_keys: bare"),
         ({"table": "u", "after": ["a"]}, "after goes round in a circle"),
+        ({"table": "u", "name": "a"}, "a is the name of 2 components."),
     ],
 )
 def test_two_components_that_contradict_one_another_are_refused(project: Project, b: dict[str, object], said: str):
     extra = {key: value for key, value in {"asset_keys": "bare", "after": ["b"]}.items() if key in b}
-    found = refusal(lambda: project(component(name="a", table="t", **extra), component(name="b", **b)))
+    found = refusal(lambda: project(component(name="a", table="t", **extra), component(**{"name": "b"} | b)))
     assert said in found.replace("b and a", "a and b")
 
 
