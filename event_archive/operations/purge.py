@@ -54,7 +54,8 @@ class PurgedDay:
         day: the day.
         deleted: rows deleted, those of dropped partitions included; 0 in a dry run.
         proven: rows that were found in the file, identical in every column. A run that is not dry deletes them.
-        left: rows of the day that stay, because the file does not hold them in their present form, or for a reason.
+        left: rows of the day that stay, because the file does not hold them in their present form, or for a reason;
+            in a dry run, those that would stay.
         outcome: ``nothing to do`` where the day had no row, and no partition was dropped; ``locked`` where another
             command is working on the day; ``held`` where a person put a hold on it; ``waiting`` where its partition is
             dropped later, and its rows stay until then; ``kept`` where rows stay although the file holds them.
