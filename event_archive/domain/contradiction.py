@@ -15,5 +15,6 @@ def contradiction(file: StoredFile, found: str) -> IntegrityError:
     """The error for a file that can be read: with what was found and what to do."""
     return IntegrityError(
         f"{file.path}: {found}. Nothing was written or deleted. Somebody changed the file: put the right one back, or "
-        f"accept it as it stands with 'event-archive adopt {file.path.removesuffix('.csv')[-10:]}'."
+        f"accept it as it stands with 'event-archive adopt {file.path.removesuffix('.csv')[-10:]}' (and "
+        "--dataset, where there are several)."
     )

@@ -25,7 +25,8 @@ class DayOutcome:
         bytes: of the file.
         deleted: rows deleted; 0 in a dry run.
         proven: rows that were read back identical: what is deleted where the run is not dry.
-        left: rows of the day that stay, in a dry run those that would; where it failed before any was deleted, all that were counted.
+        left: rows of the day that stay, in a dry run those that would; where it failed before any was deleted, all that
+            were counted.
         outcome: ``purged``, ``kept``, ``dry run``, ``nothing to do``, ``held``, ``waiting``, ``locked`` or ``failed``.
         reason: why it is held, waits or rows are kept, or why its partition was not dropped.
         how: as in ``PurgedDay``.

@@ -229,7 +229,7 @@ def _write_first(connection: Connection, table: Table, order: _Order, progress: 
     lock_rows(connection, table, day)
     with order.site.lake.write(table.dataset.path(day), replaces=None) as upload:
         export = Export(upload, progress)
-        rows = export.copy(connection, rows_of_day(table, day, table.names), with_header=True)
+        rows = export.copy(connection, rows_of_day(connection, table, day, table.names), with_header=True)
         if not rows:
             return _Written(None, None, 0, table.columns)
         # Since it was asked, a standby may have been promoted: this server's rows may be its own.
@@ -260,7 +260,7 @@ def _write_late(
     lake = order.site.lake
     columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
     append = bool(manifest) and readback.takes_more_rows and columns == readback.columns and lake.appendable(file)
-    missing = rows_of_day(table, order.day, columns, unless=readback)
+    missing = rows_of_day(connection, table, order.day, columns, unless=readback)
     keys = keys_with(manifest, table.key)
     same_keys = manifest is not None and manifest.keys == keys
     if not append:

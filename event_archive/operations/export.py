@@ -103,8 +103,32 @@ class PacedExport:
             time.sleep(max(0.0, self._started + self._bytes / self._bytes_per_second - time.monotonic()))
 
 
-def rows_of_day(table: Table, day: date, columns: tuple[str, ...], *, unless: Readback | None = None) -> sql.Composable:
-    """The day's rows by time and key, in the order of ``columns``; without those that stand in the file already."""
+# Of a text that does not come back from UTF-8 the bytes are made such that PostgreSQL refuses them.
+_COMES_BACK = """
+pg_catalog.convert_from(
+  CASE
+    WHEN pg_catalog.convert_from({utf_8}, 'UTF8') COLLATE pg_catalog."C" OPERATOR(pg_catalog.=) {row} THEN {utf_8}
+    ELSE pg_catalog.decode('ff', 'hex')
+  END,
+  'UTF8'
+) IS NOT NULL
+"""
+_WITH_TWO_CODES = ("EUC_", "MULE_")
+"""How encodings begin of which two characters may be one in UTF-8: a key would become another row's in the file."""
+
+
+def rows_of_day(
+    connection: Connection,
+    table: Table,
+    day: date,
+    columns: tuple[str, ...],
+    *,
+    unless: Readback | None = None,
+) -> sql.Composable:
+    """The day's rows by time and key, in the order of ``columns``; without those that stand in the file already.
+
+    The query fails, as for a text that is no UTF-8, where a row of the day does not come back from that as it was.
+    """
     names = [
         sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name)) if name in table.names else sql.SQL("NULL")
         for name in columns
@@ -115,6 +139,10 @@ def rows_of_day(table: Table, day: date, columns: tuple[str, ...], *, unless: Re
         condition = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} WHERE {})").format(
             condition, unless.current, unless.identical
         )
+    if (connection.info.parameter_status("server_encoding") or "").startswith(_WITH_TWO_CODES):
+        row = sql.SQL("({}.*)::pg_catalog.text").format(TABLE_ALIAS)
+        utf_8 = sql.SQL("pg_catalog.convert_to({}, 'UTF8')").format(row)
+        condition = sql.SQL("{} AND {}").format(condition, sql.SQL(_COMES_BACK).format(row=row, utf_8=utf_8))
     return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
         sql.SQL(", ").join(names), table.rows, condition, sql.SQL(", ").join(order)
     )

@@ -57,13 +57,14 @@ _LIBPQ_ASKS = re.compile(r"\n\tIs the server running\b[^?]*\?")
 _AZURE_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 (a scope, no secret)
 
 
-def connect(conninfo: str, auth: Auth, *, variable: str) -> psycopg.Connection[tuple[Any, ...]]:
+def connect(conninfo: str, auth: Auth, *, variable: str, patient: bool = True) -> psycopg.Connection[tuple[Any, ...]]:
     """A connection; tried three times where the server does not answer.
 
     Args:
         conninfo: libpq URL or key=value DSN, whose own parameters come before the defaults here.
         auth: ``azure`` takes an Entra ID access token as the password.
         variable: the setting that holds ``conninfo``, for messages.
+        patient: False for one attempt alone, of half the time.
 
     Raises:
         UnreachableError: the server does not answer, or is starting up or full.
@@ -71,6 +72,8 @@ def connect(conninfo: str, auth: Auth, *, variable: str) -> psycopg.Connection[t
     """
     given = conninfo_to_dict(conninfo)
     options: dict[str, Any] = {name: value for name, value in _DEFAULTS.items() if name not in given}
+    if not patient:
+        options["connect_timeout"] = _CONNECT_TIMEOUT_SECONDS // 2
     if auth == "azure":
         options["password"] = _azure_token()
         if not tls_is_chosen(given):
@@ -82,7 +85,7 @@ def connect(conninfo: str, auth: Auth, *, variable: str) -> psycopg.Connection[t
             return psycopg.connect(conninfo, client_encoding="UTF8", prepare_threshold=None, **options)
         except psycopg.OperationalError as error:
             failure = _failure(error, conninfo, options, variable)
-            if not failure.passes or attempt == (_ATTEMPTS_WHILE_STARTING if failure.code else _ATTEMPTS):
+            if not (patient and failure.passes) or attempt == (_ATTEMPTS_WHILE_STARTING if failure.code else _ATTEMPTS):
                 # Not chained: libpq's words may repeat a part of the connection string.
                 raise failure.told from None
         time.sleep(attempt)

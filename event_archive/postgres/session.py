@@ -85,12 +85,15 @@ class Postgres:
         auth: ``azure`` takes an Entra ID access token as the password, for Azure Database for PostgreSQL.
         lock_timeout_seconds: how long a statement waits for a lock that another transaction has.
         variable: the setting that holds ``conninfo``, for messages.
+        patient: whether to connect again where the server does not answer, or is full; else who asks hears of it within
+            some seconds.
     """
 
     conninfo: str = field(repr=False)
     auth: Auth = "password"
     lock_timeout_seconds: float = 30
     variable: str = "PG_CONNECTION_STRING"
+    patient: bool = True
 
     @contextmanager
     def transaction(
@@ -163,7 +166,7 @@ class Postgres:
             connection.execute(statement)
 
     def _connect(self) -> Connection:
-        return connect(self.conninfo, self.auth, variable=self.variable)
+        return connect(self.conninfo, self.auth, variable=self.variable, patient=self.patient)
 
     def _hide(self, words: str) -> str:
         return without_secrets(words, self.conninfo)

@@ -5,9 +5,9 @@ from dataclasses import replace
 from event_archive.postgres.errors import Advice
 
 _NO_UTF_8 = (
-    "A text of it is no UTF-8, as may be where the database's encoding is SQL_ASCII, or cannot be written in UTF-8. No "
-    "file can hold it, and the next run fails alike: correct the text, or move the table to a database whose encoding "
-    "is UTF8."
+    "A text of it is no UTF-8, as may be where the database's encoding is SQL_ASCII, or cannot be written in UTF-8, or "
+    "would not come back as it is, as some characters that have two codes in EUC_JP. No file can hold it, and the next "
+    "run fails alike: correct the text, or move the table to a database whose encoding is UTF8."
 )
 
 FILTERED = (

@@ -220,7 +220,8 @@ def require_no_former_name(connection: Connection, dataset: Dataset) -> None:
                 f"{dataset.table}: days are held for {row[0]}, which is not there, and no file named "
                 f"{dataset.file_prefix} was its. Nothing was written or deleted. If it is the same table, which was "
                 f"renamed, set {setting} to the former one, and accept it once: {dataset.adopt_source}. If it is "
-                f"not, DELETE those rows FROM {held}."
+                f"the same and has no file yet, hold its days under this name too, and DELETE those rows FROM {held}; "
+                "if it is another table, DELETE them."
             )
 
 

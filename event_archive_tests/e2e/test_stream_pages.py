@@ -12,9 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from event_archive.sources.redis_stream.metrics import Metrics
+from event_archive.sources.redis_stream.server import answering
 from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
 from event_archive_tests.fixtures.installation import clean_environment
 from event_archive_tests.fixtures.postgres import Server
+from event_archive_tests.fixtures.refusing import refusing
 from event_archive_tests.fixtures.valkey import Stream, position
 from event_archive_tests.fixtures.waiting import until
 from event_archive_tests.unit.test_stream_server import ask, samples
@@ -95,6 +98,21 @@ def test_a_consumer_is_asked_while_postgresql_goes_away_and_comes_back(
     assert process.wait(10) == 128 + signal.SIGTERM
     assert page(port, "/healthz")[0] == 0
     assert stream.consumers() == []
+
+
+def test_that_postgresql_is_full_is_said_by_the_first_attempt(
+    stream: Stream, port: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Kubernetes does not wait for more."""
+    waits: list[float] = []
+    monkeypatch.setattr("event_archive.postgres.connecting.time.sleep", waits.append)
+    with refusing("53300", "zu viele") as server:
+        settings = stream.settings(pg_connection_string=server.dsn, http_port=port)
+        with answering(settings, Metrics("s", "g")):
+            code, words = page(port, "/readyz")
+    assert code == 503
+    assert re.search("postgres: .*53300", words)
+    assert waits == []
 
 
 @pytest.mark.usefixtures("process")

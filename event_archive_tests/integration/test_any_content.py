@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from event_archive.domain.dataset import TableName
+from event_archive.errors import RefusedError
+from event_archive.lake.protocol import Lake
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import Pipeline
 from event_archive_tests.fixtures.postgres import Database
@@ -161,3 +163,21 @@ def test_a_text_that_is_no_utf_8_is_one_message_and_the_other_days_go_on(
         assert "whose encoding is UTF8" in error
     assert sql_ascii.execute('SELECT created_at::date FROM "Event"') == [(date(2024, 3, 1),)]
     assert command("verify", PG_CONNECTION_STRING=sql_ascii.dsn, LOG_FORMAT="json").code == 0
+
+
+@pytest.mark.parametrize("value", ["event_id", "payload"])
+def test_a_character_of_two_codes_is_not_taken_for_the_other_one(euc_jp: Database, local_lake: Lake, value: str):
+    """In UTF-8 both are one: the file would hold one row twice, and the other one nowhere."""
+    pipeline = Pipeline(euc_jp, local_lake)
+    columns = {"event_id": "code", "payload": "code"} | {value: "convert_from(decode(code, 'hex'), 'EUC_JP')"}
+    euc_jp.execute(
+        f"""INSERT INTO "Event" (event_id, event_type, created_at, payload)
+        SELECT {columns["event_id"]}, code, '2024-03-01', to_jsonb({columns["payload"]})
+        FROM unnest(ARRAY['a2e2', 'adf0']) AS code"""
+    )
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="Nothing was deleted. A text of it is no UTF-8"):
+            pipeline.run()
+    assert pipeline.count() == 2
+    euc_jp.execute("DELETE FROM \"Event\" WHERE event_type = 'adf0'")
+    assert pipeline.run().deleted == 1

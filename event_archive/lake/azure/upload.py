@@ -168,8 +168,8 @@ class BlockUpload:
                 block_id,
                 content,
                 length=len(content),
-                # A rewrite replaces the only copy of purged rows: the service refuses what has changed on its way.
-                validate_content=self._replaces is not None and not self._committed,
+                # The file that stands there holds rows that were purged: what has changed on its way is refused.
+                validate_content=self._replaces is not None,
                 connection_timeout=_SEND_TIMEOUT_SECONDS,
                 retry_abandoned=self._abandoned,
             ),

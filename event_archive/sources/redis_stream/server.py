@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -41,7 +42,9 @@ def answering(settings: StreamSettings, metrics: Metrics) -> Iterator[None]:
         return look_at_group(settings)
 
     def postgres() -> None:
-        with settings.postgres.transaction("the database", statement_timeout_seconds=_REQUEST_SECONDS) as connection:
+        with replace(settings.postgres, patient=False).transaction(
+            "the database", statement_timeout_seconds=_REQUEST_SECONDS
+        ) as connection:
             connection.execute("SELECT 1")
 
     with serving(settings.http_port, metrics, look, {"redis": look, "postgres": postgres}):
