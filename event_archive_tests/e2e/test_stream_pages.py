@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from event_archive.sources.redis_stream.metrics import Metrics
@@ -113,6 +114,18 @@ def test_that_postgresql_is_full_is_said_by_the_first_attempt(
     assert code == 503
     assert re.search("postgres: .*53300", words)
     assert waits == []
+
+
+def test_a_consumer_is_not_ready_while_postgresql_takes_no_writes(stream: Stream, port: int):
+    name = stream.database.name
+    with answering(stream.settings(http_port=port), Metrics("s", "g")):
+        assert page(port, "/readyz") == (200, "ok\n")
+        stream.database.execute(f"ALTER DATABASE {name} SET default_transaction_read_only TO on")
+        code, words = page(port, "/readyz")
+    with psycopg.connect(stream.database.dsn, options="-c default_transaction_read_only=off") as connection:
+        connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
+    assert code == 503
+    assert words.startswith("postgres: the database takes no writes")
 
 
 @pytest.mark.usefixtures("process")

@@ -254,7 +254,7 @@ CREATE TABLE mine PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-
             INSERT INTO mine VALUES (99, 'evt-{DAY}-1', 'x', now(), now(), '{{}}')""",
             "mine",
             RefusedError,
-            "unique column beside the key has that value, use --table, and compare the two",
+            "or two rows of the file have it. .* restore into a table where it is not unique",
         ),
     ],
 )

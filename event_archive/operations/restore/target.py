@@ -33,8 +33,9 @@ ADVICE = Advice(
         "23502": "The table requires a value that the file does not hold: give the column a default, or use --table.",
         "23503": "Rows of another table or day that these refer to are gone: put those back first, or use --table.",
         "23505": (
-            "A row with such a value stands there. If it was inserted meanwhile under the same key, restore the day "
-            "again; if a unique column beside the key has that value, use --table, and compare the two."
+            "A row with such a value stands there, or two rows of the file have it. If one was inserted meanwhile "
+            "under the same key, restore the day again; if a unique column beside the key has that value, restore into "
+            "a table where it is not unique, as the default one (without --table), and compare the two."
         ),
         "23514": "A CHECK constraint forbids a row, or no partition takes it: create that partition, or use --table.",
     },

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 from event_archive.config.sources import StreamSettings
-from event_archive.errors import ConfigurationError, EventArchiveError
+from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError
+from event_archive.postgres.session import one
 from event_archive.sources.redis_stream.metrics import Metrics
 from event_archive.sources.redis_stream.state import GroupState, look_at_group
 
@@ -45,7 +46,8 @@ def answering(settings: StreamSettings, metrics: Metrics) -> Iterator[None]:
         with replace(settings.postgres, patient=False).transaction(
             "the database", statement_timeout_seconds=_REQUEST_SECONDS
         ) as connection:
-            connection.execute("SELECT 1")
+            if one(connection, "SHOW transaction_read_only") == ("on",):
+                raise RefusedError("the database takes no writes: a standby, or default_transaction_read_only")
 
     with serving(settings.http_port, metrics, look, {"redis": look, "postgres": postgres}):
         yield
