@@ -122,7 +122,6 @@ class Life:
         )
         self.files: dict[date, list[Row]] = {}
         self.foreign: dict[date, tuple[bytes, dict[str, str]] | None] = {}
-        self.is_purging = False
         self.held, self.went, self.outcome, self.verb = set[date](), 0, "", ""
         self.table.create()
         self.known = self.picture()
@@ -219,7 +218,7 @@ class Life:
             statement = table.again(self.dice.choice(rows)) if rows else "-- no row to come again"
         elif doing == "meddle":
             # A restore reads a file once, and then nobody knows which it was; a purge looks at it once more at its end.
-            is_late = self.is_purging and self.watched.moment == "stat"
+            is_late = self.verb == "purge" and self.watched.moment == "stat"
             statement = "-- nothing" if is_late or "restore" in self.verb else f"-- {self.meddle()}"
         else:
             statement = getattr(table, doing)()
@@ -270,7 +269,6 @@ class Life:
     def command(self, verb: str, day: date, *, alone: bool = False) -> EventArchiveError | None:
         """Does one command, with what others do meanwhile; why it refused, where it did."""
         print(verb, day)
-        self.is_purging = False
         self.verb, self.went, self.outcome = "" if alone else verb, 0, ""
         refusal = None
         try:
@@ -290,9 +288,8 @@ class Life:
     def purge(self, day: date) -> None:
         if day not in self.of.records:
             return
-        self.is_purging = True
+        self.verb = self.verb and "purge"
         purged = self.of.purge(day)
-        self.is_purging = False
         self.audit(may_go=True)
         assert purged.deleted == self.went
         self.outcome = purged.outcome
