@@ -9,7 +9,7 @@ from event_archive.domain.dataset import quoted
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.privileges import may_vacuum, to_vacuum
 from event_archive.postgres.catalogue.relations import relation
-from event_archive.table.advice import CLEARING_ADVICE
+from event_archive.table.advice import VACUUM_ADVICE
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def vacuum(site: Site) -> float | None:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
     name = site.dataset.table
-    with site.postgres.transaction(str(name), advice=CLEARING_ADVICE) as connection:
+    with site.postgres.transaction(str(name), advice=VACUUM_ADVICE) as connection:
         found = relation(connection, name.schema, name.name)
         if found is None or found.kind != "r":
             return None
@@ -36,5 +36,5 @@ def vacuum(site: Site) -> float | None:
             return None
     started = time.monotonic()
     statement = sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {}").format(sql.Identifier(name.schema, name.name))
-    site.postgres.execute_alone(statement, str(name), advice=CLEARING_ADVICE)
+    site.postgres.execute_alone(statement, str(name), advice=VACUUM_ADVICE)
     return time.monotonic() - started

@@ -51,3 +51,8 @@ CLEARING_ADVICE = replace(
     lost="The day is purged all the same.",
 )
 """For what is cleared away behind a purge that has committed."""
+
+VACUUM_ADVICE = replace(
+    CLEARING_ADVICE,
+    again="the next purge vacuums again, and autovacuum does anyhow; a statement_timeout of the role ends each alike",
+)

@@ -7,8 +7,16 @@ import psycopg
 import pytest
 
 from event_archive.errors import RefusedError
-from event_archive.sources.log_files.status import GivenUp, Left
+from event_archive.sources.log_files.status import GivenUp, Left, Status
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
+
+
+def test_who_looks_before_the_first_run_makes_no_table(logs: Logs):
+    assert logs.ingestion().status() == Status([], [])
+    assert logs.ingestion().left() == Left(0, None, 0, 0, 0, 0)
+    logs.ingestion().announce(lambda _: pytest.fail("there is nothing to tell"))
+    made = "to_regclass('processed_files'), to_regclass('logs'), to_regclass('log_listing')"
+    assert logs.database.execute(f"SELECT {made}") == [(None, None, None)]
 
 
 def test_what_is_left_is_counted_since_it_was_listed_or_written_anew(logs: Logs):

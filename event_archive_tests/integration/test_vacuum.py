@@ -80,6 +80,19 @@ def test_a_vacuum_that_fails_does_not_say_that_nothing_was_deleted(
     assert "Nothing was deleted" not in caplog.text
 
 
+def test_a_vacuum_that_a_timeout_of_the_role_ends_says_that_the_next_one_ends_alike(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    of = pipeline.of(vacuum=True)
+    of.add(3)
+    settings = {"statement_timeout": "1s", "vacuum_cost_delay": "100ms", "vacuum_cost_limit": "1"}
+    for name, value in settings.items():
+        of.database.execute(f"ALTER DATABASE {of.database.name} SET {name} TO '{value}'")
+    purged = of.run()
+    assert (purged.deleted, purged.vacuum_seconds) == (3, None)
+    assert "autovacuum does anyhow; a statement_timeout of the role ends each alike." in caplog.text
+
+
 def test_a_look_that_fails_after_a_purge_does_not_say_that_nothing_was_deleted(pipeline: Pipeline):
     """The figures for Prometheus and a nightly verification look at the table when rows are gone."""
     role = f"guest_{pipeline.database.name}"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 from event_archive.config.sources import LogsSettings
@@ -132,24 +132,31 @@ class Ingestion:
 
     def status(self) -> Status:
         """What waits, and what failed."""
-        with self._work() as work:
-            return status(work.ledger)
+        with self._ledger() as ledger:
+            return status(ledger)
 
     def left(self) -> Left:
         """How many files are not loaded."""
-        with self._work() as work:
-            return left(work.ledger)
+        with self._ledger() as ledger:
+            return left(ledger)
 
     def announce(self, tell: Callable[[GivenUp], None]) -> None:
         """Tells of files that were given up, of each once; where ``tell`` raises, the next call tells of them."""
-        with self._work() as work:
-            announce(work.ledger, tell)
+        with self._ledger() as ledger:
+            announce(ledger, tell)
 
     @contextmanager
     def _work(self) -> Iterator["_Work"]:
         store = open_store(self.settings)
         with self.settings.postgres.session() as session:
             yield _Work(self, session, store, 0)
+
+    @contextmanager
+    def _ledger(self) -> Iterator[Ledger]:
+        store = open_store(self.settings)
+        with self.settings.postgres.session() as session:
+            check_server(session)
+            yield Ledger.of(self.settings, session, store)
 
 
 class _Work:
@@ -161,17 +168,9 @@ class _Work:
         self._mapping = load_mapping(settings.logs_mapping)
         self._target = target(settings.ingest_schema, self._mapping)
         check_server(session)
-        files, listing = (TableName(settings.ingest_schema, name) for name in ("processed_files", "log_listing"))
-        make_missing(session, self._target.table, rejected_table(self._target), files, listing)
-        self.ledger = Ledger(
-            session,
-            files,
-            store.bucket,
-            store.prefix,
-            settings.logs_max_attempts,
-            alone=store.is_file,
-            min_age=settings.logs_min_age or timedelta(0),
-        )
+        self.ledger = Ledger.of(settings, session, store)
+        listing = TableName(settings.ingest_schema, "log_listing")
+        make_missing(session, self._target.table, rejected_table(self._target), self.ledger.table, listing)
         self._listings = Listings(session, listing, store.bucket, store.prefix)
         self._told = self._ages_at = time.monotonic()
         self._changed: set[str] = set()

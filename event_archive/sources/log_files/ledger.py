@@ -14,10 +14,12 @@ from typing import Any, LiteralString, cast
 
 from psycopg import sql
 
+from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import TableName
+from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.session import Connection, Session, one
 from event_archive.sources.log_files.key_times import log_time
-from event_archive.sources.log_files.stores import Found
+from event_archive.sources.log_files.stores import Found, Store
 
 _LEASE = timedelta(seconds=5)
 _FIRST_WAIT = timedelta(minutes=1)
@@ -163,6 +165,19 @@ class Ledger:
     alone: bool = False
     min_age: timedelta = timedelta(0)
 
+    @classmethod
+    def of(cls, settings: LogsSettings, session: Session, store: Store) -> "Ledger":
+        """That of a place. There may be no table yet: a run makes it."""
+        return cls(
+            session,
+            TableName(settings.ingest_schema, "processed_files"),
+            store.bucket,
+            store.prefix,
+            settings.logs_max_attempts,
+            alone=store.is_file,
+            min_age=settings.logs_min_age or timedelta(0),
+        )
+
     def discover(self, files: Sequence[Found]) -> tuple[list[str], bool]:
         """Writes down files that were listed; returns the keys that are new, and whether some have to be listed again.
 
@@ -239,13 +254,16 @@ class Ledger:
 
     @contextmanager
     def executed(self, query: LiteralString, **values: object) -> Iterator[list[tuple[Any, ...]]]:
-        """The rows of a statement about these files, in a transaction that the block is part of.
+        """The rows of a statement about these files, in a transaction that the block is part of; none without a table.
 
         Args:
             query: with ``{table}`` for the table, ``{ours}`` for the condition that a file is one of these.
             values: of its parameters, beside ``most``, the number of attempts.
         """
         with self.session.transaction(str(self.table)) as connection:
+            if relation(connection, self.table.schema, self.table.name) is None:
+                yield []
+                return
             yield connection.execute(self._sql(query), self._values(most=self.most_attempts, **values)).fetchall()
 
     def key_before(self, key: str, distance: int) -> str | None:

@@ -115,7 +115,7 @@ def status(ledger: Ledger) -> Status:
 def left(ledger: Ledger) -> Left:
     """How many files are not loaded."""
     with ledger.executed(_LEFT, longest=LONGEST_WAIT) as rows:
-        return Left(*rows[0])
+        return Left(*rows[0]) if rows else Left(0, None, 0, 0, 0, 0)
 
 
 def announce(ledger: Ledger, tell: Callable[[GivenUp], None]) -> None:
