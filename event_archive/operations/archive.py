@@ -33,7 +33,7 @@ from event_archive.operations.site import Site
 from event_archive.operations.unanswered import may_be_replaced, note_unanswered
 from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
-from event_archive.postgres.session import Connection, Postgres
+from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.table.locks import day_transaction, lock_day
 from event_archive.table.rows import glance_at_day, lock_rows
 from event_archive.table.shape import Table, reflect, require_unchanged
@@ -103,7 +103,7 @@ def archive_day(
     Args:
         site: the dataset, with its database and its lake. What a lagging replica lacks, the next run appends; where it
             has no row of the day, or may follow a former primary, the primary is asked.
-        day: must be aged by this machine's clock.
+        day: must be aged by this machine's clock, and by that of the server whose rows are read.
         max_bytes_per_second: read rows no faster than that. A slower read keeps its snapshot for longer.
         progress: is told of every piece.
 
@@ -179,6 +179,7 @@ def _in_transaction(source: Postgres, site: Site, day: date, file: StoredFile | 
 
 def _write(connection: Connection, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:
     dataset, lake = site.dataset, site.lake
+    dataset.require_aged(day, one(connection, "SELECT pg_catalog.now()")[0])
     if file is None:
         try:
             table = reflect(connection, dataset)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from event_archive.domain.dataset import Dataset, TableName
-from event_archive.domain.days import ONE_DAY, midnight
+from event_archive.domain.days import ONE_DAY, midnight, now_utc
 from event_archive.errors import EventArchiveError, UnreachableError
 from event_archive.postgres.session import Connection, Postgres, Session, one
 from event_archive.sources.former import Former
@@ -121,7 +121,7 @@ class DayAgedError(Exception):
 
 
 def aged_times(session: Session, datasets: Iterable[Dataset], table: TableName) -> AgedTimes:
-    """Which rows of a table are aged, by the clock of the database, as the purge has it.
+    """Which rows of a table are aged, by the clocks of the database and of this machine, as the archive has it.
 
     None of them where no dataset archives it.
 
@@ -137,5 +137,6 @@ def aged_by_now(connection: Connection, datasets: Iterable[Dataset], table: Tabl
     dataset = next((of for of in datasets if of.table == table), None)
     if dataset is None:
         return NONE_AGED
-    (now,) = one(connection, "SELECT pg_catalog.clock_timestamp()")
+    # What only a clock that is ahead calls aged is in no file: left out, it would be lost.
+    now = min(one(connection, "SELECT pg_catalog.clock_timestamp()")[0], now_utc())
     return AgedTimes(midnight(dataset.start), midnight(dataset.retention.last_aged_day(now) + ONE_DAY))

@@ -20,6 +20,7 @@ from event_archive.sources.http_api.task import Totals
 from event_archive.sources.tables import make_missing
 from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import status
+from event_archive_tests.faults.turns import Told
 from event_archive_tests.fixtures.ingestion import Ingest, WaitingClock
 from event_archive_tests.fixtures.postgres import Database
 
@@ -111,8 +112,9 @@ def test_of_two_processes_that_a_pooler_lets_have_one_shard_the_one_that_is_behi
     assert ingesting.database.execute(state) == after
 
 
-def _event(at: str) -> str:
-    return json.dumps({"id": at, "timestamp": f"2024-03-02T{at}:00Z", "type": "added"})
+def _event(at: str | datetime) -> str:
+    moment = at.isoformat() if isinstance(at, datetime) else f"2024-03-02T{at}:00Z"
+    return json.dumps({"id": str(at), "timestamp": moment, "type": "added"})
 
 
 def test_a_clock_that_is_ahead_of_the_apis_ends_no_window_early(ingest: Ingest):
@@ -141,6 +143,43 @@ def test_a_clock_that_was_ahead_when_a_pass_began_ends_no_window_early(ingest: I
     ingesting.clock.sleep(3600)
     ingesting.run(**hours)
     assert ingesting.has_all()
+
+
+def test_a_window_is_not_over_for_whoever_goes_on_with_a_pass_that_began_by_a_clock_that_was_ahead(ingest: Ingest):
+    ingesting = ingest(Events(200, step_ms=300_000), now=START + timedelta(hours=17), order="newest")
+    day = HOURS | {"api_shard": "1 day", "api_page_limit": 20, "api_concurrency": 1}
+    ingesting.run(pages=3, ahead=timedelta(hours=8), **day)
+    ingesting.api.add([_event(START + timedelta(hours=hour, minutes=1)) for hour in range(17, 24)])
+    ingesting.clock.sleep(9 * 3600)
+    for _ in range(2):
+        assert ingesting.run(**day).ended == "complete"
+    assert ingesting.has_all()
+
+
+@pytest.mark.parametrize("is_corrected", [True, False])
+def test_what_becomes_visible_late_is_read_though_the_pass_began_by_a_clock_that_was_ahead(
+    ingest: Ingest, *, is_corrected: bool
+):
+    by_time = Told(lambda: None)
+
+    def show(moment: datetime) -> None:
+        by_time.held[int(moment.timestamp())] = int(moment.timestamp()) * 1_000_000, _event(moment).encode()
+
+    for number in range(50):
+        show(START + timedelta(minutes=5 * number))
+    ingesting = ingest(by_time, now=START + timedelta(hours=4, minutes=10))
+    filtered: dict[str, Any] = {"api_time_filter": "since,until", "api_overlap": "2 hours", "api_page_limit": 5}
+    ingesting.run(pages=7, ahead=timedelta(hours=8 if is_corrected else 0), **filtered)
+    if not is_corrected:
+        # The API tells no time, say.
+        ingesting.database.execute("UPDATE cursor_state SET pass_began = pass_began + interval '1 day'")
+    assert ingesting.position("pass_began IS NULL, watermark::time > '02:42'") == (False, True)
+    show(START + timedelta(hours=2, minutes=41))
+    show(START + timedelta(hours=13))
+    ingesting.clock.sleep(9 * 3600)
+    for _ in range(2):
+        assert ingesting.run(**filtered).ended == "complete"
+    assert len(ingesting.ids) == 52
 
 
 def test_a_clock_that_is_ahead_of_the_apis_lets_no_event_of_its_future_hide_others(ingest: Ingest):

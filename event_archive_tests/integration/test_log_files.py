@@ -313,6 +313,22 @@ def test_days_that_are_archived_are_left_out_once_the_first_pass_is_over(logs: L
     assert logs.rows() == ["request 1", "request 2", "request 5", "request 3"]
 
 
+def test_a_clock_that_is_set_back_during_the_first_listing_makes_no_file_a_later_one(logs: Logs):
+    dataset = Dataset(
+        table=TableName("public", "logs"), time_column="timestamp", folder="f", file_prefix="logs",
+        retention=Retention.parse("90 days"), start=datetime(2015, 1, 1, tzinfo=UTC).date(),
+    )  # fmt: skip
+    logs.run()
+    logs.database.execute("""
+        DELETE FROM log_listing;
+        CREATE FUNCTION ahead() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN NEW.created_at = now() + interval '10 seconds'; RETURN NEW; END $$;
+        CREATE TRIGGER ahead BEFORE INSERT ON processed_files FOR EACH ROW EXECUTE FUNCTION ahead()""")
+    logs.write("a.log", ndjson(entry(1)))
+    counts = logs.run(datasets=[dataset]).counts
+    assert (counts.new, counts.too_old) == (1, 0)
+
+
 # 11: keys of all kinds, and archived objects
 def test_keys_with_any_characters_are_files_of_their_own(logs: Logs):
     names = ["a b.log", "a%20b.log", "ä/ö.log", "x" * 200 + ".log", "q'\"\\.log", "line\nend.log", "deep/er/still.log"]

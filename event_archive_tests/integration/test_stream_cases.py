@@ -16,6 +16,7 @@ from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError, UnreachableError
 from event_archive.lake.protocol import Lake
+from event_archive.sources import runs
 from event_archive.sources.redis_stream import consume, loop
 from event_archive.sources.redis_stream.consume import Consumer
 from event_archive.sources.redis_stream.group import StreamAwayError, open_group
@@ -114,6 +115,15 @@ def test_after_the_first_pass_what_is_of_an_aged_day_is_left_out_counted_and_ack
     assert (counts.taken, counts.new, counts.too_old) == (2, 1, 1)
     assert sorted(stream.rows()) == [1, 3]
     assert stream.pending() == {}
+
+
+def test_what_a_clock_that_is_ahead_alone_calls_aged_is_taken_in(stream: Stream, monkeypatch: pytest.MonkeyPatch):
+    stream.add(position(1))
+    stream.run(datasets=[ARCHIVED])
+    stream.add(position(2))
+    monkeypatch.setattr(runs, "now_utc", lambda: datetime(2024, 3, 2, tzinfo=UTC))
+    counts = stream.run(datasets=[ARCHIVED]).counts
+    assert (counts.new, counts.too_old, sorted(stream.rows())) == (1, 0, [1, 2])
 
 
 def test_what_the_group_reads_again_from_the_beginning_is_too_old_where_it_is_archived(stream: Stream):

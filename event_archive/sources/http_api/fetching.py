@@ -86,7 +86,7 @@ class Answer:
         page: what it holds.
         size_bytes: of its body, decoded.
         link: the address of the next page by the ``Link`` header (RFC 8288); None where there is none.
-        ahead: how far this machine's clock is ahead of the API's.
+        ahead: how far this machine's clock is ahead of the API's; less than nothing where it is behind.
     """
 
     page: Page

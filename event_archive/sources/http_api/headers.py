@@ -68,9 +68,9 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def ahead_of(headers: Mapping[str, str], now: datetime) -> timedelta:
-    """How far a clock is ahead of the API's, as its response tells, where that is more than a response takes."""
+    """How far a clock is ahead of the API's, or behind it, as a response tells, if it is more than that takes."""
     ahead = now - (_date(headers.get("date", "")) or now)
-    return ahead if ahead > _ON_ITS_WAY else timedelta(0)
+    return ahead if abs(ahead) > _ON_ITS_WAY else timedelta(0)
 
 
 def _until(text: str, date: datetime) -> tuple[float | None, str]:

@@ -59,7 +59,7 @@ class Position:
         watermark: events up to this time have arrived, but for those that become visible late; None where they come in
             no order, without a filter.
         ceiling: the time of the newest event at the start of a pass that is not known to go from older ones to newer.
-        began: when the pass began that the cursor is in the midst of, by this machine's clock.
+        began: when the pass began that the cursor is in the midst of, by the API's clock where this machine's is ahead.
         passes: how often it was read from its beginning to its end.
         events: how many events of it were taken in.
     """

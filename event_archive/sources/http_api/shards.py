@@ -14,6 +14,8 @@ _SPLIT_ABOVE_PAGES, _PAGES_OF_A_PART, _MOST_PARTS = 20, 10, 8
 _RESTARTS_WITHOUT_PROGRESS = 2
 _NO_ORDER = datetime(9000, 1, 1, tzinfo=UTC)
 """The ceiling of a pass without a filter that turned out to be in no order, for whoever goes on with it."""
+_UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
+"""The beginning of a pass that somebody else began by a clock that was ahead. Another pass follows it."""
 
 
 @dataclass(slots=True)
@@ -27,7 +29,8 @@ class Shard:
         pages: of the present pass.
         enough: no further page of the pass is wanted.
         total: how many events the API told last that the present pass has.
-        has_to_look_again: newer events may have arrived above the pass, which went from the newest to the oldest.
+        has_to_look_again: another pass is needed: newer events may have arrived above this one, which went from the
+            newest to the oldest, or nobody knows when it began.
         arrived: the watermark at the end of the last pass, in whatever order it came.
     """
 
@@ -41,6 +44,7 @@ class Shard:
     arrived: datetime | None = None
     _order: Order = field(default_factory=Order)
     _resumed: bool = False
+    _is_by_our_clock: bool = False
     _looked_again: bool = False
     _furthest_pages: int = 0
     _furthest: datetime | None = None
@@ -73,9 +77,10 @@ class Shard:
             # Nothing is known of the order of what came by a filter.
             self.position = replace(self.position, cursor=None, expires=None, lower=None, watermark=None)
         self._order, self._resumed = Order(), self.position.cursor is not None
+        stored = self.position.began if self._resumed else None
+        self._is_by_our_clock = stored is None
         if self._resumed:
-            # What lies ahead was written by a clock that was wrong.
-            self.position = replace(self.position, began=min(self.position.began or now, now))
+            self.position = replace(self.position, began=stored or now)
             return
         self.position = replace(self.position, began=now, ceiling=None)
         watermark, lower = self.position.watermark, self.position.lower
@@ -127,6 +132,7 @@ class Shard:
             times: of its events, in their order.
             now: this machine's clock.
         """
+        self._correct_the_beginning(fetched, now)
         before = replace(self.position, events=self.position.events + len(fetched.page.events))
         self.total = self.total if fetched.page.total is None else fetched.page.total
         if fetched.is_broken:
@@ -147,8 +153,19 @@ class Shard:
             before,
             cursor=fetched.next,
             expires=_later(now, fetched.page.expires_seconds),
-            watermark=self._watermark(before, fetched, times if ascends else ()),
+            watermark=self._watermark(before, times if ascends else ()),
         )
+
+    def _correct_the_beginning(self, fetched: Fetched, now: datetime) -> None:
+        """Sees at a pass's first page by which clock it began: whoever goes on with it may know nothing of ours."""
+        began = self.position.began
+        if self.pages or began is None:
+            return
+        if self._is_by_our_clock:
+            began -= max(fetched.ahead, timedelta(0))
+        elif began > now - fetched.ahead:
+            began = _UNKNOWN
+        self.position = replace(self.position, began=began)
 
     def _ceiling(self, times: Sequence[datetime]) -> datetime | None:
         """The ceiling behind a page: none once a pass that this process saw from its beginning has shown to ascend."""
@@ -181,14 +198,14 @@ class Shard:
 
     def _complete(self, before: Position, fetched: Fetched) -> Position:
         """The position at the end of a pass."""
-        passes = before.passes + (not self.is_window or self._is_settled(before.upper, fetched))
+        passes = before.passes + (not self.is_window or self._is_settled(before))
         order, ceiling = self._order, before.ceiling
         ascends = ceiling is None and not order.falling
         # As they came to the API, which is not quite as they happened.
         nearly = ceiling and order.highest and order.highest > ceiling and order.climbs and not order.strays
         # Where only newer events follow, the next pass goes on at the last page.
         goes_on = bool(ascends or nearly) and not self._by_time
-        self.has_to_look_again = (
+        self.has_to_look_again = before.began == _UNKNOWN or (
             ceiling not in (None, _NO_ORDER)
             and not self.is_window
             and not self._looked_again
@@ -196,7 +213,7 @@ class Shard:
             and (self._resumed or (order.falling and self.pages > 1))
         )
         moments = [moment for moment in (ceiling, order.highest) if moment not in (None, _NO_ORDER)]
-        self.arrived = self._watermark(before, fetched, moments)
+        self.arrived = self._watermark(before, moments)
         # Where newer events follow older ones again, no later pass may end before its last page.
         is_mixed = order.falling and order.returns and not (goes_on or self._by_time)
         is_mixed = is_mixed or (ceiling == _NO_ORDER and not self.filtered)
@@ -211,22 +228,22 @@ class Shard:
             passes=passes,
         )
 
-    def _watermark(self, before: Position, fetched: Fetched, times: Sequence[datetime]) -> datetime | None:
-        """The watermark, moved on by the times of events, but not past the beginning of the pass by the API's clock.
+    def _watermark(self, before: Position, times: Sequence[datetime]) -> datetime | None:
+        """The watermark, moved on by the times of events, but not past the beginning of the pass.
 
         What became visible since then may be older than events that have been read.
         """
         watermark, began = before.watermark, before.began
         newest = max(times, default=None)
-        if newest is None or began is None:
+        if newest is None or began is None or began == _UNKNOWN:
             return watermark
-        reached = min(newest, began - fetched.ahead)
+        reached = min(newest, began)
         return reached if watermark is None else max(watermark, reached)
 
-    def _is_settled(self, upper: datetime | None, fetched: Fetched) -> bool:
-        """Whether nothing becomes visible any more in a window, however late; by the API's clock, if it is behind."""
-        began = self.position.began
-        return upper is not None and began is not None and began - fetched.ahead >= upper + self.overlap
+    def _is_settled(self, before: Position) -> bool:
+        """Whether nothing becomes visible any more in a window, however late."""
+        upper, began = before.upper, before.began
+        return upper is not None and began not in (None, _UNKNOWN) and began >= upper + self.overlap
 
     def parts(self, fetched: Fetched, times: Sequence[datetime]) -> list[Position]:
         """What a dense window is split into at its first page: the part that page is of, and the rest; else nothing.

@@ -31,7 +31,7 @@ class Fetched:
         size_bytes: of its body.
         first: whether the pass began with it at its very beginning.
         is_broken: more follows, and nothing tells where; the next run goes on where this page was asked for.
-        ahead: how far this machine's clock is ahead of the API's.
+        ahead: how far this machine's clock is ahead of the API's; less than nothing where it is behind.
     """
 
     page: Page

@@ -197,6 +197,11 @@ class Ledger:
             changed, updated = connection.execute(self._sql(_CHANGED), values).fetchall()[0]
         return new, bool(changed > updated)
 
+    def newest(self) -> datetime | None:
+        """When the file was first listed that was so last, by the database's clock; None where none is known."""
+        with self.executed("SELECT pg_catalog.max(created_at) FROM {table} WHERE {ours}") as rows:
+            return cast(datetime | None, rows[0][0]) if rows else None
+
     def now(self) -> datetime:
         """The database's clock."""
         with self.session.transaction(str(self.table)) as connection:

@@ -47,7 +47,8 @@ def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop:
         # A misspelt prefix is as empty as one that nobody has written to yet.
         place = store.bucket if store.prefix.startswith("/") else f"{store.bucket}/"
         _log.warning("%s%s: there is no file, and never was one. Check LOGS_URL.", place, store.prefix)
-    listings.save(newest, full=full, again=again)
+    is_first = full and first_pass_at is None
+    listings.save(newest, full=full, again=again, known_since=ledger.newest() if is_first else None)
     return True
 
 
@@ -92,24 +93,26 @@ class Listings:
             row = connection.execute(query, self._values).fetchone()
         return (row[0], row[1], row[2]) if row else (None, True, None)
 
-    def save(self, last_key: str | None, *, full: bool, again: bool) -> None:
+    def save(self, last_key: str | None, *, full: bool, again: bool, known_since: datetime | None) -> None:
         """Writes down that a pass came to its end.
 
         Args:
             last_key: the last key that there was.
             full: all files were listed.
             again: the next pass has to list all files.
+            known_since: when the newest file of the first full pass was listed, which is no later than its end, even if
+                the database's clock was set back meanwhile.
         """
         query = sql.SQL(
             "INSERT INTO {} AS listing (bucket, prefix, last_key, full_pass_at, first_pass_at) VALUES "
             "(%(bucket)s, %(prefix)s, %(key)s, CASE WHEN %(full)s AND NOT %(again)s THEN pg_catalog.now() END, "
-            "CASE WHEN %(full)s THEN pg_catalog.now() END) ON CONFLICT (bucket, prefix) DO UPDATE SET "
-            "last_key = GREATEST(excluded.last_key, listing.last_key), "
+            "CASE WHEN %(full)s THEN GREATEST(pg_catalog.now(), %(known_since)s) END) "
+            "ON CONFLICT (bucket, prefix) DO UPDATE SET last_key = GREATEST(excluded.last_key, listing.last_key), "
             "full_pass_at = CASE WHEN %(again)s THEN NULL WHEN %(full)s THEN pg_catalog.now() "
             "ELSE listing.full_pass_at END, "
             "first_pass_at = coalesce(listing.first_pass_at, excluded.first_pass_at), updated_at = pg_catalog.now()"
         ).format(self._name)
-        values = self._values | {"key": last_key, "full": full, "again": again}
+        values = self._values | {"key": last_key, "full": full, "again": again, "known_since": known_since}
         with self._session.transaction(str(self._table)) as connection:
             connection.execute(query, values)
 
