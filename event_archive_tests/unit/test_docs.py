@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import fields
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import click
@@ -155,6 +155,16 @@ def test_links_lead_somewhere(page: Path):
         if anchor:
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
             assert anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_section_is_empty(page: Path):
+    """But for those that hold others."""
+    text = re.sub(r"^```.*?^```$", "code", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line, following in pairwise([*lines, "# the end"]):
+        level, below = (re.match(r"#*", of)[0] for of in (line, following))  # type: ignore[index]
+        assert not level or not below or len(below) > len(level), line
 
 
 def test_every_field_of_a_manifest_is_documented():
