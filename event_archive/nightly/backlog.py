@@ -16,7 +16,7 @@ from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, WaitingError
 from event_archive.nightly.orphans import report_orphans
 from event_archive.postgres.catalogue.relations import size_bytes
-from event_archive.postgres.session import Postgres, one
+from event_archive.postgres.session import Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.partitions import waiting_days
@@ -78,7 +78,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
 
     Args:
         dataset: whose table it is.
-        now: decides which days are aged, as far as the database's clock agrees; aware.
+        now: decides which days are aged; aware.
         postgres: the events.
         timeout_seconds: how long it may take in all; 0 for no limit.
 
@@ -93,8 +93,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
             str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
         ) as connection:
             table = reflect(connection, dataset)
-            # A day that comes of age within the difference of two clocks is the next night's.
-            last_aged = dataset.retention.last_aged_day(min(now, one(connection, "SELECT pg_catalog.now()")[0]))
+            last_aged = dataset.retention.last_aged_day(now)
             days = days_with_rows(connection, table, dataset.start, last_aged, until=until)
             held = held_days(connection, dataset)
             waiting = waiting_days(connection, table, days, last_aged)

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, midnight, now_utc
@@ -19,6 +19,9 @@ AWAY_SECONDS = 60.0
 """After so long, too: of a server that is full or starting up each attempt takes a quarter of it."""
 AGES_SECONDS = 60.0
 """How long it is taken for true which days are aged: a run may take longer than until midnight."""
+
+_MOST_AHEAD = timedelta(hours=1)
+"""By how much the database's clock may be ahead of this machine's, and be believed."""
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +124,7 @@ class DayAgedError(Exception):
 
 
 def aged_times(session: Session, datasets: Iterable[Dataset], table: TableName) -> AgedTimes:
-    """Which rows of a table are aged, by the clocks of the database and of this machine, as the archive has it.
+    """Which rows of a table are aged, by the clock of the database, as the purge has it, unless that is far ahead.
 
     None of them where no dataset archives it.
 
@@ -137,6 +140,8 @@ def aged_by_now(connection: Connection, datasets: Iterable[Dataset], table: Tabl
     dataset = next((of for of in datasets if of.table == table), None)
     if dataset is None:
         return NONE_AGED
+    now, ours = one(connection, "SELECT pg_catalog.clock_timestamp()")[0], now_utc()
     # What only a clock that is ahead calls aged is in no file: left out, it would be lost.
-    now = min(one(connection, "SELECT pg_catalog.clock_timestamp()")[0], now_utc())
+    if now - ours > _MOST_AHEAD:
+        now = ours
     return AgedTimes(midnight(dataset.start), midnight(dataset.retention.last_aged_day(now) + ONE_DAY))

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -121,7 +121,6 @@ def test_days_that_were_not_tried_are_told_where_there_are_any(
 
 def test_what_was_tried_is_remembered_only_where_the_next_run_has_to_know(filled: Installation, command: Commands):
     filled.database.execute(SLOW)
-    before = datetime.now(UTC).replace(microsecond=0)
     assert command("run", "--dry-run").code == 0
     assert command("run", KEYS[5]).code == 0
     assert remembered(filled) == {}
@@ -130,7 +129,8 @@ def test_what_was_tried_is_remembered_only_where_the_next_run_has_to_know(filled
     assert list(command("run", RUN_BUDGET=ONE_DAY_FITS, DRY_RUN="true").days) == KEYS[:1]
     ((key, attempt),) = remembered(filled).items()
     assert (key, attempt["failed"]) == (KEYS[0], False)
-    assert before <= datetime.fromisoformat(str(attempt["at"])) <= datetime.now(UTC)
+    # A machine's clock may be set while a test runs.
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(str(attempt["at"]))) < timedelta(hours=1)
     # A day that fills up again waits for those that have not had their turn, but for its place in five.
     filled.add(1, prefix="late")
     done = [next(iter(command("run", RUN_BUDGET=ONE_DAY_FITS).days)) for _ in range(3)]

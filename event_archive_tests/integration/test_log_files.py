@@ -6,8 +6,9 @@ The numbers in the comments are those of the hardest cases of an ingestion of lo
 import gzip
 import json
 import os
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
 from event_archive.sources.log_files import loading
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
+
+ARCHIVED = Dataset(
+    table=TableName("public", "logs"),
+    time_column="timestamp",
+    folder="f",
+    file_prefix="logs",
+    retention=Retention.parse("90 days"),
+    start=date(2015, 1, 1),
+)
 
 
 def test_an_entry_of_pino_fills_the_columns_and_stands_in_raw_data_to_the_letter(each_logs: Logs):
@@ -296,28 +306,34 @@ def test_a_stop_rolls_the_file_back_and_gives_it_back(logs: Logs):
 
 
 def test_days_that_are_archived_are_left_out_once_the_first_pass_is_over(logs: Logs):
-    dataset = Dataset(
-        table=TableName("public", "logs"), time_column="timestamp", folder="f", file_prefix="logs",
-        retention=Retention.parse("90 days"), start=datetime(2015, 1, 1, tzinfo=UTC).date(),
-    )  # fmt: skip
     young, younger = ((datetime.now(UTC) - timedelta(days=days)).isoformat() for days in (3, 2))
     logs.write("a.log", ndjson(entry(1)))
     logs.write("b.log", ndjson(entry(2)))
-    assert logs.run(datasets=[dataset], limit=1).counts.new == 1
-    assert logs.run(datasets=[dataset]).counts.new == 1, "it was there at the first pass"
+    assert logs.run(datasets=[ARCHIVED], limit=1).counts.new == 1
+    assert logs.run(datasets=[ARCHIVED]).counts.new == 1, "it was there at the first pass"
     logs.write("a.log", ndjson(entry(1), entry(3, time=younger)))
     logs.write("c.log", ndjson(entry(4), entry(5, time=young)))
-    counts = logs.run(datasets=[dataset]).counts
+    counts = logs.run(datasets=[ARCHIVED]).counts
     assert (counts.new, counts.too_old) == (2, 2)
     # The purge alone deletes what is aged: nobody knows whether it is in the archive yet.
     assert logs.rows() == ["request 1", "request 2", "request 5", "request 3"]
 
 
+def test_what_the_table_lost_comes_again_as_the_page_says(logs: Logs):
+    for number, name in enumerate(("a.log", "b.log", "c.log")):
+        logs.write(name, ndjson(entry(number)))
+    logs.run(datasets=[ARCHIVED], limit=1)
+    [(backed_up_at,)] = logs.database.execute("SELECT now()::text")
+    logs.run(datasets=[ARCHIVED])
+    logs.database.execute("DELETE FROM logs WHERE message <> 'request 0'")
+    page = Path(__file__).parents[2] / "docs/howto/logs.md"
+    (statement,) = re.findall(r"`(UPDATE processed_files [^`]+ > 'TIME')`", page.read_text())
+    logs.database.execute(statement.replace("TIME", str(backed_up_at)))
+    counts = logs.run(datasets=[ARCHIVED]).counts
+    assert (counts.new, counts.too_old) == (2, 0)
+
+
 def test_a_clock_that_is_set_back_during_the_first_listing_makes_no_file_a_later_one(logs: Logs):
-    dataset = Dataset(
-        table=TableName("public", "logs"), time_column="timestamp", folder="f", file_prefix="logs",
-        retention=Retention.parse("90 days"), start=datetime(2015, 1, 1, tzinfo=UTC).date(),
-    )  # fmt: skip
     logs.run()
     logs.database.execute("""
         DELETE FROM log_listing;
@@ -325,7 +341,7 @@ def test_a_clock_that_is_set_back_during_the_first_listing_makes_no_file_a_later
         BEGIN NEW.created_at = now() + interval '10 seconds'; RETURN NEW; END $$;
         CREATE TRIGGER ahead BEFORE INSERT ON processed_files FOR EACH ROW EXECUTE FUNCTION ahead()""")
     logs.write("a.log", ndjson(entry(1)))
-    counts = logs.run(datasets=[dataset]).counts
+    counts = logs.run(datasets=[ARCHIVED]).counts
     assert (counts.new, counts.too_old) == (1, 0)
 
 

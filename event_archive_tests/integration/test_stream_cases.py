@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -117,13 +117,21 @@ def test_after_the_first_pass_what_is_of_an_aged_day_is_left_out_counted_and_ack
     assert stream.pending() == {}
 
 
-def test_what_a_clock_that_is_ahead_alone_calls_aged_is_taken_in(stream: Stream, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("behind_hours", "too_old"), [(0.9, 1), (1.1, 0)])
+def test_what_a_clock_that_is_far_ahead_alone_calls_aged_is_taken_in(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch, behind_hours: float, too_old: int
+):
+    """A clock that is a little behind is no reason to put other rows in the place of what is being archived."""
     stream.add(position(1))
     stream.run(datasets=[ARCHIVED])
     stream.add(position(2))
-    monkeypatch.setattr(runs, "now_utc", lambda: datetime(2024, 3, 2, tzinfo=UTC))
-    counts = stream.run(datasets=[ARCHIVED]).counts
-    assert (counts.new, counts.too_old, sorted(stream.rows())) == (1, 0, [1, 2])
+    midnight = datetime(2025, 3, 2, tzinfo=UTC)
+    now = midnight - timedelta(hours=behind_hours) / 2
+    monkeypatch.setattr(runs, "now_utc", lambda: now)
+    monkeypatch.setattr(runs, "one", lambda *_: (now + timedelta(hours=behind_hours),))
+    dataset = replace(ARCHIVED, retention=Retention.parse("1 year"))
+    counts = stream.run(datasets=[dataset]).counts
+    assert (counts.new, counts.too_old) == (1 - too_old, too_old)
 
 
 def test_what_the_group_reads_again_from_the_beginning_is_too_old_where_it_is_archived(stream: Stream):
