@@ -54,10 +54,11 @@ def _warn_of_purged(settings: "Settings", first: date, last: date) -> None:
     from event_archive.errors import EventArchiveError
     from event_archive.nightly.backlog import days_without_rows
 
-    dataset, now = settings.dataset, now_utc()
-    aged = [day for day in day_range(first, last) if dataset.is_aged(day, now)]
+    # A retention may have become longer, or the first day later, since a day was purged.
+    dataset, today = settings.dataset, now_utc().date()
+    over = [day for day in day_range(first, last) if day < today]
     try:
-        empty = days_without_rows(dataset, aged, primary(settings)) if aged else []
+        empty = days_without_rows(dataset, over, primary(settings)) if over else []
     except EventArchiveError as error:
         logger.warning("held; whether the table still has rows of these days could not be seen: %s", error)
         return

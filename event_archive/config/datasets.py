@@ -76,7 +76,7 @@ def load_datasets() -> list[PipelineSettings]:
     check_together(entries, found, problems.append)
     if problems:
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(problems))
-        raise ConfigurationError(f"The datasets file {path} is not right:\n{lines}")
+        raise ConfigurationError(f"The datasets file {path}, or the environment beside it, is not right:\n{lines}")
     return found
 
 
@@ -131,7 +131,7 @@ def settings_of(name: str, keys: Mapping[str, object]) -> PipelineSettings:
     found = [] if problems else list(_settings([entry], problems.append))
     if problems:
         lines = "\n".join(f"  {line}" for line in problems)
-        raise ConfigurationError(f"The dataset {entry.name} is not right:\n{lines}")
+        raise ConfigurationError(f"The dataset {entry.name}, or the environment beside it, is not right:\n{lines}")
     return found[0]
 
 

@@ -162,6 +162,15 @@ def test_a_hold_that_comes_after_the_purge_says_so(archived: Installation, comma
     assert "no row" not in command("hold", KEY, "--reason", "a lawsuit").stderr
 
 
+@pytest.mark.parametrize(
+    "since", [{"EVENT_RETENTION_PERIOD": "100 years"}, {"ARCHIVE_START_DATE": "2024-04-01"}], ids=["longer", "later"]
+)
+def test_a_hold_of_a_purged_day_that_is_not_archived_any_more_says_so(
+    archived: Installation, command: Commands, since: dict[str, str]
+):
+    assert "2024-03-01 has no row in the table" in command("hold", KEY, "--reason", "a lawsuit", **since).stderr
+
+
 def test_a_hold_that_cannot_see_the_rows_says_so(archived: Installation, command: Commands):
     archived.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", DROP CONSTRAINT "Event_event_id_key"')
     done = command("hold", KEY, "--reason", "a lawsuit")
@@ -264,7 +273,8 @@ def test_a_range_is_adopted(local_installation: Installation, command: Commands)
     none = command("adopt", "--from", "2024-04-01", "--to", "2024-04-30")
     assert none.code == 1
     assert re.fullmatch(
-        r"There is no file to adopt in (file|https?)://.*/titan-pulse-event-archive\.", none.end["error"]
+        r"There is no file events_YYYY-MM-DD\.csv to adopt in (file|https?)://.*/titan-pulse-event-archive\.",
+        none.end["error"],
     )
 
 

@@ -80,7 +80,7 @@ def test_a_signature_for_just_what_is_needed(healthy_on_azure: Installation, azu
     assert left in found["lake_delete"].remedy
     assert healthy_on_azure.dataset.day_of(left) is None
     assert findings(command("doctor", "--json"), 0)["lake"].message.endswith(": 0 files of days")
-    assert "There is no file to verify in http" in command("verify").stderr
+    assert "There is no file events_YYYY-MM-DD.csv to verify in http" in command("verify").stderr
 
 
 @pytest.mark.parametrize(("permission", "check"), [("rl", "lake_write"), ("rcw", "lake"), ("cwl", "lake")])

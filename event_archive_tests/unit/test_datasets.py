@@ -113,7 +113,7 @@ def test_every_mistake_is_named_at_once_with_dataset_and_key(write: Write, monke
     monkeypatch.setenv("EVENT_TABLE", "public.Event")
     monkeypatch.setenv("EVENT_RETENTION_PERIOD", "1 year")
     first, *lines = refused()
-    assert first == f"The datasets file {path} is not right:"
+    assert first == f"The datasets file {path}, or the environment beside it, is not right:"
     for beginning in (
         "EVENT_TABLE is set beside DATASETS_FILE",
         "EVENT_RETENTION_PERIOD is set beside DATASETS_FILE",
