@@ -167,8 +167,8 @@ def _adopt_source(settings: "Settings") -> bool:
     from event_archive.table.shape import current_shape
 
     dataset, postgres = settings.dataset, primary(settings)
-    # A table that is not there would own nothing.
-    current_shape(dataset, postgres, "look")
+    # A table that is not there would own nothing, and one without that time column has no days.
+    current_shape(dataset, postgres, "own")
     with lake(settings) as opened:
         claim = adopt_source(Site(dataset, postgres, opened))
     former = [str(of) for of in claim.former]

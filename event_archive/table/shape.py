@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 TABLE_ALIAS = sql.Identifier("src_")
 """The alias of the table that is archived, compared or filled. A column of that name would make it ambiguous."""
 
-Purpose = Literal["archive", "delete", "look", "fill"]
+Purpose = Literal["archive", "delete", "own", "look", "fill"]
 """Why a table's shape is read: to archive its rows, to delete them, to look at the shape, to fill it by a restore."""
 
 
@@ -113,7 +113,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         connection: in a transaction.
         dataset: names the table and its time column.
         purpose: ``delete`` and ``fill`` take the lock of a DELETE or INSERT, which needs that privilege, instead of a
-            SELECT's. What makes deleting unsafe does not matter for ``look`` and ``fill``.
+            SELECT's. What makes deleting unsafe matters to ``archive`` and ``delete``, the time column to ``own`` too.
 
     Raises:
         RefusedError: no such table or time column, or a table that may not be archived (docs/guarantees.md, "What is
@@ -147,7 +147,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         )
     to_purge = purpose in ("archive", "delete")
     types = {column.name: column.plain_type for column in columns}
-    time_type = _time_type(dataset, types) if to_purge else types.get(dataset.time_column, "")
+    time_type = _time_type(dataset, types) if to_purge or purpose == "own" else types.get(dataset.time_column, "")
     key = _key(connection, name, found.oid)
     if to_purge:
         _require_deletable(connection, name, found.oid)

@@ -492,6 +492,8 @@ def test_a_run_of_another_table_leaves_nothing_in_the_owners_folder(
     assert [(file.path, file.etag) for file in local_installation.lake.list(folder)] == before
     assert "belongs to" in command("days", **stranger).lines[-1]["error"]
     assert command("doctor", "--json", **stranger).code == 1
+    wrong = command("adopt", "--source", EVENT_TIME_COLUMN="create_at", **stranger)
+    assert (wrong.code, "has no column" in wrong.said) == (2, True)
     assert command("adopt", "--source", **stranger).lines == [
         {
             "outcome": "adopted",
