@@ -175,19 +175,23 @@ def test_what_else_goes_wrong_while_entries_are_lost_is_alerted_of(
     positions.run()
     cursor = tick(instance).cursor
     assert len(webhook.texts) == 1
-    clean.setenv("PG_CONNECTION_STRING", "postgresql://nobody@127.0.0.1:1/none")
-    cursor = tick(instance, cursor).cursor
-    assert "PostgreSQL cannot be reached" in webhook.texts[1]
-    clean.setenv("PG_CONNECTION_STRING", positions.database.dsn)
-    cursor = tick(instance, later(cursor, 6)).cursor
-    assert len(webhook.texts) == 2
+    for outage in (1, 2):
+        clean.setenv("PG_CONNECTION_STRING", "postgresql://nobody@127.0.0.1:1/none")
+        cursor = tick(instance, cursor).cursor
+        assert "PostgreSQL cannot be reached" in webhook.texts[outage]
+        clean.setenv("PG_CONNECTION_STRING", positions.database.dsn)
+        back = tick(instance, cursor)
+        (told,) = [of for of in back.asset_events if isinstance(of, dg.AssetCheckEvaluation) and not of.passed]
+        assert "1 entry was lost" in (told.description or "")
+        assert len(webhook.texts) == 1 + outage
+        cursor = back.cursor
     [taken] = positions.add(position(3))
     positions.read_as("another program", 1)
     positions.server.redis.xack(KEY, GROUP, taken)
     cursor = tick(instance, later(cursor, 1)).cursor
-    assert f"1 is missing: {taken.decode()}" in webhook.texts[2]
+    assert f"1 is missing: {taken.decode()}" in webhook.texts[3]
     tick(instance, later(cursor, 6))
-    assert len(webhook.texts) == 3
+    assert len(webhook.texts) == 4
 
 
 def test_a_service_that_is_away_fails_the_checks_that_need_it(

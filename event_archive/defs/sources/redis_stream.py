@@ -181,7 +181,7 @@ class _Seen:
         return json.dumps(asdict(self) | {"at": self.at.isoformat()})
 
     def is_news(self, former: "_Seen") -> bool:
-        if self.failed != former.failed or self.alarming(former):
+        if (self.failed, self.away) != (former.failed, former.away) or self.alarming(former):
             return True
         return self.figures != former.figures and self.at - former.at >= _OBSERVE_EVERY
 
