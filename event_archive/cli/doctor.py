@@ -33,8 +33,8 @@ _MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "
 def doctor(datasets: tuple[str, ...], *, as_json: bool) -> None:
     """Checks configuration, connections, permissions, the table, the lake, clocks and Dagster, and says what to do.
 
-    Changes nothing in the database; a probe file in the lake is removed again. Exit code 0: nothing is bad, though
-    there may be warnings; 1: something is; 2: the settings are.
+    Changes nothing in the database; a probe file in the lake is removed again, but a container or folder that was
+    missing is made. Exit code 0: nothing is bad, though there may be warnings; 1: something is; 2: the settings are.
     """
     _log_warnings()
     examinations = _examinations(datasets)

@@ -128,6 +128,13 @@ def test_a_consumer_that_waits_for_a_service_which_answers_is_not_ready():
         assert (status, text) == (503, "redis: Redis takes no writes.\n")
 
 
+def test_a_service_that_answers_again_is_not_told_as_away_while_the_consumer_waits_for_another():
+    metrics = Metrics("s", "g")
+    metrics.away = {"redis": "Redis does not answer.", "postgres": "PostgreSQL cannot be reached."}
+    with page("/readyz", metrics, redis=out_of_reach, postgres=look) as (status, text):
+        assert (status, text) == (503, "redis: Redis does not answer.\n")
+
+
 def test_any_other_page_is_not_there():
     with page("/", Metrics("s", "g")) as (status, _):
         assert status == 404

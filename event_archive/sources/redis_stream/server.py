@@ -125,13 +125,15 @@ def _handler(
         return 200, b"ok\n"
 
     def readiness() -> tuple[int, bytes]:
-        # One that answers may refuse what a consumer needs: a replica, or a Redis that takes no writes.
-        failures = dict(metrics.away)
+        failures = dict[str, str]()
         for name, ask in services.items():
             try:
                 ask()
             except EventArchiveError as error:
                 failures[name] = str(error)
+        # One that answers may refuse what a consumer needs: a Redis that takes no writes, say. While the loop waits for
+        # another one, what it says of it may be out of date.
+        failures = failures or dict(metrics.away)
         words = "".join(f"{name}: {why}\n" for name, why in failures.items())
         return (503, words.encode()) if failures else (200, b"ok\n")
 
