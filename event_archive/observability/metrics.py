@@ -206,7 +206,7 @@ def former_values(path: Path) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
     found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
     with suppress(OSError, ValueError):
-        for family in text_string_to_metric_families(path.read_text()):
+        for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
             for sample in family.samples:
                 found[sample.name, tuple(sorted(sample.labels.items()))] = float(sample.value)
     return found

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, midnight, now_utc
-from event_archive.errors import EventArchiveError, UnreachableError
+from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
 from event_archive.postgres.session import Connection, Postgres, Session, one
 from event_archive.sources.former import Former
 from event_archive.sources.landing import Counts
@@ -21,7 +21,7 @@ AGES_SECONDS = 60.0
 """How long it is taken for true which days are aged: a run may take longer than until midnight."""
 
 _MOST_AHEAD = timedelta(hours=1)
-"""By how much the database's clock may be ahead of this machine's, and be believed."""
+"""By how much the database's clock may be ahead of this machine's."""
 
 _log = logging.getLogger(__name__)
 
@@ -124,12 +124,13 @@ class DayAgedError(Exception):
 
 
 def aged_times(session: Session, datasets: Iterable[Dataset], table: TableName) -> AgedTimes:
-    """Which rows of a table are aged, by the clock of the database, as the purge has it, unless that is far ahead.
+    """Which rows of a table are aged, by the clock of the database, as the purge has it.
 
     None of them where no dataset archives it.
 
     Raises:
-        UnreachableError, BusyError, RefusedError: as ``Postgres.transaction``.
+        RefusedError: that clock is far ahead of this machine's; or as ``Postgres.transaction``.
+        UnreachableError, BusyError: as ``Postgres.transaction``.
     """
     with session.transaction(str(table)) as connection:
         return aged_by_now(connection, datasets, table)
@@ -141,7 +142,11 @@ def aged_by_now(connection: Connection, datasets: Iterable[Dataset], table: Tabl
     if dataset is None:
         return NONE_AGED
     now, ours = one(connection, "SELECT pg_catalog.clock_timestamp()")[0], now_utc()
-    # What only a clock that is ahead calls aged is in no file: left out, it would be lost.
     if now - ours > _MOST_AHEAD:
-        now = ours
+        # If it is wrong, what is aged by it is in no file, and would be lost; if not, what is not may be in one.
+        raise RefusedError(
+            f"{table}: the database's clock says {now:%Y-%m-%d %H:%M} UTC, and this machine's {ours:%Y-%m-%d %H:%M}. "
+            "Nothing was taken in, since nobody can tell which days are archived. Set the one that is wrong; "
+            "`event-archive doctor` looks at both."
+        )
     return AgedTimes(midnight(dataset.start), midnight(dataset.retention.last_aged_day(now) + ONE_DAY))

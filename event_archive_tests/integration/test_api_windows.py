@@ -156,6 +156,58 @@ def test_a_window_is_not_over_for_whoever_goes_on_with_a_pass_that_began_by_a_cl
     assert ingesting.has_all()
 
 
+def test_a_window_is_not_over_for_a_clock_that_is_ahead_and_goes_on_with_a_pass_of_an_older_version(ingest: Ingest):
+    """That one wrote down by what clock it had when a pass began."""
+    ingesting = ingest(Events(200, step_ms=300_000), now=START + timedelta(hours=17), order="newest")
+    day = HOURS | {"api_shard": "1 day", "api_page_limit": 20, "api_concurrency": 1}
+    ingesting.run(pages=3, ahead=timedelta(hours=8), **day)
+    ingesting.database.execute("UPDATE cursor_state SET pass_began = pass_began + interval '8 hours'")
+    ingesting.run(ahead=timedelta(hours=8), **day)
+    ingesting.api.add([_event(START + timedelta(hours=hour, minutes=1)) for hour in range(17, 24)])
+    ingesting.clock.sleep(9 * 3600)
+    ingesting.run(**day)
+    assert ingesting.has_all()
+
+
+def test_a_window_that_was_over_when_a_pass_of_many_pages_began_is_over_for_a_clock_that_is_ahead(ingest: Ingest):
+    ingesting = ingest(Events(200, step_ms=300_000), now=START + timedelta(hours=30))
+    ingesting.run(api_shard="1 day", api_start="2024-03-01", api_page_limit=20, ahead=timedelta(hours=8))
+    over = "SELECT passes FROM cursor_state WHERE upper_bound = '2024-03-02 00:00Z'"
+    assert ingesting.database.execute(over) == [(1,)]
+
+
+def test_a_window_is_not_over_for_an_api_whose_clock_is_ahead(ingest: Ingest):
+    ingesting = ingest(Events(200, step_ms=300_000), now=START + timedelta(hours=17), clock_error_seconds=8 * 3600)
+    day = HOURS | {"api_shard": "1 day"}
+    ingesting.run(**day)
+    ingesting.api.add([_event(START + timedelta(hours=hour, minutes=1)) for hour in range(17, 24)])
+    ingesting.clock.sleep(9 * 3600)
+    ingesting.run(**day)
+    assert ingesting.has_all()
+
+
+def test_a_pass_that_nobody_knows_the_beginning_of_is_followed_by_another_and_does_not_count(ingest: Ingest):
+    ingesting = ingest(Events(100), now=START + timedelta(hours=17))
+    few: dict[str, Any] = {"api_time_filter": "since,until", "api_start": "2024-03-01", "api_page_limit": 10}
+    ingesting.run(pages=3, **few)
+    ingesting.database.execute("UPDATE cursor_state SET pass_began = pass_began + interval '1 day'")
+    asked = len(ingesting.api.requests)
+    assert ingesting.run(**few).ended == "complete"
+    assert len(ingesting.api.requests) - asked >= 15
+    assert set(ingesting.asked("since")) == {"2024-03-01T00:00:00Z"}
+    assert ingesting.position("passes, watermark") == (1, START + timedelta(seconds=99))
+
+
+def test_a_clock_that_is_behind_goes_on_with_a_pass_that_began_by_a_right_one(ingest: Ingest):
+    ingesting = ingest(Events(100), now=START + timedelta(hours=17))
+    few: dict[str, Any] = {"api_time_filter": "since,until", "api_page_limit": 10}
+    ingesting.run(pages=3, **few)
+    asked = len(ingesting.api.requests)
+    assert ingesting.run(ahead=-timedelta(hours=8), **few).ended == "complete"
+    assert len(ingesting.api.requests) - asked < 10
+    assert ingesting.has_all()
+
+
 @pytest.mark.parametrize("is_corrected", [True, False])
 def test_what_becomes_visible_late_is_read_though_the_pass_began_by_a_clock_that_was_ahead(
     ingest: Ingest, *, is_corrected: bool

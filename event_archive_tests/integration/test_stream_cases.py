@@ -14,7 +14,7 @@ import pytest
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import Retention
-from event_archive.errors import ConfigurationError, UnreachableError
+from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.lake.protocol import Lake
 from event_archive.sources import runs
 from event_archive.sources.redis_stream import consume, loop
@@ -117,21 +117,20 @@ def test_after_the_first_pass_what_is_of_an_aged_day_is_left_out_counted_and_ack
     assert stream.pending() == {}
 
 
-@pytest.mark.parametrize(("behind_hours", "too_old"), [(0.9, 1), (1.1, 0)])
-def test_what_a_clock_that_is_far_ahead_alone_calls_aged_is_taken_in(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch, behind_hours: float, too_old: int
+def test_where_two_clocks_are_far_apart_nothing_is_taken_for_archived_or_not(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
 ):
-    """A clock that is a little behind is no reason to put other rows in the place of what is being archived."""
+    """A day that is aged by one of them alone may be in no file, or be in one."""
     stream.add(position(1))
     stream.run(datasets=[ARCHIVED])
     stream.add(position(2))
-    midnight = datetime(2025, 3, 2, tzinfo=UTC)
-    now = midnight - timedelta(hours=behind_hours) / 2
-    monkeypatch.setattr(runs, "now_utc", lambda: now)
-    monkeypatch.setattr(runs, "one", lambda *_: (now + timedelta(hours=behind_hours),))
-    dataset = replace(ARCHIVED, retention=Retention.parse("1 year"))
-    counts = stream.run(datasets=[dataset]).counts
-    assert (counts.new, counts.too_old) == (1 - too_old, too_old)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "now_utc", lambda: datetime.now(UTC) - timedelta(hours=1.1))
+        with pytest.raises(RefusedError, match="the database's clock says .* Set the one that is wrong"):
+            stream.run(datasets=[ARCHIVED])
+        patch.setattr(runs, "now_utc", lambda: datetime.now(UTC) - timedelta(hours=0.9))
+        assert stream.run(datasets=[ARCHIVED]).counts.too_old == 1
+    assert stream.pending() == {}
 
 
 def test_what_the_group_reads_again_from_the_beginning_is_too_old_where_it_is_archived(stream: Stream):

@@ -198,14 +198,15 @@ class Shard:
 
     def _complete(self, before: Position, fetched: Fetched) -> Position:
         """The position at the end of a pass."""
-        passes = before.passes + (not self.is_window or self._is_settled(before))
+        is_known = before.began != _UNKNOWN
+        passes = before.passes + (is_known and (not self.is_window or self._is_settled(before)))
         order, ceiling = self._order, before.ceiling
         ascends = ceiling is None and not order.falling
         # As they came to the API, which is not quite as they happened.
         nearly = ceiling and order.highest and order.highest > ceiling and order.climbs and not order.strays
         # Where only newer events follow, the next pass goes on at the last page.
         goes_on = bool(ascends or nearly) and not self._by_time
-        self.has_to_look_again = before.began == _UNKNOWN or (
+        self.has_to_look_again = not is_known or (
             ceiling not in (None, _NO_ORDER)
             and not self.is_window
             and not self._looked_again
@@ -243,7 +244,7 @@ class Shard:
     def _is_settled(self, before: Position) -> bool:
         """Whether nothing becomes visible any more in a window, however late."""
         upper, began = before.upper, before.began
-        return upper is not None and began not in (None, _UNKNOWN) and began >= upper + self.overlap
+        return upper is not None and began is not None and began >= upper + self.overlap
 
     def parts(self, fetched: Fetched, times: Sequence[datetime]) -> list[Position]:
         """What a dense window is split into at its first page: the part that page is of, and the rest; else nothing.
