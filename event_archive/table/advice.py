@@ -54,5 +54,5 @@ CLEARING_ADVICE = replace(
 
 VACUUM_ADVICE = replace(
     CLEARING_ADVICE,
-    again="the next purge vacuums again, and autovacuum does anyhow; a statement_timeout of the role ends each alike",
+    again="autovacuum does it anyhow, and so does the next purge, unless a statement_timeout ended this one",
 )
