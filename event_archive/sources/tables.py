@@ -9,7 +9,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Session, one, own_search_path
+from event_archive.postgres.session import Connection, Session, one, own_search_path
 
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_archive sources', 0))"
 _HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)"
@@ -56,14 +56,23 @@ def make(session: Session, table: TableName, wanted: Mapping[TableName, sql.Comp
         # Several processes start at once.
         connection.execute(_LOCK)
         if relation(connection, table.schema, table.name) is None:
-            if not one(connection, _HAS_SCHEMA, table.schema)[0]:
-                raise ConfigurationError(
-                    f"INGEST_SCHEMA ({table.schema!r}) names no schema of the database. Correct it, or let it be made: "
-                    f"{sql.SQL('CREATE SCHEMA {}').format(sql.Identifier(table.schema)).as_string()}."
-                )
+            require_schema(connection, table.schema)
             # Event triggers find what they name; what is PostgreSQL's own here is found first.
             with own_search_path(connection, to_read_values=True):
                 connection.execute(wanted[table])
+
+
+def require_schema(connection: Connection, schema: str) -> None:
+    """Sees that the schema of INGEST_SCHEMA is there.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if not one(connection, _HAS_SCHEMA, schema)[0]:
+        raise ConfigurationError(
+            f"INGEST_SCHEMA ({schema!r}) names no schema of the database. Correct it, or let it be made: "
+            f"{sql.SQL('CREATE SCHEMA {}').format(sql.Identifier(schema)).as_string()}."
+        )
 
 
 def statement(table: TableName, file: str, **parts: sql.Composable) -> sql.Composed:

@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from event_archive.errors import RefusedError
+from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.sources.log_files.status import GivenUp, Left, Status
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 
@@ -17,6 +17,8 @@ def test_who_looks_before_the_first_run_makes_no_table(logs: Logs):
     logs.ingestion().announce(lambda _: pytest.fail("there is nothing to tell"))
     made = "to_regclass('processed_files'), to_regclass('logs'), to_regclass('log_listing')"
     assert logs.database.execute(f"SELECT {made}") == [(None, None, None)]
+    with pytest.raises(ConfigurationError, match="INGEST_SCHEMA .'nowhere'. names no schema"):
+        logs.ingestion(ingest_schema="nowhere").status()
 
 
 def test_what_is_left_is_counted_since_it_was_listed_or_written_anew(logs: Logs):

@@ -18,10 +18,16 @@ def look(stream: Stream) -> GroupState:
     return look_at_group(stream.settings())
 
 
-def look_at_table(stream: Stream) -> TableState | None:
-    settings = stream.settings()
+def look_at_table(stream: Stream, **variables: Any) -> TableState | None:
+    settings = stream.settings(**variables)
     with settings.postgres.session() as session:
         return table_state(session, settings.table)
+
+
+def test_before_the_first_run_there_is_no_table_but_a_schema(stream: Stream):
+    assert look_at_table(stream) is None
+    with pytest.raises(ConfigurationError, match="INGEST_SCHEMA .'nowhere'. names no schema"):
+        look_at_table(stream, ingest_schema="nowhere")
 
 
 def test_a_stream_that_is_not_there_has_no_lag(each_stream: Stream):

@@ -95,7 +95,8 @@ def _walk(start: Start, paging: Paging, fetcher: Fetcher, emit: Callable[[Fetche
         try:
             following = step.next(answer)
         except RefusedError:
-            emit(Fetched(answer.page, cursor, None, answer.size_bytes, cursor is None, is_broken=True))
+            first, ahead = cursor is None, answer.ahead
+            emit(Fetched(answer.page, cursor, None, answer.size_bytes, first, is_broken=True, ahead=ahead))
             raise
         # One of more events than were asked for may be short, too: the API does not heed that, or caps its pages.
         count = len(answer.page.events) if paging.pagination == "page" and following is not None else 0

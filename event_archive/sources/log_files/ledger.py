@@ -20,6 +20,7 @@ from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.session import Connection, Session, one
 from event_archive.sources.log_files.key_times import log_time
 from event_archive.sources.log_files.stores import Found, Store
+from event_archive.sources.tables import require_schema
 
 _LEASE = timedelta(seconds=5)
 _FIRST_WAIT = timedelta(minutes=1)
@@ -267,6 +268,7 @@ class Ledger:
         """
         with self.session.transaction(str(self.table)) as connection:
             if relation(connection, self.table.schema, self.table.name) is None:
+                require_schema(connection, self.table.schema)
                 yield []
                 return
             yield connection.execute(self._sql(query), self._values(most=self.most_attempts, **values)).fetchall()

@@ -20,6 +20,7 @@ from event_archive.postgres.catalogue.relations import Relation, relation
 from event_archive.postgres.catalogue.timescale import chunks
 from event_archive.postgres.session import Connection, Session, one
 from event_archive.sources.redis_stream.group import looking
+from event_archive.sources.tables import require_schema
 
 TIME_COLUMN = "ts"
 # Statistics first, since they know of rows that no VACUUM has seen yet; after a crash of the server only the latter do.
@@ -158,11 +159,13 @@ def table_state(session: Session, table: TableName) -> TableState | None:
     """Looks at the table; None where it is not there.
 
     Raises:
+        ConfigurationError: nor is its schema.
         UnreachableError, BusyError, RefusedError: as ``Postgres.transaction``.
     """
     with session.transaction(str(table), statement_timeout_seconds=_STATEMENT_SECONDS) as connection:
         found = relation(connection, table.schema, table.name)
         if found is None:
+            require_schema(connection, table.schema)
             return None
         (rows,) = one(connection, _ESTIMATE, found.oid)
         leaves = _leaves(connection, found, table)
