@@ -13,7 +13,13 @@ from event_archive.config.variables import value_of
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.operations.claim import require_copy
-from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema, schemas_of_types
+from event_archive.postgres.catalogue.privileges import (
+    may,
+    may_make_temporary_tables,
+    may_use_schema,
+    schemas_of_types,
+    unusable_types,
+)
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.catalogue.server import (
     identity,
@@ -156,6 +162,7 @@ def _privileges(connection: Connection, name: TableName, *, waits: bool) -> Find
     schemas = dict.fromkeys([name.schema, *schemas_of_types(connection, name.schema, name.name)])
     wanted = {
         **{f"USAGE ON SCHEMA {of(schema)}": may_use_schema(connection, schema) for schema in schemas},
+        **{f"USAGE ON TYPE {of(*each)}": False for each in unusable_types(connection, name.schema, name.name)},
         f"TEMPORARY ON DATABASE {of(database)}": may_make_temporary_tables(connection),
         f"SELECT ON {of(name.schema, name.name)}": may(connection, "SELECT", name.schema, name.name),
         f"DELETE ON {of(name.schema, name.name)}": may(connection, "DELETE", name.schema, name.name),

@@ -20,9 +20,10 @@ ARCHIVE_ADVICE = Advice(
     again="the next run tries again",
     lost="Nothing was deleted that is not archived; the next run goes on.",
     privileges=(
-        "The role needs USAGE on the schema and on those of the columns' types, SELECT and DELETE on the table, SELECT "
-        "on event_archive_hold where that exists, and TEMPORARY on the database: GRANT them, or connect as another "
-        "role. A role that row-level security hides rows from may not archive."
+        "The role needs USAGE on the schema, on the columns' types and on their schemas, EXECUTE on the functions that "
+        "those types use, SELECT and DELETE on the table, SELECT on event_archive_hold where that exists, and TEMPORARY "
+        "on the database: GRANT them, or connect as another role. A role that row-level security hides rows from may "
+        "not archive."
     ),
     by_code={
         "23503": (

@@ -226,6 +226,7 @@ def test_a_connection_string_that_makes_read_only_is_said(healthy_locally: Insta
 
 PRIVILEGES = {
     "USAGE ON SCHEMA app": "GRANT USAGE ON SCHEMA app TO {}",
+    "USAGE ON TYPE app.mood": "GRANT USAGE ON TYPE app.mood TO {}",
     "TEMPORARY ON DATABASE {database}": "GRANT TEMPORARY ON DATABASE {database} TO {}",
     'SELECT ON app."Event"': 'GRANT SELECT ON app."Event" TO {}',
     'DELETE ON app."Event"': 'GRANT DELETE ON app."Event" TO {}',
@@ -239,7 +240,9 @@ def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Com
     role = f"pauper_{database.name}"
     database.execute(
         f"""CREATE SCHEMA app; ALTER TABLE "Event" SET SCHEMA app; CREATE TABLE app.event_archive_hold ();
-        CREATE ROLE {role} LOGIN; REVOKE TEMPORARY ON DATABASE {database.name} FROM PUBLIC"""
+        CREATE ROLE {role} LOGIN; REVOKE TEMPORARY ON DATABASE {database.name} FROM PUBLIC;
+        CREATE TYPE app.mood AS ENUM ('good'); REVOKE USAGE ON TYPE app.mood FROM PUBLIC;
+        ALTER TABLE app."Event" ADD moods app.mood[]"""
     )
     if not lacking:
         # A table of the right columns, so that nothing else is wrong.
