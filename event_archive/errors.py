@@ -46,6 +46,10 @@ class OtherSourceError(ConfigurationError):
     """The files in the lake belong to another table or database than the one that is archived."""
 
 
+class ClocksError(RefusedError):
+    """This machine's clock and the database's are far apart."""
+
+
 class RecordsError(RefusedError):
     """Dagster's own records cannot be opened, read or written."""
 

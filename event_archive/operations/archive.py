@@ -103,7 +103,7 @@ def archive_day(
     Args:
         site: the dataset, with its database and its lake. What a lagging replica lacks, the next run appends; where it
             has no row of the day, or may follow a former primary, the primary is asked.
-        day: must be aged by this machine's clock, and by that of the server whose rows are read.
+        day: must be aged by this machine's clock, by the primary's, and by that of the server whose rows are read.
         max_bytes_per_second: read rows no faster than that. A slower read keeps its snapshot for longer.
         progress: is told of every piece.
 
@@ -186,7 +186,7 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
         except NoSuchTableError:
             require_replica(site, connection)
             raise
-        return _write_first(connection, table, _Order(site, day, claim_to_export(site, connection)), progress)
+        return _write_first(connection, table, _Order(site, day, claim_to_export(site, connection, day)), progress)
     order = _Order(site, day, claim(site, connection))
     manifest = Manifest.from_file(file)
     if manifest:
@@ -234,7 +234,7 @@ def _write_first(connection: Connection, table: Table, order: _Order, progress: 
         if not rows:
             return _Written(None, None, 0, table.columns)
         # Since it was asked, a standby may have been promoted: this server's rows may be its own.
-        look = partial(claim_to_export, order.site, connection)
+        look = partial(claim_to_export, order.site, connection, day)
         types = types_hash(table, table.names)
         keys = keys_with(None, table.key)
         file, manifest = export.commit(look, order.claim.source, day, table.names, rows, types=types, keys=keys)

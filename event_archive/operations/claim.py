@@ -18,7 +18,7 @@ from event_archive.operations.marker import claim_to_read, files_of, marker_path
 from event_archive.operations.site import Site
 from event_archive.operations.unclaimed import files_elsewhere, require_unclaimed, sources_of_files
 from event_archive.postgres.catalogue.server import Identity, identity
-from event_archive.postgres.session import Connection
+from event_archive.postgres.session import Connection, one
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import keep_holds, require_no_former_name
 
@@ -59,16 +59,18 @@ def claim_first(site: Site) -> Claim:
         return claim(site, connection)
 
 
-def claim_to_export(site: Site, connection: Connection) -> Claim:
-    """As ``claim``, where rows may be read from a replica; the primary claims.
+def claim_to_export(site: Site, connection: Connection, day: date) -> Claim:
+    """As ``claim``, where a day's rows may be read from a replica; the primary claims.
 
     Raises:
+        NotAgedError: by the primary's clock the day is too young.
         OtherSourceError: what is read is no copy of the primary, or as for ``claim``.
         FormerTimelineError: as ``require_copy``.
     """
     if site.export_postgres is None:
         return claim(site, connection)
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as primary:
+        site.dataset.require_aged(day, one(primary, "SELECT pg_catalog.now()")[0])
         claimed, original = claim(site, primary), identity(primary)
     replica = site.export_postgres.variable
     require_copy(original, identity(connection), primary=site.postgres.variable, replica=replica)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, midnight, now_utc
-from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
+from event_archive.errors import ClocksError, EventArchiveError, UnreachableError
 from event_archive.postgres.session import Connection, Postgres, Session, one
 from event_archive.sources.former import Former
 from event_archive.sources.landing import Counts
@@ -20,8 +20,8 @@ AWAY_SECONDS = 60.0
 AGES_SECONDS = 60.0
 """How long it is taken for true which days are aged: a run may take longer than until midnight."""
 
-_MOST_AHEAD = timedelta(hours=1)
-"""By how much the database's clock may be ahead of this machine's."""
+_MOST_APART = timedelta(hours=1)
+"""By how much the database's clock and this machine's may differ."""
 
 _log = logging.getLogger(__name__)
 
@@ -123,30 +123,40 @@ class DayAgedError(Exception):
     """A day has come of age since a batch was read: what had arrived of it may be purged by now."""
 
 
-def aged_times(session: Session, datasets: Iterable[Dataset], table: TableName) -> AgedTimes:
+def aged_times(
+    session: Session, datasets: Iterable[Dataset], table: TableName, *, only_looks: bool = False
+) -> AgedTimes:
     """Which rows of a table are aged, by the clock of the database, as the purge has it.
 
     None of them where no dataset archives it.
 
+    Args:
+        session: with the database.
+        datasets: what is archived.
+        table: where records land.
+        only_looks: nothing is taken in by it: this machine's clock is not asked.
+
     Raises:
-        RefusedError: that clock is far ahead of this machine's; or as ``Postgres.transaction``.
-        UnreachableError, BusyError: as ``Postgres.transaction``.
+        ClocksError: that clock and this machine's are far apart.
+        UnreachableError, BusyError, RefusedError: as ``Postgres.transaction``.
     """
     with session.transaction(str(table)) as connection:
-        return aged_by_now(connection, datasets, table)
+        return aged_by_now(connection, datasets, table, only_looks=only_looks)
 
 
-def aged_by_now(connection: Connection, datasets: Iterable[Dataset], table: TableName) -> AgedTimes:
+def aged_by_now(
+    connection: Connection, datasets: Iterable[Dataset], table: TableName, *, only_looks: bool = False
+) -> AgedTimes:
     """As ``aged_times``, at this moment of a transaction, which may have begun on the day before."""
     dataset = next((of for of in datasets if of.table == table), None)
     if dataset is None:
         return NONE_AGED
     now, ours = one(connection, "SELECT pg_catalog.clock_timestamp()")[0], now_utc()
-    if now - ours > _MOST_AHEAD:
-        # If it is wrong, what is aged by it is in no file, and would be lost; if not, what is not may be in one.
-        raise RefusedError(
+    if abs(now - ours) > _MOST_APART and not only_looks:
+        # What is aged by one that is ahead is in no file, and would be lost; what is not by one that is behind may be.
+        raise ClocksError(
             f"{table}: the database's clock says {now:%Y-%m-%d %H:%M} UTC, and this machine's {ours:%Y-%m-%d %H:%M}. "
-            "Nothing was taken in, since nobody can tell which days are archived. Set the one that is wrong; "
+            "Nothing more is taken in, since nobody can tell which days are archived. Set the one that is wrong; "
             "`event-archive doctor` looks at both."
         )
     return AgedTimes(midnight(dataset.start), midnight(dataset.retention.last_aged_day(now) + ONE_DAY))

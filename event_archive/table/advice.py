@@ -21,9 +21,9 @@ ARCHIVE_ADVICE = Advice(
     lost="Nothing was deleted that is not archived; the next run goes on.",
     privileges=(
         "The role needs USAGE on the schema, on the columns' types and on their schemas, EXECUTE on the functions that "
-        "those types use, SELECT and DELETE on the table, SELECT on event_archive_hold where that exists, and TEMPORARY "
-        "on the database: GRANT them, or connect as another role. A role that row-level security hides rows from may "
-        "not archive."
+        "those types use, SELECT and DELETE on the table, SELECT on event_archive_hold where that exists, and "
+        "TEMPORARY on the database: GRANT them, or connect as another role. A role that row-level security hides rows "
+        "from may not archive."
     ),
     by_code={
         "23503": (
@@ -38,7 +38,7 @@ ARCHIVE_ADVICE = Advice(
 )
 """For everything that archives, purges, or looks which days are to be archived."""
 
-LOOK_ADVICE = replace(ARCHIVE_ADVICE, outcome="Nothing was changed by this.")
+LOOK_ADVICE = replace(ARCHIVE_ADVICE, outcome="Nothing was changed by this.", again="the next look may succeed")
 """For looks at the table that may come after a purge."""
 
 ADOPT_ADVICE = replace(

@@ -17,7 +17,7 @@ from event_archive.postgres.catalogue.relations import Column, KeyColumn, Relati
 from event_archive.postgres.catalogue.server import setting
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.postgres.statements import create_index
-from event_archive.table.advice import LOOK_ADVICE
+from event_archive.table.advice import ADOPT_ADVICE, LOOK_ADVICE
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +231,8 @@ def current_shape(dataset: Dataset, postgres: Postgres, purpose: Purpose = "arch
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(str(dataset.table), advice=LOOK_ADVICE) as connection:
+    advice = ADOPT_ADVICE if purpose == "own" else LOOK_ADVICE
+    with postgres.transaction(str(dataset.table), advice=advice) as connection:
         return reflect(connection, dataset, purpose)
 
 

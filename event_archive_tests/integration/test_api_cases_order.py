@@ -404,6 +404,16 @@ def test_the_first_pass_takes_in_events_however_old(ingest: Ingest):
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("filtered", [SHORT, FILTER], ids=["whole", "filter"])
+def test_an_api_that_never_had_an_event_has_not_been_passed_over(ingest: Ingest, filtered: dict[str, Any]):
+    """The key may not have had its scope yet."""
+    ingesting = ingest(0)
+    ingesting.run(datasets=[KEPT], **filtered)
+    ingesting.api.add([event("old", START + timedelta(hours=1))])
+    counts = ingesting.run(datasets=[KEPT], **filtered).counts
+    assert (counts.new, counts.too_old) == (1, 0)
+
+
 @pytest.mark.parametrize("order", ["oldest", "newest"])
 def test_a_purged_event_does_not_come_back_with_a_later_pass(ingest: Ingest, order: str):
     ingesting = ingest(order=order)

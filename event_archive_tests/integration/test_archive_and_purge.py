@@ -227,6 +227,14 @@ def test_a_day_that_a_wrong_clock_alone_calls_aged_has_no_file(pipeline: Pipelin
     assert pipeline.lake.stat(pipeline.dataset.path(young)) is None
 
 
+def test_a_day_that_a_replicas_clock_alone_calls_aged_has_no_file(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    pipeline.add(1)
+    monkeypatch.setattr("event_archive.operations.claim.one", lambda *_: (datetime(2024, 3, 2, tzinfo=UTC),))
+    with pytest.raises(NotAgedError):
+        pipeline.archive(export_postgres=pipeline.postgres)
+    assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
+
+
 def test_a_changed_file_is_not_purged_by(each_pipeline: Pipeline):
     each_pipeline.add(3)
     each_pipeline.archive()

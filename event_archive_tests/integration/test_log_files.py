@@ -3,20 +3,23 @@
 The numbers in the comments are those of the hardest cases of an ingestion of log files.
 """
 
+import errno
 import gzip
 import json
 import os
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import Retention
-from event_archive.errors import ConfigurationError
-from event_archive.sources.log_files import loading
+from event_archive.errors import ClocksError, ConfigurationError, UnreachableError
+from event_archive.sources import runs
+from event_archive.sources.log_files import ingest, loading
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 
 ARCHIVED = Dataset(
@@ -317,6 +320,62 @@ def test_days_that_are_archived_are_left_out_once_the_first_pass_is_over(logs: L
     assert (counts.new, counts.too_old) == (2, 2)
     # The purge alone deletes what is aged: nobody knows whether it is in the archive yet.
     assert logs.rows() == ["request 1", "request 2", "request 5", "request 3"]
+
+
+def test_what_a_place_holds_once_it_has_files_is_of_the_first_listing(logs: Logs):
+    """The mount was away, or the bucket was filled later."""
+    logs.run(datasets=[ARCHIVED])
+    logs.write("a.log", ndjson(entry(1)))
+    counts = logs.run(datasets=[ARCHIVED]).counts
+    assert (counts.new, counts.too_old) == (1, 0)
+
+
+def test_a_folder_of_another_machine_that_is_away_is_not_taken_for_an_empty_one(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.write("below/b.log", ndjson(entry(2)))
+    scan = os.scandir
+
+    def away(path: str) -> object:
+        if path.endswith("/below"):
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return scan(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", away)
+        with pytest.raises(UnreachableError, match="below: Stale file handle"):
+            logs.run(datasets=[ARCHIVED])
+    counts = logs.run(datasets=[ARCHIVED]).counts
+    assert (counts.new, counts.too_old) == (2, 0)
+
+
+def test_a_link_to_a_folder_elsewhere_is_left_out_with_a_warning(
+    logs: Logs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    logs.write("below/a.log", ndjson(entry(1)))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (logs.folder / "link").symlink_to(elsewhere)
+    (logs.folder / "same").symlink_to(logs.folder / "below")
+    assert logs.run().files == 1
+    assert "link: It is a link to a folder elsewhere. It is left out." in caplog.text
+    assert "same" not in caplog.text
+
+
+def test_a_clock_that_goes_wrong_amid_a_run_ends_it_and_costs_no_file_an_attempt(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch
+):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run(datasets=[ARCHIVED])
+    logs.write("a.log", ndjson(entry(1), entry(2, time=datetime.now(UTC).isoformat())))
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "aged_times", partial(runs.aged_times, only_looks=True))
+        patch.setattr(runs, "now_utc", lambda: datetime.now(UTC) - timedelta(hours=2))
+        with pytest.raises(ClocksError):
+            logs.run(datasets=[ARCHIVED])
+    assert logs.database.execute("SELECT status, attempts FROM processed_files") == [("PENDING", 0)]
+    assert logs.run(datasets=[ARCHIVED]).counts.new == 1
 
 
 def test_what_the_table_lost_comes_again_as_the_page_says(logs: Logs):

@@ -22,6 +22,7 @@ from event_archive.sources.landing import Batch, Counts, rejected_table
 from event_archive.sources.redis_stream.partitions import Partitions
 from event_archive.sources.redis_stream.positions import make_table, target
 from event_archive.sources.redis_stream.records import Entry, decode
+from event_archive.sources.redis_stream.state import table_state
 from event_archive.sources.runs import NONE_AGED
 from event_archive.sources.tables import make_missing
 from event_archive_tests.fixtures.landing import land
@@ -316,6 +317,10 @@ def test_a_role_that_may_not_make_partitions_is_told_statements_which_work(table
         table.execute(str(refused.value).partition("as by\n")[2].partition(" [SQLSTATE")[0])
         assert partitions().make(session, [DAY]) == []
         assert land(session, TARGET, "stream", batch(("a", "2024-03-01T00:00Z", "1-1")), nothing).new == 1
+        # It may read the table, but no partition by itself.
+        found = table_state(session, TARGET.table)
+        assert found is not None
+        assert found.last is None
 
 
 def entry(number: int, payload: str) -> Entry:

@@ -14,13 +14,14 @@ import pytest
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import Retention
-from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
+from event_archive.errors import ClocksError, ConfigurationError, UnreachableError
 from event_archive.lake.protocol import Lake
 from event_archive.sources import runs
 from event_archive.sources.redis_stream import consume, loop
 from event_archive.sources.redis_stream.consume import Consumer
 from event_archive.sources.redis_stream.group import StreamAwayError, open_group
 from event_archive.sources.redis_stream.records import Decoded, decode
+from event_archive.sources.redis_stream.status import status
 from event_archive.sources.runs import RECONNECT_SECONDS
 from event_archive_tests.faults.redis_wire import RedisWire, redis_wire
 from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
@@ -117,18 +118,21 @@ def test_after_the_first_pass_what_is_of_an_aged_day_is_left_out_counted_and_ack
     assert stream.pending() == {}
 
 
+@pytest.mark.parametrize("ahead", [-1, 1])
 def test_where_two_clocks_are_far_apart_nothing_is_taken_for_archived_or_not(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
+    stream: Stream, monkeypatch: pytest.MonkeyPatch, ahead: int
 ):
     """A day that is aged by one of them alone may be in no file, or be in one."""
     stream.add(position(1))
     stream.run(datasets=[ARCHIVED])
     stream.add(position(2))
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "now_utc", lambda: datetime.now(UTC) - timedelta(hours=1.1))
-        with pytest.raises(RefusedError, match="the database's clock says .* Set the one that is wrong"):
+        patch.setattr(runs, "now_utc", lambda: datetime.now(UTC) + ahead * timedelta(hours=1.1))
+        with pytest.raises(ClocksError, match="the database's clock says .* Set the one that is wrong"):
             stream.run(datasets=[ARCHIVED])
-        patch.setattr(runs, "now_utc", lambda: datetime.now(UTC) - timedelta(hours=0.9))
+        # Who only looks takes nothing in.
+        assert status(stream.settings(), [ARCHIVED]).books is not None
+        patch.setattr(runs, "now_utc", lambda: datetime.now(UTC) + ahead * timedelta(hours=0.9))
         assert stream.run(datasets=[ARCHIVED]).counts.too_old == 1
     assert stream.pending() == {}
 

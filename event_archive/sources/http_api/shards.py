@@ -199,7 +199,9 @@ class Shard:
     def _complete(self, before: Position, fetched: Fetched) -> Position:
         """The position at the end of a pass."""
         is_known = before.began != _UNKNOWN
-        passes = before.passes + (is_known and (not self.is_window or self._is_settled(before)))
+        # An API that never had an event has not been passed over.
+        is_read = self._is_settled(before) if self.is_window else before.events > 0
+        passes = before.passes + (is_known and is_read)
         order, ceiling = self._order, before.ceiling
         ascends = ceiling is None and not order.falling
         # As they came to the API, which is not quite as they happened.

@@ -14,7 +14,7 @@ from functools import partial
 from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.wording import counted
-from event_archive.errors import EventArchiveError, FileChangedError, UnreachableError
+from event_archive.errors import ClocksError, EventArchiveError, FileChangedError, UnreachableError
 from event_archive.postgres.session import Session
 from event_archive.sources.former import Former
 from event_archive.sources.landing import rejected_table
@@ -215,9 +215,8 @@ class _Work:
 
     def _load(self, loader: Loader, claim: Claim, former: Former) -> EventArchiveError | None:
         """Loads a file; writes down, and returns, why it could not be."""
-        add = self._run.totals.add
         try:
-            loader.load(claim, lambda connection, loaded: former.note(connection, lambda: add(loaded)))
+            loader.load(claim, lambda connection, loaded: former.note(connection, lambda: self._run.totals.add(loaded)))
         except (GivenBackError, StoreAwayError) as error:
             if isinstance(error, StoreAwayError) and not self._run.told_to_stop():
                 return self._fail(claim, error)
@@ -226,9 +225,11 @@ class _Work:
             return None
         except FileChangedError:
             return self._see_again(claim)
-        except UnreachableError:
-            # The database is away: nothing is wrong with the file.
+        except ClocksError:
+            self.ledger.release(claim)
             raise
+        except UnreachableError:
+            raise  # The database is away: nothing is wrong with the file.
         except EventArchiveError as error:
             return self._fail(claim, error)
         former.committed()

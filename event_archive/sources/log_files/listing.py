@@ -94,7 +94,7 @@ class Listings:
         return (row[0], row[1], row[2]) if row else (None, True, None)
 
     def save(self, last_key: str | None, *, full: bool, again: bool, known_since: datetime | None) -> None:
-        """Writes down that a pass came to its end.
+        """Writes down that a pass came to its end; a place that never had a file has not been passed over.
 
         Args:
             last_key: the last key that there was.
@@ -106,7 +106,7 @@ class Listings:
         query = sql.SQL(
             "INSERT INTO {} AS listing (bucket, prefix, last_key, full_pass_at, first_pass_at) VALUES "
             "(%(bucket)s, %(prefix)s, %(key)s, CASE WHEN %(full)s AND NOT %(again)s THEN pg_catalog.now() END, "
-            "CASE WHEN %(full)s THEN GREATEST(pg_catalog.now(), %(known_since)s) END) "
+            "CASE WHEN %(full)s AND %(key)s::text IS NOT NULL THEN GREATEST(pg_catalog.now(), %(known_since)s) END) "
             "ON CONFLICT (bucket, prefix) DO UPDATE SET last_key = GREATEST(excluded.last_key, listing.last_key), "
             "full_pass_at = CASE WHEN %(again)s THEN NULL WHEN %(full)s THEN pg_catalog.now() "
             "ELSE listing.full_pass_at END, "

@@ -1,5 +1,6 @@
 """Log files in a folder, or a single one. Not here: other stores."""
 
+import errno
 import logging
 import os
 import stat
@@ -14,6 +15,8 @@ from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found
 
 _TOUCHED_JUST_NOW_SECONDS = 0.05
 """Kernels count a file's times in ticks: within one, a second change would not show."""
+_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH)
+"""What a folder of another machine answers while that is away."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +35,9 @@ class Folder:
         self.prefix = str(self._path) if self.is_file else f"{str(self._path).rstrip('/')}/"
 
     def list(self, after: str | None = None) -> Iterator[Found]:  # noqa: ARG002
-        """As ``Store.list``; hidden files, and what is no regular file or cannot be looked at, are left out.
+        """As ``Store.list``; hidden files, and what is no regular file or may not be looked at, are left out.
 
-        So are links to files that are listed themselves.
+        So are links to files that are listed themselves, and to folders.
         """
         if self.is_file:
             yield from filter(None, [self._seen(str(self._path))])
@@ -48,6 +51,9 @@ class Folder:
             ) from None
         for folder, folders, names in os.walk(self._path, onerror=_leave_out):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for below in (Path(folder, name) for name in folders):
+                if below.is_symlink() and not Path(os.path.realpath(below)).is_relative_to(self._path):
+                    _log.warning("%s: It is a link to a folder elsewhere. It is left out.", below)
             for name in sorted(names):
                 key = f"{folder.rstrip('/')}/{name}"
                 if not (name.startswith(".") or self._is_link_within(key)) and (found := self._seen(key)):
@@ -80,7 +86,8 @@ class Folder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise FileError(f"{key}: {error.strerror}.") from None
+            kind = StoreAwayError if error.errno in _AWAY else FileError
+            raise kind(f"{key}: {error.strerror}.") from None
         if not stat.S_ISREG(state.st_mode):
             return None
         try:
@@ -122,6 +129,8 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def _leave_out(error: OSError) -> None:
+    if error.errno in _AWAY:
+        raise StoreAwayError(f"{error.filename}: {error.strerror}.")
     _log.warning("%s: %s. It is left out.", error.filename, error.strerror)
 
 

@@ -14,7 +14,7 @@ from redis import Redis, ResponseError
 
 from event_archive.config.sources import StreamSettings
 from event_archive.domain.dataset import TableName
-from event_archive.errors import BusyError
+from event_archive.errors import BusyError, RefusedError
 from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.postgres.catalogue.relations import Relation, relation
 from event_archive.postgres.catalogue.timescale import chunks
@@ -172,7 +172,8 @@ def table_state(session: Session, table: TableName) -> TableState | None:
     try:
         with session.transaction(str(table), statement_timeout_seconds=_STATEMENT_SECONDS) as connection:
             return TableState(rows, _last(connection, leaves))
-    except BusyError:
+    except (BusyError, RefusedError):
+        # As where a role may read the table, but none of its partitions by itself.
         return TableState(rows, None)
 
 

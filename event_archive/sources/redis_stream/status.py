@@ -43,7 +43,7 @@ def status(settings: StreamSettings, datasets: Iterable[Dataset]) -> Status:
     with looking(settings) as client:
         group = state.group_state(client, settings.stream_key, settings.stream_group)
         with settings.postgres.session() as session:
-            aged = aged_times(session, datasets, settings.table)
+            aged = aged_times(session, datasets, settings.table, only_looks=True)
             table = state.table_state(session, settings.table)
             found = books.look(client, session, settings, group.settled, aged) if table else None
     return Status(group, table, found)
