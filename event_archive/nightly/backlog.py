@@ -16,7 +16,7 @@ from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, WaitingError
 from event_archive.nightly.orphans import report_orphans
 from event_archive.postgres.catalogue.relations import size_bytes
-from event_archive.postgres.session import Postgres
+from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.partitions import waiting_days
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 # A sensor asks, which Dagster gives a minute: the last probe may begin when all have taken 20 s, and take 10 s more.
 _ONE_PROBE_SECONDS = 10
 _ALL_PROBES_SECONDS = 20
+_NEARLY_THE_SAME = timedelta(seconds=1)
+"""As far as two clocks that are right may differ, and a tick at midnight is on its day by both."""
 
 
 def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
@@ -78,7 +80,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
 
     Args:
         dataset: whose table it is.
-        now: decides which days are aged; aware.
+        now: decides which days are aged, less what this machine's clock is ahead of the database's; aware.
         postgres: the events.
         timeout_seconds: how long it may take in all; 0 for no limit.
 
@@ -93,7 +95,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
             str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
         ) as connection:
             table = reflect(connection, dataset)
-            last_aged = dataset.retention.last_aged_day(now)
+            last_aged = _last_aged(connection, dataset, now)
             days = days_with_rows(connection, table, dataset.start, last_aged, until=until)
             held = held_days(connection, dataset)
             waiting = waiting_days(connection, table, days, last_aged)
@@ -107,6 +109,12 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
     left_seconds = max(1.0, until - time.monotonic()) if until else 0
     report_orphans(dataset, postgres, timeout_seconds=left_seconds)
     return DaysToDo(days, held, waiting)
+
+
+def _last_aged(connection: Connection, dataset: Dataset, now: datetime) -> date:
+    """The youngest day that is aged at ``now``, less what this machine's clock is ahead of the database's."""
+    ahead = now_utc() - one(connection, "SELECT pg_catalog.clock_timestamp()")[0]
+    return dataset.retention.last_aged_day(now - ahead if ahead > _NEARLY_THE_SAME else now)
 
 
 Purged = tuple[Dataset, Postgres]

@@ -19,7 +19,7 @@ from event_archive.operations.proof import require_recorded
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.partitions import Partition
 from event_archive.postgres.errors import is_of_a_function, without_values
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection, earlier_now
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
 from event_archive.table.partitions import ends_in_time, partitions_of, passed_over, rows_by_day, told, unfit
@@ -131,7 +131,7 @@ def _partitions(connection: Connection, table: Table, day: date) -> list[Partiti
             raise KeptError(why_not)
     if endless := next((of for of in found if not ends_in_time(of, day)), None):
         raise KeptError(f"{told(endless)} goes on for more than a year after it")
-    retention, now = table.dataset.retention, one(connection, "SELECT pg_catalog.now()")[0]
+    retention, now = table.dataset.retention, earlier_now(connection)
     for partition in found:
         if partition.last > retention.last_aged_day(now):
             raise WaitsError(

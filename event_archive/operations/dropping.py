@@ -36,7 +36,7 @@ from event_archive.operations.site import Site
 from event_archive.postgres.catalogue import timescale
 from event_archive.postgres.catalogue.partitions import Partition, any_left, is_awaited
 from event_archive.postgres.catalogue.relations import columns
-from event_archive.postgres.session import Connection, one, own_search_path
+from event_archive.postgres.session import Connection, earlier_now, one, own_search_path
 from event_archive.table.advice import CLEARING_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.locks import lock_day
@@ -268,7 +268,7 @@ def drop_empty(site: Site, day: date) -> list[str]:
     dataset, dropped = site.dataset, list[str]()
     with site.postgres.transaction(f"{dataset.table}, {day}", advice=CLEARING_ADVICE) as connection:
         table = glance(connection, dataset, "delete")
-        last_aged = dataset.retention.last_aged_day(one(connection, "SELECT pg_catalog.now()")[0])
+        last_aged = dataset.retention.last_aged_day(earlier_now(connection))
         found = partitions_of(connection, table, day, since=day - min(_TRIED_FOR, day - date.min))
         empty = [of for of in found if of.last <= last_aged and not has_any_row(connection, of)]
     for partition in empty:

@@ -25,6 +25,8 @@ from event_archive.errors import (
 from event_archive.lake.azure.container import AzureLake
 from event_archive.lake.local.upload import LocalUpload
 from event_archive.lake.protocol import Lake
+from event_archive.nightly import backlog
+from event_archive.nightly.backlog import days_to_do
 from event_archive.operations import archive as archiving
 from event_archive.operations.export import Export
 from event_archive.operations.purge import purge_day
@@ -225,6 +227,23 @@ def test_a_day_that_a_wrong_clock_alone_calls_aged_has_no_file(pipeline: Pipelin
     with pytest.raises(NotAgedError):
         pipeline.archive(young)
     assert pipeline.lake.stat(pipeline.dataset.path(young)) is None
+
+
+def test_a_night_plans_no_day_that_only_this_machines_clock_calls_aged(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    young = pipeline.dataset.retention.last_aged_day(now_utc()) + ONE_DAY
+    pipeline.add(1)
+    pipeline.add(1, day=young)
+
+    def planned() -> list[date]:
+        return days_to_do(pipeline.dataset, now, pipeline.postgres).days
+
+    now = now_utc() + ONE_DAY
+    # A tick that is to come, as Dagster's page tries one.
+    assert planned() == [DAY, young]
+    monkeypatch.setattr(backlog, "now_utc", lambda: now)
+    assert planned() == [DAY]
 
 
 def test_a_day_that_a_replicas_clock_alone_calls_aged_has_no_file(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):

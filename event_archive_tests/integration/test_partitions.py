@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, tzinfo
 
 import psycopg
 import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.lake.protocol import Lake
+from event_archive.postgres import session
 from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.table.partitions import unfit
 from event_archive.table.shape import current_shape
@@ -166,6 +167,26 @@ def test_a_partition_that_is_a_foreign_table_is_not_dropped(pipeline: Pipeline):
         (row,) = connection.execute("SELECT 'public.t'::regclass::oid::int8").fetchall()
         (found,) = bounded_partitions(connection, row[0], "at", DAY, DAY)
         assert unfit(connection, keyed, found) == "public.d1 is a foreign table"
+
+
+class _Behind(datetime):
+    """This machine's clock, at which the first partition is the present day's."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "_Behind":
+        return cls(2024, 3, 1, 12, tzinfo=tz)
+
+
+@pytest.mark.parametrize("purge", ["drop", "delete"])
+def test_a_partition_that_is_aged_by_the_databases_clock_alone_is_not_dropped(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, purge: str
+):
+    """The application may still write to it."""
+    of = of_table(pipeline, DAILY, purge=purge, drop_empty_partitions=True)
+    of.archive()
+    monkeypatch.setattr(session, "datetime", _Behind)
+    assert of.purge().partitions == ()
+    assert "d1" in partitions(of)
 
 
 def test_a_partition_that_is_being_detached_is_none_any_more(pipeline: Pipeline):
