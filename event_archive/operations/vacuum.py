@@ -13,6 +13,8 @@ from event_archive.table.advice import VACUUM_ADVICE
 
 logger = logging.getLogger(__name__)
 
+_LOCKED = "55P03"
+
 
 def vacuum(site: Site) -> float | None:
     """Vacuums and analyzes an ordinary table, so that the space of its deleted rows is used again.
@@ -36,5 +38,7 @@ def vacuum(site: Site) -> float | None:
             return None
     started = time.monotonic()
     statement = sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {}").format(sql.Identifier(name.schema, name.name))
-    site.postgres.execute_alone(statement, str(name), advice=VACUUM_ADVICE)
+    if _LOCKED in site.postgres.execute_alone(statement, str(name), advice=VACUUM_ADVICE):
+        logger.warning("%s: not vacuumed: another session has it locked, to analyze it or to make an index, say", name)
+        return None
     return time.monotonic() - started

@@ -151,7 +151,7 @@ class Postgres:
                 raise
             raise refusal(error.orig, subject, advice, hide=self._hide, variable=self.variable) from None
 
-    def execute_alone(self, statement: sql.Composed, subject: str, *, advice: Advice = NO_ADVICE) -> None:
+    def execute_alone(self, statement: sql.Composed, subject: str, *, advice: Advice = NO_ADVICE) -> set[str]:
         """Executes a statement that no transaction may be around, as a VACUUM, on its own connection.
 
         Args:
@@ -159,12 +159,18 @@ class Postgres:
             subject: as for ``transaction``.
             advice: as for ``transaction``.
 
+        Returns:
+            The SQLSTATEs of what PostgreSQL warned of.
+
         Raises:
             UnreachableError, BusyError, RefusedError: as for ``transaction``.
         """
+        warned = set[str]()
         with self._told(subject, advice), self._connect() as connection:
+            connection.add_notice_handler(lambda notice: warned.add(notice.sqlstate or ""))
             connection.autocommit = True
             connection.execute(statement)
+        return warned
 
     def _connect(self) -> Connection:
         return connect(self.conninfo, self.auth, variable=self.variable, patient=self.patient)

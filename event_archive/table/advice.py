@@ -55,5 +55,5 @@ CLEARING_ADVICE = replace(
 
 VACUUM_ADVICE = replace(
     CLEARING_ADVICE,
-    again="autovacuum does it anyhow, and so does the next purge, unless a statement_timeout ended this one",
+    again="autovacuum does it where that is on, and so does the next purge, unless a statement_timeout ended this one",
 )
