@@ -226,6 +226,7 @@ def test_a_connection_string_that_makes_read_only_is_said(healthy_locally: Insta
 
 PRIVILEGES = {
     "USAGE ON SCHEMA app": "GRANT USAGE ON SCHEMA app TO {}",
+    "USAGE ON TYPE app.few": "GRANT USAGE ON TYPE app.few TO {}",
     "USAGE ON TYPE app.mood": "GRANT USAGE ON TYPE app.mood TO {}",
     "TEMPORARY ON DATABASE {database}": "GRANT TEMPORARY ON DATABASE {database} TO {}",
     'SELECT ON app."Event"': 'GRANT SELECT ON app."Event" TO {}',
@@ -242,7 +243,8 @@ def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Com
         f"""CREATE SCHEMA app; ALTER TABLE "Event" SET SCHEMA app; CREATE TABLE app.event_archive_hold ();
         CREATE ROLE {role} LOGIN; REVOKE TEMPORARY ON DATABASE {database.name} FROM PUBLIC;
         CREATE TYPE app.mood AS ENUM ('good'); REVOKE USAGE ON TYPE app.mood FROM PUBLIC;
-        ALTER TABLE app."Event" ADD moods app.mood[]"""
+        CREATE DOMAIN app.few AS int[]; REVOKE USAGE ON TYPE app.few FROM PUBLIC;
+        ALTER TABLE app."Event" ADD moods app.mood[], ADD few app.few"""
     )
     if not lacking:
         # A table of the right columns, so that nothing else is wrong.

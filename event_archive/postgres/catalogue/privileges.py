@@ -24,7 +24,8 @@ SELECT DISTINCT s.nspname::text, t.typname::text
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
 JOIN pg_catalog.pg_attribute AS a ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped
 JOIN pg_catalog.pg_type AS own ON own.oid = atttypid
-JOIN pg_catalog.pg_type AS t ON t.oid = CASE own.typcategory WHEN 'A' THEN own.typelem ELSE own.oid END
+JOIN pg_catalog.pg_type AS t ON t.oid = CASE WHEN own.typcategory = 'A' AND own.typelem <> 0 THEN own.typelem
+  ELSE own.oid END
 JOIN pg_catalog.pg_namespace AS s ON s.oid = t.typnamespace
 WHERE n.nspname = %s AND relname = %s AND NOT pg_catalog.has_type_privilege(t.oid, 'USAGE') ORDER BY 1, 2
 """
