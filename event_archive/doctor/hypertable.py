@@ -7,7 +7,8 @@ from psycopg import sql
 from event_archive.doctor.findings import Finding
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.postgres.catalogue import timescale
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.catalogue.server import server_now
+from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
 
 
@@ -16,7 +17,7 @@ def hypertable(connection: Connection, shape: Table) -> Finding:
     if not shape.is_hypertable:
         return Finding("hypertable", "good", "the table is none")
     dataset, name = shape.dataset, shape.dataset.table
-    now: datetime = one(connection, "SELECT pg_catalog.now()")[0]
+    now: datetime = server_now(connection)
     aged_before = dataset.retention.before(now)
     policies = timescale.retention_policies(connection, name.schema, name.name, aged_before)
     found, remedies = _drops(policies, dataset)

@@ -13,13 +13,7 @@ from event_archive.config.variables import value_of
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.operations.claim import require_copy
-from event_archive.postgres.catalogue.privileges import (
-    may,
-    may_make_temporary_tables,
-    may_use_schema,
-    schemas_of_types,
-    unusable_types,
-)
+from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema, types_of
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.catalogue.server import (
     identity,
@@ -159,10 +153,11 @@ def _privileges(connection: Connection, name: TableName, *, waits: bool) -> Find
     user, database = one(connection, "SELECT current_user, pg_catalog.current_database()")
     hold = TableName(name.schema, HOLD_TABLE)
     of = partial(identifier, connection)
-    schemas = dict.fromkeys([name.schema, *schemas_of_types(connection, name.schema, name.name)])
+    types = types_of(connection, name.schema, name.name)
+    schemas = dict.fromkeys([name.schema, *(schema for schema, _, _ in types)])
     wanted = {
         **{f"USAGE ON SCHEMA {of(schema)}": may_use_schema(connection, schema) for schema in schemas},
-        **{f"USAGE ON TYPE {of(*each)}": False for each in unusable_types(connection, name.schema, name.name)},
+        **{f"USAGE ON TYPE {of(schema, of_it)}": granted for schema, of_it, granted in types},
         f"TEMPORARY ON DATABASE {of(database)}": may_make_temporary_tables(connection),
         f"SELECT ON {of(name.schema, name.name)}": may(connection, "SELECT", name.schema, name.name),
         f"DELETE ON {of(name.schema, name.name)}": may(connection, "DELETE", name.schema, name.name),

@@ -33,7 +33,8 @@ from event_archive.operations.site import Site
 from event_archive.operations.unanswered import may_be_replaced, note_unanswered
 from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
-from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.postgres.catalogue.server import server_now
+from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.locks import day_transaction, lock_day
 from event_archive.table.rows import glance_at_day, lock_rows
 from event_archive.table.shape import Table, reflect, require_unchanged
@@ -179,7 +180,7 @@ def _in_transaction(source: Postgres, site: Site, day: date, file: StoredFile | 
 
 def _write(connection: Connection, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:
     dataset, lake = site.dataset, site.lake
-    dataset.require_aged(day, one(connection, "SELECT pg_catalog.now()")[0])
+    dataset.require_aged(day, server_now(connection))
     if file is None:
         try:
             table = reflect(connection, dataset)

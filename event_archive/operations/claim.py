@@ -17,8 +17,8 @@ from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.marker import claim_to_read, files_of, marker_path, read_claim, read_marker, write_marker
 from event_archive.operations.site import Site
 from event_archive.operations.unclaimed import files_elsewhere, require_unclaimed, sources_of_files
-from event_archive.postgres.catalogue.server import Identity, identity
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.catalogue.server import Identity, identity, server_now
+from event_archive.postgres.session import Connection
 from event_archive.table.advice import ARCHIVE_ADVICE
 from event_archive.table.holds import keep_holds, require_no_former_name
 
@@ -70,7 +70,7 @@ def claim_to_export(site: Site, connection: Connection, day: date) -> Claim:
     if site.export_postgres is None:
         return claim(site, connection)
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as primary:
-        site.dataset.require_aged(day, one(primary, "SELECT pg_catalog.now()")[0])
+        site.dataset.require_aged(day, server_now(primary))
         claimed, original = claim(site, primary), identity(primary)
     replica = site.export_postgres.variable
     require_copy(original, identity(connection), primary=site.postgres.variable, replica=replica)

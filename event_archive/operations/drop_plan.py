@@ -18,8 +18,9 @@ from event_archive.lake.protocol import StoredFile
 from event_archive.operations.proof import require_recorded
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.partitions import Partition
+from event_archive.postgres.catalogue.server import earlier_now
 from event_archive.postgres.errors import is_of_a_function, without_values
-from event_archive.postgres.session import Connection, earlier_now
+from event_archive.postgres.session import Connection
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
 from event_archive.table.partitions import ends_in_time, partitions_of, passed_over, rows_by_day, told, unfit

@@ -36,7 +36,8 @@ from event_archive.operations.site import Site
 from event_archive.postgres.catalogue import timescale
 from event_archive.postgres.catalogue.partitions import Partition, any_left, is_awaited
 from event_archive.postgres.catalogue.relations import columns
-from event_archive.postgres.session import Connection, earlier_now, one, own_search_path
+from event_archive.postgres.catalogue.server import earlier_now
+from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.advice import CLEARING_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.locks import lock_day

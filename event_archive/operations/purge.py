@@ -32,8 +32,9 @@ from event_archive.operations.dropping import drop_empty, drop_proven
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.site import Site
 from event_archive.operations.vacuum import vacuum
+from event_archive.postgres.catalogue.server import server_now
 from event_archive.postgres.lost import Mark, has_committed, mark
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import day_transaction, lock_day
 from event_archive.table.partitions import told
@@ -155,7 +156,7 @@ def purge_day(
     marked: Mark | None = None
     try:
         with day_transaction(site.postgres, dataset, day) as connection:
-            dataset.require_aged(day, one(connection, "SELECT pg_catalog.now()")[0])
+            dataset.require_aged(day, server_now(connection))
             if not lock_day(connection, dataset, day):
                 outcome = "locked"
             elif (reason := hold_on(connection, dataset, day)) is not None:

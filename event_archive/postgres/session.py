@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any, LiteralString, cast
 
@@ -294,8 +293,3 @@ def one(connection: Connection, query: sql.Composed | LiteralString, *values: ob
     if row is None:
         raise LookupError("a query that always returns a row returned none")
     return row
-
-
-def earlier_now(connection: Connection) -> datetime:
-    """The present, by the database's clock or this machine's, whichever is behind: the other one may be ahead."""
-    return min(cast(datetime, one(connection, "SELECT pg_catalog.now()")[0]), datetime.now(UTC))

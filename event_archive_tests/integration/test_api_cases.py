@@ -250,6 +250,7 @@ def test_null_in_place_of_a_list_is_an_empty_page(ingest: Ingest):
     ingesting = ingest(0, null_when_empty=True)
     totals = ingesting.run()
     assert (totals.ended, totals.failures, totals.counts.taken) == ("complete", [], 0)
+    assert ingesting.position("passes") == (0,)
 
 
 @pytest.mark.parametrize("pagination", ["page", "offset"])

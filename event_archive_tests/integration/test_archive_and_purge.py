@@ -248,7 +248,7 @@ def test_a_night_plans_no_day_that_only_this_machines_clock_calls_aged(
 
 def test_a_day_that_a_replicas_clock_alone_calls_aged_has_no_file(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     pipeline.add(1)
-    monkeypatch.setattr("event_archive.operations.claim.one", lambda *_: (datetime(2024, 3, 2, tzinfo=UTC),))
+    monkeypatch.setattr("event_archive.operations.claim.server_now", lambda _: datetime(2024, 3, 2, tzinfo=UTC))
     with pytest.raises(NotAgedError):
         pipeline.archive(export_postgres=pipeline.postgres)
     assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None

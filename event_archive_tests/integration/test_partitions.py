@@ -9,7 +9,7 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.lake.protocol import Lake
-from event_archive.postgres import session
+from event_archive.postgres.catalogue import server
 from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.table.partitions import unfit
 from event_archive.table.shape import current_shape
@@ -184,7 +184,7 @@ def test_a_partition_that_is_aged_by_the_databases_clock_alone_is_not_dropped(
     """The application may still write to it."""
     of = of_table(pipeline, DAILY, purge=purge, drop_empty_partitions=True)
     of.archive()
-    monkeypatch.setattr(session, "datetime", _Behind)
+    monkeypatch.setattr(server, "datetime", _Behind)
     assert of.purge().partitions == ()
     assert "d1" in partitions(of)
 

@@ -82,7 +82,7 @@ def test_a_vacuum_that_fails_does_not_say_that_nothing_was_deleted(
     assert "Nothing was deleted" not in caplog.text
 
 
-def test_a_vacuum_that_a_timeout_of_the_role_ends_says_that_the_next_one_ends_alike(
+def test_a_vacuum_that_a_timeout_of_the_role_ends_promises_nothing_of_the_next_one(
     pipeline: Pipeline, caplog: pytest.LogCaptureFixture
 ):
     of = pipeline.of(vacuum=True)

@@ -11,23 +11,16 @@ FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relna
 WHERE nspname = %s AND relname = %s
 """
 _MAY_USE_SCHEMA = "SELECT pg_catalog.has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
-_SCHEMAS_OF_TYPES = """
-SELECT DISTINCT s.nspname::text
-FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
-JOIN pg_catalog.pg_attribute AS a ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped
-JOIN pg_catalog.pg_type AS t ON t.oid = atttypid JOIN pg_catalog.pg_namespace AS s ON s.oid = typnamespace
-WHERE n.nspname = %s AND relname = %s ORDER BY 1
-"""
-# Who may use an array is who may use what it is of.
-_UNUSABLE_TYPES = """
-SELECT DISTINCT s.nspname::text, t.typname::text
+# An array lies where what it is of does, and who may use it is who may use that.
+_TYPES = """
+SELECT DISTINCT s.nspname::text, t.typname::text, pg_catalog.has_type_privilege(t.oid, 'USAGE')
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
 JOIN pg_catalog.pg_attribute AS a ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped
 JOIN pg_catalog.pg_type AS own ON own.oid = atttypid
 JOIN pg_catalog.pg_type AS t ON t.oid = CASE WHEN own.typcategory = 'A' AND own.typelem <> 0 THEN own.typelem
   ELSE own.oid END
 JOIN pg_catalog.pg_namespace AS s ON s.oid = t.typnamespace
-WHERE n.nspname = %s AND relname = %s AND NOT pg_catalog.has_type_privilege(t.oid, 'USAGE') ORDER BY 1, 2
+WHERE n.nspname = %s AND relname = %s ORDER BY 1, 2
 """
 _MAY_MAKE_TEMPORARY = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')"
 _GRANTEES = """
@@ -73,14 +66,9 @@ def may_use_schema(connection: Connection, schema: str) -> bool:
     return bool(row[0]) if row else True
 
 
-def schemas_of_types(connection: Connection, schema: str, table: str) -> list[str]:
-    """The schemas in which the types of a table's columns lie."""
-    return [name for (name,) in connection.execute(_SCHEMAS_OF_TYPES, (schema, table)).fetchall()]
-
-
-def unusable_types(connection: Connection, schema: str, table: str) -> list[tuple[str, str]]:
-    """The types of a table's columns, by schema and name, on which this role has no USAGE."""
-    return connection.execute(_UNUSABLE_TYPES, (schema, table)).fetchall()
+def types_of(connection: Connection, schema: str, table: str) -> list[tuple[str, str, bool]]:
+    """The types of a table's columns: schema, name, and whether this role has USAGE on it."""
+    return connection.execute(_TYPES, (schema, table)).fetchall()
 
 
 def may_make_temporary_tables(connection: Connection) -> bool:

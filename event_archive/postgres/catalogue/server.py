@@ -1,6 +1,8 @@
 """The server: who it is, settings, standby or primary, how far replicas are behind. Not here: tables."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
 
 import psycopg
 
@@ -126,3 +128,13 @@ def largest_replica_lag_bytes(connection: Connection) -> int | None:
     """How much WAL the slowest streaming replica of this primary has to replay; None where the role may not see it."""
     hidden, behind = one(connection, _REPLICATION)
     return None if hidden else int(behind)
+
+
+def server_now(connection: Connection) -> datetime:
+    """The present by the server's clock: when the transaction began."""
+    return cast(datetime, one(connection, "SELECT pg_catalog.now()")[0])
+
+
+def earlier_now(connection: Connection) -> datetime:
+    """The present, by the server's clock or this machine's, whichever is behind: the other one may be ahead."""
+    return min(server_now(connection), datetime.now(UTC))

@@ -17,7 +17,8 @@ from psycopg import sql
 from event_archive.config.sources import LogsSettings
 from event_archive.domain.dataset import TableName
 from event_archive.postgres.catalogue.relations import relation
-from event_archive.postgres.session import Connection, Session, one
+from event_archive.postgres.catalogue.server import server_now
+from event_archive.postgres.session import Connection, Session
 from event_archive.sources.log_files.key_times import log_time
 from event_archive.sources.log_files.stores import Found, Store
 from event_archive.sources.tables import require_schema
@@ -206,7 +207,7 @@ class Ledger:
     def now(self) -> datetime:
         """The database's clock."""
         with self.session.transaction(str(self.table)) as connection:
-            return cast(datetime, one(connection, "SELECT pg_catalog.now()")[0])
+            return server_now(connection)
 
     def claim(self, before: datetime | None = None) -> Claim | None:
         """The file that waits with the oldest log time; None where none does.
