@@ -78,8 +78,8 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
     from event_archive.nightly.orphans import orphans_told
     from event_archive.operations.site import Site
 
-    dataset, now, postgres = settings.dataset, now_utc(), primary(settings)
-    table = rows_of_aged_days(dataset, now, postgres)
+    dataset, postgres = settings.dataset, primary(settings)
+    table = rows_of_aged_days(dataset, now_utc(), postgres)
     with lake(settings) as opened:
         files = {day: file for file in opened.list(dataset.folder) if (day := dataset.day_of(file.path))}
         attempts = read_attempts(dataset, opened)
@@ -91,9 +91,9 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
         if within(day, first, last):
             file = files.get(day)
             # Of a day that is not aged nothing is known: it was not counted.
-            rows = table.rows.get(day, 0) if dataset.is_aged(day, now) else None
+            rows = table.rows.get(day, 0) if dataset.is_aged(day, table.at) else None
             state = (
-                _state_of_age(dataset, day, now)
+                _state_of_age(dataset, day, table.at)
                 or ("held" if rows and day in table.held else "")
                 or ("failed" if day in failed else "")
                 or (_state_of_file(file, day, is_own) if file else "")
@@ -111,7 +111,7 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
         _show_json(dataset, listed, left, left_bytes, left_seconds, whose)
     else:
         _show_table(listed, left, left_bytes, left_seconds)
-        click.echo(dataset.aged_told(now))
+        click.echo(dataset.aged_told(table.at))
     if whose:
         click.echo(f"Warning: {whose}", err=True)
     if table.orphans:

@@ -16,6 +16,7 @@ from event_archive.operations.claim import require_copy
 from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema, types_of
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.catalogue.server import (
+    clock,
     identity,
     is_standby,
     lag_behind,
@@ -63,8 +64,7 @@ def server(patient: Patient) -> Iterator[Finding]:
     dataset, database = patient.settings.dataset, services.primary(patient.settings)
     with reading(database, "doctor") as connection:
         before = time.time()
-        (there,) = one(connection, "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::float8")
-        patient.clocks["PostgreSQL"] = there - (before + time.time()) / 2
+        patient.clocks["PostgreSQL"] = clock(connection).timestamp() - (before + time.time()) / 2
         yield _version(connection, database.variable)
         yield _tls(connection, database.variable)
         yield _primary(connection, database.variable)

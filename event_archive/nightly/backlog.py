@@ -16,7 +16,8 @@ from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, WaitingError
 from event_archive.nightly.orphans import report_orphans
 from event_archive.postgres.catalogue.relations import size_bytes
-from event_archive.postgres.session import Connection, Postgres, one
+from event_archive.postgres.catalogue.server import clock
+from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import held_days
 from event_archive.table.partitions import waiting_days
@@ -95,7 +96,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
             str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
         ) as connection:
             table = reflect(connection, dataset)
-            last_aged = _last_aged(connection, dataset, now)
+            last_aged = dataset.retention.last_aged_day(_by_both_clocks(connection, now))
             days = days_with_rows(connection, table, dataset.start, last_aged, until=until)
             held = held_days(connection, dataset)
             waiting = waiting_days(connection, table, days, last_aged)
@@ -111,10 +112,10 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
     return DaysToDo(days, held, waiting)
 
 
-def _last_aged(connection: Connection, dataset: Dataset, now: datetime) -> date:
-    """The youngest day that is aged at ``now``, less what this machine's clock is ahead of the database's."""
-    ahead = now_utc() - one(connection, "SELECT pg_catalog.clock_timestamp()")[0]
-    return dataset.retention.last_aged_day(now - ahead if ahead > _NEARLY_THE_SAME else now)
+def _by_both_clocks(connection: Connection, now: datetime) -> datetime:
+    """A time, less what this machine's clock is ahead of the database's: what is aged by then is so by either."""
+    ahead = now_utc() - clock(connection)
+    return now - ahead if ahead > _NEARLY_THE_SAME else now
 
 
 Purged = tuple[Dataset, Postgres]
@@ -196,12 +197,14 @@ class AgedDays:
         held: the days that are held.
         waiting: the days whose rows stay until all of their partition is aged.
         orphans: rows that no day will ever archive.
+        at: when they were; aware.
     """
 
     rows: dict[date, int]
     held: set[date]
     waiting: set[date]
     orphans: Orphans
+    at: datetime
 
 
 def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_seconds: float = 0) -> AgedDays:
@@ -209,7 +212,7 @@ def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres, *, ti
 
     Args:
         dataset: whose table it is.
-        now: decides which days are aged; aware.
+        now: decides which days are aged, less what this machine's clock is ahead of the database's; aware.
         postgres: the events.
         timeout_seconds: how long each of its few queries may take; 0 for no limit.
 
@@ -220,10 +223,11 @@ def rows_of_aged_days(dataset: Dataset, now: datetime, postgres: Postgres, *, ti
         str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=LOOK_ADVICE
     ) as connection:
         table = reflect(connection, dataset)
-        last_aged = dataset.retention.last_aged_day(now)
+        at = _by_both_clocks(connection, now)
+        last_aged = dataset.retention.last_aged_day(at)
         rows = rows_by_day(connection, table, dataset.start, last_aged)
         waiting = waiting_days(connection, table, rows, last_aged)
-        return AgedDays(rows, held_days(connection, dataset), waiting, count_orphans(connection, table))
+        return AgedDays(rows, held_days(connection, dataset), waiting, count_orphans(connection, table), at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +269,12 @@ def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: 
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    last = dataset.retention.last_aged_day(now) - timedelta(days=grace_days)
     with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
         table = reflect(connection, dataset)
-        rows = rows_by_day(connection, table, dataset.start, last)
+        last_aged = dataset.retention.last_aged_day(_by_both_clocks(connection, now))
+        rows = rows_by_day(connection, table, dataset.start, last_aged - timedelta(days=grace_days))
         held = held_days(connection, dataset)
-        waiting = waiting_days(connection, table, rows, dataset.retention.last_aged_day(now))
+        waiting = waiting_days(connection, table, rows, last_aged)
         table_bytes = size_bytes(connection, table.oid)
     late = sorted(rows.keys() - held - waiting)
     return Backlog(

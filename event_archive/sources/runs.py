@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import ONE_DAY, midnight, now_utc
 from event_archive.errors import ClocksError, EventArchiveError, UnreachableError
-from event_archive.postgres.session import Connection, Postgres, Session, one
+from event_archive.postgres.catalogue.server import clock
+from event_archive.postgres.session import Connection, Postgres, Session
 from event_archive.sources.former import Former
 from event_archive.sources.landing import Counts
 
@@ -151,7 +152,7 @@ def aged_by_now(
     dataset = next((of for of in datasets if of.table == table), None)
     if dataset is None:
         return NONE_AGED
-    now, ours = one(connection, "SELECT pg_catalog.clock_timestamp()")[0], now_utc()
+    now, ours = clock(connection), now_utc()
     if abs(now - ours) > _MOST_APART and not only_looks:
         # What is aged by one that is ahead is in no file, and would be lost; what is not by one that is behind may be.
         raise ClocksError(

@@ -246,6 +246,23 @@ def test_a_night_plans_no_day_that_only_this_machines_clock_calls_aged(
     assert planned() == [DAY]
 
 
+def test_no_figure_counts_a_day_that_only_this_machines_clock_calls_aged(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    dataset, postgres, now = pipeline.dataset, pipeline.postgres, now_utc() + ONE_DAY
+    young = dataset.retention.last_aged_day(now)
+    pipeline.add(1)
+    pipeline.add(1, day=young)
+    assert backlog.rows_of_aged_days(dataset, now, postgres).rows == {DAY: 1, young: 1}
+    assert backlog.backlog(dataset, now, postgres, grace_days=0).days == 2
+    monkeypatch.setattr(backlog, "now_utc", lambda: now)
+    aged = backlog.rows_of_aged_days(dataset, now, postgres)
+    assert aged.rows == {DAY: 1}
+    assert dataset.is_aged(DAY, aged.at)
+    assert not dataset.is_aged(young, aged.at)
+    assert backlog.backlog(dataset, now, postgres, grace_days=0).days == 1
+
+
 def test_a_day_that_a_replicas_clock_alone_calls_aged_has_no_file(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     pipeline.add(1)
     monkeypatch.setattr("event_archive.operations.claim.server_now", lambda _: datetime(2024, 3, 2, tzinfo=UTC))

@@ -135,6 +135,11 @@ def server_now(connection: Connection) -> datetime:
     return cast(datetime, one(connection, "SELECT pg_catalog.now()")[0])
 
 
+def clock(connection: Connection) -> datetime:
+    """The present by the server's clock: at this moment, however long ago the transaction began."""
+    return cast(datetime, one(connection, "SELECT pg_catalog.clock_timestamp()")[0])
+
+
 def earlier_now(connection: Connection) -> datetime:
     """The present, by the server's clock or this machine's, whichever is behind: the other one may be ahead."""
     return min(server_now(connection), datetime.now(UTC))
