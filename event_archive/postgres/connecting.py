@@ -50,6 +50,9 @@ _DEFAULTS = {
 }
 # Libpq's own words, which are never translated where psycopg brings it along: a server that is away says no such thing.
 _OF_TLS = re.compile(r"certificate|private key|does not support SSL|SSL error: .*\balert\b", re.IGNORECASE)
+# A server that answers, but not in the way, or not the one, that the connection string asks for.
+_OF_AUTHENTICATION = re.compile(r"channel binding required|authentication method requirement|\brequire_auth\b")
+_OF_ANOTHER_KIND = re.compile(r"session is (not )?read-only|server is (not )?in hot standby mode")
 # Before it connects.
 _TLS_REFUSED = re.compile(r"connection is bad: (weak sslmode|invalid SSL)")
 # What libpq asks on a line of its own is in our advice.
@@ -121,10 +124,15 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         refused = _refused(f"{words} [SQLSTATE {code}]", variable, options, by_pooler=by_pooler)
         return _Failure(code, by_pooler, refused)
     # Of several hosts, of the one that was tried last; behind its name, which may hold any word.
-    last = words.partition("Multiple connection attempts failed")[0]
-    if _OF_TLS.search(last.partition(" failed: ")[2]) or _TLS_REFUSED.match(words):
+    last = words.partition("Multiple connection attempts failed")[0].partition(" failed: ")[2]
+    if _OF_TLS.search(last) or _TLS_REFUSED.match(words):
         return _Failure("", passes=False, told=_insecure(words, variable))
+    if _OF_AUTHENTICATION.search(last):
+        return _Failure("", passes=False, told=_other_authentication(words, variable))
     check = f"Check host and port in {variable}, and that the server is up and lets this machine in."
+    if _OF_ANOTHER_KIND.search(last):
+        # A primary that is about to be promoted is still a standby.
+        check = f"It answers. Check host, port and target_session_attrs in {variable}, and which server is the primary."
     return _Failure("", passes=True, told=_out_of_reach(words, check))
 
 
@@ -178,6 +186,13 @@ def _insecure(words: str, variable: str) -> RefusedError:
     return RefusedError(
         f"No TLS connection to PostgreSQL can be made: {words}. "
         f"Check sslmode, sslrootcert, sslcert and sslkey in {variable}, and the server's certificate."
+    )
+
+
+def _other_authentication(words: str, variable: str) -> RefusedError:
+    return RefusedError(
+        f"The connection to PostgreSQL was given up: {words}. Check require_auth and channel_binding in {variable}, "
+        "and which authentication the server's access rules ask for."
     )
 
 

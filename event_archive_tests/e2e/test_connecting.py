@@ -23,7 +23,7 @@ from event_archive.sources.redis_stream import consume, task
 from event_archive_tests.fixtures.entra import make_certificate
 from event_archive_tests.fixtures.fake_time import FakeTime
 from event_archive_tests.fixtures.installation import Commands, Installation
-from event_archive_tests.fixtures.postgres import password_role
+from event_archive_tests.fixtures.postgres import Database, password_role
 from event_archive_tests.fixtures.refusing import refusing
 from event_archive_tests.fixtures.servers import serving
 from event_archive_tests.fixtures.valkey import Stream
@@ -225,6 +225,24 @@ def test_a_real_server_refuses_with_its_code(local_installation: Installation, c
     assert "no password supplied. Check user, password" in missing.error
     assert "[SQLSTATE 3D000]" in nowhere.error
     assert waits == []
+
+
+@pytest.mark.parametrize("option", ["require_auth=md5", "channel_binding=require"])
+def test_an_authentication_that_is_not_the_one_asked_for_is_no_outage(
+    database: Database, waits: list[float], option: str
+):
+    with password_role(database, "another") as role:
+        error = connect(f"{database.server.dsn(database.name, role)} password=another {option}")
+    assert isinstance(error, RefusedError)
+    assert "Check require_auth and channel_binding in PG_CONNECTION_STRING" in str(error)
+    assert waits == []
+
+
+def test_a_server_that_is_no_standby_answers(database: Database, waits: list[float]):
+    error = connect(f"{database.dsn} target_session_attrs=standby")
+    assert isinstance(error, UnreachableError)
+    assert "It answers. Check host, port and target_session_attrs in PG_CONNECTION_STRING" in str(error)
+    assert waits == [1, 2]
 
 
 @pytest.mark.parametrize(
