@@ -58,6 +58,8 @@ _OTHERS = (psycopg.errors.DuplicateTable, psycopg.errors.UniqueViolation, psycop
 """Somebody else makes partitions, too: of this name, or of a range that holds the day."""
 _MOST_AT_ONCE = 50
 """In one transaction, which keeps some locks of each."""
+_MOST_TOLD = 10
+"""Whose statements are in a message."""
 
 _TRUSTED_SECONDS = 60.0
 
@@ -113,7 +115,7 @@ class Partitions:
         made: list[date] = []
         for start in range(0, len(missing), _MOST_AT_ONCE):
             some = missing[start : start + _MOST_AT_ONCE]
-            with session.transaction(str(self.table), advice=self._advice(some[0])) as connection:
+            with session.transaction(str(self.table), advice=self._advice(some)) as connection:
                 # One of several processes makes it, and the others find it made.
                 connection.execute(_LOCK, (str(self.table),))
                 before(connection)
@@ -149,11 +151,12 @@ class Partitions:
             bounds=bounds,
         )
 
-    def _advice(self, day: date) -> Advice:
+    def _advice(self, days: list[date]) -> Advice:
+        statements = "\n".join(f"{self._statements(day).as_string()};" for day in days[:_MOST_TOLD])
         return Advice(
             outcome="Nothing was taken in.",
             again="it is tried again",
             privileges="Partitions are made by the table's owner, who needs CREATE on its schema: make this role a "
             "member of the owner, or let the owner make partitions ahead, as by\n"
-            f"{self._statements(day).as_string()};",
+            f"{statements}",
         )
