@@ -9,6 +9,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
+from event_archive.certificates import require_bundle
+
 if TYPE_CHECKING:
     from azure.identity import DefaultAzureCredential
 
@@ -20,7 +22,12 @@ would wait for five minutes in each."""
 
 @cache
 def azure_credential() -> "DefaultAzureCredential":
-    """Workload identity, managed identity or ``az login``, whichever the machine has. Asks for no token yet."""
+    """Workload identity, managed identity or ``az login``, whichever the machine has. Asks for no token yet.
+
+    Raises:
+        ConfigurationError: the variable of the certificates to trust is wrong.
+    """
+    require_bundle()
     # Late: its imports take a second, and with a key and a password they are not needed.
     from azure.identity import DefaultAzureCredential
 

@@ -1,5 +1,11 @@
 """Fixtures for every test."""
 
+from hypothesis import HealthCheck, settings
+
+# How long a draw takes says how busy the machine is.
+settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
 # In the order in which they import one another, so that pytest rewrites the assertions of each.
 pytest_plugins = [
     "event_archive_tests.fixtures.postgres",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from event_archive.certificates import REQUESTS_BUNDLES, untrusted
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
 
@@ -105,8 +106,10 @@ def post(url: str, message: str) -> None:
                     url, json=body, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False, stream=True
                 )
                 answer.close()
-        # ValueError: urllib3's of an address that is none.
-        except (requests.RequestException, ValueError) as error:
+        # OSError: any of requests'. ValueError: urllib3's of an address that is none.
+        except (OSError, ValueError) as error:
+            if refused := untrusted(error, "ALERT_WEBHOOK_URL", check="it", variable=REQUESTS_BUNDLES[0]):
+                raise refused from None
             problem = f"cannot be reached ({type(error).__name__})"
         else:
             if answer.status_code < _MULTIPLE_CHOICES:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from event_archive.certificates import OPENSSL_BUNDLE, untrusted
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import ConfigurationError, UnreachableError
 from event_archive.nightly.backlog import AgedDays
@@ -161,6 +162,8 @@ def push_registry(url: str, registry: "CollectorRegistry", group: dict[str, str]
         # A path that is no ASCII.
         problem = f"cannot be asked ({type(error).__name__})"
     except (OSError, HTTPException) as error:
+        if refused := untrusted(error, "METRICS_PUSHGATEWAY", check="it", variable=OPENSSL_BUNDLE):
+            raise refused from None
         problem = f"cannot be reached ({type(getattr(error, 'reason', error)).__name__})"
     else:
         return

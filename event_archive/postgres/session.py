@@ -50,6 +50,12 @@ _PINS: dict[str, str] = {
 }
 # pg_temp last, or a temporary table left in a pooled session would hide one of the catalogue's.
 _PIN_SEARCH_PATH = "SET LOCAL search_path TO pg_catalog, pg_temp"
+# Errors alone would not say what PostgreSQL leaves undone, as a VACUUM or the wait for a standby.
+_WARN = "SET LOCAL client_min_messages TO warning"
+_WARN_ALONE = """
+SELECT pg_catalog.set_config('client_min_messages', 'warning', false)
+WHERE pg_catalog.current_setting('client_min_messages') OPERATOR(pg_catalog.=) 'error'
+"""
 _PIN = "; ".join([*(f"SET LOCAL {name} TO '{value}'" for name, value in _PINS.items()), _PIN_SEARCH_PATH])
 # What is PostgreSQL's own is written without its schema, as that is pinned: it must be read so, whatever comes first.
 _OWN_PATH_TO_READ = """
@@ -168,6 +174,7 @@ class Postgres:
         with self._told(subject, advice), self._connect() as connection:
             connection.add_notice_handler(lambda notice: warned.add(notice.sqlstate or ""))
             connection.autocommit = True
+            connection.execute(_WARN_ALONE)
             connection.execute(statement)
         return warned
 
@@ -232,7 +239,7 @@ def _pin(connection: EngineConnection) -> None:
     version = raw.info.server_version
     if version >= _TRANSACTION_TIMEOUT_SINCE:
         timeouts = timeouts | {"transaction_timeout": "0"}
-    statements = [_PIN, *(f"SET LOCAL {name} TO '{value}'" for name, value in timeouts.items())]
+    statements = [_PIN, _WARN, *(f"SET LOCAL {name} TO '{value}'" for name, value in timeouts.items())]
     if version >= _LOOK_FOR_CLIENT_SINCE:
         statements.append(_LOOK_FOR_CLIENT)
     connection.exec_driver_sql("; ".join(statements))

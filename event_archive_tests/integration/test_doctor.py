@@ -228,6 +228,7 @@ PRIVILEGES = {
     "USAGE ON SCHEMA app": "GRANT USAGE ON SCHEMA app TO {}",
     "USAGE ON TYPE app.few": "GRANT USAGE ON TYPE app.few TO {}",
     "USAGE ON TYPE app.mood": "GRANT USAGE ON TYPE app.mood TO {}",
+    "USAGE ON TYPE app.span": "GRANT USAGE ON TYPE app.span TO {}",
     "TEMPORARY ON DATABASE {database}": "GRANT TEMPORARY ON DATABASE {database} TO {}",
     'SELECT ON app."Event"': 'GRANT SELECT ON app."Event" TO {}',
     'DELETE ON app."Event"': 'GRANT DELETE ON app."Event" TO {}',
@@ -244,7 +245,9 @@ def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Com
         CREATE ROLE {role} LOGIN; REVOKE TEMPORARY ON DATABASE {database.name} FROM PUBLIC;
         CREATE TYPE app.mood AS ENUM ('good'); REVOKE USAGE ON TYPE app.mood FROM PUBLIC;
         CREATE DOMAIN app.few AS int[]; REVOKE USAGE ON TYPE app.few FROM PUBLIC;
-        ALTER TABLE app."Event" ADD moods app.mood[], ADD few app.few"""
+        CREATE TYPE app.span AS RANGE (subtype = int, multirange_type_name = app.spans);
+        REVOKE USAGE ON TYPE app.span FROM PUBLIC;
+        ALTER TABLE app."Event" ADD moods app.mood[], ADD few app.few, ADD spans app.spans"""
     )
     if not lacking:
         # A table of the right columns, so that nothing else is wrong.

@@ -47,7 +47,9 @@ def hold(postgres: Postgres) -> None:
         connection.execute("CREATE TABLE public.kept ()")
 
 
-def test_what_no_standby_has_is_not_told_as_committed(pipeline: Pipeline, away: Database):
+@pytest.mark.parametrize("told", ["notice", "error"])
+def test_what_no_standby_has_is_not_told_as_committed(pipeline: Pipeline, away: Database, told: str):
+    away.execute(f"SET LOCAL synchronous_commit TO local; ALTER DATABASE {away.name} SET client_min_messages TO {told}")
     ending = Thread(target=end_the_wait, args=(away,), daemon=True)
     ending.start()
     with pytest.raises(UnreachableError, match="the hold: somebody ended the wait for a synchronous standby"):

@@ -27,8 +27,12 @@ def test_an_ordinary_table_is_vacuumed_after_a_delete(pipeline: Pipeline):
     assert of.run().vacuum_seconds is None
 
 
-def test_a_table_that_somebody_else_vacuums_is_left_to_them(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize("told", ["notice", "error"])
+def test_a_table_that_somebody_else_vacuums_is_left_to_them(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, told: str
+):
     of = pipeline.of(vacuum=True)
+    of.database.execute(f"ALTER DATABASE {of.database.name} SET client_min_messages TO {told}")
     of.add(3)
     with psycopg.connect(of.database.dsn) as vacuuming:
         vacuuming.execute('LOCK TABLE "Event" IN SHARE UPDATE EXCLUSIVE MODE')

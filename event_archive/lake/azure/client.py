@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from azure.storage.blob import ContainerClient
 
+from event_archive.certificates import require_bundle
 from event_archive.errors import ConfigurationError
 from event_archive.identity import azure_credential
 from event_archive.lake.azure.errors import keep_signatures_out_of_logs
@@ -21,9 +22,11 @@ def client_from_connection_string(connection_string: str, container: str, *, ret
     """A client by account key or shared access signature.
 
     Raises:
-        ConfigurationError: the connection string is malformed or holds neither. It is not repeated.
+        ConfigurationError: the connection string is malformed or holds neither, and is not repeated; or the variable
+            of the certificates to trust is wrong.
     """
     keep_signatures_out_of_logs()
+    require_bundle()
     client = None
     if _has_credential(connection_string):
         try:
@@ -51,9 +54,10 @@ def client_from_account_url(
     """A client by an identity; None for ``DefaultAzureCredential``.
 
     Raises:
-        ConfigurationError: not an address of an account.
+        ConfigurationError: not an address of an account, or the variable of the certificates to trust is wrong.
     """
     keep_signatures_out_of_logs()
+    require_bundle()
     parts = urlsplit(account_url)
     if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.username:
         raise ConfigurationError(

@@ -19,6 +19,7 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
+from event_archive.certificates import REQUESTS_BUNDLES, untrusted
 from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
 from event_archive.identity import entra_codes
 from event_archive.lake.azure.retry import RETRIED_CODES, RETRIED_STATUS
@@ -128,6 +129,8 @@ def lake_error(failure: AzureError, subject: Subject) -> EventArchiveError:
             f"{subject.container}: no request could be signed ({reason}). Check that the account key is complete, or "
             "that this process has an Entra ID identity that it can get a token for."
         )
+    if refused := untrusted(failure, subject.container, check="the address", variable=REQUESTS_BUNDLES[0]):
+        return refused
     if isinstance(failure, ServiceRequestError | ServiceResponseError) or status is None:
         written = "" if subject.read_only else "; what was being written may or may not have been committed"
         return UnreachableError(

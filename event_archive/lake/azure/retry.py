@@ -19,6 +19,8 @@ from azure.core.pipeline.policies import RetryPolicy
 from azure.core.pipeline.transport import HttpRequest, HttpResponse
 from azure.storage.blob import ExponentialRetry
 
+from event_archive.certificates import distrust
+
 logger = logging.getLogger(__name__)
 
 RETRIED_CODES = frozenset({"Md5Mismatch"})
@@ -73,6 +75,8 @@ class BoundedRetry(ExponentialRetry):
                 _require_blob_service(response.http_response)
                 _require_what_was_asked_for(request.http_request, response.http_response)
             except (ServiceRequestError, ServiceResponseError) as failure:
+                if distrust(failure):
+                    raise
                 response, error = None, failure
             if response is not None:
                 response.http_response.location_mode = settings["mode"]

@@ -11,14 +11,18 @@ FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relna
 WHERE nspname = %s AND relname = %s
 """
 _MAY_USE_SCHEMA = "SELECT pg_catalog.has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
-# An array lies where what it is of does, and who may use it is who may use that.
+# An array lies where what it is of does, and who may use it is who may use that. So it is with a multirange and its
+# range from PostgreSQL 17 on.
 _TYPES = """
 SELECT DISTINCT s.nspname::text, t.typname::text, pg_catalog.has_type_privilege(t.oid, 'USAGE')
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
 JOIN pg_catalog.pg_attribute AS a ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped
 JOIN pg_catalog.pg_type AS own ON own.oid = atttypid
-JOIN pg_catalog.pg_type AS t ON t.oid = CASE WHEN own.typcategory = 'A' AND own.typelem <> 0 THEN own.typelem
-  ELSE own.oid END
+CROSS JOIN LATERAL (
+  SELECT CASE WHEN own.typcategory = 'A' AND own.typelem <> 0 THEN own.typelem ELSE own.oid END AS oid_) AS element
+LEFT JOIN pg_catalog.pg_range AS r ON r.rngmultitypid = oid_
+  AND pg_catalog.current_setting('server_version_num')::int >= 170000
+JOIN pg_catalog.pg_type AS t ON t.oid = coalesce(r.rngtypid, oid_)
 JOIN pg_catalog.pg_namespace AS s ON s.oid = t.typnamespace
 WHERE n.nspname = %s AND relname = %s ORDER BY 1, 2
 """

@@ -15,6 +15,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
+from event_archive.certificates import OPENSSL_BUNDLE, untrusted
 from event_archive.errors import RefusedError, UnreachableError
 from event_archive.sources.http_api.clock import Clock
 from event_archive.sources.http_api.connections import connections, words_of
@@ -229,6 +230,8 @@ class Fetcher:
         except ProtocolError:
             raise _FailedError("the connection broke off") from None
         except HTTPError as error:
+            if refused := untrusted(error, self._api.url, check="the address", variable=OPENSSL_BUNDLE):
+                raise refused from None
             raise _FailedError(self._hide(words_of(error))) from None
         finally:
             self._limiter.release(told)

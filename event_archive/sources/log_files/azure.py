@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from azure.core import MatchConditions
 
+from event_archive.certificates import UNTRUSTED
 from event_archive.config.sources import LogsSettings
 from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.lake.azure import errors
@@ -16,7 +17,7 @@ from event_archive.sources.log_files.stores import FileError, Found, StoreAwayEr
 
 T = TypeVar("T")
 _RETRY_SECONDS = 60.0
-_OF_ALL_FILES = ("could be signed", "AuthenticationFailed", "InvalidAuthenticationInfo")
+_OF_ALL_FILES = (UNTRUSTED, "could be signed", "AuthenticationFailed", "InvalidAuthenticationInfo")
 """Words of refusals for which no single file can be blamed."""
 _RANGE_BYTES = 4 * 1024 * 1024
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from event_archive.certificates import require_bundle, untrusted
 from event_archive.config.sources import LogsSettings
 from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, RefusedError
 from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError, changed, resumed
@@ -22,6 +23,7 @@ _CONNECT_SECONDS, _READ_SECONDS = 10.0, 20.0
 _RETRY_SECONDS = 60.0
 """From the first attempt of a request to the beginning of the last."""
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 15.0
+_BUNDLE = "AWS_CA_BUNDLE"
 _REDIRECTS = (300, 301, 302, 303, 307, 308)
 _GONE = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412"}
@@ -70,6 +72,7 @@ class Bucket:
 
         self.bucket, self.prefix = f"s3://{name}", prefix
         self._name, self._told_to_stop = name, told_to_stop
+        require_bundle([_BUNDLE])
         try:
             self._client = _client(settings)
             # Before boto3 looks for the bucket's region: it asks whoever redirects for it, and again for that request.
@@ -162,6 +165,7 @@ class Bucket:
                 f"{self.bucket}: the store did not answer, or broke off ({type(failure).__name__}). Check AWS_ENDPOINT "
                 "and the network; run it again."
             )
+            error = untrusted(failure, self.bucket, check="AWS_ENDPOINT", variable=_BUNDLE) or error
         except BotoCoreError as failure:
             error = RefusedError(
                 f"{self.bucket}: no request could be made ({type(failure).__name__}). Set AWS_ACCESS_KEY_ID and "

@@ -27,6 +27,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from event_archive.certificates import untrusted
 from event_archive.config.sources import StreamSettings
 from event_archive.errors import ConfigurationError, EventArchiveError, UnreachableError
 from event_archive.sources.redis_stream.records import Entry
@@ -288,6 +289,8 @@ def _error(error: RedisError, stream: str, group: str) -> EventArchiveError:
         return NoGroupError(f"{stream}: the consumer group {group} is gone.")
     if str(error).startswith("WRONGTYPE"):
         return ConfigurationError(f"{stream} is no stream: the key holds a value of another type. Check STREAM_KEY.")
+    if refused := untrusted(error, "Redis", check="REDIS_URL", variable="its parameter ssl_ca_certs"):
+        return ConfigurationError(str(refused))
     if isinstance(error, _PASSING) or str(error).startswith(_PASSING_WORDS):
         return StreamAwayError(f"Redis cannot be reached, or cannot serve: {words}. Check REDIS_URL and the server.")
     return ConfigurationError(
