@@ -244,6 +244,12 @@ def test_more_is_told_in_several_ways(token: str, more: bool | None):
     assert read_page(b'{"data":[],"hasMore":%b}' % token.encode(), Fields()).has_more is more
 
 
+@pytest.mark.parametrize(("number", "total"), [("7", 7), ("7.0", 7), ("9" * 400, None), ("1e18", None)])
+def test_a_total_or_a_cursors_life_of_any_size_is_a_number_or_none(number: str, total: int | None):
+    page = read_page(b'{"data":[],"total":%b,"cursorExpiresIn":%b}' % ((number.encode(),) * 2), Fields())
+    assert (page.total, page.expires_seconds) == (total, total)
+
+
 @pytest.mark.parametrize(
     ("token", "cursor"),
     [

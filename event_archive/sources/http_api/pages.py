@@ -32,6 +32,7 @@ _NO_ERROR, _FAILED = ("0", "none", "null", "false", "ok"), ("error", "fail", "fa
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _DEEPEST = 2
+_MOST_OF_ANYTHING = 10**18
 """Levels at which a page may hold its list."""
 _NAME = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
 _NO_EVENTS = msgspec.Raw(b"[]")
@@ -242,7 +243,9 @@ def _cursor(document: Document, fields: Fields) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # One of 400 digits is no float.
+    return float(value) if is_number and abs(value) < _MOST_OF_ANYTHING else None
 
 
 def _whole(value: float | None) -> int | None:
