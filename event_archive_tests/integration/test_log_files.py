@@ -350,7 +350,7 @@ def test_a_folder_of_another_machine_that_is_away_is_not_taken_for_an_empty_one(
     assert (counts.new, counts.too_old) == (2, 0)
 
 
-def test_a_link_to_a_folder_elsewhere_is_left_out_with_a_warning(
+def test_a_link_to_a_folder_elsewhere_or_to_a_hidden_one_is_left_out_with_a_warning(
     logs: Logs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     logs.write("below/a.log", ndjson(entry(1)))
@@ -358,8 +358,11 @@ def test_a_link_to_a_folder_elsewhere_is_left_out_with_a_warning(
     elsewhere.mkdir()
     (logs.folder / "link").symlink_to(elsewhere)
     (logs.folder / "same").symlink_to(logs.folder / "below")
+    (logs.folder / ".hidden").mkdir()
+    (logs.folder / "dotted").symlink_to(logs.folder / ".hidden")
     assert logs.run().files == 1
-    assert "link: It is a link to a folder elsewhere. It is left out." in caplog.text
+    for name in ("link", "dotted"):
+        assert f"{name}: It is a link to a folder elsewhere, or a hidden one. It is left out." in caplog.text
     assert "same" not in caplog.text
 
 

@@ -52,8 +52,8 @@ class Folder:
         for folder, folders, names in os.walk(self._path, onerror=_leave_out):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for below in (Path(folder, name) for name in folders):
-                if below.is_symlink() and not Path(os.path.realpath(below)).is_relative_to(self._path):
-                    _log.warning("%s: It is a link to a folder elsewhere. It is left out.", below)
+                if below.is_symlink() and not self._is_looked_at(Path(os.path.realpath(below))):
+                    _log.warning("%s: It is a link to a folder elsewhere, or a hidden one. It is left out.", below)
             for name in sorted(names):
                 key = f"{folder.rstrip('/')}/{name}"
                 if not (name.startswith(".") or self._is_link_within(key)) and (found := self._seen(key)):
@@ -64,7 +64,11 @@ class Folder:
         if not Path(key).is_symlink():
             return False
         path = Path(os.path.realpath(key))
-        if not (path.is_relative_to(self._path) and path.is_file()):
+        return path.is_file() and self._is_looked_at(path)
+
+    def _is_looked_at(self, path: Path) -> bool:
+        """Whether a file or folder, which is no link, lies in this folder, and no part of its path is hidden."""
+        if not path.is_relative_to(self._path):
             return False
         return not any(part.startswith(".") for part in path.relative_to(self._path).parts)
 
