@@ -226,6 +226,7 @@ def _drop_at_once(connection: Connection, table: Table, day: date, partitions: l
     _lock(connection, [of.identifier for of in partitions], "ACCESS EXCLUSIVE")
     # What a DROP must fear may have come while the rows were compared.
     require_unchanged(connection, table, "delete")
+    # They were locked and counted by name, and no lock keeps schemas from changing theirs, and back.
     if not set(partitions) <= set(partitions_of(connection, table, day)):
         raise KeptError(_ALTERED)
     for partition in partitions:
@@ -241,7 +242,7 @@ def _drop_at_once(connection: Connection, table: Table, day: date, partitions: l
         else:
             for partition in partitions:
                 connection.execute(sql.SQL("DROP TABLE {} RESTRICT").format(partition.identifier))
-    # By name, and no lock keeps schemas from changing theirs: another table may have been dropped.
+    # By name, too: another table may have been dropped.
     if any_left(connection, [of.oid for of in partitions]):
         raise KeptError(_ALTERED)
 

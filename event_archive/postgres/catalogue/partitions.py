@@ -33,7 +33,7 @@ WITH RECURSIVE tree_(oid, parent, begins, ends) AS (
   CROSS JOIN LATERAL (SELECT pg_catalog.regexp_replace(text_.found[1], '^[0-9]{6}.*', 'infinity') AS begins,
                              pg_catalog.regexp_replace(text_.found[2], '^[0-9]{6}.*', 'infinity') AS ends) AS bound_
 )
-SELECT c.oid, n.nspname, c.relname, u.nspname, r.relname, c.relkind = 'r',
+SELECT c.oid, pg_catalog.concat(c.xmin, ' ', n.xmin), n.nspname, c.relname, u.nspname, r.relname, c.relkind = 'r',
        pg_catalog.pg_has_role(c.relowner, 'USAGE'),
        CASE WHEN begins BETWEEN '0001-01-02' AND '9999-01-01' THEN begins::date END,
        (ends - interval '1 microsecond')::date
@@ -84,6 +84,7 @@ class Partition:
 
     Attributes:
         oid: the catalogue's number for it.
+        version: of its rows in the catalogue: after whoever renames it or its schema, and back, there is another.
         schema: its own.
         name: its own.
         parent_schema: of the table that it is a partition of, which need not be the whole.
@@ -96,6 +97,7 @@ class Partition:
     """
 
     oid: int
+    version: str
     schema: str
     name: str
     parent_schema: str

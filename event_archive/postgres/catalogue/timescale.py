@@ -29,8 +29,8 @@ WHERE hypertable_schema = %s AND hypertable_name = %s AND primary_dimension = %s
 GROUP BY day ORDER BY day
 """
 _CHUNKS = """
-SELECT c.oid, n.nspname, c.relname, hypertable_schema, hypertable_name, c.relkind = 'r',
-       pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+SELECT c.oid, pg_catalog.concat(c.xmin, ' ', n.xmin), n.nspname, c.relname, hypertable_schema, hypertable_name,
+       c.relkind = 'r', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
        range_start::pg_catalog.date, (range_end - interval '1 microsecond')::pg_catalog.date, range_start, range_end
 FROM timescaledb_information.chunks
 JOIN pg_catalog.pg_namespace AS n ON n.nspname = chunk_schema
