@@ -468,6 +468,34 @@ def test_the_fast_way_reads_what_the_other_one_reads_or_nothing(
             assert parsed(fast[-1]) == parsed(slow[-1])
 
 
+INNER = {"deviceId": "inner", "ts": 1709294400}
+OF_ENVELOPES = st.sampled_from(
+    [INNER, {"data": INNER}, json.dumps(INNER), f" {json.dumps(INNER)}", "v1", "{x", "", None, 5]
+)
+BESIDE = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(["payload", "data", "body", "position", "note"], st.tuples(OF_ENVELOPES, OF_ENVELOPES))
+)
+
+
+@example({"data": ("keepalive", json.dumps(INNER))}, True)
+@example({"payload": ("v1", json.dumps(INNER)), "data": (json.dumps(INNER), json.dumps(INNER))}, True)
+@example({"position": (None, INNER)}, False)
+@given(BESIDE, st.booleans())
+def test_where_the_record_is_in_an_entry_is_not_told_by_the_entry_before_it(
+    beside: dict[str, tuple[object, object]], flat: bool
+):
+    around = {"deviceId": "outer", "ts": "2024-03-01T12:00:00Z"}
+    first, then = (around | {name: both[which] for name, both in beside.items()} for which in (0, 1))
+    texts = {name: value for name, value in then.items() if not flat or isinstance(value, str)}
+    of = entry(**texts) if flat else entry(payload=then)
+    before = entry(**{name: first[name] for name in texts}) if flat else entry(payload=first)
+    alone = outcome(of.fields)
+    fast = PlainReader(before.fields, ZONE).row(of.id, of.fields)
+    if fast is not None:
+        assert isinstance(alone, tuple)
+        assert (fast[:-1], parsed(fast[-1])) == (alone[:-1], parsed(alone[-1]))
+
+
 def test_a_nul_in_a_text_is_rejected_in_the_midst_of_others():
     for good in ({"note": "x", **RECORD}, {"note": "x", "payload": RECORD}):
         found = decoded(entry(**good), entry(**(good | {"note": b"\0"})), entry(**good))

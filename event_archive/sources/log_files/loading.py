@@ -252,7 +252,9 @@ class Loader:
 
     def _of_rejected(self, statement: LiteralString, *, but: LiteralString = "false") -> sql.Composed:
         name = rejected_table(self.target)
-        condition = " WHERE source OPERATOR(pg_catalog.=) %s AND pg_catalog.starts_with(locator, %s) AND NOT "
+        # What follows is a number: the name of another file may begin with all that stands before it.
+        version = "pg_catalog.rtrim(locator, '0123456789') OPERATOR(pg_catalog.=) %s"
+        condition: LiteralString = f" WHERE source OPERATOR(pg_catalog.=) %s AND {version} AND NOT "
         return sql.SQL(statement + condition + but).format(rejected=sql.Identifier(name.schema, name.name))
 
     def _advice(self) -> Advice:

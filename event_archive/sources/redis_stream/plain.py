@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from event_archive.sources.instants import of_epoch, parse_iso
-from event_archive.sources.redis_stream.fields import NAMES, Plan, plan
+from event_archive.sources.redis_stream.fields import ENVELOPES, NAMES, Plan, plan
 from event_archive.sources.redis_stream.rows import RejectedError, Row, envelope, levels
 from event_archive.sources.redis_stream.sentinels import is_disguised, may_have_sentinels, revived
 
@@ -23,6 +23,7 @@ _MARKS = ("-T::Z", "-T::.", "-T::+")
 """Every third character of a time that PostgreSQL reads as Python does, from the eighth on."""
 _PLAIN_NAME = re.compile(r"[\w .:/+-]{1,100}", re.ASCII)
 """That JSON writes in one way."""
+_ENVELOPES = frozenset(f'"{name}"'.encode() for name in ENVELOPES)
 _FILLED_FROM_AROUND = ("device_id", "ts")
 _Other = tuple[bytes, bytes]
 """What fills no column: its name in quotes, and its JSON."""
@@ -74,6 +75,8 @@ class PlainReader:
         """The row of a record; None where something is unusual about it."""
         form = self._form
         if form is None or fields.keys() != form.keys:
+            return None
+        if len(fields) > 1 and envelope(fields) != form.document:
             return None
         try:
             record = _record(form, fields)
@@ -164,6 +167,9 @@ def _attributes(form: _Form, record: Any, around: list[_Other]) -> bytes:
         others = [(quoted, _encoded(text)) for quoted, text in values]
     else:
         attributes = bytes(record.attributes)
+        if any(quoted in _ENVELOPES and bytes(raw)[:1] == b"{" for quoted, raw in values):
+            # That object is the record.
+            raise ValueError
         others = [(quoted, _revived(token)) for quoted, raw in values if (token := bytes(raw))] + around
     attributes = _revived(attributes)
     if attributes[:1] != b"{" or any(quoted in attributes for quoted, _ in others):
