@@ -109,6 +109,18 @@ def test_a_new_version_of_a_file_replaces_its_rows_and_what_was_rejected_of_it(e
     assert len(each_logs.database.execute("SELECT id FROM rejected_records")) == 1
 
 
+def test_what_was_rejected_of_a_file_stays_whatever_becomes_of_one_whose_records_are_named_like_it(logs: Logs):
+    logs.write("a.log", ndjson(entry(1), {"no": "time"}))
+    logs.run()
+    ((etag,),) = logs.database.execute("SELECT etag FROM processed_files")
+    logs.write(f"a.log {etag} entry b.log", ndjson({"no": "time"}))
+    logs.run()
+    logs.write("a.log", ndjson(entry(1), entry(2)))
+    logs.run()
+    assert logs.files() == [("COMPLETED", 2, 0), ("COMPLETED", 0, 1)]
+    assert len(logs.database.execute("SELECT id FROM rejected_records")) == 1
+
+
 # 4: cut short or corrupt; back-off
 @pytest.mark.parametrize(
     ("damage", "words"),
