@@ -7,7 +7,7 @@ A new kind: a package here, ``config/services.py``, ``doctor/lakes.py``; held to
 ``test_lake_contract.py``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,11 +57,12 @@ class Upload(Protocol):
         """
         ...
 
-    def commit(self, metadata: Mapping[str, str]) -> StoredFile:
+    def commit(self, metadata: Mapping[str, str], look: Callable[[], object] | None = None) -> StoredFile:
         """Makes the file appear, under the upload's condition; settles it first.
 
         Args:
             metadata: replaces the file's metadata.
+            look: is called when all is waited for; what it raises is raised here, and the file does not appear.
 
         Raises:
             FileChangedError: the condition no longer holds.

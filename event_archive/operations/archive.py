@@ -35,7 +35,7 @@ from event_archive.operations.verbatim import load_verbatim, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
 from event_archive.postgres.catalogue.server import server_now
 from event_archive.postgres.session import Connection, Postgres
-from event_archive.table.locks import day_transaction, lock_day
+from event_archive.table.locks import day_transaction, lock_day, require_same_schema
 from event_archive.table.rows import glance_at_day, lock_rows
 from event_archive.table.shape import Table, reflect, require_unchanged
 
@@ -238,7 +238,10 @@ def _write_first(connection: Connection, table: Table, order: _Order, progress: 
         look = partial(claim_to_export, order.site, connection, day)
         types = types_hash(table, table.names)
         keys = keys_with(None, table.key)
-        file, manifest = export.commit(look, order.claim.source, day, table.names, rows, types=types, keys=keys)
+        last_look = partial(require_same_schema, connection, table.dataset, table.schema_version)
+        file, manifest = export.commit(
+            look, last_look, order.claim.source, day, table.names, rows, types=types, keys=keys
+        )
         return _Written(file, manifest, rows, table.columns)
 
 
@@ -288,6 +291,7 @@ def _write_late(
         try:
             new_file, new_manifest = export.commit(
                 partial(claim, order.site, connection),
+                partial(require_same_schema, connection, table.dataset, table.schema_version),
                 order.claim.source,
                 order.day,
                 columns,

@@ -48,6 +48,7 @@ class Export:
     def commit(
         self,
         look: Callable[[], object],
+        last_look: Callable[[], object],
         source: Source,
         day: date,
         columns: tuple[str, ...],
@@ -59,8 +60,9 @@ class Export:
         """Makes the file appear, with its manifest.
 
         Args:
-            look: at the last instant, raises where the session was lost, and so the day's lock: rows may have been
-                purged by the file as it was; or where the files have another owner by now.
+            look: when all has arrived, raises where the files have another owner by now.
+            last_look: at the last instant, raises where the session was lost, and so the day's lock: rows may have been
+                purged by the file as it was; or where the rows may have been another table's.
             source: whose rows they are.
             day: of the rows.
             columns: of the header.
@@ -71,7 +73,7 @@ class Export:
         self._upload.settle()
         look()
         manifest = self._hashes.manifest(source.table, columns, rows, types=types, keys=keys).of(source, day)
-        return self._upload.commit(manifest.to_metadata()), manifest
+        return self._upload.commit(manifest.to_metadata(), last_look), manifest
 
 
 class PacedExport:

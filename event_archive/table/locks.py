@@ -18,6 +18,7 @@ import psycopg
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.errors import BusyError, UnreachableError
+from event_archive.postgres.catalogue.relations import version_of_schema
 from event_archive.postgres.lost import Backend, backend, lives
 from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.table.advice import ARCHIVE_ADVICE
@@ -47,6 +48,24 @@ def day_transaction(postgres: Postgres, dataset: Dataset, day: date) -> Iterator
         if session:
             _lost[_name(dataset, day)] = session
         raise
+
+
+def require_same_schema(connection: Connection, dataset: Dataset, version: str) -> None:
+    """Sees that what was read by its name was the table: no lock keeps schemas from changing theirs, and back.
+
+    Args:
+        connection: in the transaction that read it.
+        dataset: whose table.
+        version: of its schema, as ``version_of_schema`` had it before.
+
+    Raises:
+        BusyError: the schema has been altered since.
+    """
+    if version_of_schema(connection, dataset.table.schema) != version:
+        raise BusyError(
+            f"{dataset.table}: its schema was altered while it was read. Nothing was written or deleted. Try again: "
+            "the next run does."
+        )
 
 
 def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool = False, shared: bool = False) -> bool:

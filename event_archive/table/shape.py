@@ -35,6 +35,7 @@ class Table:
     Attributes:
         dataset: whose table it is.
         oid: the catalogue's number for the table: another one of the same name has another.
+        schema_version: of its schema's name: after whoever renames it, and back, there is another.
         is_partitioned: whether its rows lie in partitions or chunks. Else its own rows alone are meant everywhere.
         is_hypertable: whether it is one of TimescaleDB's.
         columns: in the table's order.
@@ -47,6 +48,7 @@ class Table:
 
     dataset: Dataset
     oid: int
+    schema_version: str
     is_partitioned: bool
     is_hypertable: bool
     columns: tuple[Column, ...]
@@ -154,6 +156,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     return Table(
         dataset=dataset,
         oid=found.oid,
+        schema_version=relations.version_of_schema(connection, name.schema),
         is_partitioned=found.kind == "p" or is_hypertable,
         is_hypertable=is_hypertable,
         columns=columns,

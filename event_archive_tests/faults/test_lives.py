@@ -82,9 +82,9 @@ class WatchedUpload:
         self.upload.settle()
         self.instant()
 
-    def commit(self, metadata: Mapping[str, str]) -> StoredFile:
+    def commit(self, metadata: Mapping[str, str], look: Callable[[], object] | None = None) -> StoredFile:
         self.instant()
-        file = self.upload.commit(metadata)
+        file = self.upload.commit(metadata, look)
         self.instant()
         return file
 

@@ -220,6 +220,18 @@ def test_leaving_without_a_commit_leaves_everything_as_it_was(lake: Lake, append
     assert read(lake, old) == b"old"
 
 
+def test_a_last_look_that_raises_lets_no_file_appear(lake: Lake):
+    looked: list[bool] = []
+    with lake.write(PATH, replaces=None) as upload:
+        upload.write(b"new")
+        with pytest.raises(ZeroDivisionError):
+            upload.commit({}, lambda: 1 / 0)
+        assert lake.stat(PATH) is None
+        file = upload.commit({}, lambda: looked.append(lake.stat(PATH) is None))
+    assert looked == [True]
+    assert read(lake, file) == b"new"
+
+
 def test_a_new_file_that_is_never_committed_leaves_nothing(lake: Lake):
     with lake.write(PATH, replaces=None) as upload:
         upload.write(b"y" * (3 * SMALL_BLOCK_BYTES))

@@ -9,6 +9,7 @@ import re
 import resource
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -313,6 +314,20 @@ def test_what_is_seen_has_reached_the_disk(lake: LocalLake, target: Path, monkey
         ("appears", "day.csv", 4),
         ("fsync", "events", 0),
     ]
+
+
+def test_the_last_look_comes_when_the_folder_is_to_be_had(lake: LocalLake, target: Path):
+    """Whoever has it may stand still for hours, and the session with PostgreSQL be lost meanwhile."""
+    looked = threading.Event()
+    with lake.write(PATH, replaces=None) as writing, (target.parent / ".lock").open("ab") as lock:
+        writing.write(b"new")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        committing = threading.Thread(target=writing.commit, args=({}, looked.set))
+        committing.start()
+        assert not looked.wait(0.5)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert looked.wait(30)
+        committing.join()
 
 
 @pytest.mark.parametrize("step", ["_remove_dead", "read_sidecar"], ids=["staging", "committing"])

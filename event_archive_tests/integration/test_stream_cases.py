@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import cycle
 from typing import Any
 
 import psycopg
@@ -19,7 +20,7 @@ from event_archive.lake.protocol import Lake
 from event_archive.sources import runs
 from event_archive.sources.redis_stream import consume, loop
 from event_archive.sources.redis_stream.consume import Consumer
-from event_archive.sources.redis_stream.group import StreamAwayError, open_group
+from event_archive.sources.redis_stream.group import Group, StreamAwayError, open_group
 from event_archive.sources.redis_stream.records import Decoded, decode
 from event_archive.sources.redis_stream.status import status
 from event_archive.sources.runs import RECONNECT_SECONDS
@@ -333,6 +334,29 @@ def test_an_entry_that_was_alone_when_postgresql_went_away_did_not_end_the_proce
             until(cut.met.is_set)
     assert stream.run().counts.rejected == 0
     assert stream.rows() == [1]
+
+
+# 6, 7
+def test_an_entry_that_was_alone_when_both_went_away_did_not_end_the_process(
+    stream: Stream, postgres_line: Wire, monkeypatch: pytest.MonkeyPatch
+):
+    original, is_to_succeed = Group.mark, cycle([True, False])
+
+    def mark(group: Group, of: bytes, deliveries: int) -> None:
+        if not next(is_to_succeed):
+            raise StreamAwayError
+        original(group, of, deliveries)
+
+    monkeypatch.setattr(Group, "mark", mark)
+    [first] = stream.add(position(1))
+    stream.read_as("tester", 1)
+    stream.server.redis.xclaim(KEY, GROUP, "tester", 0, [first], retrycount=3, justid=True)
+    with Background(stream):
+        for _ in range(2 * loop._MOST_ALONE):
+            cut = postgres_line.expect(Trouble("client", lambda kind, body: kind == b"Q" and b"COPY" in body))
+            until(cut.met.is_set)
+        until(lambda: stream.rows() == [1] or bool(stream.rejected()))
+    assert stream.rejected() == []
 
 
 # 7

@@ -9,7 +9,7 @@ import re
 import threading
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from types import MappingProxyType, TracebackType
@@ -107,12 +107,14 @@ class BlockUpload:
         self._stage_pieces()
         self._await_blocks(at_most=0)
 
-    def commit(self, metadata: Mapping[str, str]) -> StoredFile:
+    def commit(self, metadata: Mapping[str, str], look: Callable[[], object] | None = None) -> StoredFile:
         """Makes the file appear, by one conditional Put Block List."""
         check_metadata(metadata)
         if self._done:
             raise ValueError(f"{self._path} is already committed")
         self.settle()
+        if look:
+            look()
         old = [BlobBlock(block_id, BlockState.COMMITTED) for block_id in self._committed]
         new = [BlobBlock(block_id, BlockState.UNCOMMITTED) for block_id in self._staged]
         try:

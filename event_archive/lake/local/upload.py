@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class LocalUpload:
             os.utime(self._content.fileno(), ns=(time.time_ns(), time.time_ns()))
             os.fsync(self._content.fileno())
 
-    def commit(self, metadata: Mapping[str, str]) -> StoredFile:
+    def commit(self, metadata: Mapping[str, str], look: Callable[[], object] | None = None) -> StoredFile:
         """Makes the file appear."""
         check_metadata(metadata)
         if self._committed:
@@ -69,7 +69,10 @@ class LocalUpload:
         self.settle()
         with translated(self._path):
             status = os.fstat(self._content.fileno())
+            # Whoever writes to the folder is waited for, however long that stands still.
             with _locked(self._target.parent):
+                if look:
+                    look()
                 self._appear(etag_of(status), metadata)
         self._committed = True
         return stored(self._path, status, metadata)

@@ -197,6 +197,13 @@ def schemas_with(connection: Connection, name: str, text_column: str) -> list[st
     return [schema for (schema,) in connection.execute(_SCHEMAS_WITH, (text_column, name)).fetchall()]
 
 
+def version_of_schema(connection: Connection, name: str) -> str:
+    """Which version of the catalogue's rows bears a schema's name: whoever renames it, and back, leaves another."""
+    query = "SELECT pg_catalog.concat(oid, ' ', xmin) FROM pg_catalog.pg_namespace WHERE nspname = %s"
+    row = connection.execute(query, (name,)).fetchone()
+    return str(row[0]) if row else ""
+
+
 def size_bytes(connection: Connection, oid: int) -> int:
     """What a table takes on disk, with its partitions, indexes and long values; compressed chunks are not counted."""
     (found,) = one(connection, _SIZE, oid)

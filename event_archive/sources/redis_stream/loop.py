@@ -161,7 +161,8 @@ class Loop:
         # To mark it would end that it is pending.
         if not self._take_trimmed([pending.id]):
             return
-        times = pending.deliveries // _ALONE
+        deliveries = self._task.outlived.pop(pending.id, pending.deliveries)
+        times = deliveries // _ALONE
         self._group.mark(pending.id, (times + 1) * _ALONE)
         try:
             if times < _MOST_ALONE:
@@ -173,8 +174,10 @@ class Loop:
                 self._land(InHand([pending.id], Decoded(batch), time.monotonic()))
         except EventArchiveError:
             # The process goes on.
+            self._task.outlived[pending.id] = deliveries
             with suppress(StreamAwayError, NoGroupError):
-                self._group.mark(pending.id, pending.deliveries)
+                self._group.mark(pending.id, deliveries)
+                del self._task.outlived[pending.id]
             raise
 
     def _sweep(self) -> bool:

@@ -52,6 +52,7 @@ class Task:
         totals: what it has done.
         metrics: the same, for Prometheus.
         devices: those that were heard of last.
+        outlived: how often entries had been delivered before each was taken in alone, where that ended with Redis away.
         has_worked: whether Redis and PostgreSQL have both answered yet.
     """
 
@@ -79,6 +80,7 @@ class Task:
         self.totals = Totals()
         self.metrics = metrics or Metrics(settings.stream_key, settings.stream_group)
         self.metrics.away = {"redis": "nothing has been read yet."}
+        self.outlived: dict[bytes, int] = {}
         self.devices = Devices(settings.stream_max_devices)
         self._drain, self._told_to_stop, self._progress = drain, told_to_stop, progress
         self._is_drained = False
