@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 from urllib.parse import quote, unquote
 
-from event_archive.domain.contradiction import contradiction
+from event_archive.domain.contradiction import contradiction, no_csv_of_ours
 from event_archive.domain.source import Claim, Source
 from event_archive.errors import IntegrityError, NewerFormError
 from event_archive.lake.names import check_metadata
@@ -98,7 +98,9 @@ class Manifest:
         """
         manifest = cls.claimed_by(file)
         if manifest and manifest.bytes != file.size_bytes:
-            raise contradiction(file, f"it has {file.size_bytes} bytes, its manifest says {manifest.bytes}")
+            # One that is empty has no header, and cannot be accepted.
+            error = contradiction if file.size_bytes else no_csv_of_ours
+            raise error(file, f"it has {file.size_bytes} bytes, its manifest says {manifest.bytes}")
         return manifest
 
     @classmethod

@@ -175,8 +175,8 @@ def _key(connection: Connection, name: TableName, oid: int) -> tuple[KeyColumn, 
     others = ", ".join(quoted(index.name) for index in found)
     why_not = f" ({others} compares with another operator class or collation than the columns')" if others else ""
     raise RefusedError(
-        f"{name} has no key: neither a primary key nor a valid, immediate, complete unique index on NOT NULL columns"
-        f"{why_not}. Without one, rows cannot be told apart: add a primary key."
+        f"{name} has no key: neither an ordinary primary key nor a valid, immediate, complete unique index on NOT NULL "
+        f"columns{why_not}. Without one, rows cannot be told apart: add a primary key."
     )
 
 

@@ -89,6 +89,13 @@ def test_a_manifest_that_contradicts_is_refused(change: dict[str, str], words: s
         Manifest.from_file(file(MANIFEST.to_metadata() | change))
 
 
+def test_nobody_is_told_to_accept_an_empty_file_which_cannot_be():
+    with pytest.raises(
+        IntegrityError, match=r"it has 0 bytes, its manifest says 100\. .*Put the right file back, or move"
+    ):
+        Manifest.from_file(replace(file(MANIFEST.to_metadata()), size_bytes=0))
+
+
 def test_an_incomplete_manifest_is_refused():
     metadata = MANIFEST.to_metadata()
     del metadata["event_archive_sha256"]
