@@ -92,7 +92,7 @@ def post(url: str, message: str) -> None:
 
     Raises:
         UnreachableError: nobody answered within some 30 seconds, or only with 429 or 5xx.
-        RefusedError: the webhook answered that it will not.
+        RefusedError: the webhook answered that it will not, or its certificate is not trusted.
     """
     # Late: most commands have nothing to announce.
     import requests

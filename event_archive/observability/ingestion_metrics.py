@@ -71,6 +71,7 @@ def push_ingestion(url: str, figures: IngestionFigures) -> None:
 
     Raises:
         UnreachableError: nobody answered, or not well.
+        RefusedError: its certificate is not trusted.
     """
     push_registry(url, _registry(_values(figures), figures, {}), {"source": figures.source})
 

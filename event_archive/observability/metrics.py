@@ -122,6 +122,7 @@ def push(url: str, dataset: Dataset, run: RunFigures, aged: AgedDays | None) -> 
 
     Raises:
         UnreachableError: nobody answered, or not well.
+        RefusedError: its certificate is not trusted.
     """
     from prometheus_client import CollectorRegistry, Gauge
 
@@ -140,7 +141,7 @@ def push_registry(url: str, registry: "CollectorRegistry", group: dict[str, str]
         group: labels of all of them; what the gateway has of other groups, and is not told of this one, stays.
 
     Raises:
-        UnreachableError: as ``push``.
+        UnreachableError, RefusedError: as ``push``.
     """
     from prometheus_client import pushadd_to_gateway
     from prometheus_client.exposition import basic_auth_handler

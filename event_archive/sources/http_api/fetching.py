@@ -173,7 +173,7 @@ class Fetcher:
             StoppedError: somebody stops.
             CursorRefusedError: the API does not know the cursor.
             UnreachableError: the API does not answer, or not well, at any attempt.
-            RefusedError: it refuses the key or the request, or its answer is no page.
+            RefusedError: it refuses the key or the request, its answer is no page, or its certificate is not trusted.
             BusyError: it wants a longer pause than a run waits.
         """
         attempt = 0
