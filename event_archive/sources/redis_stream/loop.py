@@ -161,10 +161,11 @@ class Loop:
         # To mark it would end that it is pending.
         if not self._take_trimmed([pending.id]):
             return
-        deliveries = self._task.outlived.pop(pending.id, pending.deliveries)
+        outlived = self._task.outlived
+        deliveries = outlived.get(pending.id, pending.deliveries)
         times = deliveries // _ALONE
-        self._group.mark(pending.id, (times + 1) * _ALONE)
         try:
+            self._group.mark(pending.id, (times + 1) * _ALONE)
             if times < _MOST_ALONE:
                 self._take([self._group.entry(pending.id)])
             else:
@@ -174,11 +175,12 @@ class Loop:
                 self._land(InHand([pending.id], Decoded(batch), time.monotonic()))
         except EventArchiveError:
             # The process goes on.
-            self._task.outlived[pending.id] = deliveries
+            outlived[pending.id] = deliveries
             with suppress(StreamAwayError, NoGroupError):
                 self._group.mark(pending.id, deliveries)
-                del self._task.outlived[pending.id]
+                del outlived[pending.id]
             raise
+        outlived.pop(pending.id, None)
 
     def _sweep(self) -> bool:
         """Takes over what others left behind, a batch of it at most; whether there was any."""
