@@ -32,12 +32,11 @@ from event_archive.operations.dropping import drop_empty, drop_proven
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.site import Site
 from event_archive.operations.vacuum import vacuum
-from event_archive.postgres.catalogue.relations import version_of_schema
 from event_archive.postgres.catalogue.server import server_now
 from event_archive.postgres.lost import Mark, has_committed, mark
 from event_archive.postgres.session import Connection
 from event_archive.table.holds import hold_on
-from event_archive.table.locks import day_transaction, lock_day, require_same_schema
+from event_archive.table.locks import day_transaction, lock_day, same_schema
 from event_archive.table.partitions import told
 from event_archive.table.rows import count_day, glance_at_day
 from event_archive.table.shape import reflect, require_unchanged
@@ -156,9 +155,8 @@ def purge_day(
     before, key = _Purged(0, 0), (dataset.label, day)
     marked: Mark | None = None
     try:
-        with day_transaction(site.postgres, dataset, day) as connection:
+        with day_transaction(site.postgres, dataset, day) as connection, same_schema(connection, dataset):
             dataset.require_aged(day, server_now(connection))
-            schema = version_of_schema(connection, dataset.table.schema)
             if not lock_day(connection, dataset, day):
                 outcome = "locked"
             elif (reason := hold_on(connection, dataset, day)) is not None:
@@ -168,7 +166,6 @@ def purge_day(
                     done = _purge(connection, site, day, record, recorded, message_prefix, progress)
                     reason = done.why_kept or done.why_not_dropped
                     outcome = "kept" if done.why_kept else "purged"
-                    require_same_schema(connection, dataset, schema)
                 except WaitsError as why:
                     outcome, reason = "waiting", str(why)
             in_doubt = _in_doubt.get(key)

@@ -17,7 +17,7 @@ from event_archive.postgres.catalogue.privileges import grantees
 from event_archive.postgres.catalogue.relations import relation, schemas_with
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Postgres, commit_durably, own_search_path
-from event_archive.table.locks import await_day, lock_table
+from event_archive.table.locks import await_day, lock_table, same_schema
 from event_archive.table.shape import require_table
 
 HOLD_TABLE = "event_archive_hold"
@@ -111,7 +111,8 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
             f"{dataset.label}: {first} to {last} are {days:,} days; at most {MOST_DAYS:,} are held at once. No day was "
             "held: give the command for one part after another."
         )
-    with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
+    about = f"{dataset.table}, holds"
+    with postgres.transaction(about, advice=_advice(dataset)) as connection, same_schema(connection, dataset):
         commit_durably(connection)
         require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
         if not _exist(connection, dataset):
@@ -148,7 +149,8 @@ def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> in
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    with postgres.transaction(f"{dataset.table}, holds", advice=_advice(dataset)) as connection:
+    about = f"{dataset.table}, holds"
+    with postgres.transaction(about, advice=_advice(dataset)) as connection, same_schema(connection, dataset):
         released = 0
         if _exist(connection, dataset):
             query = _about(dataset, "DELETE FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}", first, last)

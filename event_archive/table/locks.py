@@ -68,6 +68,14 @@ def require_same_schema(connection: Connection, dataset: Dataset, version: str) 
         )
 
 
+@contextmanager
+def same_schema(connection: Connection, dataset: Dataset) -> Iterator[None]:
+    """Sees at the end of the block what ``require_same_schema`` does."""
+    version = version_of_schema(connection, dataset.table.schema)
+    yield
+    require_same_schema(connection, dataset, version)
+
+
 def lock_day(connection: Connection, dataset: Dataset, day: date, *, wait: bool = False, shared: bool = False) -> bool:
     """Takes the lock on the table and the day, until the transaction ends.
 

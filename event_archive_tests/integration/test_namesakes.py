@@ -4,12 +4,15 @@ No row of another table is archived, and no day is purged that is held. Of parti
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from event_archive.domain.dataset import TableName
+from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError
 from event_archive.operations import export, purge
+from event_archive.operations.restore import day as restoring
 from event_archive.table import holds
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
@@ -70,3 +73,25 @@ def test_a_held_day_is_not_purged_though_another_schema_has_the_name_while_holds
     with pytest.raises(BusyError, match="its schema was altered while it was read. Nothing was written or deleted"):
         of.purge()
     assert of.database.execute("SELECT note FROM app.t") == [("app",)]
+
+
+def test_no_hold_is_put_into_another_schema(of: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    holds.hold(of.dataset, DAY + ONE_DAY, DAY + ONE_DAY, "other", of.postgres)
+    other = replace(of.dataset, table=TableName("next", "t"))
+    holds.hold(other, DAY + ONE_DAY, DAY + ONE_DAY, "other", of.postgres)
+    monkeypatch.setattr(holds, "_about", exchanged(of, holds._about))
+    with pytest.raises(BusyError, match="its schema was altered"):
+        holds.hold(of.dataset, DAY, DAY, "legal", of.postgres)
+    with pytest.raises(BusyError, match="its schema was altered"):
+        holds.release(of.dataset, DAY, DAY + ONE_DAY, of.postgres)
+    assert of.database.execute("SELECT day::text FROM app.event_archive_hold") == [(str(DAY + ONE_DAY),)]
+    assert of.database.execute("SELECT day::text FROM next.event_archive_hold") == [(str(DAY + ONE_DAY),)]
+
+
+def test_no_row_counts_as_restored_that_stands_in_another_table(of: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    of.archive()
+    of.purge()
+    of.database.execute("DELETE FROM next.t; INSERT INTO next.t VALUES (1, '2024-03-01 08:00+00', 'app')")
+    monkeypatch.setattr(restoring, "_insert", exchanged(of, restoring._insert))
+    with pytest.raises(BusyError, match="its schema was altered"):
+        restoring.restore_day(of.site, DAY, of.dataset.table)

@@ -39,7 +39,7 @@ from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.server import identity
 from event_archive.postgres.session import Connection, one, own_search_path
 from event_archive.table.holds import hold_on
-from event_archive.table.locks import await_day
+from event_archive.table.locks import await_day, require_same_schema
 from event_archive.table.shape import TIME_TYPES, require_unchanged
 
 logger = logging.getLogger(__name__)
@@ -153,6 +153,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
                 day,
                 dataset.command(f"hold {day} --reason …"),
             )
+        require_same_schema(connection, table.dataset, table.schema_version)
     current = readback.rows - readback.superseded
     return RestoredDay(
         day, target, restored, current - restored, readback.superseded, source, setval, time.monotonic() - started
