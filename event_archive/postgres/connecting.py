@@ -51,7 +51,7 @@ _DEFAULTS = {
 # Libpq's own words, which are never translated where psycopg brings it along: a server that is away says no such thing.
 _OF_TLS = re.compile(r"certificate|private key|does not support SSL|SSL error: .*\balert\b", re.IGNORECASE)
 # A server that answers, but not in the way, or not the one, that the connection string asks for.
-_OF_AUTHENTICATION = re.compile(r"channel binding required|authentication method requirement|\brequire_auth\b")
+_OF_AUTHENTICATION = re.compile(r"channel binding (?:is )?required|authentication method requirement|\brequire_auth\b")
 _OF_ANOTHER_KIND = re.compile(r"session is (not )?read-only|server is (not )?in hot standby mode")
 # Before it connects.
 _TLS_REFUSED = re.compile(r"connection is bad: (weak sslmode|invalid SSL)")

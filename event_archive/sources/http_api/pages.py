@@ -32,8 +32,8 @@ _NO_ERROR, _FAILED = ("0", "none", "null", "false", "ok"), ("error", "fail", "fa
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _DEEPEST = 2
-_MOST_OF_ANYTHING = 10**18
 """Levels at which a page may hold its list."""
+_MOST_OF_ANYTHING = 10**18
 _NAME = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
 _NO_EVENTS = msgspec.Raw(b"[]")
 
