@@ -3,7 +3,6 @@
 No row of another table is archived, and no day is purged that is held. Of partitions: ``test_partitions_kept``.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ from event_archive.errors import BusyError
 from event_archive.operations import export, purge
 from event_archive.operations.restore import day as restoring
 from event_archive.table import holds
+from event_archive_tests.fixtures.exchanged import exchanged
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,6 @@ CREATE SCHEMA {schema};
 CREATE TABLE {schema}.t (id int PRIMARY KEY, at timestamptz NOT NULL, note text);
 INSERT INTO {schema}.t VALUES (1, '2024-03-01 08:00+00', '{schema}');
 """
-EXCHANGE = "ALTER SCHEMA app RENAME TO former; ALTER SCHEMA next RENAME TO app; ALTER SCHEMA former RENAME TO next"
 
 
 @pytest.fixture
@@ -31,19 +30,6 @@ def of(pipeline: Pipeline) -> Pipeline:
     """The table ``app.t``, beside ``next.t``."""
     pipeline.database.execute(TABLES.format(schema="app") + TABLES.format(schema="next"))
     return pipeline.of(table=TableName("app", "t"), time_column="at", file_prefix="t")
-
-
-def exchanged(of: Pipeline, original: Callable[..., object]) -> Callable[..., object]:
-    """A function before which names are exchanged, and after which they are had back."""
-
-    def wrapper(*arguments: object, **options: object) -> object:
-        of.database.execute(EXCHANGE)
-        try:
-            return original(*arguments, **options)
-        finally:
-            of.database.execute(EXCHANGE)
-
-    return wrapper
 
 
 @pytest.mark.parametrize("files", [0, 1])
@@ -55,7 +41,7 @@ def test_no_row_is_archived_of_a_table_that_has_the_name_while_it_is_read(
         of.database.execute("INSERT INTO app.t VALUES (2, '2024-03-01 09:00+00', 'late')")
         of.database.execute("INSERT INTO next.t VALUES (3, '2024-03-01 09:00+00', 'of the other')")
     with monkeypatch.context() as patch:
-        patch.setattr(export.Export, "copy", exchanged(of, export.Export.copy))
+        patch.setattr(export.Export, "copy", exchanged(of.database, export.Export.copy))
         with pytest.raises(BusyError, match="its schema was altered while it was read. Nothing was written"):
             of.archive()
     assert (of.lake.stat(of.dataset.path(DAY)) is not None) == bool(files)
@@ -69,7 +55,7 @@ def test_a_held_day_is_not_purged_though_another_schema_has_the_name_while_holds
 ):
     of.archive()
     holds.hold(of.dataset, DAY, DAY, "legal", of.postgres)
-    monkeypatch.setattr(purge, "hold_on", exchanged(of, holds.hold_on))
+    monkeypatch.setattr(purge, "hold_on", exchanged(of.database, holds.hold_on))
     with pytest.raises(BusyError, match="its schema was altered while it was read. Nothing was written or deleted"):
         of.purge()
     assert of.database.execute("SELECT note FROM app.t") == [("app",)]
@@ -79,7 +65,7 @@ def test_no_hold_is_put_into_another_schema(of: Pipeline, monkeypatch: pytest.Mo
     holds.hold(of.dataset, DAY + ONE_DAY, DAY + ONE_DAY, "other", of.postgres)
     other = replace(of.dataset, table=TableName("next", "t"))
     holds.hold(other, DAY + ONE_DAY, DAY + ONE_DAY, "other", of.postgres)
-    monkeypatch.setattr(holds, "_about", exchanged(of, holds._about))
+    monkeypatch.setattr(holds, "_about", exchanged(of.database, holds._about))
     with pytest.raises(BusyError, match="its schema was altered"):
         holds.hold(of.dataset, DAY, DAY, "legal", of.postgres)
     with pytest.raises(BusyError, match="its schema was altered"):
@@ -92,6 +78,6 @@ def test_no_row_counts_as_restored_that_stands_in_another_table(of: Pipeline, mo
     of.archive()
     of.purge()
     of.database.execute("DELETE FROM next.t; INSERT INTO next.t VALUES (1, '2024-03-01 08:00+00', 'app')")
-    monkeypatch.setattr(restoring, "_insert", exchanged(of, restoring._insert))
+    monkeypatch.setattr(restoring, "_insert", exchanged(of.database, restoring._insert))
     with pytest.raises(BusyError, match="its schema was altered"):
         restoring.restore_day(of.site, DAY, of.dataset.table)

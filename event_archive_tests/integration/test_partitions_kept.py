@@ -8,6 +8,8 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError
 from event_archive.operations import dropping
+from event_archive.table.partitions import has_any_row
+from event_archive_tests.fixtures.exchanged import exchanged
 from event_archive_tests.fixtures.meanwhile import while_reading
 from event_archive_tests.fixtures.partitions import (
     DAILY,
@@ -281,21 +283,6 @@ def test_a_schema_that_takes_anothers_name_at_the_last_moment_loses_no_table(
 NAMESAKE = (
     f"{DAILY} CREATE SCHEMA app; CREATE SCHEMA next; CREATE TABLE next.d1 (LIKE d1); ALTER TABLE d1 SET SCHEMA app"
 )
-EXCHANGE = "ALTER SCHEMA app RENAME TO former; ALTER SCHEMA next RENAME TO app; ALTER SCHEMA former RENAME TO next"
-
-
-def exchange_names(of: Pipeline, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Two schemas have one another's name for as long as a function of the module is at work."""
-    original = getattr(dropping, name)
-
-    def exchanged(*arguments: object) -> object:
-        of.database.execute(EXCHANGE)
-        try:
-            return original(*arguments)
-        finally:
-            of.database.execute(EXCHANGE)
-
-    monkeypatch.setattr(dropping, name, exchanged)
 
 
 def test_no_partition_is_taken_for_one_of_its_name_while_its_rows_are_counted(
@@ -305,7 +292,7 @@ def test_no_partition_is_taken_for_one_of_its_name_while_its_rows_are_counted(
     of = of_table(pipeline, NAMESAKE)
     of.archive()
     of.database.execute("UPDATE app.d1 SET note = 'new' WHERE id = 1")
-    exchange_names(of, monkeypatch, "_count_proven")
+    monkeypatch.setattr(dropping, "_count_proven", exchanged(of.database, dropping._count_proven))
     purged = of.purge()
     assert (purged.how, purged.deleted, purged.left) == ("deleted", 4, 1)
     assert of.database.execute("SELECT note FROM app.d1") == [("new",)]
@@ -313,7 +300,7 @@ def test_no_partition_is_taken_for_one_of_its_name_while_its_rows_are_counted(
 
 def test_no_partition_is_taken_for_an_empty_one_of_its_name(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     of = of_table(pipeline, NAMESAKE, drop_empty_partitions=True)
-    exchange_names(of, monkeypatch, "has_any_row")
+    monkeypatch.setattr(dropping, "has_any_row", exchanged(of.database, has_any_row))
     assert dropping.drop_empty(of.site, DAY) == []
     assert of.database.execute("SELECT count(*) FROM app.d1") == [(5,)]
 
