@@ -5,8 +5,9 @@ Not here: PostgreSQL's connections, of which libpq tells in words alone.
 
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from event_archive.errors import ConfigurationError, RefusedError
 
@@ -16,6 +17,8 @@ REQUESTS_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Which variables the libraries of Azure and of webhooks heed, the first that is set."""
 OPENSSL_BUNDLE = "SSL_CERT_FILE"
 """Which one OpenSSL itself heeds, for all other libraries."""
+_PARAMETERS = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs", "ssl_ca_path")
+"""Of a connection of redis-py: what names files."""
 _WRAPPED = ("reason", "inner_exception", "original_error")
 """Where the libraries keep the error that theirs came of."""
 
@@ -52,23 +55,55 @@ def distrust(failure: BaseException) -> str:
     return ""
 
 
-def require_bundle(variables: Sequence[str] = REQUESTS_BUNDLES) -> None:
+def require_bundle(
+    url: str = "https:", variables: Sequence[str] = REQUESTS_BUNDLES, *, may_be_folder: bool = True
+) -> None:
     """Refuses a variable that names no certificates, of which the libraries' own errors say little.
 
     Args:
+        url: what is talked to; without TLS no variable counts.
         variables: the first that is set counts.
+        may_be_folder: whether the library takes a folder, too.
 
     Raises:
         ConfigurationError: names the variable.
     """
     variable = next((of for of in variables if os.environ.get(of)), None)
-    if variable is None:
+    if variable is None or url.lower().startswith("http:"):
         return
-    path = Path(os.environ[variable])
+    path = os.environ[variable]
+    options = {"capath": path} if may_be_folder and Path(path).is_dir() else {"cafile": path}
     try:
-        ssl.create_default_context(**{"capath" if path.is_dir() else "cafile": str(path)})  # type: ignore[arg-type]
+        ssl.create_default_context(**options)  # type: ignore[arg-type]
     except OSError as error:
+        kind = "file or folder" if may_be_folder else "file"
         raise ConfigurationError(
-            f"{variable} names no file or folder of certificates that can be read ({type(error).__name__}). Correct "
-            "it, or leave it out."
+            f"{variable} names no {kind} of certificates that can be read ({type(error).__name__}). Correct it, or "
+            "leave it out."
+        ) from None
+
+
+def require_files(setting: str, parameters: Mapping[str, Any]) -> None:
+    """Refuses parameters that name no certificates, or no key of one, which redis-py takes for a failed connection.
+
+    Args:
+        setting: what holds them, for the message.
+        parameters: by redis-py's names.
+
+    Raises:
+        ConfigurationError: names the parameters.
+    """
+    certificate, key, file, folder = map(parameters.get, _PARAMETERS)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if certificate or key:
+            # Without a password OpenSSL would ask the terminal for one.
+            context.load_cert_chain(certificate or "", key, parameters.get("ssl_password") or "")
+        if file or folder:
+            context.load_verify_locations(file, folder)
+    except OSError as error:
+        named = ", ".join(filter(parameters.get, _PARAMETERS))
+        raise ConfigurationError(
+            f"{setting}: what its parameters name ({named}) holds no certificates, or not the key of one, that can be "
+            f"read ({type(error).__name__}). Correct them, or leave them out."
         ) from None

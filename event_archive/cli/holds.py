@@ -39,12 +39,30 @@ def _hold(settings: "Settings", first: date, last: date, reason: str) -> None:
     from event_archive.config.services import primary
     from event_archive.table import holds
 
+    _require_owner(settings)
     holds.hold(settings.dataset, first, last, reason, primary(settings))
     if settings.log_as_json:
         _as_json(settings.dataset, "held", first, last, reason=reason)
     else:
         click.echo(f"{settings.dataset.label}: {_days(first, last)} held: {reason}")
     _warn_of_purged(settings, first, last)
+
+
+def _require_owner(settings: "Settings") -> None:
+    """Refuses a copy of the database that archives, whose holds nobody would heed; a lake that is away is a warning."""
+    from event_archive.config.services import lake, primary
+    from event_archive.errors import EventArchiveError
+    from event_archive.operations.claim import require_owner
+    from event_archive.operations.marker import read_claim
+
+    try:
+        with lake(settings) as opened:
+            claimed = read_claim(settings.dataset, opened)
+    except EventArchiveError as error:
+        logger.warning("%s: whose the files are could not be seen: %s", settings.dataset.label, error)
+        return
+    if claimed:
+        require_owner(settings.dataset, primary(settings), claimed)
 
 
 def _warn_of_purged(settings: "Settings", first: date, last: date) -> None:
@@ -87,6 +105,7 @@ def _release(settings: "Settings", first: date, last: date) -> None:
     from event_archive.config.services import primary
     from event_archive.table import holds
 
+    _require_owner(settings)
     released = holds.release(settings.dataset, first, last, primary(settings))
     asked = (last - first).days + 1
     if settings.log_as_json:

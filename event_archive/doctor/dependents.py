@@ -126,8 +126,9 @@ def row_security(connection: Connection, oid: int, name: TableName) -> Finding:
         return Finding(
             "row_security",
             "bad",
-            f"policies of {name} may hide rows from {quoted(connection.info.user)}: their days would look done",
-            "Connect as a role with BYPASSRLS, or as the table's owner.",
+            f"policies of {name} may hide rows from {quoted(connection.info.user)}, whose runs are refused: days would "
+            "look done",
+            "Connect as a role with BYPASSRLS, or as the table's owner where row security is not forced on it.",
         )
     return Finding("row_security", "good", "does not apply to this role" if security.enabled else "not enabled")
 
@@ -186,14 +187,15 @@ def autovacuum(connection: Connection, shape: Table) -> Finding:
             f"{' and '.join(off)} off: the space of deleted rows is never used again",
             " ".join(turning_on(connection, setting) for setting in off),
         )
+    dataset, user = shape.dataset, quoted(connection.info.user)
     if without := catalogue.without_autovacuum(connection, shape.oid):
+        by = f"each purge vacuums it ({dataset.setting('EVENT_VACUUM')}), nothing else does" if dataset.vacuum else ""
         return Finding(
             "autovacuum",
             "warning",
-            f"off for {', '.join(without)}: the space of deleted rows is never used again",
+            f"off for {', '.join(without)}: {by or 'the space of deleted rows is never used again'}",
             " ".join(f"ALTER TABLE {name} RESET (autovacuum_enabled);" for name in without),
         )
-    dataset, user = shape.dataset, quoted(connection.info.user)
     if dataset.vacuum and not shape.is_partitioned and not privileges.may_vacuum(connection, shape.oid):
         return Finding(
             "autovacuum",

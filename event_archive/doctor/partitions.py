@@ -50,11 +50,9 @@ def partitions(connection: Connection, shape: Table) -> Finding:
             )
     if why_not := _kept_by(connection, found):
         return Finding("partitions", "warning", why_not, "docs/howto/partitions.md says what to do about it.")
-    return Finding(
-        "partitions",
-        "good",
-        counted(len(found), "partition can be dropped in its time", "partitions can be dropped in their time"),
-    )
+    looked_at = " and ".join(dict.fromkeys((told(found[0]), told(found[-1]))))
+    of_them = counted(len(found), "partition", "partitions")
+    return Finding("partitions", "good", f"of {of_them}, nothing keeps {looked_at} from being dropped in time")
 
 
 def _kept_by(connection: Connection, partitions: Sequence[Partition]) -> str:

@@ -1,5 +1,6 @@
 """The archived table by itself: its shape, its index, its time zone. Not here: what depends on it. Only reads."""
 
+import re
 from collections.abc import Iterator
 
 from event_archive.config import services
@@ -19,7 +20,8 @@ TABLE = (
     "autovacuum", "partitions",
 )  # fmt: skip
 
-_UTC = {"UTC", "Etc/UTC", "UCT", "Etc/UCT", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal"}
+_UTC = {"utc", "uct", "gmt", "zulu", "universal"}
+_NAMED_ZONE = re.compile(r"(?:\bAT TIME ZONE |\btimezone\()'([^']+)'")
 
 
 def table(patient: Patient) -> Iterator[Finding]:
@@ -42,6 +44,10 @@ def table(patient: Patient) -> Iterator[Finding]:
         yield partitions(connection, shape)
 
 
+def _is_utc(zone: str) -> bool:
+    return zone.lower().removeprefix("etc/") in _UTC
+
+
 def _shape(shape: Table) -> Finding:
     dataset = shape.dataset
     key = ", ".join(map(quoted, shape.key))
@@ -50,22 +56,32 @@ def _shape(shape: Table) -> Finding:
 
 
 def _time_index(shape: Table) -> Finding:
+    column = quoted(shape.dataset.time_column)
     if shape.time_indexed:
-        return Finding("time_index", "good", f"an index begins with {quoted(shape.dataset.time_column)}")
+        return Finding("time_index", "good", f"a B-tree index begins with {column}")
     return Finding(
         "time_index",
         "warning",
-        f"no index begins with {quoted(shape.dataset.time_column)}: each day is found by reading the whole table",
+        f"no B-tree index begins with {column}: only a pass over all aged rows finds the days that have some",
         shape.missing_index(),
     )
 
 
 def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
-    """A default such as ``now()`` depends on the writer's time zone, where the column has none."""
+    """A default such as ``now()`` depends on the writer's time zone, where the column has none, or names another."""
     zone = setting_of_new_sessions(connection, "TimeZone")
-    default = default_of(connection, oid, shape.dataset.time_column)
-    if zone in _UTC or default is None or shape.time_type == "timestamp with time zone":
+    default = default_of(connection, oid, shape.dataset.time_column) or ""
+    named = _NAMED_ZONE.search(default)
+    if shape.time_type == "timestamp with time zone" or not default or _is_utc(named[1] if named else zone):
         return Finding("time_zone", "good", f"{zone} by default; the pipeline itself always uses UTC")
+    if named:
+        return Finding(
+            "time_zone",
+            "warning",
+            f"the default of {quoted(shape.dataset.time_column)}, {default}, is local time of {named[1]}; it is "
+            "archived as if it were UTC",
+            "Let the default be now() AT TIME ZONE 'UTC', and check what writers set.",
+        )
     return Finding(
         "time_zone",
         "warning",

@@ -18,8 +18,8 @@ from event_archive.operations.marker import claim_to_read, files_of, marker_path
 from event_archive.operations.site import Site
 from event_archive.operations.unclaimed import files_elsewhere, require_unclaimed, sources_of_files
 from event_archive.postgres.catalogue.server import Identity, identity, server_now
-from event_archive.postgres.session import Connection
-from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.postgres.session import Connection, Postgres
+from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import keep_holds, require_no_former_name
 
 logger = logging.getLogger(__name__)
@@ -127,6 +127,26 @@ def owner(site: Site) -> Claim | None:
         asking = replace(asking, timeline=found.timeline)  # It may know of a new one late.
     _admitted(site.dataset, site.lake, asking, found)
     return found
+
+
+def require_owner(dataset: Dataset, postgres: Postgres, claimed: Claim) -> None:
+    """Sees that the files are this table's, and that no copy of this database which was promoted has used them since.
+
+    Args:
+        dataset: the table.
+        postgres: its database.
+        claimed: whose the files are, as ``read_claim`` found it.
+
+    Raises:
+        OtherSourceError: they are another's, or such a copy has.
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+    """
+    with postgres.transaction(str(dataset.table), advice=LOOK_ADVICE) as connection:
+        asking = identity(connection)
+    # A standby may know of a new timeline late.
+    if not asking.is_standby:
+        source, adopt = source_of(asking, dataset), dataset.adopt_source
+        claimed.admitting(source, asking.timeline, place=files_of(dataset), adopt=adopt)
 
 
 def unclaimed_elsewhere(site: Site) -> str | None:

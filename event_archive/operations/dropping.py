@@ -28,7 +28,7 @@ from event_archive.domain.progress import Progress
 from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
 from event_archive.domain.wording import counted
-from event_archive.errors import FileChangedError, IntegrityError
+from event_archive.errors import BusyError, FileChangedError, IntegrityError
 from event_archive.operations.drop_plan import Drop, KeptError, OtherDay, kept
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.readback import ARCHIVED, Readback
@@ -280,8 +280,10 @@ def drop_empty(site: Site, day: date) -> list[str]:
                 with connection.transaction():
                     if _drop_if_empty(connection, site, glance(connection, dataset, "delete"), partition):
                         dropped.append(told(partition))
-            except (KeptError, psycopg.Error) as error:
-                why = error if isinstance(error, KeptError) else kept(error)
+            except (BusyError, KeptError, psycopg.Error) as error:
+                why = kept(error) if isinstance(error, psycopg.Error) else error
+                if isinstance(error, BusyError):
+                    why = KeptError(_ALTERED)
                 level = logging.WARNING if partition.last >= day else logging.INFO
                 logger.log(level, "%s: empty partition %s is not dropped: %s", dataset.table, told(partition), why)
     return dropped

@@ -16,7 +16,7 @@ from event_archive.errors import ConfigurationError, OtherSourceError, RefusedEr
 from event_archive.postgres.catalogue.privileges import grantees
 from event_archive.postgres.catalogue.relations import relation, schemas_with
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, Postgres, commit_durably, own_search_path
+from event_archive.postgres.session import Connection, Postgres, commit_durably, one, own_search_path
 from event_archive.table.locks import await_day, lock_table, same_schema
 from event_archive.table.shape import require_table
 
@@ -41,6 +41,7 @@ SELECT {}, day::date, {} FROM pg_catalog.generate_series({}::date, {}::date, '1 
 _OTHER_HOLD = """
 SELECT day, reason FROM {} WHERE table_name = {} AND day BETWEEN {} AND {} AND reason <> {} ORDER BY day LIMIT 1
 """
+_HELD = "SELECT count(*) FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}"
 _OF_NO_TABLE = """
 SELECT table_name FROM {} WHERE pg_catalog.to_regclass(table_name) IS NULL ORDER BY table_name LIMIT 1
 """
@@ -129,6 +130,8 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
                 "this command: hold the days around it, or release it first."
             )
         connection.execute(_about(dataset, _HOLD, reason, first, last))
+        if one(connection, _about(dataset, _HELD, first, last))[0] != days:
+            raise _altered(dataset)
 
 
 def _create(connection: Connection, dataset: Dataset) -> None:
@@ -157,7 +160,16 @@ def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> in
             released = connection.execute(query).rowcount
         if not released:
             require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
+            if _exist(connection, dataset) and one(connection, _about(dataset, _HELD, first, last))[0]:
+                raise _altered(dataset)
         return released
+
+
+def _altered(dataset: Dataset) -> RefusedError:
+    return RefusedError(
+        f"{dataset.table}: a trigger, rule or policy on {TableName(dataset.table.schema, HOLD_TABLE)} changes what is "
+        "written there. Nothing was held or released: remove it."
+    )
 
 
 def holds(dataset: Dataset, postgres: Postgres) -> list[Hold]:

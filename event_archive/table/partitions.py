@@ -50,7 +50,7 @@ def unfit(connection: Connection, table: Table, partition: Partition) -> str:
         return f"{quoted(connection.info.user)} does not own {told(partition)}"
     if found := dependents.references(connection, table.oid):
         names = ", ".join(quoted(reference.constraint) for reference in found)
-        return f"the table is referenced by foreign key {names}, which a DELETE observes row by row"
+        return f"the table, or a partition, is referenced by foreign key {names}, which a DELETE observes row by row"
     if sequences := owned_sequences(connection, partition.oid):
         return f"sequence {', '.join(sequences)} belongs to {told(partition)} and would be dropped with it"
     return ""
@@ -62,7 +62,8 @@ def passed_over(connection: Connection, table: Table, partition: Partition) -> s
         return f"a DROP would not fire its triggers on DELETE: {', '.join(map(quoted, triggers))}"
     if publications := dependents.publications_of_deletes(connection, table.oid):
         names = ", ".join(map(quoted, publications))
-        return f"a DROP would not reach the subscribers of publication {names}, which carries deletes"
+        carries = "which carries deletes of the table, or of a partition"
+        return f"a DROP would not reach the subscribers of publication {names}, {carries}"
     return ""
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from event_archive.certificates import OPENSSL_BUNDLE, REQUESTS_BUNDLES
+from event_archive.certificates import OPENSSL_BUNDLE, REQUESTS_BUNDLES, require_bundle
+from event_archive.errors import ConfigurationError
 from event_archive_tests.fixtures.entra import make_certificate
 from event_archive_tests.fixtures.installation import Commands, Installation
 from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
@@ -118,6 +119,8 @@ def test_a_webhook_and_a_pushgateway_are_told_likewise(
         ("the lake", "CURL_CA_BUNDLE"),
         ("log files in Azure", "REQUESTS_CA_BUNDLE"),
         ("S3", "AWS_CA_BUNDLE"),
+        ("S3", "REQUESTS_CA_BUNDLE"),
+        ("the API", "SSL_CERT_FILE"),
     ],
 )
 def test_authorities_that_cannot_be_read_are_a_wrong_setting(
@@ -138,8 +141,46 @@ def test_authorities_that_cannot_be_read_are_a_wrong_setting(
     for words in (arguments, ["doctor"]) if what == "the lake" else (arguments,):
         done = command(*words, **given)
         assert done.code == 2
-        assert f"{variable} names no file or folder of certificates that can be read" in done.said
+        kind = "file" if what in ("S3", "the API") else "file or folder"
+        assert f"{variable} names no {kind} of certificates that can be read" in done.said
     assert self_signed.connections == []
+
+
+def test_a_folder_of_authorities_is_none_where_the_library_takes_no_folder(
+    local_installation: Installation, command: Commands, self_signed: SelfSigned, tmp_path: Path
+):
+    local_installation.add(1)
+    arguments, variables, _ = TALKING["S3"]
+    given = {name: value.format(address=self_signed.address) for name, value in variables.items()}
+    done = command(*arguments, **given, AWS_CA_BUNDLE=str(tmp_path))
+    assert (done.code, self_signed.connections) == (2, [])
+    assert "AWS_CA_BUNDLE names no file of certificates" in done.said
+
+
+@pytest.mark.parametrize("parameter", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_what_redis_is_to_be_told_by_and_cannot_be_read_is_a_wrong_setting(
+    local_installation: Installation,
+    command: Commands,
+    self_signed: SelfSigned,
+    parameter: str,
+    content: str | None,
+    tmp_path: Path,
+):
+    local_installation.add(1)
+    file = tmp_path / "authorities.pem"
+    if content is not None:
+        file.write_text(content)
+    done = command("ingest", "stream", "--drain", REDIS_URL=f"rediss://{self_signed.address}?{parameter}={file}")
+    assert (done.code, self_signed.connections) == (2, [])
+    assert f"REDIS_URL: what its parameters name ({parameter}) holds no certificates" in done.said
+
+
+def test_without_tls_no_authorities_are_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "nothing"))
+    require_bundle("http://127.0.0.1:10000/account")
+    with pytest.raises(ConfigurationError, match="REQUESTS_CA_BUNDLE names no file or folder"):
+        require_bundle("https://account.blob.core.windows.net")
 
 
 def test_a_webhook_whose_authorities_cannot_be_read_ends_no_run(

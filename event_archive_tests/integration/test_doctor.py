@@ -270,6 +270,27 @@ def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Com
         assert wrong(found) == {}
 
 
+def test_select_on_each_column_is_as_good_as_on_the_table(healthy_locally: Installation, command: Commands):
+    database = healthy_locally.database
+    healthy_locally.add(2)
+    role = f"reader_{database.name}"
+    columns = ", ".join(
+        name
+        for (name,) in database.execute(
+            """SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = '"Event"'::regclass AND attnum > 0"""
+        )
+    )
+    database.execute(f'CREATE ROLE {role} LOGIN; GRANT SELECT ({columns}), DELETE ON "Event" TO {role}')
+    variables = {"PG_CONNECTION_STRING": database.server.dsn(database.name, role)}
+    try:
+        found = findings(command("doctor", "--json", **variables), 0)
+        done = command("run", **variables)
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert found["privileges"].status == "good"
+    assert (done.code, done.end["deleted"]) == (0, 2)
+
+
 def test_grants_to_and_on_what_is_named_like_a_word_of_postgresql_run_as_they_stand(
     healthy_locally: Installation, command: Commands
 ):
@@ -320,13 +341,18 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
         ('CREATE TABLE note (e bigint REFERENCES "Event" ON DELETE CASCADE)', "table", "bad", "ON DELETE CASCADE", ""),
         ('CREATE RULE keep AS ON DELETE TO "Event" DO INSTEAD NOTHING', "table", "bad", "a rule on DELETE, keep", ""),
         (
-            'DROP INDEX "Event_created_at_idx"', "time_index", "warning", "no index begins with created_at",
+            'DROP INDEX "Event_created_at_idx"', "time_index", "warning", "no B-tree index begins with created_at",
             'CREATE INDEX CONCURRENTLY ON "public"."Event" ("created_at");',
         ),
         (
             "SELECT set_config('x.x', '', true)", "time_zone", "warning",
             "sessions begin in Asia/Tokyo, so that the default of created_at, CURRENT_TIMESTAMP, is local time",
             "timestamptz",
+        ),
+        (
+            """ALTER TABLE "Event" ALTER created_at SET DEFAULT now() AT TIME ZONE 'Europe/Berlin'""",
+            "time_zone", "warning", "is local time of Europe/Berlin; it is archived as if it were UTC",
+            "Let the default be now() AT TIME ZONE 'UTC'",
         ),
         (
             """CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
@@ -419,6 +445,8 @@ def test_a_table_that_will_make_trouble(
         "CREATE PUBLICATION inserts FOR ALL TABLES WITH (publish = 'insert, update')",
         "CREATE PUBLICATION few FOR TABLE \"Event\" WHERE (event_type <> 'x') WITH (publish = 'insert')",
         'ALTER TABLE "Event" ALTER created_at TYPE timestamptz',
+        """ALTER TABLE "Event" ALTER created_at SET DEFAULT timezone('utc', now());
+        DO $$ BEGIN EXECUTE format($f$ALTER DATABASE %I SET TimeZone TO 'Asia/Tokyo'$f$, current_database()); END $$""",
     ],
 )
 def test_what_looks_alike_and_is_harmless(healthy_locally: Installation, command: Commands, change: str):
@@ -673,7 +701,7 @@ CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
 @pytest.mark.parametrize(
     ("definition", "status", "words"),
     [
-        (PARTITIONED, "good", "1 partition can be dropped"),
+        (PARTITIONED, "good", "of 1 partition, nothing keeps"),
         (f"{PARTITIONED} CREATE PUBLICATION p FOR TABLE t", "warning", "public.d1 is not dropped, .* publication p"),
         (
             f"""{PARTITIONED} CREATE TABLE d2 PARTITION OF t FOR VALUES FROM ('2024-03-02') TO ('2024-03-03');
@@ -693,7 +721,7 @@ CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
             f"""{PARTITIONED} ALTER TABLE d1 ADD CHECK (id > 0), ALTER id SET DEFAULT 1;
             CREATE RULE r AS ON UPDATE TO d1 WHERE OLD.id > 0 DO NOTHING; CREATE STATISTICS ON id, created_at FROM d1;
             CREATE INDEX ON d1 ((id + 1)) WHERE id > 0; CREATE VIEW v AS SELECT * FROM t""",
-            "good", "1 partition can be dropped",
+            "good", "of 1 partition, nothing keeps",
         ),
         (
             f"""{PARTITIONED} CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
@@ -742,6 +770,16 @@ def test_the_index_that_a_partitioned_table_lacks_is_made_by_what_is_said(
     database.execute(statement)
     assert database.execute("SELECT count(*) FROM pg_index WHERE indrelid = 'd1'::regclass") == [(2,)]
     assert wrong(findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)) == {}
+
+
+def test_an_index_of_the_rows_that_refer_serves_a_foreign_key(healthy_locally: Installation, command: Commands):
+    healthy_locally.database.execute(
+        """CREATE TABLE note ("E" bigint REFERENCES "Event"); CREATE INDEX ON note ("E") WHERE "E" IS NOT NULL;
+        CREATE TABLE other (e bigint REFERENCES "Event", d int); CREATE INDEX ON other (e) WHERE d IS NOT NULL"""
+    )
+    message = findings(command("doctor", "--json"), 0)["foreign_keys"].message
+    assert "public.other, which no index serves" in message
+    assert "public.note, which" not in message
 
 
 def test_the_index_that_a_partitioned_table_lacks_which_refers_is_made_by_what_is_said(

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, NoSuchTableError, RefusedError
 from event_archive.operations.adopt import adopt_day
+from event_archive.operations.marker import marker_path, read_claim, write_marker
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
@@ -42,6 +44,51 @@ def test_a_day_is_held_where_an_event_trigger_names_its_tables_without_a_schema(
         ("CREATE TABLE",),
         ("GRANT",),
     ]
+
+
+@pytest.mark.parametrize("event", ["INSERT", "DELETE"])
+def test_nobody_is_told_of_a_hold_that_a_trigger_prevents(pipeline: Pipeline, event: str):
+    kept = date(2024, 2, 1)
+    hold(pipeline.dataset, kept, kept, "x", pipeline.postgres)
+    pipeline.database.execute(
+        f"""CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER nothing BEFORE {event} ON event_archive_hold FOR EACH ROW EXECUTE FUNCTION nothing()"""
+    )
+    commands: dict[str, Callable[[], object]] = {
+        "INSERT": lambda: hold(pipeline.dataset, DAY, DAY, "x", pipeline.postgres),
+        "DELETE": lambda: release(pipeline.dataset, kept, kept, pipeline.postgres),
+    }
+    with pytest.raises(RefusedError, match=r"policy on public\.event_archive_hold .* Nothing was held or released"):
+        commands[event]()
+
+
+def test_no_hold_is_put_on_a_server_from_before_a_failover(local_installation: Installation, command: Commands):
+    """Its successor, which has used the files since, would not know of it."""
+    local_installation.add(1)
+    assert command("run").code == 0
+    dataset, lake = local_installation.dataset, local_installation.lake
+    claimed = read_claim(dataset, lake)
+    assert claimed is not None
+    later = replace(claimed, timeline=claimed.timeline + 1)
+    write_marker(dataset, lake, later, replaces=lake.stat(marker_path(dataset)))
+    day = DAY.isoformat()
+    for words in (["hold", day, "--reason", "x"], ["release", day]):
+        done = command(*words)
+        assert done.code == 2
+        assert f"on timeline {later.timeline}; this server is on timeline {claimed.timeline}" in done.said
+    assert holds(dataset, local_installation.postgres) == []
+
+
+def test_a_hold_is_put_although_nobody_can_tell_whose_the_files_are(
+    local_installation: Installation, command: Commands
+):
+    dataset, lake = local_installation.dataset, local_installation.lake
+    with lake.write(marker_path(dataset), replaces=None) as upload:
+        upload.write(b"no marker")
+        upload.commit({})
+    done = command("hold", DAY.isoformat(), "--reason", "x")
+    assert (done.code, len(holds(dataset, local_installation.postgres))) == (0, 1)
+    assert "whose the files are could not be seen" in done.stderr
 
 
 def test_other_days_and_tables_are_not_held(pipeline: Pipeline):

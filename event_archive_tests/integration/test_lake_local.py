@@ -316,6 +316,47 @@ def test_what_is_seen_has_reached_the_disk(lake: LocalLake, target: Path, monkey
     ]
 
 
+def test_what_is_read_has_reached_the_disk(lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its writer may have been killed before it saw to that, and a purge deletes what was read."""
+    with monkeypatch.context() as patched, suppress(PowerFailureError):
+        patched.setattr(upload, "sync_folder", _power_failure)
+        put(lake, b"new")
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def observed(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", observed)
+    with lake.read(stat(lake)):
+        assert synced == [target, target.parent, target.parent.parent, target.parent.parent.parent]
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EINVAL, errno.EACCES])
+def test_where_nobody_can_write_files_are_read_all_the_same(
+    lake: LocalLake, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    put(lake, b"old")
+
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert read(lake, stat(lake)) == b"old"
+
+
+def test_a_disk_that_does_not_keep_what_is_read_is_told(lake: LocalLake, monkeypatch: pytest.MonkeyPatch):
+    put(lake, b"old")
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UnreachableError, match=os.strerror(errno.EIO)):
+        read(lake, stat(lake))
+
+
 def test_the_last_look_comes_when_the_folder_is_to_be_had(lake: LocalLake, target: Path):
     """Whoever has it may stand still for hours, and the session with PostgreSQL be lost meanwhile."""
     looked = threading.Event()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -111,9 +112,9 @@ def test_questions_about_all_days_lock_few_partitions_at_once(
     assert orphans(late.dataset, postgres) == Orphans(before_start=len(filled) - (LAST in filled), not_finite=0)
 
 
-def test_the_doctor_looks_at_a_crowded_table(crowded: Pipeline, clean: pytest.MonkeyPatch):
+def test_the_doctor_looks_at_a_crowded_table(crowded: Pipeline, clean: pytest.MonkeyPatch, tmp_path: Path):
     clean.setenv("PG_CONNECTION_STRING", crowded.database.dsn)
-    clean.setenv("ARCHIVE_LOCAL_PATH", "/nonexistent")
+    clean.setenv("ARCHIVE_LOCAL_PATH", str(tmp_path))
     clean.setenv("EVENT_TABLE", "t")
     clean.setenv("EVENT_TIME_COLUMN", "at")
     found = {finding.name: finding for finding in go_through(TOPICS, Settings.load)}

@@ -330,6 +330,21 @@ def test_a_partition_that_cannot_be_dropped_keeps_no_writer_waiting(
     assert "sequence public.ids belongs to public.d1" in caplog.text
 
 
+def test_a_table_that_is_altered_meanwhile_keeps_its_empty_partition(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    original = dropping._keep_writers_out
+
+    def altered(*arguments: Any) -> None:
+        of.database.execute("ALTER TABLE t ADD COLUMN more int")
+        original(*arguments)
+
+    monkeypatch.setattr(dropping, "_keep_writers_out", altered)
+    assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
+    assert "empty partition public.d1 is not dropped: its partitions were altered meanwhile" in caplog.text
+
+
 def test_a_partition_that_holds_a_row_keeps_no_writer_waiting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(dropping, "_keep_writers_out", None)
     of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)

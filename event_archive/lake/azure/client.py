@@ -26,7 +26,6 @@ def client_from_connection_string(connection_string: str, container: str, *, ret
             of the certificates to trust is wrong.
     """
     keep_signatures_out_of_logs()
-    require_bundle()
     client = None
     if _has_credential(connection_string):
         try:
@@ -41,6 +40,7 @@ def client_from_connection_string(connection_string: str, container: str, *, ret
             "The Azure storage connection string is malformed. Expected AccountName and AccountKey, or "
             "BlobEndpoint and SharedAccessSignature, as NAME=VALUE joined by semicolons. Copy it from the portal."
         )
+    require_bundle(client.url)
     return client
 
 
@@ -57,13 +57,13 @@ def client_from_account_url(
         ConfigurationError: not an address of an account, or the variable of the certificates to trust is wrong.
     """
     keep_signatures_out_of_logs()
-    require_bundle()
     parts = urlsplit(account_url)
     if parts.scheme not in {"https", "http"} or not parts.hostname or parts.query or parts.username:
         raise ConfigurationError(
             "The Azure storage account URL must be like https://ACCOUNT.blob.core.windows.net, without a "
             "signature; a shared access signature goes into the connection string."
         )
+    require_bundle(account_url)
     try:
         return ContainerClient(
             account_url,

@@ -13,7 +13,7 @@ from pathlib import Path
 from event_archive.lake.local.errors import translated
 from event_archive.lake.local.sidecar import read_sidecar
 from event_archive.lake.local.upload import LocalUpload
-from event_archive.lake.local.versions import blocks_of, listed_version, open_version, stat_version
+from event_archive.lake.local.versions import blocks_of, listed_version, open_version, stat_version, sync_version
 from event_archive.lake.names import check_path
 from event_archive.lake.protocol import StoredFile, changed
 
@@ -48,10 +48,16 @@ class LocalLake:
 
     @contextmanager
     def read(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
-        """Streams this version, also while another one takes its place."""
+        """Streams this version, also while another one takes its place.
+
+        What is read outlives a power failure: its writer may have died before it saw to that.
+        """
+        target = self._target(file.path)
         with translated(file.path):
-            content = open_version(self._target(file.path), file)
+            content = open_version(target, file)
         with content:
+            with translated(file.path):
+                sync_version(content, target, self._root)
             yield blocks_of(content, file)
 
     def head(self, file: StoredFile, size_bytes: int) -> bytes:

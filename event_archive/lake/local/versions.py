@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from event_archive.errors import RefusedError
 from event_archive.lake.local.errors import translated
-from event_archive.lake.local.sidecar import read_sidecar
+from event_archive.lake.local.sidecar import read_sidecar, sync_folder
 from event_archive.lake.protocol import StoredFile, changed
 
 READ_BYTES = 4 * 1024 * 1024
@@ -100,6 +100,25 @@ def open_version(target: Path, file: StoredFile) -> io.FileIO:
         content.close()
         raise changed(file.path)
     return content
+
+
+def sync_version(content: io.FileIO, target: Path, root: Path) -> None:
+    """Makes an open version, its name and the folders above it outlive a power failure, as their writer does.
+
+    Args:
+        content: the version.
+        target: where it stands.
+        root: the lake's folder.
+    """
+    folders = [target.parent, *target.parent.parents]
+    try:
+        os.fsync(content.fileno())
+        for folder in folders[: folders.index(root) + 2]:
+            sync_folder(folder)
+    except OSError as error:
+        # So of a file system, or of a folder above the lake, in which nobody could write a file either.
+        if error.errno not in (errno.EINVAL, errno.EROFS, errno.EACCES):
+            raise
 
 
 def blocks_of(content: io.FileIO, file: StoredFile) -> Iterator[bytes]:

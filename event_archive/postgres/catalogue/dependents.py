@@ -25,12 +25,16 @@ WITH RECURSIVE tree_(oid) AS (SELECT %(oid)s::pg_catalog.oid
 """
 # PostgreSQL copies a partitioned table's references and triggers for each partition. A copy is left out only where its
 # original is found too: it is not where the table itself is a partition of another.
+# An index of the rows that refer at all serves as well.
 _REFERENCES = """
 SELECT f.conname, n.nspname, c.relname, f.confdeltype,
        ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(f.conkey) WITH ORDINALITY AS k(attnum, place)
              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.place),
        EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = f.conrelid AND i.indisvalid
-               AND i.indpred IS NULL AND i.indkey[0] = ANY (f.conkey)),
+               AND i.indkey[0] = ANY (f.conkey)
+               AND (i.indpred IS NULL OR pg_catalog.pg_get_expr(i.indpred, i.indrelid) IN (
+                 SELECT pg_catalog.format('(%%I IS NOT NULL)', a.attname) FROM pg_catalog.pg_attribute AS a
+                 WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey)))),
        c.relkind = 'p', c.oid IN (SELECT oid FROM tree_)
 FROM pg_catalog.pg_constraint AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.conrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

@@ -16,21 +16,24 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import DecodeError, HTTPError, ProxyError
 from urllib3.util import parse_url
 
+from event_archive.certificates import OPENSSL_BUNDLE, require_bundle
 from event_archive.errors import ConfigurationError
 
 
-def connections(most: int, proxy: str | None = None) -> PoolManager:
+def connections(url: str, most: int, proxy: str | None = None) -> PoolManager:
     """Connections that try nothing twice, and follow no redirect where they are told not to.
 
     A response has the seconds of the read time-out from its first byte to its last.
 
     Args:
+        url: of the API.
         most: kept open between requests. More than that are never waited for: whoever asks counts requests.
         proxy: the address of a proxy, which may hold a user and a password.
 
     Raises:
-        ConfigurationError: there can be no such proxy.
+        ConfigurationError: there can be no such proxy, or the variable of the certificates to trust is wrong.
     """
+    require_bundle(url, [OPENSSL_BUNDLE], may_be_folder=False)
     options: dict[str, Any] = {"maxsize": most, "retries": False}
     pools = PoolManager(**options) if proxy is None else _through(proxy, options)
     pools.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}

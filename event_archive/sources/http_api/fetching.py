@@ -154,7 +154,7 @@ class Fetcher:
         self._api, self._limiter, self._clock, self._stop = api, limiter, clock, stop
         # A page that repeats "Bearer KEY" may leave the first word out.
         self._secrets = [secret for secret in (api.secret, api.secret.rpartition(" ")[2]) if secret]
-        self._pool = connections(MOST_AT_ONCE, api.proxy)
+        self._pool = connections(api.url, MOST_AT_ONCE, api.proxy)
         self._dice = random.Random()
 
     def close(self) -> None:

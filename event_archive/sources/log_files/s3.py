@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from event_archive.certificates import require_bundle, untrusted
+from event_archive.certificates import REQUESTS_BUNDLES, require_bundle, untrusted
 from event_archive.config.sources import LogsSettings
 from event_archive.errors import ConfigurationError, EventArchiveError, FileChangedError, RefusedError
 from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError, changed, resumed
@@ -23,7 +23,8 @@ _CONNECT_SECONDS, _READ_SECONDS = 10.0, 20.0
 _RETRY_SECONDS = 60.0
 """From the first attempt of a request to the beginning of the last."""
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 15.0
-_BUNDLE = "AWS_CA_BUNDLE"
+_BUNDLES = ("AWS_CA_BUNDLE", REQUESTS_BUNDLES[0])
+"""Which variables botocore heeds, the first that is set."""
 _REDIRECTS = (300, 301, 302, 303, 307, 308)
 _GONE = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412"}
@@ -72,7 +73,7 @@ class Bucket:
 
         self.bucket, self.prefix = f"s3://{name}", prefix
         self._name, self._told_to_stop = name, told_to_stop
-        require_bundle([_BUNDLE])
+        require_bundle(settings.aws_endpoint or "https:", _BUNDLES, may_be_folder=False)
         try:
             self._client = _client(settings)
             # Before boto3 looks for the bucket's region: it asks whoever redirects for it, and again for that request.
@@ -165,7 +166,7 @@ class Bucket:
                 f"{self.bucket}: the store did not answer, or broke off ({type(failure).__name__}). Check AWS_ENDPOINT "
                 "and the network; run it again."
             )
-            error = untrusted(failure, self.bucket, check="AWS_ENDPOINT", variable=_BUNDLE) or error
+            error = untrusted(failure, self.bucket, check="AWS_ENDPOINT", variable=_BUNDLES[0]) or error
         except BotoCoreError as failure:
             error = RefusedError(
                 f"{self.bucket}: no request could be made ({type(failure).__name__}). Set AWS_ACCESS_KEY_ID and "

@@ -27,7 +27,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from event_archive.certificates import untrusted
+from event_archive.certificates import require_files, untrusted
 from event_archive.config.sources import StreamSettings
 from event_archive.errors import ConfigurationError, EventArchiveError, UnreachableError
 from event_archive.sources.redis_stream.records import Entry
@@ -249,6 +249,7 @@ def _connect(url: str) -> Redis:
         # RESP2 takes the client two thirds of the time.
         pool = ConnectionPool.from_url(url, protocol=2)
         pool.connection_kwargs.update(own)
+        require_files("REDIS_URL", pool.connection_kwargs)
         redis = Redis(connection_pool=pool, single_connection_client=True)
     except (TypeError, ValueError):
         # What they say may repeat a part of the URL.
