@@ -4,8 +4,21 @@ A message says what happened, to which day and table, what was expected and foun
 secret: a connection string, a key, a token or a signed URL.
 """
 
+import re
 import traceback
 from pathlib import Path
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """A text that others wrote, its control characters as escapes: a terminal would obey them.
+
+    Args:
+        text: as a file's name, the reason of a hold.
+        lines: whether line ends stay.
+    """
+    return _CONTROL.sub(lambda found: found[0] if lines and found[0] == "\n" else repr(found[0])[1:-1], text)
 
 
 class EventArchiveError(Exception):
@@ -16,6 +29,10 @@ class EventArchiveError(Exception):
     """
 
     transient = False
+
+    def __str__(self) -> str:
+        """The message, fit for a terminal: others may have written a part of it."""
+        return printable(super().__str__(), lines=True)
 
 
 class ConfigurationError(EventArchiveError):

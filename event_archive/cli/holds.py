@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from event_archive.cli.arguments import DAY, dataset_option, day_and_last, each_dataset, load_pipelines
+from event_archive.errors import printable
 
 if TYPE_CHECKING:
     from event_archive.config.environment import Settings
@@ -28,6 +29,8 @@ def hold(day: date, last: date | None, reason: str, datasets: tuple[str, ...]) -
     first, last = day_and_last(day, last)
     if not reason.strip():
         raise click.UsageError("--reason must say why.")
+    if printable(reason.strip()) != reason.strip():
+        raise click.UsageError("--reason must be one line, without control characters.")
     if any("\ud800" <= sign <= "\udfff" for sign in reason):
         raise click.UsageError("--reason is no text in this locale's encoding; set LC_ALL=C.UTF-8, or write ASCII.")
     each_dataset(
@@ -135,7 +138,8 @@ def _list_holds(settings: "Settings") -> None:
         if settings.log_as_json:
             _as_json(settings.dataset, "held", held.first, held.last, reason=held.reason, since=held.since, by=held.by)
         else:
-            click.echo(f"{name}{_days(held.first, held.last)}  since {held.since:%Y-%m-%d} by {held.by}: {held.reason}")
+            when, reason = _days(held.first, held.last), printable(held.reason)
+            click.echo(f"{name}{when}  since {held.since:%Y-%m-%d} by {held.by}: {reason}")
     if not found and not settings.log_as_json:
         click.echo(f"{settings.dataset.label}: no day is held.")
 

@@ -15,7 +15,7 @@ from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingestions import show, told_of
 from event_archive.config.variables import output_is_json
 from event_archive.domain.wording import counted
-from event_archive.errors import ConfigurationError, EventArchiveError
+from event_archive.errors import ConfigurationError, EventArchiveError, printable
 
 if TYPE_CHECKING:
     from event_archive.config.sources import LogsSettings
@@ -173,7 +173,7 @@ def _show_status(run: "Ingestion", *, as_json: bool) -> None:
             write_line("file", key=failed.key, error=failed.error, attempts=failed.attempts, given_up=failed.given_up)
         else:
             tried = f"tried {counted(failed.attempts, 'time', 'times')}"
-            click.echo(f"{failed.key}: {failed.error} ({tried}; {again})")
+            click.echo(f"{printable(failed.key)}: {printable(failed.error)} ({tried}; {again})")
     more = sum(of.files for of in status.counts if of.status == "FAILED") - len(status.failed)
     if more > 0 and not as_json:
         click.echo(f"And {counted(more, 'other', 'others')}: those whose status is FAILED in processed_files.")

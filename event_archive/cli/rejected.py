@@ -7,6 +7,7 @@ import click
 
 from event_archive.config.variables import output_is_json
 from event_archive.domain.wording import counted
+from event_archive.errors import printable
 
 if TYPE_CHECKING:
     from event_archive.sources.rejected import RejectedRecord, RejectedRecords, Replay
@@ -57,7 +58,7 @@ def _list(records: "RejectedRecords", source: str | None, most: int, *, as_json:
         write_line("done", records=total, listed=len(found))
         return
     for name, reason, number in reasons[:_REASONS_SHOWN]:
-        click.echo(f"{number:>8,}  {name}: {reason}")
+        click.echo(f"{number:>8,}  {name}: {printable(reason)}")
     if others := sum(number for *_, number in reasons[_REASONS_SHOWN:]):
         click.echo(f"{others:>8,}  for other reasons")
     if total:
@@ -65,7 +66,7 @@ def _list(records: "RejectedRecords", source: str | None, most: int, *, as_json:
     for of in found:
         click.echo(
             f"{of.id:>8}  {of.at:%Y-%m-%d %H:%M:%S} UTC  {of.source}  {counted(of.size_bytes, 'byte', 'bytes')}  "
-            f"{of.locator}"
+            f"{printable(of.locator)}"
         )
     if not total:
         click.echo("There is no rejected record.")
@@ -76,7 +77,8 @@ def _explain(records: "RejectedRecords", number: int, *, as_json: bool) -> None:
     if as_json:
         _write(of, look=look)
         return
-    click.echo(f"{of.source}, {of.locator}, rejected {of.at:%Y-%m-%d %H:%M:%S} UTC: {of.reason}. {look}")
+    where, why = printable(of.locator), printable(f"{of.reason}. {look}")
+    click.echo(f"{of.source}, {where}, rejected {of.at:%Y-%m-%d %H:%M:%S} UTC: {why}")
     if of.size_bytes:
         kept = counted(of.size_bytes, "byte is", "bytes are")
         click.echo(f"Its {kept} in {records.table}, column raw, id {of.id}.")

@@ -6,6 +6,7 @@ Not here: recording it (``metadata``). Nothing but this and the file shows value
 import csv
 import io
 import logging
+import re
 from itertools import islice
 
 import dagster as dg
@@ -24,6 +25,9 @@ _ROWS = 5
 _CELL_CHARACTERS = 60
 # One small request holds five rows of most tables; where it does not, the preview shows fewer.
 _HEAD_BYTES = 64 * 1024
+_MARKUP = re.compile(r"[\r\n&<>|\\`*~\[\]]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])")
+"""What GitHub's Markdown, as the UI shows it, may take for markup within a table's cell."""
+_ESCAPED = {"\r": " ", "\n": " ", "&": "&amp;", "<": "&lt;", "|": "\\|"}
 
 
 def preview_of_day(instance: dg.DagsterInstance, dataset: Dataset, archived: ArchivedDay, lake: Lake) -> str:
@@ -69,7 +73,6 @@ def markdown(head: bytes) -> str:
 
 
 def _cell(value: str) -> str:
+    """A value as Markdown shows it to the letter, and loads nothing that it names."""
     cut = value if len(value) <= _CELL_CHARACTERS else value[: _CELL_CHARACTERS - 1] + "…"
-    for character, escaped in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("\r", " "), ("\n", " ")):
-        cut = cut.replace(character, escaped)
-    return cut
+    return _MARKUP.sub(lambda found: _ESCAPED.get(found[0], f"&#{ord(found[0])};"), cut)

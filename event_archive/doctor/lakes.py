@@ -59,7 +59,7 @@ def _folder(opened: LocalLake, dataset: Dataset, probe: str, patient: Patient) -
     yield _reached(opened, dataset, "" if root.is_dir() else "; the folder does not exist and will be made")
     yield _owner(opened, dataset, patient)
     yield from _probed(opened, probe, lambda: _remove_from_folder(root, probe))
-    yield _free_space(root)
+    yield _free_space(root, dataset.folder)
 
 
 def _azure(opened: "AzureLake", dataset: Dataset, probe: str, patient: Patient) -> Iterator[Finding]:
@@ -175,10 +175,11 @@ def _remove_from_folder(root: Path, probe: str) -> None:
         write_sidecar(target, {})
 
 
-def _free_space(root: Path) -> Finding:
+def _free_space(root: Path, folder: str) -> Finding:
     if not root.is_dir():
         return Finding("lake_store", "skipped", "not looked at, because of lake_write")
-    free = shutil.disk_usage(root).free
+    # Another disk may be mounted there.
+    free = shutil.disk_usage(root / folder if (root / folder).is_dir() else root).free
     if free < LEAST_FREE_BYTES:
         return Finding(
             "lake_store", "warning", f"a folder with {size(free)} free", "Make room, or mount a larger disk."

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
 from event_archive.certificates import REQUESTS_BUNDLES, untrusted
 from event_archive.domain.wording import counted
-from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
+from event_archive.errors import EventArchiveError, RefusedError, UnreachableError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _TRANSIENT_STATUS = (429, 500, 502, 503, 504)
 # At most 5,000 characters of causes: Teams refuses messages beyond 28 kB, and nobody reads more in a channel.
 _MOST_DAYS, _MOST_CAUSES, _MOST_CHARACTERS = 10, 5, 1_000
 # Workflows, which took over from Teams' connectors, take Adaptive Cards alone; everybody else takes {"text": ...}.
+_SLACK = re.compile(r"(^|\.)slack(-gov)?\.com$")
 _TEAMS = re.compile(r"(^|\.)(logic\.azure\.com|api\.powerplatform\.com|webhook\.office\.com)$")
 
 
@@ -70,7 +72,7 @@ def given_up_message(files: int, errors: Mapping[str, str]) -> str:
         errors: the keys of some of them, and why each.
     """
     lines = [f"event_archive: {counted(files, 'log file was', 'log files were')} given up."]
-    lines += [f"{key}: {why}"[:_MOST_CHARACTERS] for key, why in errors.items()]
+    lines += [f"{printable(key)}: {why}"[:_MOST_CHARACTERS] for key, why in errors.items()]
     if files > len(errors):
         lines.append(f"And {files - len(errors)} more: see `event-archive ingest logs --status`.")
     return "\n".join(
@@ -155,7 +157,11 @@ def post_or_warn(url: str, message: str) -> None:
 
 
 def _body(url: str, message: str) -> dict[str, Any]:
-    if not _TEAMS.search(urlsplit(url).hostname or ""):
+    host = urlsplit(url).hostname or ""
+    if _SLACK.search(host):
+        # Or a part that others wrote could address everybody: https://docs.slack.dev/messaging/formatting-message-text
+        return {"text": escape(message, quote=False)}
+    if not _TEAMS.search(host):
         return {"text": message}
     blocks = [{"type": "TextBlock", "text": line, "wrap": True} for line in message.splitlines()]
     card = {"type": "AdaptiveCard", "version": "1.4", "body": blocks}

@@ -20,6 +20,7 @@ from rich.progress import (
 
 from event_archive.domain.progress import Phase
 from event_archive.domain.wording import counted, size
+from event_archive.errors import printable
 from event_archive.nightly.outcome import DayOutcome, Totals
 
 _LINE = "{:<10}  {:>12}  {:>12}  {:>10}  {:>12}  {:>8}  {:>8}  {}"
@@ -161,7 +162,7 @@ def _remark(outcome: DayOutcome) -> str:
     if outcome.outcome == "locked":
         return "another command is working on this day"
     if outcome.outcome == "held":
-        return f"held, not purged: {outcome.reason}"
+        return f"held, not purged: {printable(outcome.reason)}"
     if outcome.outcome == "kept":
         return outcome.reason
     if outcome.outcome == "waiting":

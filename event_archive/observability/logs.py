@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from event_archive.domain.days import iso
+from event_archive.errors import printable
 
 _LOGGER = "event_archive"
 _LIBRARIES = ("azure", "psycopg", "sqlalchemy", "urllib3")
@@ -37,7 +38,7 @@ def configure(*, as_json: bool, verbose: bool, stream: TextIO) -> None:
 
 class _PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {record.getMessage()}"
+        return f"{record.levelname.lower()}: {printable(record.getMessage(), lines=True)}"
 
 
 class _JsonFormatter(logging.Formatter):

@@ -23,9 +23,8 @@ from event_archive.postgres.errors import is_of_a_function, without_values
 from event_archive.postgres.session import Connection
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
-from event_archive.table.partitions import ends_in_time, partitions_of, passed_over, rows_by_day, told, unfit
-from event_archive.table.rows import count_day
-from event_archive.table.rows import rows_by_day as rows_of_days
+from event_archive.table.partitions import ends_in_time, partition_rows_by_day, partitions_of, passed_over, told, unfit
+from event_archive.table.rows import count_day, rows_by_day
 from event_archive.table.shape import Table
 
 Recorded = Callable[[date], Record | None]
@@ -41,21 +40,21 @@ _REFUSALS = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.WrongObjectType,
 )
-"""PostgreSQL's errors for which a partition is kept; those of functions are others, as of event triggers."""
+"""PostgreSQL's errors for which a partition stays; those of functions are others, as of event triggers."""
 
 
-class KeptError(Exception):
-    """The partition is kept, and the reason why. The day's rows are to be deleted as ever."""
+class PartitionStaysError(Exception):
+    """The partition stays, and the reason why. The day's rows are to be deleted as ever."""
 
 
-class WaitsError(Exception):
+class PartitionWaitsError(Exception):
     """The partition is dropped later, and the reason why. No row is to be deleted until then."""
 
 
-def kept(error: psycopg.Error) -> KeptError:
-    """The reason why a partition is kept, where PostgreSQL or a function refuses; any other error is raised again."""
+def stays(error: psycopg.Error) -> PartitionStaysError:
+    """The reason why a partition stays, where PostgreSQL or a function refuses; any other error is raised again."""
     if isinstance(error, _REFUSALS) or is_of_a_function(error):
-        return KeptError(without_values(error))
+        return PartitionStaysError(without_values(error))
     raise error
 
 
@@ -105,7 +104,7 @@ def plan_drop(
         recorded: what is recorded of other days; None where nothing is kept: their files' manifests count then.
 
     Raises:
-        KeptError, WaitsError: not now.
+        PartitionStaysError, PartitionWaitsError: not now.
         RefusedError, UnreachableError: as the lake says.
     """
     try:
@@ -120,22 +119,22 @@ def plan_drop(
             ]
             return Drop(day, partitions, _with_rows_left(connection, table, others, rows))
     except psycopg.Error as error:
-        raise kept(error) from None
+        raise stays(error) from None
 
 
 def _partitions(connection: Connection, table: Table, day: date) -> list[Partition]:
     found = partitions_of(connection, table, day)
     if not found:
-        raise KeptError("it lies in no partition of a range of the time column that ends somewhere")
+        raise PartitionStaysError("it lies in no partition of a range of the time column that ends somewhere")
     for partition in found:
         if why_not := unfit(connection, table, partition) or passed_over(connection, table, partition):
-            raise KeptError(why_not)
+            raise PartitionStaysError(why_not)
     if endless := next((of for of in found if not ends_in_time(of, day)), None):
-        raise KeptError(f"{told(endless)} goes on for more than a year after it")
+        raise PartitionStaysError(f"{told(endless)} goes on for more than a year after it")
     retention, now = table.dataset.retention, earlier_now(connection)
     for partition in found:
         if partition.last > retention.last_aged_day(now):
-            raise WaitsError(
+            raise PartitionWaitsError(
                 f"{told(partition)} is dropped when all of it is aged, on {retention.comes_of_age(partition.last)}"
             )
     return found
@@ -146,13 +145,13 @@ def _rows(connection: Connection, table: Table, partitions: Sequence[Partition],
     rows: dict[date, int] = {}
     with connection.transaction(force_rollback=True):
         for partition in partitions:
-            for of, number in rows_by_day(connection, table, partition).items():
+            for of, number in partition_rows_by_day(connection, table, partition).items():
                 if of is None:
                     have = counted(number, "row that is", "rows that are")
-                    raise KeptError(f"{told(partition)} holds {have} of no day that is archived")
+                    raise PartitionStaysError(f"{told(partition)} holds {have} of no day that is archived")
                 rows[of] = rows.get(of, 0) + number
         if count_day(connection, table, day).rows != rows.get(day, 0):
-            raise KeptError("some of its rows lie in other partitions")
+            raise PartitionStaysError("some of its rows lie in other partitions")
     return rows
 
 
@@ -162,7 +161,7 @@ def _with_rows_left(
     """The other days, with what the table holds of them beside the partitions. Leaves no lock behind."""
     if not others:
         return []
-    in_all = rows_of_days(connection, table, min(of.day for of in others), max(of.day for of in others))
+    in_all = rows_by_day(connection, table, min(of.day for of in others), max(of.day for of in others))
     return [replace(of, left=max(0, in_all.get(of.day, 0) - rows[of.day])) for of in others]
 
 
@@ -183,20 +182,24 @@ def _other_day(
     except psycopg.errors.LockNotAvailable:
         free = False
     if not free:
-        raise WaitsError(f"another command is working on {day}, which lies in the same partition")
+        raise PartitionWaitsError(f"another command is working on {day}, which lies in the same partition")
     if hold_on(connection, dataset, day) is not None:
-        raise KeptError(f"{day}, which lies in the same partition, is held")
+        raise PartitionStaysError(f"{day}, which lies in the same partition, is held")
     file = site.lake.stat(dataset.path(day))
     try:
         record = _record(day, file, recorded)
         if file is None or record is None:
             words = f"{day}, which lies in the same partition, is not archived"
-            raise WaitsError(f"{words} yet") if patient else KeptError(f"{words}, and was not for a week")
+            raise (
+                PartitionWaitsError(f"{words} yet")
+                if patient
+                else PartitionStaysError(f"{words}, and was not for a week")
+            )
         require_recorded(site, day, file, record)
     except IntegrityError as error:
-        raise KeptError(str(error)) from None
+        raise PartitionStaysError(str(error)) from None
     if rows > record.rows:
-        raise KeptError(f"{day}, which lies in the same partition, has rows that are not archived")
+        raise PartitionStaysError(f"{day}, which lies in the same partition, has rows that are not archived")
     return OtherDay(day, file, record)
 
 

@@ -29,7 +29,7 @@ from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, FileChangedError, IntegrityError
-from event_archive.operations.drop_plan import Drop, KeptError, OtherDay, kept
+from event_archive.operations.drop_plan import Drop, OtherDay, PartitionStaysError, stays
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.readback import ARCHIVED, Readback
 from event_archive.operations.site import Site
@@ -85,7 +85,7 @@ def drop_proven(
         How many rows were in them.
 
     Raises:
-        KeptError: a row is not; or the partitions cannot be dropped. Nothing was.
+        PartitionStaysError: a row is not; or the partitions cannot be dropped. Nothing was.
         IntegrityError: the day's own file is not the one that was recorded any more.
         BusyError, RefusedError, UnreachableError: as PostgreSQL or the lake says.
     """
@@ -99,12 +99,12 @@ def drop_proven(
             # No lock on the table, for which whoever alters it may wait for us.
             altered = columns(connection, table.oid) != table.columns
             if altered or partitions_of(connection, table, drop.day) != drop.partitions:
-                raise KeptError(_ALTERED)
+                raise PartitionStaysError(_ALTERED)
             rows = sum(_count_proven(connection, table, of, readbacks) for of in drop.partitions)
             _drop(connection, site, table, drop.day, drop.partitions, files=partial(_require_files, site, drop, record))
             return rows
     except psycopg.Error as error:
-        raise kept(error) from None
+        raise stays(error) from None
 
 
 def _prove_other(
@@ -114,7 +114,7 @@ def _prove_other(
     try:
         return prove(connection, table, site.lake, other.day, other.file, other.record, claimed, progress, into=into)
     except (IntegrityError, FileChangedError) as error:
-        raise KeptError(str(error)) from None
+        raise PartitionStaysError(str(error)) from None
 
 
 def _require_files(site: Site, drop: Drop, record: Record) -> None:
@@ -125,7 +125,7 @@ def _require_files(site: Site, drop: Drop, record: Record) -> None:
         try:
             require_recorded(site, other.day, lake.stat(dataset.path(other.day)), other.record)
         except IntegrityError as error:
-            raise KeptError(str(error)) from None
+            raise PartitionStaysError(str(error)) from None
 
 
 def _count_proven(connection: Connection, table: Table, partition: Partition, readbacks: dict[date, Readback]) -> int:
@@ -141,7 +141,7 @@ def _count_proven(connection: Connection, table: Table, partition: Partition, re
         proven += one(connection, query)[0]
     if proven != rows:
         which = counted(rows - proven, f"of {rows} rows is", f"of {rows} rows are")
-        raise KeptError(f"{which} in no file in their present form, in {told(partition)}")
+        raise PartitionStaysError(f"{which} in no file in their present form, in {told(partition)}")
     return rows
 
 
@@ -158,7 +158,7 @@ def _keep_writers_out(connection: Connection, partitions: Sequence[Partition]) -
             _lock(connection, [first], "SHARE")
             _lock(connection, others, "SHARE", wait="NOWAIT")
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-        raise KeptError(f"rows are being written to {', '.join(map(told, partitions))}") from None
+        raise PartitionStaysError(f"rows are being written to {', '.join(map(told, partitions))}") from None
 
 
 def _lock(connection: Connection, names: Sequence[sql.Composable], mode: str, *, wait: str = "") -> None:
@@ -200,7 +200,9 @@ def _drop(
                 return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if time.monotonic() + pause_seconds > until:
-                raise KeptError("the table's lock was not to be had: others are at work on it all the time") from None
+                raise PartitionStaysError(
+                    "the table's lock was not to be had: others are at work on it all the time"
+                ) from None
         _pause(connection, partitions, pause_seconds)
         pause_seconds *= 2
 
@@ -215,7 +217,7 @@ def _pause(connection: Connection, partitions: Sequence[Partition], seconds: flo
 
 def _require_not_awaited(connection: Connection, partitions: Sequence[Partition]) -> None:
     if is_awaited(connection, [of.oid for of in partitions]):
-        raise KeptError(f"another session waits for {', '.join(map(told, partitions))}")
+        raise PartitionStaysError(f"another session waits for {', '.join(map(told, partitions))}")
 
 
 def _drop_at_once(connection: Connection, table: Table, day: date, partitions: list[Partition], *, empty: bool) -> None:
@@ -228,13 +230,13 @@ def _drop_at_once(connection: Connection, table: Table, day: date, partitions: l
     require_unchanged(connection, table, "delete")
     # They were locked and counted by name, and no lock keeps schemas from changing theirs, and back.
     if not set(partitions) <= set(partitions_of(connection, table, day)):
-        raise KeptError(_ALTERED)
+        raise PartitionStaysError(_ALTERED)
     for partition in partitions:
         why_not = unfit(connection, table, partition)
         if not empty:
             why_not = why_not or passed_over(connection, table, partition)
         if why_not:
-            raise KeptError(why_not)
+            raise PartitionStaysError(why_not)
     # Event triggers find what they name. Never CASCADE: what depends on a partition stays, and so does that.
     with own_search_path(connection):
         if table.is_hypertable:
@@ -244,7 +246,7 @@ def _drop_at_once(connection: Connection, table: Table, day: date, partitions: l
                 connection.execute(sql.SQL("DROP TABLE {} RESTRICT").format(partition.identifier))
     # By name, too: another table may have been dropped.
     if any_left(connection, [of.oid for of in partitions]):
-        raise KeptError(_ALTERED)
+        raise PartitionStaysError(_ALTERED)
 
 
 def _drop_chunks(connection: Connection, table: Table, chunks: Sequence[Partition]) -> None:
@@ -254,7 +256,7 @@ def _drop_chunks(connection: Connection, table: Table, chunks: Sequence[Partitio
         dropped += timescale.drop_chunks(connection, table.oid, TIME_TYPES[table.time_type], start, end)
     if sorted(dropped) != sorted((of.schema, of.name) for of in chunks):
         names = ", ".join(str(TableName(*name)) for name in dropped) or "none"
-        raise KeptError(f"TimescaleDB would have dropped {names} in place of {', '.join(map(told, chunks))}")
+        raise PartitionStaysError(f"TimescaleDB would have dropped {names} in place of {', '.join(map(told, chunks))}")
 
 
 def drop_empty(site: Site, day: date) -> list[str]:
@@ -280,10 +282,10 @@ def drop_empty(site: Site, day: date) -> list[str]:
                 with connection.transaction():
                     if _drop_if_empty(connection, site, glance(connection, dataset, "delete"), partition):
                         dropped.append(told(partition))
-            except (BusyError, KeptError, psycopg.Error) as error:
-                why = kept(error) if isinstance(error, psycopg.Error) else error
+            except (BusyError, PartitionStaysError, psycopg.Error) as error:
+                why = stays(error) if isinstance(error, psycopg.Error) else error
                 if isinstance(error, BusyError):
-                    why = KeptError(_ALTERED)
+                    why = PartitionStaysError(_ALTERED)
                 level = logging.WARNING if partition.last >= day else logging.INFO
                 logger.log(level, "%s: empty partition %s is not dropped: %s", dataset.table, told(partition), why)
     return dropped
@@ -296,7 +298,7 @@ def _drop_if_empty(connection: Connection, site: Site, table: Table, partition: 
     ):
         return False
     if why_not := unfit(connection, table, partition):
-        raise KeptError(why_not)
+        raise PartitionStaysError(why_not)
     _keep_writers_out(connection, [partition])
     if has_any_row(connection, partition):
         return False

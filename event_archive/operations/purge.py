@@ -27,7 +27,7 @@ from event_archive.domain.record import Record
 from event_archive.errors import EventArchiveError, UnreachableError
 from event_archive.operations.claim import claim
 from event_archive.operations.deleting import delete_identical, rows_left, warn_of_left
-from event_archive.operations.drop_plan import KeptError, Recorded, WaitsError, plan_drop
+from event_archive.operations.drop_plan import PartitionStaysError, PartitionWaitsError, Recorded, plan_drop
 from event_archive.operations.dropping import drop_empty, drop_proven
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.site import Site
@@ -166,7 +166,7 @@ def purge_day(
                     done = _purge(connection, site, day, record, recorded, message_prefix, progress)
                     reason = done.why_kept or done.why_not_dropped
                     outcome = "kept" if done.why_kept else "purged"
-                except WaitsError as why:
+                except PartitionWaitsError as why:
                     outcome, reason = "waiting", str(why)
             in_doubt = _in_doubt.get(key)
             if in_doubt and has_committed(connection, in_doubt[0]):
@@ -244,7 +244,7 @@ def _purge(
     if dataset.purge == "drop":
         try:
             drop = plan_drop(connection, site, table, day, file, recorded)
-        except KeptError as why:
+        except PartitionStaysError as why:
             why_not_dropped = str(why)
     if message_prefix:
         _announce(connection, dataset, day, message_prefix)
@@ -253,7 +253,7 @@ def _purge(
         try:
             dropped = drop_proven(connection, site, table, drop, record, readback, claimed, progress)
             return _Purged(dropped, 0, tuple(map(told, drop.partitions)), {of.day: of.left for of in drop.others})
-        except KeptError as why:
+        except PartitionStaysError as why:
             why_not_dropped = str(why)
     progress.begin("comparing and deleting")
     require_unchanged(connection, table, "delete")

@@ -78,7 +78,7 @@ def is_compressed(connection: Connection, table: Table, day: date) -> bool:
     return table.is_hypertable and timescale.has_compressed_chunk(connection, name.schema, name.name, time_column, day)
 
 
-def rows_by_day(connection: Connection, table: Table, partition: Partition) -> dict[date | None, int]:
+def partition_rows_by_day(connection: Connection, table: Table, partition: Partition) -> dict[date | None, int]:
     """How many rows of each day a partition holds; under None those that belong to no day that is archived."""
     query = sql.SQL(
         "SELECT CASE WHEN {time} OPERATOR(pg_catalog.>=) {start} THEN {time}::pg_catalog.date END, "

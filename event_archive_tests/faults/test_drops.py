@@ -147,7 +147,7 @@ CHANGES = {
 STEPS: dict[str, Where] = {
     "before the shape": (rows, "reflect", False),
     "before the plan": (drop_plan, "partitions_of", False),
-    "after the rows are counted": (drop_plan, "rows_by_day", True),
+    "after the rows are counted": (drop_plan, "partition_rows_by_day", True),
     "before the file is read back": (proof, "load", False),
     "while the file is read back": (Hashes, "update", True),
     "after the file is read back": (proof, "load", True),

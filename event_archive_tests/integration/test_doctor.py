@@ -274,11 +274,9 @@ def test_select_on_each_column_is_as_good_as_on_the_table(healthy_locally: Insta
     database = healthy_locally.database
     healthy_locally.add(2)
     role = f"reader_{database.name}"
-    columns = ", ".join(
-        name
-        for (name,) in database.execute(
-            """SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = '"Event"'::regclass AND attnum > 0"""
-        )
+    [(columns,)] = database.execute(
+        """SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
+        WHERE attrelid = '"Event"'::regclass AND attnum > 0"""
     )
     database.execute(f'CREATE ROLE {role} LOGIN; GRANT SELECT ({columns}), DELETE ON "Event" TO {role}')
     variables = {"PG_CONNECTION_STRING": database.server.dsn(database.name, role)}

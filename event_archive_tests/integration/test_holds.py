@@ -79,6 +79,17 @@ def test_no_hold_is_put_on_a_server_from_before_a_failover(local_installation: I
     assert holds(dataset, local_installation.postgres) == []
 
 
+@pytest.mark.parametrize("reason", ["x\nno day is held", "x\x1b[2Jy"])
+def test_a_reason_is_one_line_that_no_terminal_obeys(local_installation: Installation, command: Commands, reason: str):
+    day = DAY.isoformat()
+    assert command("hold", day, "--reason", reason).code == 2
+    assert holds(local_installation.dataset, local_installation.postgres) == []
+    hold(local_installation.dataset, DAY, DAY, reason, local_installation.postgres)
+    shown = command("holds", LOG_FORMAT="console").stdout
+    assert shown.count("\n") == 1
+    assert reason.encode("unicode_escape").decode() in shown
+
+
 def test_a_hold_is_put_although_nobody_can_tell_whose_the_files_are(
     local_installation: Installation, command: Commands
 ):

@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 from event_archive.errors import RefusedError, UnreachableError
-from event_archive.observability.alerts import FailedDay, _body, failure_message, post
+from event_archive.observability.alerts import FailedDay, _body, failure_message, given_up_message, post
 from event_archive_tests.fixtures.webhook import Webhook
 
 TABLE = 'public."Event"'
@@ -73,6 +73,13 @@ def test_teams_gets_an_adaptive_card_with_a_block_a_line(host: str):
 @pytest.mark.parametrize("host", ["hooks.slack.com", "logic.azure.com.example.org", "notlogic.azure.com", "127.0.0.1"])
 def test_nobody_else_gets_a_card(host: str):
     assert _body(f"https://{host}/x", "one") == {"text": "one"}
+
+
+def test_what_others_wrote_addresses_nobody_in_slack():
+    message = given_up_message(1, {"<!channel>\n\x1b[2J.log": "x"})
+    text = _body("https://hooks.slack.com/services/x", message)["text"]
+    assert "\n&lt;!channel&gt;\\n\\x1b[2J.log: x\n" in text
+    assert _body("https://127.0.0.1/x", message) == {"text": message}
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

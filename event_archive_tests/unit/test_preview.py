@@ -1,3 +1,5 @@
+import pytest
+
 from event_archive.defs.preview import markdown
 
 
@@ -11,8 +13,22 @@ def test_long_values_are_cut():
     assert markdown(b"a\n" + b"x" * 1000 + b"\n").splitlines()[2] == f"| {'x' * 59}… |"
 
 
-def test_markup_in_a_value_stays_text():
-    assert markdown(b'a\n"<b>|\n&"\n').splitlines()[2] == "| &lt;b>\\| &amp; |"
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ('"<b>|\n&"', "&lt;b&#62;\\| &amp;"),
+        # The browser of whoever looks would fetch it.
+        ("![x](http://host/beacon)", "!&#91;x&#93;(http://host/beacon)"),
+        ("5*3*2", "5&#42;3&#42;2"),
+        ("__init__", "&#95;&#95;init&#95;&#95;"),
+        ("event_id", "event_id"),
+        ("a\\|b", "a&#92;\\|b"),
+        ("`x` ~y~", "&#96;x&#96; &#126;y&#126;"),
+        ("2024-03-01 09:00:00.5+00", "2024-03-01 09:00:00.5+00"),
+    ],
+)
+def test_markup_in_a_value_stays_text(value: str, shown: str):
+    assert markdown(f"a\n{value}\n".encode()).splitlines()[2] == f"| {shown} |"
 
 
 def test_a_record_cut_in_the_middle_is_left_out():

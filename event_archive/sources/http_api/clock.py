@@ -20,19 +20,14 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """This machine's clock, or one that runs faster than it.
+    """This machine's clock."""
 
-    Args:
-        speed: how many seconds pass in one.
-    """
-
-    def __init__(self, speed: float = 1) -> None:
-        self._speed = speed
+    def __init__(self) -> None:
         self._began, self._date = time.monotonic(), datetime.now(UTC)
 
     def seconds(self) -> float:
         """As the protocol says."""
-        return (time.monotonic() - self._began) * self._speed
+        return time.monotonic() - self._began
 
     def now(self) -> datetime:
         """As the protocol says."""
@@ -40,4 +35,4 @@ class SystemClock:
 
     def wait(self, seconds: float, stop: Event) -> bool:
         """As the protocol says."""
-        return stop.wait(max(0.0, seconds) / self._speed)
+        return stop.wait(max(0.0, seconds))
