@@ -37,16 +37,15 @@ class DayType(click.ParamType[date]):
 DAY = DayType()
 
 
-def days_argument(*, required: bool = False) -> Callable[[Command], Command]:
+def days_argument(command: Command) -> Command:
     """``DAY…``, as ``days``: each once, in the order given."""
     return click.argument(
         "days",
-        metavar="DAY..." if required else "[DAY]...",
+        metavar="[DAY]...",
         nargs=-1,
         type=DAY,
-        required=required,
         callback=lambda _context, _argument, days: tuple(dict.fromkeys(days)),
-    )
+    )(command)
 
 
 def range_options(command: Command) -> Command:

@@ -37,7 +37,7 @@ Found = dict[str, int | float | str]
 
 
 @click.command(short_help="Reads files back and compares them with their manifest.")
-@days_argument()
+@days_argument
 @range_options
 @dataset_option
 def verify(days: tuple[date, ...], first: date | None, last: date | None, datasets: tuple[str, ...]) -> None:
@@ -121,7 +121,7 @@ def _restore(settings: "Settings", first: date, last: date, target: str | None, 
 
 
 @click.command(short_help="Accepts files as they stand, whatever their manifest says.")
-@days_argument()
+@days_argument
 @range_options
 @click.option("--source", is_flag=True, help="Make this table of this database the owner of all files, once.")
 @dataset_option
@@ -168,7 +168,7 @@ def _adopt_source(settings: "Settings") -> bool:
 
     dataset, postgres = settings.dataset, primary(settings)
     # A table that is not there would own nothing, and one without that time column has no days.
-    current_shape(dataset, postgres, "own")
+    current_shape(dataset, postgres, "adopt")
     with lake(settings) as opened:
         claim = adopt_source(Site(dataset, postgres, opened))
     former = [str(of) for of in claim.former]

@@ -40,7 +40,7 @@ _THRESHOLDS = gc.get_threshold()
 
 
 @click.command(short_help="Archives every aged day that has rows, and purges it.")
-@days_argument()
+@days_argument
 @range_options
 @dataset_option
 @click.option("--dry-run", is_flag=True, help="Archive, read back and compare, then roll back instead of committing.")

@@ -2,9 +2,9 @@
 
 White space around a value is stripped; a variable that is empty then counts as absent.
 
-Three classes. ``PipelineSettings`` shapes the pipeline and holds no secret, so that definitions load where none is set;
-``Settings`` adds what reaches PostgreSQL and the lake; ``InstanceSettings`` says where Dagster keeps its records. Not
-here: the variables of the sources (``sources``), how a value is parsed (``values``), connecting to anything.
+``PipelineSettings`` shapes the pipeline and holds no secret, so that definitions load where none is set; ``Settings``
+adds what reaches PostgreSQL and the lake; ``ListenerSettings`` says who hears of failures, ``InstanceSettings`` where
+Dagster keeps its records. Not here: the variables of the sources (``sources``), how a value is parsed (``values``), connecting to anything.
 """
 
 import os

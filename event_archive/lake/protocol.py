@@ -3,8 +3,8 @@
 A write is atomic and conditional: it makes a new file, replaces the file that was stat'ed, or appends to it. Readers
 see the file before or the file after, never a torn one.
 
-A new kind: a package here, ``config/services.py``, ``doctor/lakes.py``; held to this protocol by
-``test_lake_contract.py``.
+A new kind: a package here, ``config/environment.py``, ``config/services.py``, ``doctor/lakes.py``; held to
+this protocol by ``test_lake_contract.py``.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 TABLE_ALIAS = sql.Identifier("src_")
 """The alias of the table that is archived, compared or filled. A column of that name would make it ambiguous."""
 
-Purpose = Literal["archive", "delete", "own", "look", "fill"]
-"""Why a table's shape is read: to archive its rows, to delete them, to look at the shape, to fill it by a restore."""
+Purpose = Literal["archive", "delete", "adopt", "look", "fill"]
+"""Why a table's shape is read: to archive its rows, to delete them, to make it the owner of the files (``adopt
+--source``), to look at the shape, to fill it by a restore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         )
     to_purge = purpose in ("archive", "delete")
     types = {column.name: column.plain_type for column in columns}
-    time_type = _time_type(dataset, types) if to_purge or purpose == "own" else types.get(dataset.time_column, "")
+    time_type = _time_type(dataset, types) if to_purge or purpose == "adopt" else types.get(dataset.time_column, "")
     key = _key(connection, name, found.oid)
     if to_purge:
         _require_deletable(connection, name, found.oid)
@@ -234,7 +235,7 @@ def current_shape(dataset: Dataset, postgres: Postgres, purpose: Purpose = "arch
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    advice = ADOPT_ADVICE if purpose == "own" else LOOK_ADVICE
+    advice = ADOPT_ADVICE if purpose == "adopt" else LOOK_ADVICE
     with postgres.transaction(str(dataset.table), advice=advice) as connection:
         return reflect(connection, dataset, purpose)
 
