@@ -4,7 +4,8 @@ White space around a value is stripped; a variable that is empty then counts as 
 
 ``PipelineSettings`` shapes the pipeline and holds no secret, so that definitions load where none is set; ``Settings``
 adds what reaches PostgreSQL and the lake; ``ListenerSettings`` says who hears of failures, ``InstanceSettings`` where
-Dagster keeps its records. Not here: the variables of the sources (``sources``), how a value is parsed (``values``), connecting to anything.
+Dagster keeps its records. Not here: the variables of the sources (``sources``), how a value is parsed (``values``),
+connecting to anything.
 """
 
 import os
