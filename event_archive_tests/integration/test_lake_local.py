@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from event_archive.errors import FileChangedError, RefusedError, UnreachableError
+from event_archive.errors import FileChangedError, IntegrityError, RefusedError, UnreachableError
 from event_archive.lake.local import upload, versions
 from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.local.sidecar import read_sidecar
@@ -477,6 +477,22 @@ def test_a_copy_that_the_file_system_gives_up_half_way_is_whole(lake: LocalLake,
         file = upload.commit({})
     assert copied == [3]
     assert read(lake, file) == b"12345678"
+
+
+def test_a_copy_that_the_file_system_gets_wrong_replaces_no_file(lake: LocalLake, monkeypatch: pytest.MonkeyPatch):
+    """OpenZFS 2.2.0 copied zeros: https://github.com/openzfs/zfs/issues/15526."""
+    old = put(lake, b"x" * 10_000)
+    copy_file_range = os.copy_file_range
+
+    def zeros(old: int, new: int, size_bytes: int) -> int:
+        copied = copy_file_range(old, new, size_bytes)
+        os.pwrite(new, bytes(min(copied, 4096)), 0)
+        return copied
+
+    monkeypatch.setattr(os, "copy_file_range", zeros)
+    with pytest.raises(IntegrityError, match="holds other bytes"), lake.write(PATH, replaces=old, append=True):
+        pass
+    assert read(lake, stat(lake)) == b"x" * 10_000
 
 
 def test_the_url_is_a_file_address(lake: LocalLake, target: Path):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from event_archive.errors import IntegrityError
 from event_archive.lake.local.errors import lake_error, translated
 from event_archive.lake.local.sidecar import make_folder, read_sidecar, sync_folder, write_sidecar
 from event_archive.lake.local.versions import READ_BYTES, etag_at, etag_of, open_version, stored
@@ -45,6 +46,11 @@ class LocalUpload:
             _copy(old, self._content)
             if os.fstat(self._content.fileno()).st_size != file.size_bytes:
                 raise changed(self._path)
+            if not _holds_the_same(old, self._staged):
+                raise IntegrityError(
+                    f"{self._path}: a copy of it, to which rows were to be appended, holds other bytes than the file. "
+                    "Nothing was written. Look at the disk and its file system, and whether somebody edits the file."
+                )
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Takes the next bytes."""
@@ -101,6 +107,16 @@ class LocalUpload:
         else:
             self._staged.replace(self._target)
         sync_folder(self._target.parent)
+
+
+def _holds_the_same(old: io.FileIO, copied: Path) -> bool:
+    """Whether a copy is one: it takes the place of the old file, and a file system may get it wrong."""
+    old.seek(0)
+    with io.FileIO(copied) as new:
+        while (block := old.read(READ_BYTES)) == new.read(READ_BYTES):
+            if not block:
+                return True
+    return False
 
 
 def _copy(old: io.FileIO, new: io.BufferedIOBase) -> None:
