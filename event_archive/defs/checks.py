@@ -8,7 +8,7 @@ from functools import partial
 
 import dagster as dg
 
-from event_archive.config.environment import ListenerSettings, PipelineSettings
+from event_archive.config.environment import PipelineSettings
 from event_archive.defs.assets import POOL
 from event_archive.defs.failures import dagster_failures
 from event_archive.defs.gate import asset_keys, lost_rows, record_if_any
@@ -24,7 +24,7 @@ from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, ConfigurationError, IntegrityError, RefusedError, UnreachableError
 from event_archive.nightly.backlog import backlog
 from event_archive.nightly.orphans import orphans, orphans_told
-from event_archive.observability.alerts import check_message, post_or_warn
+from event_archive.observability.alerts import alert_or_warn, check_message
 from event_archive.table.shape import current_shape
 
 ARCHIVE_IS_WHOLE = "archive_is_whole"
@@ -126,8 +126,7 @@ def _gone(path: str, record: Record, url: str) -> str:
 
 def _alert(check: str, why: str) -> None:
     """Alerts of a check that failed: no run fails with it, so no sensor would."""
-    if url := ListenerSettings.load().alert_webhook_url:
-        post_or_warn(url.get_secret_value(), check_message(check, why))
+    alert_or_warn(check_message(check, why))
 
 
 def _backlog_is_small(settings: PipelineSettings) -> dg.AssetChecksDefinition:

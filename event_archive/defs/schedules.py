@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from event_archive.config.environment import ListenerSettings, PipelineSettings
+from event_archive.config.environment import PipelineSettings
 from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import UnresolvedAssetJobDefinition, is_valid_cron_schedule
 from event_archive.defs.jobs import named
@@ -22,7 +22,7 @@ from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, EventArchiveError
 from event_archive.nightly.backlog import days_to_do, first_day_left
 from event_archive.nightly.plan import plan
-from event_archive.observability.alerts import FailedDay, failure_message, post_or_warn
+from event_archive.observability.alerts import FailedDay, alert_or_warn, failure_message
 from event_archive.observability.metrics import RunFigures
 
 QUERY_TIMEOUT_SECONDS = 45
@@ -124,8 +124,6 @@ def _announced(dataset: Dataset) -> Iterator[None]:
     try:
         yield
     except EventArchiveError as error:
-        if url := ListenerSettings.load().alert_webhook_url:
-            failed = [FailedDay("", str(error))]
-            message = failure_message(dataset.label, failed, "The night launched no day.")
-            post_or_warn(url.get_secret_value(), message)
+        failed = [FailedDay("", str(error))]
+        alert_or_warn(failure_message(dataset.label, failed, "The night launched no day."))
         raise

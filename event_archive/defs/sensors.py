@@ -34,7 +34,7 @@ from event_archive.domain.days import parse_day
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 from event_archive.nightly.backlog import days_without_rows
-from event_archive.observability.alerts import FailedDay, failure_message, post, post_or_warn
+from event_archive.observability.alerts import FailedDay, alert_or_warn, failure_message, post
 
 logger = logging.getLogger(__name__)
 
@@ -223,11 +223,9 @@ def _empty_days(pipeline: DatasetPipeline, days: list[date], postgres: PostgresR
 
 def _alert(dataset: Dataset, days: list[date]) -> None:
     """Alerts of days that are left failed. A webhook that takes nothing keeps no day from being run again."""
-    url = ListenerSettings.load().alert_webhook_url
-    if days and url:
+    if days:
         left = [FailedDay(day.isoformat(), "left failed") for day in days]
-        message = failure_message(dataset.label, left, "They are tried again every night while they have rows.")
-        post_or_warn(url.get_secret_value(), message)
+        alert_or_warn(failure_message(dataset.label, left, "They are tried again every night while they have rows."))
 
 
 def _stopped_days(instance: dg.DagsterInstance, dataset: Dataset, days: list[date]) -> set[date]:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from event_archive.certificates import REQUESTS_BUNDLES, untrusted
+from event_archive.config.environment import ListenerSettings
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError, RefusedError, UnreachableError, printable
 
@@ -148,10 +149,19 @@ def _unlogged() -> Iterator[None]:
         logger.removeFilter(dropped)
 
 
-def post_or_warn(url: str, message: str) -> None:
-    """As ``post``, for callers with a failure of their own to raise: a message that is not taken is a warning."""
+def alert_or_warn(message: str) -> None:
+    """Posts a message where ALERT_WEBHOOK_URL is set, for callers with a failure of their own to raise or show.
+
+    A message that is not taken is a warning.
+
+    Raises:
+        ConfigurationError: the setting is wrong.
+    """
+    url = ListenerSettings.load().alert_webhook_url
+    if url is None:
+        return
     try:
-        post(url, message)
+        post(url.get_secret_value(), message)
     except EventArchiveError as error:
         logger.warning("the failure could not be announced: %s", error)
 

@@ -18,7 +18,7 @@ from event_archive.domain.days import now_utc
 from event_archive.errors import EventArchiveError, UnexpectedError
 from event_archive.nightly.backlog import rows_of_aged_days
 from event_archive.nightly.outcome import Totals
-from event_archive.observability.alerts import FailedDay, failure_message, given_up_message, post, post_or_warn
+from event_archive.observability.alerts import FailedDay, alert_or_warn, failure_message, given_up_message, post
 from event_archive.observability.ingestion_metrics import IngestionFigures, push_ingestion, write_ingestion
 from event_archive.observability.metrics import RunFigures, push, write
 
@@ -144,12 +144,11 @@ def _alert(settings: PipelineSettings, totals: Totals, failure: EventArchiveErro
 
 
 def _post(table: str, failures: list[FailedDay], causes: Iterable[EventArchiveError | None]) -> None:
-    url = ListenerSettings.load().alert_webhook_url
-    if not failures or url is None:
+    if not failures:
         return
     passes = all(cause.transient for cause in causes if cause)
     what_to_do = "It may pass: the next run tries again." if passes else _TO_BE_MENDED
-    post_or_warn(url.get_secret_value(), failure_message(table, failures, what_to_do))
+    alert_or_warn(failure_message(table, failures, what_to_do))
 
 
 def _figures(totals: Totals, seconds: float, *, succeeded: bool) -> RunFigures:

@@ -58,7 +58,7 @@ def unfit(connection: Connection, table: Table, partition: Partition) -> str:
 
 def passed_over(connection: Connection, table: Table, partition: Partition) -> str:
     """What a DELETE of a partition's rows would set off and a DROP would not; an empty string where nothing is."""
-    if triggers := dependents.delete_triggers_of_partition(connection, partition.oid):
+    if triggers := dependents.delete_triggers_of_partition(connection, partition.oid, table.oid):
         return f"a DROP would not fire its triggers on DELETE: {', '.join(map(quoted, triggers))}"
     if publications := dependents.publications_of_deletes(connection, table.oid):
         names = ", ".join(map(quoted, publications))

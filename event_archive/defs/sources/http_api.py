@@ -10,7 +10,7 @@ import dagster as dg
 from psycopg import sql
 
 from event_archive.config.datasets import archiving
-from event_archive.config.environment import ListenerSettings, PipelineSettings
+from event_archive.config.environment import PipelineSettings
 from event_archive.config.sources import ApiSettings, ApiShape
 from event_archive.defs.failures import dagster_failures
 from event_archive.defs.internals import AssetCheckExecutionRecordStatus
@@ -18,7 +18,7 @@ from event_archive.defs.sources.books import books_balance, last_counts
 from event_archive.defs.sources.running import ingest, instant_metadata, raise_failures, run_metadata
 from event_archive.defs.sources.source import GROUP, Source, SourcePipeline, build_source
 from event_archive.domain.wording import counted
-from event_archive.observability.alerts import check_message, post_or_warn
+from event_archive.observability.alerts import alert_or_warn, check_message
 from event_archive.postgres.session import one
 from event_archive.sources.archived import ArchivedHere
 from event_archive.sources.http_api.ingest import Ingestion
@@ -90,8 +90,8 @@ def _nothing_rejected() -> dg.AssetChecksDefinition:
             cannot = counted(number, "event lies", "events lie")
             words = f"{cannot} in rejected_records: `event-archive rejected --source {SOURCE}` says why."
             # Also those of a run that failed, whose checks were not made.
-            if number and newest > _alerted_of(context) and (url := ListenerSettings.load().alert_webhook_url):
-                post_or_warn(url.get_secret_value(), check_message("nothing_rejected", words))
+            if number and newest > _alerted_of(context):
+                alert_or_warn(check_message("nothing_rejected", words))
         return dg.AssetCheckResult(
             passed=number == 0,
             severity=dg.AssetCheckSeverity.WARN,

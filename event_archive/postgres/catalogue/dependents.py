@@ -47,12 +47,13 @@ _DELETE_RULES = """
 SELECT rulename FROM pg_catalog.pg_rewrite
 WHERE ev_type = '4' AND ev_class = %s ORDER BY rulename
 """
-# A chunk's copies name no original. TimescaleDB's own triggers are left out: they keep its continuous aggregates right,
-# as drop_chunks does.
+# Those of a whole statement fire for the table that it names alone. A chunk's copies name no original. TimescaleDB's
+# own triggers are left out: they keep its continuous aggregates right, as drop_chunks does.
 _TRIGGERS = """
 SELECT DISTINCT t.tgname, t.tgfoid::pg_catalog.regproc::text FROM pg_catalog.pg_trigger AS t
 WHERE t.tgrelid IN (SELECT oid FROM tree_) AND NOT t.tgisinternal
   AND t.tgtype & %(event)s <> 0 AND t.tgenabled IN ('O', 'A')
+  AND (t.tgtype & 1 <> 0 OR t.tgrelid = %(target)s)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS p
                   WHERE p.oid = t.tgparentid AND p.tgrelid IN (SELECT oid FROM tree_))
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
@@ -207,17 +208,17 @@ def delete_rules(connection: Connection, oid: int) -> list[str]:
 
 def delete_triggers(connection: Connection, oid: int) -> list[tuple[str, str]]:
     """The triggers that fire on DELETE from a table or a partition of it: name and function."""
-    return [(name, function) for name, function in _of_tree(connection, _TRIGGERS, oid, event=_DELETE)]
+    return [(name, function) for name, function in _of_tree(connection, _TRIGGERS, oid, event=_DELETE, target=oid)]
 
 
 def insert_triggers(connection: Connection, oid: int) -> list[str]:
     """The triggers that fire on INSERT into a table or a partition of it, by name."""
-    return [name for name, _ in _of_tree(connection, _TRIGGERS, oid, event=_INSERT)]
+    return [name for name, _ in _of_tree(connection, _TRIGGERS, oid, event=_INSERT, target=oid)]
 
 
-def delete_triggers_of_partition(connection: Connection, oid: int) -> list[str]:
-    """The triggers that fire where rows of a partition are deleted by way of any table above it, by name."""
-    values = {"oid": oid, "event": _DELETE}
+def delete_triggers_of_partition(connection: Connection, oid: int, table: int) -> list[str]:
+    """The triggers that fire where rows of a partition are deleted by way of a table above it, by name."""
+    values = {"oid": oid, "event": _DELETE, "target": table}
     return [name for name, _ in connection.execute(_WITH_PARENTS + _TRIGGERS, values).fetchall()]
 
 
