@@ -1,7 +1,6 @@
 """Which clock is off. Not here: how the others are read."""
 
 from collections.abc import Iterator, Mapping
-from statistics import median
 
 from event_archive.doctor.findings import Finding, Patient
 
@@ -28,15 +27,18 @@ def compare(ahead_seconds: Mapping[str, float]) -> Finding:
         ahead_seconds: of this machine's clock, by whose clock it is; at least one.
     """
     readings = {"this machine": 0.0, **ahead_seconds}
-    right = median(readings.values()) if len(readings) > 2 else 0.0
-    differences = {name: reading - right for name, reading in readings.items()}
-    worst = max(map(abs, differences.values()))
-    if worst <= SUSPICIOUS_SECONDS:
+    apart_seconds = max(readings.values()) - min(readings.values())
+    if apart_seconds <= SUSPICIOUS_SECONDS:
         return Finding("clock", "good", f"{', '.join(readings)}: within {SUSPICIOUS_SECONDS} s of one another")
-    others = "the others" if len(readings) > 2 else "this machine"
-    off = [
+    right = (
+        sorted(readings, key=lambda name: readings[name])[len(readings) // 2] if len(readings) > 2 else "this machine"
+    )
+    differences = {name: reading - readings[right] for name, reading in readings.items() if name != right}
+    off = {name: seconds for name, seconds in differences.items() if abs(seconds) > SUSPICIOUS_SECONDS / 2}
+    others = "the others" if len(readings) > 2 and len(off) == 1 else right
+    words = [
         f"{name} is {abs(seconds):,.0f} s {'ahead of' if seconds > 0 else 'behind'} {others}"
-        for name, seconds in differences.items()
-        if abs(seconds) > SUSPICIOUS_SECONDS
+        for name, seconds in off.items()
     ]
-    return Finding("clock", "bad" if worst > BAD_SECONDS else "warning", "; ".join(off), "Set the clock, by NTP.")
+    status = "bad" if apart_seconds > BAD_SECONDS else "warning"
+    return Finding("clock", status, "; ".join(words), "Set the clock, by NTP.")

@@ -11,7 +11,7 @@ from event_archive.doctor.partitions import partitions
 from event_archive.doctor.server import reading
 from event_archive.domain.dataset import quoted
 from event_archive.postgres.catalogue.relations import default_of
-from event_archive.postgres.catalogue.server import setting_of_new_sessions
+from event_archive.postgres.catalogue.server import is_utc, setting_of_new_sessions
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table, reflect
 
@@ -20,7 +20,6 @@ TABLE = (
     "autovacuum", "partitions",
 )  # fmt: skip
 
-_UTC = {"utc", "uct", "gmt", "zulu", "universal"}
 _NAMED_ZONE = re.compile(r"(?:\bAT TIME ZONE |\btimezone\()'([^']+)'")
 
 
@@ -42,10 +41,6 @@ def table(patient: Patient) -> Iterator[Finding]:
         yield dependents.replication(connection, shape, settings.logical_message_prefix, setting)
         yield dependents.autovacuum(connection, shape)
         yield partitions(connection, shape)
-
-
-def _is_utc(zone: str) -> bool:
-    return zone.lower().removeprefix("etc/") in _UTC
 
 
 def _shape(shape: Table) -> Finding:
@@ -72,7 +67,7 @@ def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
     zone = setting_of_new_sessions(connection, "TimeZone")
     default = default_of(connection, oid, shape.dataset.time_column) or ""
     named = _NAMED_ZONE.search(default)
-    if shape.time_type == "timestamp with time zone" or not default or _is_utc(named[1] if named else zone):
+    if shape.time_type == "timestamp with time zone" or not default or is_utc(connection, named[1] if named else zone):
         return Finding("time_zone", "good", f"{zone} by default; the pipeline itself always uses UTC")
     if named:
         return Finding(

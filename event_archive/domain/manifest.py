@@ -132,7 +132,7 @@ class Manifest:
         return set(key) in map(set, self.keys)
 
     def require_day(self, file: StoredFile, day: date) -> None:
-        """Sees that the file is of a day.
+        """Checks that the file is of a day.
 
         Raises:
             IntegrityError: its manifest says another one.
@@ -145,7 +145,7 @@ class Manifest:
             )
 
     def require_own(self, file: StoredFile, day: date, claim: Claim) -> None:
-        """Sees that the file is the owner's, and of a day.
+        """Checks that the file is the owner's, and of a day.
 
         Raises:
             IntegrityError: its manifest says another source or day.

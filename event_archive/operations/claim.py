@@ -30,7 +30,7 @@ class FormerTimelineError(OtherSourceError):
 
 
 def claim(site: Site, connection: Connection) -> Claim:
-    """Sees that the files belong to this table of this database, and claims them where they belong to nobody yet.
+    """Checks that the files belong to this table of this database, and claims them where they belong to nobody yet.
 
     Args:
         site: the dataset, with its lake.
@@ -78,7 +78,7 @@ def claim_to_export(site: Site, connection: Connection, day: date) -> Claim:
 
 
 def require_replica(site: Site, connection: Connection) -> None:
-    """Sees that a connection is one to a copy of the primary, where rows are read from a replica.
+    """Checks that a connection is one to a copy of the primary, where rows are read from a replica.
 
     Raises:
         OtherSourceError, FormerTimelineError: as ``require_copy``.
@@ -91,7 +91,7 @@ def require_replica(site: Site, connection: Connection) -> None:
 
 
 def require_copy(original: Identity, copy: Identity, *, primary: str, replica: str) -> None:
-    """Sees that a server holds the primary's rows, if perhaps late; ``primary`` and ``replica`` are settings.
+    """Checks that a server holds the primary's rows, if perhaps late; ``primary`` and ``replica`` are settings.
 
     Raises:
         OtherSourceError: it is no standby of the primary, nor the primary itself.
@@ -130,7 +130,7 @@ def owner(site: Site) -> Claim | None:
 
 
 def require_owner(dataset: Dataset, postgres: Postgres, claimed: Claim) -> None:
-    """Sees that the files are this table's, and that no copy of this database which was promoted has used them since.
+    """Checks that the files are this table's, and that no copy of this database which was promoted has used them since.
 
     Args:
         dataset: the table.

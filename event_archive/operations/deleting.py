@@ -86,7 +86,7 @@ def delete_identical(connection: Connection, table: Table, day: date, readback: 
 
 
 def _require_versions(connection: Connection, table: Table, day: date) -> None:
-    """Sees that every row of the day has a version to go by, as one of a compressed chunk has not.
+    """Checks that every row of the day has a version to go by, as one of a compressed chunk has not.
 
     Raises:
         RefusedError: the day's chunk is compressed.
@@ -131,7 +131,7 @@ def _compared_before(connection: Connection, table: Table, day: date, readback: 
 
 
 def _require_only_deleted(connection: Connection, table: Table, day: date, changes: Changes, deleted: int) -> None:
-    """Sees that the DELETE led to nothing else in the table, as a trigger may.
+    """Checks that the DELETE led to nothing else in the table, as a trigger may.
 
     Raises:
         RefusedError: it did, or nobody can tell.

@@ -118,7 +118,7 @@ def _prove_other(
 
 
 def _require_files(site: Site, drop: Drop, record: Record) -> None:
-    """Sees that the files that the rows were compared with are still there."""
+    """Checks that the files that the rows were compared with are still there."""
     dataset, lake = site.dataset, site.lake
     require_recorded(site, drop.day, lake.stat(dataset.path(drop.day)), record)
     for other in drop.others:

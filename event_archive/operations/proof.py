@@ -71,7 +71,7 @@ def prove(
 
 
 def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -> None:
-    """Sees that the manifest names the key by which rows are compared.
+    """Checks that the manifest names the key by which rows are compared.
 
     By another key a former form in the file may pass for the current one, and a restore would not know.
 

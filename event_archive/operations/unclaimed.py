@@ -15,7 +15,7 @@ _FORMER_PREFIX = "events"  # Of every table's files, before it followed the tabl
 
 
 def require_unclaimed(dataset: Dataset, lake: Lake, source: Source) -> None:
-    """Sees that the files of a folder from before markers are this table's, and that none of them lie elsewhere.
+    """Checks that the files of a folder from before markers are this table's, and that none of them lie elsewhere.
 
     Raises:
         OtherSourceError: they are another's, or lie under the former prefix.

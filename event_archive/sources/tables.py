@@ -63,7 +63,7 @@ def make(session: Session, table: TableName, wanted: Mapping[TableName, sql.Comp
 
 
 def require_schema(connection: Connection, schema: str) -> None:
-    """Sees that the schema of INGEST_SCHEMA is there.
+    """Checks that the schema of INGEST_SCHEMA is there.
 
     Raises:
         ConfigurationError: it is not.

@@ -217,7 +217,7 @@ def _keep_from(schema: str, connection: Connection, dataset: Dataset, former: Ta
 
 
 def require_no_former_name(connection: Connection, dataset: Dataset) -> None:
-    """Sees that no day is held for a table that is not there: it may be this one, which was renamed or moved.
+    """Checks that no day is held for a table that is not there: it may be this one, which was renamed or moved.
 
     Holds lie in the schema that the table had. One that this role may not look into is passed over, but for its own.
 

@@ -51,7 +51,7 @@ def day_transaction(postgres: Postgres, dataset: Dataset, day: date) -> Iterator
 
 
 def require_same_schema(connection: Connection, dataset: Dataset, version: str) -> None:
-    """Sees that what was read by its name was the table: no lock keeps schemas from changing theirs, and back.
+    """Checks that what was read by its name was the table: no lock keeps schemas from changing theirs, and back.
 
     Args:
         connection: in the transaction that read it.

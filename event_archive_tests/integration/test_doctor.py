@@ -443,6 +443,8 @@ def test_a_table_that_will_make_trouble(
         "CREATE PUBLICATION inserts FOR ALL TABLES WITH (publish = 'insert, update')",
         "CREATE PUBLICATION few FOR TABLE \"Event\" WHERE (event_type <> 'x') WITH (publish = 'insert')",
         'ALTER TABLE "Event" ALTER created_at TYPE timestamptz',
+        """DO $$ BEGIN EXECUTE format($f$ALTER DATABASE %I SET TimeZone TO 'Africa/Abidjan'$f$, current_database()); END
+        $$""",
         """ALTER TABLE "Event" ALTER created_at SET DEFAULT timezone('utc', now());
         DO $$ BEGIN EXECUTE format($f$ALTER DATABASE %I SET TimeZone TO 'Asia/Tokyo'$f$, current_database()); END $$""",
     ],

@@ -173,7 +173,13 @@ def test_what_is_no_blob_service_is_told_from_one(healthy_on_azure: Installation
         ({"PostgreSQL": 4.9, "the Blob service": -0.1}, "within 5 s of one another"),
         ({"PostgreSQL": 60.0, "the Blob service": 61.0}, "this machine is 60 s behind the others"),
         ({"PostgreSQL": 0.5, "the Blob service": -40.0}, "the Blob service is 40 s behind the others"),
+        ({"PostgreSQL": 4.8, "the Blob service": -4.8}, "PostgreSQL is 5 s ahead of this machine"),
     ],
 )
 def test_of_three_clocks_the_two_that_agree_are_right(ahead: dict[str, float], message: str):
     assert message in clocks.compare(ahead).message
+
+
+def test_clocks_are_as_far_apart_as_the_first_and_the_last_of_them():
+    found = clocks.compare({"PostgreSQL": 290.0, "the Blob service": -290.0})
+    assert (found.status, "the Blob service is 290 s behind this machine" in found.message) == ("bad", True)

@@ -189,7 +189,7 @@ def require_no_form_by_types(
 def require_only_inserted(
     connection: Connection, table: Table, changes: Changes, restored: int, *, truncated: bool
 ) -> None:
-    """Sees that the INSERT led to nothing else in the target, as a trigger may.
+    """Checks that the INSERT led to nothing else in the target, as a trigger may.
 
     Args:
         connection: in the transaction of the restore.

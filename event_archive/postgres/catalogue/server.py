@@ -38,6 +38,10 @@ SELECT pg_catalog.current_database()::text,
        pg_catalog.pg_is_in_recovery(),
        pg_catalog.pg_postmaster_start_time()::text
 """
+_IS_UTC = """
+SELECT bool_and(pg_catalog.timezone(%s, noon_) = pg_catalog.timezone('UTC', noon_))
+FROM pg_catalog.unnest('{2024-01-01 12:00,2024-07-01 12:00}'::timestamp[]) AS noon_
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,11 @@ def setting_of_new_sessions(connection: Connection, name: str) -> str:
     """What a setting is for this role and database where a session does not set it itself."""
     value: str = one(connection, "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = %s", name)[0]
     return value
+
+
+def is_utc(connection: Connection, zone: str) -> bool:
+    """Whether a time zone is UTC under some name, summer and winter."""
+    return bool(one(connection, _IS_UTC, zone)[0])
 
 
 def setting(connection: Connection, name: str) -> str:

@@ -105,7 +105,7 @@ class Positions:
         return [Position(*row) for row in rows]
 
     def require(self, connection: Connection, position: Position) -> None:
-        """Sees that a shard stands where this process left it; nobody else moves it until the transaction ends.
+        """Checks that a shard stands where this process left it; nobody else moves it until the transaction ends.
 
         Raises:
             TakenError: another process has it too, and has moved it.
