@@ -30,9 +30,9 @@ def compare(ahead_seconds: Mapping[str, float]) -> Finding:
     apart_seconds = max(readings.values()) - min(readings.values())
     if apart_seconds <= SUSPICIOUS_SECONDS:
         return Finding("clock", "good", f"{', '.join(readings)}: within {SUSPICIOUS_SECONDS} s of one another")
-    right = (
-        sorted(readings, key=lambda name: readings[name])[len(readings) // 2] if len(readings) > 2 else "this machine"
-    )
+    right = "this machine"
+    if len(readings) > 2:
+        right = sorted(readings, key=lambda name: readings[name])[len(readings) // 2]
     differences = {name: reading - readings[right] for name, reading in readings.items() if name != right}
     off = {name: seconds for name, seconds in differences.items() if abs(seconds) > SUSPICIOUS_SECONDS / 2}
     others = "the others" if len(readings) > 2 and len(off) == 1 else right
@@ -40,5 +40,5 @@ def compare(ahead_seconds: Mapping[str, float]) -> Finding:
         f"{name} is {abs(seconds):,.0f} s {'ahead of' if seconds > 0 else 'behind'} {others}"
         for name, seconds in off.items()
     ]
-    status = "bad" if apart_seconds > BAD_SECONDS else "warning"
-    return Finding("clock", status, "; ".join(words), "Set the clock, by NTP.")
+    is_bad = apart_seconds > BAD_SECONDS
+    return Finding("clock", "bad" if is_bad else "warning", "; ".join(words), "Set the clock, by NTP.")
