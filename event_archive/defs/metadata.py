@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from event_archive.defs.markdown import without_links
 from event_archive.domain.wording import counted, duration, size
 from event_archive.nightly.backlog import Backlog
 from event_archive.nightly.outcome import purge_details
@@ -115,4 +116,4 @@ def check_description(verified: "VerifiedDay", lost: str = "") -> str:
         verified: the day's file.
         lost: that it has fewer rows than were recorded of it, if it has.
     """
-    return "; ".join(verified.problems) or lost or "; ".join(("good", *verified.remarks))
+    return without_links("; ".join(verified.problems) or lost or "; ".join(("good", *verified.remarks)))

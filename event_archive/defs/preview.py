@@ -6,12 +6,12 @@ Not here: recording it (``metadata``). Nothing but this and the file shows value
 import csv
 import io
 import logging
-import re
 from itertools import islice
 
 import dagster as dg
 
 from event_archive.defs.gate import asset_keys, latest_materialization
+from event_archive.defs.markdown import is_literal, literal
 from event_archive.defs.metadata import PREVIEW
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import EventArchiveError
@@ -25,9 +25,6 @@ _ROWS = 5
 _CELL_CHARACTERS = 60
 # One small request holds five rows of most tables; where it does not, the preview shows fewer.
 _HEAD_BYTES = 64 * 1024
-_MARKUP = re.compile(r"[\r\n&<>|\\`*~\[\]]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])")
-"""What GitHub's Markdown, as the UI shows it, may take for markup within a table's cell."""
-_ESCAPED = {"\r": " ", "\n": " ", "&": "&amp;", "<": "&lt;", "|": "\\|"}
 
 
 def preview_of_day(instance: dg.DagsterInstance, dataset: Dataset, archived: ArchivedDay, lake: Lake) -> str:
@@ -40,8 +37,8 @@ def preview_of_day(instance: dg.DagsterInstance, dataset: Dataset, archived: Arc
     latest = latest_materialization(instance, asset_keys(dataset).archive_csv, archived.day.isoformat())
     recorded = latest.asset_materialization.metadata if latest and latest.asset_materialization else {}
     etag, preview = recorded.get("etag"), recorded.get(PREVIEW)
-    if etag and etag.value == archived.etag and preview and isinstance(preview.value, str):
-        return preview.value
+    if etag and etag.value == archived.etag and preview and is_literal(str(preview.value)):
+        return str(preview.value)
     return markdown(head_of_day(archived, lake, _HEAD_BYTES, without="a preview"))
 
 
@@ -73,6 +70,4 @@ def markdown(head: bytes) -> str:
 
 
 def _cell(value: str) -> str:
-    """A value as Markdown shows it to the letter, and loads nothing that it names."""
-    cut = value if len(value) <= _CELL_CHARACTERS else value[: _CELL_CHARACTERS - 1] + "…"
-    return _MARKUP.sub(lambda found: _ESCAPED.get(found[0], f"&#{ord(found[0])};"), cut)
+    return literal(value if len(value) <= _CELL_CHARACTERS else value[: _CELL_CHARACTERS - 1] + "…")

@@ -1,5 +1,6 @@
 import pytest
 
+from event_archive.defs.markdown import is_literal, without_links
 from event_archive.defs.preview import markdown
 
 
@@ -41,3 +42,14 @@ def test_a_letter_cut_in_the_middle_does_no_harm():
 
 def test_no_file_has_no_markdown():
     assert markdown(b"") == ""
+
+
+def test_a_table_of_former_versions_is_told_from_one_of_cells_to_the_letter():
+    assert is_literal(markdown(b'a\n"[x](y) *b* <c>"\n'))
+    assert not is_literal("| a |\n| --- |\n| ![](/graphql) |")
+
+
+def test_a_description_leads_nowhere_and_fetches_nothing():
+    words = "the file's header is ![](/graphql) <img src=x> [a]\n[a]: http://x, [SQLSTATE 42501]"
+    shown = "the file's header is ![]&#40;/graphql) &lt;img src=x> [a]\n[a]&#58; http://x, [SQLSTATE 42501]"
+    assert without_links(words) == shown

@@ -17,6 +17,7 @@ from event_archive.config.datasets import archiving
 from event_archive.config.environment import ListenerSettings, PipelineSettings
 from event_archive.config.sources import StreamSettings, StreamShape
 from event_archive.defs.failures import dagster_failures
+from event_archive.defs.markdown import without_links
 from event_archive.defs.sources.running import instant_metadata
 from event_archive.defs.sources.source import GROUP
 from event_archive.domain.days import now_utc
@@ -115,7 +116,7 @@ def _whether_it_keeps_up(settings: StreamSettings) -> dg.AssetCheckResult:
     try:
         group = look_at_group(settings)
     except EventArchiveError as error:
-        return dg.AssetCheckResult(passed=False, description=str(error))
+        return dg.AssetCheckResult(passed=False, description=without_links(str(error)))
     lag = "some entries" if group.lag_entries is None else counted(group.lag_entries, "entry", "entries")
     longest = settings.stream_claim_idle.total_seconds() + _BEHIND_SECONDS
     return dg.AssetCheckResult(
@@ -128,7 +129,7 @@ def _whether_it_keeps_up(settings: StreamSettings) -> dg.AssetCheckResult:
 
 def _whether_books_balance(found: "Status | EventArchiveError") -> dg.AssetCheckResult:
     if isinstance(found, EventArchiveError):
-        return dg.AssetCheckResult(passed=False, description=str(found))
+        return dg.AssetCheckResult(passed=False, description=without_links(str(found)))
     books = found.books
     if books is None:
         return dg.AssetCheckResult(passed=True, description="There is no table yet.")
