@@ -180,23 +180,27 @@ def _refused(connection: Connection, shape: Table) -> str | None:
 
 def autovacuum(connection: Connection, shape: Table) -> Finding:
     """Whether the space of deleted rows is used again."""
+    dataset, user = shape.dataset, quoted(connection.info.user)
+    is_vacuumed = dataset.vacuum and not shape.is_partitioned
+    may_not = is_vacuumed and not privileges.may_vacuum(connection, shape.oid)
+    space = "the space of deleted rows is never used again"
+    if is_vacuumed and not may_not:
+        space = f"nothing but a purge ({dataset.setting('EVENT_VACUUM')}) vacuums it"
     if off := [setting for setting in ("autovacuum", "track_counts") if not is_on(connection, setting)]:
         return Finding(
             "autovacuum",
             "warning",
-            f"{' and '.join(off)} off: the space of deleted rows is never used again",
+            f"{' and '.join(off)} off: {space}",
             " ".join(turning_on(connection, setting) for setting in off),
         )
-    dataset, user = shape.dataset, quoted(connection.info.user)
     if without := catalogue.without_autovacuum(connection, shape.oid):
-        by = f"each purge vacuums it ({dataset.setting('EVENT_VACUUM')}), nothing else does" if dataset.vacuum else ""
         return Finding(
             "autovacuum",
             "warning",
-            f"off for {', '.join(without)}: {by or 'the space of deleted rows is never used again'}",
+            f"off for {', '.join(without)}: {space}",
             " ".join(f"ALTER TABLE {name} RESET (autovacuum_enabled);" for name in without),
         )
-    if dataset.vacuum and not shape.is_partitioned and not privileges.may_vacuum(connection, shape.oid):
+    if may_not:
         return Finding(
             "autovacuum",
             "warning",

@@ -772,6 +772,15 @@ def test_the_index_that_a_partitioned_table_lacks_is_made_by_what_is_said(
     assert wrong(findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)) == {}
 
 
+@pytest.mark.parametrize(("vacuum", "words"), [("true", "nothing but a purge (EVENT_VACUUM)"), ("false", "never used")])
+def test_where_a_purge_vacuums_space_is_used_again(
+    healthy_locally: Installation, command: Commands, vacuum: str, words: str
+):
+    healthy_locally.database.execute('ALTER TABLE "Event" SET (autovacuum_enabled = off)')
+    found = findings(command("doctor", "--json", EVENT_VACUUM=vacuum), 0)["autovacuum"]
+    assert words in found.message
+
+
 def test_an_index_of_the_rows_that_refer_serves_a_foreign_key(healthy_locally: Installation, command: Commands):
     healthy_locally.database.execute(
         """CREATE TABLE note ("E" bigint REFERENCES "Event"); CREATE INDEX ON note ("E") WHERE "E" IS NOT NULL;
