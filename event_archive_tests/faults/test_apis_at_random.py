@@ -36,7 +36,6 @@ LIVES = os.environ.get("APIS", "").split() or [*map(str, range(share_of(20))), "
 RUNS = 10
 START = datetime(2024, 3, 1, tzinfo=UTC)
 BACKLOG = timedelta(days=5)
-SECOND = timedelta(seconds=1)
 ORDERS = ("came", "time", "kind", "kind, newest first")
 WINDOWS = ("12 hours", "2 days", "30 days")
 
