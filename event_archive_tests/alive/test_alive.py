@@ -31,6 +31,9 @@ MONTH, FIRST, MISSED = DAYS[:28], DAYS[28:31], DAYS[31:]
 TICK_SECONDS = 150
 """How long until a tick, a minute away at most, has been evaluated and its few runs have ended."""
 
+SPITEFUL = "![](/graphql?spiteful)"
+"""An image in Markdown, whose address launches what it asks for."""
+
 pytestmark = pytest.mark.timeout(1200)
 
 
@@ -99,6 +102,7 @@ def test_a_late_row_is_picked_up_at_the_next_tick(alive: Alive):
 
 def test_three_nights_without_the_daemon_are_caught_up(alive: Alive):
     alive.daemon.stop()
+    alive.events.add(1, day=MISSED[0], prefix=SPITEFUL)
     add(alive, MISSED)
     missed = time.time() // 60 + 1
     await_that("a tick is missed", lambda: time.time() // 60 >= missed, 61)
@@ -152,6 +156,17 @@ def test_the_asset_page_shows_partitions_metadata_and_plots(alive: Alive, pictur
             expect(page.get_by_text(asset, exact=True)).to_be_visible()
         picture(page, pictures, "asset-graph")
     alive.say("the asset page shows partitions, metadata and plots")
+
+
+def test_what_a_row_names_is_shown_to_the_letter_and_fetched_by_nobody(alive: Alive):
+    asked: list[str] = []
+    with browser(alive.dagster.address) as page:
+        page.on("request", lambda request: asked.append(request.url))
+        show_partition(page, "archive_csv", keys(MISSED)[0])
+        expect(page.get_by_text(SPITEFUL).first).to_be_visible()
+    assert asked
+    assert not [address for address in asked if "spiteful" in address]
+    alive.say("what a row names is shown to the letter, and fetched by nobody")
 
 
 def test_a_partition_is_materialized_again_by_clicking(alive: Alive):
