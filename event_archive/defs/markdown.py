@@ -8,6 +8,8 @@ import re
 
 _MARKUP = re.compile(r"[\r\n&<>|\\`*~\[\]]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])")
 """What GitHub's Markdown, as the UI shows it, may take for markup within a table's cell."""
+_LIVE = re.compile(r"[<>`*~\[\]]|\\(?!\|)|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])")
+"""What ``literal`` leaves in no cell."""
 _ESCAPED = {"\r": " ", "\n": " ", "&": "&amp;", "<": "&lt;", "|": "\\|"}
 
 
@@ -18,7 +20,7 @@ def literal(value: str) -> str:
 
 def is_literal(table: str) -> bool:
     """Whether a table may hold cells of ``literal`` alone: former versions wrote values as they are."""
-    return not set("<>[]*`~") & set(table)
+    return not _LIVE.search(table)
 
 
 def without_links(words: str) -> str:

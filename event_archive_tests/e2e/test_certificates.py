@@ -176,6 +176,17 @@ def test_what_redis_is_to_be_told_by_and_cannot_be_read_is_a_wrong_setting(
     assert f"REDIS_URL: what its parameters name ({parameter}) holds no certificates" in done.said
 
 
+def test_a_variable_of_authorities_that_is_empty_counts_as_absent(
+    local_installation: Installation, command: Commands, self_signed: SelfSigned
+):
+    local_installation.add(1)
+    arguments, variables, _ = TALKING["S3"]
+    given = {name: value.format(address=self_signed.address) for name, value in variables.items()}
+    for empty in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        done = command(*arguments, **given, **{empty: ""})
+        assert (done.code, "not trusted (self-signed certificate)" in done.said) == (1, True)
+
+
 def test_without_tls_no_authorities_are_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "nothing"))
     require_bundle("http://127.0.0.1:10000/account")

@@ -183,6 +183,13 @@ def test_an_endpoint_that_names_the_bucket_too_is_told_with_what_to_do(s3: Logs,
         s3.run(aws_endpoint=f"{bucket.endpoint}/{bucket.name}")
 
 
+def test_a_prefix_that_begins_with_a_slash_is_told_as_it_is(
+    s3: Logs, bucket: TestBucket, caplog: pytest.LogCaptureFixture
+):
+    s3.run(logs_url=f"s3://{bucket.name}//app")
+    assert caplog.messages == [f"s3://{bucket.name}//app: there is no file, and never was one. Check LOGS_URL."]
+
+
 def test_a_prefix_without_a_file_is_told_until_there_is_one(
     s3: Logs, bucket: TestBucket, caplog: pytest.LogCaptureFixture
 ):

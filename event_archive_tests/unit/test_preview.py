@@ -45,8 +45,10 @@ def test_no_file_has_no_markdown():
 
 
 def test_a_table_of_former_versions_is_told_from_one_of_cells_to_the_letter():
-    assert is_literal(markdown(b'a\n"[x](y) *b* <c>"\n'))
-    assert not is_literal("| a |\n| --- |\n| ![](/graphql) |")
+    spiteful = "[x](y) *b* <c> __init__ a\\|b `d` ~e~ event_id"
+    assert is_literal(markdown(f"event_id\n{spiteful}\n".encode()))
+    for former in ("![](/graphql)", "__init__", "_a_", "5*3*2", r"a\\|b", "`x`", "~y~"):
+        assert not is_literal(f"| event_id |\n| --- |\n| {former} |")
 
 
 def test_a_description_leads_nowhere_and_fetches_nothing():

@@ -45,7 +45,7 @@ def list_files(store: Store, ledger: Ledger, listings: "Listings", told_to_stop:
             return False
     if newest is None:
         # A misspelt prefix is as empty as one that nobody has written to yet.
-        place = store.bucket if store.prefix.startswith("/") else f"{store.bucket}/"
+        place = store.bucket if store.bucket == "file://" else f"{store.bucket}/"
         _log.warning("%s%s: there is no file, and never was one. Check LOGS_URL.", place, store.prefix)
     is_first = full and first_pass_at is None
     listings.save(newest, full=full, again=again, known_since=ledger.newest() if is_first else None)

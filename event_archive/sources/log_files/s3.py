@@ -3,6 +3,7 @@
 boto3 is imported when a bucket is opened: it takes most of a second.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -175,6 +176,12 @@ class Bucket:
         raise error
 
 
+def _authorities() -> str | bool | None:
+    """What botocore's argument ``verify`` is to be: it takes a variable that is empty for a path."""
+    given = [os.environ[variable] for variable in _BUNDLES if variable in os.environ]
+    return next(filter(None, given), True) if given else None
+
+
 def _client(settings: LogsSettings) -> Any:
     import boto3
     from botocore.config import Config
@@ -184,6 +191,7 @@ def _client(settings: LogsSettings) -> Any:
         "s3",
         region_name=settings.aws_region,
         endpoint_url=settings.aws_endpoint,
+        verify=_authorities(),
         aws_access_key_id=key.get_secret_value() if key else None,
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         aws_session_token=token.get_secret_value() if token else None,
