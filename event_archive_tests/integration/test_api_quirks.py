@@ -197,12 +197,21 @@ def test_a_cursor_of_another_kind_of_pages_is_no_place_to_go_on_from(ingest: Ing
 def test_no_part_of_the_key_is_told_where_a_page_that_is_none_repeats_it(ingest: Ingest, scheme: str):
     ingesting = ingest(key_header="Authorization")
     for letters in range(175, 200, 10):
-        body = b"<" + b"x" * letters + ingesting.api.key.encode()
+        body = b"<html>" + b"x" * (letters - 5) + ingesting.api.key.encode()
         ingesting.api.set(faults=[Fault(kind="answer", status=200, body=body, count=None)])
         totals = ingesting.run(api_key=scheme + ingesting.api.key, api_key_header="Authorization")
         (error,) = totals.failures
-        assert f"begins with '<{'x' * letters}***'" in str(error)
+        assert f"begins with '<html>{'x' * (letters - 5)}***'" in str(error)
         assert ingesting.api.key[:4] not in str(error)
+
+
+def test_nothing_is_repeated_of_events_in_xml(ingest: Ingest):
+    ingesting = ingest()
+    body = b"<?xml version='1.0'?><event><name>nobody-may-see</name></event>"
+    ingesting.api.set(faults=[Fault(kind="answer", status=200, body=body, count=None)])
+    (error,) = ingesting.run().failures
+    assert f"the answer is no JSON: it has {len(body)} bytes" in str(error)
+    assert "nobody-may-see" not in str(error)
 
 
 def test_who_has_no_key_is_told_to_set_one(ingest: Ingest):

@@ -35,6 +35,7 @@ _DEEPEST = 2
 """Levels at which a page may hold its list."""
 _MOST_OF_ANYTHING = 10**18
 _NAME = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
+_HTML = re.compile(rb"\s*<(!doctype\s+)?html\b", re.IGNORECASE)
 _NO_EVENTS = msgspec.Raw(b"[]")
 
 Document = Mapping[tuple[str, ...], msgspec.Raw]
@@ -169,8 +170,8 @@ def _document_around(body: bytes, fields: Fields, loose: dict[tuple[str, ...], l
     start = body.lstrip()[:1]
     if start in (b"{", b"["):
         raise PageError(f"the answer is no JSON, or cut short: it has {len(body)} bytes", cut_short=True)
-    # Of what may be events, nothing is repeated.
-    is_page = start == b"<"
+    # Of what may be events, in XML say, nothing is repeated.
+    is_page = _HTML.match(body) is not None
     reason = f"the answer is no JSON: it has {len(body)} bytes" if start else "the answer is empty"
     raise PageError("the answer is no JSON" if is_page else reason, cut_short=True, body=body if is_page else b"")
 
