@@ -270,25 +270,6 @@ def test_a_privilege_that_is_missing(healthy_locally: Installation, command: Com
         assert wrong(found) == {}
 
 
-def test_select_on_each_column_is_as_good_as_on_the_table(healthy_locally: Installation, command: Commands):
-    database = healthy_locally.database
-    healthy_locally.add(2)
-    role = f"reader_{database.name}"
-    [(columns,)] = database.execute(
-        """SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
-        WHERE attrelid = '"Event"'::regclass AND attnum > 0"""
-    )
-    database.execute(f'CREATE ROLE {role} LOGIN; GRANT SELECT ({columns}), DELETE ON "Event" TO {role}')
-    variables = {"PG_CONNECTION_STRING": database.server.dsn(database.name, role)}
-    try:
-        found = findings(command("doctor", "--json", **variables), 0)
-        done = command("run", **variables)
-    finally:
-        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
-    assert found["privileges"].status == "good"
-    assert (done.code, done.end["deleted"]) == (0, 2)
-
-
 def test_grants_to_and_on_what_is_named_like_a_word_of_postgresql_run_as_they_stand(
     healthy_locally: Installation, command: Commands
 ):

@@ -22,6 +22,8 @@ NARROWED = """CREATE TABLE n (id int PRIMARY KEY, at timestamp, v {})"""
         ("timestamp", "2024-02-02 03:04:05", "date"),
         ("timestamp", "2024-02-02 03:04:05.678", "timestamp(0)"),
         ("text", "2024-02-02 03:04:05-05", "timestamp"),
+        ("text", "tomorrow", "date"),
+        ("text", "now", "timestamptz"),
         ("time", "01:02:03.456", "time(0)"),
         ("numeric[]", "{1.23456}", "numeric(10,2)[]"),
         ("json", '{"b":1, "a":2, "a":3}', "jsonb"),

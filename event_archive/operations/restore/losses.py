@@ -26,7 +26,9 @@ _IS_JSON_SINCE = 160000
 _NUMBER = "{file}::numeric = {value}::numeric"
 # As text, since there are dates later than any instant.
 _TO_INSTANT = "CASE WHEN {0}::date < '294276-01-01' OR NOT isfinite({0}::date) THEN {0}::timestamptz::text ELSE {0} END"
-_INSTANT = f"{_TO_INSTANT.format('{file}')} = {_TO_INSTANT.format('{value}')}"
+# What PostgreSQL takes for a time, and each day for another.
+_MEANS_ANOTHER_DAY = "{file} ~* 'now|today|tomorrow|yesterday'"
+_INSTANT = f"NOT ({_MEANS_ANOTHER_DAY}) AND {_TO_INSTANT.format('{file}')} = {_TO_INSTANT.format('{value}')}"
 # Whatever parses as one of these types is kept in full, however it is spelled.
 _ANY = "true"
 _JSONB = "{file} IS JSON WITH UNIQUE KEYS"
