@@ -85,6 +85,14 @@ def test_a_lag_that_no_entry_stands_behind_is_none(each_stream: Stream):
     assert (found.length, found.lag_entries, found.lag_seconds, found.pending) == (0, 0, 0.0, 0)
 
 
+def test_entries_that_were_trimmed_before_anybody_read_them_are_no_lag(each_stream: Stream):
+    redis = each_stream.server.redis
+    each_stream.add(*map(position, range(30)))
+    each_stream.read_as("tester", 1)
+    redis.xtrim(KEY, maxlen=5, approximate=False)
+    assert look(each_stream).lag_entries in (5, None)
+
+
 def test_a_group_that_was_set_back_lags_again(each_stream: Stream):
     each_stream.add(*map(position, range(3)))
     each_stream.read_as("tester", 3)

@@ -95,7 +95,8 @@ def look_at_group(settings: StreamSettings) -> GroupState:
 def group_state(client: Redis, stream: str, group: str) -> GroupState:
     """Looks at a consumer group; one that is not there has read nothing of its stream.
 
-    The ``lag`` of Redis is None after XDEL and XTRIM, and 1 for nothing on Redis 7.0: so the next entry is looked for.
+    The ``lag`` of Redis is None after XDEL and XTRIM, and 1 for nothing on Redis 7.0: so the next entry is looked for. It
+    counts entries, too, that were trimmed before anybody read them: then all that are left are unread.
 
     Args:
         client: connected, with answers as bytes.
@@ -117,7 +118,7 @@ def group_state(client: Redis, stream: str, group: str) -> GroupState:
         length=length,
         last=last,
         consumers=found.get("consumers", 0),
-        lag_entries=0 if unread is None else max(1, lag) if lag is not None else None,
+        lag_entries=0 if unread is None else max(1, min(lag, length)) if lag is not None else None,
         lag_seconds=_age(unread, now),
         pending=pending["pending"],
         oldest_pending_seconds=_age(oldest, now),
