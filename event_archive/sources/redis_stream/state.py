@@ -95,8 +95,8 @@ def look_at_group(settings: StreamSettings) -> GroupState:
 def group_state(client: Redis, stream: str, group: str) -> GroupState:
     """Looks at a consumer group; one that is not there has read nothing of its stream.
 
-    The ``lag`` of Redis is None after XDEL and XTRIM, and 1 for nothing on Redis 7.0: so the next entry is looked for. It
-    counts entries, too, that were trimmed before anybody read them: then all that are left are unread.
+    The ``lag`` of Redis is None after XDEL and XTRIM, and 1 for nothing on Redis 7.0: so the next entry is looked for.
+    It counts entries, too, that were trimmed before anybody read them: then all that are left are unread.
 
     Args:
         client: connected, with answers as bytes.
