@@ -39,8 +39,8 @@ SELECT pg_catalog.current_database()::text,
        pg_catalog.pg_postmaster_start_time()::text
 """
 _IS_UTC = """
-SELECT bool_and(pg_catalog.timezone(%s, noon_) = pg_catalog.timezone('UTC', noon_))
-FROM pg_catalog.unnest('{2024-01-01 12:00,2024-07-01 12:00}'::timestamp[]) AS noon_
+SELECT pg_catalog.bool_and(pg_catalog.timezone(%s, noon_) OPERATOR(pg_catalog.=) pg_catalog.timezone('UTC', noon_))
+FROM pg_catalog.unnest('{2024-01-01 12:00,2024-07-01 12:00}'::pg_catalog.timestamp[]) AS noon_
 """
 
 
