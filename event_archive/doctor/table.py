@@ -20,7 +20,11 @@ TABLE = (
     "autovacuum", "partitions",
 )  # fmt: skip
 
-_NAMED_ZONE = re.compile(r"(?:\bAT TIME ZONE |\btimezone\()'([^']+)'")
+_NOW = r"(?:now\(\)|CURRENT_TIMESTAMP(?:\(\d\))?|(?:transaction|statement|clock)_timestamp\(\))"
+_NAMED_ZONE = re.compile(
+    rf"\(?{_NOW} AT TIME ZONE '(?P<zone>[^']+)'::text\)?|timezone\('(?P<named>[^']+)'::text, {_NOW}\)"
+)
+"""A default that is this instant in one time zone, whatever the session's is; as PostgreSQL prints it."""
 
 
 def table(patient: Patient) -> Iterator[Finding]:
@@ -66,14 +70,15 @@ def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
     """A default such as ``now()`` depends on the writer's time zone, where the column has none, or names another."""
     zone = setting_of_new_sessions(connection, "TimeZone")
     default = default_of(connection, oid, shape.dataset.time_column) or ""
-    named = _NAMED_ZONE.search(default)
-    if shape.time_type == "timestamp with time zone" or not default or is_utc(connection, named[1] if named else zone):
+    found = _NAMED_ZONE.fullmatch(default)
+    named = found and (found["zone"] or found["named"])
+    if shape.time_type == "timestamp with time zone" or not default or is_utc(connection, named or zone):
         return Finding("time_zone", "good", f"{zone} by default; the pipeline itself always uses UTC")
     if named:
         return Finding(
             "time_zone",
             "warning",
-            f"the default of {quoted(shape.dataset.time_column)}, {default}, is local time of {named[1]}; it is "
+            f"the default of {quoted(shape.dataset.time_column)}, {default}, is local time of {named}; it is "
             "archived as if it were UTC",
             "Let the default be now() AT TIME ZONE 'UTC', and check what writers set.",
         )

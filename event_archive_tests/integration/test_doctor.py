@@ -334,6 +334,14 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
             "Let the default be now() AT TIME ZONE 'UTC'",
         ),
         (
+            """ALTER TABLE "Event" ALTER created_at SET DEFAULT timezone('Gone/Zone', now())""",
+            "time_zone", "warning", "is local time of Gone/Zone", "Let the default be",
+        ),
+        (
+            """ALTER TABLE "Event" ALTER created_at SET DEFAULT LOCALTIMESTAMP AT TIME ZONE 'UTC'""",
+            "time_zone", "warning", "sessions begin in Asia/Tokyo, so that the default", "timestamptz",
+        ),
+        (
             """CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
             CREATE TRIGGER "Told" BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit();
             CREATE TRIGGER other BEFORE INSERT ON "Event" FOR EACH ROW EXECUTE FUNCTION audit()""",

@@ -95,8 +95,12 @@ def setting_of_new_sessions(connection: Connection, name: str) -> str:
 
 
 def is_utc(connection: Connection, zone: str) -> bool:
-    """Whether a time zone is UTC under some name, summer and winter."""
-    return bool(one(connection, _IS_UTC, zone)[0])
+    """Whether a time zone is UTC under some name, summer and winter; one that the server does not know is not."""
+    try:
+        with connection.transaction():
+            return bool(one(connection, _IS_UTC, zone)[0])
+    except psycopg.errors.InvalidParameterValue:
+        return False
 
 
 def setting(connection: Connection, name: str) -> str:
