@@ -15,7 +15,7 @@ import click
 from event_archive.cli.arguments import dataset_option
 from event_archive.config.variables import output_is_json
 from event_archive.domain.wording import counted
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -167,7 +167,8 @@ def _shown(examinations: Iterable[_Examination]) -> Iterator[Told]:
 def _print(console: "Console", finding: "Finding", width: int) -> None:
     mark, style = _MARKS[finding.status]
     indent = " " * (width + 4)
-    message = finding.message.replace("\n", f"\n{indent}")
+    # Names of triggers, roles and the like are others' words; problems of the settings are a line each.
+    message = printable(finding.message, lines=finding.name == "settings").replace("\n", f"\n{indent}")
     console.print(f"{mark} {finding.name:<{width}}  {message}", style=style)
     if finding.remedy:
-        console.print(f"{indent}→ {finding.remedy}")
+        console.print(f"{indent}→ {printable(finding.remedy, lines=True)}")

@@ -138,8 +138,8 @@ def _list_holds(settings: "Settings") -> None:
         if settings.log_as_json:
             _as_json(settings.dataset, "held", held.first, held.last, reason=held.reason, since=held.since, by=held.by)
         else:
-            when, reason = _days(held.first, held.last), printable(held.reason)
-            click.echo(f"{name}{when}  since {held.since:%Y-%m-%d} by {held.by}: {reason}")
+            when, by = _days(held.first, held.last), printable(held.by)
+            click.echo(f"{name}{when}  since {held.since:%Y-%m-%d} by {by}: {printable(held.reason)}")
     if not found and not settings.log_as_json:
         click.echo(f"{settings.dataset.label}: no day is held.")
 

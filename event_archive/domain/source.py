@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
-from event_archive.errors import OtherSourceError
+from event_archive.errors import OtherSourceError, printable
 
 _VERSION = 1
 
@@ -33,7 +33,8 @@ class Source:
         """For messages: ``public."Event" (days by created_at) of database shop, system 7301…``."""
         by = f" (days by {self.time_column})" if self.time_column else ""
         database = f" of database {self.database}" if self.database else ""
-        return f"{self.table}{by}{database}" + (f", system {self.system}" if self.system else "")
+        # The lake may hold anything.
+        return printable(f"{self.table}{by}{database}" + (f", system {self.system}" if self.system else ""))
 
     def is_same(self, other: "Source") -> bool:
         """Whether both are one table, as far as either is known."""

@@ -164,9 +164,9 @@ def _remark(outcome: DayOutcome) -> str:
     if outcome.outcome == "held":
         return f"held, not purged: {printable(outcome.reason)}"
     if outcome.outcome == "kept":
-        return outcome.reason
+        return printable(outcome.reason)
     if outcome.outcome == "waiting":
-        return f"archived, waits: {outcome.reason}"
+        return f"archived, waits: {printable(outcome.reason)}"
     if outcome.outcome == "dry run":
         proven = f"dry run: {counted(outcome.proven, 'row', 'rows')} proven, none deleted"
         return f"{proven}; {outcome.reason}" if outcome.reason else proven

@@ -761,6 +761,16 @@ def test_the_index_that_a_partitioned_table_lacks_is_made_by_what_is_said(
     assert wrong(findings(command("doctor", "--json", EVENT_TABLE="public.t"), 0)) == {}
 
 
+def test_no_name_in_the_database_makes_a_line_of_the_doctors(healthy_locally: Installation, command: Commands):
+    healthy_locally.database.execute(
+        """CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+        CREATE TRIGGER "z\n✓ triggers  none\x1b[2J" BEFORE DELETE ON "Event" FOR EACH ROW EXECUTE FUNCTION audit()"""
+    )
+    said = command("doctor", LOG_FORMAT="console").stdout
+    assert r"z\n✓ triggers  none\x1b[2J" in said
+    assert "\x1b" not in said
+
+
 @pytest.mark.parametrize(("vacuum", "words"), [("true", "nothing but a purge (EVENT_VACUUM)"), ("false", "never used")])
 def test_where_a_purge_vacuums_space_is_used_again(
     healthy_locally: Installation, command: Commands, vacuum: str, words: str

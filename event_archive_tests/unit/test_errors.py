@@ -2,6 +2,7 @@
 
 import logging
 
+from event_archive.domain.source import Source
 from event_archive.errors import RefusedError, printable
 from event_archive.observability.logs import _PlainFormatter
 
@@ -13,6 +14,12 @@ def test_control_characters_are_shown_as_escapes():
     assert printable(f"{SPITEFUL}\nx") == rf"{ESCAPED}\nx"
     assert printable(f"{SPITEFUL}\nx", lines=True) == f"{ESCAPED}\nx"
     assert printable("Zoë 点 ⚡ C:\\x") == "Zoë 点 ⚡ C:\\x"
+
+
+def test_what_a_lake_says_of_whose_its_files_are_holds_no_control_character():
+    assert (
+        str(Source("7301", SPITEFUL, "public.t", "at")) == f"public.t (days by at) of database {ESCAPED}, system 7301"
+    )
 
 
 def test_no_error_and_no_log_line_holds_a_control_character():
