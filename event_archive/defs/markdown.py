@@ -1,4 +1,4 @@
-"""What others wrote, in what the UI shows as Markdown: it must fetch nothing, and lead nowhere.
+"""What others wrote, in what the UI shows as Markdown: it must fetch nothing, and no link may hide where it leads.
 
 A browser that fetches an image for whoever looks at a page acts in that person's name: Dagster's webserver launches
 runs for whoever asks, by GET too. Not here: what is shown.
@@ -24,5 +24,5 @@ def is_literal(table: str) -> bool:
 
 
 def without_links(words: str) -> str:
-    """A description, which may hold a file's words or a server's: without their links, images and HTML."""
+    """A description, which may hold a file's words or a server's: images, HTML and links with words stay text."""
     return words.replace("<", "&lt;").replace("](", "]&#40;").replace("]:", "]&#58;")

@@ -51,7 +51,7 @@ def test_a_table_of_former_versions_is_told_from_one_of_cells_to_the_letter():
         assert not is_literal(f"| event_id |\n| --- |\n| {former} |")
 
 
-def test_a_description_leads_nowhere_and_fetches_nothing():
+def test_a_description_fetches_nothing():
     words = "the file's header is ![](/graphql) <img src=x> [a]\n[a]: http://x, [SQLSTATE 42501]"
     shown = "the file's header is ![]&#40;/graphql) &lt;img src=x> [a]\n[a]&#58; http://x, [SQLSTATE 42501]"
     assert without_links(words) == shown
