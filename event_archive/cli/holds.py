@@ -54,13 +54,15 @@ def _hold(settings: "Settings", first: date, last: date, reason: str) -> None:
 def _require_owner(settings: "Settings") -> None:
     """Refuses a copy of the database that archives, whose holds nobody would heed; a lake that is away is a warning."""
     from event_archive.config.services import lake, primary
-    from event_archive.errors import EventArchiveError
+    from event_archive.errors import ConfigurationError, EventArchiveError
     from event_archive.operations.claim import require_owner
-    from event_archive.operations.marker import read_claim
+    from event_archive.operations.marker import claim_to_read
 
     try:
         with lake(settings) as opened:
-            claimed = read_claim(settings.dataset, opened)
+            claimed = claim_to_read(settings.dataset, opened)
+    except ConfigurationError:
+        raise
     except EventArchiveError as error:
         logger.warning("%s: whose the files are could not be seen: %s", settings.dataset.label, error)
         return

@@ -185,7 +185,7 @@ def autovacuum(connection: Connection, shape: Table) -> Finding:
     may_not = is_vacuumed and not privileges.may_vacuum(connection, shape.oid)
     space = "the space of deleted rows is never used again"
     if is_vacuumed and not may_not:
-        space = f"nothing but a purge ({dataset.setting('EVENT_VACUUM')}) vacuums it"
+        space = f"nothing but a purge ({dataset.setting('EVENT_VACUUM')}) vacuums the table"
     if off := [setting for setting in ("autovacuum", "track_counts") if not is_on(connection, setting)]:
         return Finding(
             "autovacuum",

@@ -28,8 +28,8 @@ _MULTIPLE_CHOICES = 300
 _TRANSIENT_STATUS = (429, 500, 502, 503, 504)
 # At most 5,000 characters of causes: Teams refuses messages beyond 28 kB, and nobody reads more in a channel.
 _MOST_DAYS, _MOST_CAUSES, _MOST_CHARACTERS = 10, 5, 1_000
-# Workflows, which took over from Teams' connectors, take Adaptive Cards alone; everybody else takes {"text": ...}.
 _SLACK = re.compile(r"(^|\.)slack(-gov)?\.com$")
+# Workflows, which took over from Teams' connectors, take Adaptive Cards alone; everybody else takes {"text": ...}.
 _TEAMS = re.compile(r"(^|\.)(logic\.azure\.com|api\.powerplatform\.com|webhook\.office\.com)$")
 
 

@@ -227,7 +227,12 @@ def _drop_at_once(connection: Connection, table: Table, day: date, partitions: l
     _lock(connection, list(parents.values()), "SHARE ROW EXCLUSIVE" if table.is_hypertable else "ACCESS EXCLUSIVE")
     _lock(connection, [of.identifier for of in partitions], "ACCESS EXCLUSIVE")
     # What a DROP must fear may have come while the rows were compared.
-    require_unchanged(connection, table, "delete")
+    try:
+        require_unchanged(connection, table, "delete")
+    except BusyError:
+        if empty:
+            raise PartitionStaysError(_ALTERED) from None
+        raise
     # They were locked and counted by name, and no lock keeps schemas from changing theirs, and back.
     if not set(partitions) <= set(partitions_of(connection, table, day)):
         raise PartitionStaysError(_ALTERED)
@@ -282,10 +287,8 @@ def drop_empty(site: Site, day: date) -> list[str]:
                 with connection.transaction():
                     if _drop_if_empty(connection, site, glance(connection, dataset, "delete"), partition):
                         dropped.append(told(partition))
-            except (BusyError, PartitionStaysError, psycopg.Error) as error:
+            except (PartitionStaysError, psycopg.Error) as error:
                 why = stays(error) if isinstance(error, psycopg.Error) else error
-                if isinstance(error, BusyError):
-                    why = PartitionStaysError(_ALTERED)
                 level = logging.WARNING if partition.last >= day else logging.INFO
                 logger.log(level, "%s: empty partition %s is not dropped: %s", dataset.table, told(partition), why)
     return dropped

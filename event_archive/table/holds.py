@@ -160,8 +160,8 @@ def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> in
             released = connection.execute(query).rowcount
         if not released:
             require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
-            if _exist(connection, dataset) and one(connection, _about(dataset, _HELD, first, last))[0]:
-                raise _altered(dataset)
+        if _exist(connection, dataset) and one(connection, _about(dataset, _HELD, first, last))[0]:
+            raise _altered(dataset)
         return released
 
 

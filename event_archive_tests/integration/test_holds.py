@@ -62,6 +62,20 @@ def test_nobody_is_told_of_a_hold_that_a_trigger_prevents(pipeline: Pipeline, ev
         commands[event]()
 
 
+def test_a_release_that_a_trigger_prevents_in_part_releases_nothing(pipeline: Pipeline):
+    first, last = date(2024, 2, 1), date(2024, 2, 3)
+    hold(pipeline.dataset, first, last, "x", pipeline.postgres)
+    pipeline.database.execute(
+        """CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER nothing BEFORE DELETE ON event_archive_hold FOR EACH ROW WHEN (OLD.day = '2024-02-02')
+        EXECUTE FUNCTION nothing()"""
+    )
+    with pytest.raises(RefusedError, match="Nothing was held or released"):
+        release(pipeline.dataset, first, last, pipeline.postgres)
+    (held,) = holds(pipeline.dataset, pipeline.postgres)
+    assert (held.first, held.last) == (first, last)
+
+
 def test_no_hold_is_put_on_a_server_from_before_a_failover(local_installation: Installation, command: Commands):
     """Its successor, which has used the files since, would not know of it."""
     local_installation.add(1)
@@ -99,7 +113,8 @@ def test_a_hold_is_put_although_nobody_can_tell_whose_the_files_are(
         upload.commit({})
     done = command("hold", DAY.isoformat(), "--reason", "x")
     assert (done.code, len(holds(dataset, local_installation.postgres))) == (0, 1)
-    assert "whose the files are could not be seen" in done.stderr
+    assert "it says whose files lie here, and it cannot be read" in done.said
+    assert "Nothing was written" not in done.said
 
 
 def test_other_days_and_tables_are_not_held(pipeline: Pipeline):

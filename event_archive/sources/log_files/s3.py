@@ -177,9 +177,9 @@ class Bucket:
 
 
 def _authorities() -> str | bool | None:
-    """What botocore's argument ``verify`` is to be: it takes a variable that is empty for a path."""
+    """What botocore's argument ``verify`` is to be: it looks itself, but takes a variable that is empty for a path."""
     given = [os.environ[variable] for variable in _BUNDLES if variable in os.environ]
-    return next(filter(None, given), True) if given else None
+    return next(filter(None, given), True) if "" in given else None
 
 
 def _client(settings: LogsSettings) -> Any:
