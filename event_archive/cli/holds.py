@@ -26,16 +26,14 @@ logger = logging.getLogger(__name__)
 @dataset_option
 def hold(day: date, last: date | None, reason: str, datasets: tuple[str, ...]) -> None:
     """Holds days: they are archived, but not purged until they are released."""
-    first, last = day_and_last(day, last)
-    if not reason.strip():
+    (first, last), reason = day_and_last(day, last), reason.strip()
+    if not reason:
         raise click.UsageError("--reason must say why.")
-    if printable(reason.strip()) != reason.strip():
+    if printable(reason) != reason:
         raise click.UsageError("--reason must be one line, without control characters.")
     if any("\ud800" <= sign <= "\udfff" for sign in reason):
         raise click.UsageError("--reason is no text in this locale's encoding; set LC_ALL=C.UTF-8, or write ASCII.")
-    each_dataset(
-        load_pipelines(datasets, one_by_one=True), lambda settings: _hold(settings, first, last, reason.strip())
-    )
+    each_dataset(load_pipelines(datasets, one_by_one=True), lambda settings: _hold(settings, first, last, reason))
 
 
 def _hold(settings: "Settings", first: date, last: date, reason: str) -> None:

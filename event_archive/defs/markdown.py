@@ -6,9 +6,11 @@ runs for whoever asks, by GET too. Not here: what is shown.
 
 import re
 
-_MARKUP = re.compile(r"[\r\n&<>|\\`*~\[\]]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])")
+_SIGNS = r"<>`*~\[\]"
+_AT_AN_EDGE = r"(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])"
+_MARKUP = re.compile(rf"[{_SIGNS}\r\n&|\\]|{_AT_AN_EDGE}")
 """What GitHub's Markdown, as the UI shows it, may take for markup within a table's cell."""
-_LIVE = re.compile(r"[<>`*~\[\]]|\\(?!\|)|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])")
+_LIVE = re.compile(rf"[{_SIGNS}]|\\(?!\|)|{_AT_AN_EDGE}")
 """What ``literal`` leaves in no cell."""
 _ESCAPED = {"\r": " ", "\n": " ", "&": "&amp;", "<": "&lt;", "|": "\\|"}
 

@@ -32,7 +32,7 @@ def compare(ahead_seconds: Mapping[str, float]) -> Finding:
         return Finding("clock", "good", f"{', '.join(readings)}: within {SUSPICIOUS_SECONDS} s of one another")
     right = "this machine"
     if len(readings) > 2:
-        right = sorted(readings, key=lambda name: readings[name])[len(readings) // 2]
+        right = sorted(readings, key=readings.__getitem__)[len(readings) // 2]
     differences = {name: reading - readings[right] for name, reading in readings.items() if name != right}
     off = {name: seconds for name, seconds in differences.items() if abs(seconds) > SUSPICIOUS_SECONDS / 2}
     others = "the others" if len(readings) > 2 and len(off) == 1 else right

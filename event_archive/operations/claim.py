@@ -145,8 +145,7 @@ def require_owner(dataset: Dataset, postgres: Postgres, claimed: Claim) -> None:
         asking = identity(connection)
     # A standby may know of a new timeline late.
     if not asking.is_standby:
-        source, adopt = source_of(asking, dataset), dataset.adopt_source
-        claimed.admitting(source, asking.timeline, place=files_of(dataset), adopt=adopt)
+        _gone_on(dataset, asking, claimed)
 
 
 def unclaimed_elsewhere(site: Site) -> str | None:
@@ -262,11 +261,17 @@ def _tell(site: Site, before: Claim | None, after: Claim) -> None:
 
 def _admitted(dataset: Dataset, lake: Lake, asking: Identity, before: Claim | None) -> Claim:
     """The claim as it stands once this database has asked."""
-    source = source_of(asking, dataset)
     if before:
-        return before.admitting(source, asking.timeline, place=files_of(dataset), adopt=dataset.adopt_source)
+        return _gone_on(dataset, asking, before)
+    source = source_of(asking, dataset)
     require_unclaimed(dataset, lake, source)
     return Claim(source, asking.timeline)
+
+
+def _gone_on(dataset: Dataset, asking: Identity, before: Claim) -> Claim:
+    """As ``_admitted``, where somebody has claimed the files."""
+    source, adopt = source_of(asking, dataset), dataset.adopt_source
+    return before.admitting(source, asking.timeline, place=files_of(dataset), adopt=adopt)
 
 
 def _described(database: Identity) -> str:

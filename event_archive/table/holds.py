@@ -4,6 +4,8 @@ Not here: the lock on a day, what a purge does about a hold. Holds stand in a ta
 day, so that the purge reads them in its own transaction.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import LiteralString
@@ -112,8 +114,7 @@ def hold(dataset: Dataset, first: date, last: date, reason: str, postgres: Postg
             f"{dataset.label}: {first} to {last} are {days:,} days; at most {MOST_DAYS:,} are held at once. No day was "
             "held: give the command for one part after another."
         )
-    about = f"{dataset.table}, holds"
-    with postgres.transaction(about, advice=_advice(dataset)) as connection, same_schema(connection, dataset):
+    with _changing(dataset, postgres) as connection:
         commit_durably(connection)
         require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
         if not _exist(connection, dataset):
@@ -152,17 +153,24 @@ def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> in
     Raises:
         RefusedError, UnreachableError, BusyError: as PostgreSQL says.
     """
-    about = f"{dataset.table}, holds"
-    with postgres.transaction(about, advice=_advice(dataset)) as connection, same_schema(connection, dataset):
+    with _changing(dataset, postgres) as connection:
         released = 0
         if _exist(connection, dataset):
             query = _about(dataset, "DELETE FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}", first, last)
             released = connection.execute(query).rowcount
+            if one(connection, _about(dataset, _HELD, first, last))[0]:
+                raise _altered(dataset)
         if not released:
             require_table(connection, dataset.table, dataset.setting("EVENT_TABLE"))
-        if _exist(connection, dataset) and one(connection, _about(dataset, _HELD, first, last))[0]:
-            raise _altered(dataset)
         return released
+
+
+@contextmanager
+def _changing(dataset: Dataset, postgres: Postgres) -> Iterator[Connection]:
+    """A transaction that changes holds of the table that bears the name, at its end as at its begin."""
+    about = f"{dataset.table}, holds"
+    with postgres.transaction(about, advice=_advice(dataset)) as connection, same_schema(connection, dataset):
+        yield connection
 
 
 def _altered(dataset: Dataset) -> RefusedError:

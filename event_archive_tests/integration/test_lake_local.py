@@ -39,6 +39,20 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "events" / "day.csv"
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What has been brought to the disk, in order."""
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def observed(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", observed)
+    return synced
+
+
 def put(lake: LocalLake, content: bytes, replaces: StoredFile | None = None, **metadata: str) -> StoredFile:
     with lake.write(PATH, replaces=replaces) as upload:
         upload.write(content)
@@ -257,15 +271,7 @@ def test_a_file_system_that_is_away_is_told_by_its_folder(
     assert target.name not in str(raised.value)
 
 
-def test_every_folder_that_is_made_outlives_a_power_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    synced: list[Path] = []
-    fsync = os.fsync
-
-    def observed(descriptor: int) -> None:
-        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", observed)
+def test_every_folder_that_is_made_outlives_a_power_failure(tmp_path: Path, synced: list[Path]):
     with LocalLake(tmp_path / "new" / "lake").write("a/b/day.csv", replaces=None):
         folders = {tmp_path, *(tmp_path / made for made in ("new", "new/lake", "new/lake/a"))}
         assert set(synced) == folders
@@ -316,19 +322,14 @@ def test_what_is_seen_has_reached_the_disk(lake: LocalLake, target: Path, monkey
     ]
 
 
-def test_what_is_read_has_reached_the_disk(lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_read_has_reached_the_disk(
+    lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch, synced: list[Path]
+):
     """Its writer may have been killed before it saw to that, and a purge deletes what was read."""
     with monkeypatch.context() as patched, suppress(PowerFailureError):
         patched.setattr(upload, "sync_folder", _power_failure)
         put(lake, b"new")
-    synced: list[Path] = []
-    fsync = os.fsync
-
-    def observed(descriptor: int) -> None:
-        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", observed)
+    synced.clear()
     with lake.read(stat(lake)):
         assert synced == [target, target.parent, target.parent.parent, target.parent.parent.parent]
 
