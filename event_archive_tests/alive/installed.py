@@ -11,9 +11,10 @@ from pathlib import Path
 import psycopg
 
 from event_archive_tests.alive.graphql import Dagster
-from event_archive_tests.alive.services import Service, await_that, ended, free_port, listens
+from event_archive_tests.alive.services import Service, await_that, ended, listens
 from event_archive_tests.fixtures.graphql import LOCATION
 from event_archive_tests.fixtures.installation import REPOSITORY, Installation, clean_environment
+from event_archive_tests.fixtures.ports import free_port
 from event_archive_tests.fixtures.postgres import Server
 
 _START_SECONDS = 120

@@ -30,13 +30,6 @@ def await_that(what: str, condition: Callable[[], object], seconds: float) -> fl
     return time.monotonic() - began
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)

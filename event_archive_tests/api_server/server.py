@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 from event_archive_tests.api_server.api import Answer, Api, Request
 from event_archive_tests.api_server.delivery import deliver
 from event_archive_tests.api_server.switches import Switches
+from event_archive_tests.fixtures.ports import free_port
 
 _POLL_SECONDS = 0.02
 
@@ -60,7 +61,7 @@ class Server:
     def __init__(self, api: Api, port: int = 0) -> None:
         self._api = api
         self._ended = threading.Event()
-        self._events: _Server | None = _Server(port, _events_handler(api, self._ended))
+        self._events: _Server | None = _Server(port or free_port(), _events_handler(api, self._ended))
         self.port = self._events.server_port
         self._elsewhere: list[dict[str, Any]] = []
         self._admin = _Server(0, _admin_handler(self))

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -17,6 +16,7 @@ from event_archive.sources.redis_stream.metrics import Metrics
 from event_archive.sources.redis_stream.server import answering
 from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
 from event_archive_tests.fixtures.installation import clean_environment
+from event_archive_tests.fixtures.ports import free_port
 from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.refusing import refusing
 from event_archive_tests.fixtures.valkey import Stream, position
@@ -35,8 +35,7 @@ def postgres_line(stream: Stream, server_18: Server) -> Iterator[Wire]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

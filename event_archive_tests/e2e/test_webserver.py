@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 from event_archive_tests.fixtures.graphql import Webserver
 from event_archive_tests.fixtures.installation import ASSETS, REPOSITORY, Installation, clean_environment
 from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -78,9 +78,7 @@ class Dev(Webserver):
 @pytest.fixture
 def webserver(azure_installation: Installation, tmp_path: Path) -> Iterator[Dev]:
     """``dagster dev`` from the repository's root on the repository's files: webserver, daemon and code server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     home = tmp_path / "home"
     home.mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", home)

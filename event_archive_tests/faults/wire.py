@@ -16,6 +16,7 @@ from typing import Literal
 import psycopg
 
 from event_archive_tests.faults.proxy import PIECE_BYTES, POLL_SECONDS, Proxy, closed_after
+from event_archive_tests.fixtures.ports import free_port
 from event_archive_tests.fixtures.postgres import Server
 
 Sender = Literal["client", "server"]
@@ -88,7 +89,7 @@ class Wire(Proxy):
         self._behind = str(server.socket_dir / ".s.PGSQL.5432")
         self._troubles: list[Trouble] = []
         self._lock = threading.Lock()
-        self._port = 0
+        self._port = free_port()
         super().__init__()
 
     def dsn(self, database: str, *, connect_timeout: int = 10) -> str:
@@ -108,7 +109,6 @@ class Wire(Proxy):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self._port))
         listener.listen()
-        self._port = listener.getsockname()[1]
         return listener
 
     def expect(self, trouble: Trouble) -> Trouble:

@@ -6,7 +6,6 @@ Slow, for it installs the runtime with pip as the image's build does: ``make ima
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from event_archive_tests.azurite import Azurite
 from event_archive_tests.deploy import chart
 from event_archive_tests.deploy.manifests import ROOT, manifest, pod_of
 from event_archive_tests.fixtures.installation import Finished, clean_environment
+from event_archive_tests.fixtures.ports import free_port
 from event_archive_tests.fixtures.postgres import AddEvents, Database
 from event_archive_tests.image.dockerfile import Stage, build_context, files, parse, replay, stand_in
 
@@ -118,7 +118,7 @@ def test_the_command_line_answers(container: Container):
 
 @pytest.mark.parametrize("given", ["the image's own command", "the chart's arguments"])
 def test_the_code_server_comes_up_and_the_health_check_says_so(container: Container, given: str):
-    port = _free_port()
+    port = str(free_port())
     (server,) = pod_of(chart.code_server(chart.values_of()))["containers"]
     command = container.stage.command if given == "the image's own command" else server["args"]
     check = (
@@ -137,7 +137,7 @@ def test_the_code_server_comes_up_and_the_health_check_says_so(container: Contai
 
 
 def test_a_check_of_a_port_without_a_server_fails(container: Container):
-    check = [word.replace("4000", _free_port()) for word in container.stage.healthcheck]
+    check = [word.replace("4000", str(free_port())) for word in container.stage.healthcheck]
     assert container.run(check).code == 1
 
 
@@ -195,9 +195,3 @@ def test_a_run_pod_needs_no_writable_dagster_home_and_no_run_launcher(
         home.chmod(0o755)
     recorded = "SELECT DISTINCT asset_key FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION' ORDER BY 1"
     assert database.execute(recorded) == [('["aged_events"]',), ('["archive_csv"]',), ('["purged_events"]',)]
-
-
-def _free_port() -> str:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return str(listening.getsockname()[1])
