@@ -18,6 +18,7 @@ from event_archive.lake.protocol import StoredFile
 from event_archive.operations.claim import claim
 from event_archive.operations.loading import load
 from event_archive.operations.site import Site
+from event_archive.operations.verbatim import WRITE_THE_TIME, load_verbatim, require_lasting
 from event_archive.table.advice import ADOPT_ADVICE
 from event_archive.table.shape import glance
 
@@ -58,6 +59,8 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
             raise IntegrityError(
                 f"{found}. It cannot be adopted: put the right file back, or move this one elsewhere."
             ) from error
+        load_verbatim(connection, readback, lake, file, progress)
+        require_lasting(connection, readback, file, f"It cannot be adopted. {WRITE_THE_TIME}")
     if lacking := [name for name in table.key if name not in readback.columns]:
         raise IntegrityError(
             f"{path}: its header lacks the key: {', '.join(lacking)}. It cannot be adopted: without the key its rows "

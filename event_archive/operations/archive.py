@@ -31,7 +31,7 @@ from event_archive.operations.loading import load
 from event_archive.operations.readback import Readback, types_hash
 from event_archive.operations.site import Site
 from event_archive.operations.unanswered import may_be_replaced, note_unanswered
-from event_archive.operations.verbatim import load_verbatim, verbatim_rows
+from event_archive.operations.verbatim import WRITE_THE_TIME, load_verbatim, require_lasting, verbatim_rows
 from event_archive.postgres.catalogue.relations import Column
 from event_archive.postgres.catalogue.server import server_now
 from event_archive.postgres.session import Connection, Postgres
@@ -275,6 +275,8 @@ def _write_late(
             if same_keys and not has_any(connection, missing):
                 return _Written(file, manifest, 0, table.columns)
         load_verbatim(connection, readback, lake, file, progress)
+        if manifest is None:
+            require_lasting(connection, readback, file, f"Nothing was written or deleted. {WRITE_THE_TIME}")
     require_unchanged(connection, table, "archive")
     lock_rows(connection, table, order.day)
     with lake.write(file.path, replaces=file, append=append) as upload:

@@ -1,21 +1,29 @@
-"""A day's CSV as text, every value as it is spelled: for what is rewritten, and to see what today's types would lose.
+"""A day's CSV as text, each value as it is spelled: to rewrite it, and to compare with what its type makes of it.
 
-Not here: the read-back that rows are compared with.
+Not here: the read-back that rows are compared with; which differences lose something (``restore.losses``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from psycopg import sql
 
 from event_archive.domain.contradiction import contradiction
+from event_archive.domain.dataset import quoted
 from event_archive.domain.progress import Progress
+from event_archive.domain.wording import counted
+from event_archive.errors import RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.loading import copy_file, number_rows
-from event_archive.operations.readback import Readback
-from event_archive.postgres.session import Connection, own_search_path
+from event_archive.operations.readback import READBACK, Readback
+from event_archive.postgres.session import Connection, one, own_search_path
 
 VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
 """The temporary table that holds the text, its rows numbered as those of ``READBACK``."""
+
+WRITE_THE_TIME = "Write the time itself into the file, or move the file elsewhere."
+
+# What PostgreSQL takes for a time, and each day for another.
+_WORD = "'now|today|tomorrow|yesterday'"
 
 
 def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: StoredFile, progress: Progress) -> None:
@@ -47,3 +55,64 @@ def verbatim_rows(readback: Readback, columns: Sequence[str]) -> sql.Composable:
         sql.SQL("{}" if name in readback.columns else "NULL AS {}").format(sql.Identifier(name)) for name in columns
     ]
     return sql.SQL("SELECT {} FROM {} ORDER BY {}").format(sql.SQL(", ").join(names), VERBATIM, readback.line)
+
+
+def count_current(connection: Connection, readback: Readback, counts: Mapping[str, sql.Composable]) -> dict[str, int]:
+    """What these aggregates by column say of the current rows, as values and as text; those alone that are not 0.
+
+    Args:
+        connection: in the transaction in which ``load_verbatim`` has read the file.
+        readback: of the file.
+        counts: aggregates in which ``as_text`` and ``as_value`` name a column's two forms.
+    """
+    if not counts:
+        return {}
+    # The join leaves superseded rows out: their numbers are negative in the read-back alone.
+    found = one(
+        connection,
+        sql.SQL("SELECT {counts} FROM {readback} AS value_ JOIN {verbatim} AS file_ USING ({line})").format(
+            counts=sql.SQL(", ").join(counts.values()), readback=READBACK, verbatim=VERBATIM, line=readback.line
+        ),
+    )
+    return {name: count for name, count in zip(counts, found, strict=True) if count}
+
+
+def as_text(name: str) -> sql.Composable:
+    """A column's value as it is spelled in the file."""
+    return sql.SQL("file_.{}").format(sql.Identifier(name))
+
+
+def as_value(name: str) -> sql.Composable:
+    """A column's value as COPY prints it; in a collation by which the beginnings of texts can be told."""
+    return sql.SQL("(pg_catalog.format('%s', value_.{}) COLLATE pg_catalog.\"C\")").format(sql.Identifier(name))
+
+
+def named(counts: Mapping[str, int]) -> str:
+    """Columns, and in how many rows of each, for a message."""
+    return ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in counts.items())
+
+
+def require_lasting(connection: Connection, readback: Readback, file: StoredFile, advice: str) -> None:
+    """Refuses a file in which a time is ``today`` or the like: it equals a row of the table today, and none tomorrow.
+
+    Args:
+        connection: in the transaction in which ``load_verbatim`` has read the file.
+        readback: of the file.
+        file: the file.
+        advice: what was not done, and what to do.
+
+    Raises:
+        RefusedError: it says so in a column that is not text.
+    """
+    counts = {
+        name: sql.SQL("count(*) FILTER (WHERE {text} ~* {word} AND {value} !~* {word})").format(
+            text=as_text(name), value=as_value(name), word=sql.SQL(_WORD)
+        )
+        for name in readback.columns
+        if name in readback.table.names
+    }
+    if found := count_current(connection, readback, counts):
+        raise RefusedError(
+            f"{file.path}: it says now, today, tomorrow or yesterday in place of a time, which means another one each "
+            f"day: {named(found)}. {advice}"
+        )

@@ -1,9 +1,12 @@
 """Values whose column has another type today, or that another tool spelled, come back whole or are refused."""
 
+from functools import partial
+
 import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.errors import RefusedError
+from event_archive.operations.adopt import adopt_day
 from event_archive.operations.restore import losses
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
@@ -22,8 +25,6 @@ NARROWED = """CREATE TABLE n (id int PRIMARY KEY, at timestamp, v {})"""
         ("timestamp", "2024-02-02 03:04:05", "date"),
         ("timestamp", "2024-02-02 03:04:05.678", "timestamp(0)"),
         ("text", "2024-02-02 03:04:05-05", "timestamp"),
-        ("text", "tomorrow", "date"),
-        ("text", "now", "timestamptz"),
         ("time", "01:02:03.456", "time(0)"),
         ("numeric[]", "{1.23456}", "numeric(10,2)[]"),
         ("json", '{"b":1, "a":2, "a":3}', "jsonb"),
@@ -100,6 +101,29 @@ def narrowed(pipeline: Pipeline, was: str, value: str, now: str) -> Pipeline:
     assert of.run().deleted == 1
     pipeline.database.execute(f"ALTER TABLE n ALTER v TYPE {now} USING v::text::{now}")
     return of
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("date", "today"), ("date[]", "{2024-01-01,Tomorrow}"), ("tstzrange", "[2024-01-01,now)")]
+)
+def test_a_time_that_means_another_day_each_day_is_no_proof_nor_restored(pipeline: Pipeline, kind: str, said: str):
+    pipeline.database.execute(f"CREATE TABLE n (id int PRIMARY KEY, at timestamp, v {kind}, note text)")
+    pipeline.database.execute("INSERT INTO n VALUES (1, '2024-03-01', %s, 'today')", said)
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.put(f'id,at,v,note\n1,2024-03-01,"{said}",today\n'.encode())
+    content = of.content()
+    for refused in (of.run, partial(adopt_day, of.site, DAY), partial(restoring(of), in_place=True)):
+        with pytest.raises(RefusedError, match=r'means another one each day: "?v"? \(1 row\)\. '):
+            refused()
+    assert (of.count(), of.content()) == (1, content)
+
+
+@pytest.mark.parametrize(("value", "now"), [("tomorrow", "date"), ("now", "timestamptz")])
+def test_a_text_that_now_means_another_day_each_day_is_not_restored(pipeline: Pipeline, value: str, now: str):
+    of = narrowed(pipeline, "text", value, now)
+    with pytest.raises(RefusedError, match=r"means another one each day: v \(1 row\).*--table NAME"):
+        restoring(of)(in_place=True)
+    assert of.count() == 0
 
 
 def test_values_that_no_longer_parse_are_refused_where_a_table_is_nothing_but_key(pipeline: Pipeline):

@@ -31,10 +31,18 @@ from event_archive.operations.restore.checks import (
     require_parsed,
     require_same_current_rows,
 )
-from event_archive.operations.restore.losses import losses, merged, report_losses, warn_of_zones, zones_changed
+from event_archive.operations.restore.losses import (
+    TABLE_OF_YOUR_OWN,
+    losses,
+    merged,
+    report_losses,
+    warn_of_zones,
+    zones_changed,
+)
 from event_archive.operations.restore.sequences import move_on
 from event_archive.operations.restore.target import ADVICE, open_target, widened
 from event_archive.operations.site import Site
+from event_archive.operations.verbatim import require_lasting
 from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.server import identity
 from event_archive.postgres.session import Connection, one, own_search_path
@@ -131,6 +139,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         written_as_today = manifest and manifest.types and manifest.types == types_hash(table, readback.columns)
         if not written_as_today:
             lost = losses(connection, readback, lake, file, progress)
+            require_lasting(connection, readback, file, f"Nothing of this day was restored. {TABLE_OF_YOUR_OWN}")
             report_losses(target, lost, file, by_us=manifest is not None)
             warn_of_zones(target, zones_changed(connection, readback), file)
             require_none_merged(readback, merged(connection, readback), file)

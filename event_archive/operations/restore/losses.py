@@ -9,13 +9,12 @@ from collections.abc import Mapping
 
 from psycopg import sql
 
-from event_archive.domain.dataset import TableName, quoted
+from event_archive.domain.dataset import TableName
 from event_archive.domain.progress import Progress
-from event_archive.domain.wording import counted
 from event_archive.errors import RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.readback import READBACK, Readback
-from event_archive.operations.verbatim import VERBATIM, load_verbatim
+from event_archive.operations.verbatim import VERBATIM, as_text, as_value, count_current, load_verbatim, named
 from event_archive.postgres.session import Connection, one
 
 logger = logging.getLogger(__name__)
@@ -26,9 +25,7 @@ _IS_JSON_SINCE = 160000
 _NUMBER = "{file}::numeric = {value}::numeric"
 # As text, since there are dates later than any instant.
 _TO_INSTANT = "CASE WHEN {0}::date < '294276-01-01' OR NOT isfinite({0}::date) THEN {0}::timestamptz::text ELSE {0} END"
-# What PostgreSQL takes for a time, and each day for another.
-_MEANS_ANOTHER_DAY = "{file} ~* 'now|today|tomorrow|yesterday'"
-_INSTANT = f"NOT ({_MEANS_ANOTHER_DAY}) AND {_TO_INSTANT.format('{file}')} = {_TO_INSTANT.format('{value}')}"
+_INSTANT = f"{_TO_INSTANT.format('{file}')} = {_TO_INSTANT.format('{value}')}"
 # Whatever parses as one of these types is kept in full, however it is spelled.
 _ANY = "true"
 _JSONB = "{file} IS JSON WITH UNIQUE KEYS"
@@ -72,16 +69,16 @@ def losses(
     counts = {
         column.name: sql.SQL(_LOST).format(
             name=sql.Identifier(column.name),
-            value=_value(column.name),
-            file=_text(column.name),
+            value=as_value(column.name),
+            file=as_text(column.name),
             same=sql.SQL(_same(column.plain_type, connection.info.server_version)).format(
-                file=_text(column.name), value=_value(column.name)
+                file=as_text(column.name), value=as_value(column.name)
             ),
         )
         for column in readback.table.columns
         if column.name in readback.columns
     }
-    return _counted(connection, readback, counts)
+    return count_current(connection, readback, counts)
 
 
 def zones_changed(connection: Connection, readback: Readback) -> dict[str, int]:
@@ -99,24 +96,12 @@ def zones_changed(connection: Connection, readback: Readback) -> dict[str, int]:
     """
     counts = {
         column.name: sql.SQL("count(*) FILTER (WHERE {})").format(
-            sql.SQL(_ZONE_CHANGED[column.plain_type]).format(file=_text(column.name))
+            sql.SQL(_ZONE_CHANGED[column.plain_type]).format(file=as_text(column.name))
         )
         for column in readback.table.columns
         if column.name in readback.columns and column.plain_type in _ZONE_CHANGED
     }
-    return _counted(connection, readback, counts) if counts else {}
-
-
-def _counted(connection: Connection, readback: Readback, counts: Mapping[str, sql.Composable]) -> dict[str, int]:
-    """What these aggregates by column say of the current rows, as values and as text; those alone that are not 0."""
-    # The join leaves superseded rows out: their numbers are negative in the read-back alone.
-    found = one(
-        connection,
-        sql.SQL("SELECT {counts} FROM {readback} AS value_ JOIN {verbatim} AS file_ USING ({line})").format(
-            counts=sql.SQL(", ").join(counts.values()), readback=READBACK, verbatim=VERBATIM, line=readback.line
-        ),
-    )
-    return {name: count for name, count in zip(counts, found, strict=True) if count}
+    return count_current(connection, readback, counts)
 
 
 def merged(connection: Connection, readback: Readback) -> int:
@@ -150,15 +135,6 @@ def _same(plain_type: str, server_version: int) -> str:
     return "false" if rule == _JSONB and server_version < _IS_JSON_SINCE else rule
 
 
-def _text(name: str) -> sql.Composable:
-    return sql.SQL("file_.{}").format(sql.Identifier(name))
-
-
-def _value(name: str) -> sql.Composable:
-    """A value as COPY prints it; in a collation by which the beginnings of texts can be told, whatever the column's."""
-    return sql.SQL("(pg_catalog.format('%s', value_.{}) COLLATE pg_catalog.\"C\")").format(sql.Identifier(name))
-
-
 def report_losses(target: TableName, lost: Mapping[str, int], file: StoredFile, *, by_us: bool) -> None:
     """Refuses a file whose values today's types would cut short; of another tool's file it only warns.
 
@@ -173,7 +149,7 @@ def report_losses(target: TableName, lost: Mapping[str, int], file: StoredFile, 
     """
     if not lost:
         return
-    found = f"{file.path}: values of it would lose something as the types of {target}: {_where(lost)}"
+    found = f"{file.path}: values of it would lose something as the types of {target}: {named(lost)}"
     if by_us:
         raise RefusedError(f"{found}. Nothing of this day was restored. {TABLE_OF_YOUR_OWN}")
     logger.warning("%s. They are restored as they read", found)
@@ -188,9 +164,5 @@ def warn_of_zones(target: TableName, changed: Mapping[str, int], file: StoredFil
             "into a table of your own making, with text for that column: --table NAME",
             file.path,
             target,
-            _where(changed),
+            named(changed),
         )
-
-
-def _where(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in counts.items())
