@@ -39,6 +39,9 @@ _PINS: dict[str, str] = {
     # How text is parsed.
     "xmloption": "content",
     "array_nulls": "on",
+    "timezone_abbreviations": "Default",
+    # More than 0 leaves rows out where an index of rows by time is of GIN.
+    "gin_fuzzy_search_limit": "0",
     # What a temporary table is made of: it is indexed and updated.
     "default_table_access_method": "heap",
     # Planning costs more than it saves.
