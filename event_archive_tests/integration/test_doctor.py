@@ -790,11 +790,28 @@ def test_an_index_of_the_rows_that_refer_serves_a_foreign_key(healthy_locally: I
     assert "public.note, which" not in message
 
 
+def test_indexes_of_its_partitions_serve_the_foreign_key_of_a_partitioned_table(
+    healthy_locally: Installation, command: Commands
+):
+    healthy_locally.database.execute(
+        """CREATE TABLE note (e bigint REFERENCES "Event", d int) PARTITION BY LIST (d);
+        CREATE TABLE one (d int, e bigint); CREATE INDEX ON one (e);
+        ALTER TABLE note ATTACH PARTITION one FOR VALUES IN (1);
+        CREATE TABLE two PARTITION OF note FOR VALUES IN (2); CREATE INDEX ON two (e)"""
+    )
+    assert "index" not in findings(command("doctor", "--json"), 0)["foreign_keys"].message
+
+
 def test_the_index_that_a_partitioned_table_lacks_which_refers_is_made_by_what_is_said(
     healthy_locally: Installation, command: Commands
 ):
     database = healthy_locally.database
-    database.execute('CREATE TABLE note (e bigint REFERENCES "Event") PARTITION BY HASH (e)')
+    database.execute(
+        """CREATE TABLE note (e bigint REFERENCES "Event", d int) PARTITION BY LIST (d);
+        CREATE TABLE one (d int, e bigint); CREATE INDEX ON one (e);
+        ALTER TABLE note ATTACH PARTITION one FOR VALUES IN (1);
+        CREATE TABLE two PARTITION OF note FOR VALUES IN (2); CREATE INDEX ON two (d, e)"""
+    )
     found = findings(command("doctor", "--json"), 0)["foreign_keys"]
     statement = 'CREATE INDEX ON "public"."note" ("e");'
     assert statement in found.remedy

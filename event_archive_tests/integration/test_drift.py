@@ -276,7 +276,8 @@ ADVERSE = {
     "bytea_output": "escape", "lc_monetary": "POSIX", "xmlbinary": "hex", "quote_all_identifiers": "on",
     "xmloption": "document", "array_nulls": "off", "default_table_access_method": "other", "jit": "on",
     "row_security": "on", "idle_in_transaction_session_timeout": "1h", "transaction_timeout": "1h",
-    "timezone_abbreviations": "India", "gin_fuzzy_search_limit": "1", "lock_timeout": "1h", "statement_timeout": "1h", "search_path": "public",
+    "timezone_abbreviations": "India", "gin_fuzzy_search_limit": "1",
+    "lock_timeout": "1h", "statement_timeout": "1h", "search_path": "public",
     "default_transaction_isolation": "serializable",
 }  # fmt: skip
 

@@ -25,16 +25,23 @@ WITH RECURSIVE tree_(oid) AS (SELECT %(oid)s::pg_catalog.oid
 """
 # PostgreSQL copies a partitioned table's references and triggers for each partition. A copy is left out only where its
 # original is found too: it is not where the table itself is a partition of another.
-# An index of the rows that refer at all serves as well.
+# An index of the rows that refer at all serves as well, and of a partitioned referring table one of each partition: its
+# columns have other numbers there.
 _REFERENCES = """
 SELECT f.conname, n.nspname, c.relname, f.confdeltype,
        ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(f.conkey) WITH ORDINALITY AS k(attnum, place)
              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = k.attnum ORDER BY k.place),
-       EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = f.conrelid AND i.indisvalid
-               AND i.indkey[0] = ANY (f.conkey)
-               AND (i.indpred IS NULL OR pg_catalog.pg_get_expr(i.indpred, i.indrelid) IN (
-                 SELECT pg_catalog.format('(%%I IS NOT NULL)', a.attname) FROM pg_catalog.pg_attribute AS a
-                 WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey)))),
+       NOT EXISTS (
+         WITH RECURSIVE copies_(oid) AS (SELECT f.oid UNION SELECT k.oid FROM pg_catalog.pg_constraint AS k
+                                         JOIN copies_ ON k.conparentid = copies_.oid)
+         SELECT FROM copies_ JOIN pg_catalog.pg_constraint AS k USING (oid)
+         JOIN pg_catalog.pg_class AS r ON r.oid = k.conrelid
+         WHERE r.relkind <> 'p' AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = k.conrelid AND i.indisvalid
+           AND i.indkey[0] = ANY (k.conkey)
+           AND (i.indpred IS NULL OR pg_catalog.pg_get_expr(i.indpred, i.indrelid) IN (
+             SELECT pg_catalog.format('(%%I IS NOT NULL)', a.attname) FROM pg_catalog.pg_attribute AS a
+             WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey))))),
        c.relkind = 'p', c.oid IN (SELECT oid FROM tree_)
 FROM pg_catalog.pg_constraint AS f JOIN pg_catalog.pg_class AS c ON c.oid = f.conrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -144,7 +151,7 @@ class Reference:
         on_delete: ``pg_constraint.confdeltype``: ``a`` NO ACTION, ``r`` RESTRICT, ``c`` CASCADE, ``n`` SET NULL,
             ``d`` SET DEFAULT.
         columns: the referring ones.
-        indexed: whether an index of the referring table begins with one of them.
+        indexed: whether an index of the referring table, or of each of its partitions, begins with one of them.
         is_partitioned: whether the referring table is.
         is_own: whether it refers to itself, or a partition of it does.
     """

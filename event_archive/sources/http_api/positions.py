@@ -13,7 +13,7 @@ from psycopg import sql
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import iso
 from event_archive.errors import ConfigurationError
-from event_archive.postgres.session import Connection, Session, one
+from event_archive.postgres.session import Connection, Session
 
 _READ_ONE = """
 SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
@@ -36,8 +36,17 @@ ON CONFLICT (source, shard) DO UPDATE SET
   events_ingested = excluded.events_ingested, updated_at = pg_catalog.clock_timestamp()
 """
 _LOCK_ALL = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
-_LOCK = "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%s, 0))"
-_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%s, 0))"
+# A pooler answers for the session with a number of its own. It may give another server's session to each transaction: a
+# lock of such a one would outlast the run, and nobody could let it go.
+_LOCK = """
+SELECT CASE pg_catalog.pg_backend_pid() WHEN %(pid)s
+       THEN pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(%(lock)s, 0))
+       ELSE pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(%(lock)s, 0)) END
+"""
+_UNLOCK = """
+SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%(lock)s, 0))
+WHERE pg_catalog.pg_backend_pid() = %(pid)s
+"""
 _MOST_WINDOWS = 20_000
 """At once: each is a request, and a row of ``cursor_state``."""
 
@@ -145,22 +154,23 @@ class Positions:
 
         None where another process has it, or has read it to its end, or has split it.
 
-        A pooler that changes the session from one transaction to the next lets two processes have it: the first to land
-        a page keeps it (``require``).
+        Behind a pooler two processes may have it: the first to land a page keeps it (``require``).
         """
         with session.transaction(str(self.table)) as connection:
-            if not one(connection, _LOCK, self._lock(position))[0]:
+            claim = {"lock": self._lock(position), "pid": connection.info.backend_pid}
+            row = connection.execute(_LOCK, claim).fetchone()
+            if not (row and row[0]):
                 return None
             found = self._find(connection, position)
             if position.upper and (found is None or found.passes):
-                connection.execute(_UNLOCK, (self._lock(position),))
+                connection.execute(_UNLOCK, claim)
                 return None
             return found or position
 
     def release(self, session: Session, position: Position) -> None:
         """Lets other processes have a shard."""
         with session.transaction(str(self.table)) as connection:
-            connection.execute(_UNLOCK, (self._lock(position),))
+            connection.execute(_UNLOCK, {"lock": self._lock(position), "pid": connection.info.backend_pid})
 
     def _find(self, connection: Connection, position: Position) -> Position | None:
         """Where a shard stands; the whole of an API that nobody has read yet stands at its beginning."""
