@@ -95,8 +95,9 @@ def check_conninfo(secret: SecretStr) -> SecretStr:
         given = conninfo_to_dict(text)
     except ProgrammingError:
         _check_parameters(text)
-        given = {"port": "?"}
-    if _is_torn(text) or "@" in str(given.get("host", "")) or not re.fullmatch(r"[\d,]*", str(given.get("port", ""))):
+        given = {"": ""}
+    numbers = re.fullmatch(r"[\d,]*", str(given.get("port", "")))
+    if _is_torn(text) or "@" in str(given.get("host", "")) or ("://" in text and not numbers) or "" in given:
         raise ValueError(
             f"must be a libpq URL ({_URL}) or key=value DSN; in a URL, the password's special characters are "
             "percent-encoded"
@@ -104,7 +105,7 @@ def check_conninfo(secret: SecretStr) -> SecretStr:
     for name in _INTEGERS & given.keys():
         if not re.fullmatch(r"[+-]?\d+", str(given[name])):
             raise ValueError(f"its {name} must be a number")
-    if any(port and not 0 < int(port) < 2**16 for port in str(given.get("port", "")).split(",")):
+    if not numbers or any(port and not 0 < int(port) < 2**16 for port in str(given.get("port", "")).split(",")):
         raise ValueError("its port must be a number from 1 to 65535")
     if words := refused_options(text):
         words = without_secrets(" ".join(words.split()), text)

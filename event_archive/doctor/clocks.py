@@ -34,11 +34,14 @@ def compare(ahead_seconds: Mapping[str, float]) -> Finding:
     if len(readings) > 2:
         right = sorted(readings, key=readings.__getitem__)[len(readings) // 2]
     differences = {name: reading - readings[right] for name, reading in readings.items() if name != right}
-    off = {name: seconds for name, seconds in differences.items() if abs(seconds) > SUSPICIOUS_SECONDS / 2}
+    off = {name: seconds for name, seconds in differences.items() if abs(seconds) > SUSPICIOUS_SECONDS}
     others = "the others" if len(readings) > 2 and len(off) == 1 else right
     words = [
         f"{name} is {abs(seconds):,.0f} s {'ahead of' if seconds > 0 else 'behind'} {others}"
         for name, seconds in off.items()
     ]
+    if not off:
+        first, last = min(readings, key=readings.__getitem__), max(readings, key=readings.__getitem__)
+        words = [f"{last} is {apart_seconds:,.0f} s ahead of {first}"]
     is_bad = apart_seconds > BAD_SECONDS
     return Finding("clock", "bad" if is_bad else "warning", "; ".join(words), "Set the clock, by NTP.")

@@ -21,10 +21,15 @@ TABLE = (
 )  # fmt: skip
 
 _NOW = r"(?:now\(\)|CURRENT_TIMESTAMP(?:\(\d\))?|(?:transaction|statement|clock)_timestamp\(\))"
-_NAMED_ZONE = re.compile(
-    rf"\(?{_NOW} AT TIME ZONE '(?P<zone>[^']+)'::text\)?|timezone\('(?P<named>[^']+)'::text, {_NOW}\)"
+_IN_A_ZONE = re.compile(
+    rf"\(?{_NOW} AT TIME ZONE '(?:(?P<zone>[^']+)'::text|00:00:00'::interval)\)?"
+    rf"|timezone\('(?P<named>[^']+)'::text, {_NOW}\)"
 )
-"""A default that is this instant in one time zone, whatever the session's is; as PostgreSQL prints it."""
+"""This instant in one time zone, whatever the session's is; as PostgreSQL prints it."""
+_AROUND = re.compile(
+    r"NULL|date_trunc\('\w+'::text, |::(timestamp(\(\d\))? without time zone|date|interval)|'[^']*'|[-+(), ]"
+)
+"""What neither tells the time nor knows the session's zone: constants, and what is done to such an instant."""
 
 
 def table(patient: Patient) -> Iterator[Finding]:
@@ -61,7 +66,8 @@ def _time_index(shape: Table) -> Finding:
     return Finding(
         "time_index",
         "warning",
-        f"no B-tree index begins with {column}: only a pass over all aged rows finds the days that have some",
+        f"no B-tree index begins with {column}: only a pass over all aged rows finds the days that have some, and "
+        "without an index of another kind, or partitions by time, each step of a day reads the whole table",
         shape.missing_index(),
     )
 
@@ -70,16 +76,17 @@ def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
     """A default such as ``now()`` depends on the writer's time zone, where the column has none, or names another."""
     zone = setting_of_new_sessions(connection, "TimeZone")
     default = default_of(connection, oid, shape.dataset.time_column) or ""
-    found = _NAMED_ZONE.fullmatch(default)
-    named = found and (found["zone"] or found["named"])
-    if shape.time_type == "timestamp with time zone" or not default or is_utc(connection, named or zone):
+    named = sorted({found["zone"] or found["named"] or "UTC" for found in _IN_A_ZONE.finditer(default)})
+    # What is left of it may be local time of the session.
+    zones = named if not _AROUND.sub("", _IN_A_ZONE.sub("", default)) else [zone]
+    if shape.time_type == "timestamp with time zone" or all(is_utc(connection, of) for of in zones):
         return Finding("time_zone", "good", f"{zone} by default; the pipeline itself always uses UTC")
-    if named:
+    if zones == named:
         return Finding(
             "time_zone",
             "warning",
-            f"the default of {quoted(shape.dataset.time_column)}, {default}, is local time of {named}; it is "
-            "archived as if it were UTC",
+            f"the default of {quoted(shape.dataset.time_column)}, {default}, is local time of {', '.join(named)}; it "
+            "is archived as if it were UTC",
             "Let the default be now() AT TIME ZONE 'UTC', and check what writers set.",
         )
     return Finding(

@@ -173,7 +173,10 @@ def _body(url: str, message: str) -> dict[str, Any]:
         return {"text": escape(message, quote=False)}
     if not _TEAMS.search(host):
         return {"text": message}
-    blocks = [{"type": "TextBlock", "text": line, "wrap": True} for line in message.splitlines()]
+    # Not a TextBlock, whose text is Markdown: what others wrote could be a link.
+    blocks = [
+        {"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": line}]} for line in message.splitlines()
+    ]
     card = {"type": "AdaptiveCard", "version": "1.4", "body": blocks}
     return {
         "type": "message",

@@ -21,6 +21,7 @@ from event_archive.postgres.catalogue.server import Identity, identity, server_n
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import keep_holds, require_no_former_name
+from event_archive.table.shape import glance
 
 logger = logging.getLogger(__name__)
 
@@ -139,13 +140,19 @@ def require_owner(dataset: Dataset, postgres: Postgres, claimed: Claim) -> None:
 
     Raises:
         OtherSourceError: they are another's, or such a copy has.
-        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says; they are another's, and there is no such table.
     """
     with postgres.transaction(str(dataset.table), advice=LOOK_ADVICE) as connection:
         asking = identity(connection)
-    # A standby may know of a new timeline late.
-    if not asking.is_standby:
-        _gone_on(dataset, asking, claimed)
+        # A standby may know of a new timeline late.
+        if asking.is_standby:
+            return
+        try:
+            _gone_on(dataset, asking, claimed)
+        except OtherSourceError:
+            # Of a name that is misspelt, there is nothing to own.
+            glance(connection, dataset)
+            raise
 
 
 def unclaimed_elsewhere(site: Site) -> str | None:

@@ -354,6 +354,18 @@ def test_the_key_goes_to_no_other_host_by_a_link(ingest: Ingest):
     assert ingesting.api.elsewhere == []
 
 
+@pytest.mark.parametrize("address", ["http://[", "http://[::1/x", "http://[v1.x]/x"])
+def test_a_link_that_is_no_address_is_refused_and_what_came_with_it_is_kept(ingest: Ingest, address: str):
+    ingesting = ingest(0, pagination="link")
+    link = {"Link": f'<{address}>; rel="next"'}
+    body = b'[{"id": "1", "timestamp": "2024-03-01T00:00:00Z", "type": "x"}]'
+    ingesting.api.set(faults=[Fault(kind="answer", status=200, body=body, headers=link)])
+    (error,) = ingesting.run(api_pagination="link").failures
+    assert "links to" in str(error)
+    assert "What arrived is kept" in str(error)
+    assert ingesting.ids == ["1"]
+
+
 def test_the_key_is_sent_in_the_header_that_is_named(ingest: Ingest):
     ingesting = ingest(100, key_header="Authorization")
     assert ingesting.run(api_key_header="Authorization").failures == []

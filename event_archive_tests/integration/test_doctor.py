@@ -338,6 +338,15 @@ def test_privileges_on_a_table_that_is_absent_are_not_called_good(
             "time_zone", "warning", "is local time of Gone/Zone", "Let the default be",
         ),
         (
+            """ALTER TABLE "Event" ALTER created_at SET DEFAULT date_trunc('day', now() AT TIME ZONE 'Asia/Tokyo')""",
+            "time_zone", "warning", "is local time of Asia/Tokyo", "Let the default be",
+        ),
+        (
+            """ALTER TABLE "Event" ALTER created_at SET DEFAULT (now() AT TIME ZONE 'UTC')
+            - (now() - LOCALTIMESTAMP)""",
+            "time_zone", "warning", "sessions begin in Asia/Tokyo, so that the default", "timestamptz",
+        ),
+        (
             """ALTER TABLE "Event" ALTER created_at SET DEFAULT LOCALTIMESTAMP AT TIME ZONE 'UTC'""",
             "time_zone", "warning", "sessions begin in Asia/Tokyo, so that the default", "timestamptz",
         ),
@@ -436,6 +445,19 @@ def test_a_table_that_will_make_trouble(
         $$""",
         """ALTER TABLE "Event" ALTER created_at SET DEFAULT timezone('utc', now());
         DO $$ BEGIN EXECUTE format($f$ALTER DATABASE %I SET TimeZone TO 'Asia/Tokyo'$f$, current_database()); END $$""",
+        *(
+            f"""ALTER TABLE "Event" ALTER created_at SET DEFAULT {default};
+            DO $$ BEGIN EXECUTE format($f$ALTER DATABASE %I SET TimeZone TO 'Asia/Tokyo'$f$, current_database()); END
+            $$"""
+            for default in (
+                "(now() AT TIME ZONE 'utc')::timestamp(3)",
+                "date_trunc('second', now() AT TIME ZONE 'UTC')",
+                "NULL",
+                "now() AT TIME ZONE INTERVAL '0'",
+                "'2024-01-01'",
+                "(now() AT TIME ZONE 'GMT') + interval '1 day'",
+            )
+        ),
     ],
 )
 def test_what_looks_alike_and_is_harmless(healthy_locally: Installation, command: Commands, change: str):

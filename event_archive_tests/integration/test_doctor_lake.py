@@ -173,7 +173,12 @@ def test_what_is_no_blob_service_is_told_from_one(healthy_on_azure: Installation
         ({"PostgreSQL": 4.9, "the Blob service": -0.1}, "within 5 s of one another"),
         ({"PostgreSQL": 60.0, "the Blob service": 61.0}, "this machine is 60 s behind the others"),
         ({"PostgreSQL": 0.5, "the Blob service": -40.0}, "the Blob service is 40 s behind the others"),
-        ({"PostgreSQL": 4.8, "the Blob service": -4.8}, "PostgreSQL is 5 s ahead of this machine"),
+        ({"PostgreSQL": 4.8, "the Blob service": -4.8}, "PostgreSQL is 10 s ahead of the Blob service"),
+        ({"PostgreSQL": 2.4, "the Blob service": 5.1}, "the Blob service is 5 s ahead of this machine"),
+        (
+            {"PostgreSQL": 8.0, "the Blob service": -8.0},
+            "PostgreSQL is 8 s ahead of this machine; ",
+        ),
     ],
 )
 def test_of_three_clocks_the_two_that_agree_are_right(ahead: dict[str, float], message: str):

@@ -93,6 +93,24 @@ def test_no_hold_is_put_on_a_server_from_before_a_failover(local_installation: I
     assert holds(dataset, local_installation.postgres) == []
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"EVENT_TABLE": "public.Evnt", "EVENT_FILE_PREFIX": "events"}, 'public."Evnt" does not exist'),
+        ({"EVENT_TIME_COLUMN": "nope"}, "has no column nope"),
+    ],
+)
+def test_a_misspelt_table_belongs_to_nobody(
+    local_installation: Installation, command: Commands, setting: dict[str, str], words: str
+):
+    local_installation.add(1)
+    assert command("run").code == 0
+    for hold_or_release in (["hold", DAY.isoformat(), "--reason", "x"], ["release", DAY.isoformat()]):
+        done = command(*hold_or_release, **setting)
+        assert done.code == 2
+        assert words in done.said
+
+
 @pytest.mark.parametrize("reason", ["x\nno day is held", "x\x1b[2Jy"])
 def test_a_reason_is_one_line_that_no_terminal_obeys(local_installation: Installation, command: Commands, reason: str):
     day = DAY.isoformat()

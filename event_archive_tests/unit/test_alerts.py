@@ -67,7 +67,10 @@ def test_teams_gets_an_adaptive_card_with_a_block_a_line(host: str):
     assert body["type"] == "message"
     assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
     assert attachment["content"]["type"] == "AdaptiveCard"
-    assert [block["text"] for block in attachment["content"]["body"]] == ["one", "two"]
+    # Of a RichTextBlock no text is Markdown: https://adaptivecards.io/explorer/TextRun.html
+    assert attachment["content"]["body"] == [
+        {"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": line}]} for line in ("one", "two")
+    ]
 
 
 @pytest.mark.parametrize("host", ["hooks.slack.com", "logic.azure.com.example.org", "notlogic.azure.com", "127.0.0.1"])

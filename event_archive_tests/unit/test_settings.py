@@ -268,6 +268,7 @@ _LAKE = "AZURE_STORAGE_CONNECTION_STRING"
         ("host=h password=hunter2 channel_binding=hunter2", r'invalid channel_binding value: "\*\*\*"'),
         ("host=h password=hunter2 connect_timeout=soon", "its connect_timeout must be a number"),
         ("host=h password=hunter2 keepalives_idle=x", "its keepalives_idle must be a number"),
+        ("host=h password=hunter2 port=abc", "its port must be a number from 1 to 65535"),
         ("postgresql://u:hunter2@h:70000/d", "its port must be a number from 1 to 65535"),
         # What may be a part of a password is not repeated.
         ("postgresql:///d?host=h&password=my&hunter2=x", "special characters are percent-encoded"),

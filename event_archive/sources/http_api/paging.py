@@ -191,8 +191,14 @@ class Step:
         if answer.link is None:
             self._check_end(answer.page, "link", "cursor" if answer.page.cursor else None)
             return None
-        url = urljoin(self.cursor or self.paging.url, answer.link)
-        if not self.paging.takes(url):
+        try:
+            url = urljoin(self.cursor or self.paging.url, answer.link)
+            followed = self.paging.takes(url)
+        except ValueError:
+            raise RefusedError(
+                f"{self.paging.url} links to what is no address for the next page. What arrived is kept. {_SETTINGS}"
+            ) from None
+        if not followed:
             scheme, host = _origin(url)
             raise RefusedError(
                 f"{self.paging.url} links to {scheme}://{host.rpartition('@')[2]} for the next page, which is not "

@@ -223,8 +223,12 @@ def _refusal(subject: str, bucket: str, failure: "ClientError") -> EventArchiveE
     status = int(failure.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in _CHANGED or (code in _GONE and subject != bucket):
         return changed(subject)
+    # What is no error of S3's has its status for a code, or none. An answer that is not whole counts as 500, and so
+    # does one that was none of S3's at all.
+    told = f"{status} {code}" if code not in ("", str(status)) else str(status)
     if status >= 500 or status == 429 or code in _PASSING:
-        return StoreAwayError(f"{bucket}: the store still answers {status} {code}. Run it again later.")
+        doubt = " If that stays so, what answers may be no store: check AWS_ENDPOINT." if told == str(status) else ""
+        return StoreAwayError(f"{bucket}: the store still answers {told}. Run it again later.{doubt}")
     kind = RefusedError if subject == bucket or code in _OF_ALL_FILES else FileError
     hint = _HINTS.get(code) or _OF_ALL_FILES.get(code) or (_ELSEWHERE if subject == bucket else "")
-    return kind(f"{subject}: the store refuses with {status} {code}. {hint}".rstrip())
+    return kind(f"{subject}: the store refuses with {told}. {hint}".rstrip())
