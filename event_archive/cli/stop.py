@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-MESSAGE = "Stopped. What was not committed is as it was; the next run goes on."
+MESSAGE = "Stopped. What was not committed is as it was; run it again to go on."
 GRACE_SECONDS = 8.0
 """How long the work in hand may take to roll back. Kubernetes kills after 30 seconds, an impatient person sooner."""
 

@@ -1,7 +1,9 @@
 """Whether the environment variables are right and complete. Not here: whether what they name answers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from event_archive.certificates import require_bundle
 from event_archive.config import services
 from event_archive.config.environment import InstanceSettings, misspelt
 from event_archive.config.reading import EnvironmentSettings
@@ -12,12 +14,34 @@ from event_archive.errors import ConfigurationError
 
 SETTINGS = ("settings",)
 ALERTS = ("alerts",)
-_SOURCES: dict[str, type[EnvironmentSettings]] = {
-    "API_BASE_URL": ApiSettings,
-    "LOGS_URL": LogsSettings,
-    "REDIS_URL": StreamSettings,
+
+
+def _begin_api(settings: ApiSettings) -> None:
+    from event_archive.sources.http_api.connections import connections
+
+    connections(settings.url, 1, settings.proxy.get_secret_value() if settings.proxy else None)
+
+
+def _begin_logs(settings: LogsSettings) -> None:
+    from event_archive.sources.log_files.mapping import load_mapping
+    from event_archive.sources.log_files.places import open_store
+
+    load_mapping(settings.logs_mapping)
+    open_store(settings)
+
+
+def _begin_stream(settings: StreamSettings) -> None:
+    from event_archive.sources.redis_stream.group import require_parameters
+
+    require_parameters(settings)
+
+
+_SOURCES: dict[str, tuple[type[EnvironmentSettings], Callable[[Any], None]]] = {
+    "API_BASE_URL": (ApiSettings, _begin_api),
+    "LOGS_URL": (LogsSettings, _begin_logs),
+    "REDIS_URL": (StreamSettings, _begin_stream),
 }
-"""What a source reads, and the variable that says that there is one."""
+"""What a source reads, and how it begins, by the variable that says that there is one."""
 
 
 def settings(patient: Patient) -> Iterator[Finding]:
@@ -33,10 +57,9 @@ def settings(patient: Patient) -> Iterator[Finding]:
         InstanceSettings.load()
     except ConfigurationError as error:
         problems.append(str(error))
-    for variable, kind in _SOURCES.items():
-        lines = kind.attempt()[1] if value_of(variable) else ()
+    for variable, (kind, begin) in _SOURCES.items():
         # What several of them read is told once.
-        problems += [line for line in lines if line not in "\n".join(problems)]
+        problems += [line for line in _problems(kind, begin, variable) if line not in "\n".join(problems)]
     if problems:
         yield Finding("settings", "bad", "\n".join(problems), "docs/configuration.md has every variable.")
         return
@@ -53,10 +76,29 @@ def settings(patient: Patient) -> Iterator[Finding]:
     yield Finding("settings", "warning" if remarks else "good", "; ".join([found, *remarks]), " ".join(remedies))
 
 
+def _problems(kind: type[EnvironmentSettings], begin: Callable[[Any], None], variable: str) -> tuple[str, ...]:
+    """What a source has to complain of, before it has asked anybody."""
+    if not value_of(variable):
+        return ()
+    found, problems = kind.attempt()
+    if found is None:
+        return problems
+    try:
+        begin(found)
+    except ConfigurationError as error:
+        return (str(error),)
+    return ()
+
+
 def alerts(patient: Patient) -> Iterator[Finding]:
     """Whether anybody hears of failed runs."""
-    if patient.settings.alert_webhook_url is not None:
-        yield Finding("alerts", "good", "ALERT_WEBHOOK_URL is set")
+    if (url := patient.settings.alert_webhook_url) is not None:
+        try:
+            require_bundle(url.get_secret_value())
+        except ConfigurationError as error:
+            yield Finding("alerts", "warning", f"nobody is told of failed runs: {error}")
+        else:
+            yield Finding("alerts", "good", "ALERT_WEBHOOK_URL is set")
     else:
         yield Finding(
             "alerts", "warning", "nobody is told of failed runs", "Set ALERT_WEBHOOK_URL to announce them in a channel."

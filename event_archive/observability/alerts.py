@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
-from event_archive.certificates import REQUESTS_BUNDLES, untrusted
+from event_archive.certificates import REQUESTS_BUNDLES, require_bundle, untrusted
 from event_archive.config.environment import ListenerSettings
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError, RefusedError, UnreachableError, printable
@@ -94,12 +94,14 @@ def post(url: str, message: str) -> None:
         message: lines of text.
 
     Raises:
+        ConfigurationError: the variable of the certificates to trust is wrong.
         UnreachableError: nobody answered within some 30 seconds, or only with 429 or 5xx.
         RefusedError: the webhook answered that it will not, or its certificate is not trusted.
     """
     # Late: most commands have nothing to announce.
     import requests
 
+    require_bundle(url)
     body = _body(url, message)
     for attempt in range(1, _ATTEMPTS + 1):
         try:

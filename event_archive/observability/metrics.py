@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from event_archive.certificates import OPENSSL_BUNDLE, untrusted
+from event_archive.certificates import OPENSSL_BUNDLE, require_bundle, untrusted
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import ConfigurationError, UnreachableError
 from event_archive.nightly.backlog import AgedDays
@@ -121,6 +121,7 @@ def push(url: str, dataset: Dataset, run: RunFigures, aged: AgedDays | None) -> 
         aged: what the table still has of aged days; None where nobody could ask.
 
     Raises:
+        ConfigurationError: the variable of the certificates to trust is wrong.
         UnreachableError: nobody answered, or not well.
         RefusedError: its certificate is not trusted.
     """
@@ -141,11 +142,12 @@ def push_registry(url: str, registry: "CollectorRegistry", group: dict[str, str]
         group: labels of all of them; what the gateway has of other groups, and is not told of this one, stays.
 
     Raises:
-        UnreachableError, RefusedError: as ``push``.
+        ConfigurationError, UnreachableError, RefusedError: as ``push``.
     """
     from prometheus_client import pushadd_to_gateway
     from prometheus_client.exposition import basic_auth_handler
 
+    require_bundle(url, [OPENSSL_BUNDLE], may_be_folder=False)
     address = urlsplit(url)
     user, password = (unquote(part) if part is not None else None for part in (address.username, address.password))
     try:

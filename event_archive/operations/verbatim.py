@@ -22,8 +22,10 @@ VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
 
 WRITE_THE_TIME = "Write the time itself into the file, or move the file elsewhere."
 
-# What PostgreSQL takes for a time, and each day for another.
+# What PostgreSQL takes for a time, and each day for another; also in an array, in a domain, or as a bound of a range.
 _WORD = "'now|today|tomorrow|yesterday'"
+# They print any word in another way than it may have been written, and hold no time.
+_OTHERWISE_SPELLED = ("bytea", "json", "jsonb")
 
 
 def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: StoredFile, progress: Progress) -> None:
@@ -102,14 +104,14 @@ def require_lasting(connection: Connection, readback: Readback, file: StoredFile
         advice: what was not done, and what to do.
 
     Raises:
-        RefusedError: it says so in a column that is not text.
+        RefusedError: it says so in a column of times.
     """
     counts = {
         name: sql.SQL("count(*) FILTER (WHERE {text} ~* {word} AND {value} !~* {word})").format(
             text=as_text(name), value=as_value(name), word=sql.SQL(_WORD)
         )
-        for name in readback.columns
-        if name in readback.table.names
+        for name, kind in ((column.name, column.plain_type.removesuffix("[]")) for column in readback.table.columns)
+        if name in readback.columns and kind not in _OTHERWISE_SPELLED
     }
     if found := count_current(connection, readback, counts):
         raise RefusedError(

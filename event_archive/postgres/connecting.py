@@ -38,6 +38,8 @@ _TELLING_NOTHING = ("08", "58", "XX")
 """What the codes of poolers begin with: PgBouncer sends 08P01 where it is full, where it waits for a server that
 restarts, and for a wrong user, password or database alike; pgcat 58000, others XX000. They are tried again as if they
 passed; if they do not, somebody has to look."""
+_OF_OPTIONS = ("22023", "42704", "55P02")
+"""SQLSTATEs of a setting that is none, is not to be had, or not with this value."""
 _CONNECT_TIMEOUT_SECONDS = 10
 # A host that is gone is noticed within two minutes: tcp_user_timeout is in milliseconds, the others in seconds.
 _DEFAULTS = {
@@ -120,6 +122,8 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
     if code in _PASSING:
         return _Failure(code, passes=True, told=_out_of_reach(f"{words} [SQLSTATE {code}]", _PASSING[code]))
     if code:
+        if code.startswith(_OF_OPTIONS):
+            return _Failure(code, passes=False, told=_with_wrong_options(f"{words} [SQLSTATE {code}]", variable))
         by_pooler = code.startswith(_TELLING_NOTHING)
         refused = _refused(f"{words} [SQLSTATE {code}]", variable, options, by_pooler=by_pooler)
         return _Failure(code, by_pooler, refused)
@@ -180,6 +184,10 @@ def _refused(words: str, variable: str, options: Mapping[str, Any], *, by_pooler
     return RefusedError(
         f"PostgreSQL refuses the connection: {words}. Check {check}, and the server's access rules.{pooler}"
     )
+
+
+def _with_wrong_options(words: str, variable: str) -> RefusedError:
+    return RefusedError(f"PostgreSQL refuses a setting: {words}. Check options in {variable}, and PGOPTIONS.")
 
 
 def _insecure(words: str, variable: str) -> RefusedError:

@@ -1,7 +1,9 @@
 """COPY out of PostgreSQL and into it, at the speed of libpq. Not here: what is copied, and in which format."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, repeat
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -32,7 +34,7 @@ def copy_out(connection: Connection, statement: sql.Composed, take: Callable[[by
     """
     pgconn = connection.pgconn
     arrived = pgconn.get_copy_data
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+    with connection.cursor() as cursor, _copying(cursor, statement) as copy:
         piece, messages, end = bytearray(), 0, 0
         while end == 0 and (first := copy.read()):
             # Each with its length; 0 for nothing yet, -1 for the end. A loop over a map costs less than calls.
@@ -68,9 +70,28 @@ def copy_in(connection: Connection, statement: sql.Composed, blocks: Iterable[by
         How many rows PostgreSQL says it copied.
     """
     with connection.cursor() as cursor:
-        with cursor.copy(statement) as copy:
+        with _copying(cursor, statement) as copy:
             for block in blocks:
                 content = memoryview(block)
                 for start in range(0, len(content), _PIECE_IN_BYTES):
                     copy.write(content[start : start + _PIECE_IN_BYTES])
         return cursor.rowcount
+
+
+@contextmanager
+def _copying(cursor: psycopg.Cursor[Any], statement: sql.Composed) -> Iterator[psycopg.Copy]:
+    """``cursor.copy``, but for a pooler whose server goes away: there psycopg sees two results, and awaits one."""
+    failure: BaseException | None = None
+    try:
+        with cursor.copy(statement) as copy:
+            try:
+                yield copy
+            except BaseException as error:
+                failure = error
+                raise
+    except (ValueError, psycopg.ProgrammingError) as error:
+        if error is failure or getattr(error, "sqlstate", None):
+            raise
+        if failure is not None:
+            raise failure from None
+        raise psycopg.OperationalError("the COPY broke off; a pooler's server may have gone away") from None

@@ -47,6 +47,7 @@ _POOLER_WITHOUT_A_SERVER = (
     "server login has been failing",
     "pgbouncer cannot connect to server",
     "no more connections allowed",
+    "invalid server parameter",
 )
 _DATA_EXCEPTION, _BAD_COPY_FORMAT = "22", "22P04"
 _DEPENDENT_OBJECTS = "2BP01"

@@ -201,5 +201,5 @@ def test_a_webhook_whose_authorities_cannot_be_read_ends_no_run(
     local_installation.add(1)
     secure = webhook.url.replace("http:", "https:")
     done = command("run", ALERT_WEBHOOK_URL=secure, REQUESTS_CA_BUNDLE="/nonexistent/authorities.pem")
-    assert "the failure could not be announced: ALERT_WEBHOOK_URL cannot be reached" in done.said
+    assert "the failure could not be announced: REQUESTS_CA_BUNDLE names no file or folder of certificates" in done.said
     assert (done.days[DAY.isoformat()]["outcome"], done.code) == ("failed", 1)

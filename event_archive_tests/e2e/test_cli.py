@@ -428,7 +428,7 @@ def test_a_run_that_is_told_to_stop_rolls_back_and_says_so(local_installation: I
         # Nothing goes on behind its back, either.
         assert not in_the_middle_of_a_purge(local_installation)
     assert process.returncode == 128 + number
-    assert said.strip() == "Stopped. What was not committed is as it was; the next run goes on."
+    assert said.strip() == "Stopped. What was not committed is as it was; run it again to go on."
     (line,) = map(json.loads, shown.splitlines())
     assert {name: line[name] for name in ("outcome", "days", "failed", "deleted")} == {
         "outcome": "stopped",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
 from event_archive.postgres import connecting
@@ -23,7 +24,7 @@ from event_archive.sources.redis_stream import consume, task
 from event_archive_tests.fixtures.entra import make_certificate
 from event_archive_tests.fixtures.fake_time import FakeTime
 from event_archive_tests.fixtures.installation import Commands, Installation
-from event_archive_tests.fixtures.postgres import Database, password_role
+from event_archive_tests.fixtures.postgres import Database, Server, password_role
 from event_archive_tests.fixtures.refusing import refusing
 from event_archive_tests.fixtures.servers import serving
 from event_archive_tests.fixtures.valkey import Stream
@@ -70,6 +71,14 @@ PASSING = [
     ("57P03", "система баз данных запускается", "It is starting up or shutting down"),
     ("57P03", "das Datenbanksystem fährt herunter", "It is starting up or shutting down"),
 ]
+
+
+@pytest.mark.parametrize("options", ["-c foo=1", "-c statement_timeout=abc", "-c max_connections=1"])
+def test_a_setting_that_is_none_accuses_nobodys_password(server_18: Server, options: str):
+    error = connect(make_conninfo(server_18.dsn("postgres"), options=options))
+    assert isinstance(error, RefusedError)
+    assert str(error).startswith("PostgreSQL refuses a setting: ")
+    assert "Check options in PG_CONNECTION_STRING" in str(error)
 
 
 @pytest.mark.parametrize(("code", "words"), REFUSALS)
@@ -264,7 +273,7 @@ def test_what_is_the_same_tomorrow_is_a_refusal_in_the_middle_of_a_session_too(
     assert waits == []
 
 
-@pytest.mark.parametrize("words", ["query_wait_timeout", "server conn crashed?"])
+@pytest.mark.parametrize("words", ["query_wait_timeout", "server conn crashed?", "invalid server parameter"])
 def test_a_pooler_without_a_server_is_out_of_reach(waits: list[float], words: str):
     with refusing("08P01", words, lets_in=True) as server:
         error = connect(server.dsn)

@@ -2,13 +2,14 @@
 
 import os
 import socket
+from collections.abc import Iterable
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from event_archive.errors import RefusedError, UnreachableError
-from event_archive.postgres.copy import copy_out
+from event_archive.postgres.copy import copy_in, copy_out
 from event_archive.postgres.session import Postgres
 from event_archive_tests.fixtures.postgres import Database
 
@@ -108,3 +109,22 @@ def test_whoever_takes_may_refuse_and_the_session_survives(database: Database):
         with pytest.raises(LookupError), connection.transaction():
             copy_out(connection, statement, refuse)
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_of_a_pooler_whose_server_goes_away_a_copy_has_two_results(database: Database, monkeypatch: pytest.MonkeyPatch):
+    """psycopg unpacks one: what it raises is no error of the program, nor of whoever hands over what is copied."""
+
+    def two_results(*_: object) -> None:
+        raise ValueError("too many values to unpack (expected 1)")
+
+    def copy(rows: Iterable[bytes]) -> int:
+        with Postgres(database.dsn).transaction("the test") as connection:
+            connection.execute("CREATE TEMPORARY TABLE t (n int) ON COMMIT DROP")
+            return copy_in(connection, sql.Composed([sql.SQL("COPY pg_temp.t FROM STDIN (FORMAT csv)")]), rows)
+
+    with pytest.raises(ZeroDivisionError):
+        copy(b"%d\n" % (1 // n) for n in (1, 0))
+    assert copy([b"1\n"]) == 1
+    monkeypatch.setattr("psycopg._copy.copy_end", two_results)
+    with pytest.raises(UnreachableError, match="the COPY broke off"):
+        copy([b"1\n"])

@@ -77,6 +77,15 @@ def test_a_refused_probe_is_a_cross(healthy_locally: Installation, command: Comm
         ({"API_BASE_URL": "http://127.0.0.1:1", "API_PAGE_LIMIT": "x"}, ["API_PAGE_LIMIT holds 'x'"]),
         ({"LOGS_URL": "s3://bucket", "LOGS_MAX_ATTEMPTS": "x"}, ["LOGS_MAX_ATTEMPTS holds 'x'"]),
         ({"REDIS_URL": "redis://127.0.0.1:1", "STREAM_BATCH": "x"}, ["STREAM_BATCH holds 'x'"]),
+        ({"API_BASE_URL": "https://127.0.0.1:1", "SSL_CERT_FILE": "/nope"}, ["SSL_CERT_FILE names no file"]),
+        (
+            {"API_BASE_URL": "https://127.0.0.1:1", "HTTPS_PROXY": "foo://["},
+            ["HTTPS_PROXY or HTTP_PROXY is no"],
+        ),
+        ({"LOGS_URL": "file:///tmp", "LOGS_MAPPING": "/nope"}, ["LOGS_MAPPING: /nope cannot be read"]),
+        ({"LOGS_URL": "s3://bucket", "AWS_CA_BUNDLE": "/nope"}, ["AWS_CA_BUNDLE names no file"]),
+        ({"REDIS_URL": "rediss://127.0.0.1:1?ssl_ca_certs=/nope"}, ["(ssl_ca_certs) holds no certificates"]),
+        ({"REDIS_URL": "redis://127.0.0.1:1?nope=1"}, ["a parameter that redis-py does not know"]),
         ({"ARCHIVE_LOCAL_PATH": "", "DRY_RUN": "perhaps"}, ["none is set", "DRY_RUN holds 'perhaps'"]),
         (
             {"DAGSTER_PG_HOST": "db", "RUN_BUDGET": "soon"},

@@ -111,7 +111,7 @@ def test_a_misspelt_table_belongs_to_nobody(
         assert words in done.said
 
 
-@pytest.mark.parametrize("reason", ["x\nno day is held", "x\x1b[2Jy"])
+@pytest.mark.parametrize("reason", ["x\nno day is held", "x\x1b[2Jy", "x\u202ey", "x\u2028y"])
 def test_a_reason_is_one_line_that_no_terminal_obeys(local_installation: Installation, command: Commands, reason: str):
     day = DAY.isoformat()
     assert command("hold", day, "--reason", reason).code == 2

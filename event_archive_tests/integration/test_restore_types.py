@@ -104,9 +104,11 @@ def narrowed(pipeline: Pipeline, was: str, value: str, now: str) -> Pipeline:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("date", "today"), ("date[]", "{2024-01-01,Tomorrow}"), ("tstzrange", "[2024-01-01,now)")]
+    ("kind", "said"),
+    [("date", "today"), ("moment", "NOW"), ("date[]", "{2024-01-01,Tomorrow}"), ("tstzrange", "[2024-01-01,now)")],
 )
 def test_a_time_that_means_another_day_each_day_is_no_proof_nor_restored(pipeline: Pipeline, kind: str, said: str):
+    pipeline.database.execute("CREATE DOMAIN moment AS timestamptz")
     pipeline.database.execute(f"CREATE TABLE n (id int PRIMARY KEY, at timestamp, v {kind}, note text)")
     pipeline.database.execute("INSERT INTO n VALUES (1, '2024-03-01', %s, 'today')", said)
     of = pipeline.of(table=TableName("public", "n"), time_column="at")
@@ -116,6 +118,24 @@ def test_a_time_that_means_another_day_each_day_is_no_proof_nor_restored(pipelin
         with pytest.raises(RefusedError, match=r'means another one each day: "?v"? \(1 row\)\. '):
             refused()
     assert (of.count(), of.content()) == (1, content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("bytea", "unknown user"),
+        ("text", "today"),
+        ("jsonb", '{"a":   "\\u006eow", "b": "known"}'),
+        ("json[]", '{"{\\"a\\": \\"now\\"}"}'),
+    ],
+)
+def test_a_word_that_is_no_time_is_taken_over_and_restored(pipeline: Pipeline, kind: str, value: str):
+    pipeline.database.execute(f"CREATE TABLE n (id int PRIMARY KEY, at timestamp, v {kind})")
+    pipeline.database.execute(f"INSERT INTO n VALUES (1, '2024-03-01', %s::text::{kind})", value)
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.put(b'id,at,v\n1,2024-03-01,"' + value.replace('"', '""').encode() + b'"\n')
+    assert of.run().deleted == 1
+    assert restoring(of)(in_place=True).restored == 1
 
 
 @pytest.mark.parametrize(("value", "now"), [("tomorrow", "date"), ("now", "timestamptz")])

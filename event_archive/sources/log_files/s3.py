@@ -45,7 +45,7 @@ _OF_ALL_FILES = {
     "InvalidToken": "Check AWS_SESSION_TOKEN.",
     "RequestTimeTooSkewed": "Set this machine's clock.",
     "PermanentRedirect": "The bucket lies in another region: set AWS_REGION.",
-    "AuthorizationHeaderMalformed": "The bucket lies in another region: set AWS_REGION.",
+    "AuthorizationHeaderMalformed": "The bucket lies in another region: set AWS_REGION; or check AWS_ACCESS_KEY_ID.",
 }
 """Nothing is wrong with the one file that was asked for."""
 

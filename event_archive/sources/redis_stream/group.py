@@ -236,7 +236,24 @@ def looking(settings: StreamSettings) -> Iterator[Redis]:
         yield group._redis  # noqa: SLF001 (of this module)
 
 
+def require_parameters(settings: StreamSettings) -> None:
+    """Looks at all of REDIS_URL that can be told without a connection.
+
+    Raises:
+        ConfigurationError: it is wrong.
+    """
+    with _parameters_told():
+        _pool(settings.redis_url.get_secret_value()).make_connection()
+
+
 def _connect(url: str) -> Redis:
+    with _parameters_told():
+        redis = Redis(connection_pool=_pool(url), single_connection_client=True)
+    keep_all_fields(redis)
+    return redis
+
+
+def _pool(url: str) -> ConnectionPool:
     # A read that is tried again loses sight of what the reply that broke off had delivered.
     own = {
         "retry": Retry(NoBackoff(), 0),
@@ -245,12 +262,18 @@ def _connect(url: str) -> Redis:
         "decode_responses": False,
         "legacy_responses": False,
     }
+    # RESP2 takes the client two thirds of the time.
+    pool = ConnectionPool.from_url(url, protocol=2)
+    pool.connection_kwargs.update(own)
+    require_files("REDIS_URL", pool.connection_kwargs)
+    return pool
+
+
+@contextmanager
+def _parameters_told() -> Iterator[None]:
+    """What redis-py raises for a parameter of REDIS_URL is raised as the error that people see."""
     try:
-        # RESP2 takes the client two thirds of the time.
-        pool = ConnectionPool.from_url(url, protocol=2)
-        pool.connection_kwargs.update(own)
-        require_files("REDIS_URL", pool.connection_kwargs)
-        redis = Redis(connection_pool=pool, single_connection_client=True)
+        yield
     except (TypeError, ValueError):
         # What they say may repeat a part of the URL.
         raise ConfigurationError(
@@ -258,8 +281,6 @@ def _connect(url: str) -> Redis:
             "this value. Nothing was read. Take what follows the question mark from redis-py's documentation, or leave "
             "it out."
         ) from None
-    keep_all_fields(redis)
-    return redis
 
 
 @contextmanager
