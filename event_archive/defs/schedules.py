@@ -74,13 +74,14 @@ def build_schedule(
         launched, begun = runs_of_tick(context.instance, dataset, tick)
         busy = days_in_flight(context.instance, dataset, datetime.now(UTC))
         idle = [day for day in found.days if day.isoformat() not in busy]
-        in_flight = len(found.days) - len(idle)
+        in_flight, behind = len(found.days) - len(idle), len(idle)
         if idle and after:
             with _announced(dataset):
                 earlier = [(of.dataset, event_archive_postgres.primary(of)) for of in after]
                 seconds = max(_LAST_SECONDS, until - time.monotonic())
                 first = first_day_left(earlier, idle[-1], timeout_seconds=seconds)
             idle = [day for day in idle if day < first]
+        behind -= len(idle)
         attempts = last_attempts(context.instance, dataset, idle)
         most = max(0, settings.max_days_per_run - launched - len(begun))
         chosen = [*begun, *plan(idle, attempts, found.staying, now=now, most=most)]
@@ -96,7 +97,11 @@ def build_schedule(
                 push_or_warn(dataset, postgres, RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True))
             return dg.SkipReason(NO_ROWS)
         if not chosen:
-            reasons = {"with a run in flight": in_flight, "behind another dataset": len(found.days) - in_flight}
+            reasons = {
+                "with a run in flight": in_flight,
+                "behind another dataset": behind,
+                "left to a later tick": len(idle),
+            }
             told = ", ".join(f"{number} {why}" for why, number in reasons.items() if number)
             return dg.SkipReason(f"{counted(len(found.days), 'aged day has', 'aged days have')} rows: {told}")
         # Of one tick, Dagster launches a key once, even where the daemon died in its midst; the next tick has its own.

@@ -14,7 +14,7 @@ from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.operations.claim import require_copy
 from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema, types_of
-from event_archive.postgres.catalogue.relations import relation
+from event_archive.postgres.catalogue.relations import has_unlogged, relation
 from event_archive.postgres.catalogue.server import (
     clock,
     identity,
@@ -187,8 +187,12 @@ def replica(patient: Patient) -> Iterator[Finding]:
         written, original = written_wal(connection), identity(connection)
     with reading(database, database.variable) as connection:
         require_copy(original, identity(connection), primary=primary.variable, replica=database.variable)
-        same_shape = shape.columns == reflect(connection, settings.dataset).columns
-        yield _replica(connection, same_shape, written, database.variable)
+        copy = reflect(connection, settings.dataset)
+        if is_standby(connection) and has_unlogged(connection, copy.oid):
+            remedy = f"Unset {database.variable}, so that the primary serves exports."
+            yield Finding("replica", "bad", f"no standby has rows of {settings.dataset.table}: it is unlogged", remedy)
+            return
+        yield _replica(connection, shape.columns == copy.columns, written, database.variable)
 
 
 def _replica(connection: Connection, same_shape: bool, written: str | None, variable: str) -> Finding:

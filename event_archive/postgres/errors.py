@@ -36,6 +36,12 @@ _READ_ONLY = "{} must name the primary, not a replica, and a role without defaul
 
 _TOO_MANY_CONNECTIONS, _PROTOCOL_VIOLATION, _INTERNAL_ERROR = "53300", "08P01", "XX000"
 _DISK_FULL = "53100"
+_OF_ROW_SECURITY = "check_enable_rls"
+"""The function of PostgreSQL's that refuses rather than leave rows out."""
+_ROW_SECURITY = (
+    "Row security may hide rows of that table from this role: connect as a role with BYPASSRLS, or as the table's "
+    "owner where it is not forced, or disable it on the table."
+)
 _POOLER = (
     "A pooler in statement mode knows no transaction: let it be in transaction or session mode, or connect past it."
 )
@@ -97,7 +103,7 @@ def refusal(
     if in_a_function(error):
         return of_a_function
     remedies = {
-        "42501": advice.privileges,
+        "42501": _ROW_SECURITY if error.diag.source_function == _OF_ROW_SECURITY else advice.privileges,
         "25006": _READ_ONLY.format(variable),
         _PROTOCOL_VIOLATION: _POOLER,
         _DISK_FULL: "Make room on the server's disk, then try again.",

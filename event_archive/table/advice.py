@@ -22,8 +22,7 @@ ARCHIVE_ADVICE = Advice(
     privileges=(
         "The role needs USAGE on the schema, on the columns' types and on their schemas, EXECUTE on the functions that "
         "those types use, SELECT and DELETE on the table, SELECT on event_archive_hold where that exists, and "
-        "TEMPORARY on the database: GRANT them, or connect as another role. A role that row-level security hides rows "
-        "from may not archive."
+        "TEMPORARY on the database: GRANT them, or connect as another role."
     ),
     by_code={
         "23503": (
@@ -32,6 +31,7 @@ ARCHIVE_ADVICE = Advice(
             "key."
         ),
         "42P10": FILTERED,
+        "0A000": "No standby has an unlogged table: where it is one, unset EXPORT_PG_CONNECTION_STRING.",
         "22021": _NO_UTF_8,
         "22P05": _NO_UTF_8,
     },

@@ -56,6 +56,18 @@ def test_a_tick_in_whose_midst_the_daemon_died_launches_what_it_had_chosen_and_n
     assert str(first[0].partition_key) not in {str(request.partition_key) for request in again}
 
 
+def test_a_tick_that_has_launched_all_that_it_may_leaves_the_rest_to_a_later_one(
+    scheduler: Scheduler, local_installation: Installation, clean: pytest.MonkeyPatch
+):
+    clean.setenv("MAX_DAYS_PER_RUN", "1")
+    scheduler.definitions = build_definitions(PipelineSettings.load())
+    for day in DAYS[:3]:
+        local_installation.add(1, day=day)
+    (request,) = scheduler.requests(night(0))
+    scheduler.launch(request)
+    assert scheduler.evaluate(night(0)) == "2 aged days have rows: 2 left to a later tick"
+
+
 def test_every_aged_day_that_holds_rows_is_launched_oldest_first(
     scheduler: Scheduler, local_installation: Installation
 ):

@@ -638,6 +638,20 @@ def test_a_replica_that_is_none(healthy_locally: Installation, command: Commands
     assert f"no standby of database {database.name}" in found["replica"].message
 
 
+def test_no_standby_has_the_rows_of_an_unlogged_table(
+    healthy_locally: Installation, command: Commands, standby: Server
+):
+    database = healthy_locally.database
+    database.execute('ALTER TABLE "Event" SET UNLOGGED')
+    healthy_locally.add(1)
+    there = standby.dsn(database.name)
+    found = findings(command("doctor", "--json", EXPORT_PG_CONNECTION_STRING=there), 1)["replica"]
+    assert (found.status, found.message) == ("bad", 'no standby has rows of public."Event": it is unlogged')
+    done = command("run", EXPORT_PG_CONNECTION_STRING=there)
+    assert (done.code, "unset EXPORT_PG_CONNECTION_STRING" in done.said) == (1, True)
+    assert command("run").code == 0
+
+
 def test_a_standby_serves_exports_and_nothing_else(
     healthy_locally: Installation, command: Commands, standby: Server, clean: pytest.MonkeyPatch
 ):

@@ -399,3 +399,23 @@ def test_two_first_holds_at_once_both_hold(pipeline: Pipeline):
             thread.join()
     (held,) = holds(pipeline.dataset, pipeline.postgres)
     assert (held.first, held.last) == days
+
+
+def test_row_security_on_the_table_of_holds_is_no_missing_privilege(
+    local_installation: Installation, command: Commands
+):
+    """Some platforms enable it on every new table."""
+    database = local_installation.database
+    hold(local_installation.dataset, DAY, DAY, "x", local_installation.postgres)
+    role = f"holder_{database.name}"
+    database.execute(
+        f"""ALTER TABLE event_archive_hold ENABLE ROW LEVEL SECURITY; CREATE ROLE {role} LOGIN;
+        GRANT SELECT, INSERT, DELETE ON event_archive_hold TO {role}; GRANT SELECT, DELETE ON "Event" TO {role}"""
+    )
+    try:
+        done = command("holds", PG_CONNECTION_STRING=database.server.dsn(database.name, role))
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert done.code == 1
+    assert "Row security may hide rows of that table from this role" in done.said
+    assert "GRANT" not in done.said

@@ -130,6 +130,20 @@ def test_a_file_replaced_by_a_copy_keeps_the_metadata_last_written(lake: LocalLa
     assert read(lake, stat(lake)) == b"restored"
 
 
+def test_of_a_copied_folder_a_version_that_never_appeared_counts_for_nothing(
+    lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = put(lake, b"first", rows="1")
+    with monkeypatch.context() as patched, suppress(PowerFailureError):
+        patched.setattr(Path, "replace", _replace_only_sidecars)
+        put(lake, b"first and second", first, rows="2")
+    assert stat(lake) == first
+    copy = target.with_name("copy")
+    copy.write_bytes(b"first")
+    copy.replace(target)
+    assert stat(lake).metadata == {"rows": "1"}
+
+
 @pytest.mark.parametrize("size_bytes", [9_000_000, 10_000_000], ids=["shorter", "of the same size"])
 def test_an_edit_while_it_is_read_is_noticed(lake: LocalLake, target: Path, size_bytes: int):
     file = put(lake, b"x" * 10_000_000)
