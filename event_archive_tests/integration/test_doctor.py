@@ -828,10 +828,14 @@ def test_where_a_purge_vacuums_space_is_used_again(
 def test_an_index_of_the_rows_that_refer_serves_a_foreign_key(healthy_locally: Installation, command: Commands):
     healthy_locally.database.execute(
         """CREATE TABLE note ("E" bigint REFERENCES "Event"); CREATE INDEX ON note ("E") WHERE "E" IS NOT NULL;
-        CREATE TABLE other (e bigint REFERENCES "Event", d int); CREATE INDEX ON other (e) WHERE d IS NOT NULL"""
+        CREATE TABLE hashed (e bigint REFERENCES "Event"); CREATE INDEX ON hashed USING hash (e);
+        CREATE TABLE other (e bigint REFERENCES "Event", d int); CREATE INDEX ON other (e) WHERE d IS NOT NULL;
+        CREATE TABLE summarized (e bigint REFERENCES "Event"); CREATE INDEX ON summarized USING brin (e)"""
     )
     message = findings(command("doctor", "--json"), 0)["foreign_keys"].message
     assert "public.other, which no index serves" in message
+    assert "public.summarized, which no index serves" in message
+    assert "public.hashed, which" not in message
     assert "public.note, which" not in message
 
 

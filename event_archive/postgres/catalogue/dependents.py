@@ -26,7 +26,7 @@ WITH RECURSIVE tree_(oid) AS (SELECT %(oid)s::pg_catalog.oid
 # PostgreSQL copies a partitioned table's references and triggers for each partition. A copy is left out only where its
 # original is found too: it is not where the table itself is a partition of another.
 # An index of the rows that refer at all serves as well, and of a partitioned referring table one of each partition: its
-# columns have other numbers there.
+# columns have other numbers there. Of one row, BRIN tells the blocks that may hold it, which may be all.
 _REFERENCES = """
 SELECT f.conname, n.nspname, c.relname, f.confdeltype,
        ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(f.conkey) WITH ORDINALITY AS k(attnum, place)
@@ -37,8 +37,9 @@ SELECT f.conname, n.nspname, c.relname, f.confdeltype,
          SELECT FROM copies_ JOIN pg_catalog.pg_constraint AS k USING (oid)
          JOIN pg_catalog.pg_class AS r ON r.oid = k.conrelid
          WHERE r.relkind <> 'p' AND NOT EXISTS (
-           SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = k.conrelid AND i.indisvalid
-           AND i.indkey[0] = ANY (k.conkey)
+           SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid
+           JOIN pg_catalog.pg_am AS m ON m.oid = x.relam
+           WHERE i.indrelid = k.conrelid AND i.indisvalid AND m.amname <> 'brin' AND i.indkey[0] = ANY (k.conkey)
            AND (i.indpred IS NULL OR pg_catalog.pg_get_expr(i.indpred, i.indrelid) IN (
              SELECT pg_catalog.format('(%%I IS NOT NULL)', a.attname) FROM pg_catalog.pg_attribute AS a
              WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey))))),
