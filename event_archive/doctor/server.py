@@ -7,14 +7,24 @@ from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 
+from psycopg import sql
+
 from event_archive.config import services
 from event_archive.config.sources import LOGS_OLDEST_SERVER
 from event_archive.config.variables import value_of
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
+from event_archive.domain.days import ONE_DAY, now_utc
+from event_archive.errors import RefusedError
 from event_archive.operations.claim import require_copy
-from event_archive.postgres.catalogue.privileges import may, may_make_temporary_tables, may_use_schema, types_of
-from event_archive.postgres.catalogue.relations import has_unlogged, relation
+from event_archive.postgres.catalogue.privileges import (
+    may,
+    may_make_temporary_tables,
+    may_use_schema,
+    schemas_of,
+    types_of,
+)
+from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.catalogue.server import (
     clock,
     identity,
@@ -25,11 +35,12 @@ from event_archive.postgres.catalogue.server import (
     source_of_setting,
     written_wal,
 )
+from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.postgres.statements import holder, identifier
-from event_archive.table.advice import ARCHIVE_ADVICE
+from event_archive.table.advice import ARCHIVE_ADVICE, export_advice
 from event_archive.table.holds import HOLD_TABLE
-from event_archive.table.shape import reflect
+from event_archive.table.shape import Table, reflect
 
 SERVER = ("postgres", "postgres_tls", "postgres_primary", "privileges")
 REPLICA = ("replica",)
@@ -41,11 +52,12 @@ MOST_LAG_SECONDS = 60
 
 # A person waits for the doctor: a busy server is a finding soon.
 _LOCK_TIMEOUT_SECONDS = 5
+_STREAMS = "Check that it still streams (pg_stat_wal_receiver)."
 STATEMENT_TIMEOUT_SECONDS = 20
 
 
 @contextmanager
-def reading(database: Postgres, subject: str) -> Iterator[Connection]:
+def reading(database: Postgres, subject: str, advice: Advice = ARCHIVE_ADVICE) -> Iterator[Connection]:
     """A transaction that cannot write, and in which no statement takes long.
 
     Raises:
@@ -53,7 +65,7 @@ def reading(database: Postgres, subject: str) -> Iterator[Connection]:
     """
     impatient = replace(database, lock_timeout_seconds=_LOCK_TIMEOUT_SECONDS)
     with impatient.transaction(
-        subject, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS, advice=ARCHIVE_ADVICE
+        subject, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS, advice=advice
     ) as connection:
         connection.execute("SET TRANSACTION READ ONLY")
         yield connection
@@ -154,7 +166,8 @@ def _privileges(connection: Connection, name: TableName, *, waits: bool) -> Find
     hold = TableName(name.schema, HOLD_TABLE)
     of = partial(identifier, connection)
     types = types_of(connection, name.schema, name.name)
-    schemas = dict.fromkeys([name.schema, *(schema for schema, _, _ in types)])
+    named = schemas_of(connection, name.schema, name.name)
+    schemas = dict.fromkeys([name.schema, *(schema for schema, _, _ in types), *named])
     wanted = {
         **{f"USAGE ON SCHEMA {of(schema)}": may_use_schema(connection, schema) for schema in schemas},
         **{f"USAGE ON TYPE {of(schema, of_it)}": granted for schema, of_it, granted in types},
@@ -185,23 +198,37 @@ def replica(patient: Patient) -> Iterator[Finding]:
     with reading(primary, "doctor") as connection:
         shape = reflect(connection, settings.dataset)
         written, original = written_wal(connection), identity(connection)
-    with reading(database, database.variable) as connection:
+    with reading(database, database.variable, export_advice(database.variable)) as connection:
         require_copy(original, identity(connection), primary=primary.variable, replica=database.variable)
-        copy = reflect(connection, settings.dataset)
-        if is_standby(connection) and has_unlogged(connection, copy.oid):
-            remedy = f"Unset {database.variable}, so that the primary serves exports."
-            yield Finding("replica", "bad", f"no standby has rows of {settings.dataset.table}: it is unlogged", remedy)
+        try:
+            copy = reflect(connection, settings.dataset)
+        except RefusedError:
+            yield Finding(
+                "replica",
+                "warning",
+                "it does not have the table as it can be archived, or not yet: the primary serves exports",
+                _STREAMS,
+            )
             return
+        _require_readable(connection, copy)
         yield _replica(connection, shape.columns == copy.columns, written, database.variable)
+
+
+def _require_readable(connection: Connection, table: Table) -> None:
+    """Plans a look at the aged rows, which PostgreSQL refuses a role that may not see them all."""
+    dataset = table.dataset
+    window = table.within(dataset.start, dataset.retention.last_aged_day(now_utc()) + ONE_DAY)
+    connection.execute(sql.SQL("EXPLAIN SELECT * FROM {} WHERE {}").format(table.rows, window))
 
 
 def _replica(connection: Connection, same_shape: bool, written: str | None, variable: str) -> Finding:
     if not same_shape:
         return Finding(
             "replica",
-            "bad",
-            "the table has other columns than on the primary: what is exported will match no row",
-            f"Let {variable} name a standby of this primary.",
+            "warning",
+            "the table has other columns than on the primary, as before a change that is not replayed yet: what is "
+            "exported meanwhile matches no row, and is appended anew",
+            _STREAMS,
         )
     if not is_standby(connection):
         return Finding(
@@ -216,6 +243,6 @@ def _replica(connection: Connection, same_shape: bool, written: str | None, vari
             "replica",
             "warning",
             f"the standby is {lag.bytes:,.0f} bytes and {lag.seconds:,.0f} s behind",
-            "Check that it still streams (pg_stat_wal_receiver). What it lacks, the next run appends.",
+            f"{_STREAMS} What it lacks, the next run appends.",
         )
     return Finding("replica", "good", f"a standby, {max(lag.bytes, 0):,.0f} bytes behind")

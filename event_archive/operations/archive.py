@@ -23,7 +23,7 @@ from event_archive.domain.manifest import Manifest, keys_with
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
-from event_archive.errors import FileChangedError, IntegrityError, LockedError, NoSuchTableError, UnreachableError
+from event_archive.errors import FileChangedError, IntegrityError, LockedError, RefusedError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile, changed
 from event_archive.operations.claim import FormerTimelineError, claim, claim_to_export, require_replica
 from event_archive.operations.export import Export, PacedExport, has_any, rows_of_day
@@ -35,6 +35,7 @@ from event_archive.operations.verbatim import WRITE_THE_TIME, load_verbatim, req
 from event_archive.postgres.catalogue.relations import Column
 from event_archive.postgres.catalogue.server import server_now
 from event_archive.postgres.session import Connection, Postgres
+from event_archive.table.advice import ARCHIVE_ADVICE, export_advice
 from event_archive.table.locks import day_transaction, lock_day, require_same_schema
 from event_archive.table.rows import glance_at_day, lock_rows
 from event_archive.table.shape import Table, reflect, require_unchanged
@@ -77,6 +78,10 @@ class ArchivedDay:
     def record(self) -> Record:
         """The archive's record, for a purge in the same process; a materialization's metadata say the same."""
         return Record(self.etag, self.rows, self.manifest.bytes if self.manifest else 0, self.seconds)
+
+
+class _NotYetError(Exception):
+    """A replica has not replayed what made the table one that can be archived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +168,20 @@ def _brought_up_to_date(site: Site, day: date, file: StoredFile | None, progress
         # It lags, perhaps for good: the next run would ask it again as long as there is no file to append to.
     except FormerTimelineError as error:
         logger.warning("%s: %s The primary is read.", day, error)
+    except _NotYetError:
+        replica = site.export_postgres.variable
+        logger.warning(
+            "%s: the server in %s does not have %s as it can be archived, or not yet. The primary is read.",
+            *(day, replica, site.dataset.table),
+        )
     return _in_transaction(site.postgres, replace(site, export_postgres=None), day, None, progress)
 
 
 def _in_transaction(source: Postgres, site: Site, day: date, file: StoredFile | None, progress: Progress) -> _Written:
     written: list[_Written] = []
     try:
-        with day_transaction(source, site.dataset, day) as connection:
+        advice = ARCHIVE_ADVICE if source is site.postgres else export_advice(source.variable)
+        with day_transaction(source, site.dataset, day, advice) as connection:
             written.append(_write(connection, site, day, file, progress))
     except UnreachableError:
         if not written:
@@ -184,9 +196,11 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
     if file is None:
         try:
             table = reflect(connection, dataset)
-        except NoSuchTableError:
+        except RefusedError as error:
+            if site.export_postgres is None:
+                raise
             require_replica(site, connection)
-            raise
+            raise _NotYetError from error
         return _write_first(connection, table, _Order(site, day, claim_to_export(site, connection, day)), progress)
     order = _Order(site, day, claim(site, connection))
     manifest = Manifest.from_file(file)

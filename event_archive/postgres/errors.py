@@ -39,7 +39,7 @@ _DISK_FULL = "53100"
 _OF_ROW_SECURITY = "check_enable_rls"
 """The function of PostgreSQL's that refuses rather than leave rows out."""
 _ROW_SECURITY = (
-    "Row security may hide rows of that table from this role: connect as a role with BYPASSRLS, or as the table's "
+    "Row security may hide rows of that table from the role in {}: connect as one with BYPASSRLS, or as the table's "
     "owner where it is not forced, or disable it on the table."
 )
 _POOLER = (
@@ -102,8 +102,9 @@ def refusal(
         return UnreachableError(f"{message}. {advice.lost}")
     if in_a_function(error):
         return of_a_function
+    by_row_security = error.diag.source_function == _OF_ROW_SECURITY
     remedies = {
-        "42501": _ROW_SECURITY if error.diag.source_function == _OF_ROW_SECURITY else advice.privileges,
+        "42501": _ROW_SECURITY.format(variable) if by_row_security else advice.privileges,
         "25006": _READ_ONLY.format(variable),
         _PROTOCOL_VIOLATION: _POOLER,
         _DISK_FULL: "Make room on the server's disk, then try again.",

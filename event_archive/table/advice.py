@@ -20,9 +20,9 @@ ARCHIVE_ADVICE = Advice(
     again="the next run tries again",
     lost="Nothing was deleted that is not archived; the next run goes on.",
     privileges=(
-        "The role needs USAGE on the schema, on the columns' types and on their schemas, EXECUTE on the functions that "
-        "those types use, SELECT and DELETE on the table, SELECT on event_archive_hold where that exists, and "
-        "TEMPORARY on the database: GRANT them, or connect as another role."
+        "The role needs USAGE on the schema, on the columns' types, and on the schemas of types, collations and the "
+        "key's operators, EXECUTE on the functions that those types use, SELECT and DELETE on the table, SELECT on "
+        "event_archive_hold where that exists, and TEMPORARY on the database: GRANT them, or connect as another role."
     ),
     by_code={
         "23503": (
@@ -31,12 +31,28 @@ ARCHIVE_ADVICE = Advice(
             "key."
         ),
         "42P10": FILTERED,
-        "0A000": "No standby has an unlogged table: where it is one, unset EXPORT_PG_CONNECTION_STRING.",
         "22021": _NO_UTF_8,
         "22P05": _NO_UTF_8,
     },
 )
 """For everything that archives, purges, or looks which days are to be archived."""
+
+
+def export_advice(variable: str) -> Advice:
+    """For what a replica is asked: the role that ``variable`` names reads the table there, and does nothing else."""
+    return replace(
+        ARCHIVE_ADVICE,
+        privileges=(
+            f"The role in {variable} needs USAGE on the schema, on the columns' types, and on the schemas of types and "
+            "collations, EXECUTE on the functions that those types use, and SELECT on the table: GRANT them, or name "
+            "another role."
+        ),
+        by_code={
+            **ARCHIVE_ADVICE.by_code,
+            "0A000": f"No standby has an unlogged table: where it is one, or a partition is, unset {variable}.",
+        },
+    )
+
 
 LOOK_ADVICE = replace(ARCHIVE_ADVICE, outcome="Nothing was changed by this.", again="the next look may succeed")
 """For looks at the table that may come after a purge."""

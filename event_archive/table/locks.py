@@ -19,6 +19,7 @@ import psycopg
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.errors import BusyError, UnreachableError
 from event_archive.postgres.catalogue.relations import version_of_schema
+from event_archive.postgres.errors import Advice
 from event_archive.postgres.lost import Backend, backend, lives
 from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.table.advice import ARCHIVE_ADVICE
@@ -33,7 +34,9 @@ _lost: dict[str, Backend] = {}
 
 
 @contextmanager
-def day_transaction(postgres: Postgres, dataset: Dataset, day: date) -> Iterator[Connection]:
+def day_transaction(
+    postgres: Postgres, dataset: Dataset, day: date, advice: Advice = ARCHIVE_ADVICE
+) -> Iterator[Connection]:
     """A transaction that archives or purges a day, and may take its lock.
 
     Raises:
@@ -41,7 +44,7 @@ def day_transaction(postgres: Postgres, dataset: Dataset, day: date) -> Iterator
     """
     session: Backend | None = None
     try:
-        with postgres.transaction(f"{dataset.table}, {day}", advice=ARCHIVE_ADVICE) as connection:
+        with postgres.transaction(f"{dataset.table}, {day}", advice=advice) as connection:
             session = backend(connection)
             yield connection
     except UnreachableError:

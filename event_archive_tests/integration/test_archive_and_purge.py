@@ -28,6 +28,7 @@ from event_archive.lake.protocol import Lake
 from event_archive.nightly import backlog
 from event_archive.nightly.backlog import days_to_do
 from event_archive.operations import archive as archiving
+from event_archive.operations import purge as purging
 from event_archive.operations.export import Export
 from event_archive.operations.purge import purge_day
 from event_archive.operations.site import Site
@@ -210,10 +211,11 @@ def test_a_young_day_is_refused_by_both(pipeline: Pipeline):
         pipeline.purge(young)
 
 
-def test_the_purge_goes_by_the_clock_of_the_database(pipeline: Pipeline):
+def test_the_purge_goes_by_the_clock_of_the_database(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     young = now_utc().date() - 2 * ONE_DAY
     pipeline.add(3, day=young)
     pipeline.records |= {young: pipeline.of(retention=Retention(months=0, days=1)).archive(young).record}
+    monkeypatch.setattr(purging, "now_utc", lambda: datetime(2050, 1, 1, tzinfo=UTC), raising=False)
     with pytest.raises(NotAgedError):
         pipeline.purge(young)
     assert pipeline.count() == 3

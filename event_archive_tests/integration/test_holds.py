@@ -417,5 +417,5 @@ def test_row_security_on_the_table_of_holds_is_no_missing_privilege(
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
     assert done.code == 1
-    assert "Row security may hide rows of that table from this role" in done.said
+    assert "Row security may hide rows of that table from the role in PG_CONNECTION_STRING" in done.said
     assert "GRANT" not in done.said

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from event_archive.domain.dataset import TableName
 from event_archive.domain.record import Record
 from event_archive.errors import (
     ConfigurationError,
@@ -62,6 +63,31 @@ def follower(pipeline: Pipeline, standby: Server) -> Pipeline:
         except psycopg.Error:
             assert time.monotonic() < until, "the standby does not follow"
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [
+        ("SELECT 1", "CREATE TABLE n (id int PRIMARY KEY, at timestamp)"),
+        ("CREATE TABLE n (id int, at timestamp)", "ALTER TABLE n ADD PRIMARY KEY (id)"),
+        ("CREATE TABLE n (id int PRIMARY KEY, t timestamp)", "ALTER TABLE n RENAME t TO at"),
+    ],
+)
+def test_a_table_that_a_replica_does_not_have_yet_is_read_on_the_primary(
+    pipeline: Pipeline, follower: Pipeline, caplog: pytest.LogCaptureFixture, before: str, change: str
+):
+    pipeline.database.execute(f"{before}; CREATE TABLE last (n int)")
+    until(lambda: follower.database.execute("SELECT to_regclass('last') IS NOT NULL") == [(True,)], seconds=30)
+    follower.database.execute("SELECT pg_wal_replay_pause()")
+    paused = "SELECT pg_get_wal_replay_pause_state()"
+    until(lambda: follower.database.execute(paused) == [("paused",)], seconds=30)
+    try:
+        pipeline.database.execute(f"{change}; INSERT INTO n (id, at) VALUES (1, '2024-03-01')")
+        of = pipeline.of(table=TableName("public", "n"), time_column="at")
+        assert of.archive(export_postgres=replace(follower.postgres, variable="ITS_REPLICA")).rows == 1
+        assert "the server in ITS_REPLICA does not have public.n as it can be archived, or not yet" in caplog.text
+    finally:
+        follower.database.execute("SELECT pg_wal_replay_resume()")
 
 
 @pytest.fixture

@@ -26,6 +26,25 @@ JOIN pg_catalog.pg_type AS t ON t.oid = coalesce(r.rngtypid, oid_)
 JOIN pg_catalog.pg_namespace AS s ON s.oid = t.typnamespace
 WHERE n.nspname = %s AND relname = %s ORDER BY 1, 2
 """
+# What else a copy of the table names, and a comparison by its key: collations, and the operators of its primary key, or
+# of any that may be its key.
+_SCHEMAS = """
+SELECT DISTINCT s.nspname::text
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+CROSS JOIN LATERAL (
+  SELECT l.collnamespace FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_collation AS l ON l.oid = a.attcollation
+  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  UNION SELECT o.oprnamespace FROM pg_catalog.pg_index AS i
+  CROSS JOIN LATERAL pg_catalog.unnest(i.indclass::pg_catalog.oid[]) AS class_
+  JOIN pg_catalog.pg_opclass AS k ON k.oid = class_
+  JOIN pg_catalog.pg_amop AS m ON m.amopfamily = k.opcfamily AND m.amopstrategy = 3
+    AND m.amoplefttype = k.opcintype AND m.amoprighttype = k.opcintype
+  JOIN pg_catalog.pg_operator AS o ON o.oid = m.amopopr
+  WHERE i.indrelid = c.oid AND i.indisunique AND (i.indisprimary OR NOT EXISTS (
+    SELECT FROM pg_catalog.pg_index AS p WHERE p.indrelid = c.oid AND p.indisprimary))) AS of_(oid)
+JOIN pg_catalog.pg_namespace AS s ON s.oid = of_.oid
+WHERE n.nspname = %s AND relname = %s ORDER BY 1
+"""
 _MAY_MAKE_TEMPORARY = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')"
 _GRANTEES = """
 SELECT DISTINCT rolname FROM pg_catalog.pg_class AS c
@@ -68,6 +87,11 @@ def may_use_schema(connection: Connection, schema: str) -> bool:
     """Whether this role has USAGE on a schema; one that does not exist has none to lack."""
     row = connection.execute(_MAY_USE_SCHEMA, (schema,)).fetchone()
     return bool(row[0]) if row else True
+
+
+def schemas_of(connection: Connection, schema: str, table: str) -> list[str]:
+    """The schemas of a table's collations, and of the operators by which its key is compared."""
+    return [found for (found,) in connection.execute(_SCHEMAS, (schema, table)).fetchall()]
 
 
 def types_of(connection: Connection, schema: str, table: str) -> list[tuple[str, str, bool]]:

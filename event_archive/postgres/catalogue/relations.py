@@ -103,11 +103,6 @@ SELECT pg_catalog.pg_get_expr(adbin, adrelid)
 FROM pg_catalog.pg_attrdef JOIN pg_catalog.pg_attribute ON attrelid = adrelid AND attnum = adnum
 WHERE adrelid = %s AND attname = %s
 """
-_HAS_UNLOGGED = """
-WITH RECURSIVE tree_(oid) AS (SELECT %s::pg_catalog.oid
-                              UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN tree_ ON inhparent = tree_.oid)
-SELECT EXISTS (SELECT FROM pg_catalog.pg_class JOIN tree_ USING (oid) WHERE relkind = 'r' AND relpersistence = 'u')
-"""
 _COMMENT = """
 SELECT description FROM pg_catalog.pg_description
 WHERE objoid = %s AND objsubid = 0 AND classoid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -266,11 +261,6 @@ def unique_indexes(connection: Connection, oid: int) -> list[UniqueIndex]:
 def index_begins_with(connection: Connection, oid: int, column: str) -> bool:
     """Whether a valid, complete B-tree index begins with a column."""
     return bool(one(connection, _INDEX_BEGINS_WITH, oid, column)[0])
-
-
-def has_unlogged(connection: Connection, oid: int) -> bool:
-    """Whether a table, or a partition of it, is unlogged: no standby has its rows."""
-    return bool(one(connection, _HAS_UNLOGGED, oid)[0])
 
 
 def default_of(connection: Connection, oid: int, column: str) -> str | None:
