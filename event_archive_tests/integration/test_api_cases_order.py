@@ -520,6 +520,16 @@ def test_events_that_never_arrived_are_not_too_old_where_windows_are_begun_or_gi
     assert ingesting.has_all()
 
 
+def test_purged_events_behind_a_window_that_failed_do_not_come_back_where_windows_are_given_up(ingest: Ingest):
+    ingesting = ingest(Events(24, step_ms=3_600_000), now=START + timedelta(days=10), faults=[status(400, first=2)])
+    run = ingesting.run(datasets=[KEPT], **WINDOWS | {"api_shard": "6 hours", "api_concurrency": 1})
+    assert (len(run.failures), run.counts.new) == (1, 18)
+    ingesting.database.execute("DELETE FROM ingested_events")
+    ingesting.api.set(faults=[])
+    counts = ingesting.run(datasets=[KEPT], **FILTER).counts
+    assert (counts.new, counts.too_old) == (6, 18)
+
+
 def test_purged_events_on_a_page_with_one_from_before_the_first_window_do_not_come_back(ingest: Ingest):
     ingesting = ingest(10)
     assert ingesting.run(datasets=[KEPT], **WINDOWS).counts.new == 10

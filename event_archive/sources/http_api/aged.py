@@ -24,13 +24,13 @@ class AgedEvents:
         table: where events land.
         times: which events are of aged days.
         arrived: from when to when events had arrived otherwise: in windows, where there are none any more, or by a
-            chain of cursors, where there are windows now. None where none had.
+            chain of cursors, where there are windows now.
     """
 
     datasets: Iterable[Dataset]
     table: TableName
     times: AgedTimes = NONE_AGED
-    arrived: tuple[datetime, datetime] | None = None
+    arrived: tuple[tuple[datetime, datetime], ...] = ()
 
     def look(self, connection: Connection) -> None:
         """Looks which days are aged."""
@@ -45,19 +45,20 @@ class AgedEvents:
 
     def arrived_in_windows(self, windows: Sequence[Position]) -> None:
         """Events had arrived in some windows; those from before the first one were never asked for."""
-        until = reached(windows, ())
-        self.arrived = (min(filter(None, (of.begins for of in windows)), default=_FIRST), until) if until else None
+        self.arrived = tuple((of.begins or _FIRST, of.watermark) for of in windows if of.passes and of.watermark)
+        if until := reached(windows, ()):
+            self.arrived += ((min(filter(None, (of.begins for of in windows)), default=_FIRST), until),)
 
     def arrived_by_chain(self, whole: Position) -> None:
         """Events had arrived by a chain of cursors; where they come in no order, it has no watermark, and all had."""
-        self.arrived = (_FIRST, whole.watermark or _LAST) if whole.passes else None
+        # That of a first pass that is not at its end may yet be contradicted.
+        self.arrived = ((_FIRST, whole.watermark or _LAST),) if whole.passes else ()
 
     def too_old(self, position: Position) -> Callable[[datetime], bool]:
         """Whether an event is left out, by its time; in a first pass over a shard only what had arrived otherwise."""
         aged, arrived = self.times, self.arrived
         if not (position.passes or arrived):
             return lambda _instant: False
-        if position.passes or arrived is None:
+        if position.passes:
             return lambda instant: instant in aged
-        since, until = arrived
-        return lambda instant: instant in aged and since <= instant <= until
+        return lambda instant: instant in aged and any(since <= instant <= until for since, until in arrived)
