@@ -99,7 +99,7 @@ def _aged_events(
 
     @_daily(dataset, partitions, {"postgres"}, f"Rows of {dataset.table} that are of this day, which is aged.", sources)
     def aged_events(context: dg.AssetExecutionContext, event_archive_postgres: PostgresResource) -> Result:
-        with dagster_failures(context.retry_number):
+        with dagster_failures(context.log, context.retry_number):
             rows = aged_rows(dataset, parse_day(context.partition_key), event_archive_postgres.primary(settings))
         return dg.MaterializeResult(metadata=aged_metadata(rows))
 
@@ -120,7 +120,7 @@ def _archive_csv(settings: PipelineSettings, partitions: dg.PartitionsDefinition
     def archive_csv(
         context: dg.AssetExecutionContext, event_archive_postgres: PostgresResource, event_archive_lake: LakeResource
     ) -> Result:
-        with dagster_failures(context.retry_number), event_archive_lake.open(settings) as opened:
+        with dagster_failures(context.log, context.retry_number), event_archive_lake.open(settings) as opened:
             archived = archive_day(
                 Site(
                     dataset, event_archive_postgres.primary(settings), opened, event_archive_postgres.replica(settings)
@@ -157,7 +157,7 @@ def _purged_events(
     ) -> Result:
         if OUTCOME_TAG in context.run.tags:
             _tag(context, "failed")
-        with dagster_failures(context.retry_number), event_archive_lake.open(settings) as opened:
+        with dagster_failures(context.log, context.retry_number), event_archive_lake.open(settings) as opened:
             day, current = parse_day(context.partition_key), settings.with_secrets()
             record = latest_record(context.instance, dataset, day)
             for other in after:

@@ -68,12 +68,12 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
             # Late: pyarrow is a fifth of the memory that a run needs, and no run of the job does.
             from event_archive.operations.verify import verify_day
 
-            with dagster_failures():
+            with dagster_failures(context.log):
                 day = _day_of(context, dataset)
             path = dataset.path(day)
             # What this run's own archive recorded is of the file as it is by now.
             recorded = partial(record_if_any, context.instance, dataset, day, before_run=context.run.run_id)
-            with dagster_failures(), event_archive_lake.open(settings) as opened:
+            with dagster_failures(context.log), event_archive_lake.open(settings) as opened:
                 before = None
                 with suppress(IntegrityError):  # recorded by hand
                     # Before the file is looked for: another run may write and record more rows meanwhile.
@@ -143,7 +143,7 @@ def _backlog_is_small(settings: PipelineSettings) -> dg.AssetChecksDefinition:
     def backlog_is_small(
         context: dg.AssetCheckExecutionContext, event_archive_postgres: PostgresResource
     ) -> dg.AssetCheckResult:
-        with dagster_failures():
+        with dagster_failures(context.log):
             found = backlog(dataset, now_utc(), event_archive_postgres.primary(settings), grace_days=alert_days)
             # The asset pages launch each day of a backfill with this check: such a run works the backlog off.
             if found.days and not is_of_days(context.run):

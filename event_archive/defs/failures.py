@@ -13,6 +13,7 @@ interrupt. All of these are stopped runs, but for one that Dagster's daemon ends
 knows of that, and the next one may fare alike.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -38,23 +39,29 @@ MAX_RETRIES = 2
 RETRY_SECONDS = 15
 """Before the first retry of a step; twice that before the second."""
 
+_package = logging.getLogger("event_archive")
 _INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
 _INTERRUPT_NAMES = {kind.__name__ for kind in _INTERRUPTS}
 
 
 @contextmanager
-def dagster_failures(retry_number: int | None = None) -> Iterator[None]:
+def dagster_failures(log: logging.Logger | None = None, retry_number: int | None = None) -> Iterator[None]:
     """Turns this package's errors into Dagster's; transient ones ask for a retry of the step.
+
+    What the package warns of meanwhile stands in the run's event log, too, where the UI shows it.
 
     The request stands here and not in a retry policy, because Dagster applies a policy to interrupts as well: a signal
     between our code and the end of the step would be forgotten, and the run go on.
 
     Args:
+        log: the run's; None where it shall stay as it is.
         retry_number: how often Dagster has tried this step again; None where it shall not.
 
     Raises:
         dagster.Failure, dagster.RetryRequested: in place of what was raised.
     """
+    warnings = _Warnings(log) if log else logging.NullHandler()
+    _package.addHandler(warnings)
     try:
         yield
     except _INTERRUPTS as interrupt:
@@ -65,6 +72,22 @@ def dagster_failures(retry_number: int | None = None) -> Iterator[None]:
             raise failure from error
         failure.__cause__ = error
         raise dg.RetryRequested(MAX_RETRIES, RETRY_SECONDS * 2**retry_number) from failure
+    finally:
+        _package.removeHandler(warnings)
+
+
+class _Warnings(logging.Handler):
+    """Passes on to a run's log what else would stand in the output of its process alone."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._log.log(record.levelno, "%s", record.getMessage())
+        except Exception:  # noqa: BLE001 (a warning that cannot be written ends no run)
+            self.handleError(record)
 
 
 def first_failure(events: Iterable[dg.DagsterEvent]) -> tuple[str, str]:

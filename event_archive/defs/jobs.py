@@ -87,7 +87,7 @@ def build_restore_job(settings: PipelineSettings) -> dg.JobDefinition:
         event_archive_postgres: PostgresResource,
         event_archive_lake: LakeResource,
     ) -> None:
-        with dagster_failures(), event_archive_lake.open(settings) as opened:
+        with dagster_failures(context.log), event_archive_lake.open(settings) as opened:
             if not config.first_day:
                 raise ConfigurationError(f"{dataset.label}: restore_days needs first_day, like 2024-03-01.")
             first = parse_day(config.first_day)

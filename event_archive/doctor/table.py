@@ -11,7 +11,7 @@ from event_archive.doctor.partitions import partitions
 from event_archive.doctor.server import reading
 from event_archive.domain.dataset import quoted
 from event_archive.postgres.catalogue.relations import default_of
-from event_archive.postgres.catalogue.server import is_utc, setting_of_new_sessions
+from event_archive.postgres.catalogue.server import is_utc, zone_of_others
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table, reflect
 
@@ -74,13 +74,14 @@ def _time_index(shape: Table) -> Finding:
 
 def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
     """A default such as ``now()`` depends on the writer's time zone, where the column has none, or names another."""
-    zone = setting_of_new_sessions(connection, "TimeZone")
+    zone = zone_of_others(connection)
     default = default_of(connection, oid, shape.dataset.time_column) or ""
     named = sorted({found["zone"] or found["named"] or "UTC" for found in _IN_A_ZONE.finditer(default)})
     # What is left of it may be local time of the session.
     zones = named if not _AROUND.sub("", _IN_A_ZONE.sub("", default)) else [zone]
     if shape.time_type == "timestamp with time zone" or all(is_utc(connection, of) for of in zones):
-        return Finding("time_zone", "good", f"{zone} by default; the pipeline itself always uses UTC")
+        found = f"{zone} by default; " if zone else ""
+        return Finding("time_zone", "good", f"{found}the pipeline itself always uses UTC")
     if zones == named:
         return Finding(
             "time_zone",
@@ -89,10 +90,11 @@ def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
             "is archived as if it were UTC",
             "Let the default be now() AT TIME ZONE 'UTC', and check what writers set.",
         )
+    begin = f"sessions begin in {zone}" if zone else "this role's time zone hides in which one writers' sessions begin"
     return Finding(
         "time_zone",
         "warning",
-        f"sessions begin in {zone}, so that the default of {quoted(shape.dataset.time_column)}, {default}, is local "
-        "time where the writer does not say otherwise; it is archived as if it were UTC",
+        f"{begin}, so that the default of {quoted(shape.dataset.time_column)}, {default}, {'is' if zone else 'may be'} "
+        "local time where the writer does not say otherwise; it is archived as if it were UTC",
         "Check that writers set the time in UTC, or make the column timestamptz.",
     )

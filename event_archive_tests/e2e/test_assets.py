@@ -362,7 +362,10 @@ def test_a_run_that_fails_between_archive_and_purge_keeps_the_archive(
 
 def test_what_passes_is_tried_again_and_what_does_not_is_not():
     def raised(error: Exception, retry_number: int | None) -> Exception:
-        with pytest.raises((dg.Failure, dg.RetryRequested)) as failed, dagster_failures(retry_number):
+        with (
+            pytest.raises((dg.Failure, dg.RetryRequested)) as failed,
+            dagster_failures(None, retry_number),
+        ):
             raise error
         return failed.value
 

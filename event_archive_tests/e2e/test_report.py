@@ -1,5 +1,6 @@
 """What a command reports to Dagster's records without a run: the UI, the gate and the assets see the days as run."""
 
+import logging
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -119,8 +120,11 @@ def test_what_was_archived_since_a_file_was_lost_is_kept_before_the_file_is_put_
     content = local_installation.content()
     Path(urlparse(local_installation.lake.url(lost.path)).path).unlink()
     local_installation.add(1, prefix="late")
-    assert local_installation.materialize(instance, KEY).success
+    run = local_installation.materialize(instance, KEY)
+    assert run.success
     (told,) = [record.getMessage() for record in caplog.records if "An older version" in record.getMessage()]
+    # Who looks at the run in the UI sees its event log alone.
+    assert told in [entry.user_message for entry in instance.all_logs(run.run_id) if entry.level == logging.WARNING]
     assert f"nowhere else: event-archive restore {KEY} --table NAME" in told
 
     done("restore", KEY, "--table", "kept")

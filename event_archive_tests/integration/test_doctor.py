@@ -500,6 +500,21 @@ def test_what_looks_alike_and_is_harmless(healthy_locally: Installation, command
     assert wrong(findings(command("doctor", "--json"), 0)) == {}
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+def test_the_time_zone_of_the_archives_own_role_is_nobody_elses(
+    healthy_locally: Installation, command: Commands, zone: str
+):
+    database = healthy_locally.database
+    other = {"UTC": "Asia/Tokyo", "Asia/Tokyo": "UTC"}[zone]
+    database.execute(f"ALTER DATABASE {database.name} SET TimeZone TO '{zone}'")
+    dsn = f"{database.dsn} options='-c TimeZone={other}'"
+    found = findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 0)["time_zone"]
+    assert (found.status, zone in found.message) == ({"UTC": "good", "Asia/Tokyo": "warning"}[zone], True)
+    database.execute(f"ALTER DATABASE {database.name} RESET TimeZone")
+    found = findings(command("doctor", "--json", PG_CONNECTION_STRING=dsn), 0)["time_zone"]
+    assert (found.status, "hides in which one writers' sessions begin" in found.message) == ("warning", True)
+
+
 def test_partitions_are_looked_at_too(healthy_locally: Installation, command: Commands):
     database = healthy_locally.database
     database.execute(

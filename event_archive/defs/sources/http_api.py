@@ -54,9 +54,9 @@ def _ingested_events(shape: ApiShape, datasets: Sequence[PipelineSettings]) -> d
         code_version="1",
         pool=API.name,
     )
-    def ingested_events() -> dg.MaterializeResult[None]:
+    def ingested_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         # No retry of the step: the run waits for services by itself, and the schedule comes again.
-        with dagster_failures():
+        with dagster_failures(context.log):
             settings = ApiSettings.load()
             archived = ArchivedHere(settings.postgres, settings.table, datasets)
             run = ingest(API, lambda stopped, tell: Ingestion(settings, archived, stopped, progress=tell))
@@ -85,7 +85,7 @@ def _nothing_rejected() -> dg.AssetChecksDefinition:
     )
     def nothing_rejected(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         latest = last_counts(context.instance, API).rejected
-        with dagster_failures():
+        with dagster_failures(context.log):
             number, newest = _rejected(ApiSettings.load())
             cannot = counted(number, "event lies", "events lie")
             words = f"{cannot} in rejected_records: `event-archive rejected --source {SOURCE}` says why."

@@ -80,9 +80,9 @@ def _logs(shape: LogsShape, datasets: Sequence[PipelineSettings]) -> dg.AssetsDe
         code_version="1",
         pool=LOGS.name,
     )
-    def logs() -> dg.MaterializeResult[None]:
+    def logs(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         # No retry of the step: the run waits for services by itself, and the schedule comes again.
-        with dagster_failures():
+        with dagster_failures(context.log):
             settings = LogsSettings.load()
             archived = ArchivedHere(settings.postgres, settings.table, datasets)
             run = ingest(LOGS, lambda stopped, tell: Ingestion(settings, archived, None, stopped, tell))

@@ -1,5 +1,6 @@
 """The server: who it is, settings, standby or primary, how far replicas are behind. Not here: tables."""
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
@@ -37,6 +38,13 @@ SELECT pg_catalog.current_database()::text,
          FROM pg_catalog.pg_control_checkpoint())),
        pg_catalog.pg_is_in_recovery(),
        pg_catalog.pg_postmaster_start_time()::text
+"""
+_ZONES = """
+SELECT pg_catalog.max(option_value) FILTER (WHERE setrole = 0), coalesce(pg_catalog.bool_or(setrole <> 0), false)
+FROM pg_catalog.pg_db_role_setting CROSS JOIN LATERAL pg_catalog.pg_options_to_table(setconfig)
+WHERE pg_catalog.lower(option_name) = 'timezone'
+  AND setrole IN (0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = SESSION_USER))
+  AND setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
 """
 _IS_UTC = """
 SELECT pg_catalog.bool_and(pg_catalog.timezone(%s, noon_) OPERATOR(pg_catalog.=) pg_catalog.timezone('UTC', noon_))
@@ -92,6 +100,15 @@ def setting_of_new_sessions(connection: Connection, name: str) -> str:
     """What a setting is for this role and database where a session does not set it itself."""
     value: str = one(connection, "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = %s", name)[0]
     return value
+
+
+def zone_of_others(connection: Connection) -> str:
+    """The time zone in which others' sessions begin here; empty where one of this role's own hides the server's."""
+    of_database, is_own = one(connection, _ZONES)
+    is_own = (
+        is_own or os.environ.get("PGTZ") or "timezone" in connection.info.get_parameters().get("options", "").lower()
+    )
+    return str(of_database or ("" if is_own else setting_of_new_sessions(connection, "TimeZone")))
 
 
 def is_utc(connection: Connection, zone: str) -> bool:
