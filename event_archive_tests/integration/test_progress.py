@@ -102,12 +102,13 @@ def test_a_restore_shows_each_reading_and_the_restoring(archived: Pipeline):
     ]
 
 
-def test_an_adoption_shows_the_reading_and_the_writing(archived: Pipeline):
+def test_an_adoption_shows_its_readings_and_the_writing(archived: Pipeline):
     content = archived.content()
     archived.put(content)
     seen = Seen()
     adopt_day(archived.site, DAY, progress=seen)
-    assert seen.phases == [whole("reading back", content), whole("adopting", content)]
+    # A phase for each reading, and the one in which the file is written.
+    assert seen.phases == [whole(name, content) for name in ("reading back", "reading as text", "adopting")]
 
 
 def test_a_verification_is_one_phase(archived: Pipeline):
