@@ -91,13 +91,14 @@ def check_conninfo(secret: SecretStr) -> SecretStr:
     if text[0] in "'\"":
         raise ValueError("must be without the quotes around it")
     _check_scheme(text)
+    is_one = True
     try:
         given = conninfo_to_dict(text)
     except ProgrammingError:
         _check_parameters(text)
-        given = {"": ""}
+        given, is_one = {}, False
     numbers = re.fullmatch(r"[\d,]*", str(given.get("port", "")))
-    if _is_torn(text) or "@" in str(given.get("host", "")) or ("://" in text and not numbers) or "" in given:
+    if _is_torn(text) or "@" in str(given.get("host", "")) or ("://" in text and not numbers) or not is_one:
         raise ValueError(
             f"must be a libpq URL ({_URL}) or key=value DSN; in a URL, the password's special characters are "
             "percent-encoded"

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from event_archive.defs.internals import ErrorSource
+from event_archive.defs.internals import DagsterLogHandler, ErrorSource
 from event_archive.errors import EventArchiveError
 
 STOPPED = "Stopped. What was not committed is as it was; the next run goes on."
@@ -60,8 +60,9 @@ def dagster_failures(log: logging.Logger | None = None, retry_number: int | None
     Raises:
         dagster.Failure, dagster.RetryRequested: in place of what was raised.
     """
-    warnings = _Warnings(log) if log else logging.NullHandler()
-    _package.addHandler(warnings)
+    warnings = [_Warnings(log)] if log else []
+    for handler in warnings:
+        _package.addHandler(handler)
     try:
         yield
     except _INTERRUPTS as interrupt:
@@ -73,21 +74,35 @@ def dagster_failures(log: logging.Logger | None = None, retry_number: int | None
         failure.__cause__ = error
         raise dg.RetryRequested(MAX_RETRIES, RETRY_SECONDS * 2**retry_number) from failure
     finally:
-        _package.removeHandler(warnings)
+        for handler in warnings:
+            _package.removeHandler(handler)
 
 
 class _Warnings(logging.Handler):
-    """Passes on to a run's log what else would stand in the output of its process alone."""
+    """Passes on to a run's log what else would stand in the output of its process alone.
+
+    Where dagster.yaml names the logger (``managed_python_loggers``), Dagster does so itself.
+    """
 
     def __init__(self, log: logging.Logger) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _is_managed(logging.getLogger(record.name)):
+            return
         try:
             self._log.log(record.levelno, "%s", record.getMessage())
         except Exception:  # noqa: BLE001 (a warning that cannot be written ends no run)
             self.handleError(record)
+
+
+def _is_managed(logger: logging.Logger | None) -> bool:
+    while logger is not None:
+        if any(isinstance(handler, DagsterLogHandler) for handler in logger.handlers):
+            return True
+        logger = logger.parent
+    return False
 
 
 def first_failure(events: Iterable[dg.DagsterEvent]) -> tuple[str, str]:

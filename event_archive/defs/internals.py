@@ -22,6 +22,9 @@ from dagster._core.executor.in_process import InProcessExecutor
 # What dagster.yaml resolves to: our instance class supplies its defaults. Watch the names of the parts.
 from dagster._core.instance.ref import InstanceRef
 
+# What takes down a logger that dagster.yaml names (managed_python_loggers). Watch that it is a handler of that logger.
+from dagster._core.log_manager import DagsterLogHandler
+
 # The state of schedules and sensors, which the doctor reads, and their ticks. Watch the statuses.
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, TickStatus
 
@@ -80,6 +83,7 @@ __all__ = [
     "AssetPartitionStatus",
     "CheckError",
     "ConfigurableClassData",
+    "DagsterLogHandler",
     "DeserializationError",
     "ErrorSource",
     "EventLogCursor",

@@ -26,9 +26,7 @@ _IN_A_ZONE = re.compile(
     rf"|timezone\('(?P<named>[^']+)'::text, {_NOW}\)"
 )
 """This instant in one time zone, whatever the session's is; as PostgreSQL prints it."""
-_AROUND = re.compile(
-    r"NULL|date_trunc\('\w+'::text, |::(timestamp(\(\d\))? without time zone|date|interval)|'[^']*'|[-+(), ]"
-)
+_AROUND = re.compile(r"NULL|date_trunc\('\w+'::text, |::(timestamp(\(\d\))? without time zone|date)|'[^']*'|[-+(), ]")
 """What neither tells the time nor knows the session's zone: constants, and what is done to such an instant."""
 
 

@@ -37,7 +37,7 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
         progress: is told of every block.
 
     Raises:
-        RefusedError: there is no file.
+        RefusedError: there is no file, or it says ``today`` or the like in place of a time.
         OtherSourceError: the files belong to another table or database.
         IntegrityError: it is no CSV file with a header, or the file of another table or day, or of a newer program.
         FileChangedError: somebody wrote it meanwhile.

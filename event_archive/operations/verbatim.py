@@ -15,6 +15,7 @@ from event_archive.errors import RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.loading import copy_file, number_rows
 from event_archive.operations.readback import READBACK, Readback
+from event_archive.postgres.catalogue.relations import columns_of_time
 from event_archive.postgres.session import Connection, one, own_search_path
 
 VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
@@ -22,10 +23,8 @@ VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
 
 WRITE_THE_TIME = "Write the time itself into the file, or move the file elsewhere."
 
-# What PostgreSQL takes for a time, and each day for another; also in an array, in a domain, or as a bound of a range.
+# What PostgreSQL takes for a time, and each day for another.
 _WORD = "'now|today|tomorrow|yesterday'"
-# They print any word in another way than it may have been written, and hold no time.
-_OTHERWISE_SPELLED = ("bytea", "json", "jsonb")
 
 
 def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: StoredFile, progress: Progress) -> None:
@@ -106,12 +105,15 @@ def require_lasting(connection: Connection, readback: Readback, file: StoredFile
     Raises:
         RefusedError: it says so in a column of times.
     """
+    of_time = columns_of_time(connection, readback.table.oid)
     counts = {
-        name: sql.SQL("count(*) FILTER (WHERE {text} ~* {word} AND {value} !~* {word})").format(
-            text=as_text(name), value=as_value(name), word=sql.SQL(_WORD)
-        )
-        for name, kind in ((column.name, column.plain_type.removesuffix("[]")) for column in readback.table.columns)
-        if name in readback.columns and kind not in _OTHERWISE_SPELLED
+        name: sql.SQL(
+            "count(*) FILTER (WHERE {text} ~* {word} AND "
+            "(SELECT count(*) FROM pg_catalog.regexp_matches({text}, {word}, 'gi')) > "
+            "(SELECT count(*) FROM pg_catalog.regexp_matches({value}, {word}, 'gi')))"
+        ).format(text=as_text(name), value=as_value(name), word=sql.SQL(_WORD))
+        for name in readback.columns
+        if name in of_time
     }
     if found := count_current(connection, readback, counts):
         raise RefusedError(

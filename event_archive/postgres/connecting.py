@@ -187,7 +187,10 @@ def _refused(words: str, variable: str, options: Mapping[str, Any], *, by_pooler
 
 
 def _with_wrong_options(words: str, variable: str) -> RefusedError:
-    return RefusedError(f"PostgreSQL refuses a setting: {words}. Check options in {variable}, and PGOPTIONS.")
+    return RefusedError(
+        f"PostgreSQL refuses a setting: {words}. Check options in {variable}, PGOPTIONS, and what else libpq sends "
+        "(PGTZ, PGDATESTYLE)."
+    )
 
 
 def _insecure(words: str, variable: str) -> RefusedError:

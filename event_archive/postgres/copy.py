@@ -93,5 +93,5 @@ def _copying(cursor: psycopg.Cursor[Any], statement: sql.Composed) -> Iterator[p
         if error is failure or getattr(error, "sqlstate", None):
             raise
         if failure is not None:
-            raise failure from None
+            raise failure  # noqa: B904 (it has a cause of its own)
         raise psycopg.OperationalError("the COPY broke off; a pooler's server may have gone away") from None

@@ -139,6 +139,25 @@ def test_what_was_archived_since_a_file_was_lost_is_kept_before_the_file_is_put_
     assert found == ["evt", "evt", "evt", "late"]
 
 
+@pytest.mark.parametrize("taken_down", ["", "python_logs: {managed_python_loggers: [event_archive]}"])
+def test_a_warning_stands_once_in_the_event_log_of_a_run(
+    local_installation: Installation, home: Path, clean: pytest.MonkeyPatch, taken_down: str
+):
+    with (home / "dagster.yaml").open("a") as settings:
+        settings.write(f"\n{taken_down}\n")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        local_installation.add(3)
+        assert local_installation.materialize(instance, KEY).success
+        lost = local_installation.lake.url(local_installation.dataset.path(DAY))
+        Path(urlparse(lost).path).unlink()
+        local_installation.add(1, prefix="late")
+        run = local_installation.materialize(instance, KEY)
+        said = [
+            entry.user_message for entry in instance.all_logs(run.run_id) if "An older version" in entry.user_message
+        ]
+    assert len(said) == 1
+
+
 def test_a_file_in_another_place_is_no_older_version(
     local_installation: Installation,
     instance: dg.DagsterInstance,

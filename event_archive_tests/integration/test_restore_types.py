@@ -105,10 +105,16 @@ def narrowed(pipeline: Pipeline, was: str, value: str, now: str) -> Pipeline:
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("date", "today"), ("moment", "NOW"), ("date[]", "{2024-01-01,Tomorrow}"), ("tstzrange", "[2024-01-01,now)")],
+    [
+        ("date", "today"),
+        ("moment", "NOW"),
+        ("pair", "(now,today)"),
+        ("date[]", "{2024-01-01,Tomorrow}"),
+        ("tstzrange", "[2024-01-01,now)"),
+    ],
 )
 def test_a_time_that_means_another_day_each_day_is_no_proof_nor_restored(pipeline: Pipeline, kind: str, said: str):
-    pipeline.database.execute("CREATE DOMAIN moment AS timestamptz")
+    pipeline.database.execute("CREATE DOMAIN moment AS timestamptz; CREATE TYPE pair AS (said text, at date)")
     pipeline.database.execute(f"CREATE TABLE n (id int PRIMARY KEY, at timestamp, v {kind}, note text)")
     pipeline.database.execute("INSERT INTO n VALUES (1, '2024-03-01', %s, 'today')", said)
     of = pipeline.of(table=TableName("public", "n"), time_column="at")

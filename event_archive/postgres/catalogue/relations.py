@@ -103,6 +103,18 @@ SELECT pg_catalog.pg_get_expr(adbin, adrelid)
 FROM pg_catalog.pg_attrdef JOIN pg_catalog.pg_attribute ON attrelid = adrelid AND attnum = adnum
 WHERE adrelid = %s AND attname = %s
 """
+_OF_TIME = """
+WITH RECURSIVE types_(name_, oid) AS (
+  SELECT attname::text, atttypid FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
+  UNION SELECT name_, inner_.oid FROM types_ JOIN pg_catalog.pg_type AS t USING (oid) CROSS JOIN LATERAL (
+    SELECT t.typelem UNION SELECT t.typbasetype
+    UNION SELECT rngsubtype FROM pg_catalog.pg_range WHERE t.oid IN (rngtypid, rngmultitypid)
+    UNION SELECT atttypid FROM pg_catalog.pg_attribute
+          WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped) AS inner_(oid))
+SELECT DISTINCT name_ FROM types_ WHERE oid IN (
+  'pg_catalog.date'::pg_catalog.regtype, 'pg_catalog.time'::pg_catalog.regtype, 'pg_catalog.timetz'::pg_catalog.regtype,
+  'pg_catalog.timestamp'::pg_catalog.regtype, 'pg_catalog.timestamptz'::pg_catalog.regtype)
+"""
 _COMMENT = """
 SELECT description FROM pg_catalog.pg_description
 WHERE objoid = %s AND objsubid = 0 AND classoid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -261,6 +273,11 @@ def unique_indexes(connection: Connection, oid: int) -> list[UniqueIndex]:
 def index_begins_with(connection: Connection, oid: int, column: str) -> bool:
     """Whether a valid, complete B-tree index begins with a column."""
     return bool(one(connection, _INDEX_BEGINS_WITH, oid, column)[0])
+
+
+def columns_of_time(connection: Connection, oid: int) -> set[str]:
+    """The columns that hold a time or a date, in whatever arrays, domains, ranges and composite types."""
+    return {name for (name,) in connection.execute(_OF_TIME, (oid,)).fetchall()}
 
 
 def default_of(connection: Connection, oid: int, column: str) -> str | None:

@@ -39,8 +39,10 @@ SELECT pg_catalog.current_database()::text,
        pg_catalog.pg_is_in_recovery(),
        pg_catalog.pg_postmaster_start_time()::text
 """
+# What is set for all roles in a database goes before what is set for all roles.
 _ZONES = """
-SELECT pg_catalog.max(option_value) FILTER (WHERE setrole = 0), coalesce(pg_catalog.bool_or(setrole <> 0), false)
+SELECT (pg_catalog.array_agg(option_value ORDER BY setdatabase DESC) FILTER (WHERE setrole = 0))[1],
+       coalesce(pg_catalog.bool_or(setrole <> 0), false)
 FROM pg_catalog.pg_db_role_setting CROSS JOIN LATERAL pg_catalog.pg_options_to_table(setconfig)
 WHERE pg_catalog.lower(option_name) = 'timezone'
   AND setrole IN (0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = SESSION_USER))
