@@ -54,7 +54,7 @@ def test_a_replica_of_another_database_that_lacks_the_table_is_told_by_its_own_s
 @pytest.fixture
 def follower(pipeline: Pipeline, standby: Server) -> Pipeline:
     """A standby that has the table."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while True:
         try:
             with psycopg.connect(standby.dsn(pipeline.database.name)) as connection:
@@ -77,10 +77,10 @@ def test_a_table_that_a_replica_does_not_have_yet_is_read_on_the_primary(
     pipeline: Pipeline, follower: Pipeline, caplog: pytest.LogCaptureFixture, before: str, change: str
 ):
     pipeline.database.execute(f"{before}; CREATE TABLE last (n int)")
-    until(lambda: follower.database.execute("SELECT to_regclass('last') IS NOT NULL") == [(True,)], seconds=30)
+    until(lambda: follower.database.execute("SELECT to_regclass('last') IS NOT NULL") == [(True,)])
     follower.database.execute("SELECT pg_wal_replay_pause()")
     paused = "SELECT pg_get_wal_replay_pause_state()"
-    until(lambda: follower.database.execute(paused) == [("paused",)], seconds=30)
+    until(lambda: follower.database.execute(paused) == [("paused",)])
     try:
         pipeline.database.execute(f"{change}; INSERT INTO n (id, at) VALUES (1, '2024-03-01')")
         of = pipeline.of(table=TableName("public", "n"), time_column="at")
@@ -188,10 +188,10 @@ def test_a_standby_that_follows_a_former_primary_writes_no_file(
     pipeline.add(2)
     with standby_of(pipeline.database.server) as other:
         former = Pipeline(Database(other, pipeline.database.name), pipeline.lake)
-        until(lambda: follower.count() == former.count() == 2, seconds=30)
+        until(lambda: follower.count() == former.count() == 2)
         promote(follower)
         pipeline.add(1, prefix="lost")
-        until(lambda: former.count() == 3, seconds=30)
+        until(lambda: former.count() == 3)
         assert follower.archive(export_postgres=former.postgres).rows == 2
     assert "on timeline 1, and PG_CONNECTION_STRING names timeline 2: since a failover" in caplog.text
 
@@ -216,7 +216,7 @@ def test_of_a_day_that_a_replica_lacks_altogether_the_primary_is_asked(pipeline:
     """No run would archive it, as long as the replica lags: each asked the replica for the day's first file."""
     follower.database.execute("SELECT pg_wal_replay_pause()")
     state = "SELECT pg_get_wal_replay_pause_state()"
-    until(lambda: follower.database.execute(state) == [("paused",)], seconds=30)
+    until(lambda: follower.database.execute(state) == [("paused",)])
     pipeline.add(2)
     assert pipeline.archive(export_postgres=follower.postgres).rows == 2
     assert (pipeline.purge().deleted, pipeline.count()) == (2, 0)
@@ -274,16 +274,16 @@ def test_a_standby_knows_a_new_timeline_before_its_control_file_does(pipeline: P
     with standby_of(pipeline.database.server, by_way_of=follower.database.server) as second:
         behind = Pipeline(Database(second, pipeline.database.name), pipeline.lake)
         receiver = "SELECT status FROM pg_stat_wal_receiver"
-        until(lambda: behind.database.execute(receiver) == [("streaming",)], seconds=30)
+        until(lambda: behind.database.execute(receiver) == [("streaming",)])
         promote(follower)
-        until(lambda: identity_of(behind).timeline == 2, seconds=30)
+        until(lambda: identity_of(behind).timeline == 2)
         assert identity_of(behind).is_standby
 
 
 def test_a_standby_is_no_primary(pipeline: Pipeline, standby: Server):
     pipeline.add(2)
     pipeline.archive()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     there = Pipeline(Database(standby, pipeline.database.name), pipeline.lake, records=pipeline.records)
     while True:
         try:
