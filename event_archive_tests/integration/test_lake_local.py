@@ -78,9 +78,7 @@ def test_a_crash_before_the_rename_leaves_the_old_version_with_its_metadata(
     lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch
 ):
     old = put(lake, b"old", version="old")
-    with monkeypatch.context() as patched, suppress(PowerFailureError):
-        patched.setattr(Path, "replace", _replace_only_sidecars)
-        put(lake, b"new", old, version="new")
+    _crash_before_the_rename(lake, monkeypatch, b"new", old, version="new")
     assert len(json.loads((target.parent / ".day.csv.json").read_bytes())["versions"]) == 2
     assert stat(lake) == old
     assert read(lake, old) == b"old"
@@ -123,9 +121,7 @@ def test_a_file_edited_in_place_keeps_the_metadata_that_it_contradicts(lake: Loc
 def test_a_file_replaced_by_a_copy_keeps_the_metadata_last_written(lake: LocalLake, target: Path):
     first = put(lake, b"first", rows="1")
     put(lake, b"second", first, rows="2")
-    copy = target.with_name("copy")
-    copy.write_bytes(b"restored")
-    copy.replace(target)
+    _replace_by_a_copy(target, b"restored")
     assert stat(lake).metadata == {"rows": "2"}
     assert read(lake, stat(lake)) == b"restored"
 
@@ -134,13 +130,9 @@ def test_of_a_copied_folder_a_version_that_never_appeared_counts_for_nothing(
     lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch
 ):
     first = put(lake, b"first", rows="1")
-    with monkeypatch.context() as patched, suppress(PowerFailureError):
-        patched.setattr(Path, "replace", _replace_only_sidecars)
-        put(lake, b"first and second", first, rows="2")
+    _crash_before_the_rename(lake, monkeypatch, b"first and second", first, rows="2")
     assert stat(lake) == first
-    copy = target.with_name("copy")
-    copy.write_bytes(b"first")
-    copy.replace(target)
+    _replace_by_a_copy(target, b"first")
     assert stat(lake).metadata == {"rows": "1"}
 
 
@@ -512,6 +504,20 @@ def test_a_copy_that_the_file_system_gets_wrong_replaces_no_file(lake: LocalLake
 
 def test_the_url_is_a_file_address(lake: LocalLake, target: Path):
     assert lake.url(PATH) == target.as_uri()
+
+
+def _crash_before_the_rename(
+    lake: LocalLake, monkeypatch: pytest.MonkeyPatch, content: bytes, replaces: StoredFile, **metadata: str
+) -> None:
+    with monkeypatch.context() as patched, suppress(PowerFailureError):
+        patched.setattr(Path, "replace", _replace_only_sidecars)
+        put(lake, content, replaces, **metadata)
+
+
+def _replace_by_a_copy(target: Path, content: bytes) -> None:
+    copy = target.with_name("copy")
+    copy.write_bytes(content)
+    copy.replace(target)
 
 
 def _power_failure(*_: object) -> None:

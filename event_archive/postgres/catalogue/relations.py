@@ -33,22 +33,27 @@ FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type AS t ON t.oid = atttypid
 LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typarray = t.oid
 WHERE attrelid = %s AND attnum > 0 ORDER BY attnum
 """
-# What a stored value reads as, where its type's own definition says so: the labels of enums, the attributes of
-# composite types, in whatever arrays, domains and ranges.
-_MEANINGS = """
-WITH RECURSIVE types_(oid) AS (
-  SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped
-  UNION SELECT inner_.oid FROM types_ JOIN pg_catalog.pg_type AS t USING (oid) CROSS JOIN LATERAL (
+# The types of each column: its own, and those that an array, a domain, a range or a composite type is made of.
+_TYPES = """
+WITH RECURSIVE types_(name_, oid) AS (
+  SELECT attname::text, atttypid FROM pg_catalog.pg_attribute
+  WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped
+  UNION SELECT name_, inner_.oid FROM types_ JOIN pg_catalog.pg_type AS t USING (oid) CROSS JOIN LATERAL (
     SELECT t.typelem UNION SELECT t.typbasetype
     UNION SELECT rngsubtype FROM pg_catalog.pg_range WHERE t.oid IN (rngtypid, rngmultitypid)
     UNION SELECT atttypid FROM pg_catalog.pg_attribute
-          WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped) AS inner_(oid))
+          WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped) AS inner_(oid)),
+kinds_ AS (SELECT DISTINCT oid FROM types_)
+"""
+# What a stored value reads as, where its type's own definition says so: the labels of enums, the attributes of
+# composite types.
+_MEANINGS = """
 SELECT coalesce(pg_catalog.string_agg(meaning_, E'\n' ORDER BY meaning_), '') FROM (
   SELECT pg_catalog.format('%%s %%s', e.oid, enumlabel)
-  FROM pg_catalog.pg_enum AS e JOIN types_ ON types_.oid = enumtypid
+  FROM pg_catalog.pg_enum AS e JOIN kinds_ ON kinds_.oid = enumtypid
   UNION ALL
   SELECT pg_catalog.format('%%s %%s %%s', t.oid, attnum, attname)
-  FROM types_ JOIN pg_catalog.pg_type AS t USING (oid) JOIN pg_catalog.pg_attribute ON attrelid = t.typrelid
+  FROM kinds_ JOIN pg_catalog.pg_type AS t USING (oid) JOIN pg_catalog.pg_attribute ON attrelid = t.typrelid
   WHERE attnum > 0 AND NOT attisdropped) AS of_(meaning_)
 """
 # Of several the primary key first; else that of fewest columns, the first by name, so that it is always the same.
@@ -104,13 +109,6 @@ FROM pg_catalog.pg_attrdef JOIN pg_catalog.pg_attribute ON attrelid = adrelid AN
 WHERE adrelid = %s AND attname = %s
 """
 _OF_TIME = """
-WITH RECURSIVE types_(name_, oid) AS (
-  SELECT attname::text, atttypid FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
-  UNION SELECT name_, inner_.oid FROM types_ JOIN pg_catalog.pg_type AS t USING (oid) CROSS JOIN LATERAL (
-    SELECT t.typelem UNION SELECT t.typbasetype
-    UNION SELECT rngsubtype FROM pg_catalog.pg_range WHERE t.oid IN (rngtypid, rngmultitypid)
-    UNION SELECT atttypid FROM pg_catalog.pg_attribute
-          WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped) AS inner_(oid))
 SELECT DISTINCT name_ FROM types_ WHERE oid IN (
   'pg_catalog.date'::pg_catalog.regtype, 'pg_catalog.time'::pg_catalog.regtype, 'pg_catalog.timetz'::pg_catalog.regtype,
   'pg_catalog.timestamp'::pg_catalog.regtype, 'pg_catalog.timestamptz'::pg_catalog.regtype)
@@ -229,7 +227,7 @@ def columns(connection: Connection, oid: int) -> tuple[Column, ...]:
 
 def meanings(connection: Connection, oid: int) -> str:
     """What the definitions of a table's types say of its values: equal texts, equal meanings. No lock keeps them."""
-    row = connection.execute(_MEANINGS, {"oid": oid}).fetchone()
+    row = connection.execute(_TYPES + _MEANINGS, {"oid": oid}).fetchone()
     return str(row[0]) if row else ""
 
 
@@ -277,7 +275,7 @@ def index_begins_with(connection: Connection, oid: int, column: str) -> bool:
 
 def columns_of_time(connection: Connection, oid: int) -> set[str]:
     """The columns that hold a time or a date, in whatever arrays, domains, ranges and composite types."""
-    return {name for (name,) in connection.execute(_OF_TIME, (oid,)).fetchall()}
+    return {name for (name,) in connection.execute(_TYPES + _OF_TIME, {"oid": oid}).fetchall()}
 
 
 def default_of(connection: Connection, oid: int, column: str) -> str | None:

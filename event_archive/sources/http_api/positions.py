@@ -157,7 +157,7 @@ class Positions:
         Behind a pooler two processes may have it: the first to land a page keeps it (``require``).
         """
         with session.transaction(str(self.table)) as connection:
-            claim = {"lock": self._lock(position), "pid": connection.info.backend_pid}
+            claim = self._claim(connection, position)
             row = connection.execute(_LOCK, claim).fetchone()
             if not (row and row[0]):
                 return None
@@ -170,13 +170,17 @@ class Positions:
     def release(self, session: Session, position: Position) -> None:
         """Lets other processes have a shard."""
         with session.transaction(str(self.table)) as connection:
-            connection.execute(_UNLOCK, {"lock": self._lock(position), "pid": connection.info.backend_pid})
+            connection.execute(_UNLOCK, self._claim(connection, position))
 
     def _find(self, connection: Connection, position: Position) -> Position | None:
         """Where a shard stands; the whole of an API that nobody has read yet stands at its beginning."""
         query = sql.SQL(_READ_ONE).format(self._name)
         row = connection.execute(query, (self.source, position.shard)).fetchone()
         return Position(*row) if row else None if position.shard else Position()
+
+    def _claim(self, connection: Connection, position: Position) -> dict[str, str | int]:
+        """What ``_LOCK`` and ``_UNLOCK`` ask for."""
+        return {"lock": self._lock(position), "pid": connection.info.backend_pid}
 
     def _lock(self, position: Position) -> str:
         return f"event_archive {self.table.schema} {self.source} {position.shard}"
