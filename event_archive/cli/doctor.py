@@ -34,7 +34,7 @@ def doctor(datasets: tuple[str, ...], *, as_json: bool) -> None:
     """Checks configuration, connections, permissions, the table, the lake, clocks and Dagster, and says what to do.
 
     Changes nothing in the database; a probe file in the lake is removed again, but a container or folder that was
-    missing is made. Exit code 0: nothing is bad, though there may be warnings; 1: something is; 2: the settings are.
+    missing is made. Exit code 0: nothing is bad, though there may be warnings; 1: something is; 2: settings are.
     """
     _log_warnings()
     examinations = _examinations(datasets)
@@ -49,7 +49,7 @@ def doctor(datasets: tuple[str, ...], *, as_json: bool) -> None:
         checks = [({"dataset": name} if name else {}) | asdict(finding) for name, finding in found]
         click.echo(json.dumps({"good": not bad, "checks": checks}))
     if bad:
-        sys.exit(2 if "settings" in bad else 1)
+        sys.exit(2 if {"settings", "sources"} & {*bad} else 1)
 
 
 Told = tuple[str, "Finding"]
@@ -77,12 +77,13 @@ class _Examination:
 
 
 def _examinations(names: tuple[str, ...]) -> list[_Examination]:
-    """One for each dataset; of several, Dagster is looked at after them, whatever is wrong with one."""
+    """One for each dataset; of several, what they share is looked at after them, whatever is wrong with one."""
     from event_archive.config.datasets import chosen, load_for_command
     from event_archive.config.environment import Settings
     from event_archive.defs.doctor import topics
-    from event_archive.doctor import TOPICS
+    from event_archive.doctor import OF_ALL, TOPICS
 
+    of_all = (*OF_ALL, *topics(_definitions))
     try:
         datasets = load_for_command()
     except ConfigurationError as error:
@@ -91,12 +92,12 @@ def _examinations(names: tuple[str, ...]) -> list[_Examination]:
         def refuse() -> Settings:
             raise wrong
 
-        return [_Examination("", (*TOPICS, *topics(_definitions)), refuse)]
+        return [_Examination("", (*TOPICS, *of_all), refuse)]
     pipelines = chosen(datasets, names)
     if len(pipelines) == 1:
-        return [_Examination(pipelines[0].dataset.name, (*TOPICS, *topics(_definitions)), pipelines[0].with_secrets)]
+        return [_Examination(pipelines[0].dataset.name, (*TOPICS, *of_all), pipelines[0].with_secrets)]
     of_each = [_Examination(of.dataset.name, TOPICS, of.with_secrets) for of in pipelines]
-    return [*of_each, _Examination("", topics(_definitions), pipelines[0].with_secrets)]
+    return [*of_each, _Examination("", of_all, pipelines[0].with_secrets)]
 
 
 def _definitions() -> "Definitions":
@@ -168,7 +169,7 @@ def _print(console: "Console", finding: "Finding", width: int) -> None:
     mark, style = _MARKS[finding.status]
     indent = " " * (width + 4)
     # Names of triggers, roles and the like are others' words; problems of the settings are a line each.
-    message = printable(finding.message, lines=finding.name == "settings").replace("\n", f"\n{indent}")
+    message = printable(finding.message, lines=finding.name in ("settings", "sources")).replace("\n", f"\n{indent}")
     console.print(f"{mark} {finding.name:<{width}}  {message}", style=style)
     if finding.remedy:
         console.print(f"{indent}→ {printable(finding.remedy, lines=True)}")

@@ -205,7 +205,7 @@ def _texts(name: str, keys: dict[str, Any], problem: Callable[[str], None]) -> I
         elif key == "after":
             continue
         elif not isinstance(value, str) or not value.strip():
-            problem(f"{name}.{key} must hold a value.")
+            problem(f"{name}.{key} must hold one value.")
         elif is_secret(value):
             problem(
                 f"{name}.{key} looks like a connection string, and the file is no place for secrets. Put it into an "

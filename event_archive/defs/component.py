@@ -44,7 +44,7 @@ class _OwnWords(BaseModel):
                 if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
                     problems.append("ArchivedTable.after must be a list of names of other components.")
             elif key in known and not isinstance(value, str | int | date):
-                problems.append(f"ArchivedTable.{key} must hold a value.")
+                problems.append(f"ArchivedTable.{key} must hold one value.")
         if problems:
             raise _wrong(problems)
         return {key: _as_text(value) for key, value in given.items()}

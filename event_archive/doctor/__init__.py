@@ -18,3 +18,6 @@ TOPICS = (
     Topic(clocks.CLOCK, "settings", clocks.clock),
     Topic(environment.ALERTS, "settings", environment.alerts),
 )
+"""What is looked at of each dataset."""
+OF_ALL = (Topic(environment.SOURCES, None, environment.sources),)
+"""What all datasets have in common; after them, before Dagster."""

@@ -14,6 +14,7 @@ from event_archive.errors import ConfigurationError
 
 SETTINGS = ("settings",)
 ALERTS = ("alerts",)
+SOURCES = ("sources",)
 
 
 def _begin_api(settings: ApiSettings) -> None:
@@ -42,10 +43,11 @@ _SOURCES: dict[str, tuple[type[EnvironmentSettings], Callable[[Any], None]]] = {
     "REDIS_URL": (StreamSettings, _begin_stream),
 }
 """What a source reads, and how it begins, by the variable that says that there is one."""
+_REMEDY = "docs/configuration.md has every variable."
 
 
 def settings(patient: Patient) -> Iterator[Finding]:
-    """All variables are read, those of Dagster's storage and of the sources too; a client of the lake can be made."""
+    """A dataset's variables are read, those of Dagster's storage too; a client of the lake can be made."""
     problems = []
     try:
         patient.settings = patient.load()
@@ -57,11 +59,8 @@ def settings(patient: Patient) -> Iterator[Finding]:
         InstanceSettings.load()
     except ConfigurationError as error:
         problems.append(str(error))
-    for variable, (kind, begin) in _SOURCES.items():
-        # What several of them read is told once.
-        problems += [line for line in _problems(kind, begin, variable) if line not in "\n".join(problems)]
     if problems:
-        yield Finding("settings", "bad", "\n".join(problems), "docs/configuration.md has every variable.")
+        yield Finding("settings", "bad", "\n".join(problems), _REMEDY)
         return
     dataset = patient.settings.dataset
     remarks, remedies = [], []
@@ -76,10 +75,21 @@ def settings(patient: Patient) -> Iterator[Finding]:
     yield Finding("settings", "warning" if remarks else "good", "; ".join([found, *remarks]), " ".join(remedies))
 
 
-def _problems(kind: type[EnvironmentSettings], begin: Callable[[Any], None], variable: str) -> tuple[str, ...]:
+def sources(_: Patient) -> Iterator[Finding]:
+    """The variables of the sources that there are; all datasets have these in common."""
+    there = [variable for variable in _SOURCES if value_of(variable)]
+    # What several of them read is told once.
+    if problems := dict.fromkeys(line for variable in there for line in _problems(*_SOURCES[variable])):
+        yield Finding("sources", "bad", "\n".join(problems), _REMEDY)
+    elif there:
+        are = "is set and right" if len(there) == 1 else "are set and right"
+        yield Finding("sources", "good", f"{', '.join(there)} {are}; whether they answer an ingestion says")
+    else:
+        yield Finding("sources", "good", f"none: {', '.join(_SOURCES)} are not set")
+
+
+def _problems(kind: type[EnvironmentSettings], begin: Callable[[Any], None]) -> tuple[str, ...]:
     """What a source has to complain of, before it has asked anybody."""
-    if not value_of(variable):
-        return ()
     found, problems = kind.attempt()
     if found is None:
         return problems

@@ -232,7 +232,7 @@ def test_a_day_waits_for_that_day_of_the_component_that_it_comes_after(
     [
         ({"name": "a", "table": "b", "retention": "x", "start": 0}, ["a.retention holds 'x'", "a.start holds '0'"]),
         ({"name": "a", "table": "b", "retension": SECRET}, ["retension is no key", "did you mean retention?"]),
-        ({"table": [SECRET]}, ["ArchivedTable.name is missing.", "ArchivedTable.table must hold a value."]),
+        ({"table": [SECRET]}, ["ArchivedTable.name is missing.", "ArchivedTable.table must hold one value."]),
         ({"name": "A b", "table": "b"}, ["'A b' is no name of a dataset"]),
         ({"name": "a", "table": "b", "cron": "61 2 * * *"}, ["a.cron holds '61 2 * * *'"]),
         ({"name": "a", "table": "b", "after": SECRET}, ["ArchivedTable.after must be a list of names"]),

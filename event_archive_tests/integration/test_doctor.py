@@ -74,18 +74,6 @@ def test_a_refused_probe_is_a_cross(healthy_locally: Installation, command: Comm
     [
         ({"PG_CONNECTION_STRING": ""}, ["PG_CONNECTION_STRING is not set"]),
         ({"PG_CONNECTION_STRING": f"postgres//u:{PASSWORD}@h/d"}, ["(a secret, not shown)"]),
-        ({"API_BASE_URL": "http://127.0.0.1:1", "API_PAGE_LIMIT": "x"}, ["API_PAGE_LIMIT holds 'x'"]),
-        ({"LOGS_URL": "s3://bucket", "LOGS_MAX_ATTEMPTS": "x"}, ["LOGS_MAX_ATTEMPTS holds 'x'"]),
-        ({"REDIS_URL": "redis://127.0.0.1:1", "STREAM_BATCH": "x"}, ["STREAM_BATCH holds 'x'"]),
-        ({"API_BASE_URL": "https://127.0.0.1:1", "SSL_CERT_FILE": "/nope"}, ["SSL_CERT_FILE names no file"]),
-        (
-            {"API_BASE_URL": "https://127.0.0.1:1", "HTTPS_PROXY": "foo://["},
-            ["HTTPS_PROXY or HTTP_PROXY is no"],
-        ),
-        ({"LOGS_URL": "file:///tmp", "LOGS_MAPPING": "/nope"}, ["LOGS_MAPPING: /nope cannot be read"]),
-        ({"LOGS_URL": "s3://bucket", "AWS_CA_BUNDLE": "/nope"}, ["AWS_CA_BUNDLE names no file"]),
-        ({"REDIS_URL": "rediss://127.0.0.1:1?ssl_ca_certs=/nope"}, ["(ssl_ca_certs) holds no certificates"]),
-        ({"REDIS_URL": "redis://127.0.0.1:1?nope=1"}, ["a parameter that redis-py does not know"]),
         ({"ARCHIVE_LOCAL_PATH": "", "DRY_RUN": "perhaps"}, ["none is set", "DRY_RUN holds 'perhaps'"]),
         (
             {"DAGSTER_PG_HOST": "db", "RUN_BUDGET": "soon"},
@@ -109,6 +97,33 @@ def test_every_problem_of_the_settings_is_named_and_the_rest_goes_on(
         assert part in found["settings"].message
     assert found["postgres"].status == found["lake"].status == found["dagster_definitions"].status == "skipped"
     assert found["dagster_instance"].status == "good"
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"API_BASE_URL": "http://127.0.0.1:1", "API_PAGE_LIMIT": "x"}, ["API_PAGE_LIMIT holds 'x'"]),
+        ({"LOGS_URL": "s3://bucket", "LOGS_MAX_ATTEMPTS": "x"}, ["LOGS_MAX_ATTEMPTS holds 'x'"]),
+        ({"REDIS_URL": "redis://127.0.0.1:1", "STREAM_BATCH": "x"}, ["STREAM_BATCH holds 'x'"]),
+        ({"API_BASE_URL": "https://127.0.0.1:1", "SSL_CERT_FILE": "/nope"}, ["SSL_CERT_FILE names no file"]),
+        (
+            {"API_BASE_URL": "https://127.0.0.1:1", "HTTPS_PROXY": "foo://["},
+            ["HTTPS_PROXY or HTTP_PROXY is no"],
+        ),
+        ({"LOGS_URL": "file:///tmp", "LOGS_MAPPING": "/nope"}, ["LOGS_MAPPING: /nope cannot be read"]),
+        ({"LOGS_URL": "s3://bucket", "AWS_CA_BUNDLE": "/nope"}, ["AWS_CA_BUNDLE names no file"]),
+        ({"REDIS_URL": "rediss://127.0.0.1:1?ssl_ca_certs=/nope"}, ["(ssl_ca_certs) holds no certificates"]),
+        ({"REDIS_URL": "redis://127.0.0.1:1?nope=1"}, ["a parameter that redis-py does not know"]),
+    ],
+)
+def test_every_problem_of_a_source_is_named_and_the_night_is_looked_at(
+    healthy_locally: Installation, command: Commands, variables: dict[str, str], words: list[str]
+):
+    found = findings(command("doctor", "--json", **variables), 2)
+    assert wrong(found) == {"sources": "bad"}
+    for part in words:
+        assert part in found["sources"].message
+    assert found["lake_write"].status == found["dagster_instance"].status == "good"
 
 
 def test_a_trial_and_silence_are_warnings(healthy_locally: Installation, command: Commands):
