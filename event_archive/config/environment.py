@@ -263,9 +263,9 @@ def _may_be_theirs(name: str, meant: str, entry: Entry) -> bool:
 def _meant(name: str) -> str:
     """The variable that a name is a misspelling of; empty where it is one of ours, or none of our business."""
     # Late: those settings are made of these.
-    from event_archive.config.sources import ApiSettings, LogsSettings, StreamSettings
+    from event_archive.config.sources import SETTINGS_BY_SOURCE
 
-    kinds = (Settings, InstanceSettings, ApiSettings, LogsSettings, StreamSettings)
+    kinds: list[type[EnvironmentSettings]] = [Settings, InstanceSettings, *SETTINGS_BY_SOURCE.values()]
     ours = {field.upper() for kind in kinds for field in kind.model_fields}
     if name in ours or _OF_AZURE.fullmatch(name) or _OF_A_SERVICE.fullmatch(name):
         return ""

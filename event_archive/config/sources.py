@@ -4,6 +4,7 @@ Not here: how a value is parsed (``values``), what a source does.
 """
 
 import socket
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -46,6 +47,8 @@ class LandingShape(EnvironmentSettings):
 
     ingest_schema: Annotated[str, AfterValidator(parse_identifier)] = "public"
     table_name: ClassVar[str]
+    variable: ClassVar[str]
+    """The one that says where events are: there is such a source where it is set."""
 
     @property
     def table(self) -> TableName:
@@ -79,6 +82,7 @@ class ApiShape(LandingShape):
     api_base_url: Annotated[str | None, AfterValidator(parse_url)] = None
     api_cron: Annotated[str, AfterValidator(parse_cron)] = "*/15 * * * *"
     table_name: ClassVar[str] = "ingested_events"
+    variable: ClassVar[str] = "API_BASE_URL"
 
 
 class ApiSettings(LandingSettings, ApiShape):
@@ -143,6 +147,7 @@ class LogsShape(LandingShape):
     logs_url: Annotated[str | None, AfterValidator(parse_logs_url)] = None
     logs_cron: Annotated[str, AfterValidator(parse_cron)] = "*/5 * * * *"
     table_name: ClassVar[str] = "logs"
+    variable: ClassVar[str] = "LOGS_URL"
 
 
 class LogsReading(LandingSettings, LogsShape):
@@ -189,6 +194,7 @@ class StreamShape(LandingShape):
     stream_key: Annotated[str, AfterValidator(parse_redis_name)] = "telemetry:t"
     stream_group: Annotated[str, AfterValidator(parse_redis_name)] = "processor"
     table_name: ClassVar[str] = "positions"
+    variable: ClassVar[str] = "REDIS_URL"
 
 
 class StreamReading(LandingSettings, StreamShape):
@@ -220,3 +226,11 @@ class StreamSettings(StreamReading):
     def consumer(self) -> str:
         """This process's name in the group; no other process may have it at the same time."""
         return self.stream_consumer or socket.gethostname()
+
+
+SETTINGS_BY_SOURCE: Mapping[str, type[LandingSettings]] = {
+    "api": ApiSettings,
+    "logs": LogsSettings,
+    "stream": StreamSettings,
+}
+"""What each source reads, by its name in commands and in ``rejected_records``."""

@@ -17,7 +17,7 @@ from event_archive.defs.jobs import named
 from event_archive.defs.records import instance_of_environment, out_of_reach, records_errors, words
 from event_archive.defs.sources.http_api import API
 from event_archive.defs.sources.log_files import LOGS
-from event_archive.defs.sources.source import Source
+from event_archive.defs.sources.source import SourceNames
 from event_archive.doctor.findings import Finding, Patient, Topic
 from event_archive.errors import ConfigurationError, RefusedError
 
@@ -134,7 +134,7 @@ def _names() -> list[str]:
         return []
 
 
-def _sources() -> list[Source]:
+def _sources() -> list[SourceNames]:
     """The sources that have a schedule; none where the settings do not tell."""
     try:
         there = ((API, ApiShape.load().api_base_url), (LOGS, LogsShape.load().logs_url))

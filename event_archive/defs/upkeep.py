@@ -14,7 +14,7 @@ from event_archive.defs.internals import PARTITION_NAME_TAG, UnresolvedAssetJobD
 from event_archive.defs.jobs import TABLE_TAG, is_run_of, tags_of
 from event_archive.defs.last_runs import runs_of
 from event_archive.defs.pipeline import DatasetPipeline
-from event_archive.defs.sources.source import Source, SourcePipeline
+from event_archive.defs.sources.source import SourceNames, SourcePipeline
 from event_archive.domain.dataset import Dataset
 
 UPKEEP_TAG = "event_archive/upkeep"
@@ -91,7 +91,7 @@ def superseded_runs(instance: dg.DagsterInstance, dataset: Dataset, before: date
             yield run.run_id
 
 
-def superseded_ingestions(instance: dg.DagsterInstance, source: Source, before: datetime) -> list[str]:
+def superseded_ingestions(instance: dg.DagsterInstance, source: SourceNames, before: datetime) -> list[str]:
     """The ids of a source's runs that ended before an instant and do not hold the latest materialization."""
     latest = instance.get_latest_materialization_event(source.key)
     return [run_id for run_id in finished_runs(instance, source.tags, before) if not latest or run_id != latest.run_id]

@@ -13,7 +13,7 @@ import click
 
 from event_archive.config.datasets import load_datasets
 from event_archive.config.environment import Settings
-from event_archive.config.sources import ApiSettings, LogsSettings, StreamSettings
+from event_archive.config.sources import SETTINGS_BY_SOURCE
 from event_archive.demo import samples
 from event_archive.domain.days import ONE_DAY, Retention, now_utc
 from event_archive.errors import ConfigurationError
@@ -78,8 +78,8 @@ def installation() -> Iterator[tuple[Path, list[Settings]]]:
     click.echo("Starting the embedded PostgreSQL …")
     with get_server(home / "postgres") as server:
         # Whatever else the environment configures is not for the demo.
-        for shape in (Settings, ApiSettings, LogsSettings, StreamSettings):
-            for name in shape.model_fields:
+        for fields in (Settings.model_fields, *(of.model_fields for of in SETTINGS_BY_SOURCE.values())):
+            for name in fields:
                 os.environ.pop(name.upper(), None)
         os.environ |= {
             "PG_CONNECTION_STRING": server.get_uri(),

@@ -6,8 +6,7 @@ from typing import Any
 from event_archive.certificates import require_bundle
 from event_archive.config import services
 from event_archive.config.environment import InstanceSettings, misspelt
-from event_archive.config.reading import EnvironmentSettings
-from event_archive.config.sources import ApiSettings, LogsSettings, StreamSettings
+from event_archive.config.sources import SETTINGS_BY_SOURCE, ApiSettings, LogsSettings, StreamSettings
 from event_archive.config.variables import value_of
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.errors import ConfigurationError
@@ -37,12 +36,8 @@ def _begin_stream(settings: StreamSettings) -> None:
     require_parameters(settings)
 
 
-_SOURCES: dict[str, tuple[type[EnvironmentSettings], Callable[[Any], None]]] = {
-    "API_BASE_URL": (ApiSettings, _begin_api),
-    "LOGS_URL": (LogsSettings, _begin_logs),
-    "REDIS_URL": (StreamSettings, _begin_stream),
-}
-"""What a source reads, and how it begins, by the variable that says that there is one."""
+_BEGIN: dict[str, Callable[[Any], None]] = {"api": _begin_api, "logs": _begin_logs, "stream": _begin_stream}
+"""Makes what each source needs before it asks anybody."""
 _REMEDY = "docs/configuration.md has every variable."
 
 
@@ -77,24 +72,25 @@ def settings(patient: Patient) -> Iterator[Finding]:
 
 def sources(_: Patient) -> Iterator[Finding]:
     """The variables of the sources that there are; all datasets have these in common."""
-    there = [variable for variable in _SOURCES if value_of(variable)]
+    there = [name for name, kind in SETTINGS_BY_SOURCE.items() if value_of(kind.variable)]
+    variables = ", ".join(SETTINGS_BY_SOURCE[name].variable for name in there or SETTINGS_BY_SOURCE)
     # What several of them read is told once.
-    if problems := dict.fromkeys(line for variable in there for line in _problems(*_SOURCES[variable])):
+    if problems := dict.fromkeys(line for name in there for line in _problems(name)):
         yield Finding("sources", "bad", "\n".join(problems), _REMEDY)
     elif there:
         are = "is set and right" if len(there) == 1 else "are set and right"
-        yield Finding("sources", "good", f"{', '.join(there)} {are}; whether they answer an ingestion says")
+        yield Finding("sources", "good", f"{variables} {are}; whether they answer an ingestion says")
     else:
-        yield Finding("sources", "good", f"none: {', '.join(_SOURCES)} are not set")
+        yield Finding("sources", "good", f"none: {variables} are not set")
 
 
-def _problems(kind: type[EnvironmentSettings], begin: Callable[[Any], None]) -> tuple[str, ...]:
+def _problems(source: str) -> tuple[str, ...]:
     """What a source has to complain of, before it has asked anybody."""
-    found, problems = kind.attempt()
+    found, problems = SETTINGS_BY_SOURCE[source].attempt()
     if found is None:
         return problems
     try:
-        begin(found)
+        _BEGIN[source](found)
     except ConfigurationError as error:
         return (str(error),)
     return ()

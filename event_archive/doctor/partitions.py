@@ -34,7 +34,7 @@ def partitions(connection: Connection, shape: Table) -> Finding:
             "partitions",
             "warning",
             f"{names} not {quoted(connection.info.user)}'s own, so that rows are deleted there",
-            f"Let {quoted(connection.info.user)} inherit the owner's role (GRANT … TO it), or ALTER TABLE … OWNER TO it.",
+            f"Let {quoted(connection.info.user)} inherit the owner's role (GRANT … TO it), or make it the owner.",
         )
     # Each costs a look at the whole table's catalogue; what keeps them is mostly the table's.
     for partition in dict.fromkeys((found[0], found[-1])):

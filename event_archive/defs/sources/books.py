@@ -7,13 +7,13 @@ from dataclasses import fields
 
 import dagster as dg
 
-from event_archive.defs.sources.source import Source
+from event_archive.defs.sources.source import SourceNames
 from event_archive.sources.landing import Counts
 
 _COUNTS = [field.name for field in fields(Counts)]
 
 
-def last_counts(instance: dg.DagsterInstance, source: Source) -> Counts:
+def last_counts(instance: dg.DagsterInstance, source: SourceNames) -> Counts:
     """The counts of the latest materialization; zeros where there is none, or one that was recorded by hand."""
     event = instance.get_latest_materialization_event(source.key)
     metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
@@ -21,7 +21,7 @@ def last_counts(instance: dg.DagsterInstance, source: Source) -> Counts:
     return Counts(**{name: value for name, value in found.items() if isinstance(value, int)})
 
 
-def books_balance(source: Source) -> dg.AssetChecksDefinition:
+def books_balance(source: SourceNames) -> dg.AssetChecksDefinition:
     """The check ``books_balance``."""
 
     @dg.asset_check(

@@ -16,7 +16,7 @@ from event_archive.defs.failures import dagster_failures
 from event_archive.defs.internals import AssetCheckExecutionRecordStatus
 from event_archive.defs.sources.books import books_balance, last_counts
 from event_archive.defs.sources.running import ingest, instant_metadata, raise_failures, run_metadata
-from event_archive.defs.sources.source import GROUP, Source, SourcePipeline, build_source
+from event_archive.defs.sources.source import GROUP, SourceNames, SourcePipeline, build_source
 from event_archive.domain.wording import counted
 from event_archive.observability.alerts import alert_or_warn, check_message
 from event_archive.postgres.session import one
@@ -27,7 +27,7 @@ from event_archive.sources.http_api.task import Totals
 from event_archive.sources.landing import rejected_table
 
 _NEWEST = "newest_rejected"
-API = Source(SOURCE, dg.AssetKey("ingested_events"), unit="pages")
+API = SourceNames(SOURCE, dg.AssetKey("ingested_events"), unit="pages")
 
 
 def build_api(shape: ApiShape, datasets: Sequence[PipelineSettings]) -> SourcePipeline:

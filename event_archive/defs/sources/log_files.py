@@ -17,7 +17,7 @@ from event_archive.defs.bounded import in_time
 from event_archive.defs.failures import dagster_failures
 from event_archive.defs.sources.books import books_balance
 from event_archive.defs.sources.running import ingest, instant_metadata, raise_failures, run_metadata
-from event_archive.defs.sources.source import GROUP, Source, SourcePipeline, build_source
+from event_archive.defs.sources.source import GROUP, SourceNames, SourcePipeline, build_source
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError, kind_and_place
 from event_archive.observability.announcement import announce_given_up
@@ -29,7 +29,7 @@ from event_archive.sources.log_files.stores import FileError
 
 logger = logging.getLogger(__name__)
 
-LOGS = Source(SOURCE, dg.AssetKey("logs"), unit="files")
+LOGS = SourceNames(SOURCE, dg.AssetKey("logs"), unit="files")
 _KINDS = {"s3": "s3", "az": "azure", "file": "file"}
 _LISTING_SECONDS, _LOOK_SECONDS = 40.0, 45.0
 """Of the 60 that Dagster gives a tick: the listing is ended then, and not waited for any longer."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import dagster as dg
 
-from event_archive.defs.sources.source import Source
+from event_archive.defs.sources.source import SourceNames
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
 from event_archive.sources.runs import RunTotals
@@ -30,7 +30,7 @@ class _Run(Protocol):
 R = TypeVar("R", bound=_Run)
 
 
-def ingest(source: Source, make: Callable[[Callable[[], bool], Callable[[RunTotals], None]], R]) -> R:
+def ingest(source: SourceNames, make: Callable[[Callable[[], bool], Callable[[RunTotals], None]], R]) -> R:
     """Makes a run and runs it; what ended it is the last of its failures.
 
     Args:
@@ -75,7 +75,7 @@ def instant_metadata(instant: Any) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.timestamp(instant) if instant else dg.MetadataValue.null()
 
 
-def _log(source: Source, totals: RunTotals, outcome: str = "under way") -> None:
+def _log(source: SourceNames, totals: RunTotals, outcome: str = "under way") -> None:
     """One log line with the figures so far."""
     figures = {source.unit: getattr(totals, source.unit), "seconds": round(totals.seconds, 3)}
     extra = {"source": source.name, **totals.counts.as_dict(), **figures}

@@ -18,7 +18,7 @@ _TAG = "event_archive/source"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceNames:
     """A source by its names.
 
     Attributes:
@@ -60,7 +60,7 @@ class SourcePipeline:
         schedule: of the job.
     """
 
-    source: Source
+    source: SourceNames
     datasets: Sequence[PipelineSettings]
     asset: dg.AssetsDefinition
     checks: Sequence[dg.AssetChecksDefinition]
@@ -70,7 +70,7 @@ class SourcePipeline:
 
 
 def build_source(
-    source: Source,
+    source: SourceNames,
     datasets: Sequence[PipelineSettings],
     asset: dg.AssetsDefinition,
     checks: Sequence[dg.AssetChecksDefinition],
@@ -107,7 +107,7 @@ def build_source(
 
 
 def _schedule(
-    source: Source, job: UnresolvedAssetJobDefinition, cron: str, waits: Callable[[], bool] | None
+    source: SourceNames, job: UnresolvedAssetJobDefinition, cron: str, waits: Callable[[], bool] | None
 ) -> dg.ScheduleDefinition:
     or_nothing_waits = " or would find nothing to do" if waits else ""
 
