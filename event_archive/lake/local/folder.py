@@ -1,8 +1,8 @@
 """A folder as a lake: the protocol's methods. Not here: how content is written (``upload``), versions, sidecars.
 
 Beside each file lies a hidden sidecar with its metadata, and in each folder a hidden lock. The sidecar is written
-before the file that it describes appears, and keeps the entry of the file before: a crash between the two leaves either
-version with its own metadata.
+before the file that it describes appears, and keeps the entry of the file before until then: a crash between the two
+leaves either version with its own metadata.
 """
 
 import os

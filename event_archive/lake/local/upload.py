@@ -107,6 +107,9 @@ class LocalUpload:
         else:
             self._staged.replace(self._target)
         sync_folder(self._target.parent)
+        if kept:
+            # From here on rows are deleted that the former version lacks: put back, it must contradict its metadata.
+            write_sidecar(self._target, {etag: dict(metadata)})
 
 
 def _holds_the_same(old: io.FileIO, copied: Path) -> bool:

@@ -69,18 +69,8 @@ def stat_version(target: Path, path: str) -> StoredFile | None:
         versions = read_sidecar(target)
         # A commit between the two reads would give one version the other's metadata.
         if etag_at(target) == etag_of(status):
-            return stored(path, status, _metadata_of(status, versions))
-
-
-def _metadata_of(status: os.stat_result, versions: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
-    """The metadata of the version that stands; of one that was copied here, which has another ETag, the likeliest.
-
-    That is the newest of its size: the newest of all may have been announced, and never come to stand.
-    """
-    if (etag := etag_of(status)) in versions:
-        return versions[etag]
-    of_its_size = [known for of, known in versions.items() if f"-{status.st_size:x}-" in of]
-    return [{}, *versions.values(), *of_its_size][-1]
+            newest = next(reversed(versions.values()), {})
+            return stored(path, status, versions.get(etag_of(status), newest))
 
 
 def listed_version(target: Path, path: str) -> StoredFile | None:
