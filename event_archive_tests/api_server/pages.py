@@ -80,7 +80,7 @@ def query(parameters: Mapping[str, str], switches: Switches) -> Query:
 def page(numbers: Sequence[int], asked: Query, switches: Switches) -> Page:
     """The page of a listing, which is given in the order in which events came."""
     start = asked.start
-    ordered = numbers
+    ordered = numbers = numbers[switches.deleted :]
     last = asked.cursor.last if asked.cursor else None
     if switches.order == "newest":
         ordered = numbers[::-1]

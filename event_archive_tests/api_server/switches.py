@@ -67,6 +67,7 @@ class Switches(_Model):
         arriving_requests: for so many requests.
         late_every: each so many-th event is not to be seen,
         late_requests: for so many requests.
+        deleted: so many events that came first are not there any more.
         bad_events: raw bytes put into the list after the event of that number in
         bad_after: the order in which events came.
         empty_pages: so many requests get an empty page and ``hasMore`` first.
@@ -111,6 +112,7 @@ class Switches(_Model):
     arriving_requests: int = 0
     late_every: int = 0
     late_requests: int = 0
+    deleted: int = 0
     bad_events: tuple[bytes, ...] = ()
     bad_after: int = 0
     empty_pages: int = 0

@@ -426,6 +426,14 @@ def test_a_purged_event_does_not_come_back_with_a_later_pass(ingest: Ingest, ord
     assert ingesting.ids == []
 
 
+def test_a_run_goes_on_at_a_page_whose_events_are_all_purged(ingest: Ingest):
+    ingesting = ingest()
+    ingesting.run(datasets=[KEPT])
+    ingesting.database.execute("DELETE FROM ingested_events")
+    totals = ingesting.run(datasets=[KEPT])
+    assert (totals.restarts, totals.counts.taken, totals.counts.too_old) == (0, 100, 100)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [(SHORT, WINDOWS), (FILTER, WINDOWS), (WINDOWS, SHORT), (WINDOWS, FILTER)],

@@ -147,6 +147,30 @@ def test_an_empty_page_by_number_is_no_place_to_go_on_from(ingest: Ingest, switc
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("pagination", ["page", "offset", "link", "cursor"])
+@pytest.mark.parametrize("arriving", [300, 700], ids=["the place is empty", "others stand there"])
+def test_where_an_api_deleted_what_came_before_a_run_goes_on_from_the_beginning(
+    ingest: Ingest, pagination: str, arriving: int
+):
+    ingesting = ingest(500, pagination=pagination)
+    ingesting.run(api_pagination=pagination)
+    ingesting.api.set(deleted=500, arriving=arriving, arriving_requests=1)
+    totals = ingesting.run(api_pagination=pagination)
+    assert (totals.failures, totals.restarts, totals.counts.new) == ([], 1, arriving)
+    ingesting.api.set(deleted=550, arriving=60, arriving_requests=1)
+    totals = ingesting.run(api_pagination=pagination)
+    assert (totals.failures, totals.restarts, totals.counts.new) == ([], 0, 60)
+    assert ingesting.has_all()
+
+
+def test_a_rejected_event_is_known_where_a_run_goes_on(ingest: Ingest):
+    ingesting = ingest(500, bad_events=[b'{"id": 7}'], bad_after=450)
+    assert ingesting.run().counts.rejected == 1
+    ingesting.database.execute("DELETE FROM ingested_events WHERE \"timestamp\" >= '2024-03-01 00:06:40'")
+    totals = ingesting.run()
+    assert (totals.restarts, totals.counts.new, totals.counts.known) == (0, 100, 1)
+
+
 def test_404_for_the_page_where_a_run_goes_on_means_from_the_start(ingest: Ingest):
     ingesting = ingest(200, pagination="page", envelope="bare", missing_pages=True)
     ingesting.run(api_pagination="page")

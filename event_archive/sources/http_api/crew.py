@@ -23,6 +23,7 @@ from event_archive.sources.http_api.fetching import Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Page
 from event_archive.sources.http_api.paging import api, paging
+from event_archive.sources.http_api.place import has_known
 from event_archive.sources.http_api.positions import Position, Positions, TakenError, new_windows, reached, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
@@ -205,6 +206,9 @@ class Crew:
             if shard.enough:
                 # Asked for before the end was known.
                 continue
+            if shard.is_at_its_place and not self._has_known(shard, fetched.page, now):
+                shard.lose_its_place()
+                continue
             read.append((fetched.page, shard.position))
             times = self._read_events(*read[-1], batch, now)
             shard.position = after[shard.position.shard] = shard.after(fetched, times, now)
@@ -247,6 +251,12 @@ class Crew:
         too_old = self._aged.too_old(position)
         return self._reader.read(page.events, batch, text=page.text, now=now, too_old=too_old)
 
+    def _has_known(self, shard: Shard, page: Page, now: datetime) -> bool:
+        """Whether an event of a page has arrived before; one that is too old counts as such."""
+        times = self._reader.read(page.events, Batch(), text=page.text, now=now, too_old=lambda _time: False)
+        too_old = self._aged.too_old(shard.position)
+        return any(map(too_old, times)) or has_known(self._session, self._run.target, self._reader, page)
+
     def _count(self, counts: Counts, pages: Sequence[tuple[Shard, Fetched]]) -> None:
         totals, settings = self._run.totals, self._run.settings
         totals.counts.add(counts)
@@ -265,8 +275,11 @@ class Crew:
         """A worker came to the end of a pass, or could not."""
         now, totals = self._run.clock.now(), self._run.totals
         error = ended.error
-        if ended.cursor_refused and not shard.enough:
+        if shard.has_lost_its_place or (ended.cursor_refused and not shard.enough):
             totals.restarts += 1
+            why = "does not know the cursor any more"
+            if shard.has_lost_its_place:
+                why = "gives nothing known where the last run ended, so that events before it may have moved"
             try:
                 shard.restart(now, self._run.settings.api_start, self._run.settings.url)
             except RefusedError as vain:
@@ -274,7 +287,7 @@ class Crew:
             else:
                 since = shard.start().since
                 place = f"with events since {iso(since)}" if since else "from the beginning"
-                _log.info("%s: the API does not know the cursor any more; going on %s", self._paging.url, place)
+                _log.info("%s: the API %s; going on %s", self._paging.url, why, place)
                 self._send(shard)
                 return
         if error is not None:

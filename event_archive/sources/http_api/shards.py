@@ -32,6 +32,8 @@ class Shard:
         has_to_look_again: another pass is needed: newer events may have arrived above this one, which went from the
             newest to the oldest, or nobody knows when it began.
         arrived: the watermark at the end of the last pass, in whatever order it came.
+        has_lost_its_place: nothing of the page that the pass was to go on at has arrived before: the API deleted events
+            before it, or that page, and others may have moved to where nobody looks.
     """
 
     position: Position
@@ -42,6 +44,8 @@ class Shard:
     total: int | None = None
     has_to_look_again: bool = False
     arrived: datetime | None = None
+    has_lost_its_place: bool = False
+    _goes_on: bool = False
     _order: Order = field(default_factory=Order)
     _resumed: bool = False
     _is_by_our_clock: bool = False
@@ -71,13 +75,14 @@ class Shard:
             now: this machine's clock.
             since: from when on events are wanted, where none has arrived.
         """
-        self.pages, self.enough, self.total = 0, False, None
+        self.pages, self.enough, self.total, self.has_lost_its_place = 0, False, None, False
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
         if not self._by_time and self.position.lower is not None:
             # Nothing is known of the order of what came by a filter.
             self.position = replace(self.position, cursor=None, expires=None, lower=None, watermark=None)
         self._order, self._resumed = Order(), self.position.cursor is not None
         stored = self.position.began if self._resumed else None
+        self._goes_on = self._resumed and stored is None and self.position.passes > 0 and not self._by_time
         self._is_by_our_clock = stored is None
         if self._resumed:
             self.position = replace(self.position, began=stored or now)
@@ -95,8 +100,17 @@ class Shard:
                 # All that came before comes once more.
                 self.position = replace(self.position, events=0)
 
+    @property
+    def is_at_its_place(self) -> bool:
+        """Whether the page that comes next was read before: the last one of the pass before."""
+        return self._goes_on and self.pages == 0
+
+    def lose_its_place(self) -> None:
+        """Ends a pass at its first page, which does not count."""
+        self.enough = self.has_lost_its_place = True
+
     def restart(self, now: datetime, since: datetime | None, url: str) -> None:
-        """Begins again, since the API does not know the cursor any more: at the watermark, else at the beginning.
+        """Begins again, where the cursor leads nowhere any more: at the watermark, else at the beginning.
 
         Raises:
             RefusedError: it got no further than before, twice.
