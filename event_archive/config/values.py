@@ -26,17 +26,20 @@ def parse_identifier(name: str) -> str:
 
 
 def parse_file_prefix(prefix: str) -> str:
-    """What files' names begin with: at most 200 characters, without a slash."""
-    if "/" in prefix or len(prefix) > 200:
-        raise ValueError("must be at most 200 characters without a slash")
+    """What files' names begin with: at most 200 bytes, without a slash."""
+    if "/" in prefix or len(prefix.encode()) > 200:
+        raise ValueError("must be at most 200 bytes without a slash")
     check_path(prefix)
     return prefix
 
 
 def parse_folder(folder: str) -> str:
-    """A folder in the lake, slashes at its ends taken away."""
+    """A folder in the lake, slashes at its ends taken away: at most 700 bytes, 255 between two slashes."""
     stripped = folder.strip("/")
     check_path(stripped)
+    # File systems take no longer name; Azure takes 1,024 characters in all, the file's name among them.
+    if len(stripped.encode()) > 700 or any(len(part.encode()) > 255 for part in stripped.split("/")):
+        raise ValueError("must be at most 700 bytes, 255 between two slashes")
     return stripped
 
 

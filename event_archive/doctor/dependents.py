@@ -12,7 +12,7 @@ from event_archive.domain.days import now_utc
 from event_archive.postgres.catalogue import dependents as catalogue
 from event_archive.postgres.catalogue import privileges, timescale
 from event_archive.postgres.catalogue.relations import relation
-from event_archive.postgres.catalogue.server import is_on
+from event_archive.postgres.catalogue.server import is_on, role_of
 from event_archive.postgres.errors import without_values
 from event_archive.postgres.session import Connection
 from event_archive.postgres.statements import create_index, exempting, turning_on
@@ -126,7 +126,7 @@ def row_security(connection: Connection, oid: int, name: TableName) -> Finding:
         return Finding(
             "row_security",
             "bad",
-            f"policies of {name} may hide rows from {quoted(connection.info.user)}, whose runs are refused: days would "
+            f"policies of {name} may hide rows from {quoted(role_of(connection))}, whose runs are refused: days would "
             "look done",
             "Connect as a role with BYPASSRLS, or as the table's owner where row security is not forced on it.",
         )
@@ -180,7 +180,7 @@ def _refused(connection: Connection, shape: Table) -> str | None:
 
 def autovacuum(connection: Connection, shape: Table) -> Finding:
     """Whether the space of deleted rows is used again."""
-    dataset, user = shape.dataset, quoted(connection.info.user)
+    dataset, user = shape.dataset, quoted(role_of(connection))
     is_vacuumed = dataset.vacuum and not shape.is_partitioned
     may_not = is_vacuumed and not privileges.may_vacuum(connection, shape.oid)
     space = "the space of deleted rows is never used again"

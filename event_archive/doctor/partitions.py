@@ -9,6 +9,7 @@ from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.wording import counted
 from event_archive.postgres.catalogue.dependents import drop_triggers
 from event_archive.postgres.catalogue.partitions import Partition, dependent
+from event_archive.postgres.catalogue.server import role_of
 from event_archive.postgres.session import Connection
 from event_archive.table.partitions import partitions_between, passed_over, told, unfit
 from event_archive.table.shape import Table
@@ -29,12 +30,13 @@ def partitions(connection: Connection, shape: Table) -> Finding:
             "false, or partition the table by range.",
         )
     if foreign := [of for of in found if of.is_table and not of.is_owned]:
+        stay = "rows are deleted there" if dataset.purge == "drop" else "they stay once they are empty"
         names = counted(len(foreign), f"partition ({told(foreign[0])}) is", f"partitions ({told(foreign[0])} …) are")
         return Finding(
             "partitions",
             "warning",
-            f"{names} not {quoted(connection.info.user)}'s own, so that rows are deleted there",
-            f"Let {quoted(connection.info.user)} inherit the owner's role (GRANT … TO it), or make it the owner.",
+            f"{names} not {quoted(role_of(connection))}'s own, so that {stay}",
+            f"Let {quoted(role_of(connection))} inherit the owner's role (GRANT … TO it), or make it the owner.",
         )
     # Each costs a look at the whole table's catalogue; what keeps them is mostly the table's.
     for partition in dict.fromkeys((found[0], found[-1])):

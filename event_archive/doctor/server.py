@@ -27,10 +27,12 @@ from event_archive.postgres.catalogue.privileges import (
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.catalogue.server import (
     clock,
+    database_of,
     identity,
     is_standby,
     lag_behind,
     largest_replica_lag_bytes,
+    role_of,
     setting_of_new_sessions,
     source_of_setting,
     written_wal,
@@ -86,7 +88,7 @@ def server(patient: Patient) -> Iterator[Finding]:
 def _version(connection: Connection, variable: str) -> Finding:
     info = connection.info
     (version,) = one(connection, "SHOW server_version")
-    server = f"PostgreSQL {version}, database {quoted(info.dbname)} as {quoted(info.user)}"
+    server = f"PostgreSQL {version}, database {quoted(database_of(connection))} as {quoted(role_of(connection))}"
     if info.server_version < OLDEST_SUPPORTED:
         return Finding(
             "postgres", "warning", f"{server}: older than what is supported", "Upgrade to PostgreSQL 14 or newer."
@@ -116,7 +118,11 @@ def _tls(connection: Connection, variable: str) -> Finding:
     if connection.pgconn.ssl_in_use:
         return Finding("postgres_tls", "good", "the connection is encrypted")
     if _is_local(connection):
-        return Finding("postgres_tls", "good", "not encrypted, and does not leave this machine")
+        return Finding(
+            "postgres_tls",
+            "good",
+            "not encrypted, and to this machine itself: a pooler or a tunnel there has settings of its own",
+        )
     return Finding(
         "postgres_tls",
         "warning",

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from event_archive.observability.metrics import former_values, push_registry, save
+from event_archive.observability.metrics import former_values, save
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -73,6 +73,8 @@ def push_ingestion(url: str, figures: IngestionFigures) -> None:
         UnreachableError: nobody answered, or not well.
         RefusedError: its certificate is not trusted.
     """
+    from event_archive.observability.pushgateway import push_registry
+
     push_registry(url, _registry(_values(figures), figures, {}), {"source": figures.source})
 
 

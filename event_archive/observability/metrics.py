@@ -1,29 +1,22 @@
 """Prometheus metrics of a run: a text file for node_exporter's textfile collector, or pushed to a Pushgateway.
 
-Here: the metrics' names and meaning, and how they get there. Not here: what is counted.
+Here: the metrics' names and meaning. Not here: what is counted, how a Pushgateway is asked (``pushgateway``).
 """
 
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import HTTPError
-from urllib.parse import unquote, urlsplit, urlunsplit
 
-from event_archive.certificates import OPENSSL_BUNDLE, require_bundle, untrusted
 from event_archive.domain.dataset import Dataset
-from event_archive.errors import ConfigurationError, UnreachableError
+from event_archive.errors import ConfigurationError
 from event_archive.nightly.backlog import AgedDays
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-_JOB = "event_archive"
-_PUSH_SECONDS = 10.0
 _LAST_SUCCESS = "event_archive_last_success_timestamp_seconds"
 _METRICS = {
     "event_archive_last_run_timestamp_seconds": "When the last run ended, Unix time",
@@ -121,57 +114,16 @@ def push(url: str, dataset: Dataset, run: RunFigures, aged: AgedDays | None) -> 
         aged: what the table still has of aged days; None where nobody could ask.
 
     Raises:
-        ConfigurationError: the variable of the certificates to trust is wrong.
-        UnreachableError: nobody answered, or not well.
-        RefusedError: its certificate is not trusted.
+        ConfigurationError, UnreachableError, RefusedError: as ``push_registry``.
     """
     from prometheus_client import CollectorRegistry, Gauge
+
+    from event_archive.observability.pushgateway import push_registry
 
     registry = CollectorRegistry()
     for name, value in _values(run, aged).items():
         Gauge(name, _METRICS[name], registry=registry).set(value)
     push_registry(url, registry, _labels(dataset))
-
-
-def push_registry(url: str, registry: "CollectorRegistry", group: dict[str, str]) -> None:
-    """Pushes metrics to a Pushgateway.
-
-    Args:
-        url: as for ``push``.
-        registry: the metrics.
-        group: labels of all of them; what the gateway has of other groups, and is not told of this one, stays.
-
-    Raises:
-        ConfigurationError, UnreachableError, RefusedError: as ``push``.
-    """
-    from prometheus_client import pushadd_to_gateway
-    from prometheus_client.exposition import basic_auth_handler
-
-    require_bundle(url, [OPENSSL_BUNDLE], may_be_folder=False)
-    address = urlsplit(url)
-    user, password = (unquote(part) if part is not None else None for part in (address.username, address.password))
-    try:
-        pushadd_to_gateway(
-            urlunsplit(address._replace(netloc=address.netloc.rpartition("@")[2])),
-            _JOB,
-            registry,
-            grouping_key=group,
-            timeout=_PUSH_SECONDS,
-            handler=partial(basic_auth_handler, username=user, password=password),
-        )
-    except HTTPError as error:
-        problem = f"answers {error.code}"
-    except ValueError as error:
-        # A path that is no ASCII.
-        problem = f"cannot be asked ({type(error).__name__})"
-    except (OSError, HTTPException) as error:
-        if refused := untrusted(error, "METRICS_PUSHGATEWAY", check="it", variable=OPENSSL_BUNDLE):
-            raise refused from None
-        problem = f"cannot be reached ({type(getattr(error, 'reason', error)).__name__})"
-    else:
-        return
-    # Neither chained nor with the library's words: they may hold the URL.
-    raise UnreachableError(f"METRICS_PUSHGATEWAY {problem}. Check it, and that this machine may connect.")
 
 
 def _labels(dataset: Dataset) -> dict[str, str]:

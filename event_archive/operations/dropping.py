@@ -279,7 +279,13 @@ def drop_empty(site: Site, day: date) -> list[str]:
         table = glance(connection, dataset, "delete")
         last_aged = dataset.retention.last_aged_day(earlier_now(connection))
         found = partitions_of(connection, table, day, since=day - min(_TRIED_FOR, day - date.min))
-        empty = [of for of in found if of.last <= last_aged and not has_any_row(connection, of)]
+        aged = [of for of in found if of.last <= last_aged]
+        # Who may not drop a partition may not have to read it by itself either.
+        empty = [of for of in aged if of.is_owned and not has_any_row(connection, of)]
+        for of in aged:
+            if of.last >= day and not of.is_owned:
+                why_not = unfit(connection, table, of)
+                logger.warning("%s: partition %s is not dropped, empty or not: %s", dataset.table, told(of), why_not)
     for partition in empty:
         # A transaction each: the lock on the table lasts until its end.
         with site.postgres.transaction(f"{dataset.table}, {day}", advice=CLEARING_ADVICE) as connection:

@@ -9,6 +9,7 @@ from event_archive.domain.dataset import quoted
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue.privileges import may_vacuum, to_vacuum
 from event_archive.postgres.catalogue.relations import relation
+from event_archive.postgres.catalogue.server import role_of
 from event_archive.table.advice import VACUUM_ADVICE
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def vacuum(site: Site) -> float | None:
         if found is None or found.kind != "r":
             return None
         if not may_vacuum(connection, found.oid):
-            user, needs = quoted(connection.info.user), to_vacuum(connection)
+            user, needs = quoted(role_of(connection)), to_vacuum(connection)
             logger.warning("%s: not vacuumed: %s may not, and needs %s", name, user, needs)
             return None
     started = time.monotonic()

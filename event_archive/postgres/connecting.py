@@ -57,6 +57,10 @@ _OF_AUTHENTICATION = re.compile(r"channel binding (?:is )?required|authenticatio
 _OF_ANOTHER_KIND = re.compile(r"session is (not )?read-only|server is (not )?in hot standby mode")
 # Before it connects.
 _TLS_REFUSED = re.compile(r"connection is bad: (weak sslmode|invalid SSL)")
+_UNSUPPORTED_BY_A_POOLER = "unsupported startup parameter"
+"""As PgBouncer says it, which translates nothing."""
+# Behind the severity of what a server sends, in whatever language, libpq writes two blanks.
+_SENT_BY_A_SERVER = re.compile(r" failed: [^\s:]+:  ")
 # What libpq asks on a line of its own is in our advice.
 _LIBPQ_ASKS = re.compile(r"\n\tIs the server running\b[^?]*\?")
 _AZURE_TOKEN_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"  # noqa: S105 (a scope, no secret)
@@ -84,15 +88,18 @@ def connect(conninfo: str, auth: Auth, *, variable: str, patient: bool = True) -
         if not tls_is_chosen(given):
             # A token that is read on the way lets its reader in until it expires.
             options["sslmode"] = "require"
+    refused: EventArchiveError | None = None
     for attempt in count(1):
         try:
             # A pooler in transaction mode knows no prepared statement from one transaction to the next.
             return psycopg.connect(conninfo, client_encoding="UTF8", prepare_threshold=None, **options)
         except psycopg.OperationalError as error:
             failure = _failure(error, conninfo, options, variable)
+            if isinstance(failure.told, RefusedError):
+                refused = failure.told
             if not (patient and failure.passes) or attempt == (_ATTEMPTS_WHILE_STARTING if failure.code else _ATTEMPTS):
                 # Not chained: libpq's words may repeat a part of the connection string.
-                raise failure.told from None
+                raise (failure.told if failure.code else refused or failure.told) from None
         time.sleep(attempt)
     raise AssertionError("unreachable")
 
@@ -124,6 +131,8 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
     if code:
         if code.startswith(_OF_OPTIONS):
             return _Failure(code, passes=False, told=_with_wrong_options(f"{words} [SQLSTATE {code}]", variable))
+        if _UNSUPPORTED_BY_A_POOLER in words:
+            return _Failure(code, passes=False, told=_with_wrong_options(f"{words} [SQLSTATE {code}]", variable))
         by_pooler = code.startswith(_TELLING_NOTHING)
         refused = _refused(f"{words} [SQLSTATE {code}]", variable, options, by_pooler=by_pooler)
         return _Failure(code, by_pooler, refused)
@@ -133,6 +142,9 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         return _Failure("", passes=False, told=_insecure(words, variable))
     if _OF_AUTHENTICATION.search(last):
         return _Failure("", passes=False, told=_other_authentication(words, variable))
+    if _SENT_BY_A_SERVER.search(str(error)):
+        # A pooler lets whoever asks again wait, while it knows that the server refuses.
+        return _Failure("", passes=True, told=_refused(words, variable, options, by_pooler=True))
     check = f"Check host and port in {variable}, and that the server is up and lets this machine in."
     if _OF_ANOTHER_KIND.search(last):
         # A primary that is about to be promoted is still a standby.
@@ -189,7 +201,7 @@ def _refused(words: str, variable: str, options: Mapping[str, Any], *, by_pooler
 def _with_wrong_options(words: str, variable: str) -> RefusedError:
     return RefusedError(
         f"PostgreSQL refuses a setting: {words}. Check options in {variable}, PGOPTIONS, and what else libpq sends "
-        "(PGTZ, PGDATESTYLE)."
+        "(PGTZ, PGDATESTYLE); behind PgBouncer, its ignore_startup_parameters and track_extra_parameters."
     )
 
 

@@ -55,12 +55,24 @@ _POOLER_WITHOUT_A_SERVER = (
     "no more connections allowed",
     "invalid server parameter",
 )
+_STATEMENT_MODE = "transaction blocks not allowed in statement pooling mode"
+_OF_A_POOLERS_CLOCK = ("query timeout", "query_timeout", "idle transaction timeout", "transaction timeout")
+_POOLERS_CLOCK = (
+    "The pooler ended it: raise its query_timeout and idle_transaction_timeout, which have to outlast the reading of a "
+    "day's file, or connect past it"
+)
 _DATA_EXCEPTION, _BAD_COPY_FORMAT = "22", "22P04"
 _DEPENDENT_OBJECTS = "2BP01"
 _RAISED_BY_A_FUNCTION = ("P0", "38")
 """Classes of PL/pgSQL's errors and of those that functions in other languages raise."""
 _NOT_OF_A_FUNCTION = ("08", "40", "53", "55", "57", "XX")
 """Classes of errors that a statement of our own gets with a context: of a lock, the connection, the server."""
+# What PostgreSQL asks, as the owner of the table that refers to another one, before a row of that one goes.
+_OF_A_FOREIGN_KEY = re.compile(r'SELECT 1 FROM ONLY (?:"[^"]+"\.)?"[^"]+" x WHERE .* FOR KEY SHARE OF x')
+_FOREIGN_KEY = (
+    "PostgreSQL looks into a table that refers to this one as the role that owns it: GRANT that role what it lacks, "
+    "USAGE on the schemas of both tables and SELECT on its own among it."
+)
 # The functions of PostgreSQL's own languages that raise what a function's author wrote, under any SQLSTATE.
 _RAISING = ("exec_stmt_raise", "PLy_output", "PLy_elog_impl", "do_util_elog", "pltcl_elog")
 _BUSY = {
@@ -94,17 +106,25 @@ def refusal(
         return of_a_function
     if code in _BUSY:
         return BusyError(f"{message}. {advice.outcome} {_BUSY[code]}; {advice.again}.")
-    if code == _PROTOCOL_VIOLATION and (error.diag.message_primary or "").startswith(_POOLER_WITHOUT_A_SERVER):
+    words = error.diag.message_primary or ""
+    if code == _PROTOCOL_VIOLATION and words.startswith(_OF_A_POOLERS_CLOCK):
+        return BusyError(f"{message}. {advice.outcome} {_POOLERS_CLOCK}; {advice.again}.")
+    if code == _PROTOCOL_VIOLATION and words.startswith(_POOLER_WITHOUT_A_SERVER):
         return UnreachableError(f"{message}. The pooler is full, or PostgreSQL is away. {advice.lost}")
     lost = code[:2] in ("", "08") or code.startswith("57P") or code == _TOO_MANY_CONNECTIONS
     # Of a pooler whose server goes away one statement has two results: an internal error of psycopg's, without a code.
-    if isinstance(error, psycopg.OperationalError | psycopg.InternalError) and lost and code != _PROTOCOL_VIOLATION:
+    broken_off = isinstance(error, psycopg.OperationalError | psycopg.InternalError) and lost
+    if broken_off and not words.startswith(_STATEMENT_MODE):
         return UnreachableError(f"{message}. {advice.lost}")
     if in_a_function(error):
         return of_a_function
-    by_row_security = error.diag.source_function == _OF_ROW_SECURITY
+    privileges = advice.privileges
+    if error.diag.source_function == _OF_ROW_SECURITY:
+        privileges = _ROW_SECURITY.format(variable)
+    elif _of_a_foreign_key(error):
+        privileges = _FOREIGN_KEY
     remedies = {
-        "42501": _ROW_SECURITY.format(variable) if by_row_security else advice.privileges,
+        "42501": privileges,
         "25006": _READ_ONLY.format(variable),
         _PROTOCOL_VIOLATION: _POOLER,
         _DISK_FULL: "Make room on the server's disk, then try again.",
@@ -168,7 +188,17 @@ def in_a_function(error: psycopg.Error) -> bool:
     ours = not context or context.startswith("COPY ") or code.startswith(_NOT_OF_A_FUNCTION)
     if code.startswith(_DATA_EXCEPTION):
         ours = not _function(context)
+    if _of_a_foreign_key(error):
+        return False
     return bool(error.diag.internal_query) or not ours
+
+
+def _of_a_foreign_key(error: psycopg.Error) -> bool:
+    """Whether PostgreSQL's own check of a foreign key lacked a privilege."""
+    context = error.diag.context or ""
+    asked = error.diag.internal_query or context
+    # Within a function, the context has a line of that one, too.
+    return error.sqlstate == "42501" and bool(_OF_A_FOREIGN_KEY.search(asked)) and "\n" not in context
 
 
 def _condition(error: psycopg.Error) -> str:

@@ -21,7 +21,8 @@ def identifier(connection: Connection, *names: str) -> str:
 
 def holder(connection: Connection, source: str) -> str:
     """Whose a setting is, for ALTER, by its source as PostgreSQL tells it; empty where it is the server's."""
-    role, database = (sql.Identifier(of).as_string(None) for of in (connection.info.user, connection.info.dbname))
+    found = one(connection, "SELECT SESSION_USER::text, pg_catalog.current_database()::text")
+    role, database = (sql.Identifier(of).as_string(None) for of in found)
     whose = {
         "global": "ROLE ALL",
         "database": f"DATABASE {database}",

@@ -12,6 +12,7 @@ from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.days import ONE_DAY
 from event_archive.postgres.catalogue import dependents, timescale
 from event_archive.postgres.catalogue.partitions import Partition, bounded_partitions, owned_sequences
+from event_archive.postgres.catalogue.server import role_of
 from event_archive.postgres.session import Connection, one
 from event_archive.table.shape import TABLE_ALIAS, Table
 
@@ -47,7 +48,7 @@ def unfit(connection: Connection, table: Table, partition: Partition) -> str:
     if not partition.is_table:
         return f"{told(partition)} is a foreign table"
     if not partition.is_owned:
-        return f"{quoted(connection.info.user)} does not own {told(partition)}"
+        return f"{quoted(role_of(connection))} does not own {told(partition)}"
     if found := dependents.references(connection, table.oid):
         names = ", ".join(quoted(reference.constraint) for reference in found)
         return f"the table, or a partition, is referenced by foreign key {names}, which a DELETE observes row by row"

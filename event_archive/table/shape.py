@@ -14,7 +14,7 @@ from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, NoSuchTableError, RefusedError, UnreachableError
 from event_archive.postgres.catalogue import dependents, relations, timescale
 from event_archive.postgres.catalogue.relations import Column, KeyColumn, Relation
-from event_archive.postgres.catalogue.server import setting
+from event_archive.postgres.catalogue.server import database_of, role_of, setting
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.postgres.statements import create_index
 from event_archive.table.advice import ADOPT_ADVICE, LOOK_ADVICE
@@ -196,7 +196,7 @@ def require_table(connection: Connection, name: TableName, named_by: str) -> Rel
     if found is None:
         alike = [TableName(*other) for other in relations.tables_named_alike(connection, name.schema, name.name)]
         raise NoSuchTableError(
-            f"{name} does not exist in database {quoted(connection.info.dbname)}.{_did_you_mean(map(str, alike))} "
+            f"{name} does not exist in database {quoted(database_of(connection))}.{_did_you_mean(map(str, alike))} "
             f"{named_by} names it as schema.table, taken literally, upper and lower case included."
         )
     if found.kind not in ("r", "p"):
@@ -254,7 +254,7 @@ def _require_deletable(connection: Connection, name: TableName, oid: int) -> Non
         raise RefusedError(
             f"In this session neither triggers nor foreign keys of {name} fire (session_replication_role is replica): "
             "rows that refer to deleted events would stay. Nothing was deleted. Set it to origin for role "
-            f"{quoted(connection.info.user)}, or connect as another role."
+            f"{quoted(role_of(connection))}, or connect as another role."
         )
     for constraint, of in dependents.unenforced_references(connection, oid):
         raise RefusedError(

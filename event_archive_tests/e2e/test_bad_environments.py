@@ -382,6 +382,28 @@ def test_a_role_that_rows_are_hidden_from_is_refused(local_installation: Install
     assert local_installation.count() == 2
 
 
+@pytest.mark.parametrize("lacking", ["USAGE ON SCHEMA app", "SELECT ON app.child"])
+def test_a_foreign_keys_check_that_lacks_a_privilege_is_no_functions_fault(
+    local_installation: Installation, command: Commands, lacking: str
+):
+    """PostgreSQL makes it as the owner of the table that refers to the archived one."""
+    database = local_installation.database
+    role = f"referring_{database.name}"
+    local_installation.add(2)
+    database.execute(
+        f"""CREATE SCHEMA app; CREATE TABLE app.child (id int PRIMARY KEY, event bigint REFERENCES "Event");
+        CREATE ROLE {role}; GRANT USAGE ON SCHEMA app TO {role}; ALTER TABLE app.child OWNER TO {role};
+        REVOKE {lacking} FROM {role}"""
+    )
+    try:
+        done = command("run")
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert "PostgreSQL looks into a table that refers to this one as the role that owns it" in told(done, 1)
+    assert "permission denied for" in told(done, 1)
+    assert local_installation.count() == 2
+
+
 def test_a_foreign_key_that_forbids_the_delete_rolls_the_day_back(local_installation: Installation, command: Commands):
     local_installation.add(3)
     local_installation.database.execute(

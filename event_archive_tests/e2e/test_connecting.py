@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
+from event_archive.errors import BusyError, ConfigurationError, EventArchiveError, RefusedError, UnreachableError
 from event_archive.postgres import connecting
 from event_archive.postgres.connecting import connect as connected
 from event_archive.postgres.connecting import without_secrets
@@ -123,6 +123,23 @@ def test_what_a_pooler_says_of_everything_alike_is_tried_again_and_then_a_refusa
     assert isinstance(error, RefusedError)
     assert "A pooler says so where it is full, too" in str(error)
     assert waits == [1, 2, 3, 4, 5]
+
+
+def test_an_option_that_a_pooler_does_not_pass_on_accuses_nobodys_password(waits: list[float]):
+    with refusing("08P01", "unsupported startup parameter in options: search_path") as server:
+        error = connect(server.dsn)
+    assert isinstance(error, RefusedError)
+    assert "Check options in PG_CONNECTION_STRING, PGOPTIONS" in str(error)
+    assert "password" not in str(error)
+    assert waits == []
+
+
+def test_a_pooler_that_lets_whoever_asks_again_wait_has_refused(waits: list[float]):
+    with refusing("08P01", "нет базы", severity="ВАЖНО", answers=1) as server:
+        error = connect(server.dsn + "?connect_timeout=2")
+    assert isinstance(error, RefusedError)
+    assert "нет базы. Check user, password and database in PG_CONNECTION_STRING" in str(error)
+    assert waits == [1, 2]
 
 
 @contextmanager
@@ -280,6 +297,19 @@ def test_a_pooler_without_a_server_is_out_of_reach(waits: list[float], words: st
     assert isinstance(error, UnreachableError)
     assert f"{words} [SQLSTATE 08P01]. The pooler is full, or PostgreSQL is away." in str(error)
     assert waits == []
+
+
+@pytest.mark.parametrize("words", ["query timeout", "idle transaction timeout"])
+def test_a_pooler_that_ends_what_takes_long_is_told_by_its_setting(waits: list[float], words: str):
+    with refusing("08P01", words, lets_in=True) as server:
+        error = connect(server.dsn)
+    assert isinstance(error, BusyError)
+    assert "raise its query_timeout and idle_transaction_timeout" in str(error)
+
+
+def test_a_pooler_that_breaks_off_for_another_reason_is_out_of_reach(waits: list[float]):
+    with refusing("08P01", "database removed", lets_in=True) as server:
+        assert isinstance(connect(server.dsn), UnreachableError)
 
 
 def test_a_session_in_which_one_statement_has_two_results_is_broken():

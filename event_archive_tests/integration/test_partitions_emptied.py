@@ -54,6 +54,23 @@ def test_what_cannot_be_dropped_empty_stays_and_the_day_is_purged(pipeline: Pipe
     assert "empty partition public.d1 is not dropped: cannot drop table d1" in caplog.text
 
 
+def test_a_role_that_may_only_read_the_table_is_told_whose_a_partition_is(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    role = f"reader_{of.database.name}"
+    of.database.execute(
+        f"CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON t TO {role}; GRANT TEMPORARY ON DATABASE "
+        f"{of.database.name} TO {role}"
+    )
+    try:
+        assert Pipeline(of.database, of.lake, of.dataset, role=role).run().deleted == 5
+    finally:
+        of.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert f"partition public.d1 is not dropped, empty or not: {role} does not own public.d1" in caplog.text
+    assert "permission denied" not in caplog.text
+
+
 def test_an_empty_partition_takes_no_sequence_along(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
     owned = f"{DAILY} CREATE SEQUENCE ids OWNED BY d1.id"
     of = of_table(pipeline, owned, purge="delete", drop_empty_partitions=True)

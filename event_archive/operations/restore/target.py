@@ -13,6 +13,7 @@ from event_archive.operations.readback import Readback
 from event_archive.postgres.catalogue.dependents import shares_rows
 from event_archive.postgres.catalogue.relations import Column, comment_on, relation
 from event_archive.postgres.catalogue.sequences import sequences_behind
+from event_archive.postgres.catalogue.server import database_of
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.session import Connection, own_search_path
 from event_archive.table.locks import lock_table
@@ -97,7 +98,7 @@ def open_target(connection: Connection, dataset: Dataset, target: TableName) -> 
                     _create(connection, source_shape, target)
             except psycopg.errors.InvalidSchemaName:
                 raise NoSuchTableError(
-                    f"Schema {quoted(target.schema)} does not exist in database {quoted(connection.info.dbname)}. "
+                    f"Schema {quoted(target.schema)} does not exist in database {quoted(database_of(connection))}. "
                     "Nothing was restored. Create that schema, or name another table with --table."
                 ) from None
     else:

@@ -139,6 +139,16 @@ def source_of_setting(connection: Connection, name: str) -> str:
     return source
 
 
+def role_of(connection: Connection) -> str:
+    """The role whose privileges count, as the server knows it: a pooler may know a client by another name."""
+    return str(one(connection, "SELECT CURRENT_USER::text")[0])
+
+
+def database_of(connection: Connection) -> str:
+    """The database, as the server knows it: a pooler may have another name for it."""
+    return str(one(connection, "SELECT pg_catalog.current_database()::text")[0])
+
+
 def is_standby(connection: Connection) -> bool:
     """Whether the server replays another one's WAL."""
     return bool(one(connection, "SELECT pg_catalog.pg_is_in_recovery()")[0])
