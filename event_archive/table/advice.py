@@ -10,6 +10,11 @@ _NO_UTF_8 = (
     "run fails alike: correct the text, or move the table to a database whose encoding is UTF8."
 )
 
+_REFERRED_TO = (
+    "Rows of another table, or younger ones of this, still refer to rows of this day. Remove those of another table "
+    "first, or archive them first, by a dataset that `after` names in DATASETS_FILE; or drop the foreign key."
+)
+
 FILTERED = (
     "A publication of its deletes filters rows by columns that the table's replica identity lacks, or leaves some of "
     "that out of its column list: change the publication, or, for a filter, ALTER TABLE … REPLICA IDENTITY FULL."
@@ -25,11 +30,9 @@ ARCHIVE_ADVICE = Advice(
         "event_archive_hold where that exists, and TEMPORARY on the database: GRANT them, or connect as another role."
     ),
     by_code={
-        "23503": (
-            "Rows of another table, or younger ones of this, still refer to rows of this day. Remove those of another "
-            "table first, or archive them first, by a dataset that `after` names in DATASETS_FILE; or drop the foreign "
-            "key."
-        ),
+        "23503": _REFERRED_TO,
+        # RESTRICT, from PostgreSQL 18 on.
+        "23001": _REFERRED_TO,
         "42P10": FILTERED,
         "22021": _NO_UTF_8,
         "22P05": _NO_UTF_8,

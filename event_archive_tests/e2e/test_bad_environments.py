@@ -1,6 +1,7 @@
 """What people see where something is wrong: one message that says what to do, an exit code, no secret, nothing lost."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -404,14 +405,18 @@ def test_a_foreign_keys_check_that_lacks_a_privilege_is_no_functions_fault(
     assert local_installation.count() == 2
 
 
-def test_a_foreign_key_that_forbids_the_delete_rolls_the_day_back(local_installation: Installation, command: Commands):
+@pytest.mark.parametrize("action", ["NO ACTION", "RESTRICT"])
+def test_a_foreign_key_that_forbids_the_delete_rolls_the_day_back(
+    local_installation: Installation, command: Commands, action: str
+):
     local_installation.add(3)
     local_installation.database.execute(
-        'CREATE TABLE note (event bigint CONSTRAINT told REFERENCES "Event"); INSERT INTO note VALUES (2)'
+        f'CREATE TABLE note (event bigint CONSTRAINT told REFERENCES "Event" ON DELETE {action}); '
+        "INSERT INTO note VALUES (2)"
     )
     done = command("run")
     message = told(done, 1)
-    assert 'violates foreign key constraint "told"' in message
+    assert re.search(r'violates (RESTRICT setting of )?foreign key constraint "told"', message)
     assert (
         "Nothing was deleted. Rows of another table, or younger ones of this, still refer to rows of this day"
         in message
