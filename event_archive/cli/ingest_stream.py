@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 @click.option("--debug", is_flag=True, help="Log each batch.")
 def stream(*, status: bool, drain: bool, debug: bool) -> None:
     """Positions of a Redis stream (REDIS_URL) into positions, until it is told to stop."""
+    if status and drain:
+        raise click.UsageError("--status and --drain exclude one another.")
     from event_archive.config.datasets import load_datasets
     from event_archive.config.sources import StreamSettings
     from event_archive.observability import logs as log_lines

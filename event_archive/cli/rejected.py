@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from event_archive.sources.rejected import RejectedRecord, RejectedRecords, Replay
 
 _SOURCES = ("api", "logs", "stream")
+_LISTED = 50
 _REASONS_SHOWN = 20
 """The most frequent: some hold a position, which makes each of them another."""
 
 
 @click.command("rejected", short_help="Lists records that could not be rows, and says why.")
 @click.option("--source", type=click.Choice(_SOURCES), help="Of this source alone.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many are listed.")
+@click.option("--limit", type=click.IntRange(1), help=f"How many are listed.  [default: {_LISTED}]")
 @click.option("--explain", "number", type=int, metavar="ID", help="Say more of one, without its values.")
 @click.option("--replay", is_flag=True, help="Try them again: those that are rows by now land.")
-def list_rejected(*, source: str | None, limit: int, number: int | None, replay: bool) -> None:
+def list_rejected(*, source: str | None, limit: int | None, number: int | None, replay: bool) -> None:
     """Lists records of sources that could not be rows, and says why; or tries them again."""
     from event_archive.config.datasets import load_datasets
     from event_archive.config.sources import LandingSettings
@@ -32,6 +33,8 @@ def list_rejected(*, source: str | None, limit: int, number: int | None, replay:
 
     if replay and number is not None:
         raise click.UsageError("--explain and --replay exclude one another.")
+    if limit is not None and (replay or number is not None):
+        raise click.UsageError("--limit is for listing alone.")
     settings = LandingSettings.load()
     # What is wrong with any setting that decides what is deleted ends each command.
     load_datasets()
@@ -44,7 +47,7 @@ def list_rejected(*, source: str | None, limit: int, number: int | None, replay:
         elif number is not None:
             _explain(records, number, as_json=as_json)
         else:
-            _list(records, source, limit, as_json=as_json)
+            _list(records, source, limit or _LISTED, as_json=as_json)
 
 
 def _list(records: "RejectedRecords", source: str | None, most: int, *, as_json: bool) -> None:

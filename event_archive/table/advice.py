@@ -46,9 +46,8 @@ def export_advice(variable: str) -> Advice:
     return replace(
         ARCHIVE_ADVICE,
         privileges=(
-            f"The role in {variable} needs USAGE on the schema, on the columns' types, and on the schemas of types and "
-            "collations, EXECUTE on the functions that those types use, and SELECT on the table: GRANT them, or name "
-            "another role."
+            f"The role in {variable} needs USAGE on the schema and SELECT on the table: GRANT them, or name another "
+            "role."
         ),
         by_code={
             **ARCHIVE_ADVICE.by_code,

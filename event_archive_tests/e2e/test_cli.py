@@ -199,6 +199,9 @@ NEXT_YEAR = (TODAY + 400 * ONE_DAY).isoformat()
         (["run", "--no-such-option"], "No such option"),
         (["no-such-command"], "No such command"),
         (["days", "--from", "x"], "'x' is not a day"),
+        (["ingest", "stream", "--status", "--drain"], "--status and --drain exclude one another"),
+        (["rejected", "--replay", "--limit", "1"], "--limit is for listing alone"),
+        (["rejected", "--explain", "1", "--limit", "1"], "--limit is for listing alone"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -415,6 +415,14 @@ def test_a_malformed_sentinel_rejects_its_record(sentinel: str):
     assert flat == f"its attributes: {why}"
 
 
+def test_a_malformed_sentinel_rejects_its_record_though_its_name_stands_there_again():
+    form = {b"payload": b'{"imei":"a","ts":1709294400,"x":1}'}
+    twice = {b"payload": b'{"imei":"b","ts":1709294401,"x":{"type":"Buffer","data":[273]},"x":5}'}
+    plain = PlainReader(form, ZONE)
+    assert plain.row(b"1-0", form) is not None
+    assert plain.row(b"1-1", twice) is None
+
+
 TEXTS = [
     *("356307", "a\nb", "", " ", "b ", "ü", "5", "5.50", "nan", "null", "1e3", "-7", " 8 ", "Infinity", "0x10", "1_0"),
     *(

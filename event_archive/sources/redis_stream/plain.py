@@ -129,6 +129,9 @@ def _record(form: _Form, fields: Mapping[bytes, bytes]) -> Any:
     document = fields[form.document]
     if not document.isascii():
         document.decode()
+    if may_have_sentinels(document):
+        # A malformed one is refused even where the name stands there again: then only the last value would be read.
+        revived(document)
     return form.decoder.decode(_usual(document))
 
 
