@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from event_archive.defs.doctor import Definitions
     from event_archive.doctor.findings import Finding, Topic
 
+_OF_SETTINGS = ("settings", "sources", "dagster_definitions")
+"""Checks whose message has a line for each problem."""
 _MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red")}
 
 
@@ -169,7 +171,7 @@ def _print(console: "Console", finding: "Finding", width: int) -> None:
     mark, style = _MARKS[finding.status]
     indent = " " * (width + 4)
     # Names of triggers, roles and the like are others' words; problems of the settings are a line each.
-    message = printable(finding.message, lines=finding.name in ("settings", "sources")).replace("\n", f"\n{indent}")
+    message = printable(finding.message, lines=finding.name in _OF_SETTINGS).replace("\n", f"\n{indent}")
     console.print(f"{mark} {finding.name:<{width}}  {message}", style=style)
     if finding.remedy:
         console.print(f"{indent}→ {printable(finding.remedy, lines=True)}")

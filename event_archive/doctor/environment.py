@@ -78,8 +78,9 @@ def sources(_: Patient) -> Iterator[Finding]:
     if problems := dict.fromkeys(line for name in there for line in _problems(name)):
         yield Finding("sources", "bad", "\n".join(problems), _REMEDY)
     elif there:
-        are = "is set and right" if len(there) == 1 else "are set and right"
-        yield Finding("sources", "good", f"{variables} {are}; whether they answer an ingestion says")
+        yield Finding(
+            "sources", "good", f"{variables}: the settings are right; whether there is an answer, an ingestion says"
+        )
     else:
         yield Finding("sources", "good", f"none: {variables} are not set")
 

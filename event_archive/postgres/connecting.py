@@ -142,7 +142,7 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         return _Failure("", passes=False, told=_insecure(words, variable))
     if _OF_AUTHENTICATION.search(last):
         return _Failure("", passes=False, told=_other_authentication(words, variable))
-    if _SENT_BY_A_SERVER.search(str(error)):
+    if code is None and _SENT_BY_A_SERVER.search(str(error)):
         # A pooler lets whoever asks again wait, while it knows that the server refuses.
         return _Failure("", passes=True, told=_refused(words, variable, options, by_pooler=True))
     check = f"Check host and port in {variable}, and that the server is up and lets this machine in."
@@ -152,8 +152,8 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
     return _Failure("", passes=True, told=_out_of_reach(words, check))
 
 
-def _code(error: psycopg.OperationalError, conninfo: str, options: Mapping[str, Any]) -> str:
-    """The SQLSTATE of a server that refused; empty where it sent none."""
+def _code(error: psycopg.OperationalError, conninfo: str, options: Mapping[str, Any]) -> str | None:
+    """The SQLSTATE of a server that refused; empty where it sent none, None where it does not answer a second time."""
     tried = error.pgconn
     # Nobody answered in time, or no host was found: a second attempt would only take as long.
     if isinstance(error, psycopg.errors.ConnectionTimeout) or tried is None:

@@ -20,7 +20,7 @@ _ONLY_SQLSTATE = 3
 _NO_HOST = "/nonexistent/event_archive"
 
 
-def sqlstate_of_refusal(conninfo: str, *, timeout_seconds: float) -> str:
+def sqlstate_of_refusal(conninfo: str, *, timeout_seconds: float) -> str | None:
     """The SQLSTATE with which a server refuses a connection; empty where it sends none, or lets us in.
 
     psycopg does not keep it: libpq has it in the message alone, and only if it is told so after the connection was
@@ -28,7 +28,7 @@ def sqlstate_of_refusal(conninfo: str, *, timeout_seconds: float) -> str:
 
     Args:
         conninfo: names one host.
-        timeout_seconds: after which there is no code.
+        timeout_seconds: after which the answer is None.
     """
     until = time.monotonic() + timeout_seconds
     connection = PGconn.connect_start(conninfo.encode())
@@ -37,7 +37,7 @@ def sqlstate_of_refusal(conninfo: str, *, timeout_seconds: float) -> str:
         while (status := connection.connect_poll()) in (PollingStatus.READING, PollingStatus.WRITING):
             left_seconds = until - time.monotonic()
             if left_seconds <= 0:
-                return ""
+                return None
             poll = select.poll()
             poll.register(connection.socket, select.POLLIN if status == PollingStatus.READING else select.POLLOUT)
             poll.poll(left_seconds * 1000)

@@ -4,16 +4,18 @@ The hardest cases have files of their own.
 """
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.postgres.session import Postgres
-from event_archive.sources.http_api import fetching
-from event_archive.sources.http_api.pages import Fields, read_page
+from event_archive.sources.http_api import fetching, records
+from event_archive.sources.http_api.pages import Fields, Page, read_page
+from event_archive.sources.http_api.place import begins_with_known
 from event_archive.sources.http_api.positions import Position, Positions
 from event_archive_tests.api_server.events import START
 from event_archive_tests.api_server.switches import Fault, cursor_expired, status
@@ -163,12 +165,34 @@ def test_where_an_api_deleted_what_came_before_a_run_goes_on_from_the_beginning(
     assert ingesting.has_all()
 
 
-def test_a_rejected_event_is_known_where_a_run_goes_on(ingest: Ingest):
-    ingesting = ingest(500, bad_events=[b'{"id": 7}'], bad_after=450)
-    assert ingesting.run().counts.rejected == 1
-    ingesting.database.execute("DELETE FROM ingested_events WHERE \"timestamp\" >= '2024-03-01 00:06:40'")
-    totals = ingesting.run()
-    assert (totals.restarts, totals.counts.new, totals.counts.known) == (0, 100, 1)
+def test_a_known_event_amid_a_page_does_not_stand_for_what_moved(ingest: Ingest):
+    ingesting = ingest(500, pagination="offset")
+    ingesting.run(api_pagination="offset")
+    again = [*ingesting.api.events.values()][499].encode()
+    ingesting.api.set(deleted=450, arriving=900, arriving_requests=1, bad_events=[again], bad_after=870)
+    totals = ingesting.run(api_pagination="offset")
+    assert (totals.failures, totals.restarts) == ([], 1)
+
+
+def test_what_cannot_be_a_row_does_not_stand_for_what_moved(ingest: Ingest):
+    """An API may give the like of it again and again."""
+    ingesting = ingest(500, bad_events=[b"null"], bad_after=450)
+    ingesting.run()
+    settings = ingesting.settings()
+    target, reader = records.target("public", "ignore"), records.reader(settings)
+    known, new = (
+        [*ingesting.api.events.values()][499].encode(),
+        b'{"id":"new","type":"added","timestamp":"2024-03-01T00:09:00Z"}',
+    )
+
+    def begins(*raw: bytes) -> bool:
+        page = Page([*map(msgspec.Raw, raw)], None, has_more=False, cursor=None)
+        with settings.postgres.session() as session:
+            now = datetime.now(UTC)
+            return begins_with_known(session, target, reader, page, now=now, too_old=lambda _time: False)
+
+    assert [begins(b"null", known, new), begins(b"null"), begins(b"{}", known)] == [True, True, True]
+    assert [begins(b"null", new, known), begins(b"{}"), begins()] == [False, False, False]
 
 
 def test_404_for_the_page_where_a_run_goes_on_means_from_the_start(ingest: Ingest):

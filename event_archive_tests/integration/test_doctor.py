@@ -333,29 +333,6 @@ def test_grants_to_and_on_what_is_named_like_a_word_of_postgresql_run_as_they_st
         database.execute("""DROP OWNED BY "user"; DROP ROLE "user";""")
 
 
-@pytest.mark.parametrize("left_out", ["", "payload"])
-def test_a_privilege_on_each_column_is_one_on_the_table(
-    healthy_locally: Installation, command: Commands, left_out: str
-):
-    database = healthy_locally.database
-    role = f"columnist_{database.name}"
-    of_table = "SELECT attname FROM pg_attribute WHERE attrelid = '\"Event\"'::regclass AND attnum > 0"
-    columns = [name for (name,) in database.execute(of_table)]
-    healthy_locally.add(2)
-    granted = ", ".join(f'"{column}"' for column in columns if column != left_out)
-    database.execute(
-        f'CREATE ROLE {role} LOGIN; GRANT SELECT ({granted}) ON "Event" TO {role}; GRANT DELETE ON "Event" TO {role}'
-    )
-    variables = {"PG_CONNECTION_STRING": database.server.dsn(database.name, role)}
-    try:
-        found = findings(command("doctor", "--json", **variables), 1 if left_out else 0)
-        done = command("run", **variables)
-    finally:
-        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
-    assert found["privileges"].status == ("bad" if left_out else "good")
-    assert (done.code, healthy_locally.count()) == ((1, 2) if left_out else (0, 0))
-
-
 @pytest.mark.parametrize("lacking", ["", "TEMPORARY"])
 def test_privileges_on_a_table_that_is_absent_are_not_called_good(
     healthy_locally: Installation, command: Commands, lacking: str

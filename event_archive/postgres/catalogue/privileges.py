@@ -4,13 +4,12 @@ from dataclasses import dataclass
 
 from event_archive.postgres.session import Connection, one
 
-# By oid, since names need USAGE on the schema. SELECT may have been granted column by column.
+# By oid, since names need USAGE on the schema. SELECT column by column is not enough: where there are triggers, columns
+# of the system are read, which nobody can grant.
 _HAS = """
-SELECT pg_catalog.has_table_privilege(c.oid, %(privilege)s) OR (%(privilege)s = 'SELECT' AND coalesce((
-  SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege(c.oid, attnum, 'SELECT'))
-  FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped), false))
+SELECT pg_catalog.has_table_privilege(c.oid, %s)
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
-WHERE nspname = %(schema)s AND relname = %(table)s
+WHERE nspname = %s AND relname = %s
 """
 _MAY_USE_SCHEMA = "SELECT pg_catalog.has_schema_privilege(oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
 # An array lies where what it is of does, and who may use it is who may use that. So it is with a multirange and its
@@ -81,7 +80,7 @@ class RowSecurity:
 
 def may(connection: Connection, privilege: str, schema: str, table: str) -> bool:
     """Whether this role has a privilege on a table; one that does not exist has none to lack."""
-    row = connection.execute(_HAS, {"privilege": privilege, "schema": schema, "table": table}).fetchone()
+    row = connection.execute(_HAS, (privilege, schema, table)).fetchone()
     return bool(row[0]) if row else True
 
 

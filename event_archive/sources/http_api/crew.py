@@ -23,7 +23,7 @@ from event_archive.sources.http_api.fetching import Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Page
 from event_archive.sources.http_api.paging import api, paging
-from event_archive.sources.http_api.place import has_known
+from event_archive.sources.http_api.place import begins_with_known
 from event_archive.sources.http_api.positions import Position, Positions, TakenError, new_windows, reached, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
@@ -206,7 +206,7 @@ class Crew:
             if shard.enough:
                 # Asked for before the end was known.
                 continue
-            if shard.is_at_its_place and not self._has_known(shard, fetched.page, now):
+            if shard.is_at_its_place and not self._begins_with_known(shard, fetched.page, now):
                 shard.lose_its_place()
                 continue
             read.append((fetched.page, shard.position))
@@ -251,11 +251,9 @@ class Crew:
         too_old = self._aged.too_old(position)
         return self._reader.read(page.events, batch, text=page.text, now=now, too_old=too_old)
 
-    def _has_known(self, shard: Shard, page: Page, now: datetime) -> bool:
-        """Whether an event of a page has arrived before; one that is too old counts as such."""
-        times = self._reader.read(page.events, Batch(), text=page.text, now=now, too_old=lambda _time: False)
+    def _begins_with_known(self, shard: Shard, page: Page, now: datetime) -> bool:
         too_old = self._aged.too_old(shard.position)
-        return any(map(too_old, times)) or has_known(self._session, self._run.target, self._reader, page)
+        return begins_with_known(self._session, self._run.target, self._reader, page, now=now, too_old=too_old)
 
     def _count(self, counts: Counts, pages: Sequence[tuple[Shard, Fetched]]) -> None:
         totals, settings = self._run.totals, self._run.settings
@@ -279,7 +277,7 @@ class Crew:
             totals.restarts += 1
             why = "does not know the cursor any more"
             if shard.has_lost_its_place:
-                why = "gives nothing known where the last run ended, so that events before it may have moved"
+                why = "gives nothing, or nothing known, where the last run ended: events may have moved to before it"
             try:
                 shard.restart(now, self._run.settings.api_start, self._run.settings.url)
             except RefusedError as vain:

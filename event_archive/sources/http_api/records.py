@@ -136,10 +136,11 @@ class Reader:
         batch.origins.append((first, lambda index: _origin(made_of[index - first])))
         return times
 
-    def ids(self, events: Sequence[Raw]) -> list[str]:
-        """The ids of those events that have one."""
-        found = [_text(bytes(event.id)) for event in self._decoded(events) if event]
-        return [key.decode(errors="replace") for key in found if key and b"\0" not in key]
+    def id_of(self, event: Raw) -> str | None:
+        """An event's id; None where it has none that could be a row's."""
+        decoded = self._decoded_alone(event)
+        key = _text(bytes(decoded.id)) if decoded else None
+        return key.decode(errors="replace") if key and b"\0" not in key else None
 
     def _plain_rows(
         self, events: Sequence[Raw], text: msgspec.Raw | None, now: datetime
@@ -172,14 +173,11 @@ class Reader:
 
     def _rows(self, events: Sequence[Raw], now: datetime) -> Iterable[_Row | str]:
         """A row of each event, or why it cannot be one."""
-        decoded = self._decoded(events)
-        return [self._row_or_reason(raw, event, now) for raw, event in zip(events, decoded, strict=True)]
-
-    def _decoded(self, events: Sequence[Raw]) -> list[_Event | None]:
         try:
-            return cast(list[_Event | None], self._many.decode(b"[" + b",".join(events) + b"]"))
+            decoded = self._many.decode(b"[" + b",".join(events) + b"]")
         except (RecursionError, msgspec.MsgspecError):
-            return [self._decoded_alone(event) for event in events]
+            decoded = [self._decoded_alone(event) for event in events]
+        return [self._row_or_reason(raw, event, now) for raw, event in zip(events, decoded, strict=True)]
 
     def _row_or_reason(self, raw: Raw, event: _Event | None, now: datetime) -> _Row | str:
         data = bytes(raw)

@@ -20,7 +20,7 @@ class Totals(RunTotals):
         pages: pages that arrived.
         left: how many events are still to come, where the API tells, in the first pass over all of it.
         watermark: events up to this time have arrived; None where none has.
-        restarts: passes that began again, since the API did not know a cursor any more, or had nothing known there.
+        restarts: passes that began again, since the API did not know a cursor any more, or had deleted others before.
     """
 
     pages: int = 0
