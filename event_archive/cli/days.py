@@ -102,7 +102,8 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
             )
             listed.append(_ListedDay(day, state, rows, file))
     left = sum(day.rows or 0 for day in listed)
-    to_do = [day for day in listed if day.rows and day.state not in ("held", "waiting")]
+    # A held day is archived all the same, and then archived already.
+    to_do = [day for day in listed if day.rows and (not day.file if day.state == "held" else day.state != "waiting")]
     days = [day.day for day in to_do]
     found = estimate(dataset, days, postgres, max_bytes_per_second=settings.export_rate_limit)
     rows_to_do = sum(day.rows or 0 for day in to_do)

@@ -8,7 +8,7 @@ import click
 from event_archive.config.environment import Settings
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import now_utc
-from event_archive.domain.wording import counted, duration, size
+from event_archive.domain.wording import counted, duration, size, took
 from event_archive.nightly.backlog import Purged, first_day_left
 from event_archive.nightly.estimate import estimate
 from event_archive.observability.json_lines import write_line
@@ -60,8 +60,7 @@ def show_plan(settings: Settings, site: Site, planned: list[date], *, ranged: bo
     click.echo(form.format("day", "rows", "about", "takes"))
     for day in planned:
         of_day = found.rows[day]
-        seconds = found.seconds_of(of_day)
-        takes = duration(seconds) if seconds >= 1 else "< 1 s"
+        takes = took(found.seconds_of(of_day))
         click.echo(form.format(str(day), f"{of_day:,}", size(found.bytes_of(of_day)), takes))
     takes = duration(found.seconds_of(rows, len(planned)))
     budget = settings.run_budget

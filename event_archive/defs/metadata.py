@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from event_archive.defs.markdown import without_links
-from event_archive.domain.wording import counted, duration, size
+from event_archive.domain.wording import counted, size, took
 from event_archive.nightly.backlog import Backlog
 from event_archive.nightly.outcome import purge_details
 from event_archive.operations.archive import ArchivedDay
@@ -54,7 +54,7 @@ def archive_metadata(archived: ArchivedDay, preview: str, columns: Sequence[dg.T
         "dagster/column_schema": dg.TableSchema(columns=list(columns)),
         PREVIEW: dg.MetadataValue.md(preview),
         "seconds": archived.seconds,
-        "took": duration(archived.seconds),
+        "took": took(archived.seconds),
         "rows_per_second": archived.rows_appended / archived.seconds,
         "manifest": dg.MetadataValue.json(manifest.to_json()) if manifest else dg.MetadataValue.null(),
     }
@@ -70,7 +70,7 @@ def purge_metadata(purged: PurgedDay) -> Metadata:
         "outcome": purged.outcome,
         "reason": purged.reason or "",
         "seconds": purged.seconds,
-        "took": duration(purged.seconds),
+        "took": took(purged.seconds),
         **purge_details(purged.how, purged.partitions, purged.vacuum_seconds),
     }
 

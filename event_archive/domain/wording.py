@@ -25,6 +25,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def took(seconds: float) -> str:
+    """As ``duration``, of what is over; ``< 1 s`` for less than that."""
+    return duration(seconds) if seconds >= 1 else "< 1 s"
+
+
 def oldest_for(seconds: float) -> str:
     """Behind a number of things that wait: ``, the oldest for 12 s``; nothing where none does."""
     if not seconds:

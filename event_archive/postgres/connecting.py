@@ -95,11 +95,12 @@ def connect(conninfo: str, auth: Auth, *, variable: str, patient: bool = True) -
             return psycopg.connect(conninfo, client_encoding="UTF8", prepare_threshold=None, **options)
         except psycopg.OperationalError as error:
             failure = _failure(error, conninfo, options, variable)
+            silent = isinstance(error, psycopg.errors.ConnectionTimeout)
             if isinstance(failure.told, RefusedError):
                 refused = failure.told
             if not (patient and failure.passes) or attempt == (_ATTEMPTS_WHILE_STARTING if failure.code else _ATTEMPTS):
                 # Not chained: libpq's words may repeat a part of the connection string.
-                raise (failure.told if failure.code else refused or failure.told) from None
+                raise (refused if refused and silent else failure.told) from None
         time.sleep(attempt)
     raise AssertionError("unreachable")
 

@@ -58,8 +58,8 @@ _POOLER_WITHOUT_A_SERVER = (
 _STATEMENT_MODE = "transaction blocks not allowed in statement pooling mode"
 _OF_A_POOLERS_CLOCK = ("query timeout", "query_timeout", "idle transaction timeout", "transaction timeout")
 _POOLERS_CLOCK = (
-    "The pooler ended it: raise its query_timeout and idle_transaction_timeout, which have to outlast the reading of a "
-    "day's file, or connect past it"
+    "The pooler ended it: raise its query_timeout, idle_transaction_timeout and transaction_timeout, which have to "
+    "outlast the reading of a day's file, or connect past it"
 )
 _DATA_EXCEPTION, _BAD_COPY_FORMAT = "22", "22P04"
 _DEPENDENT_OBJECTS = "2BP01"
@@ -68,10 +68,10 @@ _RAISED_BY_A_FUNCTION = ("P0", "38")
 _NOT_OF_A_FUNCTION = ("08", "40", "53", "55", "57", "XX")
 """Classes of errors that a statement of our own gets with a context: of a lock, the connection, the server."""
 # What PostgreSQL asks, as the owner of the table that refers to another one, before a row of that one goes.
-_OF_A_FOREIGN_KEY = re.compile(r'SELECT 1 FROM ONLY (?:"[^"]+"\.)?"[^"]+" x WHERE .* FOR KEY SHARE OF x')
+_OF_A_FOREIGN_KEY = re.compile(r'SELECT 1 FROM (?:ONLY )?(?:"[^"]+"\.)?"[^"]+" x WHERE .* FOR KEY SHARE OF x')
 _FOREIGN_KEY = (
     "PostgreSQL looks into a table that refers to this one as the role that owns it: GRANT that role what it lacks, "
-    "USAGE on the schemas of both tables and SELECT on its own among it."
+    "USAGE on the schemas of both tables, and SELECT and UPDATE on its own, among it."
 )
 # The functions of PostgreSQL's own languages that raise what a function's author wrote, under any SQLSTATE.
 _RAISING = ("exec_stmt_raise", "PLy_output", "PLy_elog_impl", "do_util_elog", "pltcl_elog")

@@ -383,16 +383,17 @@ def test_a_role_that_rows_are_hidden_from_is_refused(local_installation: Install
     assert local_installation.count() == 2
 
 
-@pytest.mark.parametrize("lacking", ["USAGE ON SCHEMA app", "SELECT ON app.child"])
+@pytest.mark.parametrize("lacking", ["USAGE ON SCHEMA app", "SELECT ON app.child", "UPDATE ON app.child"])
+@pytest.mark.parametrize("kind", ["", "PARTITION BY RANGE (id)"])
 def test_a_foreign_keys_check_that_lacks_a_privilege_is_no_functions_fault(
-    local_installation: Installation, command: Commands, lacking: str
+    local_installation: Installation, command: Commands, lacking: str, kind: str
 ):
     """PostgreSQL makes it as the owner of the table that refers to the archived one."""
     database = local_installation.database
     role = f"referring_{database.name}"
     local_installation.add(2)
     database.execute(
-        f"""CREATE SCHEMA app; CREATE TABLE app.child (id int PRIMARY KEY, event bigint REFERENCES "Event");
+        f"""CREATE SCHEMA app; CREATE TABLE app.child (id int PRIMARY KEY, event bigint REFERENCES "Event") {kind};
         CREATE ROLE {role}; GRANT USAGE ON SCHEMA app TO {role}; ALTER TABLE app.child OWNER TO {role};
         REVOKE {lacking} FROM {role}"""
     )

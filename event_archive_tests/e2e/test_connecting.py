@@ -299,12 +299,12 @@ def test_a_pooler_without_a_server_is_out_of_reach(waits: list[float], words: st
     assert waits == []
 
 
-@pytest.mark.parametrize("words", ["query timeout", "idle transaction timeout"])
+@pytest.mark.parametrize("words", ["query timeout", "idle transaction timeout", "transaction timeout"])
 def test_a_pooler_that_ends_what_takes_long_is_told_by_its_setting(waits: list[float], words: str):
     with refusing("08P01", words, lets_in=True) as server:
         error = connect(server.dsn)
     assert isinstance(error, BusyError)
-    assert "raise its query_timeout and idle_transaction_timeout" in str(error)
+    assert "raise its query_timeout, idle_transaction_timeout and transaction_timeout" in str(error)
 
 
 def test_a_pooler_that_breaks_off_for_another_reason_is_out_of_reach(waits: list[float]):

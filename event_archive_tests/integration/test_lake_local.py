@@ -85,6 +85,20 @@ def test_a_crash_before_the_rename_leaves_the_old_version_with_its_metadata(
     assert put(lake, b"newer", old, version="newer") == stat(lake)
 
 
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_crash_before_the_rename_of_a_file_that_was_copied_here_leaves_it_its_metadata(
+    lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch, foreign: bool
+):
+    put(lake, b"old", version="old")
+    if foreign:
+        target.with_name(f".{target.name}.json").unlink()
+    _replace_by_a_copy(target, b"old")
+    copied = stat(lake)
+    assert copied.metadata == ({} if foreign else {"version": "old"})
+    _crash_before_the_rename(lake, monkeypatch, b"new", copied, version="new")
+    assert stat(lake) == copied
+
+
 def test_a_crash_after_the_rename_leaves_the_new_version_with_its_metadata(
     lake: LocalLake, monkeypatch: pytest.MonkeyPatch
 ):

@@ -16,7 +16,7 @@ from pathlib import Path
 from event_archive.errors import IntegrityError
 from event_archive.lake.local.errors import lake_error, translated
 from event_archive.lake.local.sidecar import make_folder, read_sidecar, sync_folder, write_sidecar
-from event_archive.lake.local.versions import READ_BYTES, etag_at, etag_of, open_version, stored
+from event_archive.lake.local.versions import READ_BYTES, etag_at, etag_of, metadata_of, open_version, stored
 from event_archive.lake.names import check_metadata
 from event_archive.lake.protocol import StoredFile, changed
 
@@ -95,7 +95,8 @@ class LocalUpload:
         if present != (self._replaces.etag if self._replaces else None):
             raise changed(self._path)
         before = read_sidecar(self._target)
-        kept = {present: before[present]} if present is not None and present in before else {}
+        # What stat says of it: it may have been copied here, under another ETag.
+        kept = {} if present is None else {present: metadata_of(present, before)}
         write_sidecar(self._target, kept | {etag: dict(metadata)})
         if self._replaces is None:
             try:

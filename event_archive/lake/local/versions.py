@@ -69,8 +69,12 @@ def stat_version(target: Path, path: str) -> StoredFile | None:
         versions = read_sidecar(target)
         # A commit between the two reads would give one version the other's metadata.
         if etag_at(target) == etag_of(status):
-            newest = next(reversed(versions.values()), {})
-            return stored(path, status, versions.get(etag_of(status), newest))
+            return stored(path, status, metadata_of(etag_of(status), versions))
+
+
+def metadata_of(etag: str, versions: dict[str, dict[str, str]]) -> dict[str, str]:
+    """A version's metadata; of one that was edited or put there by hand, those that were written last for its path."""
+    return versions.get(etag, next(reversed(versions.values()), {}))
 
 
 def listed_version(target: Path, path: str) -> StoredFile | None:
