@@ -134,6 +134,15 @@ def test_a_terminal_gets_a_line_a_day_and_a_total(local_installation: Installati
     assert total.endswith("2 days")
 
 
+def test_a_held_day_is_left_to_do_until_it_is_archived(local_installation: Installation, command: Commands):
+    local_installation.add(3)
+    command("hold", KEYS[0], "--reason", "audit")
+    planned = command("run", "--plan").end
+    assert command("days").end["estimated_bytes"] == planned["bytes"] > 0
+    command("run")
+    assert command("days").end["estimated_bytes"] == 0
+
+
 def test_days_lists_what_is_in_the_table_and_what_is_in_the_lake(azure_installation: Installation, command: Commands):
     azure_installation.add(3)
     command("run")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from event_archive.domain.wording import oldest_for
+from event_archive.domain.wording import oldest_for, took
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,8 @@ from event_archive.domain.wording import oldest_for
 )
 def test_nothing_that_waits_waits_for_no_time(seconds: float, words: str):
     assert oldest_for(seconds) == words
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.0, "< 1 s"), (0.99, "< 1 s"), (1.2, "1 s"), (3_700, "1 h 2 min")])
+def test_what_took_no_second_is_not_told_as_one(seconds: float, words: str):
+    assert took(seconds) == words
