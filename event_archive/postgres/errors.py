@@ -108,7 +108,8 @@ def refusal(
         return BusyError(f"{message}. {advice.outcome} {_BUSY[code]}; {advice.again}.")
     words = error.diag.message_primary or ""
     if code == _PROTOCOL_VIOLATION and words.startswith(_OF_A_POOLERS_CLOCK):
-        return BusyError(f"{message}. {advice.outcome} {_POOLERS_CLOCK}; {advice.again}.")
+        # It may have ended a COMMIT, which goes through all the same.
+        return UnreachableError(f"{message}. {_POOLERS_CLOCK}. {advice.lost}")
     if code == _PROTOCOL_VIOLATION and words.startswith(_POOLER_WITHOUT_A_SERVER):
         return UnreachableError(f"{message}. The pooler is full, or PostgreSQL is away. {advice.lost}")
     lost = code[:2] in ("", "08") or code.startswith("57P") or code == _TOO_MANY_CONNECTIONS

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from event_archive.errors import BusyError, ConfigurationError, EventArchiveError, RefusedError, UnreachableError
+from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
 from event_archive.postgres import connecting
 from event_archive.postgres.connecting import connect as connected
 from event_archive.postgres.connecting import without_secrets
@@ -303,7 +303,8 @@ def test_a_pooler_without_a_server_is_out_of_reach(waits: list[float], words: st
 def test_a_pooler_that_ends_what_takes_long_is_told_by_its_setting(waits: list[float], words: str):
     with refusing("08P01", words, lets_in=True) as server:
         error = connect(server.dsn)
-    assert isinstance(error, BusyError)
+    # What became of the statement, a COMMIT maybe, nobody knows.
+    assert isinstance(error, UnreachableError)
     assert "raise its query_timeout, idle_transaction_timeout and transaction_timeout" in str(error)
 
 

@@ -19,6 +19,6 @@ def test_nothing_that_waits_waits_for_no_time(seconds: float, words: str):
     assert oldest_for(seconds) == words
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.0, "< 1 s"), (0.99, "< 1 s"), (1.2, "1 s"), (3_700, "1 h 2 min")])
+@pytest.mark.parametrize(("seconds", "words"), [(0.0, "< 1 s"), (0.99, "< 1 s"), (1.2, "1 s"), (3_720, "1 h 2 min")])
 def test_what_took_no_second_is_not_told_as_one(seconds: float, words: str):
     assert took(seconds) == words
