@@ -59,6 +59,11 @@ class _ListedDay:
             return None
         return stored_rows(self.file)
 
+    @property
+    def is_left(self) -> bool:
+        """Whether a run has something to do. A held day is archived and not purged: it is done once it has a file."""
+        return bool(self.rows) and self.state != "waiting" and not (self.state == "held" and self.file)
+
 
 @click.command("days", short_help="Lists the aged days: state, rows here and in the lake.")
 @range_options
@@ -102,8 +107,7 @@ def _list_days(settings: "Settings", first: date | None, last: date | None) -> N
             )
             listed.append(_ListedDay(day, state, rows, file))
     left = sum(day.rows or 0 for day in listed)
-    # A held day is archived all the same, and then archived already.
-    to_do = [day for day in listed if day.rows and (not day.file if day.state == "held" else day.state != "waiting")]
+    to_do = [day for day in listed if day.is_left]
     days = [day.day for day in to_do]
     found = estimate(dataset, days, postgres, max_bytes_per_second=settings.export_rate_limit)
     rows_to_do = sum(day.rows or 0 for day in to_do)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from event_archive.defs.doctor import Definitions
     from event_archive.doctor.findings import Finding, Topic
 
-_OF_SETTINGS = ("settings", "sources", "dagster_definitions")
+_BY_LINE = ("settings", "sources", "dagster_definitions")
 """Checks whose message has a line for each problem."""
 _MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red")}
 
@@ -36,7 +36,7 @@ def doctor(datasets: tuple[str, ...], *, as_json: bool) -> None:
     """Checks configuration, connections, permissions, the table, the lake, clocks and Dagster, and says what to do.
 
     Changes nothing in the database; a probe file in the lake is removed again, but a container or folder that was
-    missing is made. Exit code 0: nothing is bad, though there may be warnings; 1: something is; 2: settings are.
+    missing is made. Exit code 0: nothing is bad, though there may be warnings; 1: something is; 2: a setting is.
     """
     _log_warnings()
     examinations = _examinations(datasets)
@@ -171,7 +171,7 @@ def _print(console: "Console", finding: "Finding", width: int) -> None:
     mark, style = _MARKS[finding.status]
     indent = " " * (width + 4)
     # Names of triggers, roles and the like are others' words; problems of the settings are a line each.
-    message = printable(finding.message, lines=finding.name in _OF_SETTINGS).replace("\n", f"\n{indent}")
+    message = printable(finding.message, lines=finding.name in _BY_LINE).replace("\n", f"\n{indent}")
     console.print(f"{mark} {finding.name:<{width}}  {message}", style=style)
     if finding.remedy:
         console.print(f"{indent}→ {printable(finding.remedy, lines=True)}")

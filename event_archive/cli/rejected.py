@@ -33,6 +33,8 @@ def list_rejected(*, source: str | None, limit: int | None, number: int | None, 
 
     if replay and number is not None:
         raise click.UsageError("--explain and --replay exclude one another.")
+    if source is not None and number is not None:
+        raise click.UsageError("--explain and --source exclude one another: an ID is that of one record.")
     if limit is not None and (replay or number is not None):
         raise click.UsageError("--limit is for listing alone.")
     settings = LandingSettings.load()

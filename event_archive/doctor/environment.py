@@ -55,7 +55,8 @@ def settings(patient: Patient) -> Iterator[Finding]:
     except ConfigurationError as error:
         problems.append(str(error))
     if problems:
-        yield Finding("settings", "bad", "\n".join(problems), _REMEDY)
+        patient.problems = "\n".join(problems)
+        yield Finding("settings", "bad", patient.problems, _REMEDY)
         return
     dataset = patient.settings.dataset
     remarks, remedies = [], []
@@ -70,13 +71,16 @@ def settings(patient: Patient) -> Iterator[Finding]:
     yield Finding("settings", "warning" if remarks else "good", "; ".join([found, *remarks]), " ".join(remedies))
 
 
-def sources(_: Patient) -> Iterator[Finding]:
+def sources(patient: Patient) -> Iterator[Finding]:
     """The variables of the sources that there are; all datasets have these in common."""
     there = [name for name, kind in SETTINGS_BY_SOURCE.items() if value_of(kind.variable)]
     variables = ", ".join(SETTINGS_BY_SOURCE[name].variable for name in there or SETTINGS_BY_SOURCE)
     # What several of them read is told once.
-    if problems := dict.fromkeys(line for name in there for line in _problems(name)):
-        yield Finding("sources", "bad", "\n".join(problems), _REMEDY)
+    problems = dict.fromkeys(line for name in there for line in _problems(name))
+    if own := [line for line in problems if line not in patient.problems]:
+        yield Finding("sources", "bad", "\n".join(own), _REMEDY)
+    elif problems:
+        yield Finding("sources", "skipped", "not looked at, because of settings")
     elif there:
         yield Finding(
             "sources", "good", f"{variables}: the settings are right; whether there is an answer, an ingestion says"

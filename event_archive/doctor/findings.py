@@ -38,11 +38,13 @@ class Patient:
         load: loads the settings of the dataset that is looked at.
         settings: set by the check ``settings``, which every topic that reads them needs.
         clocks: how many seconds other clocks are ahead of this machine's, by whose they are.
+        problems: of the settings, in words.
     """
 
     load: Callable[[], Settings]
     settings: Settings = field(init=False)
     clocks: dict[str, float] = field(default_factory=dict)
+    problems: str = ""
 
 
 @dataclass(frozen=True, slots=True)

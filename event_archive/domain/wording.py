@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
 
 
 def took(seconds: float) -> str:
-    """As ``duration``, of what is over; ``< 1 s`` for less than that."""
+    """As ``duration``, but ``< 1 s`` for less than a second."""
     return duration(seconds) if seconds >= 1 else "< 1 s"
 
 

@@ -283,9 +283,9 @@ def drop_empty(site: Site, day: date) -> list[str]:
         # Who may not drop a partition may not have to read it by itself either.
         empty = [of for of in aged if of.is_owned and not has_any_row(connection, of)]
         for of in aged:
-            if of.last >= day and not of.is_owned:
-                why_not = unfit(connection, table, of)
-                logger.warning("%s: partition %s is not dropped, empty or not: %s", dataset.table, told(of), why_not)
+            if not of.is_owned:
+                why_not, level = unfit(connection, table, of), logging.WARNING if of.last == day else logging.INFO
+                logger.log(level, "%s: partition %s is not dropped, empty or not: %s", dataset.table, told(of), why_not)
     for partition in empty:
         # A transaction each: the lock on the table lasts until its end.
         with site.postgres.transaction(f"{dataset.table}, {day}", advice=CLEARING_ADVICE) as connection:

@@ -88,19 +88,19 @@ def connect(conninfo: str, auth: Auth, *, variable: str, patient: bool = True) -
         if not tls_is_chosen(given):
             # A token that is read on the way lets its reader in until it expires.
             options["sslmode"] = "require"
-    refused: EventArchiveError | None = None
+    heard: EventArchiveError | None = None
     for attempt in count(1):
         try:
             # A pooler in transaction mode knows no prepared statement from one transaction to the next.
             return psycopg.connect(conninfo, client_encoding="UTF8", prepare_threshold=None, **options)
         except psycopg.OperationalError as error:
             failure = _failure(error, conninfo, options, variable)
-            silent = isinstance(error, psycopg.errors.ConnectionTimeout)
-            if isinstance(failure.told, RefusedError):
-                refused = failure.told
+            if failure.is_answer:
+                heard = failure.told
             if not (patient and failure.passes) or attempt == (_ATTEMPTS_WHILE_STARTING if failure.code else _ATTEMPTS):
                 # Not chained: libpq's words may repeat a part of the connection string.
-                raise (refused if refused and silent else failure.told) from None
+                silent = isinstance(error, psycopg.errors.ConnectionTimeout)
+                raise (heard if heard and silent else failure.told) from None
         time.sleep(attempt)
     raise AssertionError("unreachable")
 
@@ -113,11 +113,13 @@ class _Failure:
         code: the server's SQLSTATE; empty where it sent none.
         passes: whether the next attempt may succeed.
         told: the error that people see if it is the last.
+        is_answer: whether a server said it.
     """
 
     code: str
     passes: bool
     told: EventArchiveError
+    is_answer: bool = False
 
 
 def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[str, Any], variable: str) -> _Failure:
@@ -128,24 +130,26 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         return _Failure("", passes=False, told=_refused(words, variable, options))
     code = _code(error, conninfo, options)
     if code in _PASSING:
-        return _Failure(code, passes=True, told=_out_of_reach(f"{words} [SQLSTATE {code}]", _PASSING[code]))
+        told = _out_of_reach(f"{words} [SQLSTATE {code}]", _PASSING[code])
+        return _Failure(code, passes=True, told=told, is_answer=True)
     if code:
-        if code.startswith(_OF_OPTIONS):
-            return _Failure(code, passes=False, told=_with_wrong_options(f"{words} [SQLSTATE {code}]", variable))
-        if _UNSUPPORTED_BY_A_POOLER in words:
+        if code.startswith(_OF_OPTIONS) or _UNSUPPORTED_BY_A_POOLER in words:
             return _Failure(code, passes=False, told=_with_wrong_options(f"{words} [SQLSTATE {code}]", variable))
         by_pooler = code.startswith(_TELLING_NOTHING)
         refused = _refused(f"{words} [SQLSTATE {code}]", variable, options, by_pooler=by_pooler)
-        return _Failure(code, by_pooler, refused)
+        return _Failure(code, by_pooler, refused, is_answer=True)
     # Of several hosts, of the one that was tried last; behind its name, which may hold any word.
     last = words.partition("Multiple connection attempts failed")[0].partition(" failed: ")[2]
     if _OF_TLS.search(last) or _TLS_REFUSED.match(words):
         return _Failure("", passes=False, told=_insecure(words, variable))
     if _OF_AUTHENTICATION.search(last):
         return _Failure("", passes=False, told=_other_authentication(words, variable))
-    if code is None and _SENT_BY_A_SERVER.search(str(error)):
-        # A pooler lets whoever asks again wait, while it knows that the server refuses.
-        return _Failure("", passes=True, told=_refused(words, variable, options, by_pooler=True))
+    if code is None and _SENT_BY_A_SERVER.search(str(error).partition("Multiple connection attempts failed")[0]):
+        check = (
+            f"It answered, and then no more. Check user, password and database in {variable} (a pooler whose server "
+            "refuses lets whoever asks again wait), and that the server is up."
+        )
+        return _Failure("", passes=True, told=_out_of_reach(words, check), is_answer=True)
     check = f"Check host and port in {variable}, and that the server is up and lets this machine in."
     if _OF_ANOTHER_KIND.search(last):
         # A primary that is about to be promoted is still a standby.

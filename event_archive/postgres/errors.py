@@ -55,7 +55,8 @@ _POOLER_WITHOUT_A_SERVER = (
     "no more connections allowed",
     "invalid server parameter",
 )
-_STATEMENT_MODE = "transaction blocks not allowed in statement pooling mode"
+_STATEMENT_MODE = ("transaction blocks not allowed in statement pooling mode", "Long transactions not allowed")
+"""As PgBouncer says it, and as old ones did."""
 _OF_A_POOLERS_CLOCK = ("query timeout", "query_timeout", "idle transaction timeout", "transaction timeout")
 _POOLERS_CLOCK = (
     "The pooler ended it: raise its query_timeout, idle_transaction_timeout and transaction_timeout, which have to "
@@ -67,11 +68,11 @@ _RAISED_BY_A_FUNCTION = ("P0", "38")
 """Classes of PL/pgSQL's errors and of those that functions in other languages raise."""
 _NOT_OF_A_FUNCTION = ("08", "40", "53", "55", "57", "XX")
 """Classes of errors that a statement of our own gets with a context: of a lock, the connection, the server."""
-# What PostgreSQL asks, as the owner of the table that refers to another one, before a row of that one goes.
+# What PostgreSQL asks where a row goes that others may refer to, or comes that refers to another.
 _OF_A_FOREIGN_KEY = re.compile(r'SELECT 1 FROM (?:ONLY )?(?:"[^"]+"\.)?"[^"]+" x WHERE .* FOR KEY SHARE OF x')
 _FOREIGN_KEY = (
-    "PostgreSQL looks into a table that refers to this one as the role that owns it: GRANT that role what it lacks, "
-    "USAGE on the schemas of both tables, and SELECT and UPDATE on its own, among it."
+    "PostgreSQL checks a foreign key as the owner of the table that it looks into: GRANT that owner what it lacks, "
+    "USAGE on the schemas of both tables, and SELECT and UPDATE on that table, among it."
 )
 # The functions of PostgreSQL's own languages that raise what a function's author wrote, under any SQLSTATE.
 _RAISING = ("exec_stmt_raise", "PLy_output", "PLy_elog_impl", "do_util_elog", "pltcl_elog")
@@ -185,12 +186,12 @@ def in_a_function(error: psycopg.Error) -> bool:
     Of what this program sends, nothing else but a COPY gives an error a context, and waits and the end of a session. A
     value that does not parse may have one of its own, as JSON has.
     """
+    if _of_a_foreign_key(error):
+        return False
     context, code = error.diag.context or "", error.sqlstate or ""
     ours = not context or context.startswith("COPY ") or code.startswith(_NOT_OF_A_FUNCTION)
     if code.startswith(_DATA_EXCEPTION):
         ours = not _function(context)
-    if _of_a_foreign_key(error):
-        return False
     return bool(error.diag.internal_query) or not ours
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from time import sleep
+from typing import TypeVar
 
 import psycopg
 
@@ -36,6 +37,7 @@ class _MissingError(IntegrityError):
     """Records became neither rows nor rejected; a purge that committed meanwhile does the same, and only once."""
 
 
+R = TypeVar("R")
 _REJECTED_COLUMNS = (("locator", "text"), ("reason", "text"), ("raw", "bytea"))
 
 
@@ -116,8 +118,8 @@ class Counts:
 
 
 def in_transaction(
-    session: Session, target: Target, work: Callable[[Connection], Counts], *, pause: Callable[[float], None] = sleep
-) -> Counts:
+    session: Session, target: Target, work: Callable[[Connection], R], *, pause: Callable[[float], None] = sleep
+) -> R:
     """Does work that lands a batch by ``land_in``, with the position behind it, once, in one transaction.
 
     Args:
@@ -127,7 +129,7 @@ def in_transaction(
         pause: waits some seconds between two attempts.
 
     Returns:
-        What became of the batch.
+        What the work returned: what became of the batch.
 
     Raises:
         UnreachableError: the connection broke. Whether the batch was committed, only the stored position tells.

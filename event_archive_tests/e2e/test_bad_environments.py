@@ -401,7 +401,7 @@ def test_a_foreign_keys_check_that_lacks_a_privilege_is_no_functions_fault(
         done = command("run")
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
-    assert "PostgreSQL looks into a table that refers to this one as the role that owns it" in told(done, 1)
+    assert "PostgreSQL checks a foreign key as the owner of the table that it looks into" in told(done, 1)
     assert "permission denied for" in told(done, 1)
     assert local_installation.count() == 2
 

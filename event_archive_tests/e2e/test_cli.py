@@ -211,6 +211,7 @@ NEXT_YEAR = (TODAY + 400 * ONE_DAY).isoformat()
         (["ingest", "stream", "--status", "--drain"], "--status and --drain exclude one another"),
         (["rejected", "--replay", "--limit", "1"], "--limit is for listing alone"),
         (["rejected", "--explain", "1", "--limit", "1"], "--limit is for listing alone"),
+        (["rejected", "--explain", "1", "--source", "api"], "--explain and --source exclude one another"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

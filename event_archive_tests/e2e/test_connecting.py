@@ -134,12 +134,22 @@ def test_an_option_that_a_pooler_does_not_pass_on_accuses_nobodys_password(waits
     assert waits == []
 
 
-def test_a_pooler_that_lets_whoever_asks_again_wait_has_refused(waits: list[float]):
-    with refusing("08P01", "нет базы", severity="ВАЖНО", answers=1) as server:
+@pytest.mark.parametrize(("code", "words"), [("08P01", "нет базы"), ("57P03", "система баз данных запускается")])
+def test_who_answers_once_and_then_no_more_is_out_of_reach_or_a_pooler_that_was_refused(
+    waits: list[float], code: str, words: str
+):
+    with refusing(code, words, severity="ВАЖНО", answers=1) as server:
         error = connect(server.dsn + "?connect_timeout=2")
-    assert isinstance(error, RefusedError)
-    assert "нет базы. Check user, password and database in PG_CONNECTION_STRING" in str(error)
+    assert isinstance(error, UnreachableError)
+    assert f"{words}. It answered, and then no more. Check user, password and database in PG_CONN" in str(error)
     assert waits == [1, 2]
+
+
+def test_a_server_that_is_full_and_then_not_is_not_said_to_refuse(waits: list[float]):
+    with refusing("53300", "слишком много подключений", answers=1, then="break off") as server:
+        error = connect(server.dsn + "?connect_timeout=2")
+    assert isinstance(error, UnreachableError)
+    assert "password" not in str(error)
 
 
 @contextmanager
@@ -306,11 +316,13 @@ def test_a_pooler_that_ends_what_takes_long_is_told_by_its_setting(waits: list[f
     # What became of the statement, a COMMIT maybe, nobody knows.
     assert isinstance(error, UnreachableError)
     assert "raise its query_timeout, idle_transaction_timeout and transaction_timeout" in str(error)
+    assert waits == []
 
 
 def test_a_pooler_that_breaks_off_for_another_reason_is_out_of_reach(waits: list[float]):
     with refusing("08P01", "database removed", lets_in=True) as server:
         assert isinstance(connect(server.dsn), UnreachableError)
+    assert waits == []
 
 
 def test_a_session_in_which_one_statement_has_two_results_is_broken():

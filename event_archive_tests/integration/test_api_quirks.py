@@ -15,7 +15,7 @@ from event_archive.errors import ConfigurationError, RefusedError, UnreachableEr
 from event_archive.postgres.session import Postgres
 from event_archive.sources.http_api import fetching, records
 from event_archive.sources.http_api.pages import Fields, Page, read_page
-from event_archive.sources.http_api.place import begins_with_known
+from event_archive.sources.http_api.place import First
 from event_archive.sources.http_api.positions import Position, Positions
 from event_archive_tests.api_server.events import START
 from event_archive_tests.api_server.switches import Fault, cursor_expired, status
@@ -185,14 +185,21 @@ def test_what_cannot_be_a_row_does_not_stand_for_what_moved(ingest: Ingest):
         b'{"id":"new","type":"added","timestamp":"2024-03-01T00:09:00Z"}',
     )
 
-    def begins(*raw: bytes) -> bool:
-        page = Page([*map(msgspec.Raw, raw)], None, has_more=False, cursor=None)
+    def begins(*raw: bytes) -> bool | None:
+        first = First.of(Page([*map(msgspec.Raw, raw)], None, has_more=False, cursor=None), reader, datetime.now(UTC))
         with settings.postgres.session() as session:
-            now = datetime.now(UTC)
-            return begins_with_known(session, target, reader, page, now=now, too_old=lambda _time: False)
+            return None if first is None else first.has_arrived(session, target, lambda _time: False)
 
     assert [begins(b"null", known, new), begins(b"null"), begins(b"{}", known)] == [True, True, True]
-    assert [begins(b"null", new, known), begins(b"{}"), begins()] == [False, False, False]
+    assert [begins(b"null", new, known), begins(b"{}"), begins()] == [False, False, None]
+
+
+def test_a_page_whose_rows_somebody_deleted_is_still_the_one_that_was_read(ingest: Ingest):
+    ingesting = ingest(500)
+    ingesting.run()
+    ingesting.database.execute("DELETE FROM ingested_events")
+    totals = ingesting.run()
+    assert (totals.failures, totals.restarts, totals.counts.new) == ([], 0, 100)
 
 
 def test_404_for_the_page_where_a_run_goes_on_means_from_the_start(ingest: Ingest):

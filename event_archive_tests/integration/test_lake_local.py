@@ -156,6 +156,30 @@ def test_a_former_version_that_is_put_back_contradicts_its_metadata(
     assert stat(lake).metadata == {"rows": "2"}
 
 
+def test_of_a_folder_that_was_copied_after_a_crash_the_file_keeps_its_metadata(
+    lake: LocalLake, target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = put(lake, b"first", rows="1")
+    _crash_before_the_rename(lake, monkeypatch, b"first and second", first, rows="2")
+    _replace_by_a_copy(target, b"first")
+    assert stat(lake).metadata == {"rows": "1"}
+
+
+def test_a_former_version_that_is_put_back_after_a_crash_contradicts_its_metadata(
+    lake: LocalLake, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By then the new version was read, as before each purge."""
+    first, backup = put(lake, b"first", rows="1"), tmp_path / "backup"
+    os.link(target, backup)
+    with monkeypatch.context() as patched, suppress(PowerFailureError):
+        patched.setattr(upload, "sync_folder", _power_failure)
+        put(lake, b"first and second", first, rows="2")
+    assert len(read_sidecar(target)) == 2
+    assert read(lake, stat(lake)) == b"first and second"
+    backup.replace(target)
+    assert (stat(lake).etag, stat(lake).metadata) == (first.etag, {"rows": "2"})
+
+
 @pytest.mark.parametrize("size_bytes", [9_000_000, 10_000_000], ids=["shorter", "of the same size"])
 def test_an_edit_while_it_is_read_is_noticed(lake: LocalLake, target: Path, size_bytes: int):
     file = put(lake, b"x" * 10_000_000)

@@ -54,7 +54,7 @@ def test_what_cannot_be_dropped_empty_stays_and_the_day_is_purged(pipeline: Pipe
     assert "empty partition public.d1 is not dropped: cannot drop table d1" in caplog.text
 
 
-def test_a_role_that_may_only_read_the_table_is_told_whose_a_partition_is(
+def test_a_role_that_owns_no_partition_is_told_so_and_needs_no_grant_on_them(
     pipeline: Pipeline, caplog: pytest.LogCaptureFixture
 ):
     of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from event_archive.lake.local.errors import translated
 from event_archive.lake.local.sidecar import read_sidecar
-from event_archive.lake.local.upload import LocalUpload
+from event_archive.lake.local.upload import LocalUpload, settle
 from event_archive.lake.local.versions import blocks_of, listed_version, open_version, stat_version, sync_version
 from event_archive.lake.names import check_path
 from event_archive.lake.protocol import StoredFile, changed
@@ -42,7 +42,7 @@ class LocalLake:
             return stat_version(target, path)
 
     def appendable(self, file: StoredFile) -> bool:
-        """Whether the file has a sidecar: a foreign one has none."""
+        """Whether the file has a sidecar: a foreign one has none, but where a crash left one with no metadata of it."""
         with translated(file.path):
             return bool(read_sidecar(self._target(file.path)))
 
@@ -58,6 +58,7 @@ class LocalLake:
         with content:
             with translated(file.path):
                 sync_version(content, target, self._root)
+                settle(target, file.etag)
             yield blocks_of(content, file)
 
     def head(self, file: StoredFile, size_bytes: int) -> bytes:

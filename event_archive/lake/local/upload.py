@@ -109,8 +109,22 @@ class LocalUpload:
             self._staged.replace(self._target)
         sync_folder(self._target.parent)
         if kept:
-            # From here on rows are deleted that the former version lacks: put back, it must contradict its metadata.
             write_sidecar(self._target, {etag: dict(metadata)})
+
+
+def settle(target: Path, etag: str) -> None:
+    """Lets the sidecar describe no other version than the one that stands there, as it may after a crash.
+
+    Rows are about to be deleted that a former version lacks: put back, it must contradict its metadata. Nothing is done
+    where nobody can write, nor while somebody does, who sees to it.
+    """
+    with suppress(OSError):
+        if len(read_sidecar(target)) < 2:
+            return
+        with _locked(target.parent, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            versions = read_sidecar(target)
+            if etag in versions and etag_at(target) == etag:
+                write_sidecar(target, {etag: versions[etag]})
 
 
 def _holds_the_same(old: io.FileIO, copied: Path) -> bool:
@@ -146,7 +160,7 @@ def _remove_dead(target: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
     with (folder / ".lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, how)
         yield

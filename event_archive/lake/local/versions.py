@@ -73,8 +73,14 @@ def stat_version(target: Path, path: str) -> StoredFile | None:
 
 
 def metadata_of(etag: str, versions: dict[str, dict[str, str]]) -> dict[str, str]:
-    """A version's metadata; of one that was edited or put there by hand, those that were written last for its path."""
-    return versions.get(etag, next(reversed(versions.values()), {}))
+    """A version's metadata; of one that was edited or put there by hand, those that were written last for its path.
+
+    After a crash those of two versions are described, of which the newer may never have come to stand: then the newest
+    of its size, as where the folder was copied since.
+    """
+    size = etag.split("-")[1]
+    of_its_size = [known for of, known in versions.items() if f"-{size}-" in of]
+    return versions.get(etag, [{}, *versions.values(), *of_its_size][-1])
 
 
 def listed_version(target: Path, path: str) -> StoredFile | None:

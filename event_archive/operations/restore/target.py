@@ -92,13 +92,13 @@ def open_target(connection: Connection, dataset: Dataset, target: TableName) -> 
             )
         lock_table(connection, target)
         if relation(connection, target.schema, target.name) is None:
-            source_shape = glance(connection, dataset, "look")
+            source_shape, database = glance(connection, dataset, "look"), database_of(connection)
             try:
                 with own_search_path(connection):
                     _create(connection, source_shape, target)
             except psycopg.errors.InvalidSchemaName:
                 raise NoSuchTableError(
-                    f"Schema {quoted(target.schema)} does not exist in database {quoted(database_of(connection))}. "
+                    f"Schema {quoted(target.schema)} does not exist in database {quoted(database)}. "
                     "Nothing was restored. Create that schema, or name another table with --table."
                 ) from None
     else:

@@ -23,7 +23,7 @@ from event_archive.sources.http_api.fetching import Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Page
 from event_archive.sources.http_api.paging import api, paging
-from event_archive.sources.http_api.place import begins_with_known
+from event_archive.sources.http_api.place import First
 from event_archive.sources.http_api.positions import Position, Positions, TakenError, new_windows, reached, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
@@ -206,12 +206,15 @@ class Crew:
             if shard.enough:
                 # Asked for before the end was known.
                 continue
-            if shard.is_at_its_place and not self._begins_with_known(shard, fetched.page, now):
+            first = First.of(fetched.page, self._reader, now)
+            if shard.is_at_its_place and not self._was_read(shard, first):
                 shard.lose_its_place()
                 continue
             read.append((fetched.page, shard.position))
             times = self._read_events(*read[-1], batch, now)
-            shard.position = after[shard.position.shard] = shard.after(fetched, times, now)
+            shard.position = after[shard.position.shard] = shard.after(
+                fetched, times, now, first.place if first else None
+            )
             if parts := shard.parts(fetched, times):
                 shard.enough = True
                 instead += parts
@@ -251,9 +254,11 @@ class Crew:
         too_old = self._aged.too_old(position)
         return self._reader.read(page.events, batch, text=page.text, now=now, too_old=too_old)
 
-    def _begins_with_known(self, shard: Shard, page: Page, now: datetime) -> bool:
-        too_old = self._aged.too_old(shard.position)
-        return begins_with_known(self._session, self._run.target, self._reader, page, now=now, too_old=too_old)
+    def _was_read(self, shard: Shard, first: First | None) -> bool:
+        """Whether the page that begins with an event is the one that was read last, or one from before that."""
+        if first is None or first.place == shard.position.place:
+            return first is not None
+        return first.has_arrived(self._session, self._run.target, self._aged.too_old(shard.position))
 
     def _count(self, counts: Counts, pages: Sequence[tuple[Shard, Fetched]]) -> None:
         totals, settings = self._run.totals, self._run.settings
@@ -275,9 +280,11 @@ class Crew:
         error = ended.error
         if shard.has_lost_its_place or (ended.cursor_refused and not shard.enough):
             totals.restarts += 1
-            why = "does not know the cursor any more"
-            if shard.has_lost_its_place:
-                why = "gives nothing, or nothing known, where the last run ended: events may have moved to before it"
+            why = (
+                "gives nothing, or nothing known, where the last run ended: events may have moved to before it"
+                if shard.has_lost_its_place
+                else "does not know the cursor any more"
+            )
             try:
                 shard.restart(now, self._run.settings.api_start, self._run.settings.url)
             except RefusedError as vain:

@@ -1,50 +1,77 @@
-"""Whether the page that a pass goes on at is still one that was read: it moves where an API deletes events before it.
+"""Whether the page that a pass goes on at is still one that was read: an API that deletes events before it moves it.
 
 Not here: what a pass does where it is not (``shards``).
 """
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg import sql
 
-from event_archive.postgres.session import Session, one
+from event_archive.postgres.session import Connection, Session, one
 from event_archive.sources.http_api.pages import Page
-from event_archive.sources.http_api.records import SOURCE, Reader, locator
-from event_archive.sources.landing import Batch, rejected_table
+from event_archive.sources.http_api.records import SOURCE, Raw, Reader, locator
+from event_archive.sources.landing import Batch, in_transaction, rejected_table
 from event_archive.sources.merge import Target
 
 _ARRIVED = "SELECT EXISTS (SELECT FROM {} WHERE id = %s) OR EXISTS (SELECT FROM {} WHERE source = %s AND locator = %s)"
 
 
-def begins_with_known(
-    session: Session, target: Target, reader: Reader, page: Page, *, now: datetime, too_old: Callable[[datetime], bool]
-) -> bool:
-    """Whether the first event of a page has arrived before: in an order that stays, so have all before it.
+@dataclass(frozen=True, slots=True)
+class First:
+    """The first event of a page: one that cannot be a row is passed over, where another follows.
 
-    One that cannot be a row is passed over, where another follows: an API may give the like of it again and again.
+    An API may give the like of it again and again.
 
-    Args:
-        session: with the database.
-        target: where events land.
-        reader: of the API's events.
-        page: of any events.
-        now: this machine's clock.
-        too_old: whether an event of a time counts as one that arrived.
-
-    Raises:
-        UnreachableError, BusyError, RefusedError: as ``Postgres.transaction``.
+    Attributes:
+        raw: the event.
+        id: None where it has none that could be a row's.
+        time: None where it has none.
     """
-    if not page.events:
-        return False
-    first = page.events[0]
-    for raw in page.events:
-        if times := reader.read([raw], Batch(), now=now, too_old=lambda _time: False):
-            if too_old(times[0]):
-                return True
-            first = raw
-            break
-    names = (sql.Identifier(of.schema, of.name) for of in (target.table, rejected_table(target)))
-    with session.transaction(str(target.table)) as connection:
+
+    raw: Raw
+    id: str | None
+    time: datetime | None
+
+    @classmethod
+    def of(cls, page: Page, reader: Reader, now: datetime) -> "First | None":
+        """That of a page; None where it has no event.
+
+        Args:
+            page: of any events.
+            reader: of the API's events.
+            now: this machine's clock.
+        """
+        for raw in page.events:
+            if times := reader.read([raw], Batch(), now=now, too_old=lambda _time: False):
+                return cls(raw, reader.id_of(raw), times[0])
+        return cls(page.events[0], reader.id_of(page.events[0]), None) if page.events else None
+
+    @property
+    def place(self) -> str:
+        """A hash of what it is known by."""
+        known_by = bytes(self.raw) if self.id is None else self.id.encode()
+        return hashlib.sha256(known_by).hexdigest()[:16]
+
+    def has_arrived(self, session: Session, target: Target, too_old: Callable[[datetime], bool]) -> bool:
+        """Whether it has arrived before, as a row or a rejected record: in an order that stays, so have all before it.
+
+        Args:
+            session: with the database.
+            target: where events land.
+            too_old: whether an event of a time counts as one that arrived.
+
+        Raises:
+            UnreachableError, BusyError, RefusedError: as ``in_transaction``.
+        """
+        if self.time is not None and too_old(self.time):
+            return True
+        names = (sql.Identifier(of.schema, of.name) for of in (target.table, rejected_table(target)))
         query = sql.SQL(_ARRIVED).format(*names)
-        return bool(one(connection, query, reader.id_of(first), SOURCE, locator(bytes(first)))[0])
+
+        def look(connection: Connection) -> bool:
+            return bool(one(connection, query, self.id, SOURCE, locator(bytes(self.raw)))[0])
+
+        return in_transaction(session, target, look)

@@ -3,10 +3,12 @@
 A shard is the whole of an API, or a window of time. Not here: what moves a position.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice, pairwise
+from typing import Any
 
 from psycopg import sql
 
@@ -47,6 +49,7 @@ _UNLOCK = """
 SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%(lock)s, 0))
 WHERE pg_catalog.pg_backend_pid() = %(pid)s
 """
+_PLACE = re.compile("[0-9a-f]{16}")
 _MOST_WINDOWS = 20_000
 """At once: each is a request, and a row of ``cursor_state``."""
 
@@ -62,6 +65,7 @@ class Position:
     Attributes:
         shard: its name; empty for the whole of an API.
         cursor: of the next page; None at the beginning of a pass.
+        place: of the event that the page at the cursor began with, where that was read before: a hash.
         expires: until when the cursor holds, where that was told.
         lower: the start of its window, inclusive; None where it has none.
         upper: the end of its window, exclusive.
@@ -83,6 +87,19 @@ class Position:
     began: datetime | None = None
     passes: int = 0
     events: int = 0
+    place: str | None = None
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> "Position":
+        """As a row of the table tells it."""
+        position = cls(*row)
+        cursor, _, place = (position.cursor or "").rpartition("\n")
+        return replace(position, cursor=cursor, place=place) if cursor and _PLACE.fullmatch(place) else position
+
+    @property
+    def stored_cursor(self) -> str | None:
+        """The cursor, and the place on a line of its own."""
+        return f"{self.cursor}\n{self.place}" if self.cursor is not None and self.place else self.cursor
 
     @property
     def begins(self) -> datetime | None:
@@ -111,7 +128,7 @@ class Positions:
         """All of them, the oldest window first; no other process plans windows until the transaction ends."""
         connection.execute(_LOCK_ALL, (f"event_archive {self.table.schema} {self.source} windows",))
         rows = connection.execute(sql.SQL(_READ).format(self._name), (self.source,)).fetchall()
-        return [Position(*row) for row in rows]
+        return [Position.of_row(row) for row in rows]
 
     def require(self, connection: Connection, position: Position) -> None:
         """Checks that a shard stands where this process left it; nobody else moves it until the transaction ends.
@@ -130,7 +147,7 @@ class Positions:
             (
                 self.source,
                 position.shard,
-                position.cursor,
+                position.stored_cursor,
                 position.expires,
                 position.lower,
                 position.upper,
@@ -176,7 +193,7 @@ class Positions:
         """Where a shard stands; the whole of an API that nobody has read yet stands at its beginning."""
         query = sql.SQL(_READ_ONE).format(self._name)
         row = connection.execute(query, (self.source, position.shard)).fetchone()
-        return Position(*row) if row else None if position.shard else Position()
+        return Position.of_row(row) if row else None if position.shard else Position()
 
     def _claim(self, connection: Connection, position: Position) -> dict[str, str | int]:
         """What ``_LOCK`` and ``_UNLOCK`` ask for."""
@@ -255,5 +272,5 @@ def split(position: Position, at: datetime, parts: int, *, newest_first: bool) -
 def resumed(position: Position, now: datetime) -> Position:
     """The same position, at the beginning of a pass where its cursor has expired."""
     if position.cursor and position.expires and position.expires <= now:
-        return replace(position, cursor=None, expires=None)
+        return replace(position, cursor=None, expires=None, place=None)
     return position

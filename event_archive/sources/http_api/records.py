@@ -140,7 +140,7 @@ class Reader:
         """An event's id; None where it has none that could be a row's."""
         decoded = self._decoded_alone(event)
         key = _text(bytes(decoded.id)) if decoded else None
-        return key.decode(errors="replace") if key and b"\0" not in key else None
+        return key.decode() if key and b"\0" not in key and _is_utf8(key) else None
 
     def _plain_rows(
         self, events: Sequence[Raw], text: msgspec.Raw | None, now: datetime

@@ -46,6 +46,7 @@ class Shard:
     arrived: datetime | None = None
     has_lost_its_place: bool = False
     _goes_on: bool = False
+    _read_at: tuple[str | None, str | None] = (None, None)
     _order: Order = field(default_factory=Order)
     _resumed: bool = False
     _is_by_our_clock: bool = False
@@ -79,7 +80,7 @@ class Shard:
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
         if not self._by_time and self.position.lower is not None:
             # Nothing is known of the order of what came by a filter.
-            self.position = replace(self.position, cursor=None, expires=None, lower=None, watermark=None)
+            self.position = replace(self.position, cursor=None, expires=None, lower=None, watermark=None, place=None)
         self._order, self._resumed = Order(), self.position.cursor is not None
         stored = self.position.began if self._resumed else None
         self._goes_on = self._resumed and stored is None and self.position.passes > 0 and not self._by_time
@@ -106,7 +107,7 @@ class Shard:
         return self._goes_on and self.pages == 0
 
     def lose_its_place(self) -> None:
-        """Ends a pass at its first page, which does not count."""
+        """Ends a pass at its first page, of which nothing lands."""
         self.enough = self.has_lost_its_place = True
 
     def restart(self, now: datetime, since: datetime | None, url: str) -> None:
@@ -124,7 +125,7 @@ class Shard:
                 f"getting further than {self._furthest_pages} pages. What arrived is kept. Raise API_PAGE_LIMIT, or "
                 "ask for windows of time (API_SHARD, API_TIME_FILTER) where the API has them."
             )
-        self.position = replace(self.position, cursor=None, expires=None)
+        self.position = replace(self.position, cursor=None, expires=None, place=None)
         self.begin(now, since)
 
     def left(self, since: datetime | None) -> int | None:
@@ -138,16 +139,18 @@ class Shard:
             return None
         return max(0, self.total - of.events)
 
-    def after(self, fetched: Fetched, times: Sequence[datetime], now: datetime) -> Position:
+    def after(self, fetched: Fetched, times: Sequence[datetime], now: datetime, place: str | None = None) -> Position:
         """The position behind a page.
 
         Args:
             fetched: the page.
             times: of its events, in their order.
             now: this machine's clock.
+            place: of its first event; None where it holds none.
         """
         self._correct_the_beginning(fetched, now)
-        before = replace(self.position, events=self.position.events + len(fetched.page.events))
+        self._read_at = (fetched.asked_by, place) if place else self._read_at
+        before = replace(self.position, events=self.position.events + len(fetched.page.events), place=None)
         self.total = self.total if fetched.page.total is None else fetched.page.total
         if fetched.is_broken:
             return replace(before, cursor=fetched.asked_by)
@@ -235,9 +238,11 @@ class Shard:
         is_mixed = order.falling and order.returns and not (goes_on or self._by_time)
         is_mixed = is_mixed or (ceiling == _NO_ORDER and not self.filtered)
         is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
+        read_at, place = self._read_at
         return replace(
             before,
             cursor=fetched.asked_by if goes_on else None,
+            place=place if goes_on and read_at == fetched.asked_by else None,
             expires=None,
             watermark=None if is_mixed else self.arrived,
             ceiling=None,
