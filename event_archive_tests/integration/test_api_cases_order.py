@@ -179,6 +179,23 @@ def test_newest_first_of_each_of_several_kinds_no_kind_hides_the_others(ingest: 
     assert ingesting.has_all()
 
 
+def test_newest_first_of_each_of_several_kinds_whose_pages_fall_no_kind_hides_the_others(ingest: Ingest):
+    """As of devices by their last activity, each of which has a page of its own."""
+    ingesting = ingest(Events(0))
+    for minute, kind in enumerate("cba"):
+        ingesting.api.add(
+            [
+                event(f"{kind}-{hour}", START + timedelta(hours=hour, minutes=9 - minute), kind)
+                for hour in range(10, 0, -1)
+            ]
+        )
+    assert ingesting.run(api_page_limit=10, **SHORT).counts.new == 30
+    for number in range(2):
+        ingesting.api.add([event(f"a-then-{number}", START + timedelta(hours=10, minutes=number), "a")])
+        assert ingesting.run(api_page_limit=10, **SHORT).counts.new == 1
+    assert ingesting.has_all()
+
+
 @pytest.mark.parametrize("hours", [range(20), range(20, 0, -1)], ids=["oldest first", "newest first"])
 @pytest.mark.parametrize("pages", [3, 4])
 def test_of_each_of_several_kinds_a_first_pass_that_is_gone_on_with_hides_no_kind(

@@ -20,6 +20,7 @@ class Order:
         highest: the newest of all.
         lowest: the oldest that was the newest of a page.
         first: the time of the first event.
+        last_page: the times of the last page that had any event.
     """
 
     rising: bool = False
@@ -31,9 +32,13 @@ class Order:
     highest: datetime | None = None
     lowest: datetime | None = None
     first: datetime | None = None
+    last_page: frozenset[datetime] = frozenset()
 
     def see(self, times: Sequence[datetime], overlap: timedelta) -> None:
-        """Looks at a page. Of two pages the newest events are compared, since some may stand on both."""
+        """Looks at a page. Of two pages the newest events are compared, since some may stand on both.
+
+        One whose time no event of the page before has stands on this page alone.
+        """
         if not times:
             return
         newest, self.first = max(times), self.first or times[0]
@@ -47,10 +52,14 @@ class Order:
         self.lowest = min(self.lowest or newest, newest)
         if self.falling and not self.returns:
             lows = accumulate(times, min)
-            self.returns = newest > self.lowest + overlap or any(
-                one > low + overlap for one, low in zip(times, lows, strict=True)
+            before = min(self.last_page, default=newest)
+            self.returns = (
+                newest > self.lowest + overlap
+                or any(one > low + overlap for one, low in zip(times, lows, strict=True))
+                or any(one > before + overlap for one in {*times} - self.last_page)
             )
         self.newest, self.highest = newest, max(self.highest or newest, newest)
+        self.last_page = frozenset(times)
 
     @property
     def ascends(self) -> bool:
