@@ -179,6 +179,17 @@ def test_newest_first_of_each_of_several_kinds_no_kind_hides_the_others(ingest: 
     assert ingesting.has_all()
 
 
+def test_oldest_first_of_each_of_several_kinds_whose_pages_rise_no_kind_hides_the_others(ingest: Ingest):
+    ingesting = ingest(Events(0))
+    for minute, kind in enumerate("abc"):
+        ingesting.api.add(
+            event(f"{kind}-{hour}", START + timedelta(hours=hour, minutes=minute), kind) for hour in range(10)
+        )
+    assert ingesting.run(api_page_limit=10, **SHORT).counts.new == 30
+    # Each run reads all.
+    assert ingesting.run(api_page_limit=10, **SHORT).counts.known == 30
+
+
 def test_newest_first_of_each_of_several_kinds_whose_pages_fall_no_kind_hides_the_others(ingest: Ingest):
     """As of devices by their last activity, each of which has a page of its own."""
     ingesting = ingest(Events(0))

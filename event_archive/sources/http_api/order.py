@@ -37,14 +37,19 @@ class Order:
     def see(self, times: Sequence[datetime], overlap: timedelta) -> None:
         """Looks at a page. Of two pages the newest events are compared, since some may stand on both.
 
-        One whose time no event of the page before has stands on this page alone.
+        An event whose time is that of none of the page before stands on this one alone, and is compared with those.
         """
         if not times:
             return
         newest, self.first = max(times), self.first or times[0]
+        alone = {*times} - self.last_page if self.last_page else set()
         steps = [*pairwise(times), (self.newest or newest, newest)]
         self.rising = self.rising or any(one < other for one, other in steps)
-        self.falling = self.falling or any(one > other for one, other in steps)
+        self.falling = (
+            self.falling
+            or any(one > other for one, other in steps)
+            or any(one < steps[-1][0] - overlap for one in alone)
+        )
         self.climbs = self.climbs and steps[-1][0] <= newest
         if self.falling and not self.strays:
             so_far = accumulate([self.highest or times[0], *times], max)
@@ -52,11 +57,11 @@ class Order:
         self.lowest = min(self.lowest or newest, newest)
         if self.falling and not self.returns:
             lows = accumulate(times, min)
-            before = min(self.last_page, default=newest)
+            oldest_before = min(self.last_page, default=newest)
             self.returns = (
                 newest > self.lowest + overlap
                 or any(one > low + overlap for one, low in zip(times, lows, strict=True))
-                or any(one > before + overlap for one in {*times} - self.last_page)
+                or any(one > oldest_before + overlap for one in alone)
             )
         self.newest, self.highest = newest, max(self.highest or newest, newest)
         self.last_page = frozenset(times)
