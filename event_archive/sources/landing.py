@@ -120,7 +120,7 @@ class Counts:
 def in_transaction(
     session: Session, target: Target, work: Callable[[Connection], R], *, pause: Callable[[float], None] = sleep
 ) -> R:
-    """Does work that lands a batch by ``land_in``, with the position behind it, once, in one transaction.
+    """Does work once, in one transaction: most lands a batch by ``land_in``, with the position behind it.
 
     Args:
         session: with the database.
@@ -129,7 +129,7 @@ def in_transaction(
         pause: waits some seconds between two attempts.
 
     Returns:
-        What the work returned: what became of the batch.
+        What the work returns.
 
     Raises:
         UnreachableError: the connection broke. Whether the batch was committed, only the stored position tells.

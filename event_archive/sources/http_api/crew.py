@@ -165,7 +165,7 @@ class Crew:
             self._committed[claimed.shard] = claimed
             filtered, overlap = self._paging.time_filter is not None, self._run.settings.api_overlap
             if claimed.cursor is not None and not self._paging.takes(claimed.cursor):
-                claimed = replace(claimed, cursor=None, expires=None)
+                claimed = claimed.without_cursor
             shard = Shard(resumed(claimed, now), filtered, overlap)
             self._shards.append(shard)
             self._send(shard)

@@ -102,6 +102,11 @@ class Position:
         return f"{self.cursor}\n{self.place}" if self.cursor is not None and self.place else self.cursor
 
     @property
+    def without_cursor(self) -> "Position":
+        """The same, at the beginning of a pass: no page is gone on at."""
+        return replace(self, cursor=None, expires=None, place=None)
+
+    @property
     def begins(self) -> datetime | None:
         """When its window begins, whose name says so: ``lower`` moves on where a later pass asks for less."""
         return datetime.fromisoformat(self.shard.partition("/")[0]) if self.shard else None
@@ -272,5 +277,5 @@ def split(position: Position, at: datetime, parts: int, *, newest_first: bool) -
 def resumed(position: Position, now: datetime) -> Position:
     """The same position, at the beginning of a pass where its cursor has expired."""
     if position.cursor and position.expires and position.expires <= now:
-        return replace(position, cursor=None, expires=None, place=None)
+        return position.without_cursor
     return position

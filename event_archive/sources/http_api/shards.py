@@ -80,7 +80,7 @@ class Shard:
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
         if not self._by_time and self.position.lower is not None:
             # Nothing is known of the order of what came by a filter.
-            self.position = replace(self.position, cursor=None, expires=None, lower=None, watermark=None, place=None)
+            self.position = replace(self.position.without_cursor, lower=None, watermark=None)
         self._order, self._resumed = Order(), self.position.cursor is not None
         stored = self.position.began if self._resumed else None
         self._goes_on = self._resumed and stored is None and self.position.passes > 0 and not self._by_time
@@ -125,7 +125,7 @@ class Shard:
                 f"getting further than {self._furthest_pages} pages. What arrived is kept. Raise API_PAGE_LIMIT, or "
                 "ask for windows of time (API_SHARD, API_TIME_FILTER) where the API has them."
             )
-        self.position = replace(self.position, cursor=None, expires=None, place=None)
+        self.position = self.position.without_cursor
         self.begin(now, since)
 
     def left(self, since: datetime | None) -> int | None:

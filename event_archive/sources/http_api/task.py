@@ -20,8 +20,8 @@ class Totals(RunTotals):
         pages: pages that arrived.
         left: how many events are still to come, where the API tells, in the first pass over all of it.
         watermark: events up to this time have arrived; None where none has.
-        restarts: passes that began again, since the API did not know a cursor any more, or deleted
-            events before the page where the last run ended.
+        restarts: passes that began again, since the API did not know a cursor any more, or deleted events before the
+            page where the last run ended.
     """
 
     pages: int = 0
