@@ -135,12 +135,16 @@ def _names() -> list[str]:
 
 
 def _sources() -> list[SourceNames]:
-    """The sources that have a schedule; none where the settings do not tell."""
-    try:
-        there = ((API, ApiShape.load().api_base_url), (LOGS, LogsShape.load().logs_url))
-    except ConfigurationError:
-        return []
-    return [source for source, url in there if url]
+    """The sources that have a schedule; not one whose settings do not tell."""
+
+    def has_address(read: Callable[[], str | None]) -> bool:
+        try:
+            return bool(read())
+        except ConfigurationError:
+            return False
+
+    addresses = ((API, lambda: ApiShape.load().api_base_url), (LOGS, lambda: LogsShape.load().logs_url))
+    return [source for source, read in addresses if has_address(read)]
 
 
 def _daemon(found: dg.DagsterInstance) -> Finding:

@@ -19,6 +19,8 @@ from event_archive.operations.loading import load
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.operations.site import Site
 from event_archive.operations.unanswered import may_be_replaced
+from event_archive.operations.verbatim import WRITE_THE_TIME, load_verbatim, require_lasting
+from event_archive.postgres.catalogue.relations import columns_of_time
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
 
@@ -50,6 +52,7 @@ def prove(
 
     Raises:
         IntegrityError: it is not.
+        RefusedError: it says ``today`` or the like in place of a time.
         FileChangedError, RefusedError, UnreachableError: as the lake says.
     """
     manifest = Manifest.from_file(file)
@@ -67,6 +70,12 @@ def prove(
             f"{file.path}: it has {counted(readback.rows, 'row', 'rows')}, the archive's record says {record.rows}. "
             f"Nothing was deleted. {_archive_again(table.dataset, day)}"
         )
+    # What was written as a time is one for ever; a text that has become one since may not be. The rows' own time was.
+    of_time = columns_of_time(connection, table.oid) - {table.dataset.time_column}
+    if of_time.intersection(readback.columns) and not readback.is_as_written(manifest):
+        with connection.transaction(force_rollback=True):
+            load_verbatim(connection, readback, lake, file, progress)
+            require_lasting(connection, readback, file, f"Nothing was deleted. {WRITE_THE_TIME}")
     return readback
 
 

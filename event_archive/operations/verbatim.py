@@ -14,12 +14,12 @@ from event_archive.domain.wording import counted
 from event_archive.errors import RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.loading import copy_file, number_rows
-from event_archive.operations.readback import READBACK, Readback
+from event_archive.operations.readback import Readback
 from event_archive.postgres.catalogue.relations import columns_of_time
 from event_archive.postgres.session import Connection, one, own_search_path
 
 VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
-"""The temporary table that holds the text, its rows numbered as those of ``READBACK``."""
+"""The temporary table that holds the text, its rows numbered as those of the read-back."""
 
 WRITE_THE_TIME = "Write the time itself into the file, or move the file elsewhere."
 
@@ -72,7 +72,10 @@ def count_current(connection: Connection, readback: Readback, counts: Mapping[st
     found = one(
         connection,
         sql.SQL("SELECT {counts} FROM {readback} AS value_ JOIN {verbatim} AS file_ USING ({line})").format(
-            counts=sql.SQL(", ").join(counts.values()), readback=READBACK, verbatim=VERBATIM, line=readback.line
+            counts=sql.SQL(", ").join(counts.values()),
+            readback=readback.relation,
+            verbatim=VERBATIM,
+            line=readback.line,
         ),
     )
     return {name: count for name, count in zip(counts, found, strict=True) if count}

@@ -106,6 +106,9 @@ def test_the_schedules_of_sources_that_were_turned_off(at_home: Path, command: C
         "archive_daily was turned off: no night archives anything; "
         "ingest_api, ingest_logs were turned off: no tick takes anything in"
     )
+    # A wrong setting of one source hides no other.
+    found = findings(command("doctor", "--json", **api, LOGS_URL="http://nowhere"), 2)["dagster_schedule"]
+    assert "ingest_api was turned off" in found.message
 
 
 def test_a_schedule_that_was_turned_off_under_a_former_name_of_the_code_location(at_home: Path, command: Commands):

@@ -152,6 +152,17 @@ def test_a_text_that_now_means_another_day_each_day_is_not_restored(pipeline: Pi
     assert of.count() == 0
 
 
+def test_a_text_that_became_a_time_and_means_another_one_each_day_is_no_proof(pipeline: Pipeline):
+    pipeline.database.execute(NARROWED.format("text"))
+    pipeline.database.execute("INSERT INTO n VALUES (1, '2024-03-01', 'today')")
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.archive()
+    pipeline.database.execute("ALTER TABLE n ALTER v TYPE date USING v::date")
+    with pytest.raises(RefusedError, match=r"means another one each day: v \(1 row\)\. Nothing was deleted"):
+        of.run()
+    assert of.count() == 1
+
+
 def test_values_that_no_longer_parse_are_refused_where_a_table_is_nothing_but_key(pipeline: Pipeline):
     pipeline.database.execute(
         "CREATE TABLE n (k text, at timestamp, PRIMARY KEY (k, at)); INSERT INTO n VALUES ('x', '2024-03-01')"

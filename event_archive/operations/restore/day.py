@@ -22,7 +22,7 @@ from event_archive.errors import ConfigurationError, IntegrityError, RefusedErro
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.claim import source_of, source_to_read
 from event_archive.operations.loading import load
-from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hash
+from event_archive.operations.readback import ARCHIVED, READBACK, Readback
 from event_archive.operations.restore.checks import (
     require_no_form_by_types,
     require_no_other_rows,
@@ -136,8 +136,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         if manifest:
             manifest.require(file, readback.manifest)
         require_parsed(connection, readback, file)
-        written_as_today = manifest and manifest.types and manifest.types == types_hash(table, readback.columns)
-        if not written_as_today:
+        if not (manifest and readback.is_as_written(manifest)):
             lost = losses(connection, readback, lake, file, progress)
             require_lasting(connection, readback, file, f"Nothing of this day was restored. {TABLE_OF_YOUR_OWN}")
             report_losses(target, lost, file, by_us=manifest is not None)
