@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from event_archive.defs.doctor import Definitions
     from event_archive.doctor.findings import Finding, Topic
 
-_BY_LINE = ("settings", "sources", "dagster_definitions")
-"""Checks whose message has a line for each problem."""
+_OF_SETTINGS = ("settings", "sources", "dagster_definitions")
+"""Checks of settings. Their messages have a line for each problem."""
 _MARKS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red")}
 
 
@@ -51,7 +51,7 @@ def doctor(datasets: tuple[str, ...], *, as_json: bool) -> None:
         checks = [({"dataset": name} if name else {}) | asdict(finding) for name, finding in found]
         click.echo(json.dumps({"good": not bad, "checks": checks}))
     if bad:
-        sys.exit(2 if {"settings", "sources"} & {*bad} else 1)
+        sys.exit(2 if {*_OF_SETTINGS} & {*bad} else 1)
 
 
 Told = tuple[str, "Finding"]
@@ -171,7 +171,7 @@ def _print(console: "Console", finding: "Finding", width: int) -> None:
     mark, style = _MARKS[finding.status]
     indent = " " * (width + 4)
     # Names of triggers, roles and the like are others' words; problems of the settings are a line each.
-    message = printable(finding.message, lines=finding.name in _BY_LINE).replace("\n", f"\n{indent}")
+    message = printable(finding.message, lines=finding.name in _OF_SETTINGS).replace("\n", f"\n{indent}")
     console.print(f"{mark} {finding.name:<{width}}  {message}", style=style)
     if finding.remedy:
         console.print(f"{indent}→ {printable(finding.remedy, lines=True)}")

@@ -68,8 +68,9 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
     if status:
         _show_status(run(), as_json=as_json)
         return
-    if retry_failed:
-        _log.info("%s to be tried again", counted(run().retry_failed(), "failed file is", "failed files are"))
+    # Who names a file wants it loaded now.
+    if (retry_failed or path) and ((failed := run().retry_failed()) or retry_failed):
+        _log.info("%s to be tried again", counted(failed, "failed file is", "failed files are"))
     with stop.deferred(_GRACE_SECONDS):
         this = _repeated(run, every, as_json=as_json, measured=path is None)
     if stop.requested():

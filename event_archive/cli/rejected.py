@@ -74,7 +74,7 @@ def _list(records: "RejectedRecords", source: str | None, most: int, *, as_json:
             f"{printable(of.locator)}"
         )
     if not total:
-        click.echo("There is no rejected record.")
+        click.echo(_none(source))
 
 
 def _explain(records: "RejectedRecords", number: int, *, as_json: bool) -> None:
@@ -114,11 +114,15 @@ def _replay(records: "RejectedRecords", source: str | None, *, as_json: bool) ->
     if as_json:
         write_line("done", source=source, new=counts.new, known=counts.known, superseded=counts.superseded, left=left)
     elif not (counts.taken or left):
-        click.echo("There is no rejected record.")
+        click.echo(_none(source))
     else:
         click.echo(
             f"{source}: {counted(landed, 'record', 'records')} landed, {counted(left, 'is', 'are')} rejected still."
         )
+
+
+def _none(source: str | None) -> str:
+    return f"There is no rejected record of {source}." if source else "There is no rejected record."
 
 
 def _replay_of(source: str) -> "Replay":

@@ -228,6 +228,8 @@ class StreamSettings(StreamReading):
         return self.stream_consumer or socket.gethostname()
 
 
+SHAPES: tuple[type[LandingShape], ...] = (ApiShape, LogsShape, StreamShape)
+"""What Dagster reads of each source, whether there is such a source or not."""
 SETTINGS_BY_SOURCE: Mapping[str, type[LandingSettings]] = {
     "api": ApiSettings,
     "logs": LogsSettings,

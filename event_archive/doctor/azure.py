@@ -47,7 +47,7 @@ def remove(container: ContainerClient, path: str) -> None:
     Raises:
         UnreachableError, RefusedError: as the Blob service says.
     """
-    ask(Subject(_where(container), path), or_none(container.get_blob_client(path).delete_blob))
+    ask(Subject(_where(container), path, "delete"), or_none(container.get_blob_client(path).delete_blob))
 
 
 def is_hierarchical(container: ContainerClient) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from event_archive.certificates import require_bundle
 from event_archive.config import services
 from event_archive.config.environment import InstanceSettings, misspelt
-from event_archive.config.sources import SETTINGS_BY_SOURCE, ApiSettings, LogsSettings, StreamSettings
+from event_archive.config.sources import SETTINGS_BY_SOURCE, SHAPES, ApiSettings, LogsSettings, StreamSettings
 from event_archive.config.variables import value_of
 from event_archive.doctor.findings import Finding, Patient
 from event_archive.errors import ConfigurationError
@@ -77,14 +77,14 @@ def sources(patient: Patient) -> Iterator[Finding]:
     variables = ", ".join(SETTINGS_BY_SOURCE[name].variable for name in there or SETTINGS_BY_SOURCE)
     # What several of them read is told once.
     problems = dict.fromkeys(line for name in there for line in _problems(name))
+    # Dagster reads the shapes of all.
+    problems |= dict.fromkeys(line for shape in SHAPES for line in shape.attempt()[1])
     if own := [line for line in problems if line not in patient.problems]:
         yield Finding("sources", "bad", "\n".join(own), _REMEDY)
     elif problems:
         yield Finding("sources", "skipped", "not looked at, because of settings")
     elif there:
-        yield Finding(
-            "sources", "good", f"{variables}: the settings are right; whether there is an answer, an ingestion says"
-        )
+        yield Finding("sources", "good", f"{variables}: the settings can be used; what comes of it, an ingestion says")
     else:
         yield Finding("sources", "good", f"none: {variables} are not set")
 

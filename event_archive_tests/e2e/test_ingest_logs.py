@@ -72,6 +72,13 @@ def test_files_are_loaded_told_about_and_tried_again(logs: Logs, command: Comman
     assert (alone.code, alone.end["new"]) == (0, 1)
 
 
+def test_a_file_that_is_named_is_tried_again_at_once(logs: Logs, command: Commands):
+    damaged = logs.write("b.gz", array(entry(3))[:-5])
+    for _ in range(2):
+        tried = command("ingest", "logs", "--file", str(damaged), PG_CONNECTION_STRING=logs.database.dsn)
+        assert (tried.code, tried.end["failed"]) == (1, 1)
+
+
 def test_people_read_of_one_file_and_where_to_look_for_what_was_rejected(logs: Logs, command: Commands):
     logs.write("a.log", ndjson(entry(1), {"secret": "hunter2"}))
     logs.write("b.gz", array(entry(3))[:-5])

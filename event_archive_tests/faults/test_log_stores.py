@@ -229,7 +229,9 @@ def test_access_denied_to_one_file_fails_that_one_and_the_rest_goes_on(store: St
     store.line.faults.append(Fault(store.reads, **denied))  # type: ignore[arg-type]
     totals = store.logs.run()
     assert (totals.files, totals.failed) == (1, 1)
-    assert ("s3:GetObject" if store.name == "s3" else "Storage Blob Data") in str(totals.failures[0])
+    said = str(totals.failures[0])
+    assert ("s3:GetObject" if store.name == "s3" else "Storage Blob Data") in said
+    assert said.count("a.log") == 1
 
 
 def test_credentials_that_expire_in_the_midst_end_the_run_before_each_file_has_failed_for_it(store: Store):

@@ -3,6 +3,7 @@
 The hardest cases have files of their own.
 """
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,13 +12,14 @@ import msgspec
 import pytest
 
 from event_archive.domain.dataset import TableName
+from event_archive.domain.days import iso
 from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.postgres.session import Postgres
 from event_archive.sources.http_api import fetching, records
 from event_archive.sources.http_api.pages import Fields, Page, read_page
 from event_archive.sources.http_api.place import First
 from event_archive.sources.http_api.positions import Position, Positions
-from event_archive_tests.api_server.events import START
+from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import Fault, cursor_expired, status
 from event_archive_tests.fixtures.ingestion import Ingest
 
@@ -198,6 +200,30 @@ def test_a_page_whose_rows_somebody_deleted_is_still_the_one_that_was_read(inges
     ingesting = ingest(500)
     ingesting.run()
     ingesting.database.execute("DELETE FROM ingested_events")
+    totals = ingesting.run()
+    assert (totals.failures, totals.restarts, totals.counts.new) == ([], 0, 100)
+
+
+def test_after_another_field_became_the_id_a_run_goes_on_where_it_was(ingest: Ingest):
+    ingesting = ingest(Events(0), time_filter=False)
+    events = [
+        json.dumps({"id": f"e{n}", "uid": f"u{n}", "type": "x", "timestamp": iso(START + timedelta(minutes=n))})
+        for n in range(600)
+    ]
+    ingesting.api.add(events[:500])
+    ingesting.run()
+    ingesting.api.add(events[500:])
+    totals = ingesting.run(api_id_field="uid")
+    assert (totals.failures, totals.restarts, totals.counts.new) == ([], 0, 200), "the last page, and what came"
+
+
+def test_a_place_that_names_no_field_says_nothing(ingest: Ingest):
+    ingesting = ingest(500, time_filter=False)
+    ingesting.run()
+    ingesting.database.execute("DELETE FROM ingested_events")
+    ingesting.database.execute(
+        "UPDATE cursor_state SET cursor_value = pg_catalog.left(cursor_value, -32) || %s", "a" * 16
+    )
     totals = ingesting.run()
     assert (totals.failures, totals.restarts, totals.counts.new) == ([], 0, 100)
 

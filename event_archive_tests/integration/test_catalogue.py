@@ -135,11 +135,13 @@ def test_tables_that_share_rows_are_told_from_others(database: Database):
 
 
 def test_what_is_not_there_is_none(database: Database):
+    database.execute('ALTER TABLE "Event" ADD at timestamp GENERATED ALWAYS AS (created_at) STORED')
     oid = found(database, "Event").oid
     with Postgres(database.dsn).transaction("test") as connection:
         assert relation(connection, "public", "nothing") is None
         assert comment_on(connection, oid) is None
         assert default_of(connection, oid, "event_id") is None
+        assert default_of(connection, oid, "at") is None, "nobody may set it"
         assert default_of(connection, oid, "created_at") == "CURRENT_TIMESTAMP"
 
 

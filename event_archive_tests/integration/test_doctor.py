@@ -2,6 +2,7 @@
 
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,24 @@ def test_every_problem_of_a_source_is_named_and_the_night_is_looked_at(
     for part in words:
         assert part in found["sources"].message
     assert found["lake_write"].status == found["dagster_instance"].status == "good"
+
+
+@pytest.mark.usefixtures("healthy_locally")
+def test_a_wrong_setting_of_a_source_that_is_not_there_is_one_all_the_same(command: Commands):
+    """Dagster reads it."""
+    found = findings(command("doctor", "--json", API_CRON="hourly"), 2)
+    assert found["sources"].status == "bad"
+    assert "API_CRON holds 'hourly'" in found["sources"].message
+
+
+@pytest.mark.usefixtures("healthy_locally")
+def test_what_dagster_alone_finds_wrong_with_a_setting_is_a_wrong_setting(
+    command: Commands, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delitem(sys.modules, "event_archive.definitions", raising=False)
+    monkeypatch.delattr("event_archive.definitions", raising=False)
+    found = findings(command("doctor", "--json", ARCHIVE_CRON="0 25 * * *"), 2)
+    assert wrong(found) == {"dagster_definitions": "bad"}
 
 
 def test_a_trial_and_silence_are_warnings(healthy_locally: Installation, command: Commands):

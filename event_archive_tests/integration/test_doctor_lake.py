@@ -78,6 +78,7 @@ def test_a_signature_for_just_what_is_needed(healthy_on_azure: Installation, azu
     assert wrong(found) == {"lake_delete": "warning"}
     (left,) = files(healthy_on_azure)
     assert left in found["lake_delete"].remedy
+    assert "rcwl" not in found["lake_delete"].message, "it has these"
     assert healthy_on_azure.dataset.day_of(left) is None
     assert findings(command("doctor", "--json"), 0)["lake"].message.endswith(": 0 files of days")
     assert "There is no file events_YYYY-MM-DD.csv to verify in http" in command("verify").stderr

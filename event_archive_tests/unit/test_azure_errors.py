@@ -48,6 +48,23 @@ def test_a_refusal_means_what_its_code_says(status: int, code: str | None, kind:
     assert (code or "without an error code") in str(error)
 
 
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("AuthorizationProtocolMismatch", "an address with https://"),
+        ("AuthorizationResourceTypeMismatch", "the resource types container and object"),
+        ("AuthorizationServiceMismatch", "for the Blob service"),
+        ("AuthorizationSourceIPMismatch", "for the IP addresses"),
+        ("AccountIsDisabled", "Enable the storage account"),
+        ("KeyVaultEncryptionKeyNotFound", "check that key and its access"),
+    ],
+)
+def test_who_has_all_permissions_is_not_told_to_get_them(code: str, advice: str):
+    said = str(lake_error(refused(403, code), SUBJECT))
+    assert advice in said
+    assert "rcwl" not in said
+
+
 def test_what_is_no_code_is_not_repeated():
     error = lake_error(refused(403, "https://account/container?sig=secret"), SUBJECT)
     assert "with 403 without an error code" in str(error)

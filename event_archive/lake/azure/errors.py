@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from azure.core.exceptions import (
     AzureError,
@@ -38,7 +38,13 @@ _READER = (
     "Give the identity the role 'Storage Blob Data Reader' on the container, or the shared access signature the "
     "permissions read and list (rl) on it."
 )
+_ROLES = {"write": _ROLE, "read": _READER, "delete": ""}
+"""By what is done; nobody has to delete."""
 _KEY = "Check the account key or shared access signature, that it has not expired, and the clock."
+_ANY = f"{_KEY} Check the account's network rules too. {_ROLE}"
+_VAULT = (
+    "The account is encrypted by a key of your own in Key Vault, which it cannot use: check that key and its access."
+)
 _LEASE = "Somebody holds a lease on it: break or release the lease."
 _IMMUTABLE = (
     "An immutability policy or legal hold protects it; block blobs cannot be appended to under one, not even with "
@@ -53,9 +59,13 @@ _HINTS = {
     "AuthenticationFailed": _KEY,
     "InvalidAuthenticationInfo": _KEY,
     "NoAuthenticationInformation": _KEY,
-    "AuthorizationFailure": f"{_KEY} Check the account's network rules too. {_ROLE}",
+    "AuthorizationFailure": _ANY,
     "AuthorizationPermissionMismatch": _ROLE,
-    "AuthorizationResourceTypeMismatch": _ROLE,
+    "AuthorizationProtocolMismatch": "The shared access signature is for HTTPS alone: use an address with https://.",
+    "AuthorizationResourceTypeMismatch": "Get a shared access signature for the resource types container and object.",
+    "AuthorizationServiceMismatch": "Get a shared access signature for the Blob service.",
+    "AuthorizationSourceIPMismatch": "Get a shared access signature for the IP addresses that requests come from.",
+    "AccountIsDisabled": "Enable the storage account, or its subscription.",
     "InsufficientAccountPermissions": _ROLE,
     "KeyBasedAuthenticationNotPermitted": "The account allows no keys: use the account URL and an Entra ID identity.",
     "ContainerNotFound": "Create the container, or permit its creation.",
@@ -78,12 +88,12 @@ class Subject:
     Attributes:
         container: its address, never a signed one.
         path: from there; empty for the container itself.
-        read_only: whether it is only ever read.
+        purpose: what is done to it.
     """
 
     container: str
     path: str = ""
-    read_only: bool = False
+    purpose: Literal["write", "read", "delete"] = "write"
 
     def __str__(self) -> str:
         return f"{self.path} in {self.container}" if self.path else self.container
@@ -132,7 +142,11 @@ def lake_error(failure: AzureError, subject: Subject) -> EventArchiveError:
     if refused := untrusted(failure, subject.container, check="the address", variable=REQUESTS_BUNDLES[0]):
         return refused
     if isinstance(failure, ServiceRequestError | ServiceResponseError) or status is None:
-        written = "" if subject.read_only else "; if something was being written, it may or may not have been committed"
+        written = (
+            ""
+            if subject.purpose != "write"
+            else "; if something was being written, it may or may not have been committed"
+        )
         return UnreachableError(
             f"{subject.container}: the Blob service did not answer, or broke off ({_reason(failure)}). Check the "
             f"address and the network{written}. Run it again."
@@ -145,9 +159,12 @@ def lake_error(failure: AzureError, subject: Subject) -> EventArchiveError:
     # 412: a condition was not met, whatever its code, but for a lease's.
     if code in _CHANGED_CODES or (status == 412 and hint is None):
         return changed(subject, code)
-    hint = hint or {401: _KEY, 403: _ROLE, 404: "Check the account and the container's name."}.get(status, "")
-    if subject.read_only:
-        hint = "Check its name, and the account." if code == "ContainerNotFound" else hint.replace(_ROLE, _READER)
+    if code.startswith("KeyVault"):
+        hint = _VAULT
+    hint = hint or {401: _KEY, 403: _ANY, 404: "Check the account and the container's name."}.get(status, "")
+    if code == "ContainerNotFound" and subject.purpose == "read":
+        hint = "Check its name, and the account."
+    hint = hint.replace(_ROLE, _ROLES[subject.purpose])
     return RefusedError(f"{subject}: the Blob service refuses with {status} {code}. {hint}".rstrip())
 
 

@@ -9,13 +9,14 @@ from event_archive.postgres.session import Connection
 
 # A partition that is partitioned again by something else passes its own beginning on to those below it. MINVALUE and
 # years that Python's dates lack are no beginning. With 0, pg_get_expr locks no table; a bound names no column.
-_BEGINNINGS = r"""
+# No backslash: what it means is a setting of the session (standard_conforming_strings).
+_BEGINNINGS = """
 WITH RECURSIVE tree_(oid, is_leaf, day) AS (
   SELECT %(oid)s::pg_catalog.oid, false, NULL::pg_catalog.date
   UNION ALL
   SELECT c.oid, c.relkind <> 'p', CASE WHEN a.attname IS NULL THEN tree_.day ELSE pg_catalog.substring(
     pg_catalog.pg_get_expr(c.relpartbound, 0),
-    '^FOR VALUES FROM \(''(\d{4}-\d\d-\d\d)[ \d:.+-]*''')::pg_catalog.date END
+    '^FOR VALUES FROM [(]''([0-9]{4}-[0-9]{2}-[0-9]{2})[ 0-9:.+-]*''')::pg_catalog.date END
   FROM tree_ JOIN pg_catalog.pg_inherits ON inhparent = tree_.oid JOIN pg_catalog.pg_class AS c ON c.oid = inhrelid
   LEFT JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = tree_.oid AND p.partstrat = 'r'
   LEFT JOIN pg_catalog.pg_attribute AS a

@@ -106,7 +106,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS 
 _DEFAULT = """
 SELECT pg_catalog.pg_get_expr(adbin, adrelid)
 FROM pg_catalog.pg_attrdef JOIN pg_catalog.pg_attribute ON attrelid = adrelid AND attnum = adnum
-WHERE adrelid = %s AND attname = %s
+WHERE adrelid = %s AND attname = %s AND attgenerated = ''
 """
 _OF_TIME = """
 SELECT DISTINCT name_ FROM types_ WHERE oid IN (

@@ -256,7 +256,7 @@ class Crew:
 
     def _was_read(self, shard: Shard, first: First | None) -> bool:
         """Whether the page that begins with an event is the one that was read last, or one from before that."""
-        if first is None or first.place == shard.position.place:
+        if first is None or first.may_be(shard.position.place):
             return first is not None
         return first.has_arrived(self._session, self._run.target, self._aged.too_old(shard.position))
 

@@ -19,6 +19,10 @@ from event_archive.sources.merge import Target
 _ARRIVED = "SELECT EXISTS (SELECT FROM {} WHERE id = %s) OR EXISTS (SELECT FROM {} WHERE source = %s AND locator = %s)"
 
 
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True)
 class First:
     """The first event of a page: one that cannot be a row is passed over, where another follows.
@@ -27,11 +31,13 @@ class First:
 
     Attributes:
         raw: the event.
+        id_field: the field that its id was looked for in.
         id: None where it has none that could be a row's.
         time: None where it has none.
     """
 
     raw: Raw
+    id_field: str
     id: str | None
     time: datetime | None
 
@@ -46,14 +52,20 @@ class First:
         """
         for raw in page.events:
             if times := reader.read([raw], Batch(), now=now, too_old=lambda _time: False):
-                return cls(raw, reader.id_of(raw), times[0])
-        return cls(page.events[0], reader.id_of(page.events[0]), None) if page.events else None
+                return cls(raw, reader.id_field, reader.id_of(raw), times[0])
+        if not page.events:
+            return None
+        return cls(page.events[0], reader.id_field, reader.id_of(page.events[0]), None)
 
     @property
     def place(self) -> str:
-        """A hash of what it is known by."""
+        """A hash of what it is known by, behind one of the field that its id was looked for in."""
         known_by = bytes(self.raw) if self.id is None else self.id.encode()
-        return hashlib.sha256(known_by).hexdigest()[:16]
+        return _hash(self.id_field.encode()) + _hash(known_by)
+
+    def may_be(self, place: str | None) -> bool:
+        """Whether it is the event of a place; of one whose id was looked for in another field, nobody can tell."""
+        return place is not None and (place == self.place or not place.startswith(_hash(self.id_field.encode())))
 
     def has_arrived(self, session: Session, target: Target, too_old: Callable[[datetime], bool]) -> bool:
         """Whether it has arrived before, as a row or a rejected record: in an order that stays, so have all before it.

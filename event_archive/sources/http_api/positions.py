@@ -49,7 +49,8 @@ _UNLOCK = """
 SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%(lock)s, 0))
 WHERE pg_catalog.pg_backend_pid() = %(pid)s
 """
-_PLACE = re.compile("[0-9a-f]{16}")
+_PLACE = re.compile("(?:[0-9a-f]{16}){1,2}")
+"""Of the event alone, as it once was, or of its field before that."""
 _MOST_WINDOWS = 20_000
 """At once: each is a request, and a row of ``cursor_state``."""
 

@@ -72,7 +72,7 @@ class Container:
         return resumed(lambda offset: self._read(file, offset), file)
 
     def _subject(self, key: str = "") -> Subject:
-        return Subject(self._place, key, read_only=True)
+        return Subject(self._place, key, "read")
 
     def _read(self, file: Found, offset: int) -> Iterator[bytes]:
         blob, subject = self._client.get_blob_client(file.key), self._subject(file.key)
@@ -105,7 +105,9 @@ def _ask(subject: Subject, call: Callable[[], T]) -> T:
     except RefusedError as error:
         if not subject.path or any(words in str(error).removeprefix(str(subject)) for words in _OF_ALL_FILES):
             raise
-        raise FileError(str(error)) from None
+        # Whoever tells of it names the file.
+        words = str(error).removeprefix(f"{subject}: ")
+        raise FileError(words[0].upper() + words[1:]) from None
 
 
 def _found(blob: Any) -> Found:

@@ -30,9 +30,13 @@ _REDIRECTS = (300, 301, 302, 303, 307, 308)
 _GONE = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412"}
 _PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"}
+_PERMISSIONS = (
+    "Give the identity s3:ListBucket on the bucket, s3:GetObject on its objects and, where a key of KMS encrypts them, "
+    "kms:Decrypt on that key. A bucket whose requester pays is not read."
+)
 _HINTS = {
-    "AccessDenied": "Give the identity s3:ListBucket on the bucket and s3:GetObject on its objects.",
-    "403": "Give the identity s3:ListBucket on the bucket and s3:GetObject on its objects.",
+    "AccessDenied": _PERMISSIONS,
+    "403": _PERMISSIONS,
     "InvalidObjectState": "It is archived (GLACIER): restore it to a class that can be read, then --retry-failed.",
 }
 """Of a file, or of the bucket."""
@@ -229,6 +233,7 @@ def _refusal(subject: str, bucket: str, failure: "ClientError") -> EventArchiveE
     if status >= 500 or status == 429 or code in _PASSING:
         doubt = " If that stays so, what answers may be no store: check AWS_ENDPOINT." if told == str(status) else ""
         return StoreAwayError(f"{bucket}: the store still answers {told}. Run it again later.{doubt}")
-    kind = RefusedError if subject == bucket or code in _OF_ALL_FILES else FileError
     hint = _HINTS.get(code) or _OF_ALL_FILES.get(code) or (_ELSEWHERE if subject == bucket else "")
-    return kind(f"{subject}: the store refuses with {told}. {hint}".rstrip())
+    if subject == bucket or code in _OF_ALL_FILES:
+        return RefusedError(f"{subject}: the store refuses with {told}. {hint}".rstrip())
+    return FileError(f"The store refuses with {told}. {hint}".rstrip())
