@@ -38,6 +38,7 @@ from event_archive.config.values import (
     parse_file_prefix,
     parse_folder,
     parse_identifier,
+    parse_path,
     parse_size,
     parse_start,
     parse_storage_account,
@@ -94,7 +95,7 @@ class PipelineSettings(EnvironmentSettings):
     max_replica_lag: Annotated[int | None, BeforeValidator(parse_size)] = None
     verify_nightly: Annotated[bool, BeforeValidator(lower_case)] = False
     logical_message_prefix: str | None = None
-    datasets_file: Path | None = None
+    datasets_file: Annotated[Path, BeforeValidator(parse_path)] | None = None
 
     @field_validator("event_file_prefix")
     @classmethod
@@ -160,7 +161,7 @@ class PipelineSettings(EnvironmentSettings):
 class ListenerSettings(EnvironmentSettings):
     """Who hears of runs, whatever dataset they are of."""
 
-    metrics_textfile: Path | None = None
+    metrics_textfile: Annotated[Path, BeforeValidator(parse_path)] | None = None
     metrics_pushgateway: Annotated[SecretStr, AfterValidator(check_http_url)] | None = None
     alert_webhook_url: Annotated[SecretStr, AfterValidator(check_http_url)] | None = None
 
@@ -175,7 +176,7 @@ class Settings(PipelineSettings, ListenerSettings):
     pg_auth: Annotated[Literal["password", "azure"], BeforeValidator(lower_case)] = "password"
     azure_storage_connection_string: Annotated[SecretStr, AfterValidator(check_azure_connection_string)] | None = None
     azure_storage_account_url: Annotated[str, AfterValidator(parse_account_url)] | None = None
-    archive_local_path: Path | None = None
+    archive_local_path: Annotated[Path, BeforeValidator(parse_path)] | None = None
     azure_storage_container: Annotated[str, AfterValidator(parse_container)] = "archive"
     run_budget: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
 

@@ -29,6 +29,7 @@ from event_archive.config.values import (
     parse_identifier,
     parse_logs_url,
     parse_names,
+    parse_path,
     parse_redis_name,
     parse_start_instant,
     parse_url,
@@ -156,7 +157,7 @@ class LogsReading(LandingSettings, LogsShape):
     The attributes are the variables of the same name.
     """
 
-    logs_mapping: Path | None = None
+    logs_mapping: Annotated[Path, BeforeValidator(parse_path)] | None = None
     logs_timezone: Annotated[ZoneInfo, BeforeValidator(parse_zone)] = ZoneInfo("UTC")
 
 

@@ -2,6 +2,7 @@
 
 import re
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -18,9 +19,14 @@ from event_archive.lake.names import check_path
 from event_archive.postgres.connecting import without_secrets
 from event_archive.postgres.diagnosis import refused_options
 
+_ADDRESS = re.compile(r"[a-z][\w+.-]+:/|\w+=[^/]*[; ]\s*\w+=", re.IGNORECASE)
+"""What begins like an address or a connection string."""
+
 
 def parse_identifier(name: str) -> str:
     """A name that a column can have."""
+    if _ADDRESS.match(name):
+        raise ValueError("must be a name, not an address or a connection string")
     check_identifier(name)
     return name
 
@@ -70,6 +76,13 @@ def parse_cron(text: str) -> str:
     if len(text.split()) != 5:
         raise ValueError("must be five fields, minute, hour, day of month, month and day of week, like '0 2 * * *'")
     return text
+
+
+def parse_path(text: str) -> Path:
+    """A path on this machine, of a file or a folder; an address would be taken for a folder of that name."""
+    if _ADDRESS.match(str(text)):
+        raise ValueError("must be a path on this machine, not an address or a connection string")
+    return Path(text)
 
 
 def parse_budget(text: str) -> timedelta:

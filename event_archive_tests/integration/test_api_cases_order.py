@@ -464,6 +464,20 @@ def test_a_run_goes_on_at_a_page_whose_events_are_all_purged(ingest: Ingest):
     assert (totals.restarts, totals.counts.taken, totals.counts.too_old) == (0, 100, 100)
 
 
+def test_an_event_of_an_archived_day_does_not_stand_for_what_moved_before_it(ingest: Ingest):
+    ingesting = ingest(Events(0), pagination="offset", time_filter=False)
+    young = START + timedelta(days=2)
+    ingesting.api.add([event(f"e{n}", young + timedelta(seconds=n)) for n in range(500)])
+    ingesting.run(datasets=[keeping()], api_pagination="offset")
+    ingesting.api.set(deleted=300)
+    ingesting.api.add([event(f"f{n}", young + timedelta(hours=1, seconds=n)) for n in range(200)])
+    # The page where a run goes on begins with it.
+    ingesting.api.add([event("late", START)])
+    ingesting.api.add([event(f"g{n}", young + timedelta(hours=2, seconds=n)) for n in range(50)])
+    totals = ingesting.run(datasets=[keeping()], api_pagination="offset")
+    assert (totals.restarts, totals.counts.new, totals.counts.too_old) == (1, 250, 1)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [(SHORT, WINDOWS), (FILTER, WINDOWS), (WINDOWS, SHORT), (WINDOWS, FILTER)],

@@ -190,7 +190,7 @@ def test_what_cannot_be_a_row_does_not_stand_for_what_moved(ingest: Ingest):
     def begins(*raw: bytes) -> bool | None:
         first = First.of(Page([*map(msgspec.Raw, raw)], None, has_more=False, cursor=None), reader, datetime.now(UTC))
         with settings.postgres.session() as session:
-            return None if first is None else first.has_arrived(session, target, lambda _time: False)
+            return None if first is None else first.has_arrived(session, target)
 
     assert [begins(b"null", known, new), begins(b"null"), begins(b"{}", known)] == [True, True, True]
     assert [begins(b"null", new, known), begins(b"{}"), begins()] == [False, False, None]

@@ -207,7 +207,7 @@ class Crew:
                 # Asked for before the end was known.
                 continue
             first = First.of(fetched.page, self._reader, now)
-            if shard.is_at_its_place and not self._was_read(shard, first):
+            if shard.is_at_its_place and not self._was_read(fetched.page, shard.position, first, now):
                 shard.lose_its_place()
                 continue
             read.append((fetched.page, shard.position))
@@ -254,11 +254,12 @@ class Crew:
         too_old = self._aged.too_old(position)
         return self._reader.read(page.events, batch, text=page.text, now=now, too_old=too_old)
 
-    def _was_read(self, shard: Shard, first: First | None) -> bool:
+    def _was_read(self, page: Page, position: Position, first: First | None, now: datetime) -> bool:
         """Whether the page that begins with an event is the one that was read last, or one from before that."""
-        if first is None or first.may_be(shard.position.place):
+        if first is None or first.may_be(position.place):
             return first is not None
-        return first.has_arrived(self._session, self._run.target, self._aged.too_old(shard.position))
+        known = First.of(page, self._reader, now, self._aged.too_old(position))
+        return known is not None and known.has_arrived(self._session, self._run.target)
 
     def _count(self, counts: Counts, pages: Sequence[tuple[Shard, Fetched]]) -> None:
         totals, settings = self._run.totals, self._run.settings

@@ -33,29 +33,29 @@ class First:
         raw: the event.
         id_field: the field that its id was looked for in.
         id: None where it has none that could be a row's.
-        time: None where it has none.
     """
 
     raw: Raw
     id_field: str
     id: str | None
-    time: datetime | None
 
     @classmethod
-    def of(cls, page: Page, reader: Reader, now: datetime) -> "First | None":
+    def of(
+        cls, page: Page, reader: Reader, now: datetime, too_old: Callable[[datetime], bool] = lambda _time: False
+    ) -> "First | None":
         """That of a page; None where it has no event.
 
         Args:
             page: of any events.
             reader: of the API's events.
             now: this machine's clock.
+            too_old: whether an event of a time is passed over, too: where it is left out, nobody knows it.
         """
         for raw in page.events:
-            if times := reader.read([raw], Batch(), now=now, too_old=lambda _time: False):
-                return cls(raw, reader.id_field, reader.id_of(raw), times[0])
-        if not page.events:
-            return None
-        return cls(page.events[0], reader.id_field, reader.id_of(page.events[0]), None)
+            times = reader.read([raw], Batch(), now=now, too_old=lambda _time: False)
+            if times and not too_old(times[0]):
+                return cls(raw, reader.id_field, reader.id_of(raw))
+        return cls(page.events[0], reader.id_field, reader.id_of(page.events[0])) if page.events else None
 
     @property
     def place(self) -> str:
@@ -67,19 +67,16 @@ class First:
         """Whether it is the event of a place; of one whose id was looked for in another field, nobody can tell."""
         return place is not None and (place == self.place or not place.startswith(_hash(self.id_field.encode())))
 
-    def has_arrived(self, session: Session, target: Target, too_old: Callable[[datetime], bool]) -> bool:
+    def has_arrived(self, session: Session, target: Target) -> bool:
         """Whether it has arrived before, as a row or a rejected record: in an order that stays, so have all before it.
 
         Args:
             session: with the database.
             target: where events land.
-            too_old: whether an event of a time counts as one that arrived.
 
         Raises:
             UnreachableError, BusyError, RefusedError: as ``in_transaction``.
         """
-        if self.time is not None and too_old(self.time):
-            return True
         names = (sql.Identifier(of.schema, of.name) for of in (target.table, rejected_table(target)))
         query = sql.SQL(_ARRIVED).format(*names)
 
