@@ -176,8 +176,8 @@ def test_a_known_event_amid_a_page_does_not_stand_for_what_moved(ingest: Ingest)
     assert (totals.failures, totals.restarts) == ([], 1)
 
 
-def test_what_cannot_be_a_row_does_not_stand_for_what_moved(ingest: Ingest):
-    """An API may give the like of it again and again."""
+def test_what_cannot_be_a_row_or_was_changed_does_not_stand_for_what_moved(ingest: Ingest):
+    """An API may give the like of it again and again, or move a changed event to behind those that are new."""
     ingesting = ingest(500, bad_events=[b"null"], bad_after=450)
     ingesting.run()
     settings = ingesting.settings()
@@ -194,6 +194,8 @@ def test_what_cannot_be_a_row_does_not_stand_for_what_moved(ingest: Ingest):
 
     assert [begins(b"null", known, new), begins(b"null"), begins(b"{}", known)] == [True, True, True]
     assert [begins(b"null", new, known), begins(b"{}"), begins()] == [False, False, None]
+    changed = json.dumps(json.loads(known) | {"timestamp": "2024-03-01T00:09:00Z"}).encode()
+    assert [begins(changed), begins(changed, known)] == [False, False]
 
 
 def test_a_page_whose_rows_somebody_deleted_is_still_the_one_that_was_read(ingest: Ingest):

@@ -16,7 +16,10 @@ from event_archive.sources.http_api.records import SOURCE, Raw, Reader, locator
 from event_archive.sources.landing import Batch, in_transaction, rejected_table
 from event_archive.sources.merge import Target
 
-_ARRIVED = "SELECT EXISTS (SELECT FROM {} WHERE id = %s) OR EXISTS (SELECT FROM {} WHERE source = %s AND locator = %s)"
+_ARRIVED = """
+SELECT EXISTS (SELECT FROM {} WHERE id = %s AND timestamp >= %s)
+       OR EXISTS (SELECT FROM {} WHERE source = %s AND locator = %s)
+"""
 
 
 def _hash(content: bytes) -> str:
@@ -33,11 +36,13 @@ class First:
         raw: the event.
         id_field: the field that its id was looked for in.
         id: None where it has none that could be a row's.
+        time: None where it has none.
     """
 
     raw: Raw
     id_field: str
     id: str | None
+    time: datetime | None
 
     @classmethod
     def of(
@@ -54,8 +59,10 @@ class First:
         for raw in page.events:
             times = reader.read([raw], Batch(), now=now, too_old=lambda _time: False)
             if times and not too_old(times[0]):
-                return cls(raw, reader.id_field, reader.id_of(raw))
-        return cls(page.events[0], reader.id_field, reader.id_of(page.events[0])) if page.events else None
+                return cls(raw, reader.id_field, reader.id_of(raw), times[0])
+        if not page.events:
+            return None
+        return cls(page.events[0], reader.id_field, reader.id_of(page.events[0]), None)
 
     @property
     def place(self) -> str:
@@ -70,6 +77,8 @@ class First:
     def has_arrived(self, session: Session, target: Target) -> bool:
         """Whether it has arrived before, as a row or a rejected record: in an order that stays, so have all before it.
 
+        One that has a later time now was moved to behind others by the API.
+
         Args:
             session: with the database.
             target: where events land.
@@ -81,6 +90,6 @@ class First:
         query = sql.SQL(_ARRIVED).format(*names)
 
         def look(connection: Connection) -> bool:
-            return bool(one(connection, query, self.id, SOURCE, locator(bytes(self.raw)))[0])
+            return bool(one(connection, query, self.id, self.time, SOURCE, locator(bytes(self.raw)))[0])
 
         return in_transaction(session, target, look)
