@@ -56,11 +56,12 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
     warn_of_misspelt()
     settings = _settings(path)
 
-    def run() -> Ingestion:
+    def run(*, anew: bool = False) -> Ingestion:
         return Ingestion(
             settings,
             ArchivedHere(settings.postgres, settings.table, load_datasets()),
             limit=limit,
+            anew=anew,
             told_to_stop=stop.requested,
             progress=lambda totals: _log.info("ingestion under way: %s", _told(totals)),
         )
@@ -68,29 +69,31 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
     if status:
         _show_status(run(), as_json=as_json)
         return
-    # Who names a file wants it loaded now.
-    if (retry_failed or path) and ((failed := run().retry_failed()) or retry_failed):
-        _log.info("%s to be tried again", counted(failed, "failed file is", "failed files are"))
     with stop.deferred(_GRACE_SECONDS):
-        this = _repeated(run, every, as_json=as_json, measured=path is None)
+        # Who names a file wants it loaded now.
+        first = run(anew=retry_failed or path is not None)
+        this = _repeated(first, run, every, as_json=as_json, measured=path is None)
     if stop.requested():
         sys.exit(stop.exit_code())
     if this.failures:
         sys.exit(EXIT_FAILED if this.files else exit_code(this.failures))
 
 
-def _repeated(make: Callable[[], "Ingestion"], every: timedelta | None, *, as_json: bool, measured: bool) -> "Totals":
+def _repeated(
+    run: "Ingestion", following: Callable[[], "Ingestion"], every: timedelta | None, *, as_json: bool, measured: bool
+) -> "Totals":
     """Runs once, or again and again until somebody stops it; returns what the last run did."""
     from event_archive.sources.runs import wait
 
     while True:
-        run, began = make(), time.monotonic()
+        began = time.monotonic()
         _work(run, as_json=as_json, measured=measured)
         if every is None or _is_hopeless(run.totals):
             return run.totals
         wait(every.total_seconds() - (time.monotonic() - began), stop.requested)
         if stop.requested():
             return run.totals
+        run = following()
 
 
 def _settings(path: Path | None) -> "LogsSettings":
@@ -100,6 +103,12 @@ def _settings(path: Path | None) -> "LogsSettings":
 
     if path is None:
         return LogsSettings.load()
+    if not path.is_file():
+        raise click.UsageError("--file must name a file that can be read from its beginning to its end.")
+    try:
+        bytes(path).decode()
+    except UnicodeDecodeError:
+        raise click.UsageError(f"--file names {bytes(path)!r}, which is no UTF-8: rename the file.") from None
     return LogsSettings.load(Entry(values=(("logs_url", "--file", f"file://{path.absolute()}"),)))
 
 

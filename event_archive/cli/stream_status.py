@@ -72,7 +72,7 @@ def _told(found: "Status", settings: "StreamSettings") -> list[str]:
         *words,
         f"{settings.table}: about {counted(table.rows, 'row', 'rows')}"
         + (f", the latest of {table.last:%Y-%m-%d %H:%M:%S} UTC" if table.last else ""),
-        f"  of the {counted(books.looked_at, 'entry', 'entries')} acknowledged last, "
+        f"  of the {counted(books.looked_at, 'entry', 'entries')} acknowledged last{group.settled_told}, "
         f"{counted(len(books.missing), 'is', 'are')} missing" + "".join(f"\n    {of}" for of in books.missing[:10]),
         f"  rejected: {books.rejected:,}; lost: {books.lost:,}",
     ]

@@ -95,7 +95,7 @@ class PipelineSettings(EnvironmentSettings):
     max_replica_lag: Annotated[int | None, BeforeValidator(parse_size)] = None
     verify_nightly: Annotated[bool, BeforeValidator(lower_case)] = False
     logical_message_prefix: str | None = None
-    datasets_file: Annotated[Path, BeforeValidator(parse_path)] | None = None
+    datasets_file: Path | None = None
 
     @field_validator("event_file_prefix")
     @classmethod

@@ -19,7 +19,7 @@ from event_archive.lake.names import check_path
 from event_archive.postgres.connecting import without_secrets
 from event_archive.postgres.diagnosis import refused_options
 
-_ADDRESS = re.compile(r"[a-z][\w+.-]+:/|\w+=[^/]*[; ]\s*\w+=", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][\w+.:-]+:/|\w+=\S*[; ]\s*\w+=", re.IGNORECASE)
 """What begins like an address or a connection string."""
 
 
@@ -216,7 +216,9 @@ def parse_url_path(path: str) -> str:
 
 def parse_logs_url(url: str | None) -> str | None:
     """A bucket, a container or a folder of log files, and what their keys begin with."""
-    if url is not None and not re.fullmatch(r"(s3|az)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*", url):
+    if url is not None and not re.fullmatch(
+        r"(s3|az)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*", url, re.DOTALL
+    ):
         raise ValueError("must be like s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER")
     return url
 

@@ -84,7 +84,9 @@ def sources(patient: Patient) -> Iterator[Finding]:
     elif problems:
         yield Finding("sources", "skipped", "not looked at, because of settings")
     elif there:
-        yield Finding("sources", "good", f"{variables}: the settings can be used; what comes of it, an ingestion says")
+        yield Finding(
+            "sources", "good", f"{variables}: the settings are well-formed; an ingestion shows whether they work"
+        )
     else:
         yield Finding("sources", "good", f"none: {variables} are not set")
 

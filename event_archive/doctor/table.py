@@ -26,6 +26,8 @@ _IN_A_ZONE = re.compile(
     rf"|timezone\('(?P<named>[^']+)'::text, {_NOW}\)"
 )
 """This instant in one time zone, whatever the session's is; as PostgreSQL prints it."""
+_HERE = re.compile(rf"{_NOW}|LOCALTIMESTAMP(?:\(\d\))?|CURRENT_DATE")
+"""This instant in the session's."""
 _AROUND = re.compile(r"NULL|date_trunc\('\w+'::text, |::(timestamp(\(\d\))? without time zone|date)|'[^']*'|[-+(), ]")
 """What neither tells the time nor knows the session's zone: constants, and what is done to such an instant."""
 
@@ -88,11 +90,12 @@ def _time_zone(connection: Connection, shape: Table, oid: int) -> Finding:
             "is archived as if it were UTC",
             "Let the default be now() AT TIME ZONE 'UTC', and check what writers set.",
         )
+    is_ = "is" if zone and not _AROUND.sub("", _HERE.sub("", default)) else "may be"
     begin = f"sessions begin in {zone}" if zone else "this role's time zone hides in which one writers' sessions begin"
     return Finding(
         "time_zone",
         "warning",
-        f"{begin}, so that the default of {quoted(shape.dataset.time_column)}, {default}, {'is' if zone else 'may be'} "
+        f"{begin}, so that the default of {quoted(shape.dataset.time_column)}, {default}, {is_} "
         "local time where the writer does not say otherwise; it is archived as if it were UTC",
         "Check that writers set the time in UTC, or make the column timestamptz.",
     )

@@ -13,7 +13,7 @@ from event_archive.domain.progress import Progress
 from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
 from event_archive.domain.wording import counted
-from event_archive.errors import IntegrityError
+from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.loading import load
 from event_archive.operations.readback import READBACK, Readback
@@ -51,8 +51,7 @@ def prove(
         into: the temporary table.
 
     Raises:
-        IntegrityError: it is not.
-        RefusedError: it says ``today`` or the like in place of a time.
+        IntegrityError: it is not, or says ``today`` or the like in place of a time.
         FileChangedError, RefusedError, UnreachableError: as the lake says.
     """
     manifest = Manifest.from_file(file)
@@ -72,11 +71,20 @@ def prove(
         )
     # What was written as a time is one for ever; a text that has become one since may not be. The rows' own time was.
     of_time = columns_of_time(connection, table.oid) - {table.dataset.time_column}
-    if of_time.intersection(readback.columns) and not readback.is_as_written(manifest):
-        with connection.transaction(force_rollback=True):
-            load_verbatim(connection, readback, lake, file, progress)
-            require_lasting(connection, readback, file, f"Nothing was deleted. {WRITE_THE_TIME}")
+    if readback.types not in ("", manifest.types) and of_time.intersection(readback.columns):
+        _require_lasting(connection, readback, lake, file, progress)
     return readback
+
+
+def _require_lasting(
+    connection: Connection, readback: Readback, lake: Lake, file: StoredFile, progress: Progress
+) -> None:
+    with connection.transaction(force_rollback=True):
+        load_verbatim(connection, readback, lake, file, progress)
+        try:
+            require_lasting(connection, readback, file, f"Nothing was deleted. {WRITE_THE_TIME}")
+        except RefusedError as error:
+            raise IntegrityError(str(error)) from None
 
 
 def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -> None:

@@ -191,7 +191,9 @@ def tls_is_chosen(given: Mapping[str, object]) -> bool:
 
 
 def _refused(words: str, variable: str, options: Mapping[str, Any], *, by_pooler: bool = False) -> RefusedError:
-    pooler = " A pooler says so where it is full, too: raise its limit of connections then." if by_pooler else ""
+    pooler = ""
+    if by_pooler:
+        pooler = " A pooler says so where it is full, too, or the server is away: raise its limit, or look there, then."
     check = f"user, password and database in {variable}"
     if "password" in options:
         check = (

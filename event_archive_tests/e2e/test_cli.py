@@ -208,6 +208,7 @@ NEXT_YEAR = (TODAY + 400 * ONE_DAY).isoformat()
         (["run", "--no-such-option"], "No such option"),
         (["no-such-command"], "No such command"),
         (["days", "--from", "x"], "'x' is not a day"),
+        (["ingest", "logs", "--file", "/dev/null"], "--file must name a file"),
         (["demo", "--port", "3001"], "--port is the UI's: give --ui, too"),
         (["ingest", "stream", "--status", "--drain"], "--status and --drain exclude one another"),
         (["rejected", "--replay", "--limit", "1"], "--limit is for listing alone"),

@@ -132,8 +132,7 @@ class Life:
         ends_at = None if quiet or workers == 2 or self.dice.random() < 0.6 else self.dice.randint(1, 25)
         is_killed, meddles = self.dice.random() < 0.5, not quiet and workers == 1 and self.dice.random() < 0.5
         self.logs.wait_no_more()
-        if not quiet and self.dice.random() < 0.1 and self.is_listed:
-            self.logs.ingestion(**self.place.variables).retry_failed()
+        anew = not quiet and self.dice.random() < 0.1 and self.is_listed
         if not self.is_listed:
             self.of_first_pass |= self.present.keys()
         limit = None if quiet or self.dice.random() < 0.8 else 2
@@ -156,6 +155,7 @@ class Life:
                     datasets=self.ageing,
                     told_to_stop=asked_for,
                     limit=limit,
+                    anew=anew,
                     logs_max_attempts=100,
                     **self.place.variables,
                 ).ended

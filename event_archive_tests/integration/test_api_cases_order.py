@@ -464,6 +464,28 @@ def test_a_run_goes_on_at_a_page_whose_events_are_all_purged(ingest: Ingest):
     assert (totals.restarts, totals.counts.taken, totals.counts.too_old) == (0, 100, 100)
 
 
+@pytest.mark.parametrize("late", [range(99, 100), range(90, 210)], ids=["the last of a page", "whole pages"])
+def test_late_events_end_no_pass_from_the_newest_on(ingest: Ingest, late: range):
+    ingesting = ingest(Events(0), order="newest", time_filter=False)
+    ingesting.api.add([event(f"e{n}", START + timedelta(seconds=n)) for n in range(500)])
+    ingesting.run()
+    # In the order in which they came: the last is the first that is given.
+    times = [START + timedelta(hours=1, seconds=n) for n in range(300)]
+    for place in late:
+        times[-1 - place] = START - timedelta(days=2)
+    ingesting.api.add([event(f"f{n}", time) for n, time in enumerate(times)])
+    assert ingesting.run().counts.new == 300
+
+
+def test_a_pass_from_the_newest_on_ends_where_the_one_before_began(ingest: Ingest):
+    ingesting = ingest(Events(0), order="newest", time_filter=False)
+    ingesting.api.add([event(f"e{n}", START + timedelta(minutes=n)) for n in range(1000)])
+    ingesting.run()
+    ingesting.api.add([event(f"f{n}", START + timedelta(minutes=1000 + n)) for n in range(150)])
+    totals = ingesting.run()
+    assert (totals.counts.new, totals.pages) == (150, 3), "the third is older throughout"
+
+
 def test_an_event_of_an_archived_day_does_not_stand_for_what_moved_before_it(ingest: Ingest):
     ingesting = ingest(Events(0), pagination="offset", time_filter=False)
     young = START + timedelta(days=2)

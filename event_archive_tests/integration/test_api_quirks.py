@@ -16,8 +16,8 @@ from event_archive.domain.days import iso
 from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.postgres.session import Postgres
 from event_archive.sources.http_api import fetching, records
-from event_archive.sources.http_api.pages import Fields, Page, read_page
-from event_archive.sources.http_api.place import First
+from event_archive.sources.http_api.pages import Fields, read_page
+from event_archive.sources.http_api.place import Arrivals, First
 from event_archive.sources.http_api.positions import Position, Positions
 from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import Fault, cursor_expired, status
@@ -188,9 +188,9 @@ def test_what_cannot_be_a_row_or_was_changed_does_not_stand_for_what_moved(inges
     )
 
     def begins(*raw: bytes) -> bool | None:
-        first = First.of(Page([*map(msgspec.Raw, raw)], None, has_more=False, cursor=None), reader, datetime.now(UTC))
+        first = First.of([*map(msgspec.Raw, raw)], reader, datetime.now(UTC))
         with settings.postgres.session() as session:
-            return None if first is None else first.has_arrived(session, target)
+            return None if first is None else Arrivals(session, target, reader).have(first)
 
     assert [begins(b"null", known, new), begins(b"null"), begins(b"{}", known)] == [True, True, True]
     assert [begins(b"null", new, known), begins(b"{}"), begins()] == [False, False, None]

@@ -264,8 +264,8 @@ def test_a_file_that_failed_too_often_is_left_until_somebody_asks(logs: Logs):
     assert logs.run(logs_max_attempts=3).failed == 0
     (failed,) = logs.ingestion(logs_max_attempts=3).status().failed
     assert failed.given_up
-    assert logs.ingestion().retry_failed() == 1
-    assert logs.run(logs_max_attempts=3).failed == 1
+    assert logs.run(logs_max_attempts=3, anew=True).failed == 1
+    assert logs.files("attempts") == [(1,)]
 
 
 # 4: cut short or corrupt; back-off

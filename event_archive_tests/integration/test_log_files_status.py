@@ -63,8 +63,7 @@ def test_a_file_that_is_given_up_is_announced_once_and_again_where_it_is_given_u
     (given_up,) = told
     assert (given_up.files, list(given_up.errors)) == (1, [str(damaged)])
     assert "gzip is cut short" in given_up.errors[str(damaged)]
-    run.retry_failed()
-    logs.run(logs_max_attempts=1)
+    logs.run(logs_max_attempts=1, anew=True)
     run.announce(told.append)
     assert len(told) == 1, "one attempt is left"
     logs.wait_no_more()

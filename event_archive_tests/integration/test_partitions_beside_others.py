@@ -255,6 +255,17 @@ def test_another_day_whose_file_is_no_proof_keeps_the_partition(
     assert of.count() == 5
 
 
+def test_a_text_of_another_day_that_became_a_time_keeps_the_partition(pipeline: Pipeline):
+    of = of_table(pipeline, WEEKLY)
+    of.database.execute("ALTER TABLE t ADD said text; UPDATE t SET said = 'today' WHERE id > 5")
+    for day in DAYS_OF_WEEK:
+        of.archive(day)
+    of.database.execute("ALTER TABLE t ALTER said TYPE date USING said::date")
+    purged = of.purge()
+    assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 5, {"w"})
+    assert f"{of.dataset.path(NEXT)}: it says now, today" in str(purged.reason)
+
+
 def test_the_file_of_another_day_that_changes_before_it_is_read_keeps_the_partition(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ):

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.errors import RefusedError
+from event_archive.errors import IntegrityError, RefusedError
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.restore import losses
 from event_archive.operations.restore.day import restore_day
@@ -13,6 +13,7 @@ from event_archive.operations.restore.target import target_named
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.progress import Seen
 from event_archive_tests.fixtures.restoring import restoring
+from event_archive_tests.fixtures.waiting import until
 
 NARROWED = """CREATE TABLE n (id int PRIMARY KEY, at timestamp, v {})"""
 
@@ -157,8 +158,9 @@ def test_a_text_that_became_a_time_and_means_another_one_each_day_is_no_proof(pi
     pipeline.database.execute("INSERT INTO n VALUES (1, '2024-03-01', 'today')")
     of = pipeline.of(table=TableName("public", "n"), time_column="at")
     of.archive()
+    until(lambda: pipeline.database.execute("SELECT localtime < '23:59:30'") == [(True,)], seconds=40)
     pipeline.database.execute("ALTER TABLE n ALTER v TYPE date USING v::date")
-    with pytest.raises(RefusedError, match=r"means another one each day: v \(1 row\)\. Nothing was deleted"):
+    with pytest.raises(IntegrityError, match=r"means another one each day: v \(1 row\)\. Nothing was deleted"):
         of.run()
     assert of.count() == 1
 

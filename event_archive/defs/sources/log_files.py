@@ -85,7 +85,7 @@ def _logs(shape: LogsShape, datasets: Sequence[PipelineSettings]) -> dg.AssetsDe
         with dagster_failures(context.log):
             settings = LogsSettings.load()
             archived = ArchivedHere(settings.postgres, settings.table, datasets)
-            run = ingest(LOGS, lambda stopped, tell: Ingestion(settings, archived, None, stopped, tell))
+            run = ingest(LOGS, lambda stopped, tell: Ingestion(settings, archived, told_to_stop=stopped, progress=tell))
             # A file that failed is tried again; what is no file's ended the run.
             raise_failures([of for of in run.totals.failures if not isinstance(of, FileError)])
             announce_given_up(run)

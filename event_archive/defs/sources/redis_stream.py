@@ -134,7 +134,8 @@ def _whether_books_balance(found: "Status | EventArchiveError") -> dg.AssetCheck
     if books is None:
         return dg.AssetCheckResult(passed=True, description="There is no table yet.")
     missing = counted(len(books.missing), "is", "are")
-    words = f"Of the {counted(books.looked_at, 'entry', 'entries')} acknowledged last, {missing} missing"
+    looked_at = f"{counted(books.looked_at, 'entry', 'entries')} acknowledged last{found.group.settled_told}"
+    words = f"Of the {looked_at}, {missing} missing"
     words += f": {', '.join(books.missing[:3])}." if books.missing else "."
     if books.lost:
         lost = counted(books.lost, "entry was", "entries were")

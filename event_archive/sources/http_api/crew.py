@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from threading import Event, Thread
 
 from event_archive.domain.dataset import TableName
@@ -23,7 +24,7 @@ from event_archive.sources.http_api.fetching import Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Page
 from event_archive.sources.http_api.paging import api, paging
-from event_archive.sources.http_api.place import First
+from event_archive.sources.http_api.place import Arrivals, First
 from event_archive.sources.http_api.positions import Position, Positions, TakenError, new_windows, reached, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
@@ -68,6 +69,7 @@ class Crew:
         self._buffer: Buffer[tuple[Shard, Fetched | Ended]] = Buffer(_BUFFER_BYTES)
         self._paging = paging(settings)
         self._reader = reader(settings)
+        self._arrivals = Arrivals(session, run.target, self._reader)
         self._positions = Positions(TableName(settings.ingest_schema, "cursor_state"), settings.url)
         self._waiting: deque[Position] = deque()
         self._shards: list[Shard] = []
@@ -206,14 +208,15 @@ class Crew:
             if shard.enough:
                 # Asked for before the end was known.
                 continue
-            first = First.of(fetched.page, self._reader, now)
-            if shard.is_at_its_place and not self._was_read(fetched.page, shard.position, first, now):
+            page, too_old = fetched.page, self._aged.too_old(shard.position)
+            if shard.is_at_its_place and not self._arrivals.begin(page, shard.position.place, now, too_old):
                 shard.lose_its_place()
                 continue
-            read.append((fetched.page, shard.position))
-            times = self._read_events(*read[-1], batch, now)
+            read.append((page, shard.position))
+            times, first = self._read_events(*read[-1], batch, now), First.of(page.events, self._reader, now)
+            is_known = partial(self._arrivals.end, page, now, too_old)
             shard.position = after[shard.position.shard] = shard.after(
-                fetched, times, now, first.place if first else None
+                fetched, times, now, first.place if first else None, is_known=is_known
             )
             if parts := shard.parts(fetched, times):
                 shard.enough = True
@@ -254,13 +257,6 @@ class Crew:
         too_old = self._aged.too_old(position)
         return self._reader.read(page.events, batch, text=page.text, now=now, too_old=too_old)
 
-    def _was_read(self, page: Page, position: Position, first: First | None, now: datetime) -> bool:
-        """Whether the page that begins with an event is the one that was read last, or one from before that."""
-        if first is None or first.may_be(position.place):
-            return first is not None
-        known = First.of(page, self._reader, now, self._aged.too_old(position))
-        return known is not None and known.has_arrived(self._session, self._run.target)
-
     def _count(self, counts: Counts, pages: Sequence[tuple[Shard, Fetched]]) -> None:
         totals, settings = self._run.totals, self._run.settings
         totals.counts.add(counts)
@@ -282,7 +278,7 @@ class Crew:
         if shard.has_lost_its_place or (ended.cursor_refused and not shard.enough):
             totals.restarts += 1
             why = (
-                "gives nothing, or nothing known, where the last run ended: events may have moved to before it"
+                "does not give where the last run ended what it gave then: events may have moved to before that"
                 if shard.has_lost_its_place
                 else "does not know the cursor any more"
             )

@@ -1,10 +1,12 @@
-"""Whether the page that a pass goes on at is still one that was read: an API that deletes events before it moves it.
+"""Whether a pass is where an earlier one has been: at the page that it goes on at, or where it may end.
+
+An API that deletes events before that page moves it.
 
 Not here: what a pass does where it is not (``shards``).
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,68 +30,102 @@ def _hash(content: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """The first event of a page: one that cannot be a row is passed over, where another follows.
+    """The first of some events: one that cannot be a row is passed over, where another follows.
 
     An API may give the like of it again and again.
 
     Attributes:
         raw: the event.
-        id_field: the field that its id was looked for in.
         id: None where it has none that could be a row's.
-        time: None where it has none.
+        time: None where it has none, or all were passed over.
     """
 
     raw: Raw
-    id_field: str
     id: str | None
     time: datetime | None
 
     @classmethod
     def of(
-        cls, page: Page, reader: Reader, now: datetime, too_old: Callable[[datetime], bool] = lambda _time: False
+        cls,
+        events: Sequence[Raw],
+        reader: Reader,
+        now: datetime,
+        too_old: Callable[[datetime], bool] = lambda _time: False,
     ) -> "First | None":
-        """That of a page; None where it has no event.
+        """That of these events; None where there are none.
 
         Args:
-            page: of any events.
+            events: a page's, or the same from its end.
             reader: of the API's events.
             now: this machine's clock.
             too_old: whether an event of a time is passed over, too: where it is left out, nobody knows it.
         """
-        for raw in page.events:
+        for raw in events:
             times = reader.read([raw], Batch(), now=now, too_old=lambda _time: False)
             if times and not too_old(times[0]):
-                return cls(raw, reader.id_field, reader.id_of(raw), times[0])
-        if not page.events:
-            return None
-        return cls(page.events[0], reader.id_field, reader.id_of(page.events[0]), None)
+                return cls(raw, reader.id_of(raw), times[0])
+        return cls(events[0], reader.id_of(events[0]), None) if events else None
 
     @property
     def place(self) -> str:
-        """A hash of what it is known by, behind one of the field that its id was looked for in."""
-        known_by = bytes(self.raw) if self.id is None else self.id.encode()
-        return _hash(self.id_field.encode()) + _hash(known_by)
+        """Hashes of its id and of itself: by another field for the id, only the second stays."""
+        itself = bytes(self.raw)
+        return _hash(itself if self.id is None else self.id.encode()) + _hash(itself)
 
-    def may_be(self, place: str | None) -> bool:
-        """Whether it is the event of a place; of one whose id was looked for in another field, nobody can tell."""
-        return place is not None and (place == self.place or not place.startswith(_hash(self.id_field.encode())))
+    def is_at(self, place: str | None) -> bool:
+        """Whether it is the event of a place, which may be of its id alone, as it once was."""
+        own = self.place
+        return place is not None and (place[:16] == own[:16] or place[16:] == own[16:])
 
-    def has_arrived(self, session: Session, target: Target) -> bool:
-        """Whether it has arrived before, as a row or a rejected record: in an order that stays, so have all before it.
 
-        One that has a later time now was moved to behind others by the API.
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """What arrived before, as a row or a rejected record. In an order that stays, so did all that comes before it.
+
+    Every method raises UnreachableError, BusyError and RefusedError as ``in_transaction``.
+
+    Attributes:
+        session: with the database.
+        target: where events land.
+        reader: of the API's events.
+    """
+
+    session: Session
+    target: Target
+    reader: Reader
+
+    def begin(self, page: Page, place: str | None, now: datetime, too_old: Callable[[datetime], bool]) -> bool:
+        """Whether a page begins where another one did that was read, or with an event that arrived before.
 
         Args:
-            session: with the database.
-            target: where events land.
-
-        Raises:
-            UnreachableError, BusyError, RefusedError: as ``in_transaction``.
+            page: any.
+            place: of the event that the other page began with, where that is known.
+            now: this machine's clock.
+            too_old: whether an event of a time is left out.
         """
-        names = (sql.Identifier(of.schema, of.name) for of in (target.table, rejected_table(target)))
-        query = sql.SQL(_ARRIVED).format(*names)
+        first = First.of(page.events, self.reader, now)
+        if first is None or first.is_at(place):
+            return first is not None
+        known = First.of(page.events, self.reader, now, too_old)
+        return known is not None and self.have(known)
+
+    def end(self, page: Page, now: datetime, too_old: Callable[[datetime], bool]) -> bool:
+        """Whether a page ends with an event that arrived before; where all are left out, nobody can tell it did not.
+
+        Args:
+            page: any.
+            now: this machine's clock.
+            too_old: whether an event of a time is left out.
+        """
+        last = First.of(page.events[::-1], self.reader, now, too_old)
+        return last is None or last.time is None or self.have(last)
+
+    def have(self, event: First) -> bool:
+        """Whether an event arrived before. One that has a later time now was moved to behind others by the API."""
+        names = (sql.Identifier(of.schema, of.name) for of in (self.target.table, rejected_table(self.target)))
+        query, raw = sql.SQL(_ARRIVED).format(*names), bytes(event.raw)
 
         def look(connection: Connection) -> bool:
-            return bool(one(connection, query, self.id, self.time, SOURCE, locator(bytes(self.raw)))[0])
+            return bool(one(connection, query, event.id, event.time, SOURCE, locator(raw))[0])
 
-        return in_transaction(session, target, look)
+        return in_transaction(self.session, self.target, look)

@@ -50,7 +50,7 @@ SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%(lock)s, 0))
 WHERE pg_catalog.pg_backend_pid() = %(pid)s
 """
 _PLACE = re.compile("(?:[0-9a-f]{16}){1,2}")
-"""Of the event alone, as it once was, or of its field before that."""
+"""Of the event's id, and of the event."""
 _MOST_WINDOWS = 20_000
 """At once: each is a request, and a row of ``cursor_state``."""
 
@@ -66,7 +66,7 @@ class Position:
     Attributes:
         shard: its name; empty for the whole of an API.
         cursor: of the next page; None at the beginning of a pass.
-        place: of the event that the page at the cursor began with, where that was read before: a hash.
+        place: of the event that the page at the cursor began with, where that was read before: hashes.
         expires: until when the cursor holds, where that was told.
         lower: the start of its window, inclusive; None where it has none.
         upper: the end of its window, exclusive.

@@ -91,7 +91,7 @@ class Reader:
         self._many = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
         plain = _struct("Plain", names, {"id": (str,), "type": (str,), "time": (str | int,)})
         self._many_plain = msgspec.json.Decoder(list[plain])  # type: ignore[valid-type]
-        self.id_field, self._zone = id_field, zone
+        self._zone = zone
 
     def read(
         self,

@@ -1,6 +1,6 @@
 """What a page does to the position of its shard. Not here: how positions are stored, how pages come."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -32,7 +32,7 @@ class Shard:
         has_to_look_again: another pass is needed: newer events may have arrived above this one, which went from the
             newest to the oldest, or nobody knows when it began.
         arrived: the watermark at the end of the last pass, in whatever order it came.
-        has_lost_its_place: the page that the pass was to go on at is empty, or begins with an event that is not known:
+        has_lost_its_place: the page that the pass was to go on at is empty, or begins with an event not known:
             the API deleted events before it, and others may have moved to where nobody looks.
     """
 
@@ -139,7 +139,15 @@ class Shard:
             return None
         return max(0, self.total - of.events)
 
-    def after(self, fetched: Fetched, times: Sequence[datetime], now: datetime, place: str | None = None) -> Position:
+    def after(
+        self,
+        fetched: Fetched,
+        times: Sequence[datetime],
+        now: datetime,
+        place: str | None = None,
+        *,
+        is_known: Callable[[], bool] = lambda: True,
+    ) -> Position:
         """The position behind a page.
 
         Args:
@@ -147,6 +155,7 @@ class Shard:
             times: of its events, in their order.
             now: this machine's clock.
             place: of its first event; None where it holds none.
+            is_known: whether its last event had arrived before.
         """
         self._correct_the_beginning(fetched, now)
         self._read_at = (fetched.asked_by, place) if place else self._read_at
@@ -159,8 +168,9 @@ class Shard:
         floor = before.watermark - self.overlap if before.watermark and not self.is_window else None
         # Newest first, a pass begins above it: where it does not, older events come before the newer ones.
         begins_above = floor is not None and before.ceiling is not None and floor <= before.ceiling < _NO_ORDER
-        reached = floor is not None and begins_above and self._order.descends and bool(times) and times[-1] < floor
-        if fetched.next is None or reached:
+        is_below = floor is not None and begins_above and bool(times) and max(times) < floor
+        # Late events may fill a page before those that are new.
+        if fetched.next is None or (is_below and self._order.descends and is_known()):
             self.enough = True
             return self._complete(before, fetched)
         # Of an API in no order all has arrived already: what a pass that has only begun has reached is less.

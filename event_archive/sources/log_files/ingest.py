@@ -74,6 +74,7 @@ class Ingestion:
         settings: of the place and the database.
         datasets: what is archived; of the table that entries land in, it says which of them are too old.
         limit: how many files are loaded at most.
+        anew: whether files that failed are tried again at once, those that were given up too.
         told_to_stop: asked several times a second.
         progress: told now and then how far it is.
         totals: what it has done.
@@ -82,6 +83,7 @@ class Ingestion:
     settings: LogsSettings
     datasets: Iterable[Dataset] = ()
     limit: int | None = None
+    anew: bool = False
     told_to_stop: Callable[[], bool] = lambda: False
     progress: Callable[[Totals], None] = lambda _totals: None
     totals: Totals = field(default_factory=Totals)
@@ -96,12 +98,21 @@ class Ingestion:
             BusyError: others kept locks for too long.
             IntegrityError: the books do not balance.
         """
-        began = time.monotonic()
+        began, tried_anew = time.monotonic(), False
+
+        def work(session: Session, former: Former) -> None:
+            nonlocal tried_anew
+            of = _Work(self, session, store, began)
+            if self.anew and not tried_anew:
+                of.try_anew()
+                tried_anew = True
+            of.work(former)
+
         try:
             store = open_store(self.settings, self.told_to_stop)
             work_connected(
                 self.settings.postgres,
-                lambda session, former: _Work(self, session, store, began).work(former),
+                work,
                 done=lambda: self.totals.files,
                 told_to_stop=self.told_to_stop,
                 not_of_the_database=(StoreAwayError,),
@@ -112,11 +123,6 @@ class Ingestion:
             raise
         finally:
             self.totals.seconds = time.monotonic() - began
-
-    def retry_failed(self) -> int:
-        """Lets files that failed be tried again; how many there are."""
-        with self._work() as work:
-            return work.ledger.retry_failed()
 
     def waits(self, told_to_stop: Callable[[], bool] = lambda: False) -> bool:
         """Whether a run would load a file: lists the files as a run does, unless one is known to wait.
@@ -178,6 +184,11 @@ class _Work:
     def list_files(self, told_to_stop: Callable[[], bool]) -> bool:
         """As the function of this name."""
         return list_files(self._store, self.ledger, self._listings, told_to_stop)
+
+    def try_anew(self) -> None:
+        """Lets files that failed be tried again."""
+        if failed := self.ledger.retry_failed():
+            _log.info("%s to be tried again", counted(failed, "failed file is", "failed files are"))
 
     def work(self, former: Former) -> None:
         """Lists the files, and loads those that wait: what earlier runs left first, then what is new.

@@ -79,7 +79,7 @@ class Folder:
         except UnicodeEncodeError:
             _log.warning("%r: Its name is no UTF-8. It is left out.", os.fsencode(key))
         except FileError as error:
-            _log.warning("%s It is left out.", error)
+            _log.warning("%s: %s It is left out.", key, error)
         return None
 
     def find(self, key: str) -> Found | None:
@@ -91,13 +91,13 @@ class Folder:
             return None
         except OSError as error:
             kind = StoreAwayError if error.errno in _AWAY else FileError
-            raise kind(f"{key}: {error.strerror}.") from None
+            raise kind(f"{error.strerror}." if kind is FileError else f"{key}: {error.strerror}.") from None
         if not stat.S_ISREG(state.st_mode):
             return None
         try:
             modified = datetime.fromtimestamp(state.st_mtime, UTC)
         except (OverflowError, ValueError):
-            raise FileError(f"{key}: Its time of modification is no date of the calendar.") from None
+            raise FileError("Its time of modification is no date of the calendar.") from None
         return Found(key, _etag(state), state.st_size, modified)
 
     @contextmanager
@@ -122,7 +122,7 @@ class Folder:
         except FileNotFoundError:
             raise changed(file.key) from None
         except PermissionError as error:
-            raise FileError(f"{file.key}: {error.strerror}. Let this user read it.") from None
+            raise FileError(f"{error.strerror}. Let this user read it.") from None
         except OSError as error:
             raise StoreAwayError(f"{file.key}: {error.strerror}.") from None
 

@@ -67,6 +67,11 @@ class GroupState:
     settled: bytes
     exists: bool = True
 
+    @property
+    def settled_told(self) -> str:
+        """Which of the entries that were acknowledged ``settled`` leaves out, for messages."""
+        return ", before the oldest that is not acknowledged yet" if self.pending else ""
+
 
 @dataclass(frozen=True, slots=True)
 class TableState:
