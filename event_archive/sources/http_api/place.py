@@ -19,7 +19,7 @@ from event_archive.sources.landing import Batch, in_transaction, rejected_table
 from event_archive.sources.merge import Target
 
 _ARRIVED = """
-SELECT EXISTS (SELECT FROM {} WHERE id = %s AND timestamp >= %s)
+SELECT EXISTS (SELECT FROM {} WHERE id = %s AND timestamp >= coalesce(%s, '-infinity'::timestamptz))
        OR EXISTS (SELECT FROM {} WHERE source = %s AND locator = %s)
 """
 
@@ -107,7 +107,7 @@ class Arrivals:
         if first is None or first.is_at(place):
             return first is not None
         known = First.of(page.events, self.reader, now, too_old)
-        return known is not None and self.have(known)
+        return known is not None and self.have(known, known.time)
 
     def end(self, page: Page, now: datetime, too_old: Callable[[datetime], bool]) -> bool:
         """Whether a page ends with an event that arrived before; where all are left out, nobody can tell it did not.
@@ -118,14 +118,20 @@ class Arrivals:
             too_old: whether an event of a time is left out.
         """
         last = First.of(page.events[::-1], self.reader, now, too_old)
-        return last is None or last.time is None or self.have(last)
+        return last is None or last.time is None or self.have(last, None)
 
-    def have(self, event: First) -> bool:
-        """Whether an event arrived before. One that has a later time now was moved to behind others by the API."""
+    def have(self, event: First, time: datetime | None) -> bool:
+        """Whether an event arrived before.
+
+        Args:
+            event: the event.
+            time: that its row must be as new as: an API may move an event that it changes to behind others; None for
+                whatever time.
+        """
         names = (sql.Identifier(of.schema, of.name) for of in (self.target.table, rejected_table(self.target)))
         query, raw = sql.SQL(_ARRIVED).format(*names), bytes(event.raw)
 
         def look(connection: Connection) -> bool:
-            return bool(one(connection, query, event.id, event.time, SOURCE, locator(raw))[0])
+            return bool(one(connection, query, event.id, time, SOURCE, locator(raw))[0])
 
         return in_transaction(self.session, self.target, look)
