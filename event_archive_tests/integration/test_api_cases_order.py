@@ -477,15 +477,6 @@ def test_late_events_end_no_pass_from_the_newest_on(ingest: Ingest, late: range)
     assert ingesting.run().counts.new == 300
 
 
-def test_a_pass_from_the_newest_on_ends_where_the_one_before_began(ingest: Ingest):
-    ingesting = ingest(Events(0), order="newest", time_filter=False)
-    ingesting.api.add([event(f"e{n}", START + timedelta(minutes=n)) for n in range(1000)])
-    ingesting.run()
-    ingesting.api.add([event(f"f{n}", START + timedelta(minutes=1000 + n)) for n in range(150)])
-    totals = ingesting.run()
-    assert (totals.counts.new, totals.pages) == (150, 3), "the third is older throughout"
-
-
 def test_an_event_of_an_archived_day_does_not_stand_for_what_moved_before_it(ingest: Ingest):
     ingesting = ingest(Events(0), pagination="offset", time_filter=False)
     young = START + timedelta(days=2)

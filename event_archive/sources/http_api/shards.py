@@ -168,8 +168,8 @@ class Shard:
         floor = before.watermark - self.overlap if before.watermark and not self.is_window else None
         # Newest first, a pass begins above it: where it does not, older events come before the newer ones.
         begins_above = floor is not None and before.ceiling is not None and floor <= before.ceiling < _NO_ORDER
-        is_below = floor is not None and begins_above and bool(times) and max(times) < floor
-        # Late events may fill a page before those that are new.
+        is_below = floor is not None and begins_above and bool(times) and times[-1] < floor
+        # Late events may stand before those that are new.
         if fetched.next is None or (is_below and self._order.descends and is_known()):
             self.enough = True
             return self._complete(before, fetched)
