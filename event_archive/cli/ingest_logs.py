@@ -70,7 +70,6 @@ def logs(*, path: Path | None, limit: int | None, every: timedelta | None, statu
         _show_status(run(), as_json=as_json)
         return
     with stop.deferred(_GRACE_SECONDS):
-        # Who names a file wants it loaded now.
         first = run(anew=retry_failed or path is not None)
         this = _repeated(first, run, every, as_json=as_json, measured=path is None)
     if stop.requested():
@@ -109,7 +108,9 @@ def _settings(path: Path | None) -> "LogsSettings":
         bytes(path).decode()
     except UnicodeDecodeError:
         raise click.UsageError(f"--file names {bytes(path)!r}, which is no UTF-8: rename the file.") from None
-    return LogsSettings.load(Entry(values=(("logs_url", "--file", f"file://{path.absolute()}"),)))
+    settings = LogsSettings.load(Entry(values=(("logs_url", "--file", f"file://{path.absolute()}"),)))
+    # Who names a file wants it loaded now.
+    return settings.model_copy(update={"logs_min_age": None})
 
 
 def _work(run: "Ingestion", *, as_json: bool, measured: bool) -> None:

@@ -103,6 +103,7 @@ class ApiSettings(LandingSettings, ApiShape):
     api_shard: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
     api_start: Annotated[datetime | None, BeforeValidator(parse_start_instant)] = None
     api_overlap: Annotated[timedelta, BeforeValidator(parse_budget)] = timedelta(minutes=10)
+    api_read_all_every: Annotated[timedelta | None, BeforeValidator(parse_budget)] = None
     api_concurrency: Annotated[int, Field(ge=1, le=10)] = 5
     api_time_filter: Annotated[tuple[str, ...] | None, BeforeValidator(parse_names)] = None
     api_conflict: Annotated[Literal["ignore", "update"], BeforeValidator(lower_case)] = "ignore"

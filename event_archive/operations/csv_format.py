@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from event_archive.domain.contradiction import no_csv_of_ours
 from event_archive.domain.dataset import check_identifier
@@ -12,6 +12,9 @@ from event_archive.lake.protocol import StoredFile
 BOM = b"\xef\xbb\xbf"
 # The longest names of 1,600 columns, PostgreSQL's limit, take 100 kB; what goes on for so much longer is no header.
 _MAX_HEADER_BYTES = 1024 * 1024
+MOVING_WORDS = (b"now", b"today", b"tomorrow", b"yesterday")
+"""What PostgreSQL takes for a time, in upper and lower case, and each day for another."""
+_LONGEST_WORD = max(map(len, MOVING_WORDS))
 _END_MARKER = re.compile(rb"(?<=\n)\\\.\r?\n")
 
 
@@ -91,3 +94,19 @@ def without_end_marker(blocks: Iterator[bytes], file: StoredFile) -> Iterator[by
         # The marker's 5 bytes less one.
         carry = text[-4:]
         yield block
+
+
+class MovingWords:
+    """Whether a file may say a time that is another one each day. Blocks pass through as they are."""
+
+    def __init__(self) -> None:
+        self.found = False
+
+    def watch(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same blocks."""
+        tail = b""
+        for block in blocks:
+            text = tail + bytes(block).lower()
+            self.found = self.found or any(word in text for word in MOVING_WORDS)
+            tail = text[-_LONGEST_WORD:]
+            yield block

@@ -14,7 +14,7 @@ from event_archive.domain.contradiction import no_csv_of_ours
 from event_archive.domain.manifest import Hashes
 from event_archive.domain.progress import Phase, Progress
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.csv_format import header, read_head, takes_more_rows, without_end_marker
+from event_archive.operations.csv_format import MovingWords, header, read_head, takes_more_rows, without_end_marker
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import without_values
@@ -138,10 +138,10 @@ def _load(
         with own_search_path(connection):
             _create(connection, into, table, columns, line, as_text)
         with own_search_path(connection, to_read_values=True):
+            words = MovingWords()
+            content = words.watch(chain([first], blocks))
             try:
-                rows, hashes = copy_file(
-                    connection, into, columns, chain([first], blocks), file, progress, phase="reading back"
-                )
+                rows, hashes = copy_file(connection, into, columns, content, file, progress, phase="reading back")
             except psycopg.Error as error:
                 code, context = error.sqlstate or _CONNECTION_LOST, error.diag.context or ""
                 place = _place(context, table.names)
@@ -163,6 +163,7 @@ def _load(
         superseded=superseded,
         as_text=as_text,
         takes_more_rows=takes_more_rows(first, hashes.last_byte),
+        may_say_today=words.found,
         hashes=hashes,
         line=line,
     )

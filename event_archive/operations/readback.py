@@ -34,6 +34,7 @@ class Readback:
         superseded: rows that a later row of the same key replaces.
         as_text: the columns that were loaded as text, because not all values parse as the table's types.
         takes_more_rows: whether rows may be appended to the file's bytes as they are.
+        may_say_today: whether a value may be ``today`` or the like, in whatever column.
         hashes: of the bytes read; who appends goes on with them.
         line: the column that numbers the rows.
         reach: a condition on ``TABLE_ALIAS`` that every row with a key of the file meets, and by which PostgreSQL
@@ -47,6 +48,7 @@ class Readback:
     superseded: int
     as_text: frozenset[str]
     takes_more_rows: bool
+    may_say_today: bool
     hashes: Hashes
     line: sql.Identifier
     reach: sql.Composable | None = None

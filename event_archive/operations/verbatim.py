@@ -13,6 +13,7 @@ from event_archive.domain.progress import Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
+from event_archive.operations.csv_format import MOVING_WORDS
 from event_archive.operations.loading import copy_file, number_rows
 from event_archive.operations.readback import Readback
 from event_archive.postgres.catalogue.relations import columns_of_time
@@ -23,8 +24,7 @@ VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
 
 WRITE_THE_TIME = "Write the time itself into the file, or move the file elsewhere."
 
-# What PostgreSQL takes for a time, and each day for another.
-_WORD = "'now|today|tomorrow|yesterday'"
+_WORD = f"'{'|'.join(word.decode() for word in MOVING_WORDS)}'"
 
 
 def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: StoredFile, progress: Progress) -> None:

@@ -464,17 +464,65 @@ def test_a_run_goes_on_at_a_page_whose_events_are_all_purged(ingest: Ingest):
     assert (totals.restarts, totals.counts.taken, totals.counts.too_old) == (0, 100, 100)
 
 
-@pytest.mark.parametrize("late", [range(99, 100), range(90, 210)], ids=["the last of a page", "whole pages"])
-def test_late_events_end_no_pass_from_the_newest_on(ingest: Ingest, late: range):
+@pytest.mark.parametrize("late", [range(99, 100), range(90, 330)], ids=["the last of a page", "whole pages"])
+@pytest.mark.parametrize("stopped", [False, True], ids=["at once", "stopped, and its cursor refused"])
+def test_late_events_end_no_pass_from_the_newest_on(ingest: Ingest, late: range, stopped: bool):
     ingesting = ingest(Events(0), order="newest", time_filter=False)
     ingesting.api.add([event(f"e{n}", START + timedelta(seconds=n)) for n in range(500)])
     ingesting.run()
     # In the order in which they came: the last is the first that is given.
-    times = [START + timedelta(hours=1, seconds=n) for n in range(300)]
+    times = [START + timedelta(hours=1, seconds=n) for n in range(500)]
     for place in late:
         times[-1 - place] = START - timedelta(days=2)
     ingesting.api.add([event(f"f{n}", time) for n, time in enumerate(times)])
-    assert ingesting.run().counts.new == 300
+    if stopped:
+        ingesting.run(pages=2)
+        ingesting.api.set(faults=[cursor_expired(first=1)])
+    ingesting.run()
+    assert ingesting.has_all()
+
+
+@pytest.mark.parametrize("pagination", ["page", "cursor"])
+def test_newest_first_what_somebody_deleted_is_not_read_again(ingest: Ingest, pagination: str):
+    ingesting = ingest(1500, order="newest", pagination=pagination, time_filter=False)
+    ingesting.run(**SHORT, api_pagination=pagination)
+    ingesting.database.execute("DELETE FROM ingested_events")
+    ingesting.api.set(arriving=30, arriving_requests=1)
+    assert 30 <= ingesting.run(**SHORT, api_pagination=pagination).counts.new <= 200
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("pagination", ["page", "cursor"])
+@pytest.mark.parametrize("stopped", [False, True], ids=["at once", "stopped in between"])
+def test_where_that_is_asked_for_a_pass_reads_all_now_and_then(
+    ingest: Ingest, order: str, pagination: str, stopped: bool
+):
+    ingesting = ingest(1500, order=order, pagination=pagination, time_filter=False)
+    settings: dict[str, Any] = {**SHORT, "api_pagination": pagination, "api_read_all_every": "1 day"}
+    ingesting.run(**settings)
+    lost = ingesting.ids[700:900]
+
+    def written_down(when: str) -> None:
+        ingesting.database.execute("UPDATE cursor_state SET updated_at = %s", when)
+
+    def lose() -> None:
+        ingesting.database.execute("DELETE FROM ingested_events WHERE id = ANY (%s)", lost)
+
+    lose()
+    written_down("2024-03-02 00:00+00")
+    assert ingesting.run(**settings).counts.new == 0, "the day of the API's clock"
+    written_down("2024-03-01 23:59+00")
+    if stopped:
+        ingesting.run(pages=3, **settings)
+        written_down("2024-03-02 00:00+00")
+        assert not ingesting.has_all()
+    assert ingesting.run(**settings).failures == []
+    assert ingesting.has_all()
+    # The next goes on as ever.
+    written_down("2024-03-02 00:00+00")
+    lose()
+    ingesting.api.set(arriving=5, arriving_requests=1)
+    assert ingesting.run(**settings).counts.new == 5
 
 
 def test_an_event_of_an_archived_day_does_not_stand_for_what_moved_before_it(ingest: Ingest):

@@ -153,8 +153,9 @@ def test_a_text_that_now_means_another_day_each_day_is_not_restored(pipeline: Pi
     assert of.count() == 0
 
 
-def test_a_text_that_became_a_time_and_means_another_one_each_day_is_no_proof(pipeline: Pipeline):
-    pipeline.database.execute(NARROWED.format("text"))
+@pytest.mark.parametrize("more", ["", "CREATE DOMAIN d AS text; ALTER TABLE n ADD more d"], ids=["known", "unknown"])
+def test_a_text_that_became_a_time_and_means_another_one_each_day_is_no_proof(pipeline: Pipeline, more: str):
+    pipeline.database.execute(f"{NARROWED.format('text')}; {more}")
     pipeline.database.execute("INSERT INTO n VALUES (1, '2024-03-01', 'today')")
     of = pipeline.of(table=TableName("public", "n"), time_column="at")
     of.archive()

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from threading import Event, Thread
 
 from event_archive.domain.dataset import TableName
@@ -24,7 +23,7 @@ from event_archive.sources.http_api.fetching import Fetcher, NoEntryError
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Page
 from event_archive.sources.http_api.paging import api, paging
-from event_archive.sources.http_api.place import Arrivals, First
+from event_archive.sources.http_api.place import Arrivals, Trace
 from event_archive.sources.http_api.positions import Position, Positions, TakenError, new_windows, reached, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
@@ -168,7 +167,7 @@ class Crew:
             filtered, overlap = self._paging.time_filter is not None, self._run.settings.api_overlap
             if claimed.cursor is not None and not self._paging.takes(claimed.cursor):
                 claimed = claimed.without_cursor
-            shard = Shard(resumed(claimed, now), filtered, overlap)
+            shard = Shard(resumed(claimed, now), filtered, overlap, self._run.settings.api_read_all_every)
             self._shards.append(shard)
             self._send(shard)
 
@@ -213,11 +212,9 @@ class Crew:
                 shard.lose_its_place()
                 continue
             read.append((page, shard.position))
-            times, first = self._read_events(*read[-1], batch, now), First.of(page.events, self._reader, now)
-            is_known = partial(self._arrivals.end, page, now, too_old)
-            shard.position = after[shard.position.shard] = shard.after(
-                fetched, times, now, first.place if first else None, is_known=is_known
-            )
+            times = self._read_events(*read[-1], batch, now)
+            trace = Trace(page.events, self._reader, now)
+            shard.position = after[shard.position.shard] = shard.after(fetched, times, now, trace)
             if parts := shard.parts(fetched, times):
                 shard.enough = True
                 instead += parts

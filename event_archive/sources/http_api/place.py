@@ -6,9 +6,10 @@ Not here: what a pass does where it is not (``shards``).
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from psycopg import sql
 
@@ -19,9 +20,12 @@ from event_archive.sources.landing import Batch, in_transaction, rejected_table
 from event_archive.sources.merge import Target
 
 _ARRIVED = """
-SELECT EXISTS (SELECT FROM {} WHERE id = %s AND timestamp >= coalesce(%s, '-infinity'::timestamptz))
+SELECT EXISTS (SELECT FROM {} WHERE id = %s AND timestamp >= %s)
        OR EXISTS (SELECT FROM {} WHERE source = %s AND locator = %s)
 """
+
+
+_MOST_OF_TOP = 8
 
 
 def _hash(content: bytes) -> str:
@@ -55,7 +59,7 @@ class First:
         """That of these events; None where there are none.
 
         Args:
-            events: a page's, or the same from its end.
+            events: a page's.
             reader: of the API's events.
             now: this machine's clock.
             too_old: whether an event of a time is passed over, too: where it is left out, nobody knows it.
@@ -68,14 +72,53 @@ class First:
 
     @property
     def place(self) -> str:
-        """Hashes of its id and of itself: by another field for the id, only the second stays."""
+        """Hashes of its id with its time, and of itself: by another field for the id, only the second stays."""
         itself = bytes(self.raw)
-        return _hash(itself if self.id is None else self.id.encode()) + _hash(itself)
+        return _hash(itself if self.id is None else f"{self.id} {self.time}".encode()) + _hash(itself)
 
     def is_at(self, place: str | None) -> bool:
-        """Whether it is the event of a place, which may be of its id alone, as it once was."""
+        """Whether it is the event of a place. As places once were, they have the hash of an id alone."""
+        if place is None:
+            return False
         own = self.place
-        return place is not None and (place[:16] == own[:16] or place[16:] == own[16:])
+        if len(place) < len(own):
+            return place == _hash(bytes(self.raw) if self.id is None else self.id.encode())
+        return place[:16] == own[:16] or place[16:] == own[16:]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a page is known by later, and what of earlier pages it shows.
+
+    Attributes:
+        events: of the page.
+        reader: of the API's events.
+        now: this machine's clock.
+    """
+
+    events: Sequence[Raw]
+    reader: Reader
+    now: datetime
+
+    @property
+    def place(self) -> str | None:
+        """The place of its first event; None where it has none."""
+        first = First.of(self.events, self.reader, self.now)
+        return first.place if first else None
+
+    @property
+    def top(self) -> tuple[str, ...]:
+        """The places of its first events: one may be deleted, or moved."""
+        return tuple(of.place for of in islice(self._rows(), _MOST_OF_TOP))
+
+    def shows(self, places: Sequence[str]) -> bool:
+        """Whether an event of these places is on it."""
+        halves = {half for place in places for half in (place[:16], place[16:])}
+        return any(own[:16] in halves or own[16:] in halves for own in (of.place for of in self._rows()))
+
+    def _rows(self) -> Iterator[First]:
+        found = (First.of([raw], self.reader, self.now) for raw in self.events)
+        return (of for of in found if of and of.time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +150,14 @@ class Arrivals:
         if first is None or first.is_at(place):
             return first is not None
         known = First.of(page.events, self.reader, now, too_old)
-        return known is not None and self.have(known, known.time)
+        return known is not None and self.have(known)
 
-    def end(self, page: Page, now: datetime, too_old: Callable[[datetime], bool]) -> bool:
-        """Whether a page ends with an event that arrived before; where all are left out, nobody can tell it did not.
-
-        Args:
-            page: any.
-            now: this machine's clock.
-            too_old: whether an event of a time is left out.
-        """
-        last = First.of(page.events[::-1], self.reader, now, too_old)
-        return last is None or last.time is None or self.have(last, None)
-
-    def have(self, event: First, time: datetime | None) -> bool:
-        """Whether an event arrived before.
-
-        Args:
-            event: the event.
-            time: that its row must be as new as: an API may move an event that it changes to behind others; None for
-                whatever time.
-        """
+    def have(self, event: First) -> bool:
+        """Whether an event arrived before. One that has a later time now was moved to behind others by the API."""
         names = (sql.Identifier(of.schema, of.name) for of in (self.target.table, rejected_table(self.target)))
         query, raw = sql.SQL(_ARRIVED).format(*names), bytes(event.raw)
 
         def look(connection: Connection) -> bool:
-            return bool(one(connection, query, event.id, time, SOURCE, locator(raw))[0])
+            return bool(one(connection, query, event.id, event.time, SOURCE, locator(raw))[0])
 
         return in_transaction(self.session, self.target, look)

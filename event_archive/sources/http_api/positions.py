@@ -5,7 +5,7 @@ A shard is the whole of an API, or a window of time. Not here: what moves a posi
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice, pairwise
 from typing import Any
@@ -19,12 +19,12 @@ from event_archive.postgres.session import Connection, Session
 
 _READ_ONE = """
 SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
-       passes, events_ingested
+       passes, events_ingested, updated_at
 FROM {} WHERE source = %s AND shard = %s
 """
 _READ = """
 SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
-       passes, events_ingested
+       passes, events_ingested, updated_at
 FROM {} WHERE source = %s ORDER BY lower_bound, shard
 """
 _SAVE = """
@@ -50,7 +50,8 @@ SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%(lock)s, 0))
 WHERE pg_catalog.pg_backend_pid() = %(pid)s
 """
 _PLACE = re.compile("(?:[0-9a-f]{16}){1,2}")
-"""Of the event's id, and of the event."""
+"""Of the event's id and time, and of the event; once it was of the id alone."""
+_PLACES = re.compile("((?:[0-9a-f]{32},?)*)/((?:[0-9a-f]{32},?)*)")
 _MOST_WINDOWS = 20_000
 """At once: each is a request, and a row of ``cursor_state``."""
 
@@ -66,7 +67,10 @@ class Position:
     Attributes:
         shard: its name; empty for the whole of an API.
         cursor: of the next page; None at the beginning of a pass.
+        saved: when it was written down last, by the database's clock; None where it never was.
         place: of the event that the page at the cursor began with, where that was read before: hashes.
+        known: of events that the last pass from the newest on began with, until this pass has seen one of them.
+        top: of events that this pass, which may go from the newest on, began with.
         expires: until when the cursor holds, where that was told.
         lower: the start of its window, inclusive; None where it has none.
         upper: the end of its window, exclusive.
@@ -88,24 +92,36 @@ class Position:
     began: datetime | None = None
     passes: int = 0
     events: int = 0
+    saved: datetime | None = field(default=None, compare=False)
     place: str | None = None
+    known: tuple[str, ...] = ()
+    top: tuple[str, ...] = ()
 
     @classmethod
     def of_row(cls, row: Sequence[Any]) -> "Position":
         """As a row of the table tells it."""
         position = cls(*row)
-        cursor, _, place = (position.cursor or "").rpartition("\n")
-        return replace(position, cursor=cursor, place=place) if cursor and _PLACE.fullmatch(place) else position
+        cursor, _, places = (position.cursor or "").rpartition("\n")
+        if cursor and _PLACE.fullmatch(places):
+            return replace(position, cursor=cursor, place=places)
+        if found := _PLACES.fullmatch(places):
+            known, top = (tuple(filter(None, of.split(","))) for of in found.groups())
+            return replace(position, cursor=cursor or None, known=known, top=top)
+        return position
 
     @property
     def stored_cursor(self) -> str | None:
-        """The cursor, and the place on a line of its own."""
-        return f"{self.cursor}\n{self.place}" if self.cursor is not None and self.place else self.cursor
+        """The cursor, and places on a line of their own."""
+        if self.cursor is not None and self.place:
+            return f"{self.cursor}\n{self.place}"
+        if self.known or self.top:
+            return f"{self.cursor or ''}\n{','.join(self.known)}/{','.join(self.top)}"
+        return self.cursor
 
     @property
     def without_cursor(self) -> "Position":
         """The same, at the beginning of a pass: no page is gone on at."""
-        return replace(self, cursor=None, expires=None, place=None)
+        return replace(self, cursor=None, expires=None, place=None, top=())
 
     @property
     def begins(self) -> datetime | None:

@@ -1,12 +1,13 @@
 """What a page does to the position of its shard. Not here: how positions are stored, how pages come."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from event_archive.errors import RefusedError
 from event_archive.sources.http_api.order import Order
 from event_archive.sources.http_api.paging import Start
+from event_archive.sources.http_api.place import Trace
 from event_archive.sources.http_api.positions import Position, split
 from event_archive.sources.http_api.walking import Fetched
 
@@ -16,6 +17,8 @@ _NO_ORDER = datetime(9000, 1, 1, tzinfo=UTC)
 """The ceiling of a pass without a filter that turned out to be in no order, for whoever goes on with it."""
 _UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 """The beginning of a pass that somebody else began by a clock that was ahead. Another pass follows it."""
+_ALL = datetime(1, 1, 1, tzinfo=UTC)
+"""The lower bound of a pass without a filter that reads all, for whoever goes on with it."""
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class Shard:
         position: as it was committed last.
         filtered: whether the API can be asked for a window of time.
         overlap: how far behind a watermark events may still become visible.
+        read_all_every: how often a pass reads all events, whatever their order; None for never.
         pages: of the present pass.
         enough: no further page of the pass is wanted.
         total: how many events the API told last that the present pass has.
@@ -39,6 +43,7 @@ class Shard:
     position: Position
     filtered: bool
     overlap: timedelta
+    read_all_every: timedelta | None = None
     pages: int = 0
     enough: bool = False
     total: int | None = None
@@ -61,6 +66,11 @@ class Shard:
         return self.position.upper is not None
 
     @property
+    def _reads_all(self) -> bool:
+        """Whether the pass goes from the beginning to the end, whatever earlier ones have read."""
+        return self.position.lower == _ALL
+
+    @property
     def _by_time(self) -> bool:
         """Whether its passes ask for a window of time."""
         return self.filtered or self.is_window
@@ -78,9 +88,13 @@ class Shard:
         """
         self.pages, self.enough, self.total, self.has_lost_its_place = 0, False, None, False
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
-        if not self._by_time and self.position.lower is not None:
+        if self._reads_all and self._by_time:
+            self.position = replace(self.position.without_cursor, lower=None)
+        if not (self._by_time or self._reads_all) and self.position.lower is not None:
             # Nothing is known of the order of what came by a filter.
             self.position = replace(self.position.without_cursor, lower=None, watermark=None)
+        if self._is_to_read_all(now):
+            self.position = replace(self.position.without_cursor, lower=_ALL, saved=now)
         self._order, self._resumed = Order(), self.position.cursor is not None
         stored = self.position.began if self._resumed else None
         self._goes_on = self._resumed and stored is None and self.position.passes > 0 and not self._by_time
@@ -95,11 +109,19 @@ class Shard:
             if lower and watermark:
                 self.position = replace(self.position, lower=max(lower, watermark - self.overlap))
         else:
-            lower = (watermark - self.overlap if watermark else since) if self.filtered else None
-            self.position = replace(self.position, lower=lower)
+            if not self._reads_all:
+                lower = (watermark - self.overlap if watermark else since) if self.filtered else None
+                self.position = replace(self.position, lower=lower)
             if not (self.filtered or self.position.passes):
                 # All that came before comes once more.
                 self.position = replace(self.position, events=0)
+
+    def _is_to_read_all(self, now: datetime) -> bool:
+        """Whether the pass that begins is the first in another stretch of time than the last was written down in."""
+        saved, every = self.position.saved, self.read_all_every
+        if every is None or saved is None or self._by_time or self.position.began is not None:
+            return False
+        return (now - _UNKNOWN) // every != (saved - _UNKNOWN) // every
 
     @property
     def is_at_its_place(self) -> bool:
@@ -126,6 +148,9 @@ class Shard:
                 "ask for windows of time (API_SHARD, API_TIME_FILTER) where the API has them."
             )
         self.position = self.position.without_cursor
+        if self._reads_all:
+            # The next stretch of time has another.
+            self.position = replace(self.position, lower=None)
         self.begin(now, since)
 
     def left(self, since: datetime | None) -> int | None:
@@ -139,38 +164,30 @@ class Shard:
             return None
         return max(0, self.total - of.events)
 
-    def after(
-        self,
-        fetched: Fetched,
-        times: Sequence[datetime],
-        now: datetime,
-        place: str | None = None,
-        *,
-        is_known: Callable[[], bool] = lambda: True,
-    ) -> Position:
+    def after(self, fetched: Fetched, times: Sequence[datetime], now: datetime, trace: Trace) -> Position:
         """The position behind a page.
 
         Args:
             fetched: the page.
             times: of its events, in their order.
             now: this machine's clock.
-            place: of its first event; None where it holds none.
-            is_known: whether its last event had arrived before.
+            trace: of the page.
         """
         self._correct_the_beginning(fetched, now)
-        self._read_at = (fetched.asked_by, place) if place else self._read_at
+        self._read_at = (fetched.asked_by, trace.place) if fetched.page.events else self._read_at
         before = replace(self.position, events=self.position.events + len(fetched.page.events), place=None)
         self.total = self.total if fetched.page.total is None else fetched.page.total
         if fetched.is_broken:
             return replace(before, cursor=fetched.asked_by)
         self.pages += 1
         before = replace(before, ceiling=self._ceiling(times), watermark=self._contradicted(times))
-        floor = before.watermark - self.overlap if before.watermark and not self.is_window else None
+        before = self._seen(before, trace)
+        by_floor = not (self.is_window or self._reads_all or before.known)
+        floor = before.watermark - self.overlap if before.watermark and by_floor else None
         # Newest first, a pass begins above it: where it does not, older events come before the newer ones.
         begins_above = floor is not None and before.ceiling is not None and floor <= before.ceiling < _NO_ORDER
-        is_below = floor is not None and begins_above and bool(times) and times[-1] < floor
-        # Late events may stand before those that are new.
-        if fetched.next is None or (is_below and self._order.descends and is_known()):
+        reached = floor is not None and begins_above and self._order.descends and bool(times) and times[-1] < floor
+        if fetched.next is None or reached:
             self.enough = True
             return self._complete(before, fetched)
         # Of an API in no order all has arrived already: what a pass that has only begun has reached is less.
@@ -182,6 +199,16 @@ class Shard:
             expires=_later(now, fetched.page.expires_seconds),
             watermark=self._watermark(before, times if ascends else ()),
         )
+
+    def _seen(self, before: Position, trace: Trace) -> Position:
+        """The position, with what the pass began with, and without what the one before began with once it has come.
+
+        Late events may stand before those that are new: only then may these be behind.
+        """
+        top = trace.top if self.pages == 1 and not self._resumed else before.top
+        ascends = before.ceiling is None and self._order.newest is not None
+        known = () if before.known and trace.shows(before.known) else before.known
+        return replace(before, known=known, top=() if ascends or self.is_window else top)
 
     def _correct_the_beginning(self, fetched: Fetched, now: datetime) -> None:
         """Sees at a pass's first page by which clock it began: whoever goes on with it may know nothing of ours."""
@@ -211,7 +238,8 @@ class Shard:
         order, watermark, ceiling = self._order, self.position.watermark, self.position.ceiling
         if self._by_time or not times:
             return False
-        falls_back = self._resumed and ceiling is None and watermark and max(times) < watermark - self.overlap
+        resumed = self._resumed and not self._reads_all
+        falls_back = resumed and ceiling is None and watermark and max(times) < watermark - self.overlap
         return bool(falls_back) or (order.falling and order.returns and (order.strays or not order.climbs))
 
     def _contradicted(self, times: Sequence[datetime]) -> datetime | None:
@@ -254,6 +282,9 @@ class Shard:
             cursor=fetched.asked_by if goes_on else None,
             place=place if goes_on and read_at == fetched.asked_by else None,
             expires=None,
+            known=() if goes_on or is_mixed else before.top or before.known,
+            top=(),
+            lower=None if self._reads_all else before.lower,
             watermark=None if is_mixed else self.arrived,
             ceiling=None,
             began=None,

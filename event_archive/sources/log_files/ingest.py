@@ -186,7 +186,8 @@ class _Work:
         return list_files(self._store, self.ledger, self._listings, told_to_stop)
 
     def try_anew(self) -> None:
-        """Lets files that failed be tried again."""
+        """Lets files that failed be tried again, also those that were killed too often."""
+        self.ledger.give_up_abandoned()
         if failed := self.ledger.retry_failed():
             _log.info("%s to be tried again", counted(failed, "failed file is", "failed files are"))
 
@@ -266,6 +267,8 @@ class _Work:
         self.ledger.fail(claim, str(error))
         left = self._run.settings.logs_max_attempts - claim.attempts
         again = f"It is tried {counted(left, 'more time', 'more times')}." if left > 0 else _GIVEN_UP
+        if self._run.anew and self._store.is_file:
+            again = "Load it again once it is mended."
         self._tell_failed(claim.file.key, str(error), again)
         return error
 

@@ -297,11 +297,12 @@ def _error(error: RedisError, stream: str, group: str) -> EventArchiveError:
     words = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, AuthenticationError | AuthenticationWrongNumberOfArgsError):
         return ConfigurationError(f"Redis refuses the connection: {words}. Check user and password in REDIS_URL.")
-    if isinstance(error, NoPermissionError):
+    # Where a script lacks a permission, the error is one of the script.
+    if isinstance(error, NoPermissionError) or "no permissions" in words:
         return ConfigurationError(
             f"{stream}: Redis says: {words}. The user of REDIS_URL needs, on the key {stream}: +xgroup +xreadgroup "
-            "+xack +xpending +xclaim +xinfo +xrange +xrevrange +time +eval. Let ACL SETUSER give it these, or connect "
-            "as another user."
+            "+xack +xpending +xclaim +xinfo +xrange +xrevrange +time +eval; and +select where the URL names another "
+            "database than 0. Let ACL SETUSER give it these, or connect as another user."
         )
     if isinstance(error, AskError):
         return ConfigurationError(
