@@ -164,7 +164,7 @@ def _steps(night: Night, done: DayOutcome) -> None:
     purged = _with_retries(night, lambda: _purge(night, archived))
     done.purged(purged)
     night.reports.purged(purged)
-    if night.verify and archived.etag and purged.outcome != "locked":
+    if night.verify and archived.etag and purged.outcome != "locked" and not night.stopped():
         _with_retries(night, lambda: _verify(night, day))
 
 

@@ -202,15 +202,20 @@ def purge_day(
 
 
 def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:
-    """Clears away what a purge that has committed left behind. That it cannot is no failure of the day."""
+    """Clears away what a purge that has committed left behind. That it cannot is no failure of the day.
+
+    A ``KeyboardInterrupt`` ends here: the caller looks whether the process was told to stop.
+    """
     dataset, partitions, vacuum_seconds = site.dataset, purged.partitions, None
     try:
         if dataset.drop_empty_partitions:
             partitions += tuple(drop_empty(site, purged.day))
         if dataset.vacuum and purged.how == "deleted":
             vacuum_seconds = vacuum(site)
-    except EventArchiveError as error:
-        logger.warning("%s, %s: purged, but not cleared away behind it: %s", dataset.table, purged.day, error)
+    except (EventArchiveError, KeyboardInterrupt) as error:
+        # Who is told to stop hears of it all the same, but also of what has committed.
+        why = str(error) or "told to stop"
+        logger.warning("%s, %s: purged, but not cleared away behind it: %s", dataset.table, purged.day, why)
     return replace(purged, partitions=partitions, vacuum_seconds=vacuum_seconds)
 
 

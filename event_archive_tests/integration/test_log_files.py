@@ -268,6 +268,18 @@ def test_a_file_that_failed_too_often_is_left_until_somebody_asks(logs: Logs):
     assert logs.files("attempts") == [(1,)]
 
 
+def test_a_link_to_a_file_beside_it_is_that_file(logs: Logs):
+    """As a rotating log has one to its present file."""
+    first, second = (logs.write(name, ndjson(*map(entry, of))) for name, of in [("1.log", (1, 2)), ("2.log", (3,))])
+    link = logs.folder / "current"
+    for file in (first, second):
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+        assert logs.run(logs_url=f"file://{link}").removed == 0
+    assert logs.run().files == 0, "they are loaded"
+    assert len(logs.rows()) == 3
+
+
 # 4: cut short or corrupt; back-off
 def test_failures_are_tried_again_later_and_later(logs: Logs):
     logs.write("a.gz", array(entry(1))[:-9])

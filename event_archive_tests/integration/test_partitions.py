@@ -177,6 +177,17 @@ class _Behind(datetime):
         return cls(2024, 3, 1, 12, tzinfo=tz)
 
 
+def test_who_is_told_to_stop_once_a_purge_has_committed_hears_what_was_deleted(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("event_archive.operations.purge.drop_empty", stop)
+    purged = of_table(pipeline, DAILY, drop_empty_partitions=True).run()
+    assert (purged.deleted, purged.outcome) == (5, "purged")
+
+
 @pytest.mark.parametrize("purge", ["drop", "delete"])
 def test_a_partition_that_is_aged_by_the_databases_clock_alone_is_not_dropped(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, purge: str

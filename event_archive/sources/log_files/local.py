@@ -30,8 +30,9 @@ class Folder:
     def __init__(self, path: Path) -> None:
         """Takes the path of a folder, or of one file."""
         self.is_file = path.is_file()
-        # Files are listed by their own names, which may be those of links, in folders that are none.
-        self._path = Path(os.path.realpath(path.parent), path.name) if self.is_file else Path(os.path.realpath(path))
+        # Files are listed by their own names, in folders that are no links: by a link's where it leads elsewhere.
+        real, parent = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
+        self._path = real if not self.is_file or real.is_relative_to(parent) else parent / path.name
         self.prefix = str(self._path) if self.is_file else f"{str(self._path).rstrip('/')}/"
 
     def list(self, after: str | None = None) -> Iterator[Found]:  # noqa: ARG002
