@@ -87,7 +87,8 @@ def _warn_of_purged(settings: "Settings", first: date, last: date) -> None:
         has = f"{empty[0]} has" if len(empty) == 1 else f"{len(empty)} days, {empty[0]} the first, have"
         restore = dataset.command(f"restore {empty[0] if len(empty) == 1 else 'DAY'} --in-place")
         logger.warning(
-            "%s: %s no row in the table: what was purged before the hold is in the files alone. To put a day back that has one: %s",
+            "%s: %s no row in the table: what was purged before the hold is in the files alone. To put a day back that "
+            "has one: %s",
             dataset.label,
             has,
             restore,
