@@ -204,7 +204,7 @@ def purge_day(
 def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:
     """Clears away what a purge that has committed left behind. That it cannot is no failure of the day.
 
-    A ``KeyboardInterrupt`` ends here: the caller looks whether the process was told to stop.
+    An interrupt ends here: the command line looks whether it was told to stop, and in Dagster only records follow.
     """
     dataset, partitions, vacuum_seconds = site.dataset, purged.partitions, None
     try:
@@ -212,8 +212,10 @@ def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:
             partitions += tuple(drop_empty(site, purged.day))
         if dataset.vacuum and purged.how == "deleted":
             vacuum_seconds = vacuum(site)
-    except (EventArchiveError, KeyboardInterrupt) as error:
-        # Who is told to stop hears of it all the same, but also of what has committed.
+    except BaseException as error:
+        # An interrupt is no Exception, whoever raises it. What has committed must be told all the same.
+        if isinstance(error, Exception) and not isinstance(error, EventArchiveError):
+            raise
         why = str(error) or "told to stop"
         logger.warning("%s, %s: purged, but not cleared away behind it: %s", dataset.table, purged.day, why)
     return replace(purged, partitions=partitions, vacuum_seconds=vacuum_seconds)

@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta, tzinfo
 
 import psycopg
 import pytest
+from dagster import DagsterExecutionInterruptedError
 
 from event_archive.domain.dataset import TableName
 from event_archive.lake.protocol import Lake
@@ -177,11 +178,12 @@ class _Behind(datetime):
         return cls(2024, 3, 1, 12, tzinfo=tz)
 
 
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, DagsterExecutionInterruptedError])
 def test_who_is_told_to_stop_once_a_purge_has_committed_hears_what_was_deleted(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, interrupt: type[BaseException]
 ):
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise interrupt
 
     monkeypatch.setattr("event_archive.operations.purge.drop_empty", stop)
     purged = of_table(pipeline, DAILY, drop_empty_partitions=True).run()

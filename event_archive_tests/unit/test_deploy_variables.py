@@ -145,6 +145,7 @@ def test_what_is_set_and_what_may_be_is_accepted(
 
 EXAMPLES = {
     *("pg_connection_string", "log_format", "run_budget", "api_base_url", "api_shard", "api_start", "api_time_filter"),
+    "api_read_all_every",
     *("logs_url", "logs_mapping", "logs_min_age", "aws_region", "aws_endpoint", "azure_storage_account_url"),
     *(name for name in ApiSettings.model_fields if name.endswith(("_field", "_parameter"))),
 }
