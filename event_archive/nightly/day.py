@@ -165,7 +165,12 @@ def _steps(night: Night, done: DayOutcome) -> None:
     done.purged(purged)
     night.reports.purged(purged)
     if night.verify and archived.etag and purged.outcome != "locked" and not night.stopped():
-        _with_retries(night, lambda: _verify(night, day))
+        try:
+            _with_retries(night, lambda: _verify(night, day))
+        except KeyboardInterrupt:
+            # What was purged is told all the same; the caller looks whether the process was told to stop.
+            if not night.stopped():
+                raise
 
 
 def _purge(night: Night, archived: ArchivedDay) -> PurgedDay:

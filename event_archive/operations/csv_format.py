@@ -106,7 +106,8 @@ class MovingWords:
         """The same blocks."""
         tail = b""
         for block in blocks:
-            text = tail + bytes(block).lower()
-            self.found = self.found or any(word in text for word in MOVING_WORDS)
-            tail = text[-_LONGEST_WORD:]
+            if not self.found:
+                text = tail + bytes(block).lower()
+                self.found = any(word in text for word in MOVING_WORDS)
+                tail = text[-_LONGEST_WORD:]
             yield block

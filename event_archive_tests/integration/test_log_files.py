@@ -277,7 +277,11 @@ def test_a_link_to_a_file_beside_it_is_that_file(logs: Logs):
         link.symlink_to(file)
         assert logs.run(logs_url=f"file://{link}").removed == 0
     assert logs.run().files == 0, "they are loaded"
-    assert len(logs.rows()) == 3
+    link.unlink()
+    link.symlink_to(logs.write(".hidden", ndjson(entry(4))))
+    assert logs.run(logs_url=f"file://{link}").counts.new == 1
+    assert logs.run().files == 0, "it is listed by the link's name"
+    assert len(logs.rows()) == 4
 
 
 # 4: cut short or corrupt; back-off

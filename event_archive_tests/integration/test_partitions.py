@@ -10,6 +10,9 @@ from dagster import DagsterExecutionInterruptedError
 
 from event_archive.domain.dataset import TableName
 from event_archive.lake.protocol import Lake
+from event_archive.nightly import day
+from event_archive.nightly.outcome import DayOutcome
+from event_archive.observability.json_lines import JsonDisplay
 from event_archive.postgres.catalogue import server
 from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.table.partitions import unfit
@@ -188,6 +191,21 @@ def test_who_is_told_to_stop_once_a_purge_has_committed_hears_what_was_deleted(
     monkeypatch.setattr("event_archive.operations.purge.drop_empty", stop)
     purged = of_table(pipeline, DAILY, drop_empty_partitions=True).run()
     assert (purged.deleted, purged.outcome) == (5, "purged")
+
+
+def test_who_is_told_to_stop_while_a_file_is_verified_hears_what_was_deleted(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[object] = []
+
+    def stop(*of: object) -> None:
+        told.extend(of)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(day, "_verify", stop)
+    done = DayOutcome(DAY)
+    day.run_day(day.Night(of_table(pipeline, DAILY).site, JsonDisplay(), verify=True, stopped=lambda: bool(told)), done)
+    assert (done.deleted, done.outcome) == (5, "purged")
 
 
 @pytest.mark.parametrize("purge", ["drop", "delete"])

@@ -5,8 +5,8 @@ A shard is the whole of an API, or a window of time. Not here: what moves a posi
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from typing import Any
 
@@ -19,12 +19,12 @@ from event_archive.postgres.session import Connection, Session
 
 _READ_ONE = """
 SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
-       passes, events_ingested, updated_at
+       passes, events_ingested
 FROM {} WHERE source = %s AND shard = %s
 """
 _READ = """
 SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
-       passes, events_ingested, updated_at
+       passes, events_ingested
 FROM {} WHERE source = %s ORDER BY lower_bound, shard
 """
 _SAVE = """
@@ -49,9 +49,11 @@ _UNLOCK = """
 SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%(lock)s, 0))
 WHERE pg_catalog.pg_backend_pid() = %(pid)s
 """
-_PLACE = re.compile("(?:[0-9a-f]{16}){1,2}")
-"""Of the event's id and time, and of the event; once it was of the id alone."""
-_PLACES = re.compile("((?:[0-9a-f]{32},?)*)/((?:[0-9a-f]{32},?)*)")
+_MORE = re.compile(
+    "(?:(?P<place>(?:[0-9a-f]{16}){1,2})|(?P<known>(?:[0-9a-f]{32},?)*)/(?P<top>(?:[0-9a-f]{32},?)*))?"
+    "(?:@(?P<read_all>[0-9]{1,11}))?"
+)
+"""A place is of an event's id and time, and of the event; once it was of the id alone."""
 _MOST_WINDOWS = 20_000
 """At once: each is a request, and a row of ``cursor_state``."""
 
@@ -67,10 +69,10 @@ class Position:
     Attributes:
         shard: its name; empty for the whole of an API.
         cursor: of the next page; None at the beginning of a pass.
-        saved: when it was written down last, by the database's clock; None where it never was.
         place: of the event that the page at the cursor began with, where that was read before: hashes.
         known: of events that the last pass from the newest on began with, until this pass has seen one of them.
         top: of events that this pass, which may go from the newest on, began with.
+        read_all: when the last pass began that was to read all, whatever the order; None where none was.
         expires: until when the cursor holds, where that was told.
         lower: the start of its window, inclusive; None where it has none.
         upper: the end of its window, exclusive.
@@ -92,36 +94,38 @@ class Position:
     began: datetime | None = None
     passes: int = 0
     events: int = 0
-    saved: datetime | None = field(default=None, compare=False)
     place: str | None = None
     known: tuple[str, ...] = ()
     top: tuple[str, ...] = ()
+    read_all: datetime | None = None
 
     @classmethod
     def of_row(cls, row: Sequence[Any]) -> "Position":
         """As a row of the table tells it."""
         position = cls(*row)
-        cursor, _, places = (position.cursor or "").rpartition("\n")
-        if cursor and _PLACE.fullmatch(places):
-            return replace(position, cursor=cursor, place=places)
-        if found := _PLACES.fullmatch(places):
-            known, top = (tuple(filter(None, of.split(","))) for of in found.groups())
-            return replace(position, cursor=cursor or None, known=known, top=top)
-        return position
+        cursor, line_end, more = (position.cursor or "").rpartition("\n")
+        found = _MORE.fullmatch(more) if line_end else None
+        if found is None or not any(found.groups()):
+            return position
+        known, top = (tuple(filter(None, (found[name] or "").split(","))) for name in ("known", "top"))
+        read_all = datetime.fromtimestamp(int(found["read_all"]), UTC) if found["read_all"] else None
+        return replace(position, cursor=cursor or None, place=found["place"], known=known, top=top, read_all=read_all)
 
     @property
     def stored_cursor(self) -> str | None:
-        """The cursor, and places on a line of their own."""
-        if self.cursor is not None and self.place:
-            return f"{self.cursor}\n{self.place}"
-        if self.known or self.top:
-            return f"{self.cursor or ''}\n{','.join(self.known)}/{','.join(self.top)}"
-        return self.cursor
+        """The cursor, and what is known of the order on a line of its own."""
+        more = self.place if self.cursor is not None and self.place else ""
+        if not more and (self.known or self.top):
+            more = f"{','.join(self.known)}/{','.join(self.top)}"
+        if self.read_all:
+            more += f"@{int(self.read_all.timestamp())}"
+        return f"{self.cursor or ''}\n{more}" if more else self.cursor
 
     @property
     def without_cursor(self) -> "Position":
         """The same, at the beginning of a pass: no page is gone on at."""
-        return replace(self, cursor=None, expires=None, place=None, top=())
+        # Where the pass has come to what the one before began with, all is read that it began with itself.
+        return replace(self, cursor=None, expires=None, place=None, known=self.known or self.top, top=())
 
     @property
     def begins(self) -> datetime | None:

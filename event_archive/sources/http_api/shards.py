@@ -53,6 +53,7 @@ class Shard:
     _goes_on: bool = False
     _read_at: tuple[str | None, str | None] = (None, None)
     _order: Order = field(default_factory=Order)
+    _top: tuple[str, ...] = ()
     _resumed: bool = False
     _is_by_our_clock: bool = False
     _looked_again: bool = False
@@ -68,7 +69,7 @@ class Shard:
     @property
     def _reads_all(self) -> bool:
         """Whether the pass goes from the beginning to the end, whatever earlier ones have read."""
-        return self.position.lower == _ALL
+        return self.position.lower == _ALL and not self.is_window
 
     @property
     def _by_time(self) -> bool:
@@ -94,8 +95,8 @@ class Shard:
             # Nothing is known of the order of what came by a filter.
             self.position = replace(self.position.without_cursor, lower=None, watermark=None)
         if self._is_to_read_all(now):
-            self.position = replace(self.position.without_cursor, lower=_ALL, saved=now)
-        self._order, self._resumed = Order(), self.position.cursor is not None
+            self.position = replace(self.position.without_cursor, lower=_ALL, read_all=now.replace(microsecond=0))
+        self._order, self._top, self._resumed = Order(), (), self.position.cursor is not None
         stored = self.position.began if self._resumed else None
         self._goes_on = self._resumed and stored is None and self.position.passes > 0 and not self._by_time
         self._is_by_our_clock = stored is None
@@ -117,11 +118,11 @@ class Shard:
                 self.position = replace(self.position, events=0)
 
     def _is_to_read_all(self, now: datetime) -> bool:
-        """Whether the pass that begins is the first in another stretch of time than the last was written down in."""
-        saved, every = self.position.saved, self.read_all_every
-        if every is None or saved is None or self._by_time or self.position.began is not None:
+        """Whether the pass that begins is the first in a stretch of time, after a first pass."""
+        every, last = self.read_all_every, self.position.read_all or _UNKNOWN
+        if every is None or self._by_time or not self.position.passes or self.position.began is not None:
             return False
-        return (now - _UNKNOWN) // every != (saved - _UNKNOWN) // every
+        return (now - _UNKNOWN) // every > (last - _UNKNOWN) // every
 
     @property
     def is_at_its_place(self) -> bool:
@@ -205,10 +206,11 @@ class Shard:
 
         Late events may stand before those that are new: only then may these be behind.
         """
-        top = trace.top if self.pages == 1 and not self._resumed else before.top
-        ascends = before.ceiling is None and self._order.newest is not None
         known = () if before.known and trace.shows(before.known) else before.known
-        return replace(before, known=known, top=() if ascends or self.is_window else top)
+        # Of a pass that somebody else began, without a word of what with, nobody knows.
+        self._top = before.top or self._top or (() if self._resumed or self.is_window else trace.top)
+        seems_to_ascend = before.ceiling is None and self._order.newest is not None
+        return replace(before, known=known, top=() if seems_to_ascend else self._top)
 
     def _correct_the_beginning(self, fetched: Fetched, now: datetime) -> None:
         """Sees at a pass's first page by which clock it began: whoever goes on with it may know nothing of ours."""
@@ -282,7 +284,7 @@ class Shard:
             cursor=fetched.asked_by if goes_on else None,
             place=place if goes_on and read_at == fetched.asked_by else None,
             expires=None,
-            known=() if goes_on or is_mixed else before.top or before.known,
+            known=() if goes_on or is_mixed else self._top or before.known,
             top=(),
             lower=None if self._reads_all else before.lower,
             watermark=None if is_mixed else self.arrived,

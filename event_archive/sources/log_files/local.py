@@ -32,7 +32,9 @@ class Folder:
         self.is_file = path.is_file()
         # Files are listed by their own names, in folders that are no links: by a link's where it leads elsewhere.
         real, parent = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
-        self._path = real if not self.is_file or real.is_relative_to(parent) else parent / path.name
+        self._path = parent if self.is_file else real
+        if self.is_file:
+            self._path = real if self._is_looked_at(real) else parent / path.name
         self.prefix = str(self._path) if self.is_file else f"{str(self._path).rstrip('/')}/"
 
     def list(self, after: str | None = None) -> Iterator[Found]:  # noqa: ARG002

@@ -51,6 +51,8 @@ _PASSING = (
     *(ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError),
 )
 """Of a connection, and of servers that fail over, load or are full."""
+_NO_PERMISSION = ("no permissions", "can't run this command", "can't access at least one of the keys")
+"""Of a script: its error is another one. Redis 6.2 says the second and the third."""
 _PASSING_WORDS = ("MISCONF", "NOREPLICAS", "BUSY ")
 """What servers say that cannot save, or are held up by a script."""
 
@@ -298,7 +300,7 @@ def _error(error: RedisError, stream: str, group: str) -> EventArchiveError:
     if isinstance(error, AuthenticationError | AuthenticationWrongNumberOfArgsError):
         return ConfigurationError(f"Redis refuses the connection: {words}. Check user and password in REDIS_URL.")
     # Where a script lacks a permission, the error is one of the script.
-    if isinstance(error, NoPermissionError) or "no permissions" in words:
+    if isinstance(error, NoPermissionError) or any(of in words for of in _NO_PERMISSION):
         return ConfigurationError(
             f"{stream}: Redis says: {words}. The user of REDIS_URL needs, on the key {stream}: +xgroup +xreadgroup "
             "+xack +xpending +xclaim +xinfo +xrange +xrevrange +time +eval; and +select where the URL names another "
