@@ -136,15 +136,9 @@ def _names() -> list[str]:
 
 def _sources() -> list[SourceNames]:
     """The sources that have a schedule; not one whose settings do not tell."""
-
-    def has_address(read: Callable[[], str | None]) -> bool:
-        try:
-            return bool(read())
-        except ConfigurationError:
-            return False
-
-    addresses = ((API, lambda: ApiShape.load().api_base_url), (LOGS, lambda: LogsShape.load().logs_url))
-    return [source for source, read in addresses if has_address(read)]
+    api, logs = ApiShape.attempt()[0], LogsShape.attempt()[0]
+    addresses = ((API, api and api.api_base_url), (LOGS, logs and logs.logs_url))
+    return [source for source, address in addresses if address]
 
 
 def _daemon(found: dg.DagsterInstance) -> Finding:

@@ -69,10 +69,8 @@ def prove(
             f"{file.path}: it has {counted(readback.rows, 'row', 'rows')}, the archive's record says {record.rows}. "
             f"Nothing was deleted. {_archive_again(table.dataset, day)}"
         )
-    # What was written as a time is one for ever; a text that has become one since may not be. The rows' own time was.
-    of_time = columns_of_time(connection, table.oid) - {table.dataset.time_column}
-    as_written = manifest.types and manifest.types == readback.types
-    if readback.may_say_today and not as_written and of_time.intersection(readback.columns):
+    # What was written as a time is one for ever; a text that has become one since may not be.
+    if readback.may_say_today and not readback.is_as_written(manifest):
         _require_lasting(connection, readback, lake, file, progress)
     return readback
 
@@ -80,6 +78,10 @@ def prove(
 def _require_lasting(
     connection: Connection, readback: Readback, lake: Lake, file: StoredFile, progress: Progress
 ) -> None:
+    # The rows' own time was one when they were archived.
+    of_time = columns_of_time(connection, readback.table.oid) - {readback.table.dataset.time_column}
+    if not of_time.intersection(readback.columns):
+        return
     with connection.transaction(force_rollback=True):
         load_verbatim(connection, readback, lake, file, progress)
         try:

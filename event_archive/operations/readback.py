@@ -105,10 +105,9 @@ class Readback:
         """What a manifest of exactly these bytes says; not whose they are."""
         return self.hashes.manifest(str(self.table.dataset.table), self.columns, self.rows)
 
-    @property
-    def types(self) -> str:
-        """By which types the file was read, as ``types_hash`` tells them."""
-        return types_hash(self.table, self.columns)
+    def is_as_written(self, manifest: Manifest) -> bool:
+        """Whether the file was read by the types it was written by; where that is not known, it was not."""
+        return bool(manifest.types) and manifest.types == types_hash(self.table, self.columns)
 
     def _source(self, name: str) -> sql.Composable:
         column = sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name))

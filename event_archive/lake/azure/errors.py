@@ -142,11 +142,9 @@ def lake_error(failure: AzureError, subject: Subject) -> EventArchiveError:
     if refused := untrusted(failure, subject.container, check="the address", variable=REQUESTS_BUNDLES[0]):
         return refused
     if isinstance(failure, ServiceRequestError | ServiceResponseError) or status is None:
-        written = (
-            ""
-            if subject.purpose != "write"
-            else "; if something was being written, it may or may not have been committed"
-        )
+        written = ""
+        if subject.purpose == "write":
+            written = "; if something was being written, it may or may not have been committed"
         return UnreachableError(
             f"{subject.container}: the Blob service did not answer, or broke off ({_reason(failure)}). Check the "
             f"address and the network{written}. Run it again."

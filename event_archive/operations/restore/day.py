@@ -136,7 +136,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         if manifest:
             manifest.require(file, readback.manifest)
         require_parsed(connection, readback, file)
-        if not (manifest and manifest.types and manifest.types == readback.types):
+        if not (manifest and readback.is_as_written(manifest)):
             lost = losses(connection, readback, lake, file, progress)
             require_lasting(connection, readback, file, f"Nothing of this day was restored. {TABLE_OF_YOUR_OWN}")
             report_losses(target, lost, file, by_us=manifest is not None)

@@ -23,8 +23,6 @@ _ARRIVED = """
 SELECT EXISTS (SELECT FROM {} WHERE id = %s AND timestamp >= %s)
        OR EXISTS (SELECT FROM {} WHERE source = %s AND locator = %s)
 """
-
-
 _MOST_OF_TOP = 8
 
 

@@ -36,8 +36,8 @@ class Shard:
         has_to_look_again: another pass is needed: newer events may have arrived above this one, which went from the
             newest to the oldest, or nobody knows when it began.
         arrived: the watermark at the end of the last pass, in whatever order it came.
-        has_lost_its_place: the page that the pass was to go on at is empty, or begins with an event not known:
-            the API deleted events before it, and others may have moved to where nobody looks.
+        has_lost_its_place: the page that the pass was to go on at is empty, or begins with an event not known: the
+            API deleted events before it, and others may have moved to where nobody looks.
     """
 
     position: Position
