@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 
 _SOURCES = ("api", "logs", "stream")
 _LISTED = 50
+_MOST = 2**63 - 1
+"""As PostgreSQL counts."""
 _REASONS_SHOWN = 20
 """The most frequent: some hold a position, which makes each of them another."""
 
 
 @click.command("rejected", short_help="Lists records that could not be rows, and says why.")
 @click.option("--source", type=click.Choice(_SOURCES), help="Of this source alone.")
-@click.option("--limit", type=click.IntRange(1), help=f"How many are listed.  [default: {_LISTED}]")
-@click.option("--explain", "number", type=int, metavar="ID", help="Say more of one, without its values.")
+@click.option("--limit", type=click.IntRange(1, _MOST), help=f"How many are listed.  [default: {_LISTED}]")
+@click.option(
+    "--explain", "number", type=click.IntRange(1, _MOST), metavar="ID", help="Say more of one, without its values."
+)
 @click.option("--replay", is_flag=True, help="Try them again: those that are rows by now land.")
 def list_rejected(*, source: str | None, limit: int | None, number: int | None, replay: bool) -> None:
     """Lists records of sources that could not be rows, and says why; or tries them again."""

@@ -42,6 +42,7 @@ from event_archive.config.values import (
     parse_size,
     parse_start,
     parse_storage_account,
+    parse_table,
 )
 from event_archive.config.variables import output_is_json, shown, shown_quoted, value_of
 from event_archive.domain.dataset import Dataset, Purge, TableName
@@ -77,7 +78,7 @@ class PipelineSettings(EnvironmentSettings):
     a variable that decides what is deleted is an error: its default would stand, unnoticed.
     """
 
-    event_table: Annotated[str, AfterValidator(lambda text: str(TableName.parse(text)))] = _DEFAULT_TABLE
+    event_table: Annotated[str, AfterValidator(parse_table)] = _DEFAULT_TABLE
     event_time_column: Annotated[str, AfterValidator(parse_identifier)] = "created_at"
     event_file_prefix: Annotated[str | None, Field(validate_default=True)] = None
     event_retention_period: Annotated[Retention, BeforeValidator(Retention.parse)] = Retention(months=12, days=0)

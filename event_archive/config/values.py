@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 from pydantic import SecretStr
 
-from event_archive.domain.dataset import check_identifier
+from event_archive.domain.dataset import TableName, check_identifier
 from event_archive.domain.days import midnight, parse_day
 from event_archive.errors import ConfigurationError
 from event_archive.lake.names import check_path
@@ -21,18 +21,32 @@ from event_archive.postgres.diagnosis import refused_options
 
 _ADDRESS = re.compile(r"[a-z][\w+.:-]+:/|\w+=\S*[; ]\s*\w+=", re.IGNORECASE)
 """What begins like an address or a connection string."""
+_LONGEST = timedelta(days=100 * 366)
+"""As a retention is at most: later, sums with dates come to no date."""
+
+
+def _refuse_address(text: str, what: str) -> None:
+    """Refuses what may hold a password, where a value stands in messages and becomes a name."""
+    if _ADDRESS.match(text):
+        raise ValueError(f"must be {what}, not an address or a connection string")
 
 
 def parse_identifier(name: str) -> str:
     """A name that a column can have."""
-    if _ADDRESS.match(name):
-        raise ValueError("must be a name, not an address or a connection string")
+    _refuse_address(name, "a name")
     check_identifier(name)
     return name
 
 
+def parse_table(text: str) -> str:
+    """A table's name, as ``TableName`` writes it."""
+    _refuse_address(text, "schema.table")
+    return str(TableName.parse(text))
+
+
 def parse_file_prefix(prefix: str) -> str:
     """What files' names begin with: at most 200 bytes, without a slash."""
+    _refuse_address(prefix, "what files' names begin with")
     if "/" in prefix or len(prefix.encode()) > 200:
         raise ValueError("must be at most 200 bytes without a slash")
     check_path(prefix)
@@ -41,6 +55,7 @@ def parse_file_prefix(prefix: str) -> str:
 
 def parse_folder(folder: str) -> str:
     """A folder in the lake, slashes at its ends taken away: at most 700 bytes, 255 between two slashes."""
+    _refuse_address(folder, "a folder in the lake")
     stripped = folder.strip("/")
     check_path(stripped)
     # File systems take no longer name; Azure takes 1,024 characters in all, the file's name among them.
@@ -80,8 +95,7 @@ def parse_cron(text: str) -> str:
 
 def parse_path(text: str) -> Path:
     """A path on this machine, of a file or a folder; an address would be taken for a folder of that name."""
-    if _ADDRESS.match(str(text)):
-        raise ValueError("must be a path on this machine, not an address or a connection string")
+    _refuse_address(str(text), "a path on this machine")
     return Path(text)
 
 
@@ -90,7 +104,10 @@ def parse_budget(text: str) -> timedelta:
     match = re.fullmatch(r"(\d+)\s*(second|minute|hour|day)s?", text.strip(), re.IGNORECASE)
     if not match or not int(match[1]):
         raise ValueError("is not a duration like '2 hours', '90 minutes' or '600 seconds'")
-    return int(match[1]) * timedelta(**{match[2].lower() + "s": 1})
+    unit = timedelta(**{match[2].lower() + "s": 1})
+    if int(match[1]) > _LONGEST / unit:
+        raise ValueError("is longer than 100 years")
+    return int(match[1]) * unit
 
 
 def parse_size(text: str) -> int:
@@ -209,6 +226,7 @@ def _has_address(url: str) -> bool:
 
 def parse_url_path(path: str) -> str:
     """The path of a URL and no more: parameters come behind it, and it stands in messages."""
+    _refuse_address(path, "a path behind API_BASE_URL")
     if re.search(r"[\s?#]", path):
         raise ValueError("must be a path without a query, a fragment or white space")
     return path

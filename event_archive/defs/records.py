@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import dagster as dg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from event_archive.config.environment import dagster_home
 from event_archive.defs.internals import CheckError, DeserializationError
-from event_archive.errors import RecordsError
+from event_archive.errors import ConfigurationError, RecordsError
 
 
 @contextmanager
@@ -21,12 +21,17 @@ def instance_of_environment() -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of DAGSTER_HOME, or one that is forgotten afterwards.
 
     Raises:
-        ConfigurationError: DAGSTER_HOME is no folder.
+        ConfigurationError: DAGSTER_HOME is no folder, or its dagster.yaml is wrong.
         RecordsError: the records cannot be opened.
     """
     home = dagster_home()
     try:
         instance = dg.DagsterInstance.from_config(home) if home else dg.DagsterInstance.ephemeral()
+    except (dg.DagsterInvalidConfigError, YAMLError, CheckError) as error:
+        raise ConfigurationError(
+            f"{home}/dagster.yaml is not right: {_mistake(error)}. Correct it, or unset DAGSTER_HOME: then runs of the "
+            "command line leave no records in Dagster."
+        ) from None
     except records_errors() as error:
         raise out_of_reach(error) from None
     with instance:
@@ -49,6 +54,20 @@ def records_errors() -> tuple[type[Exception], ...]:
         ImportError,
         OSError,
     )
+
+
+def _mistake(error: Exception) -> str:
+    """What is wrong with a dagster.yaml, and where; not what stands there, a password perhaps."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        return f"its line {error.problem_mark.line + 1} is no YAML"
+    if isinstance(error, YAMLError):
+        return "it is no YAML"
+    if not isinstance(error, dg.DagsterInvalidConfigError):
+        return "it holds something else than keys and values"
+    paths = {
+        ".".join(str(of.field_name) for of in each.stack.entries if hasattr(of, "field_name")) for each in error.errors
+    }
+    return f"Dagster does not take what it has under {', '.join(sorted(path or 'the top' for path in paths))}"
 
 
 def out_of_reach(error: BaseException) -> RecordsError:

@@ -107,7 +107,8 @@ class MovingWords:
         tail = b""
         for block in blocks:
             if not self.found:
-                text = tail + bytes(block).lower()
+                # In an array, a range or a row, backslashes and quotes within a word are no part of it.
+                text = tail + bytes(block).lower().translate(None, b'\\"')
                 self.found = any(word in text for word in MOVING_WORDS)
                 tail = text[-_LONGEST_WORD:]
             yield block

@@ -91,6 +91,11 @@ def as_value(name: str) -> sql.Composable:
     return sql.SQL("(pg_catalog.format('%s', value_.{}) COLLATE pg_catalog.\"C\")").format(sql.Identifier(name))
 
 
+def _unquoted(text: sql.Composable) -> sql.Composable:
+    """A text without backslashes and quotes, which arrays, ranges and rows take within a word."""
+    return sql.SQL("pg_catalog.translate({}, pg_catalog.concat(pg_catalog.chr(92), '\"'), '')").format(text)
+
+
 def named(counts: Mapping[str, int]) -> str:
     """Columns, and in how many rows of each, for a message."""
     return ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in counts.items())
@@ -114,7 +119,7 @@ def require_lasting(connection: Connection, readback: Readback, file: StoredFile
             "count(*) FILTER (WHERE {text} ~* {word} AND "
             "(SELECT count(*) FROM pg_catalog.regexp_matches({text}, {word}, 'gi')) > "
             "(SELECT count(*) FROM pg_catalog.regexp_matches({value}, {word}, 'gi')))"
-        ).format(text=as_text(name), value=as_value(name), word=sql.SQL(_WORD))
+        ).format(text=_unquoted(as_text(name)), value=_unquoted(as_value(name)), word=sql.SQL(_WORD))
         for name in readback.columns
         if name in of_time
     }

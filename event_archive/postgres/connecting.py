@@ -38,6 +38,7 @@ _TELLING_NOTHING = ("08", "58", "XX")
 """What the codes of poolers begin with: PgBouncer sends 08P01 where it is full, where it waits for a server that
 restarts, and for a wrong user, password or database alike; pgcat 58000, others XX000. They are tried again as if they
 passed; if they do not, somebody has to look."""
+_NOT_LET_IN = "28000"
 _OF_OPTIONS = ("22023", "42704", "55P02")
 """SQLSTATEs of a setting that is none, is not to be had, or not with this value."""
 _CONNECT_TIMEOUT_SECONDS = 10
@@ -132,14 +133,18 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
     if code in _PASSING:
         told = _out_of_reach(f"{words} [SQLSTATE {code}]", _PASSING[code])
         return _Failure(code, passes=True, told=told, is_answer=True)
+    # Of several hosts, of the one that was tried last; behind its name, which may hold any word.
+    last = words.partition("Multiple connection attempts failed")[0].partition(" failed: ")[2]
+    with_tls, again, _ = last.partition(" failed: ")
+    if code == _NOT_LET_IN and again and _OF_TLS.search(with_tls):
+        # By sslmode=prefer, libpq tried again without TLS, which the server's access rules forbid.
+        return _Failure(code, passes=False, told=_insecure(f"{words} [SQLSTATE {code}]", variable), is_answer=True)
     if code:
         if code.startswith(_OF_OPTIONS) or _UNSUPPORTED_BY_A_POOLER in words:
             return _Failure(code, passes=False, told=_with_wrong_options(f"{words} [SQLSTATE {code}]", variable))
         by_pooler = code.startswith(_TELLING_NOTHING)
         refused = _refused(f"{words} [SQLSTATE {code}]", variable, options, by_pooler=by_pooler)
         return _Failure(code, by_pooler, refused, is_answer=True)
-    # Of several hosts, of the one that was tried last; behind its name, which may hold any word.
-    last = words.partition("Multiple connection attempts failed")[0].partition(" failed: ")[2]
     if _OF_TLS.search(last) or _TLS_REFUSED.match(words):
         return _Failure("", passes=False, told=_insecure(words, variable))
     if _OF_AUTHENTICATION.search(last):

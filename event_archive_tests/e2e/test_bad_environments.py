@@ -229,11 +229,28 @@ def test_a_dagster_home_that_is_no_folder(local_installation: Installation, comm
     assert f"DAGSTER_HOME holds '{home}', which is not the absolute path of a folder" in message
 
 
-def test_records_of_dagster_that_cannot_be_opened(local_installation: Installation, command: Commands, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("storage: {nonsense: hunter2}\n", "Dagster does not take what it has under storage"),
+        ("hunter2: 1\n", "Dagster does not take what it has under the top"),
+        ("python_logs: {python_log_level: 5}\n", "under python_logs.python_log_level"),
+        ("# hunter2\nstorage: [\n\n", "its line 4 is no YAML"),
+        ("hunter2\n", "it holds something else than keys and values"),
+    ],
+)
+@pytest.mark.parametrize(("of", "code"), [("run", 2), ("doctor", 1)])
+def test_a_dagster_yaml_that_is_wrong(
+    local_installation: Installation, command: Commands, tmp_path: Path, text: str, mistake: str, of: str, code: int
+):
     local_installation.add(1)
-    (tmp_path / "dagster.yaml").write_text("storage: {nonsense: true}\n")
-    message = told(command("run", DAGSTER_HOME=str(tmp_path)), 1)
-    assert message.startswith("Error: Dagster's own records are out of reach: DagsterInvalidConfigError. Check")
+    (tmp_path / "dagster.yaml").write_text(text)
+    done = command(of, DAGSTER_HOME=str(tmp_path))
+    assert done.code == code
+    assert f"{tmp_path}/dagster.yaml is not right: " in done.said
+    assert mistake in done.said
+    assert "hunter2" not in done.said
+    assert local_installation.count() == 1
 
 
 @pytest.mark.parametrize("rest", [b"torn" * 2000, b"", None], ids=["torn", "emptied", "removed"])

@@ -17,7 +17,7 @@ import pytest
 
 from event_archive.domain.days import ONE_DAY, midnight
 from event_archive.lake.protocol import Lake
-from event_archive.sources.http_api import crew, limiter, shards
+from event_archive.sources.http_api import crew, limiter, windows
 from event_archive.sources.http_api.ingest import Ingestion
 from event_archive.sources.http_api.task import Totals
 from event_archive_tests.api_server.clock import FakeClock
@@ -58,6 +58,9 @@ class Life:
         self.ahead = timedelta(seconds=pick([0, 0, -1800, 1800]))
         # Lives that are named above keep a right clock: a wrong one would change what they found.
         self.clocks = random.Random(f"{seed} clocks") if int(seed) % 4 in (1, 2) else None
+        # Devices that were offline send what they kept: only by a filter of time is that too late.
+        is_sent_later = self.order == "came" and not self.is_filtered
+        self.devices = random.Random(f"{seed} devices") if is_sent_later else None
         self.pagination = pick(["cursor", "cursor", "page", "offset", "link"])
         self.events = Told(lambda: None)
         self.times: dict[str, datetime] = {}
@@ -99,6 +102,10 @@ class Life:
             (self.dice.randrange(seconds), None) for _ in range(self.dice.randint(20, 60))
         ]
         first += [(hours * 3600 + kind, kind) for kind in range(3) for hours in (1, 110)]
+        if self.devices and self.devices.random() < 0.4:
+            # Nothing has come but what a device kept.
+            self.send(self.devices.choice([1, 3, 12, 30]))
+            return
         for second, kind in sorted(first, key=lambda of: of[0]):
             self.arrive(START + timedelta(seconds=second), kind)
 
@@ -123,6 +130,18 @@ class Life:
     def some_arrive(self, most: int) -> None:
         for _ in range(self.dice.randint(0, most)):
             self.arrive(self._now() + self.ahead)
+
+    def some_are_sent(self) -> None:
+        """A device that was offline sends what it kept, in one order or the other."""
+        if self.devices and self.devices.random() < 0.3:
+            self.send(self.devices.randint(1, 20))
+
+    def send(self, count: int) -> None:
+        """A device sends so many events."""
+        dice = self.devices or self.dice
+        until, step = dice.randint(60, 200_000), dice.choice([-900, -60, -1, 1, 60, 900])
+        for place in range(count):
+            self.arrive(self._now() + self.ahead - timedelta(seconds=max(0, until + place * step)))
 
     # Runs
 
@@ -240,6 +259,7 @@ class Life:
             for _ in range(2):
                 self.clock.sleep(self.dice.choice([0, 60, 3600, 20_000, 40_000]))
                 self.some_arrive(6)
+                self.some_are_sent()
             if not self.is_first and self.dice.random() < 0.2:
                 self.mode = self.dice.choice(self.modes())
             # What only a pass that was stopped has taken is not known to have arrived.
@@ -259,7 +279,7 @@ def test_a_life_of_an_api_at_random_loses_and_doubles_no_event(
 ):
     monkeypatch.setattr(crew, "Buffer", Turns)
     monkeypatch.setattr(limiter, "MOST_AT_ONCE", 1)
-    monkeypatch.setattr(shards, "_SPLIT_ABOVE_PAGES", 3)
-    monkeypatch.setattr(shards, "_PAGES_OF_A_PART", 2)
+    monkeypatch.setattr(windows, "_SPLIT_ABOVE_PAGES", 3)
+    monkeypatch.setattr(windows, "_PAGES_OF_A_PART", 2)
     Life(database, local_lake, serve_api, life).live()
     survived("lives: APIs at random")

@@ -486,6 +486,47 @@ def test_late_events_end_no_pass_from_the_newest_on(ingest: Ingest, late: range,
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("stopped", [1, 3])
+def test_a_pass_that_seemed_to_ascend_knows_what_it_began_with_once_it_goes_on(ingest: Ingest, stopped: int):
+    ingesting = ingest(Events(0), order="newest", time_filter=False)
+    # A device sent its newest events first: those that are given first ascend.
+    times = [*range(400), *range(500, 400, -1)]
+    ingesting.api.add([event(f"e{n}", START + timedelta(seconds=second)) for n, second in enumerate(times)])
+    ingesting.run(pages=stopped)
+    ingesting.run()
+    ingesting.api.add([event(f"f{n}", START + timedelta(hours=1, seconds=n)) for n in range(50)])
+    ingesting.api.add([event(f"g{n}", START - timedelta(days=2)) for n in range(150)])
+    ingesting.api.add([event("last", START + timedelta(hours=2))])
+    ingesting.run()
+    assert ingesting.has_all()
+
+
+@pytest.mark.parametrize("pagination", ["cursor", "link", "page", "offset"])
+@pytest.mark.parametrize("imported", [50, 100, 301])
+def test_an_import_from_the_newest_on_is_not_taken_for_oldest_first(ingest: Ingest, pagination: str, imported: int):
+    ingesting = ingest(Events(0), order="newest", time_filter=False, pagination=pagination)
+    ingesting.api.add([event(f"e{n}", START + timedelta(seconds=imported - n)) for n in range(imported)])
+    ingesting.run(api_pagination=pagination)
+    for hour in (1, 2):
+        ingesting.api.add([event(f"f{hour}-{n}", START + timedelta(hours=hour, seconds=n)) for n in range(250)])
+        ingesting.run(api_pagination=pagination)
+    assert ingesting.has_all()
+    assert ingesting.run(api_pagination=pagination).restarts == 0
+
+
+@pytest.mark.parametrize("deleted", [0, 50, 150])
+def test_oldest_first_an_idle_run_asks_for_the_last_page_and_the_first(ingest: Ingest, deleted: int):
+    ingesting = ingest(350, time_filter=False)
+    ingesting.run()
+    ingesting.api.set(deleted=deleted)
+    asked = len(ingesting.asked("cursor"))
+    totals = ingesting.run()
+    assert (totals.restarts, totals.counts.known, totals.counts.new) == (0, 50, 0)
+    last, *first = ingesting.asked("cursor")[asked:]
+    assert last is not None
+    assert first == [None]
+
+
 @pytest.mark.parametrize("pagination", ["page", "cursor"])
 def test_newest_first_what_somebody_deleted_is_not_read_again(ingest: Ingest, pagination: str):
     ingesting = ingest(1500, order="newest", pagination=pagination, time_filter=False)
@@ -524,6 +565,16 @@ def test_where_that_is_asked_for_a_pass_reads_all_now_and_then(
     lose()
     ingesting.api.set(arriving=5, arriving_requests=1)
     assert ingesting.run(**settings).counts.new == 5
+
+
+def test_a_clock_that_was_ahead_once_keeps_no_pass_from_reading_all(ingest: Ingest):
+    ingesting = ingest(300, time_filter=False)
+    settings: dict[str, Any] = {**SHORT, "api_read_all_every": "1 day"}
+    ingesting.run(**settings)
+    ingesting.run(**settings, ahead=timedelta(days=40))
+    ingesting.clock.sleep(86_400)
+    ingesting.database.execute("DELETE FROM ingested_events WHERE id = %s", ingesting.ids[150])
+    assert ingesting.run(**settings).counts.new == 1
 
 
 def test_an_event_of_an_archived_day_does_not_stand_for_what_moved_before_it(ingest: Ingest):

@@ -226,7 +226,9 @@ def test_a_place_that_a_former_version_wrote_is_known_by_its_id(ingest: Ingest, 
     ingesting.run()
     place = hashlib.sha256([*ingesting.api.events][event].encode()).hexdigest()[:16]
     ingesting.database.execute("DELETE FROM ingested_events")
-    ingesting.database.execute("UPDATE cursor_state SET cursor_value = left(cursor_value, -32) || %s", place)
+    ingesting.database.execute(
+        "UPDATE cursor_state SET cursor_value = split_part(cursor_value, chr(10), 1) || chr(10) || %s", place
+    )
     totals = ingesting.run()
     assert (totals.failures, totals.restarts, totals.counts.new) == ([], restarts, 500 if restarts else 100)
 

@@ -275,7 +275,7 @@ def test_a_position_is_stored_to_the_microsecond(database: Database):
 
 def test_windows_that_would_be_too_many_are_refused_before_anything_is_written(ingest: Ingest):
     ingesting = ingest(Events(1))
-    with pytest.raises(ConfigurationError, match="API_SHARD holds 0:01:00, which makes more than 20000 windows since"):
+    with pytest.raises(ConfigurationError, match="API_SHARD makes more than 20000 windows of 0:01:00 since 2024"):
         ingesting.run(api_shard="1 minute", api_start="2024-01-01")
     assert ingesting.database.execute("SELECT count(*) FROM cursor_state") == [(0,)]
 

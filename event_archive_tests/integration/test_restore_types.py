@@ -166,6 +166,21 @@ def test_a_text_that_became_a_time_and_means_another_one_each_day_is_no_proof(pi
     assert of.count() == 1
 
 
+@pytest.mark.parametrize(
+    ("value", "now"), [(r"{to\day}", "date[]"), ('[to"d"ay,)', "daterange"), ('(to"day")', "pair")]
+)
+def test_a_word_with_quotes_in_it_means_another_day_each_day_too(pipeline: Pipeline, value: str, now: str):
+    pipeline.database.execute(f"{NARROWED.format('text')}; CREATE TYPE pair AS (day date)")
+    pipeline.database.execute("INSERT INTO n VALUES (1, '2024-03-01', %s)", value)
+    of = pipeline.of(table=TableName("public", "n"), time_column="at")
+    of.archive()
+    until(lambda: pipeline.database.execute("SELECT localtime < '23:59:30'") == [(True,)], seconds=40)
+    pipeline.database.execute(f"ALTER TABLE n ALTER v TYPE {now} USING v::{now}")
+    with pytest.raises(IntegrityError, match=r"means another one each day: v \(1 row\)\. Nothing was deleted"):
+        of.run()
+    assert of.count() == 1
+
+
 def test_values_that_no_longer_parse_are_refused_where_a_table_is_nothing_but_key(pipeline: Pipeline):
     pipeline.database.execute(
         "CREATE TABLE n (k text, at timestamp, PRIMARY KEY (k, at)); INSERT INTO n VALUES ('x', '2024-03-01')"

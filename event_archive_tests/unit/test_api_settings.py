@@ -24,6 +24,12 @@ def test_a_path_with_more_than_a_path_in_it_is_refused(monkeypatch: pytest.Monke
         load(monkeypatch, API_EVENTS_PATH=path)
 
 
+def test_an_address_is_no_path(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ConfigurationError, match="a path behind API_BASE_URL, not an address") as caught:
+        load(monkeypatch, API_EVENTS_PATH="https://user:hunter2@host/events")
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["http://h:99999", "http://h:port/v1", "http://[::1", "http://h:0"])
 def test_an_address_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, url: str):
     with pytest.raises(ConfigurationError, match="API_BASE_URL .* must be an http or https URL"):

@@ -24,11 +24,12 @@ from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
 from event_archive.sources.http_api.pages import Page
 from event_archive.sources.http_api.paging import api, paging
 from event_archive.sources.http_api.place import Arrivals, Trace
-from event_archive.sources.http_api.positions import Position, Positions, TakenError, new_windows, reached, resumed
+from event_archive.sources.http_api.positions import Position, Positions, TakenError, reached, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.task import Task
 from event_archive.sources.http_api.walking import Ended, Fetched, walk
+from event_archive.sources.http_api.windows import new_windows
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in, rejected_table
 from event_archive.sources.runs import DayAgedError
 from event_archive.sources.tables import make_missing
@@ -174,11 +175,14 @@ class Crew:
     def _send(self, shard: Shard) -> None:
         """Lets a worker read a shard: a pass, or what is left of one."""
         shard.begin(self._run.clock.now(), self._run.settings.api_start)
+        self._read_pages(shard)
+
+    def _read_pages(self, shard: Shard) -> None:
         start = shard.start()
 
         def emit(fetched: Fetched) -> bool:
             self._buffer.put((shard, fetched), fetched.size_bytes)
-            return not (shard.enough or self._stop.is_set())
+            return not (shard.enough or shard.looks or self._stop.is_set())
 
         def work() -> None:
             try:
@@ -208,6 +212,12 @@ class Crew:
                 # Asked for before the end was known.
                 continue
             page, too_old = fetched.page, self._aged.too_old(shard.position)
+            if shard.looks:
+                if self._arrivals.begins_as_before(page, shard.position.known, now, too_old):
+                    shard.enough = True
+                else:
+                    shard.lose_its_place()
+                continue
             if shard.is_at_its_place and not self._arrivals.begin(page, shard.position.place, now, too_old):
                 shard.lose_its_place()
                 continue
@@ -260,6 +270,7 @@ class Crew:
         totals.pages += len(pages)
         self._failures_in_a_row = 0
         for shard, _ in pages:
+            shard.has_gained |= counts.new + counts.superseded > 0
             totals.left = shard.left(settings.api_start)
         if totals.counts.rejected > settings.max_rejected:
             raise RefusedError(
@@ -274,11 +285,11 @@ class Crew:
         error = ended.error
         if shard.has_lost_its_place or (ended.cursor_refused and not shard.enough):
             totals.restarts += 1
-            why = (
-                "does not give where the last run ended what it gave then: events may have moved to before that"
-                if shard.has_lost_its_place
-                else "does not know the cursor any more"
-            )
+            why = "does not know the cursor any more"
+            if shard.looks:
+                why = "begins with events that never came: it does not give its oldest ones first"
+            elif shard.has_lost_its_place:
+                why = "does not give where the last run ended what it gave then: events may have moved to before that"
             try:
                 shard.restart(now, self._run.settings.api_start, self._run.settings.url)
             except RefusedError as vain:
@@ -293,6 +304,10 @@ class Crew:
             self._fail(error)
         elif shard.has_to_look_again and not self._stop.is_set():
             self._send(shard)
+            return
+        elif shard.enough and shard.may_have_passed_over and not self._stop.is_set():
+            shard.look()
+            self._read_pages(shard)
             return
         elif shard.enough and not shard.has_to_look_again:
             self._read.add(shard.position.shard)

@@ -1,20 +1,18 @@
 """How far each shard of an API was read, in ``cursor_state``: read, claimed, and written with the rows it stands for.
 
-A shard is the whole of an API, or a window of time. Not here: what moves a position.
+A shard is the whole of an API, or a window of time. Not here: what moves a position, which windows there are.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import sql
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import iso
-from event_archive.errors import ConfigurationError
 from event_archive.postgres.session import Connection, Session
 
 _READ_ONE = """
@@ -50,12 +48,11 @@ SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%(lock)s, 0))
 WHERE pg_catalog.pg_backend_pid() = %(pid)s
 """
 _MORE = re.compile(
-    "(?:(?P<place>(?:[0-9a-f]{16}){1,2})|(?P<known>(?:[0-9a-f]{32},?)*)/(?P<top>(?:[0-9a-f]{32},?)*))?"
+    "(?:(?P<place>(?:[0-9a-f]{16}){1,2})(?: |(?=@|$)))?"
+    "(?:(?P<known>(?:[0-9a-f]{32},?)*)/(?P<top>(?:[0-9a-f]{32},?)*))?"
     "(?:@(?P<read_all>[0-9]{1,11}))?"
 )
 """A place is of an event's id and time, and of the event; once it was of the id alone."""
-_MOST_WINDOWS = 20_000
-"""At once: each is a request, and a row of ``cursor_state``."""
 
 
 class TakenError(Exception):
@@ -70,8 +67,8 @@ class Position:
         shard: its name; empty for the whole of an API.
         cursor: of the next page; None at the beginning of a pass.
         place: of the event that the page at the cursor began with, where that was read before: hashes.
-        known: of events that the last pass from the newest on began with, until this pass has seen one of them.
-        top: of events that this pass, which may go from the newest on, began with.
+        known: of events that the last pass from the beginning began with, until this pass has seen one of them.
+        top: of events that this pass began with, where that is from the beginning.
         read_all: when the last pass began that was to read all, whatever the order; None where none was.
         expires: until when the cursor holds, where that was told.
         lower: the start of its window, inclusive; None where it has none.
@@ -114,9 +111,9 @@ class Position:
     @property
     def stored_cursor(self) -> str | None:
         """The cursor, and what is known of the order on a line of its own."""
-        more = self.place if self.cursor is not None and self.place else ""
-        if not more and (self.known or self.top):
-            more = f"{','.join(self.known)}/{','.join(self.top)}"
+        place = self.place if self.cursor is not None else None
+        marks = f"{','.join(self.known)}/{','.join(self.top)}" if self.known or self.top else None
+        more = " ".join(filter(None, (place, marks)))
         if self.read_all:
             more += f"@{int(self.read_all.timestamp())}"
         return f"{self.cursor or ''}\n{more}" if more else self.cursor
@@ -246,53 +243,6 @@ def reached(positions: Iterable[Position], read: Collection[str]) -> datetime | 
         if not of.passes and of.shard not in read:
             break
     return watermark
-
-
-def new_windows(known: list[Position], start: datetime, now: datetime, length: timedelta) -> list[Position]:
-    """As ``windows``.
-
-    Raises:
-        ConfigurationError: they are too many.
-    """
-    new = list(islice(windows(known, start, now, length), _MOST_WINDOWS + 1))
-    if len(new) > _MOST_WINDOWS:
-        raise ConfigurationError(
-            f"API_SHARD holds {length}, which makes more than {_MOST_WINDOWS} windows since {new[0].lower:%Y-%m-%d}: "
-            "choose longer ones, or a later API_START."
-        )
-    return new
-
-
-def windows(known: list[Position], start: datetime, now: datetime, length: timedelta) -> Iterator[Position]:
-    """The windows up to ``now`` that no position stands for yet.
-
-    Args:
-        known: the positions there are.
-        start: of the first window.
-        now: the last window holds it.
-        length: of a window.
-    """
-    lower = max((of.upper for of in known if of.upper), default=start)
-    while lower <= now:
-        yield Position.window(lower, lower + length)
-        lower += length
-
-
-def split(position: Position, at: datetime, parts: int, *, newest_first: bool) -> list[Position]:
-    """The rest of a window in parts, where one end of it was read.
-
-    Args:
-        position: of the window.
-        at: the time of the last event that was read; events of the same time may be in the rest.
-        parts: how many.
-        newest_first: the rest lies before that time; else after it.
-    """
-    if position.lower is None or position.upper is None:
-        raise AssertionError("only a window can be split")
-    lower, upper = (position.lower, at + timedelta(microseconds=1)) if newest_first else (at, position.upper)
-    step = (upper - lower) / parts
-    edges = [lower + step * part for part in range(parts)] + [upper]
-    return [Position.window(first, last) for first, last in pairwise(edges) if first < last]
 
 
 def resumed(position: Position, now: datetime) -> Position:

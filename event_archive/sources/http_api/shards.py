@@ -8,10 +8,10 @@ from event_archive.errors import RefusedError
 from event_archive.sources.http_api.order import Order
 from event_archive.sources.http_api.paging import Start
 from event_archive.sources.http_api.place import Trace
-from event_archive.sources.http_api.positions import Position, split
+from event_archive.sources.http_api.positions import Position
 from event_archive.sources.http_api.walking import Fetched
+from event_archive.sources.http_api.windows import parts
 
-_SPLIT_ABOVE_PAGES, _PAGES_OF_A_PART, _MOST_PARTS = 20, 10, 8
 _RESTARTS_WITHOUT_PROGRESS = 2
 _NO_ORDER = datetime(9000, 1, 1, tzinfo=UTC)
 """The ceiling of a pass without a filter that turned out to be in no order, for whoever goes on with it."""
@@ -37,7 +37,10 @@ class Shard:
             newest to the oldest, or nobody knows when it began.
         arrived: the watermark at the end of the last pass, in whatever order it came.
         has_lost_its_place: the page that the pass was to go on at is empty, or begins with an event not known: the
-            API deleted events before it, and others may have moved to where nobody looks.
+            API deleted events before it, and others may have moved to where nobody looks. Or the API begins with such
+            an event: it gives its newest first.
+        has_gained: the pass has brought an event that was not known.
+        looks: the pass ends at its first page, and only sees whether the API begins as it did.
     """
 
     position: Position
@@ -50,6 +53,8 @@ class Shard:
     has_to_look_again: bool = False
     arrived: datetime | None = None
     has_lost_its_place: bool = False
+    has_gained: bool = False
+    looks: bool = False
     _goes_on: bool = False
     _read_at: tuple[str | None, str | None] = (None, None)
     _order: Order = field(default_factory=Order)
@@ -60,6 +65,10 @@ class Shard:
     _furthest_pages: int = 0
     _furthest: datetime | None = None
     _vain: int = 0
+
+    def parts(self, fetched: Fetched, times: Sequence[datetime]) -> list[Position]:
+        """What a dense window is split into, as ``windows.parts``."""
+        return parts(self.position, self._order, fetched, times)
 
     @property
     def is_window(self) -> bool:
@@ -78,7 +87,7 @@ class Shard:
 
     def start(self) -> Start:
         """Where its pass begins."""
-        return Start(self.position.cursor, self.position.lower, self.position.upper)
+        return Start(None if self.looks else self.position.cursor, self.position.lower, self.position.upper)
 
     def begin(self, now: datetime, since: datetime | None) -> None:
         """Begins a pass, or goes on with the one that the position's cursor is in the midst of.
@@ -88,6 +97,7 @@ class Shard:
             since: from when on events are wanted, where none has arrived.
         """
         self.pages, self.enough, self.total, self.has_lost_its_place = 0, False, None, False
+        self.has_gained = self.looks = False
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
         if self._reads_all and self._by_time:
             self.position = replace(self.position.without_cursor, lower=None)
@@ -118,16 +128,31 @@ class Shard:
                 self.position = replace(self.position, events=0)
 
     def _is_to_read_all(self, now: datetime) -> bool:
-        """Whether the pass that begins is the first in a stretch of time, after a first pass."""
+        """Whether the pass that begins is the first in a stretch of time, after a first pass.
+
+        One that began by a clock that was ahead is of another stretch, too.
+        """
         every, last = self.read_all_every, self.position.read_all or _UNKNOWN
         if every is None or self._by_time or not self.position.passes or self.position.began is not None:
             return False
-        return (now - _UNKNOWN) // every > (last - _UNKNOWN) // every
+        return (now - _UNKNOWN) // every != (last - _UNKNOWN) // every
 
     @property
     def is_at_its_place(self) -> bool:
         """Whether the page that comes next was read before: the last one of the pass before."""
         return self._goes_on and self.pages == 0
+
+    @property
+    def may_have_passed_over(self) -> bool:
+        """Whether the pass that has ended went on at the last page, and nothing came of it.
+
+        So it is where an API gives its newest events first, and the first pass met some that seemed to ascend.
+        """
+        return self._goes_on and not (self.has_gained or self.looks)
+
+    def look(self) -> None:
+        """Begins a pass that only looks at the first page."""
+        self.looks, self.enough = True, False
 
     def lose_its_place(self) -> None:
         """Ends a pass at its first page, of which nothing lands."""
@@ -209,8 +234,7 @@ class Shard:
         known = () if before.known and trace.shows(before.known) else before.known
         # Of a pass that somebody else began, without a word of what with, nobody knows.
         self._top = before.top or self._top or (() if self._resumed or self.is_window else trace.top)
-        seems_to_ascend = before.ceiling is None and self._order.newest is not None
-        return replace(before, known=known, top=() if seems_to_ascend else self._top)
+        return replace(before, known=known, top=self._top)
 
     def _correct_the_beginning(self, fetched: Fetched, now: datetime) -> None:
         """Sees at a pass's first page by which clock it began: whoever goes on with it may know nothing of ours."""
@@ -278,13 +302,14 @@ class Shard:
         is_mixed = order.falling and order.returns and not (goes_on or self._by_time)
         is_mixed = is_mixed or (ceiling == _NO_ORDER and not self.filtered)
         is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
+        cursor = fetched.asked_by if goes_on else None
         read_at, place = self._read_at
         return replace(
             before,
-            cursor=fetched.asked_by if goes_on else None,
-            place=place if goes_on and read_at == fetched.asked_by else None,
+            cursor=cursor,
+            place=place if cursor and read_at == cursor else None,
             expires=None,
-            known=() if goes_on or is_mixed else self._top or before.known,
+            known=() if is_mixed else self._top or before.known,
             top=(),
             lower=None if self._reads_all else before.lower,
             watermark=None if is_mixed else self.arrived,
@@ -309,28 +334,6 @@ class Shard:
         """Whether nothing becomes visible any more in a window, however late."""
         upper, began = before.upper, before.began
         return upper is not None and began is not None and began >= upper + self.overlap
-
-    def parts(self, fetched: Fetched, times: Sequence[datetime]) -> list[Position]:
-        """What a dense window is split into at its first page: the part that page is of, and the rest; else nothing.
-
-        That part is read once more, since further pages may hold others of its events: order is by more than one page.
-        """
-        position, newest_first, events = self.position, self._order.descends, len(fetched.page.events)
-        is_known = position.events > events
-        if is_known or not (position.lower and position.upper and fetched.first and fetched.next):
-            return []
-        # An API that does not heed the bounds would be split for ever.
-        if not (self._order.ascends or newest_first) or min(times) < position.lower or max(times) >= position.upper:
-            return []
-        pages = (position.upper - position.lower) / abs(times[-1] - times[0])
-        if fetched.page.total is not None:
-            pages = fetched.page.total / events
-        if pages <= _SPLIT_ABOVE_PAGES:
-            return []
-        rest = split(position, times[-1], min(_MOST_PARTS, int(pages / _PAGES_OF_A_PART)), newest_first=newest_first)
-        edge = times[-1] + timedelta(microseconds=1) if newest_first else times[-1]
-        read = Position.window(edge, position.upper) if newest_first else Position.window(position.lower, edge)
-        return [replace(read, events=events), *rest]
 
 
 def _later(now: datetime, seconds: float | None) -> datetime | None:
