@@ -61,6 +61,7 @@ class Life:
         # Devices that were offline send what they kept: only by a filter of time is that too late.
         is_sent_later = self.order == "came" and not self.is_filtered
         self.devices = random.Random(f"{seed} devices") if is_sent_later else None
+        self.sent = self.devices.choice([0, 0.05, 0.3]) if self.devices else 0
         self.pagination = pick(["cursor", "cursor", "page", "offset", "link"])
         self.events = Told(lambda: None)
         self.times: dict[str, datetime] = {}
@@ -133,7 +134,7 @@ class Life:
 
     def some_are_sent(self) -> None:
         """A device that was offline sends what it kept, in one order or the other."""
-        if self.devices and self.devices.random() < 0.3:
+        if self.devices and self.devices.random() < self.sent:
             self.send(self.devices.randint(1, 20))
 
     def send(self, count: int) -> None:

@@ -503,28 +503,44 @@ def test_a_pass_that_seemed_to_ascend_knows_what_it_began_with_once_it_goes_on(i
 
 @pytest.mark.parametrize("pagination", ["cursor", "link", "page", "offset"])
 @pytest.mark.parametrize("imported", [50, 100, 301])
-def test_an_import_from_the_newest_on_is_not_taken_for_oldest_first(ingest: Ingest, pagination: str, imported: int):
-    ingesting = ingest(Events(0), order="newest", time_filter=False, pagination=pagination)
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_an_import_from_the_newest_on_says_nothing_of_the_order(
+    ingest: Ingest, order: str, imported: int, pagination: str
+):
+    ingesting = ingest(Events(0), order=order, time_filter=False, pagination=pagination)
     ingesting.api.add([event(f"e{n}", START + timedelta(seconds=imported - n)) for n in range(imported)])
     ingesting.run(api_pagination=pagination)
-    for hour in (1, 2):
-        ingesting.api.add([event(f"f{hour}-{n}", START + timedelta(hours=hour, seconds=n)) for n in range(250)])
+    for day in (1, 2):
+        ingesting.clock.sleep(86_400)
+        ingesting.api.add([event(f"f{day}-{n}", START + timedelta(days=day, seconds=n)) for n in range(250)])
         ingesting.run(api_pagination=pagination)
     assert ingesting.has_all()
-    assert ingesting.run(api_pagination=pagination).restarts == 0
 
 
-@pytest.mark.parametrize("deleted", [0, 50, 150])
-def test_oldest_first_an_idle_run_asks_for_the_last_page_and_the_first(ingest: Ingest, deleted: int):
-    ingesting = ingest(350, time_filter=False)
-    ingesting.run()
-    ingesting.api.set(deleted=deleted)
-    asked = len(ingesting.asked("cursor"))
-    totals = ingesting.run()
-    assert (totals.restarts, totals.counts.known, totals.counts.new) == (0, 50, 0)
-    last, *first = ingesting.asked("cursor")[asked:]
-    assert last is not None
-    assert first == [None]
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_an_order_is_believed_once_something_new_came_where_it_has_it_come(ingest: Ingest, order: str):
+    ingesting = ingest(350, order=order, time_filter=False)
+    ingesting.run(**SHORT)
+    assert ingesting.run(**SHORT).pages < 4, "the day of the first pass"
+    ingesting.clock.sleep(86_400)
+    assert ingesting.run(**SHORT).pages > 4, "nothing has come yet"
+    assert ingesting.run(**SHORT).pages < 4, "once a day"
+    ingesting.api.set(arriving=5, arriving_requests=1)
+    assert ingesting.run(**SHORT).counts.new == 5
+    ingesting.clock.sleep(86_400)
+    assert ingesting.run(**SHORT).pages < 4
+
+
+def test_newest_first_a_position_of_a_former_version_ends_no_pass_by_time_alone(ingest: Ingest):
+    ingesting = ingest(Events(0), order="newest", time_filter=False)
+    ingesting.api.add([event(f"e{n}", START + timedelta(seconds=n)) for n in range(300)])
+    ingesting.run(**SHORT)
+    ingesting.database.execute("UPDATE cursor_state SET cursor_value = NULL")
+    ingesting.api.add([event(f"f{n}", START + timedelta(hours=1, seconds=n)) for n in range(50)])
+    ingesting.api.add([event(f"g{n}", START - timedelta(days=2)) for n in range(150)])
+    ingesting.api.add([event("last", START + timedelta(hours=2))])
+    ingesting.run(**SHORT)
+    assert ingesting.has_all()
 
 
 @pytest.mark.parametrize("pagination", ["page", "cursor"])

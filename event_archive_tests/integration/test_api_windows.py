@@ -273,6 +273,29 @@ def test_a_position_is_stored_to_the_microsecond(database: Database):
             assert Positions(TABLE, "https://other.example.com").read(connection) == []
 
 
+HASH = "0123456789abcdef" * 2
+DAY = datetime(2024, 3, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("cursor", [None, "c", "c\n", f"c\n{HASH}", "c\n@123", "c\n/", f"c\n{HASH} /@1?2", "\n\n"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"place": HASH[:16]},
+        {"known": (HASH,)},
+        {"place": HASH, "known": (HASH, HASH), "top": (HASH,), "read_all": DAY, "doubted": DAY},
+        {"top": (HASH,), "doubted": DAY},
+    ],
+    ids=lambda more: " ".join(more) or "nothing",
+)
+def test_whatever_a_cursor_holds_a_position_is_read_as_it_was_written(cursor: str | None, more: dict[str, Any]):
+    position = Position("", cursor, **more)
+    if cursor is None:
+        position = replace(position, place=None)
+    assert Position.of_row(("", position.stored_cursor)) == position
+
+
 def test_windows_that_would_be_too_many_are_refused_before_anything_is_written(ingest: Ingest):
     ingesting = ingest(Events(1))
     with pytest.raises(ConfigurationError, match="API_SHARD makes more than 20000 windows of 0:01:00 since 2024"):

@@ -175,14 +175,11 @@ class Crew:
     def _send(self, shard: Shard) -> None:
         """Lets a worker read a shard: a pass, or what is left of one."""
         shard.begin(self._run.clock.now(), self._run.settings.api_start)
-        self._read_pages(shard)
-
-    def _read_pages(self, shard: Shard) -> None:
         start = shard.start()
 
         def emit(fetched: Fetched) -> bool:
             self._buffer.put((shard, fetched), fetched.size_bytes)
-            return not (shard.enough or shard.looks or self._stop.is_set())
+            return not (shard.enough or self._stop.is_set())
 
         def work() -> None:
             try:
@@ -212,12 +209,6 @@ class Crew:
                 # Asked for before the end was known.
                 continue
             page, too_old = fetched.page, self._aged.too_old(shard.position)
-            if shard.looks:
-                if self._arrivals.begins_as_before(page, shard.position.known, now, too_old):
-                    shard.enough = True
-                else:
-                    shard.lose_its_place()
-                continue
             if shard.is_at_its_place and not self._arrivals.begin(page, shard.position.place, now, too_old):
                 shard.lose_its_place()
                 continue
@@ -270,7 +261,7 @@ class Crew:
         totals.pages += len(pages)
         self._failures_in_a_row = 0
         for shard, _ in pages:
-            shard.has_gained |= counts.new + counts.superseded > 0
+            shard.has_gained |= counts.new > 0
             totals.left = shard.left(settings.api_start)
         if totals.counts.rejected > settings.max_rejected:
             raise RefusedError(
@@ -285,11 +276,11 @@ class Crew:
         error = ended.error
         if shard.has_lost_its_place or (ended.cursor_refused and not shard.enough):
             totals.restarts += 1
-            why = "does not know the cursor any more"
-            if shard.looks:
-                why = "begins with events that never came: it does not give its oldest ones first"
-            elif shard.has_lost_its_place:
-                why = "does not give where the last run ended what it gave then: events may have moved to before that"
+            why = (
+                "does not give where the last run ended what it gave then: events may have moved to before that"
+                if shard.has_lost_its_place
+                else "does not know the cursor any more"
+            )
             try:
                 shard.restart(now, self._run.settings.api_start, self._run.settings.url)
             except RefusedError as vain:
@@ -300,14 +291,17 @@ class Crew:
                 _log.info("%s: the API %s; going on %s", self._paging.url, why, place)
                 self._send(shard)
                 return
+        if error is None and shard.enough and shard.has_proven_its_order:
+            self._settle(shard)
         if error is not None:
             self._fail(error)
         elif shard.has_to_look_again and not self._stop.is_set():
             self._send(shard)
             return
-        elif shard.enough and shard.may_have_passed_over and not self._stop.is_set():
-            shard.look()
-            self._read_pages(shard)
+        elif shard.enough and shard.is_in_doubt(now) and not self._stop.is_set():
+            _log.info("%s: nothing new has come yet where its order has it come; reading all", self._paging.url)
+            shard.read_all()
+            self._send(shard)
             return
         elif shard.enough and not shard.has_to_look_again:
             self._read.add(shard.position.shard)
@@ -315,6 +309,17 @@ class Crew:
             self._has_left_some = True
         self._shards.remove(shard)
         self._positions.release(self._session, shard.position)
+
+    def _settle(self, shard: Shard) -> None:
+        """Takes down that the order of an API is as it seemed."""
+        position = replace(shard.position, doubted=None)
+
+        def work(connection: Connection) -> None:
+            self._positions.require(connection, self._committed[position.shard])
+            self._positions.save(connection, position)
+
+        in_transaction(self._session, self._run.target, work)
+        shard.position = self._committed[position.shard] = position
 
     def _fail(self, error: EventArchiveError) -> None:
         self._run.totals.failures.append(error)

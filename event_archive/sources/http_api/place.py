@@ -150,22 +150,6 @@ class Arrivals:
         known = First.of(page.events, self.reader, now, too_old)
         return known is not None and self.have(known)
 
-    def begins_as_before(
-        self, page: Page, known: Sequence[str], now: datetime, too_old: Callable[[datetime], bool]
-    ) -> bool:
-        """Whether the first page of an API shows that it begins as it did, or with an event that arrived before.
-
-        Args:
-            page: the first.
-            known: places of the events that it began with once.
-            now: this machine's clock.
-            too_old: as for ``begin``. Where all are, nobody can tell, and nothing is missing.
-        """
-        if Trace(page.events, self.reader, now).shows(known):
-            return True
-        first = First.of(page.events, self.reader, now, too_old)
-        return first is None or first.time is None or self.have(first)
-
     def have(self, event: First) -> bool:
         """Whether an event arrived before. One that has a later time now was moved to behind others by the API."""
         names = (sql.Identifier(of.schema, of.name) for of in (self.target.table, rejected_table(self.target)))

@@ -50,7 +50,7 @@ WHERE pg_catalog.pg_backend_pid() = %(pid)s
 _MORE = re.compile(
     "(?:(?P<place>(?:[0-9a-f]{16}){1,2})(?: |(?=@|$)))?"
     "(?:(?P<known>(?:[0-9a-f]{32},?)*)/(?P<top>(?:[0-9a-f]{32},?)*))?"
-    "(?:@(?P<read_all>[0-9]{1,11}))?"
+    "(?:@(?P<read_all>[0-9]{1,11}))?(?:[?](?P<doubted>[0-9]{1,11}))?"
 )
 """A place is of an event's id and time, and of the event; once it was of the id alone."""
 
@@ -70,6 +70,7 @@ class Position:
         known: of events that the last pass from the beginning began with, until this pass has seen one of them.
         top: of events that this pass began with, where that is from the beginning.
         read_all: when the last pass began that was to read all, whatever the order; None where none was.
+        doubted: when the last pass began that read all, as long as none since has brought anything by the order seen.
         expires: until when the cursor holds, where that was told.
         lower: the start of its window, inclusive; None where it has none.
         upper: the end of its window, exclusive.
@@ -95,6 +96,7 @@ class Position:
     known: tuple[str, ...] = ()
     top: tuple[str, ...] = ()
     read_all: datetime | None = None
+    doubted: datetime | None = None
 
     @classmethod
     def of_row(cls, row: Sequence[Any]) -> "Position":
@@ -102,11 +104,21 @@ class Position:
         position = cls(*row)
         cursor, line_end, more = (position.cursor or "").rpartition("\n")
         found = _MORE.fullmatch(more) if line_end else None
-        if found is None or not any(found.groups()):
+        if found is None or not more:
             return position
         known, top = (tuple(filter(None, (found[name] or "").split(","))) for name in ("known", "top"))
-        read_all = datetime.fromtimestamp(int(found["read_all"]), UTC) if found["read_all"] else None
-        return replace(position, cursor=cursor or None, place=found["place"], known=known, top=top, read_all=read_all)
+        read_all, doubted = (
+            datetime.fromtimestamp(int(found[name]), UTC) if found[name] else None for name in ("read_all", "doubted")
+        )
+        return replace(
+            position,
+            cursor=cursor or None,
+            place=found["place"],
+            known=known,
+            top=top,
+            read_all=read_all,
+            doubted=doubted,
+        )
 
     @property
     def stored_cursor(self) -> str | None:
@@ -116,6 +128,10 @@ class Position:
         more = " ".join(filter(None, (place, marks)))
         if self.read_all:
             more += f"@{int(self.read_all.timestamp())}"
+        if self.doubted:
+            more += f"?{int(self.doubted.timestamp())}"
+        # A cursor of several lines may end with one that looks like ours.
+        more = more or ("/" if "\n" in (self.cursor or "") else "")
         return f"{self.cursor or ''}\n{more}" if more else self.cursor
 
     @property

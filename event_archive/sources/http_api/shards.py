@@ -9,6 +9,7 @@ from event_archive.sources.http_api.order import Order
 from event_archive.sources.http_api.paging import Start
 from event_archive.sources.http_api.place import Trace
 from event_archive.sources.http_api.positions import Position
+from event_archive.sources.http_api.rereading import begins_to_read_all, is_in_doubt, reading_all, reads_all
 from event_archive.sources.http_api.walking import Fetched
 from event_archive.sources.http_api.windows import parts
 
@@ -17,8 +18,6 @@ _NO_ORDER = datetime(9000, 1, 1, tzinfo=UTC)
 """The ceiling of a pass without a filter that turned out to be in no order, for whoever goes on with it."""
 _UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 """The beginning of a pass that somebody else began by a clock that was ahead. Another pass follows it."""
-_ALL = datetime(1, 1, 1, tzinfo=UTC)
-"""The lower bound of a pass without a filter that reads all, for whoever goes on with it."""
 
 
 @dataclass(slots=True)
@@ -37,10 +36,9 @@ class Shard:
             newest to the oldest, or nobody knows when it began.
         arrived: the watermark at the end of the last pass, in whatever order it came.
         has_lost_its_place: the page that the pass was to go on at is empty, or begins with an event not known: the
-            API deleted events before it, and others may have moved to where nobody looks. Or the API begins with such
-            an event: it gives its newest first.
+            API deleted events before it, and others may have moved to where nobody looks.
+        is_whole: the pass is the first one, or reads all.
         has_gained: the pass has brought an event that was not known.
-        looks: the pass ends at its first page, and only sees whether the API begins as it did.
     """
 
     position: Position
@@ -53,8 +51,8 @@ class Shard:
     has_to_look_again: bool = False
     arrived: datetime | None = None
     has_lost_its_place: bool = False
+    is_whole: bool = False
     has_gained: bool = False
-    looks: bool = False
     _goes_on: bool = False
     _read_at: tuple[str | None, str | None] = (None, None)
     _order: Order = field(default_factory=Order)
@@ -77,8 +75,7 @@ class Shard:
 
     @property
     def _reads_all(self) -> bool:
-        """Whether the pass goes from the beginning to the end, whatever earlier ones have read."""
-        return self.position.lower == _ALL and not self.is_window
+        return reads_all(self.position)
 
     @property
     def _by_time(self) -> bool:
@@ -87,7 +84,7 @@ class Shard:
 
     def start(self) -> Start:
         """Where its pass begins."""
-        return Start(None if self.looks else self.position.cursor, self.position.lower, self.position.upper)
+        return Start(self.position.cursor, self.position.lower, self.position.upper)
 
     def begin(self, now: datetime, since: datetime | None) -> None:
         """Begins a pass, or goes on with the one that the position's cursor is in the midst of.
@@ -97,15 +94,16 @@ class Shard:
             since: from when on events are wanted, where none has arrived.
         """
         self.pages, self.enough, self.total, self.has_lost_its_place = 0, False, None, False
-        self.has_gained = self.looks = False
+        self.has_gained = False
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
         if self._reads_all and self._by_time:
             self.position = replace(self.position.without_cursor, lower=None)
         if not (self._by_time or self._reads_all) and self.position.lower is not None:
             # Nothing is known of the order of what came by a filter.
             self.position = replace(self.position.without_cursor, lower=None, watermark=None)
-        if self._is_to_read_all(now):
-            self.position = replace(self.position.without_cursor, lower=_ALL, read_all=now.replace(microsecond=0))
+        if self.position.passes and not self._by_time:
+            self.position = begins_to_read_all(self.position, self.read_all_every, now)
+        self.is_whole = self._reads_all or not self.position.passes
         self._order, self._top, self._resumed = Order(), (), self.position.cursor is not None
         stored = self.position.began if self._resumed else None
         self._goes_on = self._resumed and stored is None and self.position.passes > 0 and not self._by_time
@@ -127,32 +125,23 @@ class Shard:
                 # All that came before comes once more.
                 self.position = replace(self.position, events=0)
 
-    def _is_to_read_all(self, now: datetime) -> bool:
-        """Whether the pass that begins is the first in a stretch of time, after a first pass.
-
-        One that began by a clock that was ahead is of another stretch, too.
-        """
-        every, last = self.read_all_every, self.position.read_all or _UNKNOWN
-        if every is None or self._by_time or not self.position.passes or self.position.began is not None:
-            return False
-        return (now - _UNKNOWN) // every != (last - _UNKNOWN) // every
-
     @property
     def is_at_its_place(self) -> bool:
         """Whether the page that comes next was read before: the last one of the pass before."""
         return self._goes_on and self.pages == 0
 
     @property
-    def may_have_passed_over(self) -> bool:
-        """Whether the pass that has ended went on at the last page, and nothing came of it.
+    def has_proven_its_order(self) -> bool:
+        """Whether the pass that has ended was the first to bring something new where the order has it come."""
+        return self.position.doubted is not None and self.has_gained and not self.is_whole
 
-        So it is where an API gives its newest events first, and the first pass met some that seemed to ascend.
-        """
-        return self._goes_on and not (self.has_gained or self.looks)
+    def is_in_doubt(self, now: datetime) -> bool:
+        """Whether the pass that has ended brought nothing, and the next one is to read all for that."""
+        return is_in_doubt(self.position, now) and not (self.has_gained or self.is_whole)
 
-    def look(self) -> None:
-        """Begins a pass that only looks at the first page."""
-        self.looks, self.enough = True, False
+    def read_all(self) -> None:
+        """Lets the next pass read all."""
+        self.position = reading_all(self.position)
 
     def lose_its_place(self) -> None:
         """Ends a pass at its first page, of which nothing lands."""
@@ -302,6 +291,9 @@ class Shard:
         is_mixed = order.falling and order.returns and not (goes_on or self._by_time)
         is_mixed = is_mixed or (ceiling == _NO_ORDER and not self.filtered)
         is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
+        doubted = before.doubted
+        if before.began and (not before.passes or (doubted and self._reads_all)):
+            doubted = before.began.replace(microsecond=0)
         cursor = fetched.asked_by if goes_on else None
         read_at, place = self._read_at
         return replace(
@@ -311,6 +303,7 @@ class Shard:
             expires=None,
             known=() if is_mixed else self._top or before.known,
             top=(),
+            doubted=None if is_mixed or self._by_time else doubted,
             lower=None if self._reads_all else before.lower,
             watermark=None if is_mixed else self.arrived,
             ceiling=None,
