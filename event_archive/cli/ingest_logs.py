@@ -99,6 +99,8 @@ def _settings(path: Path | None) -> "LogsSettings":
     """The environment's; a file on the command line takes the place of LOGS_URL."""
     from event_archive.config.reading import Entry
     from event_archive.config.sources import LogsSettings
+    from event_archive.config.variables import value_of
+    from event_archive.sources.log_files.local import Folder
 
     if path is None:
         return LogsSettings.load()
@@ -108,6 +110,10 @@ def _settings(path: Path | None) -> "LogsSettings":
         bytes(path).decode()
     except UnicodeDecodeError:
         raise click.UsageError(f"--file names {bytes(path)!r}, which is no UTF-8: rename the file.") from None
+    scheme, _, folder = value_of("LOGS_URL").partition("://")
+    if scheme == "file":
+        # A run over that folder knows the file by this name.
+        path = Folder(Path(folder)).listed(path)
     settings = LogsSettings.load(Entry(values=(("logs_url", "--file", f"file://{path.absolute()}"),)))
     # Who names a file wants it loaded now.
     return settings.model_copy(update={"logs_min_age": None})

@@ -317,10 +317,13 @@ def check_azure_connection_string(secret: SecretStr) -> SecretStr:
     pairs = dict(part.split("=", 1) for part in text.strip().strip(";").split(";") if "=" in part)
     names = {name.strip().lower() for name, value in pairs.items() if value}
     emulator = "usedevelopmentstorage" in names
-    account = "accountname" in names or "blobendpoint" in names
-    if not emulator and not (account and names & {"accountkey", "sharedaccesssignature"}):
+    # Without the account's name a key signs nothing, and the client would ask as nobody.
+    by_key = {"accountname", "accountkey"} <= names
+    by_signature = "sharedaccesssignature" in names and bool(names & {"accountname", "blobendpoint"})
+    if not emulator and not (by_key or by_signature):
         raise ValueError(
-            "must hold AccountName (or BlobEndpoint) and AccountKey (or SharedAccessSignature), joined by ';', "
+            "must hold AccountName and AccountKey, or SharedAccessSignature with either AccountName or BlobEndpoint, "
+            "joined by ';', "
             "as the Azure portal shows it under 'Access keys'"
         )
     return secret

@@ -31,9 +31,9 @@ def _begin_logs(settings: LogsSettings) -> None:
 
 
 def _begin_stream(settings: StreamSettings) -> None:
-    from event_archive.sources.redis_stream.group import require_parameters
+    from event_archive.sources.redis_stream.address import pool
 
-    require_parameters(settings)
+    pool(settings.redis_url.get_secret_value())
 
 
 _BEGIN: dict[str, Callable[[Any], None]] = {"api": _begin_api, "logs": _begin_logs, "stream": _begin_stream}

@@ -39,8 +39,8 @@ _TELLING_NOTHING = ("08", "58", "XX")
 restarts, and for a wrong user, password or database alike; pgcat 58000, others XX000. They are tried again as if they
 passed; if they do not, somebody has to look."""
 _NOT_LET_IN = "28000"
-_OF_OPTIONS = ("22023", "42704", "55P02")
-"""SQLSTATEs of a setting that is none, is not to be had, or not with this value."""
+_OF_OPTIONS = ("22023", "42601", "42704", "55P02")
+"""SQLSTATEs of a setting that is none or cannot be read, is not to be had, or not with this value."""
 _CONNECT_TIMEOUT_SECONDS = 10
 # A host that is gone is noticed within two minutes: tcp_user_timeout is in milliseconds, the others in seconds.
 _DEFAULTS = {
@@ -54,7 +54,9 @@ _DEFAULTS = {
 # Libpq's own words, which are never translated where psycopg brings it along: a server that is away says no such thing.
 _OF_TLS = re.compile(r"certificate|private key|does not support SSL|SSL error: .*\balert\b", re.IGNORECASE)
 # A server that answers, but not in the way, or not the one, that the connection string asks for.
-_OF_AUTHENTICATION = re.compile(r"channel binding (?:is )?required|authentication method requirement|\brequire_auth\b")
+_OF_AUTHENTICATION = re.compile(
+    r"channel binding (?:is )?required|authentication method requirement|\brequire(?:_auth|peer)\b"
+)
 _OF_ANOTHER_KIND = re.compile(r"session is (not )?read-only|server is (not )?in hot standby mode")
 # Before it connects.
 _TLS_REFUSED = re.compile(r"connection is bad: (weak sslmode|invalid SSL)")
@@ -226,8 +228,8 @@ def _insecure(words: str, variable: str) -> RefusedError:
 
 def _other_authentication(words: str, variable: str) -> RefusedError:
     return RefusedError(
-        f"The connection to PostgreSQL was given up: {words}. Check require_auth and channel_binding in {variable}, "
-        "and which authentication the server's access rules ask for."
+        f"The connection to PostgreSQL was given up: {words}. Check require_auth, requirepeer and channel_binding in "
+        f"{variable}, and which authentication the server's access rules ask for."
     )
 
 

@@ -329,7 +329,9 @@ def test_the_launchpad_restores(archived: Installation, instance: dg.DagsterInst
     archived.database.execute('DELETE FROM "Event_restored" WHERE id = (SELECT min(id) FROM "Event_restored")')
     again = job.execute_in_process(run_config=config, instance=instance)
     said = f'{KEY}: 1 row restored into public."Event_restored", 4 stood there already, 0 superseded'
-    assert said in [entry.message.split(" - ")[-1] for entry in instance.all_logs(again.run_id)]
+    messages = [entry.message.split(" - ")[-1] for entry in instance.all_logs(again.run_id)]
+    assert said in messages
+    assert f"30 days between {KEY} and 2024-03-31 have no file" in messages
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["a file", "a service"])

@@ -281,7 +281,7 @@ def test_an_authentication_that_is_not_the_one_asked_for_is_no_outage(
     with password_role(database, "another") as role:
         error = connect(f"{database.server.dsn(database.name, role)} password=another {option}")
     assert isinstance(error, RefusedError)
-    assert "Check require_auth and channel_binding in PG_CONNECTION_STRING" in str(error)
+    assert "Check require_auth, requirepeer and channel_binding in PG_CONNECTION_STRING" in str(error)
     assert waits == []
 
 

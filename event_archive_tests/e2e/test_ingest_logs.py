@@ -250,6 +250,19 @@ def test_a_run_of_one_file_leaves_the_figures_of_all_as_they_are(
     assert pushgateway.of(*group)["event_archive_ingest_failed_files"] == 1
 
 
+def test_a_link_that_somebody_names_is_the_file_that_a_run_over_the_folder_knows(logs: Logs, command: Commands):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.write("sub/b.log", ndjson(entry(2)))
+    settings = variables(logs)
+    assert command("ingest", "logs", **settings).code == 0
+    (logs.folder / "other").mkdir()
+    for name, target in (("sub/up", "../a.log"), ("other/across", "../sub/b.log")):
+        link = logs.folder / name
+        link.symlink_to(target)
+        assert command("ingest", "logs", "--file", str(link), **settings).code == 0
+    assert len(logs.rows()) == 2
+
+
 def test_a_run_pushes_its_figures_and_says_nothing_of_the_last_success_where_it_failed(
     logs: Logs, command: Commands, pushgateway: Pushgateway, tmp_path: Path
 ):

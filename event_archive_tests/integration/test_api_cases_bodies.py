@@ -197,6 +197,16 @@ def test_newest_first_an_error_beside_no_events_hides_none_of_those_before(inges
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("empty", ["[]", "[ ]"])
+def test_an_empty_list_beside_one_with_something_in_it_is_no_end(ingest: Ingest, empty: str):
+    body = f'{{"data":{empty},"events":[{{"id":"a"}}],"hasMore":false}}'.encode()
+    ingesting = ingest(faults=[Fault(kind="answer", status=200, body=body, first=1)])
+    (error,) = ingesting.run().failures
+    assert "an empty list data, and another one that is not, events: API_DATA_FIELD says which" in str(error)
+    assert ingesting.run(api_data_field="data").failures == []
+    assert ingesting.has_all()
+
+
 def test_an_error_beside_the_name_of_the_next_cursor_is_no_refusal_of_the_one_that_was_sent(ingest: Ingest):
     body = b'{"data":[],"hasMore":false,"nextCursor":null,"cursorExpiresIn": 60,"error":{"code":"OVERLOADED"}}'
     ingesting = ingest(faults=[Fault(kind="answer", status=200, body=body, first=3, count=None)])

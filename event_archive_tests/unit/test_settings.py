@@ -72,6 +72,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch):
         ("EXPORT_PG_CONNECTION_STRING", f"{SECRET}", "libpq URL"),
         ("PG_AUTH", "kerberos", "'password' or 'azure'"),
         ("AZURE_STORAGE_CONNECTION_STRING", f"AccountKey={SECRET}", "AccountName"),
+        ("AZURE_STORAGE_CONNECTION_STRING", f"AccountKey={SECRET};BlobEndpoint=https://a.b/c", "AccountName and Acc"),
         ("AZURE_STORAGE_CONTAINER", "Upper", "lower-case"),
         ("AZURE_STORAGE_CONTAINER", "a--b", "single hyphens"),
         ("ARCHIVE_FOLDER", "a/../b", "joined by '/'"),

@@ -112,6 +112,14 @@ def read_page(body: bytes, fields: Fields) -> Page:
     # null stands for an empty list only where there is none.
     lists = [path for path in _paths(fields) if _is_list(document.get(path))]
     path = next((path for path in lists if _or_none(document[path]) is not None), next(iter(lists), None))
+    if path and _is_empty(document[path]):
+        full = next((of for of in lists if not _is_empty(document[of])), None)
+        if full:
+            raise PageError(
+                f"the answer has an empty list {'.'.join(path)}, and another one that is not, {'.'.join(full)}: "
+                "API_DATA_FIELD says which one holds the events",
+                cut_short=False,
+            )
     if path is None:
         raise PageError(f"the answer has no list of events in it{_error_in(document)}", cut_short=False)
     text = None if path in loose else _or_none(document[path]) or _NO_EVENTS
@@ -210,6 +218,10 @@ def _is_failure(value: Any) -> bool:
 
 def _is_list(value: msgspec.Raw | None) -> bool:
     return value is not None and (bytes(memoryview(value)).lstrip()[:1] == b"[" or _or_none(value) is None)
+
+
+def _is_empty(value: msgspec.Raw) -> bool:
+    return _or_none(value) is None or not bytes(memoryview(value)[:100]).strip(b"[] \t\r\n")
 
 
 def _or_none(value: msgspec.Raw) -> msgspec.Raw | None:

@@ -37,6 +37,11 @@ class Folder:
             self._path = real if self._is_looked_at(real) else parent / path.name
         self.prefix = str(self._path) if self.is_file else f"{str(self._path).rstrip('/')}/"
 
+    def listed(self, path: Path) -> Path:
+        """The path by which a file is listed here: its own, where a link leads to one of this folder."""
+        real = Path(os.path.realpath(path))
+        return real if self._is_looked_at(real) else path
+
     def list(self, after: str | None = None) -> Iterator[Found]:  # noqa: ARG002
         """As ``Store.list``; hidden files, and what is no regular file or may not be looked at, are left out.
 

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from redis import ConnectionPool, Redis
-from redis.backoff import NoBackoff
+from redis import Redis
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -25,18 +24,16 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004 (likewise)
     TryAgainError,
 )
-from redis.retry import Retry
 
-from event_archive.certificates import require_files, untrusted
+from event_archive.certificates import untrusted
 from event_archive.config.sources import StreamSettings
 from event_archive.errors import ConfigurationError, EventArchiveError, UnreachableError
+from event_archive.sources.redis_stream.address import pool, refused
 from event_archive.sources.redis_stream.records import Entry
 from event_archive.sources.redis_stream.replies import keep_all_fields
 
 BLOCK_SECONDS = 1.0
 """How long a read waits for the first entry: a consumer that is told to stop hears of it that late."""
-_TIMEOUT_SECONDS = 6.0
-"""After which a server that says nothing counts as away."""
 _REMOVE = """
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return -1 end
 return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
@@ -238,51 +235,14 @@ def looking(settings: StreamSettings) -> Iterator[Redis]:
         yield group._redis  # noqa: SLF001 (of this module)
 
 
-def require_parameters(settings: StreamSettings) -> None:
-    """Looks at all of REDIS_URL that can be told without a connection.
-
-    Raises:
-        ConfigurationError: it is wrong.
-    """
-    with _parameters_told():
-        _pool(settings.redis_url.get_secret_value()).make_connection()
-
-
 def _connect(url: str) -> Redis:
-    with _parameters_told():
-        redis = Redis(connection_pool=_pool(url), single_connection_client=True)
+    of_url = pool(url)
+    try:
+        redis = Redis(connection_pool=of_url, single_connection_client=True)
+    except (TypeError, ValueError):
+        raise refused() from None
     keep_all_fields(redis)
     return redis
-
-
-def _pool(url: str) -> ConnectionPool:
-    # A read that is tried again loses sight of what the reply that broke off had delivered.
-    own = {
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": _TIMEOUT_SECONDS,
-        "socket_connect_timeout": _TIMEOUT_SECONDS,
-        "decode_responses": False,
-        "legacy_responses": False,
-    }
-    # RESP2 takes the client two thirds of the time.
-    pool = ConnectionPool.from_url(url, protocol=2)
-    pool.connection_kwargs.update(own)
-    require_files("REDIS_URL", pool.connection_kwargs)
-    return pool
-
-
-@contextmanager
-def _parameters_told() -> Iterator[None]:
-    """What redis-py raises for a parameter of REDIS_URL is raised as the error that people see."""
-    try:
-        yield
-    except (TypeError, ValueError):
-        # What they say may repeat a part of the URL.
-        raise ConfigurationError(
-            "REDIS_URL names a host that cannot be one, or has a parameter that redis-py does not know, or not with "
-            "this value. Nothing was read. Take what follows the question mark from redis-py's documentation, or leave "
-            "it out."
-        ) from None
 
 
 @contextmanager
