@@ -6,6 +6,7 @@ Here: opening them, and the words of their errors. Not here: what is read from t
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -27,7 +28,7 @@ def instance_of_environment() -> Iterator[dg.DagsterInstance]:
     home = dagster_home()
     try:
         instance = dg.DagsterInstance.from_config(home) if home else dg.DagsterInstance.ephemeral()
-    except (dg.DagsterInvalidConfigError, YAMLError, CheckError) as error:
+    except (dg.DagsterInvalidConfigError, YAMLError, CheckError, UnicodeError) as error:
         raise ConfigurationError(
             f"{home}/dagster.yaml is not right: {_mistake(error)}. Correct it, or unset DAGSTER_HOME: then runs of the "
             "command line leave no records in Dagster."
@@ -60,14 +61,23 @@ def _mistake(error: Exception) -> str:
     """What is wrong with a dagster.yaml, and where; not what stands there, a password perhaps."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         return f"its line {error.problem_mark.line + 1} is no YAML"
-    if isinstance(error, YAMLError):
-        return "it is no YAML"
+    if isinstance(error, YAMLError | UnicodeError):
+        return "it is no YAML in UTF-8"
     if not isinstance(error, dg.DagsterInvalidConfigError):
-        return "it holds something else than keys and values"
-    paths = {
-        ".".join(str(of.field_name) for of in each.stack.entries if hasattr(of, "field_name")) for each in error.errors
-    }
-    return f"Dagster does not take what it has under {', '.join(sorted(path or 'the top' for path in paths))}"
+        return "it holds something else than keys and values, or names a class that cannot be imported"
+    found = {(_place(each), each.reason.name == "FAILED_POST_PROCESSING") for each in error.errors}
+    wrong = [
+        f"a variable that it names under {place} is not set"
+        if unset
+        else f"Dagster does not take what stands at {place}"
+        for place, unset in sorted(found)
+    ]
+    return "; ".join(wrong) or "Dagster does not take some of its keys beside others"
+
+
+def _place(error: Any) -> str:
+    """The keys that lead to a mistake, of the part of the file that Dagster was looking at."""
+    return ".".join(str(of.field_name) for of in error.stack.entries if hasattr(of, "field_name")) or "its top"
 
 
 def out_of_reach(error: BaseException) -> RecordsError:

@@ -137,8 +137,7 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         return _Failure(code, passes=True, told=told, is_answer=True)
     # Of several hosts, of the one that was tried last; behind its name, which may hold any word.
     last = words.partition("Multiple connection attempts failed")[0].partition(" failed: ")[2]
-    with_tls, again, _ = last.partition(" failed: ")
-    if code == _NOT_LET_IN and again and _OF_TLS.search(with_tls):
+    if code == _NOT_LET_IN and _OF_TLS.search(_own_words_first(error)):
         # By sslmode=prefer, libpq tried again without TLS, which the server's access rules forbid.
         return _Failure(code, passes=False, told=_insecure(f"{words} [SQLSTATE {code}]", variable), is_answer=True)
     if code:
@@ -162,6 +161,13 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         # A primary that is about to be promoted is still a standby.
         check = f"It answers. Check host, port and target_session_attrs in {variable}, and which server is the primary."
     return _Failure("", passes=True, told=_out_of_reach(words, check))
+
+
+def _own_words_first(error: psycopg.OperationalError) -> str:
+    """What libpq itself said of a first attempt, where it made another one; empty where a server said it."""
+    tried = str(error).removeprefix("connection failed: ").partition("Multiple connection attempts failed")[0]
+    first, again, _ = tried.partition(" failed: ")[2].partition(" failed: ")
+    return first if again and not _SENT_BY_A_SERVER.match(f" failed: {first}") else ""
 
 
 def _code(error: psycopg.OperationalError, conninfo: str, options: Mapping[str, Any]) -> str | None:

@@ -232,9 +232,19 @@ def test_a_dagster_home_that_is_no_folder(local_installation: Installation, comm
 @pytest.mark.parametrize(
     ("text", "mistake"),
     [
-        ("storage: {nonsense: hunter2}\n", "Dagster does not take what it has under storage"),
-        ("hunter2: 1\n", "Dagster does not take what it has under the top"),
-        ("python_logs: {python_log_level: 5}\n", "under python_logs.python_log_level"),
+        ("storage: {nonsense: hunter2}\n", "Dagster does not take what stands at storage. Correct"),
+        ("hunter2: 1\n", "Dagster does not take what stands at its top. Correct"),
+        ("python_logs: {python_log_level: 5}\n", "Dagster does not take what stands at python_logs.python_log_level"),
+        (
+            "storage: {postgres: {postgres_db: {password: {env: NOT_THERE}, username: u, hostname: h, db_name: d}}}",
+            "a variable that it names under postgres_db.password is not set. Correct",
+        ),
+        (
+            "concurrency: {runs: {max_concurrent_runs: 2}}\nrun_queue: {max_concurrent_runs: 3}\n",
+            "not take some of its keys",
+        ),
+        ("instance_class: {module: nowhere.hunter2, class: Nobody}\n", "or names a class that cannot be imported"),
+        ("\udcff\udcfe\n", "it is no YAML in UTF-8"),
         ("# hunter2\nstorage: [\n\n", "its line 4 is no YAML"),
         ("hunter2\n", "it holds something else than keys and values"),
     ],
@@ -244,7 +254,7 @@ def test_a_dagster_yaml_that_is_wrong(
     local_installation: Installation, command: Commands, tmp_path: Path, text: str, mistake: str, of: str, code: int
 ):
     local_installation.add(1)
-    (tmp_path / "dagster.yaml").write_text(text)
+    (tmp_path / "dagster.yaml").write_bytes(text.encode(errors="surrogateescape"))
     done = command(of, DAGSTER_HOME=str(tmp_path))
     assert done.code == code
     assert f"{tmp_path}/dagster.yaml is not right: " in done.said

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -218,6 +219,21 @@ def test_a_key_that_is_missing_is_named_where_the_server_lets_nobody_in_without_
     assert str(error).startswith("No TLS connection to PostgreSQL can be made: ")
     assert "missing.key" in str(error)
     assert "[SQLSTATE 28000]. Check sslmode, sslrootcert, sslcert and sslkey in PG_CONNECTION_STRING" in str(error)
+    assert waits == []
+
+
+def test_names_that_a_server_repeats_say_nothing_of_tls(waits: list[float], monkeypatch: pytest.MonkeyPatch):
+    said = (
+        'connection failed: connection to server at "h", port 1 failed: FATAL:  no entry for user "certificate_app"\n'
+        'connection to server at "h", port 1 failed: FATAL:  no entry for user "certificate_app", no encryption\n'
+    )
+
+    def refuse(*_arguments: Any, **_options: Any) -> None:
+        raise psycopg.OperationalError(said)
+
+    monkeypatch.setattr(connecting, "_code", lambda *_: "28000")
+    monkeypatch.setattr(psycopg, "connect", refuse)
+    assert str(connect("host=h dbname=d user=certificate_app")).startswith("PostgreSQL refuses the connection: ")
     assert waits == []
 
 

@@ -517,6 +517,32 @@ def test_an_import_from_the_newest_on_says_nothing_of_the_order(
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("pagination", ["cursor", "page"])
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_an_import_behind_the_first_event_says_nothing_of_the_order(ingest: Ingest, order: str, pagination: str):
+    ingesting = ingest(Events(0), order=order, time_filter=False, pagination=pagination)
+    ingesting.api.add([event("first", START + timedelta(hours=12))])
+    ingesting.run(api_pagination=pagination)
+    ingesting.api.add([event(f"e{n}", START + timedelta(hours=11, seconds=-10 * n)) for n in range(250)])
+    ingesting.run(api_pagination=pagination)
+    for day in (1, 2, 3):
+        ingesting.clock.sleep(86_400)
+        ingesting.api.add([event(f"f{day}-{n}", START + timedelta(days=day, seconds=n)) for n in range(250)])
+        ingesting.run(api_pagination=pagination)
+    assert ingesting.has_all()
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_of_a_position_that_a_former_version_wrote_nobody_knows_whether_its_order_is_right(ingest: Ingest, order: str):
+    ingesting = ingest(Events(0), order=order, time_filter=False)
+    ingesting.api.add([event(f"e{n}", START - timedelta(seconds=n)) for n in range(250)])
+    ingesting.run(**SHORT)
+    ingesting.database.execute("UPDATE cursor_state SET cursor_value = regexp_replace(cursor_value, '[?].*', '')")
+    ingesting.api.add([event(f"f{n}", START + timedelta(hours=1, seconds=n)) for n in range(250)])
+    ingesting.run(**SHORT)
+    assert ingesting.has_all()
+
+
 @pytest.mark.parametrize("order", ["oldest", "newest"])
 def test_an_order_is_believed_once_something_new_came_where_it_has_it_come(ingest: Ingest, order: str):
     ingesting = ingest(350, order=order, time_filter=False)

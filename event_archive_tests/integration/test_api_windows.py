@@ -286,6 +286,7 @@ DAY = datetime(2024, 3, 1, tzinfo=UTC)
         {"known": (HASH,)},
         {"place": HASH, "known": (HASH, HASH), "top": (HASH,), "read_all": DAY, "doubted": DAY},
         {"top": (HASH,), "doubted": DAY},
+        {"known": (HASH,), "doubted": None},
     ],
     ids=lambda more: " ".join(more) or "nothing",
 )

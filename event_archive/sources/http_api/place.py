@@ -6,7 +6,7 @@ Not here: what a pass does where it is not (``shards``).
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -111,12 +111,21 @@ class Trace:
 
     def shows(self, places: Sequence[str]) -> bool:
         """Whether an event of these places is on it."""
-        halves = {half for place in places for half in (place[:16], place[16:])}
-        return any(own[:16] in halves or own[16:] in halves for own in (of.place for of in self._rows()))
+        return _are_among(self._rows(), places)
+
+    def begins_with(self, places: Sequence[str]) -> bool:
+        """Whether its first event is of one of these places."""
+        return _are_among(islice(self._rows(), 1), places)
 
     def _rows(self) -> Iterator[First]:
         found = (First.of([raw], self.reader, self.now) for raw in self.events)
         return (of for of in found if of and of.time)
+
+
+def _are_among(events: Iterable[First], places: Sequence[str]) -> bool:
+    """Whether any of some events is of one of these places."""
+    halves = {half for place in places for half in (place[:16], place[16:])}
+    return any(own[:16] in halves or own[16:] in halves for own in (of.place for of in events))
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,11 @@ _UNLOCK = """
 SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended(%(lock)s, 0))
 WHERE pg_catalog.pg_backend_pid() = %(pid)s
 """
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _MORE = re.compile(
     "(?:(?P<place>(?:[0-9a-f]{16}){1,2})(?: |(?=@|$)))?"
     "(?:(?P<known>(?:[0-9a-f]{32},?)*)/(?P<top>(?:[0-9a-f]{32},?)*))?"
-    "(?:@(?P<read_all>[0-9]{1,11}))?(?:[?](?P<doubted>[0-9]{1,11}))?"
+    "(?:@(?P<read_all>[0-9]{1,11}))?(?:[?](?P<doubted>[0-9]{1,11})|(?P<proven>!))?"
 )
 """A place is of an event's id and time, and of the event; once it was of the id alone."""
 
@@ -70,7 +71,8 @@ class Position:
         known: of events that the last pass from the beginning began with, until this pass has seen one of them.
         top: of events that this pass began with, where that is from the beginning.
         read_all: when the last pass began that was to read all, whatever the order; None where none was.
-        doubted: when the last pass began that read all, as long as none since has brought anything by the order seen.
+        doubted: when the last pass began that read all, as long as none since has brought anything by the order seen;
+            ``NEVER`` where nobody knows, and None once one has.
         expires: until when the cursor holds, where that was told.
         lower: the start of its window, inclusive; None where it has none.
         upper: the end of its window, exclusive.
@@ -96,7 +98,7 @@ class Position:
     known: tuple[str, ...] = ()
     top: tuple[str, ...] = ()
     read_all: datetime | None = None
-    doubted: datetime | None = None
+    doubted: datetime | None = NEVER
 
     @classmethod
     def of_row(cls, row: Sequence[Any]) -> "Position":
@@ -110,6 +112,8 @@ class Position:
         read_all, doubted = (
             datetime.fromtimestamp(int(found[name]), UTC) if found[name] else None for name in ("read_all", "doubted")
         )
+        if doubted is None and not found["proven"]:
+            doubted = NEVER
         return replace(
             position,
             cursor=cursor or None,
@@ -128,8 +132,8 @@ class Position:
         more = " ".join(filter(None, (place, marks)))
         if self.read_all:
             more += f"@{int(self.read_all.timestamp())}"
-        if self.doubted:
-            more += f"?{int(self.doubted.timestamp())}"
+        if self.doubted != NEVER:
+            more += f"?{int(self.doubted.timestamp())}" if self.doubted else "!"
         # A cursor of several lines may end with one that looks like ours.
         more = more or ("/" if "\n" in (self.cursor or "") else "")
         return f"{self.cursor or ''}\n{more}" if more else self.cursor

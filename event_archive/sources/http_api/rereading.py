@@ -6,9 +6,8 @@ Not here: what a pass does to a position (``shards``).
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from event_archive.sources.http_api.positions import Position
+from event_archive.sources.http_api.positions import NEVER, Position
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALL = datetime(1, 1, 1, tzinfo=UTC)
 """The lower bound of such a pass, for whoever goes on with it."""
 
@@ -32,9 +31,9 @@ def begins_to_read_all(position: Position, every: timedelta | None, now: datetim
         now: this machine's clock.
     """
     if position.began is None and every is not None:
-        last = position.read_all or _EPOCH
+        last = position.read_all or NEVER
         # One that began by a clock that was ahead is of another stretch, too.
-        if (now - _EPOCH) // every != (last - _EPOCH) // every:
+        if (now - NEVER) // every != (last - NEVER) // every:
             return replace(reading_all(position), read_all=now.replace(microsecond=0))
     # What the pass before began with is not known: this one would end by time alone.
     is_unmarked = position.cursor is None and position.watermark is not None and not position.known
@@ -42,8 +41,8 @@ def begins_to_read_all(position: Position, every: timedelta | None, now: datetim
 
 
 def is_in_doubt(position: Position, now: datetime) -> bool:
-    """Whether all is to be read, since nothing new has ever come where the order of the first pass has it come.
+    """Whether all is to be read, once a UTC day, since nothing new has come yet where the order has it come.
 
-    What a device or an import sent in another order may have been all that the first pass met. Once a UTC day.
+    What a device or an import sent in another order may have been all that the pass met that came to the order.
     """
     return position.doubted is not None and position.doubted.date() != now.date()

@@ -8,7 +8,7 @@ from event_archive.errors import RefusedError
 from event_archive.sources.http_api.order import Order
 from event_archive.sources.http_api.paging import Start
 from event_archive.sources.http_api.place import Trace
-from event_archive.sources.http_api.positions import Position
+from event_archive.sources.http_api.positions import NEVER, Position
 from event_archive.sources.http_api.rereading import begins_to_read_all, is_in_doubt, reading_all, reads_all
 from event_archive.sources.http_api.walking import Fetched
 from event_archive.sources.http_api.windows import parts
@@ -16,7 +16,7 @@ from event_archive.sources.http_api.windows import parts
 _RESTARTS_WITHOUT_PROGRESS = 2
 _NO_ORDER = datetime(9000, 1, 1, tzinfo=UTC)
 """The ceiling of a pass without a filter that turned out to be in no order, for whoever goes on with it."""
-_UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
+_UNKNOWN = NEVER
 """The beginning of a pass that somebody else began by a clock that was ahead. Another pass follows it."""
 
 
@@ -54,6 +54,9 @@ class Shard:
     is_whole: bool = False
     has_gained: bool = False
     _goes_on: bool = False
+    _went_back: bool = False
+    _went_by_order: bool = False
+    _began_anew: bool = False
     _read_at: tuple[str | None, str | None] = (None, None)
     _order: Order = field(default_factory=Order)
     _top: tuple[str, ...] = ()
@@ -107,6 +110,8 @@ class Shard:
         self._order, self._top, self._resumed = Order(), (), self.position.cursor is not None
         stored = self.position.began if self._resumed else None
         self._goes_on = self._resumed and stored is None and self.position.passes > 0 and not self._by_time
+        self._went_back = not self._resumed and bool(self.position.known)
+        self._went_by_order = self._began_anew = False
         self._is_by_our_clock = stored is None
         if self._resumed:
             self.position = replace(self.position, began=stored or now)
@@ -132,12 +137,16 @@ class Shard:
 
     @property
     def has_proven_its_order(self) -> bool:
-        """Whether the pass that has ended was the first to bring something new where the order has it come."""
-        return self.position.doubted is not None and self.has_gained and not self.is_whole
+        """Whether the pass that has ended was the first to bring something new where the order has it come.
+
+        Newest first, that is before what the pass before began with.
+        """
+        is_due = self.position.doubted is not None and self._went_by_order and not self.is_whole
+        return is_due and self.has_gained and (self._goes_on or self._began_anew)
 
     def is_in_doubt(self, now: datetime) -> bool:
-        """Whether the pass that has ended brought nothing, and the next one is to read all for that."""
-        return is_in_doubt(self.position, now) and not (self.has_gained or self.is_whole)
+        """Whether the next pass is to read all, behind one that went by the order."""
+        return is_in_doubt(self.position, now) and not (self.is_whole or self._by_time)
 
     def read_all(self) -> None:
         """Lets the next pass read all."""
@@ -221,6 +230,8 @@ class Shard:
         Late events may stand before those that are new: only then may these be behind.
         """
         known = () if before.known and trace.shows(before.known) else before.known
+        if self.pages == 1:
+            self._began_anew = not trace.begins_with(before.known)
         # Of a pass that somebody else began, without a word of what with, nobody knows.
         self._top = before.top or self._top or (() if self._resumed or self.is_window else trace.top)
         return replace(before, known=known, top=self._top)
@@ -291,10 +302,8 @@ class Shard:
         is_mixed = order.falling and order.returns and not (goes_on or self._by_time)
         is_mixed = is_mixed or (ceiling == _NO_ORDER and not self.filtered)
         is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
-        doubted = before.doubted
-        if before.began and (not before.passes or (doubted and self._reads_all)):
-            doubted = before.began.replace(microsecond=0)
         cursor = fetched.asked_by if goes_on else None
+        self._went_by_order = cursor is not None if self._goes_on else cursor is None and self._went_back
         read_at, place = self._read_at
         return replace(
             before,
@@ -303,13 +312,20 @@ class Shard:
             expires=None,
             known=() if is_mixed else self._top or before.known,
             top=(),
-            doubted=None if is_mixed or self._by_time else doubted,
+            doubted=None if is_mixed else self._doubted(before),
             lower=None if self._reads_all else before.lower,
             watermark=None if is_mixed else self.arrived,
             ceiling=None,
             began=None,
             passes=passes,
         )
+
+    def _doubted(self, before: Position) -> datetime | None:
+        """Since when the order is in doubt: if the pass has come to it, and not gone by it, since the pass began."""
+        is_kept = not before.doubted if self.is_whole else self._went_by_order
+        if self._by_time or is_kept or before.began is None:
+            return before.doubted
+        return before.began.replace(microsecond=0)
 
     def _watermark(self, before: Position, times: Sequence[datetime]) -> datetime | None:
         """The watermark, moved on by the times of events, but not past the beginning of the pass.
