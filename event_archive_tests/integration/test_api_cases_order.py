@@ -544,6 +544,29 @@ def test_of_a_position_that_a_former_version_wrote_nobody_knows_whether_its_orde
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("error", [-86_400, 86_400])
+def test_an_api_whose_clock_is_of_another_day_is_read_whole_once_a_day(ingest: Ingest, order: str, error: int):
+    ingesting = ingest(350, order=order, time_filter=False, clock_error_seconds=error)
+    ingesting.run(**SHORT)
+    assert ingesting.run(**SHORT).pages < 4, "the day of the first pass"
+    ingesting.clock.sleep(86_400)
+    assert 4 < ingesting.run(**SHORT).pages < 12
+    assert ingesting.run(**SHORT).pages < 4, "once a day"
+
+
+@pytest.mark.parametrize(("order", "count"), [("oldest", 2), ("newest", None)])
+def test_cursors_that_are_refused_while_all_is_read_for_a_doubt_fail_no_run(
+    ingest: Ingest, order: str, count: int | None
+):
+    ingesting = ingest(350, order=order, time_filter=False)
+    ingesting.run(**SHORT)
+    ingesting.clock.sleep(86_400)
+    ingesting.api.set(faults=[cursor_expired(first=4, count=count)])
+    totals = ingesting.run(**SHORT)
+    assert (totals.failures, totals.ended) == ([], "complete")
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
 def test_an_order_is_believed_once_something_new_came_where_it_has_it_come(ingest: Ingest, order: str):
     ingesting = ingest(350, order=order, time_filter=False)
     ingesting.run(**SHORT)

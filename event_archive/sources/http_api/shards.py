@@ -53,6 +53,8 @@ class Shard:
     has_lost_its_place: bool = False
     is_whole: bool = False
     has_gained: bool = False
+    _begun: datetime = NEVER
+    _has_read_all: bool = False
     _goes_on: bool = False
     _went_back: bool = False
     _went_by_order: bool = False
@@ -97,7 +99,7 @@ class Shard:
             since: from when on events are wanted, where none has arrived.
         """
         self.pages, self.enough, self.total, self.has_lost_its_place = 0, False, None, False
-        self.has_gained = False
+        self.has_gained, self._begun = False, now
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
         if self._reads_all and self._by_time:
             self.position = replace(self.position.without_cursor, lower=None)
@@ -145,12 +147,12 @@ class Shard:
         return is_due and self.has_gained and (self._goes_on or self._began_anew)
 
     def is_in_doubt(self, now: datetime) -> bool:
-        """Whether the next pass is to read all, behind one that went by the order."""
-        return is_in_doubt(self.position, now) and not (self.is_whole or self._by_time)
+        """Whether the next pass is to read all, behind one that went by the order; once in a run."""
+        return is_in_doubt(self.position, now) and not (self.is_whole or self._by_time or self._has_read_all)
 
     def read_all(self) -> None:
         """Lets the next pass read all."""
-        self.position = reading_all(self.position)
+        self.position, self._has_read_all = reading_all(self.position), True
 
     def lose_its_place(self) -> None:
         """Ends a pass at its first page, of which nothing lands."""
@@ -323,9 +325,10 @@ class Shard:
     def _doubted(self, before: Position) -> datetime | None:
         """Since when the order is in doubt: if the pass has come to it, and not gone by it, since the pass began."""
         is_kept = not before.doubted if self.is_whole else self._went_by_order
-        if self._by_time or is_kept or before.began is None:
+        if self._by_time or is_kept:
             return before.doubted
-        return before.began.replace(microsecond=0)
+        # By our clock, as it is compared with: that of the API may be of another day.
+        return self._begun.replace(microsecond=0)
 
     def _watermark(self, before: Position, times: Sequence[datetime]) -> datetime | None:
         """The watermark, moved on by the times of events, but not past the beginning of the pass.
