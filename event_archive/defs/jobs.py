@@ -96,7 +96,6 @@ def build_restore_job(settings: PipelineSettings) -> dg.JobDefinition:
             days = days_with_file(dataset, opened, first, last)
             site = Site(dataset, event_archive_postgres.primary(settings), opened)
             if without := (last - first).days + 1 - len(days):
-                # The first word of the verb is that of the number.
                 have = "has" if without == 1 else "have"
                 context.log.info("%s between %s and %s %s no file", counted(without, "day", "days"), first, last, have)
             failures, left = list[EventArchiveError](), len(days)

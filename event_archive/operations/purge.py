@@ -154,6 +154,7 @@ def purge_day(
     reason: str | None = None
     before, key = _Purged(0, 0), (dataset.label, day)
     marked: Mark | None = None
+    is_stopped = False
     try:
         with day_transaction(site.postgres, dataset, day) as connection, same_schema(connection, dataset):
             dataset.require_aged(day, server_now(connection))
@@ -184,6 +185,11 @@ def purge_day(
         if marked:
             _in_doubt[key] = marked, done.after(before)
         raise
+    except BaseException as error:
+        # Of an interrupt amid the commit, PostgreSQL alone knows how that ended. What was deleted must be told.
+        if isinstance(error, Exception) or not (marked and _has_gone_through(site, marked)):
+            raise
+        is_stopped = True
     _in_doubt.pop(key, None)
     if done.why_not_dropped:
         words = (
@@ -194,7 +200,7 @@ def purge_day(
     done = done.after(before)
     how: How | None = "dropped" if done.partitions else "deleted" if done.proven else None
     purged = PurgedDay(day, deleted, done.proven, done.left, outcome, reason, 0, how, done.partitions, done.others)
-    if outcome == "purged":
+    if outcome == "purged" and not is_stopped:
         purged = _cleared(site, purged)
     if outcome in ("purged", "dry run") and not (purged.proven or purged.left or purged.partitions):
         purged = replace(purged, outcome="nothing to do")
@@ -219,6 +225,14 @@ def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:
         why = str(error) or "told to stop"
         logger.warning("%s, %s: purged, but not cleared away behind it: %s", dataset.table, purged.day, why)
     return replace(purged, partitions=partitions, vacuum_seconds=vacuum_seconds)
+
+
+def _has_gone_through(site: Site, marked: Mark) -> bool:
+    try:
+        with site.postgres.transaction(str(site.dataset.table)) as connection:
+            return has_committed(connection, marked)
+    except EventArchiveError:
+        return False
 
 
 def _announce(connection: Connection, dataset: Dataset, day: date, prefix: str) -> None:

@@ -537,7 +537,9 @@ def test_of_a_position_that_a_former_version_wrote_nobody_knows_whether_its_orde
     ingesting = ingest(Events(0), order=order, time_filter=False)
     ingesting.api.add([event(f"e{n}", START - timedelta(seconds=n)) for n in range(250)])
     ingesting.run(**SHORT)
-    ingesting.database.execute("UPDATE cursor_state SET cursor_value = regexp_replace(cursor_value, '[?].*', '')")
+    ingesting.database.execute(
+        "UPDATE cursor_state SET cursor_value = regexp_replace(cursor_value, '( .*/)?[?].*', '')"
+    )
     ingesting.api.add([event(f"f{n}", START + timedelta(hours=1, seconds=n)) for n in range(250)])
     ingesting.run(**SHORT)
     assert ingesting.has_all()
@@ -564,6 +566,66 @@ def test_cursors_that_are_refused_while_all_is_read_for_a_doubt_fail_no_run(
     ingesting.api.set(faults=[cursor_expired(first=4, count=count)])
     totals = ingesting.run(**SHORT)
     assert (totals.failures, totals.ended) == ([], "complete")
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_a_pass_that_is_stopped_takes_nothing_from_what_is_known_of_the_order(ingest: Ingest, order: str):
+    ingesting = ingest(Events(1000, step_ms=10_000), order=order, time_filter=False)
+    ingesting.run(**SHORT)
+    for day in (1, 2, 3):
+        times = [START + timedelta(days=day, seconds=10 * n) for n in range(350)]
+        ingesting.api.add([event(f"f{day}-{n}", time) for n, time in enumerate(times)])
+        ingesting.run(**SHORT, pages=2)
+        ingesting.clock.sleep(86_400)
+        assert ingesting.run(**SHORT).pages < 8
+    assert ingesting.has_all()
+    assert ingesting.run(**SHORT).pages < 4, "a day later"
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_changes_prove_an_order_too_where_they_land(ingest: Ingest, order: str):
+    ingesting = ingest(Events(350, step_ms=10_000), order=order, time_filter=False)
+    settings: dict[str, Any] = {**SHORT, "api_conflict": "update"}
+    ingesting.run(**settings)
+    for day in (1, 2):
+        ingesting.clock.sleep(86_400)
+        ingesting.api.add([event(f"e{n}", START + timedelta(days=day, seconds=n)) for n in range(5)])
+        pages = ingesting.run(**settings).pages
+    assert pages < 4
+
+
+def test_what_was_in_no_order_and_then_is_in_one_is_doubted(ingest: Ingest):
+    ingesting = ingest(Events(0), time_filter=False)
+    ingesting.api.add([event(f"m{n}", START + timedelta(hours=hour)) for n, hour in enumerate((1, 9, 5))])
+    ingesting.api.add([event(f"e{n}", START - timedelta(seconds=n)) for n in range(350)])
+    ingesting.run(**SHORT)
+    ingesting.api.set(deleted=3)
+    ingesting.clock.sleep(86_400)
+    ingesting.run(**SHORT, api_read_all_every="1 day")
+    ingesting.api.add([event(f"f{n}", START + timedelta(days=1, seconds=n)) for n in range(250)])
+    ingesting.clock.sleep(86_400)
+    ingesting.run(**SHORT)
+    assert ingesting.database.execute("SELECT count(*) FROM ingested_events") == [(603,)]
+
+
+@pytest.mark.parametrize("pagination", ["cursor", "page"])
+def test_what_is_in_no_order_is_read_whole_though_a_stopped_pass_ended_in_one(ingest: Ingest, pagination: str):
+    ingesting = ingest(Events(0), time_filter=False, pagination=pagination)
+    settings: dict[str, Any] = {**SHORT, "api_pagination": pagination}
+    ingesting.api.add([event(f"e{n}", START + timedelta(hours=10, seconds=n)) for n in range(500)])
+    ingesting.api.add([event(f"f{n}", START + timedelta(hours=1, seconds=n)) for n in range(550)])
+    ingesting.run(**settings)
+    ingesting.run(**settings, pages=3)
+    ingesting.run(**settings)
+    assert ingesting.run(**settings).pages > 10
+
+
+def test_a_run_whose_budget_ends_before_all_is_read_is_not_complete(ingest: Ingest):
+    ingesting = ingest(350, order="newest", time_filter=False, latency_ms=600)
+    ingesting.run(**SHORT)
+    ingesting.clock.sleep(86_400)
+    assert ingesting.run(**SHORT, run_budget="1 second").ended == "budget"
+    assert ingesting.run(**SHORT).pages > 4
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])

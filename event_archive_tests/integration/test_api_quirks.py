@@ -231,6 +231,7 @@ def test_a_place_that_a_former_version_wrote_is_known_by_its_id(ingest: Ingest, 
     )
     totals = ingesting.run()
     assert (totals.failures, totals.restarts, totals.counts.new) == ([], restarts, 500 if restarts else 100)
+    assert ingesting.run().pages == 1
 
 
 def test_404_for_the_page_where_a_run_goes_on_means_from_the_start(ingest: Ingest):

@@ -284,9 +284,11 @@ DAY = datetime(2024, 3, 1, tzinfo=UTC)
         {},
         {"place": HASH[:16]},
         {"known": (HASH,)},
-        {"place": HASH, "known": (HASH, HASH), "top": (HASH,), "read_all": DAY, "doubted": DAY},
+        {"place": HASH, "known": (HASH, HASH), "top": (HASH,), "last_read_all": DAY, "doubted": DAY},
         {"top": (HASH,), "doubted": DAY},
         {"known": (HASH,), "doubted": None},
+        {"place": HASH, "doubted": None},
+        {"place": HASH[:16], "doubted": DAY},
     ],
     ids=lambda more: " ".join(more) or "nothing",
 )

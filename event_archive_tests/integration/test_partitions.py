@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta, tzinfo
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from event_archive.lake.protocol import Lake
 from event_archive.nightly import day
 from event_archive.nightly.outcome import DayOutcome
 from event_archive.observability.json_lines import JsonDisplay
+from event_archive.operations.purge import purge_day
 from event_archive.postgres.catalogue import server
 from event_archive.postgres.catalogue.partitions import bounded_partitions
 from event_archive.table.partitions import unfit
@@ -191,6 +193,32 @@ def test_who_is_told_to_stop_once_a_purge_has_committed_hears_what_was_deleted(
     monkeypatch.setattr("event_archive.operations.purge.drop_empty", stop)
     purged = of_table(pipeline, DAILY, drop_empty_partitions=True).run()
     assert (purged.deleted, purged.outcome) == (5, "purged")
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, DagsterExecutionInterruptedError])
+@pytest.mark.parametrize("goes_through", [True, False])
+def test_who_is_told_to_stop_amid_a_commit_hears_what_was_deleted_if_it_was(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, interrupt: type[BaseException], goes_through: bool
+):
+    of = of_table(pipeline, DAILY, purge="delete")
+    record = of.archive().record
+    commit = psycopg.Connection.commit
+
+    def stop(connection: psycopg.Connection[Any]) -> None:
+        is_purge = connection.execute("SELECT count(*) FROM public.d1").fetchone() == (0,)
+        if goes_through or not is_purge:
+            commit(connection)
+        if is_purge:
+            monkeypatch.setattr(psycopg.Connection, "commit", commit)
+            raise interrupt
+
+    monkeypatch.setattr(psycopg.Connection, "commit", stop)
+    if goes_through:
+        assert purge_day(of.site, DAY, record, dry_run=False).deleted == 5
+    else:
+        with pytest.raises(interrupt):
+            purge_day(of.site, DAY, record, dry_run=False)
+    assert of.database.execute("SELECT count(*) FROM d1") == [(0 if goes_through else 5,)]
 
 
 def test_who_is_told_to_stop_while_a_file_is_verified_hears_what_was_deleted(

@@ -464,7 +464,15 @@ def test_a_server_that_never_answered_ends_the_consumer_after_a_while(stream: St
     [
         *("nonsense=1", "cache=1", "retry_on_error=x", "credential_provider=x", "event_dispatcher=x"),
         *("maint_notifications_config=x", "encoding_errors=bogus", "socket_timeout=soon", "protocol=9"),
-        *("client_name=a%20b", "ssl_ciphers=bogus", "ssl_ca_data=abc", "ssl_cert_reqs=bogus", "pa55%2Fw0rd=1"),
+        *(
+            "client_name=a%20b",
+            "ssl_ciphers=bogus",
+            "ssl_ca_data=abc",
+            "ssl_cert_reqs=bogus",
+            "pa55%2Fw0rd=1",
+            "pa55=1@h",
+        ),
+        "socket_read_size=0",
     ],
 )
 def test_a_parameter_of_the_url_that_nobody_knows_is_a_wrong_setting(stream: Stream, parameter: str):

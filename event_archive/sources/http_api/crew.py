@@ -249,6 +249,9 @@ class Crew:
         self._known |= {of.shard: of for of in instead}
         self._waiting.extendleft(reversed([of for of in instead if not of.passes]))
         self._former.committed()
+        for shard in {id(shard): shard for shard, _ in pages}.values():
+            if shard.has_proven_its_order:
+                self._settle(shard)
 
     def _read_events(self, page: Page, position: Position, batch: Batch, now: datetime) -> list[datetime]:
         """Adds the events of a page to a batch, those left out that are too old; returns their times."""
@@ -261,7 +264,7 @@ class Crew:
         totals.pages += len(pages)
         self._failures_in_a_row = 0
         for shard, _ in pages:
-            shard.has_gained |= counts.new > 0
+            shard.has_gained |= counts.new + counts.superseded > 0
             totals.left = shard.left(settings.api_start)
         if totals.counts.rejected > settings.max_rejected:
             raise RefusedError(
@@ -291,19 +294,17 @@ class Crew:
                 _log.info("%s: the API %s; going on %s", self._paging.url, why, place)
                 self._send(shard)
                 return
-        if error is None and shard.enough and shard.has_proven_its_order:
-            self._settle(shard)
         if error is not None:
             self._fail(error)
         elif shard.has_to_look_again and not self._stop.is_set():
             self._send(shard)
             return
-        elif shard.enough and shard.is_in_doubt(now) and not self._stop.is_set():
-            _log.info("%s: nothing new has come yet where its order has it come; reading all", self._paging.url)
-            shard.read_all()
+        elif shard.enough and shard.has_to_read_all(now) and not self._stop.is_set():
+            _log.info("%s: nothing new has come yet where its order puts new events; reading all", self._paging.url)
+            shard.start_reading_all()
             self._send(shard)
             return
-        elif shard.enough and not shard.has_to_look_again:
+        elif shard.enough and not (shard.has_to_look_again or shard.has_to_read_all(now)):
             self._read.add(shard.position.shard)
         else:
             self._has_left_some = True

@@ -37,6 +37,7 @@ _MOST_OF_ANYTHING = 10**18
 _NAME = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
 _HTML = re.compile(rb"\s*<(!doctype\s+)?html\b", re.IGNORECASE)
 _NO_EVENTS = msgspec.Raw(b"[]")
+_EMPTY = re.compile(rb"\s*\[\s*\]\s*")
 
 Document = Mapping[tuple[str, ...], msgspec.Raw]
 """The values of a document and of the objects in it, by the keys that lead there."""
@@ -221,7 +222,7 @@ def _is_list(value: msgspec.Raw | None) -> bool:
 
 
 def _is_empty(value: msgspec.Raw) -> bool:
-    return _or_none(value) is None or not bytes(memoryview(value)[:100]).strip(b"[] \t\r\n")
+    return _or_none(value) is None or _EMPTY.fullmatch(memoryview(value)) is not None
 
 
 def _or_none(value: msgspec.Raw) -> msgspec.Raw | None:

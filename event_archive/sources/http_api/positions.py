@@ -49,7 +49,7 @@ WHERE pg_catalog.pg_backend_pid() = %(pid)s
 """
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _MORE = re.compile(
-    "(?:(?P<place>(?:[0-9a-f]{16}){1,2})(?: |(?=@|$)))?"
+    "(?:(?P<place>(?:[0-9a-f]{16}){1,2})(?: |(?=[@?!]|$)))?"
     "(?:(?P<known>(?:[0-9a-f]{32},?)*)/(?P<top>(?:[0-9a-f]{32},?)*))?"
     "(?:@(?P<read_all>[0-9]{1,11}))?(?:[?](?P<doubted>[0-9]{1,11})|(?P<proven>!))?"
 )
@@ -70,9 +70,9 @@ class Position:
         place: of the event that the page at the cursor began with, where that was read before: hashes.
         known: of events that the last pass from the beginning began with, until this pass has seen one of them.
         top: of events that this pass began with, where that is from the beginning.
-        read_all: when the last pass began that was to read all, whatever the order; None where none was.
+        last_read_all: when the last pass began that was to read all, whatever the order; None where none was.
         doubted: when the last pass began that read all, as long as none since has brought anything by the order seen;
-            ``NEVER`` where nobody knows, and None once one has.
+            ``NEVER`` where nobody knows, and None once one has. Likewise since a pass that came to another order.
         expires: until when the cursor holds, where that was told.
         lower: the start of its window, inclusive; None where it has none.
         upper: the end of its window, exclusive.
@@ -97,7 +97,7 @@ class Position:
     place: str | None = None
     known: tuple[str, ...] = ()
     top: tuple[str, ...] = ()
-    read_all: datetime | None = None
+    last_read_all: datetime | None = None
     doubted: datetime | None = NEVER
 
     @classmethod
@@ -120,7 +120,7 @@ class Position:
             place=found["place"],
             known=known,
             top=top,
-            read_all=read_all,
+            last_read_all=read_all,
             doubted=doubted,
         )
 
@@ -130,8 +130,8 @@ class Position:
         place = self.place if self.cursor is not None else None
         marks = f"{','.join(self.known)}/{','.join(self.top)}" if self.known or self.top else None
         more = " ".join(filter(None, (place, marks)))
-        if self.read_all:
-            more += f"@{int(self.read_all.timestamp())}"
+        if self.last_read_all:
+            more += f"@{int(self.last_read_all.timestamp())}"
         if self.doubted != NEVER:
             more += f"?{int(self.doubted.timestamp())}" if self.doubted else "!"
         # A cursor of several lines may end with one that looks like ours.

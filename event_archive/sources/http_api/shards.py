@@ -9,7 +9,7 @@ from event_archive.sources.http_api.order import Order
 from event_archive.sources.http_api.paging import Start
 from event_archive.sources.http_api.place import Trace
 from event_archive.sources.http_api.positions import NEVER, Position
-from event_archive.sources.http_api.rereading import begins_to_read_all, is_in_doubt, reading_all, reads_all
+from event_archive.sources.http_api.rereading import is_in_doubt, reading_all, reading_all_if_due, reads_all
 from event_archive.sources.http_api.walking import Fetched
 from event_archive.sources.http_api.windows import parts
 
@@ -38,7 +38,7 @@ class Shard:
         has_lost_its_place: the page that the pass was to go on at is empty, or begins with an event not known: the
             API deleted events before it, and others may have moved to where nobody looks.
         is_whole: the pass is the first one, or reads all.
-        has_gained: the pass has brought an event that was not known.
+        has_gained: the pass has brought an event that was not known, or a newer form of one.
     """
 
     position: Position
@@ -56,6 +56,8 @@ class Shard:
     _begun: datetime = NEVER
     _has_read_all: bool = False
     _goes_on: bool = False
+    _went_on: bool = False
+    _is_unmarked: bool = False
     _went_back: bool = False
     _went_by_order: bool = False
     _began_anew: bool = False
@@ -105,14 +107,19 @@ class Shard:
             self.position = replace(self.position.without_cursor, lower=None)
         if not (self._by_time or self._reads_all) and self.position.lower is not None:
             # Nothing is known of the order of what came by a filter.
-            self.position = replace(self.position.without_cursor, lower=None, watermark=None)
-        if self.position.passes and not self._by_time:
-            self.position = begins_to_read_all(self.position, self.read_all_every, now)
+            position = self.position.without_cursor
+            self.position = replace(position, lower=None, watermark=None, known=(), top=(), doubted=NEVER)
+        before = self.position
+        if before.passes and not self._by_time:
+            self.position = reading_all_if_due(before, self.read_all_every, now)
+        self._is_unmarked = self.position != before and self.position.last_read_all == before.last_read_all
         self.is_whole = self._reads_all or not self.position.passes
         self._order, self._top, self._resumed = Order(), (), self.position.cursor is not None
         stored = self.position.began if self._resumed else None
         self._goes_on = self._resumed and stored is None and self.position.passes > 0 and not self._by_time
-        self._went_back = not self._resumed and bool(self.position.known)
+        # Only a pass from the beginning says what it began with.
+        self._went_on = self._goes_on or (self._resumed and self.position.passes > 0 and not self.position.top)
+        self._went_back = bool(self.position.top if self._resumed else self.position.known)
         self._went_by_order = self._began_anew = False
         self._is_by_our_clock = stored is None
         if self._resumed:
@@ -139,18 +146,19 @@ class Shard:
 
     @property
     def has_proven_its_order(self) -> bool:
-        """Whether the pass that has ended was the first to bring something new where the order has it come.
+        """Whether the pass was the first to bring something new where the order puts new events.
 
         Newest first, that is before what the pass before began with.
         """
-        is_due = self.position.doubted is not None and self._went_by_order and not self.is_whole
-        return is_due and self.has_gained and (self._goes_on or self._began_anew)
+        is_due = self.position.doubted is not None and self.has_gained and not (self.is_whole or self._by_time)
+        is_as_seen = self._went_by_order if self.enough else self._went_on or self._went_back
+        return is_due and is_as_seen and (self._went_on or self._began_anew)
 
-    def is_in_doubt(self, now: datetime) -> bool:
+    def has_to_read_all(self, now: datetime) -> bool:
         """Whether the next pass is to read all, behind one that went by the order; once in a run."""
         return is_in_doubt(self.position, now) and not (self.is_whole or self._by_time or self._has_read_all)
 
-    def read_all(self) -> None:
+    def start_reading_all(self) -> None:
         """Lets the next pass read all."""
         self.position, self._has_read_all = reading_all(self.position), True
 
@@ -174,8 +182,10 @@ class Shard:
                 "ask for windows of time (API_SHARD, API_TIME_FILTER) where the API has them."
             )
         self.position = self.position.without_cursor
-        if self._reads_all:
-            # The next stretch of time has another.
+        if self._is_unmarked:
+            self.position = reading_all(replace(self.position, known=()))
+        elif self._reads_all:
+            # The next stretch of time, or another run, has another.
             self.position = replace(self.position, lower=None)
         self.begin(now, since)
 
@@ -304,8 +314,8 @@ class Shard:
         is_mixed = order.falling and order.returns and not (goes_on or self._by_time)
         is_mixed = is_mixed or (ceiling == _NO_ORDER and not self.filtered)
         is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
-        cursor = fetched.asked_by if goes_on else None
-        self._went_by_order = cursor is not None if self._goes_on else cursor is None and self._went_back
+        cursor = fetched.asked_by if goes_on and not is_mixed else None
+        self._went_by_order = cursor is not None if self._went_on else cursor is None and self._went_back
         read_at, place = self._read_at
         return replace(
             before,
@@ -314,7 +324,7 @@ class Shard:
             expires=None,
             known=() if is_mixed else self._top or before.known,
             top=(),
-            doubted=None if is_mixed else self._doubted(before),
+            doubted=NEVER if is_mixed else self._doubted(before),
             lower=None if self._reads_all else before.lower,
             watermark=None if is_mixed else self.arrived,
             ceiling=None,

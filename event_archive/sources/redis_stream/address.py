@@ -1,5 +1,6 @@
 """What REDIS_URL says, as far as it can be told without a connection. Not here: connecting, what Redis answers."""
 
+import codecs
 import re
 import ssl
 from urllib.parse import parse_qs, urlsplit
@@ -24,10 +25,19 @@ _OWN = {
 }
 _TAKEN = {
     *("db", "username", "password", "client_name", "protocol", "encoding", "decode_responses", "health_check_interval"),
-    *("timeout", "socket_timeout", "socket_connect_timeout", "socket_read_size", "socket_keepalive"),
+    *(
+        "lib_name",
+        "lib_version",
+        "encoding_errors",
+        "socket_timeout",
+        "socket_connect_timeout",
+        "socket_read_size",
+        "socket_keepalive",
+    ),
     *("retry_on_timeout", "max_connections", "legacy_responses", "ssl_keyfile", "ssl_certfile", "ssl_password"),
     *("ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_check_hostname", "ssl_min_version"),
-    *("ssl_ciphers", "ssl_include_verify_flags", "ssl_exclude_verify_flags"),
+    *("ssl_ciphers", "ssl_include_verify_flags", "ssl_exclude_verify_flags", "ssl_validate_ocsp"),
+    *("ssl_validate_ocsp_stapled", "ssl_ocsp_expected_cert"),
 }
 """Parameters of redis-py that a text can be; it knows others, which are objects."""
 
@@ -40,19 +50,24 @@ def pool(url: str) -> ConnectionPool:
     """
     unknown = [name for name in parse_qs(urlsplit(url).query, keep_blank_values=True) if name not in _TAKEN]
     if unknown:
-        # What is no name may be a part of a password.
-        names = ", ".join(name for name in unknown if re.fullmatch("[a-z_]{1,40}", name)) or "(not shown)"
+        # What is no name may be a part of a password, and so may all before an "@".
+        is_torn = "@" in urlsplit(url).query
+        names = ", ".join(name for name in unknown if re.fullmatch("[a-z_]{1,40}", name) and not is_torn)
+        told = f": {names}" if names else ""
         raise ConfigurationError(
-            f"REDIS_URL has a parameter that redis-py does not know, or that no text can be: {names}. Nothing was "
-            "read. Leave it out."
+            f"REDIS_URL has a parameter that redis-py does not know, or that no text can be{told}. Nothing was read. "
+            "Leave it out."
         )
     try:
         # RESP2 takes the client two thirds of the time.
         found = ConnectionPool.from_url(url, protocol=2)
         found.connection_kwargs.update(_OWN)
         given = found.connection_kwargs
-        if int(given["protocol"]) not in (2, 3) or not re.fullmatch("[!-~]*", given.get("client_name") or ""):
+        words = [given.get(name) or "" for name in ("client_name", "lib_name", "lib_version")]
+        is_right = int(given["protocol"]) in (2, 3) and int(given.get("socket_read_size", 1)) > 0
+        if not is_right or not all(re.fullmatch("[!-~]*", word) for word in words):
             raise ValueError("what redis-py finds out once it is connected")
+        codecs.lookup_error(given.get("encoding_errors", "strict"))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if ciphers := given.get("ssl_ciphers"):
             context.set_ciphers(ciphers)
