@@ -49,6 +49,9 @@ def distrust(failure: BaseException) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):
             # What follows a comma names the host, which may be a secret.
             return error.verify_message.partition(",")[0]
+        if type(error).__name__ == "CertificateError":
+            # Of urllib3, where it compares the names itself, as botocore lets it.
+            return "Hostname mismatch"
         known.add(id(error))
         further = (error.__cause__, error.__context__, *error.args, *map(error.__dict__.get, _WRAPPED))
         found += [of for of in further if isinstance(of, BaseException) and id(of) not in known]

@@ -137,8 +137,8 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
         return _Failure(code, passes=True, told=told, is_answer=True)
     # Of several hosts, of the one that was tried last; behind its name, which may hold any word.
     last = words.partition("Multiple connection attempts failed")[0].partition(" failed: ")[2]
-    if code == _NOT_LET_IN and _OF_TLS.search(_own_words_first(error)):
-        # By sslmode=prefer, libpq tried again without TLS, which the server's access rules forbid.
+    if code == _NOT_LET_IN and _OF_TLS.search(_own_words_of_two(error)):
+        # By sslmode=prefer or allow, libpq tried without TLS, too, which the server's access rules forbid.
         return _Failure(code, passes=False, told=_insecure(f"{words} [SQLSTATE {code}]", variable), is_answer=True)
     if code:
         if code.startswith(_OF_OPTIONS) or _UNSUPPORTED_BY_A_POOLER in words:
@@ -163,11 +163,11 @@ def _failure(error: psycopg.OperationalError, conninfo: str, options: Mapping[st
     return _Failure("", passes=True, told=_out_of_reach(words, check))
 
 
-def _own_words_first(error: psycopg.OperationalError) -> str:
-    """What libpq itself said of a first attempt, where it made another one; empty where a server said it."""
+def _own_words_of_two(error: psycopg.OperationalError) -> str:
+    """What libpq itself said, and no server, where it made two attempts."""
     tried = str(error).removeprefix("connection failed: ").partition("Multiple connection attempts failed")[0]
-    first, again, _ = tried.partition(" failed: ")[2].partition(" failed: ")
-    return first if again and not _SENT_BY_A_SERVER.match(f" failed: {first}") else ""
+    said = [line[line.index(" failed: ") :] for line in tried.splitlines() if " failed: " in line]
+    return "\n".join(words for words in said if not _SENT_BY_A_SERVER.match(words)) if len(said) > 1 else ""
 
 
 def _code(error: psycopg.OperationalError, conninfo: str, options: Mapping[str, Any]) -> str | None:

@@ -98,6 +98,21 @@ def test_a_certificate_that_is_not_trusted_is_no_outage(
     assert len(self_signed.connections) == (2 if what == "the lake" else 1)
 
 
+@pytest.mark.parametrize("what", [what for what in TALKING if what != "Redis"])
+def test_a_certificate_of_another_host_is_no_outage(
+    local_installation: Installation, command: Commands, self_signed: SelfSigned, what: str, tmp_path: Path
+):
+    local_installation.add(1)
+    self_signed.address = self_signed.address.replace("127.0.0.1", "localhost")
+    arguments, variables, _ = TALKING[what]
+    there = {"account": self_signed.account, "address": self_signed.address}
+    given = {name: value.format(**there) for name, value in variables.items()}
+    trusted = dict.fromkeys(("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"), str(self_signed.certificate))
+    done = command(*arguments, **given, **trusted)
+    assert done.code == 1
+    assert "the certificate of what answers is not trusted (Hostname mismatch). Check " in done.said
+
+
 def test_a_webhook_and_a_pushgateway_are_told_likewise(
     local_installation: Installation, command: Commands, self_signed: SelfSigned
 ):

@@ -211,10 +211,13 @@ def test_a_host_of_any_name_that_is_away_is_an_outage(waits: list[float], host: 
     assert waits == [1, 2]
 
 
-def test_a_key_that_is_missing_is_named_where_the_server_lets_nobody_in_without_tls(waits: list[float], tmp_path: Path):
+@pytest.mark.parametrize("mode", ["prefer", "allow"])
+def test_a_key_that_is_missing_is_named_where_the_server_lets_nobody_in_without_tls(
+    waits: list[float], tmp_path: Path, mode: str
+):
     pem = make_certificate(tmp_path / "client.pem")
     with refusing("28000", "kein Eintrag in pg_hba.conf, keine Verschlüsselung", offers_tls=True) as server:
-        error = connect(f"{server.dsn}?sslcert={pem}&sslkey={tmp_path}/missing.key")
+        error = connect(f"{server.dsn}?sslmode={mode}&sslcert={pem}&sslkey={tmp_path}/missing.key")
     assert isinstance(error, RefusedError)
     assert str(error).startswith("No TLS connection to PostgreSQL can be made: ")
     assert "missing.key" in str(error)

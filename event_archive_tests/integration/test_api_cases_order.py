@@ -566,6 +566,7 @@ def test_cursors_that_are_refused_while_all_is_read_for_a_doubt_fail_no_run(
     ingesting.api.set(faults=[cursor_expired(first=4, count=count)])
     totals = ingesting.run(**SHORT)
     assert (totals.failures, totals.ended) == ([], "complete")
+    assert ingesting.run(**SHORT).pages < 4, "once a day"
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
@@ -626,6 +627,21 @@ def test_a_run_whose_budget_ends_before_all_is_read_is_not_complete(ingest: Inge
     ingesting.clock.sleep(86_400)
     assert ingesting.run(**SHORT, run_budget="1 second").ended == "budget"
     assert ingesting.run(**SHORT).pages > 4
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_where_the_filter_is_taken_away_the_order_is_in_doubt(ingest: Ingest, order: str):
+    # In the order in which they came, which a filter takes from the list.
+    ingesting = ingest(Events(0), order=order, time_filter=True, pagination="page")
+    ingesting.api.add([event(f"e{n}", START - timedelta(seconds=n)) for n in range(301)])
+    ingesting.run(**SHORT, api_pagination="page", api_time_filter="since,until")
+    ingesting.api.set(time_filter=False)
+    ingesting.run(**SHORT, api_pagination="page")
+    for day in (1, 2):
+        ingesting.clock.sleep(86_400)
+        ingesting.api.add([event(f"f{day}-{n}", START + timedelta(days=day, seconds=n)) for n in range(250)])
+        ingesting.run(**SHORT, api_pagination="page")
+    assert ingesting.has_all()
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])

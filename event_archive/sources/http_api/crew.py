@@ -264,7 +264,7 @@ class Crew:
         totals.pages += len(pages)
         self._failures_in_a_row = 0
         for shard, _ in pages:
-            shard.has_gained |= counts.new + counts.superseded > 0
+            shard.evidence.has_gained |= counts.new + counts.superseded > 0
             totals.left = shard.left(settings.api_start)
         if totals.counts.rejected > settings.max_rejected:
             raise RefusedError(

@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from event_archive.errors import RefusedError
 from event_archive.sources.http_api.order import Order
 from event_archive.sources.http_api.paging import Start
 from event_archive.sources.http_api.place import Trace
 from event_archive.sources.http_api.positions import NEVER, Position
-from event_archive.sources.http_api.rereading import is_in_doubt, reading_all, reading_all_if_due, reads_all
+from event_archive.sources.http_api.rereading import Evidence, reading_all, reading_all_if_due, reads_all
+from event_archive.sources.http_api.restarts import Restarts
 from event_archive.sources.http_api.walking import Fetched
 from event_archive.sources.http_api.windows import parts
 
-_RESTARTS_WITHOUT_PROGRESS = 2
 _NO_ORDER = datetime(9000, 1, 1, tzinfo=UTC)
 """The ceiling of a pass without a filter that turned out to be in no order, for whoever goes on with it."""
 _UNKNOWN = NEVER
@@ -37,8 +36,7 @@ class Shard:
         arrived: the watermark at the end of the last pass, in whatever order it came.
         has_lost_its_place: the page that the pass was to go on at is empty, or begins with an event not known: the
             API deleted events before it, and others may have moved to where nobody looks.
-        is_whole: the pass is the first one, or reads all.
-        has_gained: the pass has brought an event that was not known, or a newer form of one.
+        evidence: what the pass shows of the API's order.
     """
 
     position: Position
@@ -51,25 +49,17 @@ class Shard:
     has_to_look_again: bool = False
     arrived: datetime | None = None
     has_lost_its_place: bool = False
-    is_whole: bool = False
-    has_gained: bool = False
-    _begun: datetime = NEVER
+    evidence: Evidence = field(default_factory=lambda: Evidence.of(Position(), NEVER))
     _has_read_all: bool = False
     _goes_on: bool = False
-    _went_on: bool = False
     _is_unmarked: bool = False
-    _went_back: bool = False
-    _went_by_order: bool = False
-    _began_anew: bool = False
     _read_at: tuple[str | None, str | None] = (None, None)
     _order: Order = field(default_factory=Order)
     _top: tuple[str, ...] = ()
     _resumed: bool = False
     _is_by_our_clock: bool = False
     _looked_again: bool = False
-    _furthest_pages: int = 0
-    _furthest: datetime | None = None
-    _vain: int = 0
+    _restarts: Restarts = field(default_factory=Restarts)
 
     def parts(self, fetched: Fetched, times: Sequence[datetime]) -> list[Position]:
         """What a dense window is split into, as ``windows.parts``."""
@@ -101,7 +91,6 @@ class Shard:
             since: from when on events are wanted, where none has arrived.
         """
         self.pages, self.enough, self.total, self.has_lost_its_place = 0, False, None, False
-        self.has_gained, self._begun = False, now
         self._looked_again, self.has_to_look_again = self.has_to_look_again, False
         if self._reads_all and self._by_time:
             self.position = replace(self.position.without_cursor, lower=None)
@@ -112,15 +101,12 @@ class Shard:
         before = self.position
         if before.passes and not self._by_time:
             self.position = reading_all_if_due(before, self.read_all_every, now)
-        self._is_unmarked = self.position != before and self.position.last_read_all == before.last_read_all
-        self.is_whole = self._reads_all or not self.position.passes
+        began_unmarked = self.position != before and self.position.last_read_all == before.last_read_all
+        self._is_unmarked = self._reads_all and (began_unmarked or self._is_unmarked)
+        self.evidence = Evidence.of(self.position, now)
         self._order, self._top, self._resumed = Order(), (), self.position.cursor is not None
         stored = self.position.began if self._resumed else None
         self._goes_on = self._resumed and stored is None and self.position.passes > 0 and not self._by_time
-        # Only a pass from the beginning says what it began with.
-        self._went_on = self._goes_on or (self._resumed and self.position.passes > 0 and not self.position.top)
-        self._went_back = bool(self.position.top if self._resumed else self.position.known)
-        self._went_by_order = self._began_anew = False
         self._is_by_our_clock = stored is None
         if self._resumed:
             self.position = replace(self.position, began=stored or now)
@@ -146,17 +132,13 @@ class Shard:
 
     @property
     def has_proven_its_order(self) -> bool:
-        """Whether the pass was the first to bring something new where the order puts new events.
-
-        Newest first, that is before what the pass before began with.
-        """
-        is_due = self.position.doubted is not None and self.has_gained and not (self.is_whole or self._by_time)
-        is_as_seen = self._went_by_order if self.enough else self._went_on or self._went_back
-        return is_due and is_as_seen and (self._went_on or self._began_anew)
+        """Whether the pass is the first to bring something new where the order puts new events."""
+        return not self._by_time and self.evidence.proves(self.position, at_end=self.enough)
 
     def has_to_read_all(self, now: datetime) -> bool:
-        """Whether the next pass is to read all, behind one that went by the order; once in a run."""
-        return is_in_doubt(self.position, now) and not (self.is_whole or self._by_time or self._has_read_all)
+        """Whether the next pass is to read all, behind one that went by an order in doubt; once in a run."""
+        in_doubt = self.evidence.leaves_in_doubt(self.position, now)
+        return in_doubt and not (self._by_time or self._has_read_all)
 
     def start_reading_all(self) -> None:
         """Lets the next pass read all."""
@@ -172,21 +154,14 @@ class Shard:
         Raises:
             RefusedError: it got no further than before, twice.
         """
-        further = self.pages > self._furthest_pages or self.position.watermark != self._furthest
-        self._vain = 0 if further else self._vain + 1
-        self._furthest_pages, self._furthest = max(self._furthest_pages, self.pages), self.position.watermark
-        if self._vain == _RESTARTS_WITHOUT_PROGRESS:
-            raise RefusedError(
-                f"{url} does not know its cursors any more before a pass is at its end, and begins again without "
-                f"getting further than {self._furthest_pages} pages. What arrived is kept. Raise API_PAGE_LIMIT, or "
-                "ask for windows of time (API_SHARD, API_TIME_FILTER) where the API has them."
-            )
+        self._restarts.count(self.pages, self.position.watermark, url)
         self.position = self.position.without_cursor
         if self._is_unmarked:
             self.position = reading_all(replace(self.position, known=()))
         elif self._reads_all:
-            # The next stretch of time, or another run, has another.
-            self.position = replace(self.position, lower=None)
+            # The next stretch of time, or the next day, has another.
+            doubted = self.position.doubted and self.evidence.begun.replace(microsecond=0)
+            self.position = replace(self.position, lower=None, doubted=doubted)
         self.begin(now, since)
 
     def left(self, since: datetime | None) -> int | None:
@@ -243,7 +218,7 @@ class Shard:
         """
         known = () if before.known and trace.shows(before.known) else before.known
         if self.pages == 1:
-            self._began_anew = not trace.begins_with(before.known)
+            self.evidence.began_anew = not trace.begins_with(before.known)
         # Of a pass that somebody else began, without a word of what with, nobody knows.
         self._top = before.top or self._top or (() if self._resumed or self.is_window else trace.top)
         return replace(before, known=known, top=self._top)
@@ -315,7 +290,7 @@ class Shard:
         is_mixed = is_mixed or (ceiling == _NO_ORDER and not self.filtered)
         is_mixed = is_mixed or (self._resumed and self.position.passes > 0 and self.position.watermark is None)
         cursor = fetched.asked_by if goes_on and not is_mixed else None
-        self._went_by_order = cursor is not None if self._went_on else cursor is None and self._went_back
+        self.evidence.ends(cursor)
         read_at, place = self._read_at
         return replace(
             before,
@@ -324,21 +299,13 @@ class Shard:
             expires=None,
             known=() if is_mixed else self._top or before.known,
             top=(),
-            doubted=NEVER if is_mixed else self._doubted(before),
+            doubted=NEVER if is_mixed or self._by_time else self.evidence.doubted(before),
             lower=None if self._reads_all else before.lower,
             watermark=None if is_mixed else self.arrived,
             ceiling=None,
             began=None,
             passes=passes,
         )
-
-    def _doubted(self, before: Position) -> datetime | None:
-        """Since when the order is in doubt: if the pass has come to it, and not gone by it, since the pass began."""
-        is_kept = not before.doubted if self.is_whole else self._went_by_order
-        if self._by_time or is_kept:
-            return before.doubted
-        # By our clock, as it is compared with: that of the API may be of another day.
-        return self._begun.replace(microsecond=0)
 
     def _watermark(self, before: Position, times: Sequence[datetime]) -> datetime | None:
         """The watermark, moved on by the times of events, but not past the beginning of the pass.
