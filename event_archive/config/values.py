@@ -19,7 +19,7 @@ from event_archive.lake.names import check_path
 from event_archive.postgres.connecting import without_secrets
 from event_archive.postgres.diagnosis import refused_options
 
-_ADDRESS = re.compile(r"[a-z][\w+.:-]+:/|\w+=\S*[; ]\s*\w+=", re.IGNORECASE)
+_ADDRESS = re.compile(r"[\"']*([a-z][\w+.:-]+:/|\w+=\S*[; ]\s*\w+=)", re.IGNORECASE)
 """What begins like an address or a connection string."""
 _LONGEST = timedelta(days=100 * 366)
 """As a retention is at most: later, sums with dates come to no date."""

@@ -644,6 +644,24 @@ def test_where_the_filter_is_taken_away_the_order_is_in_doubt(ingest: Ingest, or
     assert ingesting.has_all()
 
 
+@pytest.mark.parametrize("pagination", ["cursor", "page"])
+def test_where_a_place_is_lost_the_order_is_in_doubt(ingest: Ingest, pagination: str):
+    ingesting = ingest(Events(300, step_ms=10_000), time_filter=False, pagination=pagination)
+    settings: dict[str, Any] = {**SHORT, "api_pagination": pagination}
+    ingesting.run(**settings)
+    ingesting.api.add([event(f"e{n}", START + timedelta(hours=2, seconds=n)) for n in range(50)])
+    ingesting.run(**settings)
+    # The API keeps one event, and an import from newest to oldest follows.
+    ingesting.api.set(deleted=349)
+    ingesting.api.add([event(f"i{n}", START + timedelta(hours=1, seconds=-n)) for n in range(250)])
+    ingesting.run(**settings)
+    for day in (1, 2, 3):
+        ingesting.clock.sleep(86_400)
+        ingesting.api.add([event(f"f{day}-{n}", START + timedelta(days=day, seconds=n)) for n in range(250)])
+        ingesting.run(**settings)
+    assert ingesting.has_all()
+
+
 @pytest.mark.parametrize("order", ["oldest", "newest"])
 def test_an_order_is_believed_once_something_new_came_where_it_has_it_come(ingest: Ingest, order: str):
     ingesting = ingest(350, order=order, time_filter=False)

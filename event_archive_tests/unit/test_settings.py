@@ -82,6 +82,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch):
         ("EVENT_TABLE", "a.b.c", r"schema\.table"),
         ("EVENT_TIME_COLUMN", "x" * 64, "63 bytes"),
         ("EVENT_TIME_COLUMN", f"postgresql://{SECRET}@h/d", "a name, not an address"),
+        ("EVENT_TIME_COLUMN", f"'\"postgresql://u:{SECRET}@h/d\"'", "a name, not an address"),
         ("EVENT_TABLE", f"host=h password={SECRET} dbname=d", "schema.table, not an address"),
         ("EVENT_FILE_PREFIX", f"host=h password={SECRET} dbname=d", "begin with, not an address"),
         ("ARCHIVE_FOLDER", f"DefaultEndpointsProtocol=https;AccountName=a;AccountKey={SECRET}", "a folder in the lake"),

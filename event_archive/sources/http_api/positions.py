@@ -141,8 +141,12 @@ class Position:
     @property
     def without_cursor(self) -> "Position":
         """The same, at the beginning of a pass: no page is gone on at."""
+        left = replace(self, cursor=None, expires=None, place=None, top=())
+        if self.cursor is not None and self.passes and not self.top:
+            # It went on at a last page: of what comes from the beginning on, nobody knows the order.
+            return replace(left, known=(), doubted=NEVER)
         # Where the pass has come to what the one before began with, all is read that it began with itself.
-        return replace(self, cursor=None, expires=None, place=None, known=self.known or self.top, top=())
+        return replace(left, known=self.known or self.top)
 
     @property
     def begins(self) -> datetime | None:
