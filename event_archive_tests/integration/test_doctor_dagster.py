@@ -192,7 +192,7 @@ def test_a_dagster_yaml_that_is_wrong_is_not_repeated(at_home: Path, command: Co
     (at_home / "dagster.yaml").write_text(yaml)
     found = findings(command("doctor", "--json"), 1)
     assert wrong(found) == {"dagster_instance": "bad"}
-    assert "the dagster.yaml in it" in found["dagster_instance"].message
+    assert "dagster.yaml is not right" in found["dagster_instance"].message
 
 
 def test_definitions_that_do_not_load(healthy_locally: Installation):

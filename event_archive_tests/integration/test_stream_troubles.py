@@ -14,7 +14,7 @@ import pytest
 from event_archive.config.sources import StreamSettings
 from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.sources import landing
-from event_archive.sources.redis_stream import books, consume, group, loop, records
+from event_archive.sources.redis_stream import address, books, consume, loop, records
 from event_archive.sources.redis_stream.consume import Consumer
 from event_archive.sources.redis_stream.group import Group, open_group
 from event_archive.sources.redis_stream.state import look_at_group
@@ -154,7 +154,8 @@ def test_a_partition_that_is_dropped_in_the_midst_is_made_again(stream: Stream):
 
 
 def test_a_server_that_pauses_its_clients_is_waited_for(each_stream: Stream, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(group, "_TIMEOUT_SECONDS", 1.5)
+    for timeout in ("socket_timeout", "socket_connect_timeout"):
+        monkeypatch.setitem(address._OWN, timeout, 1.5)
     with Background(each_stream, stream_batch=10) as consumer:
         each_stream.add(*map(position, range(10)))
         until(lambda: consumer.totals.counts.new == 10)
