@@ -13,7 +13,7 @@ import click
 from event_archive.cli import EXIT_FAILED, exit_code, stop
 from event_archive.cli.arguments import warn_of_misspelt
 from event_archive.cli.ingestions import show, told_of
-from event_archive.config.variables import output_is_json
+from event_archive.config.variables import output_is_json, value_of
 from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, EventArchiveError, printable
 
@@ -99,8 +99,6 @@ def _settings(path: Path | None) -> "LogsSettings":
     """The environment's; a file on the command line takes the place of LOGS_URL."""
     from event_archive.config.reading import Entry
     from event_archive.config.sources import LogsSettings
-    from event_archive.config.variables import value_of
-    from event_archive.sources.log_files.local import Folder
 
     if path is None:
         return LogsSettings.load()
@@ -112,6 +110,8 @@ def _settings(path: Path | None) -> "LogsSettings":
         raise click.UsageError(f"--file names {bytes(path)!r}, which is no UTF-8: rename the file.") from None
     scheme, _, folder = value_of("LOGS_URL").partition("://")
     if scheme == "file":
+        from event_archive.sources.log_files.local import Folder
+
         # A run over that folder knows the file by this name.
         path = Folder(Path(folder)).listed(path)
     settings = LogsSettings.load(Entry(values=(("logs_url", "--file", f"file://{path.absolute()}"),)))

@@ -323,8 +323,7 @@ def check_azure_connection_string(secret: SecretStr) -> SecretStr:
     if not emulator and not (by_key or by_signature):
         raise ValueError(
             "must hold AccountName and AccountKey, or SharedAccessSignature with either AccountName or BlobEndpoint, "
-            "joined by ';', "
-            "as the Azure portal shows it under 'Access keys'"
+            "joined by ';', as the Azure portal shows it under 'Access keys'"
         )
     return secret
 

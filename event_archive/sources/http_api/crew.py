@@ -249,7 +249,7 @@ class Crew:
         self._known |= {of.shard: of for of in instead}
         self._waiting.extendleft(reversed([of for of in instead if not of.passes]))
         self._former.committed()
-        for shard in {id(shard): shard for shard, _ in pages}.values():
+        for shard, _ in pages:
             if shard.has_proven_its_order:
                 self._settle(shard)
 
