@@ -25,7 +25,14 @@ from event_archive.cli.arguments import (
     within,
 )
 from event_archive.domain.wording import counted
-from event_archive.errors import EventArchiveError, IntegrityError, RefusedError, UnexpectedError, UnreachableError
+from event_archive.errors import (
+    EventArchiveError,
+    IntegrityError,
+    RefusedError,
+    UnexpectedError,
+    UnreachableError,
+    printable,
+)
 
 if TYPE_CHECKING:
     from event_archive.config.environment import PipelineSettings, Settings
@@ -283,7 +290,8 @@ def _show(
         write_line("failed" if error else outcome, dataset=settings.entry.name, error=error, **of_day, **rounded)
         return
     figures = ", ".join(
-        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in rounded.items()
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {printable(str(value))}"
+        for name, value in rounded.items()
     )
     whose = f"{settings.entry.name}  " if settings.entry.name else ""
     text = f"{whose}{day or 'total'}  {error or outcome}" + (f"  ({figures})" if figures else "")

@@ -9,7 +9,7 @@ from event_archive.config.environment import InstanceSettings, misspelt
 from event_archive.config.sources import SETTINGS_BY_SOURCE, SHAPES, ApiSettings, LogsSettings, StreamSettings
 from event_archive.config.variables import value_of
 from event_archive.doctor.findings import Finding, Patient
-from event_archive.errors import ConfigurationError
+from event_archive.errors import ConfigurationError, printable
 
 SETTINGS = ("settings",)
 ALERTS = ("alerts",)
@@ -67,7 +67,8 @@ def settings(patient: Patient) -> Iterator[Finding]:
     for name, meant in misspelt():
         remarks.append(f"{name} is no variable of event_archive")
         remedies.append(f"Did you mean {meant}?")
-    found = f"{dataset.table} by {dataset.time_column}, older than {dataset.retention}, from {dataset.start} on"
+    of = printable(f"{dataset.table} by {dataset.time_column}")
+    found = f"{of}, older than {dataset.retention}, from {dataset.start} on"
     yield Finding("settings", "warning" if remarks else "good", "; ".join([found, *remarks]), " ".join(remedies))
 
 

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Literal
 
 from event_archive.domain.days import Retention, parse_day
-from event_archive.errors import ConfigurationError, NotAgedError
+from event_archive.errors import ConfigurationError, NotAgedError, printable
 
 Purge = Literal["delete", "drop"]
 
@@ -112,8 +112,8 @@ class Dataset:
 
     @property
     def label(self) -> str:
-        """What people know it by: its table, and its name where it has one."""
-        return f"{self.name} ({self.table})" if self.name else str(self.table)
+        """What people know it by: its table, and its name where it has one; fit for a terminal."""
+        return printable(f"{self.name} ({self.table})" if self.name else str(self.table))
 
     def setting(self, variable: str) -> str:
         """What people know one of this dataset's settings by: the variable, or its place in the datasets file."""

@@ -122,6 +122,35 @@ def test_a_reason_is_one_line_that_no_terminal_obeys(local_installation: Install
     assert reason.encode("unicode_escape").decode() in shown
 
 
+def test_a_tables_name_is_one_line_that_no_terminal_obeys(local_installation: Installation, command: Commands):
+    local_installation.add(2)
+    name, day = "Ev\n\x1b[2Jent", DAY.isoformat()
+    local_installation.database.execute(f'ALTER TABLE "Event" RENAME TO "{name}"')
+    settings = {"EVENT_TABLE": f'public."{name}"', "EVENT_FILE_PREFIX": "events", "LOG_FORMAT": "console"}
+    for arguments in (
+        ["days"],
+        ["run", "--plan"],
+        ["hold", day, "--reason", "x"],
+        ["holds"],
+        ["run"],
+        ["release", day],
+        ["release", day],
+        ["holds"],
+        ["run"],
+        ["days"],
+        ["verify", day],
+        ["restore", day],
+        ["run"],
+        ["run"],
+        ["doctor"],
+    ):
+        said = command(*arguments, **settings)
+        assert "\x1b" not in said.said
+        assert "Ev\n" not in said.said
+        if arguments[0] in ("days", "hold", "release"):
+            assert r"Ev\n\x1b[2Jent" in said.stdout, (arguments, said.said)
+
+
 def test_a_hold_is_put_although_nobody_can_tell_whose_the_files_are(
     local_installation: Installation, command: Commands
 ):

@@ -47,7 +47,6 @@ class Limiter:
             dice: jitter.
         """
         self.concurrency = concurrency
-        self.waited_seconds = 0.0
         self._clock, self._stop = clock, stop
         self._dice = dice or random.Random()
         self._changed = Condition()
@@ -83,7 +82,6 @@ class Limiter:
                     return True
                 if wait > LONGEST_WAIT_SECONDS:
                     raise _too_long(wait)
-                self.waited_seconds += min(wait, _LOOK_AGAIN_SECONDS)
                 # Outside of the lock, by the clock that was given.
                 self._changed.release()
                 try:
