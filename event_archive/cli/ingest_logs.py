@@ -19,7 +19,8 @@ from event_archive.errors import ConfigurationError, EventArchiveError, printabl
 
 if TYPE_CHECKING:
     from event_archive.config.sources import LogsSettings
-    from event_archive.sources.log_files.ingest import Ingestion, Totals
+    from event_archive.sources.log_files.ingest import Ingestion
+    from event_archive.sources.log_files.totals import Totals
 
 _GRACE_SECONDS = 20.0
 """From a signal on: the batch in hand is finished, and its file rolled back."""

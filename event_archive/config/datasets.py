@@ -10,10 +10,10 @@ from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from event_archive.config.conninfo import database_named
 from event_archive.config.document import read_document
 from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.config.reading import Entry
-from event_archive.config.values import database_named
 from event_archive.config.variables import is_secret, shown, value_of
 from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError

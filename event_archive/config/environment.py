@@ -25,10 +25,10 @@ from pydantic import (
     field_validator,
 )
 
+from event_archive.config.conninfo import check_conninfo
 from event_archive.config.reading import ENVIRONMENT, Entry, EnvironmentSettings
 from event_archive.config.values import (
     check_azure_connection_string,
-    check_conninfo,
     check_http_url,
     lower_case,
     parse_account_url,

@@ -14,11 +14,11 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from event_archive.config.conninfo import check_conninfo
 from event_archive.config.reading import EnvironmentSettings
 from event_archive.config.values import (
     check_api_key,
     check_azure_connection_string,
-    check_conninfo,
     check_redis_url,
     lower_case,
     parse_account_url,

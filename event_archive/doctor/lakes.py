@@ -18,7 +18,7 @@ from event_archive.lake.local.folder import LocalLake
 from event_archive.lake.local.sidecar import write_sidecar
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.claim import owner, unclaimed_elsewhere
-from event_archive.operations.marker import files_of
+from event_archive.operations.marker import files_of, read_claim
 from event_archive.operations.site import Site
 
 if TYPE_CHECKING:
@@ -84,12 +84,16 @@ def _owner(opened: Lake, dataset: Dataset, patient: Patient) -> Finding:
     """Whose the files are: this table's, or another's, which no run would touch."""
     site = Site(dataset, services.primary(patient.settings), opened)
     try:
+        read_claim(dataset, opened)
+    except EventArchiveError as error:
+        return Finding("lake_owner", "bad", str(error))
+    try:
         found = owner(site)
         elsewhere = None if found else unclaimed_elsewhere(site)
     except (ConfigurationError, IntegrityError) as error:
         return Finding("lake_owner", "bad", str(error))
     except EventArchiveError:
-        return Finding("lake_owner", "skipped", "not looked at: PostgreSQL or the lake does not tell")
+        return Finding("lake_owner", "skipped", "not looked at: PostgreSQL does not tell")
     if elsewhere:
         return Finding("lake_owner", "warning", elsewhere)
     if found is None:

@@ -17,7 +17,8 @@ from event_archive.operations.readback import Readback
 from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.server import is_on
-from event_archive.postgres.session import Connection, one, own_search_path, unpinned
+from event_archive.postgres.pins import own_search_path, unpinned
+from event_archive.postgres.session import Connection, one
 from event_archive.postgres.statements import exempting
 from event_archive.table.partitions import is_compressed
 from event_archive.table.rows import count_day

@@ -14,10 +14,9 @@ Not here: the DELETE of rows (``purge``), which rows a file holds (``readback``)
 (``table.partitions``).
 """
 
-import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import date, timedelta
+from datetime import date
 from functools import partial
 
 import psycopg
@@ -36,19 +35,13 @@ from event_archive.operations.site import Site
 from event_archive.postgres.catalogue import timescale
 from event_archive.postgres.catalogue.partitions import Partition, any_left, is_awaited
 from event_archive.postgres.catalogue.relations import columns
-from event_archive.postgres.catalogue.server import earlier_now
-from event_archive.postgres.session import Connection, one, own_search_path
-from event_archive.table.advice import CLEARING_ADVICE
-from event_archive.table.holds import held_days
-from event_archive.table.locks import lock_day
-from event_archive.table.partitions import count_rows, has_any_row, partitions_of, passed_over, rows_in, told, unfit
-from event_archive.table.shape import TIME_TYPES, Table, glance, require_unchanged
-
-logger = logging.getLogger(__name__)
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection, one
+from event_archive.table.partitions import count_rows, partitions_of, passed_over, rows_in, told, unfit
+from event_archive.table.shape import TIME_TYPES, Table, require_unchanged
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
-_TRIED_FOR = timedelta(days=31)
 _PATIENCE = 10
 """The table's lock is asked for again and again for so many times the lock timeout: nobody waits for us meanwhile."""
 # A lock timeout of 1 ms at the least: 0 would be none.
@@ -95,13 +88,14 @@ def drop_proven(
             for other in drop.others:
                 readbacks[other.day] = _prove_other(connection, site, table, other, claimed, progress)
             progress.begin("comparing and deleting")
-            _keep_writers_out(connection, drop.partitions)
+            keep_writers_out(connection, drop.partitions)
             # No lock on the table, for which whoever alters it may wait for us.
             altered = columns(connection, table.oid) != table.columns
             if altered or partitions_of(connection, table, drop.day) != drop.partitions:
                 raise PartitionStaysError(_ALTERED)
             rows = sum(_count_proven(connection, table, of, readbacks) for of in drop.partitions)
-            _drop(connection, site, table, drop.day, drop.partitions, files=partial(_require_files, site, drop, record))
+            files = partial(_require_files, site, drop, record)
+            drop_locked(connection, site, table, drop.day, drop.partitions, files=files)
             return rows
     except psycopg.Error as error:
         raise stays(error) from None
@@ -145,7 +139,12 @@ def _count_proven(connection: Connection, table: Table, partition: Partition, re
     return rows
 
 
-def _keep_writers_out(connection: Connection, partitions: Sequence[Partition]) -> None:
+def keep_writers_out(connection: Connection, partitions: Sequence[Partition]) -> None:
+    """Locks partitions, so that nobody writes to them until the transaction ends; everybody reads them.
+
+    Raises:
+        PartitionStaysError: somebody writes to one.
+    """
     first, *others = [of.identifier for of in partitions]
     try:
         with connection.transaction():
@@ -167,7 +166,7 @@ def _lock(connection: Connection, names: Sequence[sql.Composable], mode: str, *,
         connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE {}").format(only, sql.SQL(mode), sql.SQL(wait)))
 
 
-def _drop(
+def drop_locked(
     connection: Connection,
     site: Site,
     table: Table,
@@ -176,7 +175,7 @@ def _drop(
     *,
     files: Callable[[], None] | None,
 ) -> None:
-    """Drops partitions that nobody can write to, as soon as their table's lock is to be had.
+    """Drops partitions that nobody can write to (``keep_writers_out``), as soon as their table's lock is to be had.
 
     Args:
         connection: in the transaction that keeps writers out.
@@ -187,6 +186,9 @@ def _drop(
         files: sees that the files of their rows are still there, before each try: somebody may take one away while
             this waits. A look at the lake may take long, and must not while the table is locked. None where the
             partitions are empty.
+
+    Raises:
+        PartitionStaysError: they cannot be dropped, or another session waits for one, or is at work on the table.
     """
     until = time.monotonic() + _PATIENCE * site.postgres.lock_timeout_seconds
     pause_seconds = _FIRST_PAUSE_SECONDS
@@ -262,54 +264,3 @@ def _drop_chunks(connection: Connection, table: Table, chunks: Sequence[Partitio
     if sorted(dropped) != sorted((of.schema, of.name) for of in chunks):
         names = ", ".join(str(TableName(*name)) for name in dropped) or "none"
         raise PartitionStaysError(f"TimescaleDB would have dropped {names} in place of {', '.join(map(told, chunks))}")
-
-
-def drop_empty(site: Site, day: date) -> list[str]:
-    """Drops partitions of a day that are aged as a whole and hold no row; returns their names.
-
-    Those of the month before that day are looked at, too: they stay where the table's lock was not to be had at once,
-    and their own days have nothing left to purge. Each is proven empty under a lock that keeps writers out. What cannot
-    be dropped stays, and the log says why.
-
-    Raises:
-        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
-    """
-    dataset, dropped = site.dataset, list[str]()
-    with site.postgres.transaction(f"{dataset.table}, {day}", advice=CLEARING_ADVICE) as connection:
-        table = glance(connection, dataset, "delete")
-        last_aged = dataset.retention.last_aged_day(earlier_now(connection))
-        found = partitions_of(connection, table, day, since=day - min(_TRIED_FOR, day - date.min))
-        aged = [of for of in found if of.last <= last_aged]
-        # Who may not drop a partition may not have to read it by itself either.
-        empty = [of for of in aged if of.is_owned and not has_any_row(connection, of)]
-        for of in aged:
-            if not of.is_owned:
-                why_not, level = unfit(connection, table, of), logging.WARNING if of.last == day else logging.INFO
-                logger.log(level, "%s: partition %s is not dropped, empty or not: %s", dataset.table, told(of), why_not)
-    for partition in empty:
-        # A transaction each: the lock on the table lasts until its end.
-        with site.postgres.transaction(f"{dataset.table}, {day}", advice=CLEARING_ADVICE) as connection:
-            try:
-                with connection.transaction():
-                    if _drop_if_empty(connection, site, glance(connection, dataset, "delete"), partition):
-                        dropped.append(told(partition))
-            except (PartitionStaysError, psycopg.Error) as error:
-                why = stays(error) if isinstance(error, psycopg.Error) else error
-                level = logging.WARNING if partition.last >= day else logging.INFO
-                logger.log(level, "%s: empty partition %s is not dropped: %s", dataset.table, told(partition), why)
-    return dropped
-
-
-def _drop_if_empty(connection: Connection, site: Site, table: Table, partition: Partition) -> bool:
-    # Neither in the way of another run that looks at it, nor of somebody who is about to restore a held day.
-    if not lock_day(connection, site.dataset, partition.last) or any(
-        (partition.first or day) <= day <= partition.last for day in held_days(connection, site.dataset)
-    ):
-        return False
-    if why_not := unfit(connection, table, partition):
-        raise PartitionStaysError(why_not)
-    _keep_writers_out(connection, [partition])
-    if has_any_row(connection, partition):
-        return False
-    _drop(connection, site, table, partition.last, [partition], files=None)
-    return True

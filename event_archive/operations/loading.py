@@ -15,16 +15,16 @@ from event_archive.domain.manifest import Hashes
 from event_archive.domain.progress import Phase, Progress
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.csv_format import MovingWords, header, read_head, takes_more_rows, without_end_marker
+from event_archive.operations.parsing import parse_keys
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import without_values
-from event_archive.postgres.session import Connection, own_search_path
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
 
 # From PostgreSQL 18 on, a line that is \. alone is data like any other.
 _END_MARKER_HARMLESS_SINCE = 180000
-_INPUT_IS_VALID_SINCE = 160000
-_TEXT = sql.SQL("pg_catalog.text")
 _CONNECTION_LOST = "08"
 _INTERNAL_ERROR = "XX000"
 _NOT_THE_FILES_FAULT = (
@@ -40,26 +40,6 @@ _NOT_THE_FILES_FAULT = (
     "XX",  # internal error
 )
 """What the SQLSTATE of an error begins with that says nothing against the file."""
-# For servers that cannot be asked whether a text parses: each row is tried. By assignments, since a cast cuts a text
-# that is too long for its type.
-_DELETE_UNPARSED = """
-#variable_conflict use_column
-DECLARE
-  rows_ CURSOR FOR SELECT {names} FROM {into};
-BEGIN
-  DELETE FROM {into} WHERE pg_catalog.num_nulls({names}) OPERATOR(pg_catalog.>) 0;
-  FOR row_ IN rows_ LOOP
-    BEGIN
-      DECLARE {values};
-      BEGIN
-        NULL;
-      END;
-    EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
-      DELETE FROM {into} WHERE CURRENT OF rows_;
-    END;
-  END LOOP;
-END
-"""
 
 
 def load(
@@ -152,7 +132,7 @@ def _load(
                 raise _NotParsedError(without_values(error) + place) from None
             # Where a table is nothing but key, a restore must still see that values do not parse.
             if as_text > set(table.key):
-                _parse_keys(connection, into, table)
+                parse_keys(connection, into, table)
                 as_text = as_text.difference(table.key)
     superseded = _index(connection, into, table, line)
     return Readback(
@@ -213,49 +193,21 @@ def _create(
 
     From definitions, since to make it from the table would lock that for as long as the file is read.
     """
+    text = sql.SQL("pg_catalog.text")
     definitions = [
         # A column that the file lacks reads as NULL, whatever default its domain has.
         sql.SQL("{} {} {}").format(
             sql.Identifier(column.name),
-            _TEXT if column.name in as_text else column.definition,
+            text if column.name in as_text else column.definition,
             sql.SQL("" if column.name in columns else "DEFAULT NULL"),
         )
         for column in table.columns
     ]
-    definitions += [sql.SQL("{} {}").format(sql.Identifier(name), _TEXT) for name in columns if name not in table.names]
+    definitions += [sql.SQL("{} {}").format(sql.Identifier(name), text) for name in columns if name not in table.names]
     connection.execute(
         sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(into, sql.SQL(", ").join(definitions))
     )
     number_rows(connection, into, line)
-
-
-def _parse_keys(connection: Connection, into: sql.Identifier, table: Table) -> None:
-    """Gives keys that were read as text their types, by which alone it is told whether a later row has the same.
-
-    A row whose key does not parse can be none of the table's: it is left out.
-    """
-    keys = [column for column in table.columns if column.name in table.key]
-    if connection.info.server_version >= _INPUT_IS_VALID_SINCE:
-        valid = sql.SQL(" AND ").join(
-            sql.SQL("pg_catalog.pg_input_is_valid({}, {})").format(
-                sql.Identifier(column.name), sql.Literal(column.sql_type.as_string(None))
-            )
-            for column in keys
-        )
-        connection.execute(sql.SQL("DELETE FROM {} WHERE ({}) IS NOT TRUE").format(into, valid))
-    else:
-        names = sql.SQL(", ").join(sql.Identifier(column.name) for column in keys)
-        values = sql.SQL("; ").join(
-            sql.SQL("{} {} := row_.{}").format(
-                sql.Identifier(f"value_{place}"), column.sql_type, sql.Identifier(column.name)
-            )
-            for place, column in enumerate(keys)
-        )
-        one_by_one = sql.SQL(_DELETE_UNPARSED).format(into=into, names=names, values=values)
-        connection.execute(sql.SQL("DO {}").format(sql.Literal(one_by_one.as_string(connection))))
-    alter = sql.SQL("ALTER COLUMN {0} TYPE {1} USING {0}::{2}")
-    types = sql.SQL(", ").join(alter.format(sql.Identifier(of.name), of.definition, of.sql_type) for of in keys)
-    connection.execute(sql.SQL("ALTER TABLE {} {}").format(into, types))
 
 
 def number_rows(connection: Connection, table: sql.Identifier, line: sql.Identifier) -> None:

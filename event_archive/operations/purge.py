@@ -28,7 +28,8 @@ from event_archive.errors import EventArchiveError, UnreachableError
 from event_archive.operations.claim import claim
 from event_archive.operations.deleting import delete_identical, rows_left, warn_of_left
 from event_archive.operations.drop_plan import PartitionStaysError, PartitionWaitsError, Recorded, plan_drop
-from event_archive.operations.dropping import drop_empty, drop_proven
+from event_archive.operations.dropping import drop_proven
+from event_archive.operations.dropping_empty import drop_empty
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.site import Site
 from event_archive.operations.vacuum import vacuum

@@ -17,7 +17,8 @@ from event_archive.operations.csv_format import MOVING_WORDS
 from event_archive.operations.loading import copy_file, number_rows
 from event_archive.operations.readback import Readback
 from event_archive.postgres.catalogue.relations import columns_of_time
-from event_archive.postgres.session import Connection, one, own_search_path
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection, one
 
 VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
 """The temporary table that holds the text, its rows numbered as those of the read-back."""

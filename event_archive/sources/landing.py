@@ -16,7 +16,8 @@ import psycopg
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError, IntegrityError
 from event_archive.postgres.errors import Advice, without_values
-from event_archive.postgres.session import Connection, Session, fire_at_once, one, own_search_path
+from event_archive.postgres.pins import fire_at_once, own_search_path
+from event_archive.postgres.session import Connection, Session, one
 from event_archive.postgres.statements import exempting
 from event_archive.sources import merge
 from event_archive.sources.copy_format import line

@@ -16,7 +16,8 @@ from psycopg import sql
 from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.catalogue.relations import relation
-from event_archive.postgres.session import Connection, Session, own_search_path
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection, Session
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in
 from event_archive.sources.merge import Target
 

@@ -6,7 +6,8 @@ from psycopg import sql
 
 from event_archive.errors import IntegrityError
 from event_archive.postgres.copy import copy_in
-from event_archive.postgres.session import Connection, one, own_search_path
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection, one
 from event_archive.sources.copy_format import OPTIONS
 
 _COPIED_AT_ONCE = 500

@@ -9,7 +9,8 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, Session, one, own_search_path
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection, Session, one
 
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('event_archive sources', 0))"
 _HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)"

@@ -18,7 +18,8 @@ from event_archive.errors import ConfigurationError, OtherSourceError, RefusedEr
 from event_archive.postgres.catalogue.privileges import grantees
 from event_archive.postgres.catalogue.relations import relation, schemas_with
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, Postgres, commit_durably, one, own_search_path
+from event_archive.postgres.pins import commit_durably, own_search_path
+from event_archive.postgres.session import Connection, Postgres, one
 from event_archive.table.locks import await_day, lock_table, same_schema
 from event_archive.table.shape import require_table
 

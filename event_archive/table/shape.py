@@ -18,6 +18,7 @@ from event_archive.postgres.catalogue.server import database_of, role_of, settin
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.postgres.statements import create_index
 from event_archive.table.advice import ADOPT_ADVICE, LOOK_ADVICE
+from event_archive.table.key import require_key
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
     to_purge = purpose in ("archive", "delete")
     types = {column.name: column.plain_type for column in columns}
     time_type = _time_type(dataset, types) if to_purge or purpose == "adopt" else types.get(dataset.time_column, "")
-    key = _key(connection, name, found.oid)
+    key = require_key(connection, name, found.oid)
     if to_purge:
         _require_deletable(connection, name, found.oid)
     return Table(
@@ -165,19 +166,6 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         time_type=time_type,
         meanings="" if all(column.is_base for column in columns) else relations.meanings(connection, found.oid),
         time_indexed=relations.index_begins_with(connection, found.oid, dataset.time_column),
-    )
-
-
-def _key(connection: Connection, name: TableName, oid: int) -> tuple[KeyColumn, ...]:
-    found = relations.unique_indexes(connection, oid)
-    for index in found:
-        if index.is_ordinary:
-            return index.columns
-    others = ", ".join(quoted(index.name) for index in found)
-    why_not = f" ({others} compares with another operator class or collation than the columns')" if others else ""
-    raise RefusedError(
-        f"{name} has no key: neither an ordinary primary key nor a valid, immediate, complete unique index on NOT NULL "
-        f"columns{why_not}. Without one, rows cannot be told apart: add a primary key."
     )
 
 
@@ -295,10 +283,3 @@ def _time_type(dataset: Dataset, types: dict[str, str]) -> str:
 def _did_you_mean(names: Iterable[str]) -> str:
     named = " or ".join(names)
     return f" Did you mean {named}?" if named else ""
-
-
-def key_of(connection: Connection, name: TableName) -> tuple[KeyColumn, ...]:
-    """The columns of a table's key; none where there is no such table, or no key. Takes no lock."""
-    found = relations.relation(connection, name.schema, name.name)
-    indexes = relations.unique_indexes(connection, found.oid) if found else []
-    return next((index.columns for index in indexes if index.is_ordinary), ())

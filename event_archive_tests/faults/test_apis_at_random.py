@@ -17,7 +17,7 @@ import pytest
 
 from event_archive.domain.days import ONE_DAY, midnight
 from event_archive.lake.protocol import Lake
-from event_archive.sources.http_api import crew, limiter, windows
+from event_archive.sources.http_api import limiter, windows, workers
 from event_archive.sources.http_api.ingest import Ingestion
 from event_archive.sources.http_api.task import Totals
 from event_archive_tests.api_server.clock import FakeClock
@@ -280,7 +280,7 @@ class Life:
 def test_a_life_of_an_api_at_random_loses_and_doubles_no_event(
     database: Database, local_lake: Lake, serve_api: ServeApi, monkeypatch: pytest.MonkeyPatch, life: str
 ):
-    monkeypatch.setattr(crew, "Buffer", Turns)
+    monkeypatch.setattr(workers, "Buffer", Turns)
     monkeypatch.setattr(limiter, "MOST_AT_ONCE", 1)
     monkeypatch.setattr(windows, "_SPLIT_ABOVE_PAGES", 3)
     monkeypatch.setattr(windows, "_PAGES_OF_A_PART", 2)

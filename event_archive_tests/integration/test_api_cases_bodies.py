@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from event_archive.errors import RefusedError, UnreachableError
-from event_archive.sources.http_api import crew, fetching
+from event_archive.sources.http_api import fetching, workers
 from event_archive.sources.http_api.pages import Fields, read_page
 from event_archive_tests.api_server import odd
 from event_archive_tests.api_server.events import START
@@ -391,7 +391,7 @@ def test_a_worker_that_fails_for_an_unknown_reason_ends_its_shard_and_not_the_wa
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(crew, "walk", broken)
+    monkeypatch.setattr(workers, "walk", broken)
     (error,) = ingest().run().failures
     assert "ZeroDivisionError in test_api_cases_bodies.py" in str(error)
     assert "a secret" not in str(error)

@@ -12,7 +12,7 @@ import pytest
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.domain.days import Retention, midnight, now_utc
-from event_archive.sources.http_api import crew
+from event_archive.sources.http_api import crew, workers
 from event_archive.sources.landing import Counts, land_in
 from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import cursor_expired, status
@@ -35,7 +35,7 @@ def event(identifier: str, moment: datetime, kind: str = "added") -> str:
 @pytest.fixture
 def two_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """One page waits to be landed, and one more is on its way, however busy the machine is."""
-    monkeypatch.setattr(crew, "_BUFFER_BYTES", 1)
+    monkeypatch.setattr(workers, "_BUFFER_BYTES", 1)
 
 
 # 8: oldest first while events arrive

@@ -14,7 +14,7 @@ from event_archive.config.sources import ApiSettings
 from event_archive.domain.dataset import TableName
 from event_archive.errors import ConfigurationError
 from event_archive.postgres.session import Postgres
-from event_archive.sources.http_api import crew
+from event_archive.sources.http_api import crew, workers
 from event_archive.sources.http_api.ingest import Ingestion
 from event_archive.sources.http_api.positions import Position, Positions
 from event_archive.sources.http_api.task import Totals
@@ -90,8 +90,8 @@ def test_of_two_processes_that_a_pooler_lets_have_one_shard_the_one_that_is_behi
     # A pooler's number of the session. In transaction mode its locks are those of whoever uses the server's
     # connection next.
     monkeypatch.setattr(ConnectionInfo, "backend_pid", 0)
-    for name in ("_BATCH_BYTES", "_BUFFER_BYTES"):
-        monkeypatch.setattr(crew, name, 1)
+    monkeypatch.setattr(crew, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(workers, "_BUFFER_BYTES", 1)
     ingesting = ingest(Events(60, step_ms=180_000))
     one_by_one = windows | {"api_concurrency": 1, "api_page_limit": 5}
     totals, after = Totals(), list[tuple[object, ...]]()

@@ -58,6 +58,26 @@ def test_files_of_the_table_under_another_prefix_are_told_while_its_own_place_is
     assert not wrong(findings(command("doctor", "--json", EVENT_FILE_PREFIX="moved"), 0))
 
 
+def test_a_marker_that_no_run_can_read_is_bad(healthy_on_azure: Installation, azurite: Azurite, command: Commands):
+    healthy_on_azure.add(1)
+    assert command("run").code == 0
+    with ContainerClient.from_connection_string(azurite.connection_string, "archive") as container:
+        container.get_blob_client("titan-pulse-event-archive/_events.source.json").set_standard_blob_tier("Archive")
+    found = findings(command("doctor", "--json"), 1)
+    assert wrong(found) == {"lake_owner": "bad"}
+    assert "_events.source.json" in found["lake_owner"].message
+    assert "BlobArchived. It is in the archive tier." in found["lake_owner"].message
+
+
+def test_a_marker_that_is_a_folder_is_bad(healthy_locally: Installation, command: Commands):
+    healthy_locally.add(1)
+    lake = healthy_locally.lake
+    assert isinstance(lake, LocalLake)
+    (lake._root / "titan-pulse-event-archive" / "_events.source.json").mkdir(parents=True)
+    assert wrong(findings(command("doctor", "--json"), 1)) == {"lake_owner": "bad"}
+    assert command("run").code == 1
+
+
 def signed(azurite: Azurite, permission: str) -> str:
     until = datetime.now(UTC) + timedelta(hours=1)
     signature = generate_container_sas(

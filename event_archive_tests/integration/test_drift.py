@@ -22,7 +22,8 @@ from event_archive.operations.adopt import adopt_day
 from event_archive.operations.purge import purge_day
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
-from event_archive.postgres.session import Postgres, commit_durably, own_search_path
+from event_archive.postgres.pins import commit_durably, own_search_path
+from event_archive.postgres.session import Postgres
 from event_archive.table import rows
 from event_archive.table.shape import reflect
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -513,7 +514,7 @@ def parsing(
     if request.param == "tried by an older server":
         database = request.getfixturevalue("packaged_database")
     elif request.param == "tried":
-        monkeypatch.setattr(loading, "_INPUT_IS_VALID_SINCE", math.inf)
+        monkeypatch.setattr("event_archive.operations.parsing._INPUT_IS_VALID_SINCE", math.inf)
     return Pipeline(database, local_lake)
 
 

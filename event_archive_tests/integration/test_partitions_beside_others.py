@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from event_archive.errors import RefusedError
-from event_archive.operations import deleting, dropping, purge
+from event_archive.operations import deleting, dropping, dropping_empty, purge
 from event_archive.operations.purge import purge_day
 from event_archive.postgres.catalogue.partitions import Partition
 from event_archive.table.holds import hold
@@ -103,7 +103,7 @@ def test_what_comes_after_the_rows_were_compared_keeps_the_partition(
 ):
     of = of_table(pipeline, DAILY)
     of.archive()
-    at_once(monkeypatch, "_drop", lambda: of.database.execute(comes.format(of.database.name)))
+    at_once(monkeypatch, "drop_locked", lambda: of.database.execute(comes.format(of.database.name)))
     purged = of.purge()
     assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 5, {"d1", "d2"})
     assert words in str(purged.reason)
@@ -131,7 +131,7 @@ def test_a_partition_of_the_day_that_comes_before_the_comparison_is_not_passed_o
 ):
     of = of_table(pipeline, HALVES)
     of.archive()
-    at_once(monkeypatch, "_keep_writers_out", lambda: of.database.execute(AFTERNOON))
+    at_once(monkeypatch, "keep_writers_out", lambda: of.database.execute(AFTERNOON))
     purged = of.purge()
     assert (purged.how, purged.deleted, purged.left) == ("deleted", 5, 1)
     assert purged.reason == "its partitions were altered meanwhile"
@@ -145,7 +145,7 @@ def test_a_partition_whose_parent_takes_another_name_after_the_comparison_stays(
     of = of_table(pipeline, LEAVES)
     of.archive()
     rename = "SET lock_timeout TO '2s'; ALTER TABLE d1 RENAME TO former; CREATE TABLE d1 (id int)"
-    at_once(monkeypatch, "_drop", lambda: of.database.execute(rename))
+    at_once(monkeypatch, "drop_locked", lambda: of.database.execute(rename))
     purged = of.purge()
     assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 2, {"a", "b"})
     assert purged.reason == "its partitions were altered meanwhile"
@@ -210,7 +210,7 @@ def test_a_rule_that_comes_after_the_rows_were_compared_is_refused(pipeline: Pip
     of = of_table(pipeline, DAILY)
     of.archive()
     rule = "CREATE RULE kept AS ON DELETE TO t DO INSTEAD NOTHING"
-    at_once(monkeypatch, "_drop", lambda: of.database.execute(rule))
+    at_once(monkeypatch, "drop_locked", lambda: of.database.execute(rule))
     with pytest.raises(RefusedError, match="a rule on DELETE, kept"):
         of.purge()
     assert (of.count(), partitions(of)) == (8, {"d1", "d2"})
@@ -334,7 +334,7 @@ def test_an_empty_partition_with_triggers_is_dropped(pipeline: Pipeline):
 def test_a_partition_that_cannot_be_dropped_keeps_no_writer_waiting(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(dropping, "_keep_writers_out", None)
+    monkeypatch.setattr(dropping_empty, "keep_writers_out", None)
     owned = f"{DAILY} CREATE SEQUENCE ids OWNED BY d1.id"
     of = of_table(pipeline, owned, purge="delete", drop_empty_partitions=True)
     assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
@@ -345,19 +345,19 @@ def test_a_table_that_is_altered_meanwhile_keeps_its_empty_partition(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
-    original = dropping._keep_writers_out
+    original = dropping.keep_writers_out
 
     def altered(*arguments: Any) -> None:
         of.database.execute("ALTER TABLE t ADD COLUMN more int")
         original(*arguments)
 
-    monkeypatch.setattr(dropping, "_keep_writers_out", altered)
+    monkeypatch.setattr(dropping_empty, "keep_writers_out", altered)
     assert (of.run().deleted, partitions(of)) == (5, {"d1", "d2"})
     assert "empty partition public.d1 is not dropped: its partitions were altered meanwhile" in caplog.text
 
 
 def test_a_partition_that_holds_a_row_keeps_no_writer_waiting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dropping, "_keep_writers_out", None)
+    monkeypatch.setattr(dropping_empty, "keep_writers_out", None)
     of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
     of.archive()
     of.database.execute("INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')")
@@ -377,14 +377,14 @@ def test_a_partition_is_not_locked_while_the_next_is_looked_at(pipeline: Pipelin
         looked.append(partition.name)
         return has_any_row(connection, partition)
 
-    monkeypatch.setattr(dropping, "has_any_row", noted)
+    monkeypatch.setattr(dropping_empty, "has_any_row", noted)
     assert of.purge(NEXT).partitions == ("public.d1", "public.d2")
     assert looked[:2] == ["d1", "d2"]
 
 
 def test_the_first_month_of_all_has_none_before_it(pipeline: Pipeline):
     of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
-    assert dropping.drop_empty(of.site, date(1, 1, 5)) == []
+    assert dropping_empty.drop_empty(of.site, date(1, 1, 5)) == []
 
 
 def test_an_empty_partition_goes_with_a_later_day_that_is_dropped(pipeline: Pipeline):

@@ -84,7 +84,7 @@ def test_an_empty_partition_takes_no_sequence_along(pipeline: Pipeline, caplog: 
 def test_a_partition_that_is_filled_before_it_is_dropped_stays(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
     insert = "INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')"
-    at_once(monkeypatch, "_keep_writers_out", lambda: of.database.execute(insert))
+    at_once(monkeypatch, "keep_writers_out", lambda: of.database.execute(insert))
     assert (of.run().deleted, partitions(of), rows_of(of, "d1")) == (5, {"d1", "d2"}, 1)
 
 

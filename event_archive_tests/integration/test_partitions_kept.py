@@ -7,7 +7,7 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.errors import BusyError
-from event_archive.operations import dropping
+from event_archive.operations import dropping, dropping_empty
 from event_archive.table.partitions import has_any_row
 from event_archive_tests.fixtures.exchanged import exchanged
 from event_archive_tests.fixtures.meanwhile import while_reading
@@ -189,7 +189,7 @@ def test_a_partition_that_is_empty_by_a_damaged_index_alone_stays(pipeline: Pipe
     damage(of)
     assert of.run().deleted == 2005
     make_all_visible(of)
-    assert dropping.drop_empty(of.site, DAY) == []
+    assert dropping_empty.drop_empty(of.site, DAY) == []
     assert of.count("note = 'lost'") == 1
 
 
@@ -250,7 +250,7 @@ def test_an_event_trigger_that_forbids_to_drop_keeps_the_partition_under_whateve
     purged = of.run()
     assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 5, {"d1", "d2"})
     assert purged.reason == "a function raised an exception: forbids(), line 2"
-    assert dropping.drop_empty(of.site, DAY) == []
+    assert dropping_empty.drop_empty(of.site, DAY) == []
     assert "empty partition public.d1 is not dropped: a function raised an exception" in caplog.text
 
 
@@ -299,8 +299,8 @@ def test_no_partition_is_taken_for_one_of_its_name_while_its_rows_are_counted(
 
 def test_no_partition_is_taken_for_an_empty_one_of_its_name(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
     of = of_table(pipeline, NAMESAKE, drop_empty_partitions=True)
-    monkeypatch.setattr(dropping, "has_any_row", exchanged(of.database, has_any_row))
-    assert dropping.drop_empty(of.site, DAY) == []
+    monkeypatch.setattr(dropping_empty, "has_any_row", exchanged(of.database, has_any_row))
+    assert dropping_empty.drop_empty(of.site, DAY) == []
     assert of.database.execute("SELECT count(*) FROM app.d1") == [(5,)]
 
 

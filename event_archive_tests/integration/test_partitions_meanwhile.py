@@ -52,7 +52,7 @@ def test_a_row_that_comes_or_changes_right_before_the_comparison_stays(
 ):
     of = of_table(pipeline, DAILY)
     of.archive()
-    at_once(monkeypatch, "_keep_writers_out", lambda: of.database.execute(change))
+    at_once(monkeypatch, "keep_writers_out", lambda: of.database.execute(change))
     purged = of.purge()
     assert (purged.how, purged.left) == ("deleted", 1)
     assert of.database.execute("SELECT note FROM d1") == [(kept,)]
@@ -70,7 +70,7 @@ def test_nobody_writes_to_the_partition_from_the_comparison_on_and_everybody_rea
         with pytest.raises(psycopg.errors.LockNotAvailable):
             of.database.execute("SET lock_timeout = '50ms'; INSERT INTO t VALUES (99, '2024-03-01 09:00+00', 'late')")
 
-    at_once(monkeypatch, "_drop", write)
+    at_once(monkeypatch, "drop_locked", write)
     assert of.purge().how == "dropped"
     assert seen == [8]
 
@@ -128,7 +128,7 @@ def test_a_writer_that_waits_makes_the_drop_give_up(pipeline: Pipeline, monkeypa
     of = of_table(pipeline, DAILY)
     of.archive()
     writers: list[threading.Thread] = []
-    at_once(monkeypatch, "_drop", lambda: writers.append(waiting_writer(of, table)))
+    at_once(monkeypatch, "drop_locked", lambda: writers.append(waiting_writer(of, table)))
     purged = of.purge()
     writers[0].join()
     assert (purged.how, purged.deleted) == ("deleted", 5)
@@ -149,7 +149,7 @@ def test_a_day_waits_while_another_command_works_on_one_of_its_partition(pipelin
     assert of.purge(purged).how == "dropped"
 
 
-@pytest.mark.parametrize("moment", ["_keep_writers_out", "_count_proven"])
+@pytest.mark.parametrize("moment", ["keep_writers_out", "_count_proven"])
 def test_the_file_of_another_day_that_is_taken_away_keeps_the_partition(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, moment: str
 ):

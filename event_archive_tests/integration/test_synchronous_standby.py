@@ -7,7 +7,8 @@ import psycopg
 import pytest
 
 from event_archive.errors import UnreachableError
-from event_archive.postgres.session import Postgres, commit_durably
+from event_archive.postgres.pins import commit_durably
+from event_archive.postgres.session import Postgres
 from event_archive_tests.fixtures.pipeline import Pipeline
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.valkey import Stream, position

@@ -7,8 +7,9 @@ import pytest
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import NoSuchTableError, RefusedError
+from event_archive.table.key import key_of
 from event_archive.table.rows import Orphans, count_orphans, days_with_rows, first_day_with_rows, rows_by_day
-from event_archive.table.shape import Table, key_of, reflect
+from event_archive.table.shape import Table, reflect
 from event_archive_tests.fixtures.pipeline import Pipeline
 
 

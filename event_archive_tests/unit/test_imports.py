@@ -1,4 +1,4 @@
-"""What import-linter cannot see, since it knows other packages only as a whole: Dagster's private modules."""
+"""What import-linter cannot see: Dagster's private modules, and modules that have grown too long to be one concept."""
 
 import ast
 from collections.abc import Iterator
@@ -25,6 +25,11 @@ def private(source: str) -> list[str]:
         if name.startswith("dagster_shared")
         or (name.startswith("dagster") and any(part.startswith("_") for part in name.split(".")))
     ]
+
+
+def test_no_module_is_longer_than_300_lines():
+    lengths = {str(path.relative_to(PACKAGE)): path.read_text().count("\n") for path in PACKAGE.rglob("*.py")}
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
 
 
 def test_what_is_private_is_recognised():

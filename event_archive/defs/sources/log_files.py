@@ -22,10 +22,11 @@ from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError, kind_and_place
 from event_archive.observability.announcement import announce_given_up
 from event_archive.sources.archived import ArchivedHere
-from event_archive.sources.log_files.ingest import Ingestion, Totals
+from event_archive.sources.log_files.ingest import Ingestion
 from event_archive.sources.log_files.rows import SOURCE
 from event_archive.sources.log_files.status import Left
 from event_archive.sources.log_files.stores import FileError
+from event_archive.sources.log_files.totals import Totals
 
 logger = logging.getLogger(__name__)
 

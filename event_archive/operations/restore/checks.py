@@ -21,9 +21,11 @@ from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.relations import columns, relation
 from event_archive.postgres.catalogue.server import is_on
-from event_archive.postgres.session import Connection, one, own_search_path
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection, one
 from event_archive.postgres.statements import exempting
-from event_archive.table.shape import Table, key_of
+from event_archive.table.key import key_of
+from event_archive.table.shape import Table
 
 logger = logging.getLogger(__name__)
 

@@ -45,7 +45,8 @@ from event_archive.operations.site import Site
 from event_archive.operations.verbatim import require_lasting
 from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.server import identity
-from event_archive.postgres.session import Connection, one, own_search_path
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection, one
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import await_day, require_same_schema
 from event_archive.table.shape import TIME_TYPES, require_unchanged

@@ -15,7 +15,8 @@ from event_archive.postgres.catalogue.relations import Column, comment_on, relat
 from event_archive.postgres.catalogue.sequences import sequences_behind
 from event_archive.postgres.catalogue.server import database_of
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, own_search_path
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection
 from event_archive.table.locks import lock_table
 from event_archive.table.shape import Table, glance, require_table
 

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from event_archive.domain.dataset import Dataset, TableName
 from event_archive.postgres.session import Connection
-from event_archive.sources.http_api.positions import Position, reached
+from event_archive.sources.http_api.positions import Position
+from event_archive.sources.http_api.watermarks import reached
 from event_archive.sources.runs import NONE_AGED, AgedTimes, DayAgedError, aged_by_now
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

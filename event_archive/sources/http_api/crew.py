@@ -1,4 +1,4 @@
-"""Workers that fetch, a pass each, and the one thread that lands what they bring, on one connection.
+"""The one thread that hires workers, and lands what they bring, on one connection.
 
 So every position is written in its order, with the rows it stands for. Not here: how a page is fetched, what it does to
 a position.
@@ -10,34 +10,30 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from threading import Event, Thread
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import iso
-from event_archive.errors import BusyError, EventArchiveError, RefusedError, UnexpectedError
+from event_archive.errors import BusyError, EventArchiveError, RefusedError
 from event_archive.postgres.session import Connection, Session
 from event_archive.sources.former import Former
 from event_archive.sources.http_api.aged import AgedEvents
-from event_archive.sources.http_api.buffer import Buffer
-from event_archive.sources.http_api.fetching import Fetcher, NoEntryError
-from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
+from event_archive.sources.http_api.fetching import NoEntryError
 from event_archive.sources.http_api.pages import Page
-from event_archive.sources.http_api.paging import api, paging
+from event_archive.sources.http_api.paging import paging
 from event_archive.sources.http_api.place import Arrivals, Trace
-from event_archive.sources.http_api.positions import Position, Positions, TakenError, reached, resumed
+from event_archive.sources.http_api.positions import Position, Positions, TakenError, resumed
 from event_archive.sources.http_api.records import SOURCE, reader
 from event_archive.sources.http_api.shards import Shard
 from event_archive.sources.http_api.task import Task
-from event_archive.sources.http_api.walking import Ended, Fetched, walk
+from event_archive.sources.http_api.walking import Ended, Fetched
+from event_archive.sources.http_api.watermarks import reached
 from event_archive.sources.http_api.windows import new_windows
+from event_archive.sources.http_api.workers import Workers
 from event_archive.sources.landing import Batch, Counts, in_transaction, land_in, rejected_table
 from event_archive.sources.runs import DayAgedError
 from event_archive.sources.tables import make_missing
 
 _BATCH_BYTES = 8 * 1024 * 1024
-_BUFFER_BYTES = 2 * _BATCH_BYTES
-_MOST_BYTES = 50_000_000
-"""In the buffer, and in the hands of workers, each of whom has a page that is as large as its share of the rest."""
 _WAIT_SECONDS = 0.2
 _PROGRESS_SECONDS = 5.0
 _IN_FLIGHT_SECONDS = 5.0
@@ -61,12 +57,8 @@ class Crew:
             began: when the run began, by ``time.monotonic``.
         """
         self._run, self._session, self._former, self._began = run, session, former, began
-        settings, clock = run.settings, run.clock
-        self._stop = Event()
-        self._limiter = Limiter(clock, self._stop, concurrency=settings.api_concurrency)
-        largest = (_MOST_BYTES - _BUFFER_BYTES) // (MOST_AT_ONCE if settings.api_shard else 1)
-        self._fetcher = Fetcher(api(settings), self._limiter, clock, self._stop, largest_body_bytes=largest)
-        self._buffer: Buffer[tuple[Shard, Fetched | Ended]] = Buffer(_BUFFER_BYTES)
+        settings = run.settings
+        self._workers = Workers(settings, run.clock)
         self._paging = paging(settings)
         self._reader = reader(settings)
         self._arrivals = Arrivals(session, run.target, self._reader)
@@ -92,13 +84,13 @@ class Crew:
             until = None
             while True:
                 self._hire()
-                arrived = self._buffer.take(_BATCH_BYTES, _WAIT_SECONDS)
+                arrived = self._workers.take(_BATCH_BYTES, _WAIT_SECONDS)
                 if arrived:
                     self._take_in(arrived)
                 elif not self._shards or (until is not None and time.monotonic() > until):
                     break
                 if until is None and self._is_over():
-                    self._stop.set()
+                    self._workers.stop()
                     until = time.monotonic() + _IN_FLIGHT_SECONDS
                 self._tell()
             self._end_run()
@@ -106,9 +98,7 @@ class Crew:
             self._run.totals.ended = "shared"
             _log.info("%s: another run is reading it", self._paging.url)
         finally:
-            self._stop.set()
-            self._buffer.close()
-            self._fetcher.close()
+            self._workers.close()
             self._run.totals.watermark = reached(self._known.values(), self._read)
 
     def _is_over(self) -> bool:
@@ -156,7 +146,7 @@ class Crew:
     def _hire(self) -> None:
         """Gives shards that wait to workers."""
         now = self._run.clock.now()
-        while self._waiting and len(self._shards) < self._limiter.concurrency and not self._stop.is_set():
+        while self._waiting and len(self._shards) < self._workers.concurrency and not self._workers.stopped:
             position = self._waiting.popleft()
             claimed = self._positions.claim(self._session, position)
             if claimed is None:
@@ -175,20 +165,7 @@ class Crew:
     def _send(self, shard: Shard) -> None:
         """Lets a worker read a shard: a pass, or what is left of one."""
         shard.begin(self._run.clock.now(), self._run.settings.api_start)
-        start = shard.start()
-
-        def emit(fetched: Fetched) -> bool:
-            self._buffer.put((shard, fetched), fetched.size_bytes)
-            return not (shard.enough or self._stop.is_set())
-
-        def work() -> None:
-            try:
-                ended = walk(start, self._paging, self._fetcher, emit)
-            except Exception as error:  # noqa: BLE001 (told as the end of the shard)
-                ended = Ended(UnexpectedError.of(error))
-            self._buffer.put((shard, ended))
-
-        Thread(target=work, name=f"fetch {shard.position.shard}", daemon=True).start()
+        self._workers.send(shard)
 
     def _take_in(self, arrived: Sequence[tuple[Shard, Fetched | Ended]]) -> None:
         pages = [(shard, item) for shard, item in arrived if isinstance(item, Fetched)]
@@ -223,11 +200,7 @@ class Crew:
 
         def work(connection: Connection) -> Counts:
             for name, position in after.items():
-                self._positions.require(connection, self._committed[name])
-                if position.passes < 0:
-                    self._positions.remove(connection, position)
-                else:
-                    self._positions.save(connection, position)
+                self._positions.move(connection, self._committed[name], None if position.passes < 0 else position)
             for position in instead:
                 self._positions.save(connection, position)
             counts = land_in(connection, self._run.target, SOURCE, batch)
@@ -296,10 +269,10 @@ class Crew:
                 return
         if error is not None:
             self._fail(error)
-        elif shard.has_to_look_again and not self._stop.is_set():
+        elif shard.has_to_look_again and not self._workers.stopped:
             self._send(shard)
             return
-        elif shard.enough and shard.has_to_read_all(now) and not self._stop.is_set():
+        elif shard.enough and shard.has_to_read_all(now) and not self._workers.stopped:
             _log.info("%s: nothing new has come yet where its order puts new events; reading all", self._paging.url)
             shard.start_reading_all()
             self._send(shard)
@@ -313,14 +286,11 @@ class Crew:
 
     def _settle(self, shard: Shard) -> None:
         """Takes down that the order of an API is as it seemed."""
-        position = replace(shard.position, doubted=None)
-
-        def work(connection: Connection) -> None:
-            self._positions.require(connection, self._committed[position.shard])
-            self._positions.save(connection, position)
-
-        in_transaction(self._session, self._run.target, work)
-        shard.position = self._committed[position.shard] = position
+        before, after = self._committed[shard.position.shard], replace(shard.position, doubted=None)
+        in_transaction(
+            self._session, self._run.target, lambda connection: self._positions.move(connection, before, after)
+        )
+        shard.position = self._committed[after.shard] = after
 
     def _fail(self, error: EventArchiveError) -> None:
         self._run.totals.failures.append(error)

@@ -21,6 +21,7 @@ from event_archive.sources.http_api.clock import Clock
 from event_archive.sources.http_api.connections import connections, words_of
 from event_archive.sources.http_api.headers import ahead_of, next_link, quota, retry_after
 from event_archive.sources.http_api.limiter import MOST_AT_ONCE, Limiter
+from event_archive.sources.http_api.page_size import PageSize
 from event_archive.sources.http_api.pages import Fields, Page, PageError, read_page
 
 _TIMEOUT_SECONDS = 10.0
@@ -34,7 +35,6 @@ _OF_A_PAGE = (200, 203, 206)
 """A proxy that changes answers makes 203 of 200; 206 is PostgREST's for a part of the whole."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CURSOR_REFUSED = (400, 404, 410, 422)
-_SUCCESSES_UNTIL_LARGER = 20
 _LONGEST_ERROR_BYTES, _SHOWN = 2000, 200
 _OF_THE_NEXT: Final = re.compile(rb'"(next_?cursor|cursorexpiresin)"\s*:')
 """Members of any page; in an error they say nothing of the cursor that was sent."""
@@ -94,30 +94,6 @@ class Answer:
     size_bytes: int
     link: str | None
     ahead: timedelta
-
-
-class PageSize:
-    """How many events a page is asked to hold: halved where that is too many, and doubled again after a while."""
-
-    def __init__(self, most: int, *, fixed: bool = False) -> None:
-        """Begins with the most; a fixed one stays."""
-        self.most = self.value = most
-        self._fixed = fixed
-        self._successes = 0
-
-    def halve(self) -> bool:
-        """A page of this size was too much; returns whether the next one will be smaller."""
-        self._successes = 0
-        if self._fixed or self.value == 1:
-            return False
-        self.value //= 2
-        return True
-
-    def succeeded(self) -> None:
-        """A page arrived."""
-        self._successes += 1
-        if self._successes >= _SUCCESSES_UNTIL_LARGER and self.value < self.most:
-            self.value, self._successes = min(self.most, self.value * 2), 0
 
 
 class _TooMuchError(Exception):

@@ -7,6 +7,7 @@ import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -96,6 +97,13 @@ class Page:
     cursor: str | None
     expires_seconds: float | None = None
     total: int | None = None
+
+    def expires(self, now: datetime) -> datetime | None:
+        """Until when that cursor holds; None where it is not told, or leads out of the calendar."""
+        try:
+            return None if self.expires_seconds is None else now + timedelta(seconds=self.expires_seconds)
+        except OverflowError:
+            return None
 
 
 def read_page(body: bytes, fields: Fields) -> Page:

@@ -13,7 +13,8 @@ from urllib.parse import urljoin, urlsplit
 from event_archive.config.sources import ApiSettings
 from event_archive.domain.days import iso
 from event_archive.errors import RefusedError
-from event_archive.sources.http_api.fetching import Answer, Api, PageSize
+from event_archive.sources.http_api.fetching import Answer, Api
+from event_archive.sources.http_api.page_size import PageSize
 from event_archive.sources.http_api.pages import Page, fields
 
 Pagination = Literal["cursor", "page", "offset", "link"]

@@ -4,7 +4,7 @@ A shard is the whole of an API, or a window of time. Not here: what moves a posi
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -177,18 +177,32 @@ class Positions:
         rows = connection.execute(sql.SQL(_READ).format(self._name), (self.source,)).fetchall()
         return [Position.of_row(row) for row in rows]
 
-    def require(self, connection: Connection, position: Position) -> None:
-        """Checks that a shard stands where this process left it; nobody else moves it until the transaction ends.
+    def move(self, connection: Connection, before: Position, after: Position | None) -> None:
+        """Writes where a shard has come to, from where this process left it, in the transaction of its rows.
+
+        Nobody else moves it until the transaction ends.
+
+        Args:
+            connection: in that transaction.
+            before: where this process left it.
+            after: where it is; None where there are others in its place.
 
         Raises:
             TakenError: another process has it too, and has moved it.
         """
-        connection.execute(_LOCK_ALL, (f"{self._lock(position)} position",))
-        if self._find(connection, position) != position:
+        connection.execute(_LOCK_ALL, (f"{self._lock(before)} position",))
+        if self._find(connection, before) != before:
             raise TakenError
+        if after is not None:
+            self.save(connection, after)
+            return
+        connection.execute(
+            sql.SQL("DELETE FROM {} WHERE source = %s AND shard = %s").format(self._name),
+            (self.source, before.shard),
+        )
 
     def save(self, connection: Connection, position: Position) -> None:
-        """Writes a position, in the transaction of the rows that it stands for."""
+        """Writes a position that nobody has taken yet."""
         connection.execute(
             sql.SQL(_SAVE).format(table=self._name),
             (
@@ -206,19 +220,12 @@ class Positions:
             ),
         )
 
-    def remove(self, connection: Connection, position: Position) -> None:
-        """Removes one, in place of which there are others."""
-        connection.execute(
-            sql.SQL("DELETE FROM {} WHERE source = %s AND shard = %s").format(self._name),
-            (self.source, position.shard),
-        )
-
     def claim(self, session: Session, position: Position) -> Position | None:
         """Takes a shard until it is released or the session ends, and returns its position.
 
         None where another process has it, or has read it to its end, or has split it.
 
-        Behind a pooler two processes may have it: the first to land a page keeps it (``require``).
+        Behind a pooler two processes may have it: the first to land a page keeps it (``move``).
         """
         with session.transaction(str(self.table)) as connection:
             claim = self._claim(connection, position)
@@ -252,21 +259,6 @@ class Positions:
     @property
     def _name(self) -> sql.Identifier:
         return sql.Identifier(self.table.schema, self.table.name)
-
-
-def reached(positions: Iterable[Position], read: Collection[str]) -> datetime | None:
-    """The time up to which events have arrived: of windows, no further than the first that was not read to its end.
-
-    Args:
-        positions: of all shards.
-        read: the names of those that were read to their end, though more may become visible.
-    """
-    watermark = None
-    for of in sorted(positions, key=lambda of: (of.lower is not None, of.lower)):
-        watermark = max(filter(None, (watermark, of.watermark)), default=None)
-        if not of.passes and of.shard not in read:
-            break
-    return watermark
 
 
 def resumed(position: Position, now: datetime) -> Position:

@@ -11,12 +11,11 @@ from event_archive.sources.http_api.positions import NEVER, Position
 from event_archive.sources.http_api.rereading import Evidence, reading_all, reading_all_if_due, reads_all
 from event_archive.sources.http_api.restarts import Restarts
 from event_archive.sources.http_api.walking import Fetched
+from event_archive.sources.http_api.watermarks import UNKNOWN, is_settled, moved_on, uncontradicted
 from event_archive.sources.http_api.windows import parts
 
 _NO_ORDER = datetime(9000, 1, 1, tzinfo=UTC)
 """The ceiling of a pass without a filter that turned out to be in no order, for whoever goes on with it."""
-_UNKNOWN = NEVER
-"""The beginning of a pass that somebody else began by a clock that was ahead. Another pass follows it."""
 
 
 @dataclass(slots=True)
@@ -191,7 +190,9 @@ class Shard:
         if fetched.is_broken:
             return replace(before, cursor=fetched.asked_by)
         self.pages += 1
-        before = replace(before, ceiling=self._ceiling(times), watermark=self._contradicted(times))
+        if self._by_time:
+            before = replace(before, watermark=uncontradicted(self.position, times, self.overlap))
+        before = replace(before, ceiling=self._ceiling(times))
         before = self._seen(before, trace)
         by_floor = not (self.is_window or self._reads_all or before.known)
         floor = before.watermark - self.overlap if before.watermark and by_floor else None
@@ -207,8 +208,8 @@ class Shard:
         return replace(
             before,
             cursor=fetched.next,
-            expires=_later(now, fetched.page.expires_seconds),
-            watermark=self._watermark(before, times if ascends else ()),
+            expires=fetched.page.expires(now),
+            watermark=moved_on(before, times if ascends else ()),
         )
 
     def _seen(self, before: Position, trace: Trace) -> Position:
@@ -231,7 +232,7 @@ class Shard:
         if self._is_by_our_clock:
             began -= max(fetched.ahead, timedelta(0))
         elif began > now - fetched.ahead:
-            began = _UNKNOWN
+            began = UNKNOWN
         self.position = replace(self.position, began=began)
 
     def _ceiling(self, times: Sequence[datetime]) -> datetime | None:
@@ -255,20 +256,11 @@ class Shard:
         falls_back = resumed and ceiling is None and watermark and max(times) < watermark - self.overlap
         return bool(falls_back) or (order.falling and order.returns and (order.strays or not order.climbs))
 
-    def _contradicted(self, times: Sequence[datetime]) -> datetime | None:
-        """The watermark; that of the pass before where this one only seemed to go from older events to newer ones."""
-        watermark, lower = self.position.watermark, self.position.lower
-        if not self._by_time or watermark is None or not times or min(times) >= watermark - self.overlap:
-            return watermark
-        # The first pass over a window begins where the window does.
-        is_first = lower is None or (self.is_window and lower == self.position.begins)
-        return None if lower is None or is_first else min(watermark, lower + self.overlap)
-
     def _complete(self, before: Position, fetched: Fetched) -> Position:
         """The position at the end of a pass."""
-        is_known = before.began != _UNKNOWN
+        is_known = before.began != UNKNOWN
         # An API that never had an event has not been passed over.
-        is_read = self._is_settled(before) if self.is_window else before.events > 0
+        is_read = is_settled(before, self.overlap) if self.is_window else before.events > 0
         passes = before.passes + (is_known and is_read)
         order, ceiling = self._order, before.ceiling
         ascends = ceiling is None and not order.falling
@@ -284,7 +276,7 @@ class Shard:
             and (self._resumed or (order.falling and self.pages > 1))
         )
         moments = [moment for moment in (ceiling, order.highest) if moment not in (None, _NO_ORDER)]
-        self.arrived = self._watermark(before, moments)
+        self.arrived = moved_on(before, moments)
         # Where newer events follow older ones again, no later pass may end before its last page.
         is_mixed = order.falling and order.returns and not (goes_on or self._by_time)
         is_mixed = is_mixed or (ceiling == _NO_ORDER and not self.filtered)
@@ -306,28 +298,3 @@ class Shard:
             began=None,
             passes=passes,
         )
-
-    def _watermark(self, before: Position, times: Sequence[datetime]) -> datetime | None:
-        """The watermark, moved on by the times of events, but not past the beginning of the pass.
-
-        What became visible since then may be older than events that have been read.
-        """
-        watermark, began = before.watermark, before.began
-        newest = max(times, default=None)
-        if newest is None or began is None or began == _UNKNOWN:
-            return watermark
-        reached = min(newest, began)
-        return reached if watermark is None else max(watermark, reached)
-
-    def _is_settled(self, before: Position) -> bool:
-        """Whether nothing becomes visible any more in a window, however late."""
-        upper, began = before.upper, before.began
-        return upper is not None and began is not None and began >= upper + self.overlap
-
-
-def _later(now: datetime, seconds: float | None) -> datetime | None:
-    """So many seconds from now; None where they are not told, or lead out of the calendar."""
-    try:
-        return None if seconds is None else now + timedelta(seconds=seconds)
-    except OverflowError:
-        return None

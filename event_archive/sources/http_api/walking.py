@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from event_archive.errors import EventArchiveError, RefusedError
-from event_archive.sources.http_api.fetching import CursorRefusedError, Fetcher, PageSize, StoppedError
+from event_archive.sources.http_api.fetching import CursorRefusedError, Fetcher, StoppedError
+from event_archive.sources.http_api.page_size import PageSize
 from event_archive.sources.http_api.pages import Page
 from event_archive.sources.http_api.paging import Paging, Start, Step
 

@@ -20,13 +20,14 @@ from event_archive.sources.former import Former
 from event_archive.sources.landing import rejected_table
 from event_archive.sources.log_files.ledger import Claim, Ledger
 from event_archive.sources.log_files.listing import Listings, list_files
-from event_archive.sources.log_files.loading import GivenBackError, Loaded, Loader, check_server
+from event_archive.sources.log_files.loading import GivenBackError, Loader, check_server
 from event_archive.sources.log_files.mapping import load_mapping
 from event_archive.sources.log_files.places import open_store
 from event_archive.sources.log_files.rows import target
 from event_archive.sources.log_files.status import GivenUp, Left, Status, announce, left, status
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
-from event_archive.sources.runs import AGES_SECONDS, RunTotals, aged_by_now, aged_times, wait, work_connected
+from event_archive.sources.log_files.totals import Totals
+from event_archive.sources.runs import AGES_SECONDS, aged_by_now, aged_times, wait, work_connected
 from event_archive.sources.tables import make_missing
 
 _OTHERS_UNTIL_END = 3
@@ -37,33 +38,6 @@ _MOST_REASONS_TOLD = 20
 _GIVEN_UP = "It is left: --retry-failed takes it up again."
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Totals(RunTotals):
-    """What a run did; it may have ended by its ``limit``, too.
-
-    Attributes:
-        files: files that were loaded.
-        failed: files that could not be.
-        bytes: of the entries that were loaded.
-        contradictions: entries whose times contradict each other.
-        removed: rows of former versions of those files that were deleted.
-    """
-
-    files: int = 0
-    failed: int = 0
-    bytes: int = 0
-    contradictions: int = 0
-    removed: int = 0
-
-    def add(self, loaded: Loaded) -> None:
-        """Adds a file that was loaded."""
-        self.files += 1
-        self.counts.add(loaded.counts)
-        self.bytes += loaded.bytes
-        self.contradictions += loaded.contradictions
-        self.removed += loaded.removed
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from psycopg import sql
 from event_archive.config.sources import LOGS_OLDEST_SERVER
 from event_archive.errors import ConfigurationError, RefusedError
 from event_archive.postgres.errors import Advice
-from event_archive.postgres.session import Connection, Session, one, own_search_path
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection, Session, one
 from event_archive.postgres.statements import exempting
 from event_archive.sources.landing import Batch, Counts, land_in, rejected_table
 from event_archive.sources.log_files.decoding import entries

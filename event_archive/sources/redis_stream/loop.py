@@ -15,7 +15,8 @@ from itertools import groupby
 
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError
-from event_archive.postgres.session import Connection, Session, commit_durably
+from event_archive.postgres.pins import commit_durably
+from event_archive.postgres.session import Connection, Session
 from event_archive.sources.landing import Batch, Counts, Rejected, in_transaction, land_in, rejected_table
 from event_archive.sources.redis_stream.ahead import Ahead, InHand
 from event_archive.sources.redis_stream.first_pass import FirstPass
@@ -57,16 +58,14 @@ class Loop:
             session: with the database.
             group: with Redis.
         """
-        self._task, self._session, self._group = task, session, group
-        self._settings = task.settings
+        self._task, self._session, self._group, self._settings = task, session, group, task.settings
         self._target = target(self._settings.ingest_schema)
         self._partitions = Partitions(self._target.table)
         # What a reply that never arrived had delivered is known to Redis alone.
         self._may_have_pending = True
         self._sweep_at = self._ahead_at = self._ages_at = 0.0
         self._first_pass = FirstPass(self._settings, session)
-        self._aged = NONE_AGED
-        self._entry_bytes = _LARGE_ENTRY_BYTES
+        self._aged, self._entry_bytes = NONE_AGED, _LARGE_ENTRY_BYTES
         self._ahead: Ahead | None = None
 
     def run(self) -> None:
@@ -291,9 +290,7 @@ class Loop:
             return
         self._task.totals.groups_recreated += 1
         self._task.metrics.group_recreated()
-        _log.warning(
-            "%s: the consumer group %s was gone. It was made again, from the stream's beginning.", stream, name
-        )
+        _log.warning("%s: the consumer group %s was gone, and is made again, from the stream's beginning", stream, name)
 
     def _leave(self) -> None:
         with suppress(NoGroupError):

@@ -16,7 +16,8 @@ from event_archive.domain.dataset import TableName
 from event_archive.domain.days import ONE_DAY, day_range, midnight, now_utc
 from event_archive.errors import RefusedError
 from event_archive.postgres.errors import Advice, without_values
-from event_archive.postgres.session import Connection, Session, own_search_path
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection, Session
 
 # By name, as they are made here; else by what others' cover of the day, of whatever length they are. A default
 # partition takes all, and would have to be searched and locked for each new one.
