@@ -15,7 +15,7 @@ _MAX_HEADER_BYTES = 1024 * 1024
 MOVING_WORDS = (b"now", b"today", b"tomorrow", b"yesterday")
 """What PostgreSQL takes for a time, in upper and lower case, and each day for another."""
 _LONGEST_WORD = max(map(len, MOVING_WORDS))
-_END_MARKER = re.compile(rb"(?<=\n)\\\.\r?\n")
+_END_MARKER = re.compile(rb"(?<=[\r\n])\\\.[\r\n]")
 
 
 def read_head(blocks: Iterator[bytes], file: StoredFile) -> bytes:
@@ -91,8 +91,8 @@ def without_end_marker(blocks: Iterator[bytes], file: StoredFile) -> Iterator[by
             if (quotes + text.count(b'"', len(carry), match.start())) % 2 == 0:
                 raise no_csv_of_ours(file, r"a line of it is \. alone, which PostgreSQL before 18 takes for its end")
         quotes += block.count(b'"')
-        # The marker's 5 bytes less one.
-        carry = text[-4:]
+        # The line end before the marker, and its 3 bytes less one.
+        carry = text[-3:]
         yield block
 
 

@@ -137,9 +137,10 @@ def test_an_adopted_file_whose_lines_end_otherwise_is_not_torn(
     assert each_pipeline.run().deleted == 1
 
 
-def test_an_end_marker_in_a_file_of_another_tool_hides_no_row(each_pipeline: Pipeline):
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_an_end_marker_in_a_file_of_another_tool_hides_no_row(each_pipeline: Pipeline, line_end: bytes):
     each_pipeline.add(1)
-    each_pipeline.put(b"id,event_id\n77,a\n\\.\n78,b\n")
+    each_pipeline.put(line_end.join([b"id,event_id", b"77,a", b"\\.", b"78,b", b""]))
     with pytest.raises(IntegrityError):
         each_pipeline.archive()
     assert each_pipeline.count() == 1

@@ -68,7 +68,9 @@ def test_rows_may_follow_only_where_lines_end_as_ours_do(content: bytes, more: b
     assert takes_more_rows(content, content[-1:]) == more
 
 
-@pytest.mark.parametrize("content", [b"id\n1\n\\.\n2\n", b"id\r\n\\.\r\n", b'id\n"a\nb"\n\\.\n', b"\\.\n"])
+@pytest.mark.parametrize(
+    "content", [b"id\n1\n\\.\n2\n", b"id\r\n\\.\r\n", b"id\r1\r\\.\r2\r", b'id\n"a\nb"\n\\.\n', b"\\.\n", b"\\.\r"]
+)
 @pytest.mark.parametrize("block_bytes", [1, 2, 3, 5, 100])
 def test_an_end_marker_is_refused(content: bytes, block_bytes: int):
     blocks = (content[n : n + block_bytes] for n in range(0, len(content), block_bytes))
@@ -76,7 +78,9 @@ def test_an_end_marker_is_refused(content: bytes, block_bytes: int):
         list(without_end_marker(blocks, FILE))
 
 
-@pytest.mark.parametrize("content", [b'id\n"a\n\\.\nb"\n', b"id\n\\.x\n", b"id\nx\\.\n", b'id\n"\\."\n'])
+@pytest.mark.parametrize(
+    "content", [b'id\n"a\n\\.\nb"\n', b'id\r"a\r\\.\rb"\r', b"id\n\\.x\n", b"id\nx\\.\n", b'id\n"\\."\n', b"id\n\\."]
+)
 @pytest.mark.parametrize("block_bytes", [1, 2, 3, 5, 100])
 def test_what_looks_like_an_end_marker_passes(content: bytes, block_bytes: int):
     blocks = [content[n : n + block_bytes] for n in range(0, len(content), block_bytes)]
