@@ -81,7 +81,7 @@ sys.argv[1:] = ["run"]
 try:
     main()
 finally:
-    print(Signal.asked.count("numbers"), Signal.asked.count("pydantic"), flush=True)
+    print(Signal.asked.count("numbers"), Signal.asked.count("psycopg"), flush=True)
 """
 
 

@@ -12,7 +12,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.manifest import Hashes
 from event_archive.errors import EventArchiveError
-from event_archive.operations import archive, loading, proof, purge
+from event_archive.operations import archive, loading, proof, purge, writing
 from event_archive.operations.export import Export
 from event_archive.operations.verify import verify_day
 from event_archive.table import rows
@@ -80,7 +80,7 @@ APPEND: dict[str, Where] = {
     "before the file is read back": (archive, "load", False),
     "while the file is read back": (Hashes, "update", True),
     "after the file is read back": (archive, "load", True),
-    "after the second look": (archive, "require_unchanged", True),
+    "after the second look": (writing, "require_unchanged", True),
     "before rows are appended": (Export, "commit", False),
 }
 PURGE: dict[str, Where] = {

@@ -85,6 +85,8 @@ def test_a_kill_at_any_step_loses_no_event_and_takes_none_in_twice(victims: Vict
         [status] = victims.run(point=point, nth=nth)
         if status == signal.SIGKILL:
             survived(f"kills of an ingestion: {point}")
+        else:
+            assert (status, nth > 1) == (0, True)
         victims.check_books()
         assert victims.run() == [0]
         victims.check_all()

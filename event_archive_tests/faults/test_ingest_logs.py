@@ -76,13 +76,16 @@ def victims(logs: Logs) -> Iterator[Victims]:
 def test_a_kill_at_any_step_loses_no_entry_and_loads_none_twice(victims: Victims, point: str):
     version = 0
     for nth in (1, 2, 5, 12):
-        for _ in range(2):
+        for has_former in (False, True):
             # The second time the files have changed.
             version += 1
             victims.fill(version)
             [status] = victims.run(point=point, nth=nth)
             if status == signal.SIGKILL:
                 survived(f"kills of an ingestion of log files: {point}")
+            else:
+                comes_later = nth > 1 or (point == "former rows" and not has_former)
+                assert (status, comes_later) == (0, True)
             victims.check_books()
             victims.logs.wait_no_more()
             assert victims.run() == [0]

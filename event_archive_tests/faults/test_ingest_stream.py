@@ -141,6 +141,8 @@ def test_a_kill_at_any_step_loses_no_entry_and_lands_none_twice(victims: Victims
         [status] = victims.run(point=point, nth=nth)
         if status == signal.SIGKILL:
             survived(f"kills of a stream's consumer: {point}")
+        else:
+            assert (status, nth > 1) == (0, True)
         assert victims.run() == [0]
         books.check()
 

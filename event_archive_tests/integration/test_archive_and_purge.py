@@ -29,6 +29,7 @@ from event_archive.nightly import backlog
 from event_archive.nightly.backlog import days_to_do
 from event_archive.operations import archive as archiving
 from event_archive.operations import purge as purging
+from event_archive.operations import writing
 from event_archive.operations.export import Export
 from event_archive.operations.purge import purge_day
 from event_archive.operations.site import Site
@@ -586,7 +587,7 @@ def test_an_append_that_another_was_faster_than_begins_again(pipeline: Pipeline,
             pipeline.add(1, prefix="later")
             assert pipeline.archive().rows_appended == 2
 
-    monkeypatch.setattr(archiving, "require_unchanged", then_another_appends)
+    monkeypatch.setattr(writing, "require_unchanged", then_another_appends)
     assert pipeline.archive().rows_appended == 0
     assert sorted(pipeline.values("event_id")) == sorted(
         f"{prefix}-{DAY}-{n}" for prefix, n in (("evt", 0), ("evt", 1), ("late", 0), ("later", 0))

@@ -15,8 +15,8 @@ from event_archive.errors import (
     RefusedError,
     UnreachableError,
 )
-from event_archive.operations import archive as archiving
 from event_archive.operations import claim as claiming
+from event_archive.operations import writing
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.archive import archive_day
 from event_archive.operations.claim import adopt_source, claim_first, owner
@@ -206,7 +206,7 @@ def test_a_replica_that_is_promoted_before_its_rows_are_read_writes_no_file(
         follower.add(1, prefix="of the copy alone")
         lock_rows(*of_day)
 
-    monkeypatch.setattr(archiving, "lock_rows", promoted_first)
+    monkeypatch.setattr(writing, "lock_rows", promoted_first)
     with pytest.raises(OtherSourceError, match="no standby of"):
         pipeline.archive(export_postgres=follower.postgres)
     assert pipeline.lake.stat(pipeline.dataset.path(DAY)) is None
