@@ -619,6 +619,7 @@ def _demo_twice(tmp_path: Path):
         assert instance.get_materialized_partitions(dg.AssetKey(["page_views", "purged_events"])) == set(page_views)
 
 
+@pytest.mark.slow
 def test_the_demo_s_api_has_the_same_address_each_time_so_that_no_purged_event_arrives_anew(tmp_path: Path):
     ask = (
         "import os, pathlib, datetime\n"

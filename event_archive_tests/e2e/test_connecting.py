@@ -135,6 +135,7 @@ def test_an_option_that_a_pooler_does_not_pass_on_accuses_nobodys_password(waits
     assert waits == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "words"), [("08P01", "нет базы"), ("57P03", "система баз данных запускается")])
 def test_who_answers_once_and_then_no_more_is_out_of_reach_or_a_pooler_that_was_refused(
     waits: list[float], code: str, words: str

@@ -143,6 +143,7 @@ def test_a_signal_in_a_batch_lets_it_be_committed_and_acknowledged(stream: Strea
 
 
 # 18
+@pytest.mark.slow
 def test_a_batch_that_takes_longer_than_the_deadline_stays_pending(stream: Stream):
     stream.run_once_for_the_tables()
     with psycopg.connect(stream.database.dsn) as other:

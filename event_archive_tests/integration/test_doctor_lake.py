@@ -179,6 +179,7 @@ def test_a_blob_service_whose_clock_is_off(healthy_on_azure: Installation, azuri
     assert found["clock"].message.endswith(" s behind the others")
 
 
+@pytest.mark.slow
 def test_what_is_no_blob_service_is_told_from_one(healthy_on_azure: Installation, azurite: Azurite, command: Commands):
     with faulty(azurite) as proxy:
         proxy.faults.append(Fault(request("HEAD", ".probe"), status=404, again=True))
