@@ -10,7 +10,7 @@ from event_archive.doctor.hypertable import hypertable
 from event_archive.doctor.partitions import partitions
 from event_archive.doctor.server import reading
 from event_archive.domain.dataset import quoted
-from event_archive.postgres.catalogue.relations import default_of
+from event_archive.postgres.catalogue.columns import default_of
 from event_archive.postgres.catalogue.server import is_utc, zone_of_others
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table, reflect

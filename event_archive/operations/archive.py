@@ -29,7 +29,7 @@ from event_archive.operations.loading import load
 from event_archive.operations.site import Site
 from event_archive.operations.unanswered import may_be_replaced
 from event_archive.operations.writing import Order, Written, under_another_etag, write_first, write_late
-from event_archive.postgres.catalogue.relations import Column
+from event_archive.postgres.catalogue.columns import Column
 from event_archive.postgres.catalogue.server import server_now
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE, export_advice

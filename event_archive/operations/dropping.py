@@ -33,8 +33,8 @@ from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.readback import ARCHIVED, Readback
 from event_archive.operations.site import Site
 from event_archive.postgres.catalogue import timescale
+from event_archive.postgres.catalogue.columns import columns
 from event_archive.postgres.catalogue.partitions import Partition, any_left, is_awaited
-from event_archive.postgres.catalogue.relations import columns
 from event_archive.postgres.pins import own_search_path
 from event_archive.postgres.session import Connection, one
 from event_archive.table.partitions import count_rows, partitions_of, passed_over, rows_in, told, unfit

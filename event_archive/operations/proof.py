@@ -20,7 +20,7 @@ from event_archive.operations.readback import READBACK, Readback
 from event_archive.operations.site import Site
 from event_archive.operations.unanswered import may_be_replaced
 from event_archive.operations.verbatim import WRITE_THE_TIME, load_verbatim, require_lasting
-from event_archive.postgres.catalogue.relations import columns_of_time
+from event_archive.postgres.catalogue.columns import columns_of_time
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
 

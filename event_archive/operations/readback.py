@@ -7,7 +7,7 @@ The column ``line`` numbers the rows in file order. Of several rows with one key
 of the others are negative: that takes them out of every comparison.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -107,7 +107,7 @@ class Readback:
 
     def is_as_written(self, manifest: Manifest) -> bool:
         """Whether the file was read by the types it was written by; where that is not known, it was not."""
-        return bool(manifest.types) and manifest.types == types_hash(self.table, self.columns)
+        return bool(manifest.types) and manifest.types in types_hashes(self.table, self.columns)
 
     def _source(self, name: str) -> sql.Composable:
         column = sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name))
@@ -122,7 +122,17 @@ class Readback:
 def types_hash(table: Table, columns: Sequence[str]) -> str:
     """What ``Manifest.types`` is for these columns of a table, as it is today.
 
-    Empty where the table lacks one of them, or where a type's name does not say what it means, as a domain's.
+    Empty where the table lacks one of them, or where a type's name does not say what it means, as a domain's. By what
+    the locale makes of the key's letters, rows are told apart.
     """
-    types = {column.name: column.type_and_collation for column in table.columns if column.is_base}
+    return _types_hash(table, columns, {of.name: of.small_letters for of in table.columns if of.name in table.key})
+
+
+def types_hashes(table: Table, columns: Sequence[str]) -> tuple[str, ...]:
+    """As ``types_hash``, and what a former version took for it, without the letters."""
+    return types_hash(table, columns), _types_hash(table, columns, {})
+
+
+def _types_hash(table: Table, columns: Sequence[str], letters: Mapping[str, str]) -> str:
+    types = {of.name: f"{of.type_and_collation}{letters.get(of.name, '')}" for of in table.columns if of.is_base}
     return names_hash([types[name] for name in columns]) if types.keys() >= set(columns) else ""

@@ -16,7 +16,7 @@ from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.csv_format import MOVING_WORDS
 from event_archive.operations.loading import copy_file, number_rows
 from event_archive.operations.readback import Readback
-from event_archive.postgres.catalogue.relations import columns_of_time
+from event_archive.postgres.catalogue.columns import columns_of_time
 from event_archive.postgres.pins import own_search_path
 from event_archive.postgres.session import Connection, one
 

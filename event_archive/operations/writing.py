@@ -14,11 +14,11 @@ from event_archive.errors import UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.claim import claim, claim_to_export
 from event_archive.operations.export import Export, has_any, rows_of_day
-from event_archive.operations.readback import Readback, types_hash
+from event_archive.operations.readback import Readback, types_hash, types_hashes
 from event_archive.operations.site import Site
 from event_archive.operations.unanswered import note_unanswered
 from event_archive.operations.verbatim import WRITE_THE_TIME, load_verbatim, require_lasting, verbatim_rows
-from event_archive.postgres.catalogue.relations import Column
+from event_archive.postgres.catalogue.columns import Column
 from event_archive.postgres.session import Connection
 from event_archive.table.locks import require_same_schema
 from event_archive.table.rows import lock_rows
@@ -126,8 +126,7 @@ def write_late(
         if append and same_keys and not rows_appended:
             return Written(file, manifest, 0, table.columns)
         # Rows from before a column came or changed its type were not all written as these types.
-        types = types_hash(table, columns)
-        of_one_kind = manifest is not None and manifest.types == types
+        of_one_kind = manifest is not None and manifest.types in types_hashes(table, columns)
         try:
             new_file, new_manifest = export.commit(
                 partial(claim, order.site, connection),
@@ -136,7 +135,7 @@ def write_late(
                 order.day,
                 columns,
                 rows_kept + rows_appended,
-                types=types if of_one_kind else "",
+                types=manifest.types if manifest and of_one_kind else "",
                 keys=keys,
             )
         except UnreachableError:

@@ -12,8 +12,10 @@ from psycopg import sql
 from event_archive.domain.dataset import Dataset, TableName, quoted
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import BusyError, NoSuchTableError, RefusedError, UnreachableError
+from event_archive.postgres.catalogue import columns as of_columns
 from event_archive.postgres.catalogue import dependents, relations, timescale
-from event_archive.postgres.catalogue.relations import Column, KeyColumn, Relation
+from event_archive.postgres.catalogue.columns import Column
+from event_archive.postgres.catalogue.relations import KeyColumn, Relation
 from event_archive.postgres.catalogue.server import database_of, role_of, setting
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.postgres.statements import create_index
@@ -143,7 +145,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
             f"{name} has inheritance children, whose rows would be archived and deleted with it. Archive the children "
             "one by one, or make it a partitioned table."
         )
-    columns = relations.columns(connection, found.oid)
+    columns = of_columns.columns(connection, found.oid)
     if len(columns) >= _MOST_COLUMNS and purpose != "look":
         raise RefusedError(
             f"{name} has {len(columns)} columns. A file is read back into a temporary table with one column more, and "
@@ -164,7 +166,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         columns=columns,
         key_columns=key,
         time_type=time_type,
-        meanings="" if all(column.is_base for column in columns) else relations.meanings(connection, found.oid),
+        meanings="" if all(column.is_base for column in columns) else of_columns.meanings(connection, found.oid),
         time_indexed=relations.index_begins_with(connection, found.oid, dataset.time_column),
     )
 

@@ -10,8 +10,9 @@ import pytest
 import event_archive
 from event_archive.domain.dataset import TableName
 from event_archive.errors import RefusedError
+from event_archive.postgres.catalogue.columns import default_of
 from event_archive.postgres.catalogue.dependents import delete_triggers, references, shares_rows
-from event_archive.postgres.catalogue.relations import Relation, comment_on, default_of, relation
+from event_archive.postgres.catalogue.relations import Relation, comment_on, relation
 from event_archive.postgres.catalogue.sequences import Position, position_of, sequences_behind, set_next
 from event_archive.postgres.session import Postgres
 from event_archive.table.rows import days_with_rows

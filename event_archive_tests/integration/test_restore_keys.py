@@ -1,16 +1,21 @@
 """Which rows of a file are one: by the keys under which they were archived, the source's, and the target's."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from event_archive.domain.dataset import TableName
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake
+from event_archive.operations import writing
+from event_archive.operations.readback import types_hashes
 from event_archive.operations.restore.day import RestoredDay, restore_day
-from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline, T
+from event_archive_tests.fixtures.postgres import Database, Server
 from event_archive_tests.fixtures.restoring import COARSE, manifest_of, restoring
 from event_archive_tests.fixtures.statements import CI
 
@@ -309,3 +314,82 @@ def test_a_domain_that_was_made_anew_does_not_pass_for_what_it_was(pipeline: Pip
     )
     with pytest.raises(RefusedError, match=r'would lose something as the types of .*: "?due"? \(1 row\)'):
         restoring(pipeline)()
+
+
+# Keys that ignore case, by the locale of the database
+
+CITEXT = re.sub(r"\bext\.ci\b", "ext.citext", CI)
+
+
+@pytest.fixture
+def in_locale(server_18: Server, local_lake: Lake) -> Iterator[Callable[[str], Pipeline]]:
+    """A table whose key ignores case, in a database of a locale; of each database, the lake is the same."""
+    made: list[str] = []
+
+    def make(locale: str) -> Pipeline:
+        made.append(f"locale_{len(made)}")
+        with psycopg.connect(server_18.dsn("postgres"), autocommit=True) as connection:
+            connection.execute(
+                sql.SQL(
+                    "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE {} "
+                    "LC_COLLATE 'C' LC_CTYPE 'C'"
+                ).format(sql.Identifier(made[-1]), sql.Literal(locale))
+            )
+        database = Database(server_18, made[-1])
+        database.execute(f"{CITEXT} CREATE TABLE t (k ext.citext PRIMARY KEY, at timestamp, note text)")
+        return Pipeline(database, local_lake).of(table=T, time_column="at", file_prefix="t")
+
+    yield make
+    with psycopg.connect(server_18.dsn("postgres"), autocommit=True) as connection:
+        for name in made:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_locale_that_tells_fewer_keys_apart_loses_no_row(in_locale: Callable[[str], Pipeline], in_place: bool):
+    of, there = in_locale("C"), in_locale("C.UTF-8")
+    of.database.execute("INSERT INTO t VALUES ('JOSÉ', '2024-03-01', 'one'), ('José', '2024-03-01', 'two')")
+    assert of.run().deleted == 2
+    with pytest.raises(IntegrityError, match=r"1 row of it may be lost in .* the file spells their keys otherwise"):
+        restoring(there)(in_place=in_place)
+    assert restoring(of)(in_place=in_place).restored == 2
+
+
+def test_a_locale_that_tells_more_keys_apart_may_bring_former_forms_back_and_says_so(
+    in_locale: Callable[[str], Pipeline], caplog: pytest.LogCaptureFixture
+):
+    of, there = in_locale("C.UTF-8"), in_locale("C")
+    of.database.execute("INSERT INTO t VALUES ('JOSÉ', '2024-03-01', 'one'), ('jo', '2024-03-01', 'other')")
+    of.archive()
+    of.database.execute("UPDATE t SET k = 'José' WHERE note = 'one'")
+    of.run()
+    assert restoring(of)().restored == 2
+    assert "letters beyond ASCII" not in caplog.text
+    assert restoring(there)().restored == 3
+    assert "2 rows of it have letters beyond ASCII in k, which ignores case by the locale" in caplog.text
+
+
+@pytest.mark.parametrize("locale", ["C", "PG_UNICODE_FAST"])
+def test_keys_of_ascii_are_told_apart_in_any_locale(
+    in_locale: Callable[[str], Pipeline], locale: str, caplog: pytest.LogCaptureFixture
+):
+    of, there = in_locale("C.UTF-8"), in_locale(locale)
+    of.database.execute("INSERT INTO t VALUES ('A', '2024-03-01', 'one'), ('b', '2024-03-01', 'two')")
+    assert of.run().deleted == 2
+    assert restoring(there)().restored == 2
+    assert "letters beyond ASCII" not in caplog.text
+
+
+def test_a_file_of_a_former_version_says_nothing_of_letters(
+    in_locale: Callable[[str], Pipeline], monkeypatch: pytest.MonkeyPatch
+):
+    of = in_locale("C.UTF-8")
+    of.database.execute("INSERT INTO t VALUES ('JOSÉ', '2024-03-01', 'one')")
+    with monkeypatch.context() as former:
+        former.setattr(writing, "types_hash", lambda table, columns: types_hashes(table, columns)[1])
+        of.archive()
+    of.database.execute("UPDATE t SET k = 'José'; INSERT INTO t VALUES ('x', '2024-03-01', 'late')")
+    before = manifest_of(of).types
+    of.run()
+    assert manifest_of(of).types == before != ""
+    assert (restoring(of)().restored, restoring(of)(in_place=True).superseded) == (2, 1)

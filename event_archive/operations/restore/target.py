@@ -10,8 +10,9 @@ from event_archive.domain.dataset import Dataset, TableName, quoted
 from event_archive.errors import ConfigurationError, NoSuchTableError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.readback import Readback
+from event_archive.postgres.catalogue.columns import Column
 from event_archive.postgres.catalogue.dependents import shares_rows
-from event_archive.postgres.catalogue.relations import Column, comment_on, relation
+from event_archive.postgres.catalogue.relations import comment_on, relation
 from event_archive.postgres.catalogue.sequences import sequences_behind
 from event_archive.postgres.catalogue.server import database_of
 from event_archive.postgres.errors import Advice

@@ -1,0 +1,212 @@
+"""Whether the target's key, types and locale keep those rows of a file that were current when it was archived.
+
+A coarser key merges rows, a finer one brings former forms back. Not here: whether values fit the target (``checks``).
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import psycopg
+from psycopg import sql
+
+from event_archive.domain.dataset import Dataset, key_named, quoted
+from event_archive.domain.manifest import Key, Manifest
+from event_archive.domain.wording import counted
+from event_archive.errors import IntegrityError
+from event_archive.lake.protocol import StoredFile
+from event_archive.operations.readback import READBACK, Readback, types_hashes
+from event_archive.operations.restore.losses import TABLE_OF_YOUR_OWN
+from event_archive.operations.verbatim import VERBATIM
+from event_archive.postgres.catalogue.columns import columns
+from event_archive.postgres.catalogue.relations import relation
+from event_archive.postgres.pins import own_search_path
+from event_archive.postgres.session import Connection, one
+from event_archive.table.key import key_of
+
+logger = logging.getLogger(__name__)
+
+
+def require_same_current_rows(
+    connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile, manifest: Manifest | None
+) -> None:
+    """Refuses a target whose key keeps other rows of the file than the keys under which they were archived.
+
+    A coarser key would merge rows, a finer one would bring former forms back. A file that does not name its keys is
+    judged by the source's present key, where there is a source.
+
+    Raises:
+        IntegrityError: there are such rows in the file.
+    """
+    recorded = manifest.keys if manifest else ()
+    present = tuple(column.name for column in key_of(connection, dataset.table))
+    held = tuple(name for name in present if name in readback.columns)
+    keys = recorded or ((held,) if held else ())
+    if all(set(key) == set(readback.table.key) for key in keys):
+        return
+    lost, former, undecided = _differing(connection, readback, keys)
+    target, own = readback.table.dataset.table, key_named(readback.table.key)
+    named = key_named(keys[0]) if recorded else f"{key_named(keys[0])}, the present key of {dataset.table}"
+    if undecided:
+        raise IntegrityError(
+            f"{file.path}: it was archived under several keys, {' and '.join(map(key_named, keys))}. By one of them "
+            f"later rows replace {counted(undecided, 'row', 'rows')} of it, by another they do not: nobody can tell. "
+            "Nothing of this day was restored. Load the file into a table without a key, by \\copy, and choose."
+        )
+    if lost:
+        raise IntegrityError(
+            f"{file.path}: {counted(lost, 'row', 'rows')} of it would be lost in {target}, whose key is {own}: its "
+            f"rows are told apart by {named}. Nothing of this day was restored. Restore into a table with that key: "
+            "--table NAME."
+        )
+    # Rows that agree in a part of a key need not be forms of one row.
+    if former and (recorded or held == present):
+        raise IntegrityError(
+            f"{file.path}: {counted(former, 'row', 'rows')} of it would come back to {target} beside a later form, "
+            f"whose key is {own}: that one replaces it by {named}. Nothing of this day was restored. Restore into a "
+            "table with that key: --table NAME."
+        )
+
+
+def require_no_form_by_types(
+    connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile, manifest: Manifest | None
+) -> None:
+    """Refuses a target whose types tell forms of one row apart that the source's types do not, as text does of citext.
+
+    Where nobody knows whether the file was written as the source's present types, it only warns.
+
+    Args:
+        connection: in the transaction in which ``losses`` has read the file.
+        dataset: what was archived.
+        readback: of the file.
+        file: the file.
+        manifest: its manifest.
+
+    Raises:
+        IntegrityError: a former form would come back.
+    """
+    source = relation(connection, dataset.table.schema, dataset.table.name)
+    types = {column.name: column for column in columns(connection, source.oid)} if source else {}
+    keys = manifest.keys if manifest and manifest.keys else (readback.table.key,)
+    names = {name for key in keys for name in key}
+    here = {column.name: column.type_and_collation for column in readback.table.columns}
+    if not names <= types.keys() & here.keys() or all(types[n].type_and_collation == here[n] for n in names):
+        return
+    replaced = [
+        sql.SQL(
+            "pg_catalog.num_nulls({2}) OPERATOR(pg_catalog.=) 0 "
+            "AND pg_catalog.lead({0}) OVER (PARTITION BY {1} ORDER BY {0}) IS NOT NULL"
+        ).format(
+            readback.line,
+            sql.SQL(", ").join(sql.SQL("{}::{}").format(sql.Identifier(n), types[n].definition) for n in key),
+            _names(key),
+        )
+        for key in keys
+    ]
+    # The join leaves out what is superseded by the target's types, too.
+    query = sql.SQL(
+        "SELECT pg_catalog.count(*) FROM {readback} AS value_ JOIN (SELECT {line}, {replaced} AS replaced_ "
+        "FROM {verbatim}) AS file_ ON file_.{line} OPERATOR(pg_catalog.=) value_.{line} WHERE file_.replaced_"
+    ).format(readback=READBACK, line=readback.line, replaced=sql.SQL(" AND ").join(replaced), verbatim=VERBATIM)
+    try:
+        with connection.transaction(), own_search_path(connection, to_read_values=True):
+            former = one(connection, query)[0]
+    except (psycopg.DataError, psycopg.IntegrityError):
+        return  # It was not written as these types.
+    if not former:
+        return
+    target = readback.table.dataset.table
+    found = (
+        f"{file.path}: a later row replaces {counted(former, 'row', 'rows')} of it by the types of the key in "
+        f"{dataset.table}, but not by those in {target}"
+    )
+    as_source = types_hashes(replace(readback.table, columns=tuple(types.values())), readback.columns)
+    if manifest and manifest.types and manifest.types in as_source:
+        raise IntegrityError(
+            f"{found}: a former form would come back. Nothing of this day was restored. Restore into a table whose key "
+            "is of the source's types: --table NAME."
+        )
+    logger.warning("%s. Both are restored, for nobody can tell whether they were one row: choose", found)
+
+
+def warn_of_letters(connection: Connection, readback: Readback, file: StoredFile) -> None:
+    """Warns of keys that are told apart by the small letters of this database's locale: the archive's may have others.
+
+    By its locale, a later row may have replaced one that is another here. The other way round, ``require_none_merged``
+    refuses.
+    """
+    keys = [of.name for of in readback.table.columns if of.ignores_case and of.name in readback.table.key]
+    if not keys:
+        return
+    query = sql.SQL("SELECT count(*) FROM {} WHERE {} OPERATOR(pg_catalog.>) 0 AND ({})").format(
+        READBACK,
+        readback.line,
+        sql.SQL(" OR ").join(
+            sql.SQL(
+                "pg_catalog.octet_length({0}::pg_catalog.text) OPERATOR(pg_catalog.>) "
+                "pg_catalog.length({0}::pg_catalog.text)"
+            ).format(sql.Identifier(name))
+            for name in keys
+        ),
+    )
+    if rows := one(connection, query)[0]:
+        logger.warning(
+            "%s: %s of it have letters beyond ASCII in %s, which ignores case by the locale of the database, and they "
+            "may have been archived under another locale: a former form may have come back beside a later one",
+            file.path,
+            counted(rows, "row", "rows"),
+            ", ".join(map(quoted, keys)),
+        )
+
+
+def require_none_merged(readback: Readback, merged: int, file: StoredFile) -> None:
+    """Refuses a file of which the target's types would make one row of two.
+
+    Args:
+        readback: of the file.
+        merged: how many rows a later one replaces by those types alone.
+        file: the file.
+
+    Raises:
+        IntegrityError: there are such rows.
+    """
+    if merged:
+        target, key = readback.table.dataset.table, ", ".join(map(quoted, readback.table.key))
+        raise IntegrityError(
+            f"{file.path}: {counted(merged, 'row', 'rows')} of it may be lost in {target}: by the types of its key "
+            f"({key}) a later row replaces each, but the file spells their keys otherwise. Nobody can tell whether "
+            f"they were one row. Nothing of this day was restored. {TABLE_OF_YOUR_OWN}"
+        )
+
+
+def _differing(connection: Connection, readback: Readback, keys: Sequence[Key]) -> tuple[int, int, int]:
+    """Counts the rows that the target's key takes for current and these keys do not, or the other way round.
+
+    A row is replaced for certain where a later one agrees with it in the columns of all keys, NULLs included: whichever
+    of the keys the table had then, they are one row. Values are compared by the default equality of their types.
+
+    Returns:
+        How many rows would be lost, how many former forms would come back, and of how many the keys disagree.
+    """
+    replaced = sql.SQL(" OR ").join(
+        sql.SQL("pg_catalog.num_nulls({}) = 0 AND {}").format(_names(key), _has_later(readback, key)) for key in keys
+    )
+    together = tuple(dict.fromkeys(name for key in keys for name in key))
+    query = sql.SQL(
+        "SELECT count(*) FILTER (WHERE NOT replaced_ AND {line} < 0), "
+        "count(*) FILTER (WHERE replaced_ AND {line} > 0), count(*) FILTER (WHERE replaced_ AND NOT certain_) "
+        "FROM (SELECT {line}, {replaced} AS replaced_, {certain} AS certain_ FROM {readback}) AS row_"
+    ).format(line=readback.line, replaced=replaced, certain=_has_later(readback, together), readback=READBACK)
+    lost, former, undecided = one(connection, query)
+    return lost, former, undecided
+
+
+def _has_later(readback: Readback, names: Sequence[str]) -> sql.Composable:
+    """The condition that a later row of the file has the same values in these columns, NULL being one."""
+    return sql.SQL("lead({0}) OVER (PARTITION BY {1} ORDER BY pg_catalog.abs({0})) IS NOT NULL").format(
+        readback.line, _names(names)
+    )
+
+
+def _names(names: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(map(sql.Identifier, names))

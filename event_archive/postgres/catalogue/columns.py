@@ -1,0 +1,140 @@
+"""The columns of a table, their types and defaults, and what a type's definition says of values. Not here: indexes."""
+
+from dataclasses import dataclass, replace
+
+from psycopg import sql
+
+from event_archive.postgres.session import Connection, one
+
+# A column that was dropped has no type. A type is looked up by search_path where its name is none of SQL's own words,
+# as those of bpchar and "bit", which without a length are not SQL's CHARACTER and BIT.
+_COLUMNS = """
+SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_type(atttypid, NULL),
+       NOT attnotnull, attgenerated <> '',
+       t.typtype = 'b' AND (t.typelem = 0 OR t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace),
+       CASE WHEN attcollation <> t.typcollation THEN
+         (SELECT pg_catalog.format('%%I.%%I', n.nspname, l.collname) FROM pg_catalog.pg_collation AS l
+          JOIN pg_catalog.pg_namespace AS n ON n.oid = l.collnamespace WHERE l.oid = attcollation) ELSE '' END,
+       t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+       AND pg_catalog.replace(pg_catalog.format_type(atttypid, atttypmod), '[]', '') IN (
+         pg_catalog.quote_ident(t.typname), pg_catalog.quote_ident(e.typname))
+FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type AS t ON t.oid = atttypid
+LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typarray = t.oid
+WHERE attrelid = %s AND attnum > 0 ORDER BY attnum
+"""
+_SMALL_LETTERS = 'SELECT pg_catalog.lower(%s::pg_catalog.text COLLATE pg_catalog."default")'
+_LETTERS = "IÉİẞΣЖԱ𐐀"
+"""Of which locales make different small letters, or none."""
+# The types of each column: its own, and those that an array, a domain, a range or a composite type is made of.
+_TYPES = """
+WITH RECURSIVE types_(name_, oid) AS (
+  SELECT attname::text, atttypid FROM pg_catalog.pg_attribute
+  WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped
+  UNION SELECT name_, inner_.oid FROM types_ JOIN pg_catalog.pg_type AS t USING (oid) CROSS JOIN LATERAL (
+    SELECT t.typelem UNION SELECT t.typbasetype
+    UNION SELECT rngsubtype FROM pg_catalog.pg_range WHERE t.oid IN (rngtypid, rngmultitypid)
+    UNION SELECT atttypid FROM pg_catalog.pg_attribute
+          WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped) AS inner_(oid)),
+kinds_ AS (SELECT DISTINCT oid FROM types_)
+"""
+# What a stored value reads as, where its type's own definition says so: the labels of enums, the attributes of
+# composite types.
+_MEANINGS = """
+SELECT coalesce(pg_catalog.string_agg(meaning_, E'\n' ORDER BY meaning_), '') FROM (
+  SELECT pg_catalog.format('%%s %%s', e.oid, enumlabel)
+  FROM pg_catalog.pg_enum AS e JOIN kinds_ ON kinds_.oid = enumtypid
+  UNION ALL
+  SELECT pg_catalog.format('%%s %%s %%s', t.oid, attnum, attname)
+  FROM kinds_ JOIN pg_catalog.pg_type AS t USING (oid) JOIN pg_catalog.pg_attribute ON attrelid = t.typrelid
+  WHERE attnum > 0 AND NOT attisdropped) AS of_(meaning_)
+"""
+_DEFAULT = """
+SELECT pg_catalog.pg_get_expr(adbin, adrelid)
+FROM pg_catalog.pg_attrdef JOIN pg_catalog.pg_attribute ON attrelid = adrelid AND attnum = adnum
+WHERE adrelid = %s AND attname = %s AND attgenerated = ''
+"""
+_OF_TIME = """
+SELECT DISTINCT name_ FROM types_ WHERE oid IN (
+  'pg_catalog.date'::pg_catalog.regtype, 'pg_catalog.time'::pg_catalog.regtype, 'pg_catalog.timetz'::pg_catalog.regtype,
+  'pg_catalog.timestamp'::pg_catalog.regtype, 'pg_catalog.timestamptz'::pg_catalog.regtype)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: as it is, unquoted.
+        type: as ``format_type`` writes it, with its modifiers, and with its schema where that is not
+            ``pg_catalog``: ``timestamp(3) without time zone``, ``public.citext``.
+        plain_type: the same without modifiers.
+        nullable: whether it may hold NULL.
+        generated: whether PostgreSQL computes it.
+        is_base: whether the type is PostgreSQL's own or an extension's, so that its name says all; a domain's or an
+            enum's does not.
+        collation: quoted for SQL, with its schema; empty where it is the type's own.
+        is_looked_up: whether another type of that name may hide it, in a schema that ``search_path`` names first.
+        small_letters: how the locale of the database writes some letters small, of a type that is compared so
+            (``citext``); else empty.
+    """
+
+    name: str
+    type: str
+    plain_type: str
+    nullable: bool
+    generated: bool = False
+    is_base: bool = False
+    collation: str = ""
+    is_looked_up: bool = False
+    small_letters: str = ""
+
+    @property
+    def type_and_collation(self) -> str:
+        """For comparisons, as the type is called where no other hides it."""
+        return self.type + (f" COLLATE {self.collation}" if self.collation else "")
+
+    @property
+    def ignores_case(self) -> bool:
+        """Whether its values are compared in small letters."""
+        return self.is_base and self.plain_type.rpartition(".")[2] == "citext"
+
+    @property
+    def sql_type(self) -> sql.SQL:
+        """The type for SQL, whatever ``search_path`` is."""
+        return sql.SQL(self._schema + self.type)
+
+    @property
+    def definition(self) -> sql.Composable:
+        """Type and collation, for a table that is to hold the same values, whatever ``search_path`` is."""
+        return sql.SQL(self._schema + self.type_and_collation)
+
+    @property
+    def _schema(self) -> str:
+        return "pg_catalog." if self.is_looked_up else ""
+
+
+def columns(connection: Connection, oid: int) -> tuple[Column, ...]:
+    """A table's columns, in its order."""
+    found = tuple(Column(*row) for row in connection.execute(_COLUMNS, (oid,)).fetchall())
+    if connection.info.parameter_status("server_encoding") != "UTF8" or not any(of.ignores_case for of in found):
+        return found
+    (small,) = one(connection, _SMALL_LETTERS, _LETTERS)
+    return tuple(replace(of, small_letters=small) if of.ignores_case else of for of in found)
+
+
+def meanings(connection: Connection, oid: int) -> str:
+    """What the definitions of a table's types say of its values: equal texts, equal meanings. No lock keeps them."""
+    row = connection.execute(_TYPES + _MEANINGS, {"oid": oid}).fetchone()
+    return str(row[0]) if row else ""
+
+
+def columns_of_time(connection: Connection, oid: int) -> set[str]:
+    """The columns that hold a time or a date, in whatever arrays, domains, ranges and composite types."""
+    return {name for (name,) in connection.execute(_TYPES + _OF_TIME, {"oid": oid}).fetchall()}
+
+
+def default_of(connection: Connection, oid: int, column: str) -> str | None:
+    """The expression of a column's default; None where it has none."""
+    row = connection.execute(_DEFAULT, (oid, column)).fetchone()
+    return row[0] if row else None
