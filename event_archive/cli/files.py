@@ -215,7 +215,9 @@ def _chosen(
     if not days:
         in_lake = (dataset.day_of(file.path) for file in lake.list(dataset.folder))
         days = tuple(day for day in in_lake if day and within(day, first, last))
-    none = f"There is no file {dataset.file_prefix}_YYYY-MM-DD.csv to {to} in {lake.url(dataset.folder)}."
+    between = (f" from {first}" if first else "") + (f" to {last}" if last else "")
+    of_range = f", of days{between}" if between else ""
+    none = f"There is no file {dataset.file_prefix}_YYYY-MM-DD.csv to {to} in {lake.url(dataset.folder)}{of_range}."
     return _Chosen(days, none, _without_file(days, first, last))
 
 

@@ -273,7 +273,8 @@ def test_a_range_is_adopted(local_installation: Installation, command: Commands)
     none = command("adopt", "--from", "2024-04-01", "--to", "2024-04-30")
     assert none.code == 1
     assert re.fullmatch(
-        r"There is no file events_YYYY-MM-DD\.csv to adopt in (file|https?)://.*/titan-pulse-event-archive\.",
+        r"There is no file events_YYYY-MM-DD\.csv to adopt in (file|https?)://.*/titan-pulse-event-archive, "
+        r"of days from 2024-04-01 to 2024-04-30\.",
         none.end["error"],
     )
 
