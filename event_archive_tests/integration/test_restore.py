@@ -241,7 +241,13 @@ CREATE TABLE mine PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-
             'ALTER TABLE "Event" ADD tenant text NOT NULL',
             None,
             RefusedError,
-            "give the column a default, or use --table",
+            "give a column that the file lacks a default",
+        ),
+        (
+            'ALTER TABLE "Event" ALTER processed_at SET NOT NULL',
+            None,
+            RefusedError,
+            r"let one that the file has be NULL \(ALTER TABLE … ALTER COLUMN … DROP NOT NULL\)",
         ),
         (
             'CREATE TABLE p (e text PRIMARY KEY); ALTER TABLE "Event" ADD FOREIGN KEY (event_id) REFERENCES p',

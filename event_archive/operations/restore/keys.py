@@ -130,29 +130,22 @@ def require_no_form_by_types(
 
 
 def warn_of_letters(connection: Connection, readback: Readback, file: StoredFile) -> None:
-    """Warns of keys that are told apart by the small letters of this database's locale: the archive's may have others.
-
-    By its locale, a later row may have replaced one that is another here. The other way round, ``require_none_merged``
-    refuses.
-    """
+    """Warns of keys that this database's locale may tell apart otherwise than that of the archive did."""
     keys = [of.name for of in readback.table.columns if of.ignores_case and of.name in readback.table.key]
     if not keys:
         return
-    query = sql.SQL("SELECT count(*) FROM {} WHERE {} OPERATOR(pg_catalog.>) 0 AND ({})").format(
-        READBACK,
-        readback.line,
-        sql.SQL(" OR ").join(
-            sql.SQL(
-                "pg_catalog.octet_length({0}::pg_catalog.text) OPERATOR(pg_catalog.>) "
-                "pg_catalog.length({0}::pg_catalog.text)"
-            ).format(sql.Identifier(name))
-            for name in keys
-        ),
+    # Of ASCII, it is I alone of which a locale may make another small letter.
+    may_differ = sql.SQL(
+        '{}::pg_catalog.text COLLATE pg_catalog."C" OPERATOR(pg_catalog.~) '
+        "CASE pg_catalog.lower('I' COLLATE pg_catalog.\"default\") WHEN 'i' THEN '[^ -~]' ELSE '[^ -~]|[iI]' END"
+    )
+    query = sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE {}").format(
+        READBACK, sql.SQL(" OR ").join(may_differ.format(sql.Identifier(name)) for name in keys)
     )
     if rows := one(connection, query)[0]:
         logger.warning(
-            "%s: %s of it have letters beyond ASCII in %s, which ignores case by the locale of the database, and they "
-            "may have been archived under another locale: a former form may have come back beside a later one",
+            "%s: %s of it have letters in %s, which ignores case, that another locale may write small otherwise, and "
+            "they may have been archived under another: rows that were one may be two here, or the other way round",
             file.path,
             counted(rows, "row", "rows"),
             ", ".join(map(quoted, keys)),

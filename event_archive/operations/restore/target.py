@@ -33,7 +33,10 @@ ADVICE = Advice(
         "restore as another role."
     ),
     by_code={
-        "23502": "The table requires a value that the file does not hold: give the column a default, or use --table.",
+        "23502": (
+            "The table requires a value that the file does not hold: give a column that the file lacks a default; let "
+            "one that the file has be NULL (ALTER TABLE … ALTER COLUMN … DROP NOT NULL); or use --table."
+        ),
         "23503": "Rows of another table or day that these refer to are gone: put those back first, or use --table.",
         "23505": (
             "A row with such a value stands there, or two rows of the file have it. If one was inserted meanwhile "

@@ -25,6 +25,11 @@ WHERE attrelid = %s AND attnum > 0 ORDER BY attnum
 _SMALL_LETTERS = 'SELECT pg_catalog.lower(%s::pg_catalog.text COLLATE pg_catalog."default")'
 _LETTERS = "IÉİẞΣЖԱ𐐀"
 """Of which locales make different small letters, or none."""
+# Other encodings lack some of these letters.
+_LOCALE = """
+SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_encoding_to_char(encoding), datctype)
+FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+"""
 # The types of each column: its own, and those that an array, a domain, a range or a composite type is made of.
 _TYPES = """
 WITH RECURSIVE types_(name_, oid) AS (
@@ -75,8 +80,8 @@ class Column:
             enum's does not.
         collation: quoted for SQL, with its schema; empty where it is the type's own.
         is_looked_up: whether another type of that name may hide it, in a schema that ``search_path`` names first.
-        small_letters: how the locale of the database writes some letters small, of a type that is compared so
-            (``citext``); else empty.
+        small_letters: how the locale of the database writes some letters small, or which it is, of a type that is
+            compared so (``citext``); else empty.
     """
 
     name: str
@@ -117,9 +122,12 @@ class Column:
 def columns(connection: Connection, oid: int) -> tuple[Column, ...]:
     """A table's columns, in its order."""
     found = tuple(Column(*row) for row in connection.execute(_COLUMNS, (oid,)).fetchall())
-    if connection.info.parameter_status("server_encoding") != "UTF8" or not any(of.ignores_case for of in found):
+    if not any(of.ignores_case for of in found):
         return found
-    (small,) = one(connection, _SMALL_LETTERS, _LETTERS)
+    if connection.info.parameter_status("server_encoding") == "UTF8":
+        (small,) = one(connection, _SMALL_LETTERS, _LETTERS)
+    else:
+        (small,) = one(connection, _LOCALE)
     return tuple(replace(of, small_letters=small) if of.ignores_case else of for of in found)
 
 
