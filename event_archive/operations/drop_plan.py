@@ -4,6 +4,7 @@ Here: what must hold of the partitions, and of every other day of which they hol
 here: the proof and the DROP (``dropping``), why a partition is unfit (``table.partitions``).
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +14,7 @@ import psycopg
 from event_archive.domain.manifest import stored_rows
 from event_archive.domain.record import Record
 from event_archive.domain.wording import counted
-from event_archive.errors import IntegrityError
+from event_archive.errors import FileChangedError, IntegrityError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.proof import require_recorded
 from event_archive.operations.site import Site
@@ -41,6 +42,7 @@ _REFUSALS = (
     psycopg.errors.WrongObjectType,
 )
 """PostgreSQL's errors for which a partition stays; those of functions are others, as of event triggers."""
+_NOTHING_DELETED = re.compile(r" Nothing was (written or )?deleted\.")
 
 
 class PartitionStaysError(Exception):
@@ -56,6 +58,11 @@ def stays(error: psycopg.Error) -> PartitionStaysError:
     if isinstance(error, _REFUSALS) or is_of_a_function(error):
         return PartitionStaysError(without_values(error))
     raise error
+
+
+def stays_for_another_day(error: IntegrityError | FileChangedError) -> PartitionStaysError:
+    """The reason why a partition stays where another day's file is no proof. The rows of the day itself are deleted."""
+    return PartitionStaysError(_NOTHING_DELETED.sub("", str(error)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +204,7 @@ def _other_day(
             )
         require_recorded(site, day, file, record)
     except IntegrityError as error:
-        raise PartitionStaysError(str(error)) from None
+        raise stays_for_another_day(error) from None
     if rows > record.rows:
         raise PartitionStaysError(f"{day}, which lies in the same partition, has rows that are not archived")
     return OtherDay(day, file, record)

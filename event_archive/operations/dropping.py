@@ -28,7 +28,7 @@ from event_archive.domain.record import Record
 from event_archive.domain.source import Claim
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError, FileChangedError, IntegrityError
-from event_archive.operations.drop_plan import Drop, OtherDay, PartitionStaysError, stays
+from event_archive.operations.drop_plan import Drop, OtherDay, PartitionStaysError, stays, stays_for_another_day
 from event_archive.operations.proof import prove, require_recorded
 from event_archive.operations.readback import ARCHIVED, Readback
 from event_archive.operations.site import Site
@@ -108,7 +108,7 @@ def _prove_other(
     try:
         return prove(connection, table, site.lake, other.day, other.file, other.record, claimed, progress, into=into)
     except (IntegrityError, FileChangedError) as error:
-        raise PartitionStaysError(str(error)) from None
+        raise stays_for_another_day(error) from None
 
 
 def _require_files(site: Site, drop: Drop, record: Record) -> None:
@@ -119,7 +119,7 @@ def _require_files(site: Site, drop: Drop, record: Record) -> None:
         try:
             require_recorded(site, other.day, lake.stat(dataset.path(other.day)), other.record)
         except IntegrityError as error:
-            raise PartitionStaysError(str(error)) from None
+            raise stays_for_another_day(error) from None
 
 
 def _count_proven(connection: Connection, table: Table, partition: Partition, readbacks: dict[date, Readback]) -> int:

@@ -252,6 +252,7 @@ def test_another_day_whose_file_is_no_proof_keeps_the_partition(
     purged = purge_day(of.site, DAY, of.records[DAY], dry_run=False, recorded=recorded)
     assert (purged.how, purged.deleted, partitions(of)) == ("deleted", 5, {"w"})
     assert of.dataset.path(NEXT) in str(purged.reason)
+    assert "Nothing was" not in str(purged.reason)
     assert of.count() == 5
 
 

@@ -162,6 +162,7 @@ def test_the_file_of_another_day_that_is_taken_away_keeps_the_partition(
     purged = of.purge()
     assert (purged.how, purged.deleted) == ("deleted", 5)
     assert f"{of.dataset.path(NEXT)} is gone from the lake" in str(purged.reason)
+    assert "Nothing was" not in str(purged.reason)
     assert of.count() == 5
 
 
