@@ -13,6 +13,7 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import BusyError, ConfigurationError, IntegrityError, NoSuchTableError, RefusedError
+from event_archive.operations.claim import adopt_source
 from event_archive.operations.restore.day import RestoredDay, days_with_file, restore_day
 from event_archive.operations.restore.target import target_named
 from event_archive.table.holds import hold
@@ -100,6 +101,22 @@ def test_rows_do_not_get_another_time_where_the_time_column_was_renamed(pipeline
         with pytest.raises(RefusedError, match="has no column created_at any more, which says when each row was"):
             restore_day(pipeline.of(time_column=time_column).site, DAY, pipeline.dataset.table)
     assert pipeline.count() == 0
+
+
+def test_nor_do_those_that_were_archived_by_a_column_that_was_renamed_before_others_came(pipeline: Pipeline):
+    pipeline.database.execute('ALTER TABLE "Event" ALTER created_at DROP NOT NULL')
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute('ALTER TABLE "Event" RENAME created_at TO made_at')
+    of = pipeline.of(time_column="made_at")
+    adopt_source(of.site)
+    late = f"INSERT INTO \"Event\" VALUES (99, 'late', 'x', '{DAY} 05:00', NULL, '{{}}')"
+    of.database.execute(late)
+    assert of.run().deleted == 1
+    with pytest.raises(RefusedError, match="2 rows of it have no made_at, and what said when they were is in a column"):
+        restore_day(of.site, DAY, of.dataset.table)
+    assert of.count() == 0
+    assert restoring(of)().restored == 3
 
 
 def test_a_row_that_stands_is_never_changed(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
