@@ -23,8 +23,8 @@ LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typarray = t.oid
 WHERE attrelid = %s AND attnum > 0 ORDER BY attnum
 """
 _SMALL_LETTERS = 'SELECT pg_catalog.lower(%s::pg_catalog.text COLLATE pg_catalog."default")'
-_LETTERS = "IÉİẞΣЖԱ𐐀"
-"""Of which locales make different small letters, or none."""
+_LETTERS = f"I {''.join(map(chr, range(0xC0, 0x180)))} ẞЖԱ𐐀 ΟΣ"
+"""Of which locales make different small letters, or none: those of Latin as far as U+017F, and some others."""
 # Other encodings lack some of these letters.
 _LOCALE = """
 SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_encoding_to_char(encoding), datctype)
