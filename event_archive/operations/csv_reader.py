@@ -1,13 +1,13 @@
 """A reader of CSV that is not PostgreSQL: pyarrow's, and what a day's values must be. Not here: manifests."""
 
 import hashlib
-import io
 import json
 import threading
+import traceback
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,7 @@ from event_archive.domain.wording import counted
 from event_archive.table.shape import Table
 
 _JSON = ("json", "jsonb")
+_LET_GO_SECONDS = 10.0
 _TIME_IN_UTC = r"([ T][0-9:.]+(Z|\+00(:?00)?)?)?"
 
 
@@ -68,12 +69,20 @@ class Reading:
         """Reads to the end even where the file is damaged, since the hash is of the whole file."""
         self._reset()
         hashed = _OneAtATime(self._hashed(blocks, progress))
+        stream = _Stream(hashed)
+        # A thread of pyarrow's that has some of it when Python ends would end the process by SIGABRT.
+        let_go = threading.Event()
+        weakref.finalize(stream, let_go.set).atexit = False
         try:
-            self._parse(hashed, block_bytes)
-        except (pa.ArrowException, UnicodeDecodeError):
+            self._parse(stream, block_bytes)
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             for _ in hashed:
                 pass
+            traceback.clear_frames(error.__traceback__)
             raise
+        finally:
+            del stream
+            let_go.wait(_LET_GO_SECONDS)
 
     def _hashed(self, blocks: Iterator[bytes], progress: Progress) -> Iterator[bytes]:
         for block in blocks:
@@ -82,10 +91,9 @@ class Reading:
             progress.advance(0, len(block))
             yield block
 
-    def _parse(self, blocks: Iterator[bytes], block_bytes: int) -> None:
-        source = pa.PythonFile(io.BufferedReader(_Stream(blocks), block_bytes), mode="r")
+    def _parse(self, stream: "_Stream", block_bytes: int) -> None:
         opened = csv.open_csv(
-            source,
+            pa.PythonFile(stream, mode="r"),
             read_options=csv.ReadOptions(block_size=block_bytes, use_threads=False),
             parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
             convert_options=csv.ConvertOptions(
@@ -132,24 +140,36 @@ class _OneAtATime(Iterator[bytes]):
             return next(self._blocks)
 
 
-class _Stream(io.RawIOBase):
+class _Piece(bytearray):
+    """What was read of a stream, which lives as long as this does."""
+
+    stream: "_Stream"
+
+
+class _Stream:
     """Blocks as a file that can be read once."""
 
+    closed = False
+
     def __init__(self, blocks: Iterator[bytes]) -> None:
-        super().__init__()
         self._blocks = blocks
         self._rest = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int) -> _Piece:
+        piece = _Piece()
+        piece.stream = self
+        while len(piece) < size:
+            if not self._rest:
+                self._rest = memoryview(next(self._blocks, b""))
+            if not self._rest:
+                break
+            part = self._rest[: size - len(piece)]
+            piece += part
+            self._rest = self._rest[len(part) :]
+        return piece
 
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = memoryview(next(self._blocks, b""))
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
+    def close(self) -> None:
+        self.closed = True
 
 
 def _is_of(day: date, text: str | None) -> bool:

@@ -201,7 +201,7 @@ def purge_day(
     done = done.after(before)
     how: How | None = "dropped" if done.partitions else "deleted" if done.proven else None
     purged = PurgedDay(day, deleted, done.proven, done.left, outcome, reason, 0, how, done.partitions, done.others)
-    if outcome == "purged" and not is_stopped:
+    if outcome in ("purged", "kept") and not is_stopped:
         purged = _cleared(site, purged)
     if outcome in ("purged", "dry run") and not (purged.proven or purged.left or purged.partitions):
         purged = replace(purged, outcome="nothing to do")

@@ -87,7 +87,7 @@ def verify_day(
             if "straddling" not in str(error):
                 # Without the row, which pyarrow quotes.
                 words = re.sub(r"(got \d+): .*", r"\1", str(error).splitlines()[0])
-                reading.damage = f"it is not a CSV file: {words[:200]}"
+                reading.damage = words[:200]
                 break
             if block_bytes >= _LARGEST_BLOCK_BYTES:
                 reading.found["size"] = (
@@ -96,10 +96,12 @@ def verify_day(
                 break
             block_bytes *= 16
     problems, remarks = tuple(_differences(dataset, file, lake, reading)), tuple(reading.found.values())
+    if reading.damage:
+        # PostgreSQL reads some files of other tools that this reader does not.
+        why = "not every reader of CSV can read it" if not problems else "it is not a CSV file"
+        remarks = (*remarks, f"{why}: {reading.damage}")
     if problems:
         problems, remarks = problems + remarks, ()
-    if reading.damage:
-        problems = (*problems, reading.damage)
     rows = reading.rows if reading.is_whole else None
     return VerifiedDay(day, path, rows, reading.bytes, problems, remarks, _source(file), time.monotonic() - started)
 

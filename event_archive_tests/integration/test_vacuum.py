@@ -27,6 +27,18 @@ def test_an_ordinary_table_is_vacuumed_after_a_delete(pipeline: Pipeline):
     assert of.run().vacuum_seconds is None
 
 
+def test_a_table_of_which_some_rows_were_kept_is_vacuumed_all_the_same(pipeline: Pipeline):
+    pipeline.database.execute(
+        """CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER keep BEFORE DELETE ON "Event" FOR EACH ROW WHEN (OLD.id = 2) EXECUTE FUNCTION keep()"""
+    )
+    of = pipeline.of(vacuum=True)
+    of.add(3)
+    purged = of.run()
+    assert (purged.outcome, purged.deleted) == ("kept", 2)
+    assert purged.vacuum_seconds is not None
+
+
 @pytest.mark.parametrize("told", ["notice", "error"])
 def test_a_table_that_somebody_else_vacuums_is_left_to_them(
     pipeline: Pipeline, caplog: pytest.LogCaptureFixture, told: str

@@ -1,5 +1,6 @@
 """What verify says of a file, and what adopt makes of one."""
 
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.domain.manifest import Manifest
 from event_archive.errors import FileChangedError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations import verify
+from event_archive.operations import csv_reader, verify
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.verify import VerifiedDay, verify_day
 from event_archive.table.shape import reflect
@@ -102,6 +103,31 @@ def test_what_is_no_csv_is_said(simple: Pipeline):
     (damage,) = [problem for problem in found.problems if problem.startswith("it is not a CSV file: ")]
     # Without the row: what it says goes where nobody should read events.
     assert damage.endswith("Expected 6 columns, got 2")
+
+
+@pytest.mark.parametrize(
+    "row", [b'901,e901, "a,b" ,2024-03-01 01:00:00,,{}\n', b'901,a"x,y"b,x,2024-03-01 01:00:00,,{}\n']
+)
+def test_what_postgresql_alone_reads_is_no_damage(pipeline: Pipeline, row: bytes):
+    pipeline.put(b"id,event_id,event_type,created_at,processed_at,payload\n" + row)
+    adopt_day(pipeline.site, DAY)
+    pipeline.add(1)
+    assert pipeline.run().deleted == 1
+    found = verify_day(pipeline.dataset, DAY, table=None, lake=pipeline.lake)
+    assert (found.problems, found.rows) == ((), None)
+    (remark,) = found.remarks
+    assert remark.startswith("not every reader of CSV can read it: ")
+
+
+def test_nothing_of_a_damaged_file_is_left_to_another_thread(pipeline: Pipeline):
+    """One of pyarrow's that still had some of it when Python ends would end the process by SIGABRT."""
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.put(pipeline.content() + b"1,2\n" * 1000)
+    for _ in range(20):
+        assert verify_day(pipeline.dataset, DAY, table=None, lake=pipeline.lake).problems
+        held = [of for of in gc.get_objects() if isinstance(of, csv_reader._Stream | csv_reader._Piece)]
+        assert held == []
 
 
 @pytest.mark.parametrize(

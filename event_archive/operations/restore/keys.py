@@ -142,7 +142,8 @@ def warn_of_letters(connection: Connection, readback: Readback, file: StoredFile
     query = sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE {}").format(
         READBACK, sql.SQL(" OR ").join(may_differ.format(sql.Identifier(name)) for name in keys)
     )
-    if rows := one(connection, query)[0]:
+    rows = one(connection, query)[0]
+    if rows > 1:
         logger.warning(
             "%s: %s of it have letters in %s, which ignores case, that another locale may write small otherwise, and "
             "they may have been archived under another: rows that were one may be two here, or the other way round",
