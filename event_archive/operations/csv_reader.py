@@ -75,9 +75,11 @@ class Reading:
         weakref.finalize(stream, let_go.set).atexit = False
         try:
             self._parse(stream, block_bytes)
-        except (pa.ArrowException, UnicodeDecodeError) as error:
-            for _ in hashed:
-                pass
+        except BaseException as error:
+            if isinstance(error, pa.ArrowException | UnicodeDecodeError):
+                for _ in hashed:
+                    pass
+            # They have the stream, too.
             traceback.clear_frames(error.__traceback__)
             raise
         finally:

@@ -2,15 +2,17 @@
 
 import gc
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.manifest import Manifest
-from event_archive.errors import FileChangedError, IntegrityError, RefusedError
+from event_archive.errors import FileChangedError, IntegrityError, RefusedError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations import csv_reader, verify
 from event_archive.operations.adopt import adopt_day
@@ -119,6 +121,10 @@ def test_what_postgresql_alone_reads_is_no_damage(pipeline: Pipeline, row: bytes
     assert remark.startswith("not every reader of CSV can read it: ")
 
 
+def _held() -> list[object]:
+    return [of for of in gc.get_objects() if isinstance(of, csv_reader._Stream | csv_reader._Piece)]
+
+
 def test_nothing_of_a_damaged_file_is_left_to_another_thread(pipeline: Pipeline):
     """One of pyarrow's that still had some of it when Python ends would end the process by SIGABRT."""
     pipeline.add(3)
@@ -126,8 +132,24 @@ def test_nothing_of_a_damaged_file_is_left_to_another_thread(pipeline: Pipeline)
     pipeline.put(pipeline.content() + b"1,2\n" * 1000)
     for _ in range(20):
         assert verify_day(pipeline.dataset, DAY, table=None, lake=pipeline.lake).problems
-        held = [of for of in gc.get_objects() if isinstance(of, csv_reader._Stream | csv_reader._Piece)]
-        assert held == []
+        assert _held() == []
+
+
+def test_a_file_that_breaks_off_while_it_is_verified_is_let_go_at_once(
+    local: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    local.add(3)
+    local.archive()
+
+    def broken(reading: Any, blocks: Iterator[bytes], _: object) -> Iterator[bytes]:
+        yield next(blocks)
+        raise UnreachableError("away")
+
+    monkeypatch.setattr(csv_reader.Reading, "_hashed", broken)
+    started = time.monotonic()
+    with pytest.raises(UnreachableError):
+        verify_day(local.dataset, DAY, table=None, lake=local.lake)
+    assert (_held(), time.monotonic() - started < csv_reader._LET_GO_SECONDS) == ([], True)
 
 
 @pytest.mark.parametrize(
