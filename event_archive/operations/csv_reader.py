@@ -32,7 +32,7 @@ class Reading:
         bytes: bytes read.
         columns: the header.
         found: what looks odd about values, by kind.
-        damage: why it is no CSV file; empty where it is one.
+        damage: why it cannot be read as CSV; empty where it can.
 
     Args:
         dataset: what was archived.
@@ -76,11 +76,11 @@ class Reading:
         try:
             self._parse(stream, block_bytes)
         except BaseException as error:
+            # They have the stream, too.
+            traceback.clear_frames(error.__traceback__)
             if isinstance(error, pa.ArrowException | UnicodeDecodeError):
                 for _ in hashed:
                     pass
-            # They have the stream, too.
-            traceback.clear_frames(error.__traceback__)
             raise
         finally:
             del stream

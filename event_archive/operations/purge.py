@@ -224,7 +224,9 @@ def _cleared(site: Site, purged: PurgedDay) -> PurgedDay:
         if isinstance(error, Exception) and not isinstance(error, EventArchiveError):
             raise
         why = str(error) or "told to stop"
-        logger.warning("%s, %s: purged, but not cleared away behind it: %s", dataset.table, purged.day, why)
+        logger.warning(
+            "%s, %s: rows are deleted, but what is left behind is not cleared away: %s", dataset.table, purged.day, why
+        )
     return replace(purged, partitions=partitions, vacuum_seconds=vacuum_seconds)
 
 

@@ -38,7 +38,8 @@ class VerifiedDay:
         rows: in the file; None where it could not be read to its end as CSV.
         bytes: bytes read.
         problems: a sentence each; none where the file is good.
-        remarks: what looks odd in a file whose bytes are those that were archived, such as a column's changed type.
+        remarks: what looks odd in a file whose bytes are those that were archived, such as a column's changed type, or
+            what could not be checked.
         source: whose rows the file holds, as its manifest says; None where that cannot be read.
         seconds: how long the call took.
     """
@@ -98,7 +99,10 @@ def verify_day(
     problems, remarks = tuple(_differences(dataset, file, lake, reading)), tuple(reading.found.values())
     if reading.damage:
         # PostgreSQL reads some files of other tools that this reader does not.
-        why = "not every reader of CSV can read it" if not problems else "it is not a CSV file"
+        is_changed = problems and _source(file) is not None
+        why = (
+            "it is not a CSV file" if is_changed else "PyArrow cannot read it, so its rows and values were not checked"
+        )
         remarks = (*remarks, f"{why}: {reading.damage}")
     if problems:
         problems, remarks = problems + remarks, ()

@@ -110,3 +110,16 @@ def test_an_empty_partition_of_a_held_day_stays_for_its_restore(pipeline: Pipeli
     hold(of.dataset, DAY, DAY, "audit", of.postgres)
     assert of.run(NEXT).partitions == ("public.d2",)
     assert restore_day(of.site, DAY, T).restored == 5
+
+
+def test_an_empty_partition_goes_although_a_trigger_keeps_a_row_of_another(pipeline: Pipeline):
+    of = of_table(pipeline, DAILY, purge="delete", drop_empty_partitions=True)
+    of.run()
+    assert partitions(of) == {"d2"}
+    of.database.execute("CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02')")
+    of.database.execute(
+        """CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER keep BEFORE DELETE ON d2 FOR EACH ROW WHEN (OLD.id = 6) EXECUTE FUNCTION keep()"""
+    )
+    purged = of.run(NEXT)
+    assert (purged.outcome, purged.deleted, partitions(of)) == ("kept", 2, {"d2"})

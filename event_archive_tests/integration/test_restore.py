@@ -113,7 +113,9 @@ def test_nor_do_those_that_were_archived_by_a_column_that_was_renamed_before_oth
     late = f"INSERT INTO \"Event\" VALUES (99, 'late', 'x', '{DAY} 05:00', NULL, '{{}}')"
     of.database.execute(late)
     assert of.run().deleted == 1
-    with pytest.raises(RefusedError, match="2 rows of it have no made_at, and what said when they were is in a column"):
+    with pytest.raises(
+        RefusedError, match="2 rows of it have no made_at, and what says when they were may be in a column"
+    ):
         restore_day(of.site, DAY, of.dataset.table)
     assert of.count() == 0
     assert restoring(of)().restored == 3
@@ -258,13 +260,13 @@ CREATE TABLE mine PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-
             'ALTER TABLE "Event" ADD tenant text NOT NULL',
             None,
             RefusedError,
-            "give a column that the file lacks a default",
+            "If the file lacks the column, give it a default",
         ),
         (
             'ALTER TABLE "Event" ALTER processed_at SET NOT NULL',
             None,
             RefusedError,
-            r"let one that the file has be NULL \(ALTER TABLE … ALTER COLUMN … DROP NOT NULL\)",
+            r"If the file has it, allow NULL \(ALTER TABLE … ALTER COLUMN … DROP NOT NULL\)",
         ),
         (
             'CREATE TABLE p (e text PRIMARY KEY); ALTER TABLE "Event" ADD FOREIGN KEY (event_id) REFERENCES p',

@@ -342,7 +342,7 @@ def in_locale(server_18: Server, local_lake: Lake) -> Iterator[Callable[[str], P
     yield make
     with psycopg.connect(server_18.dsn("postgres"), autocommit=True) as connection:
         for name in made:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
@@ -378,7 +378,37 @@ def test_a_locale_that_tells_more_keys_apart_may_bring_former_forms_back_and_say
         assert restoring(of)().restored == 2
     assert "ignores case" not in caplog.text
     assert restoring(there)().restored == 3
-    assert "2 rows of it have letters in k, which ignores case, that another locale may write small" in caplog.text
+    assert "2 rows of it have characters in k, which ignores case, that another locale may" in caplog.text
+
+
+def test_a_database_made_anew_under_its_name_with_another_locale_is_not_the_same(
+    in_locale: Callable[..., Pipeline], caplog: pytest.LogCaptureFixture
+):
+    of, there = in_locale("C.UTF-8"), in_locale("C")
+    of.database.execute("INSERT INTO t VALUES ('JOSÉ', '2024-03-01', 'one')")
+    of.archive()
+    of.database.execute("UPDATE t SET k = 'José'")
+    of.run()
+    with psycopg.connect(of.database.server.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {of.database.name} WITH (FORCE)".encode())
+        connection.execute(f"ALTER DATABASE {there.database.name} RENAME TO {of.database.name}".encode())
+    assert restoring(of)().restored == 2
+    assert "2 rows of it have characters in k, which ignores case" in caplog.text
+
+
+def test_where_the_types_of_both_are_unknown_letters_are_warned_of(
+    in_locale: Callable[..., Pipeline], caplog: pytest.LogCaptureFixture
+):
+    of, there = in_locale("C.UTF-8"), in_locale("C")
+    for pipeline in (of, there):
+        pipeline.database.execute("CREATE TYPE mood AS ENUM ('sad'); ALTER TABLE t ADD mood mood")
+    of.database.execute("INSERT INTO t VALUES ('JOSÉ', '2024-03-01', 'one', 'sad')")
+    of.archive()
+    of.database.execute("UPDATE t SET k = 'José'")
+    of.run()
+    assert manifest_of(of).types == ""
+    assert restoring(there)().restored == 2
+    assert "2 rows of it have characters in k, which ignores case" in caplog.text
 
 
 @pytest.mark.parametrize("locale", ["C", "PG_UNICODE_FAST"])
@@ -407,4 +437,4 @@ def test_a_file_of_a_former_version_says_nothing_of_letters(
     assert (restoring(of)().restored, restoring(of)(in_place=True).superseded) == (2, 1)
     assert "ignores case" not in caplog.text
     assert restoring(there)().restored == 3
-    assert "2 rows of it have letters in k, which ignores case" in caplog.text
+    assert "2 rows of it have characters in k, which ignores case" in caplog.text

@@ -93,7 +93,7 @@ def test_a_vacuum_that_fails_does_not_say_that_nothing_was_deleted(
     of.database.execute("INSERT INTO broken DEFAULT VALUES")
     purged = of.run()
     assert (purged.deleted, purged.vacuum_seconds) == (3, None)
-    assert "purged, but not cleared away behind it" in caplog.text
+    assert "rows are deleted, but what is left behind is not cleared away" in caplog.text
     assert "The day is purged all the same." in caplog.text
     assert "Nothing was deleted" not in caplog.text
 

@@ -22,7 +22,7 @@ from event_archive.errors import ConfigurationError, IntegrityError, RefusedErro
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.claim import source_of, source_to_read
 from event_archive.operations.loading import load
-from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hash
+from event_archive.operations.readback import ARCHIVED, READBACK, Readback
 from event_archive.operations.restore.checks import require_no_other_rows, require_only_inserted, require_parsed
 from event_archive.operations.restore.keys import (
     require_no_form_by_types,
@@ -143,8 +143,8 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
             warn_of_zones(target, zones_changed(connection, readback), file)
             require_none_merged(readback, merged(connection, readback), file)
             require_no_form_by_types(connection, dataset, readback, file, manifest)
-        if manifest and not (source and source.is_same(here)) and manifest.types != types_hash(table, readback.columns):
-            warn_of_letters(connection, readback, file)
+        if manifest:
+            warn_of_letters(connection, readback, file, manifest, here)
         readback = _reaching(connection, readback)
         # The file has been read, twice where need be: from here on the target is locked.
         require_unchanged(connection, table, "fill")

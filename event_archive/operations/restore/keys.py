@@ -12,6 +12,7 @@ from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, key_named, quoted
 from event_archive.domain.manifest import Key, Manifest
+from event_archive.domain.source import Source
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
@@ -129,12 +130,27 @@ def require_no_form_by_types(
     logger.warning("%s. Both are restored, for nobody can tell whether they were one row: choose", found)
 
 
-def warn_of_letters(connection: Connection, readback: Readback, file: StoredFile) -> None:
-    """Warns of keys that this database's locale may tell apart otherwise than that of the archive did."""
-    keys = [of.name for of in readback.table.columns if of.ignores_case and of.name in readback.table.key]
-    if not keys:
+def warn_of_letters(
+    connection: Connection, readback: Readback, file: StoredFile, manifest: Manifest, here: Source
+) -> None:
+    """Warns of keys that this database's locale may tell apart otherwise than that of the archive did.
+
+    Args:
+        connection: in the transaction of the restore.
+        readback: of the file.
+        file: the file.
+        manifest: its manifest.
+        here: the source, in this database.
+    """
+    table, source = readback.table, manifest.source
+    keys = [of.name for of in table.columns if of.ignores_case and of.name in table.key]
+    present, former = types_hashes(table, readback.columns)
+    is_known = bool(source.system and source.database)
+    is_of_here = is_known and (source.system, source.database) == (here.system, here.database)
+    # Types that are not known, or are a former version's, say nothing of the locale.
+    if not keys or (manifest.types and manifest.types == present) or (manifest.types in ("", former) and is_of_here):
         return
-    # Of ASCII, it is I alone of which a locale may make another small letter.
+    # Of ASCII, it is I alone that a locale may lower-case differently.
     may_differ = sql.SQL(
         '{}::pg_catalog.text COLLATE pg_catalog."C" OPERATOR(pg_catalog.~) '
         "CASE pg_catalog.lower('I' COLLATE pg_catalog.\"default\") WHEN 'i' THEN '[^ -~]' ELSE '[^ -~]|[iI]' END"
@@ -145,10 +161,10 @@ def warn_of_letters(connection: Connection, readback: Readback, file: StoredFile
     rows = one(connection, query)[0]
     if rows > 1:
         logger.warning(
-            "%s: %s of it have letters in %s, which ignores case, that another locale may write small otherwise, and "
-            "they may have been archived under another: rows that were one may be two here, or the other way round",
+            "%s: %s rows of it have characters in %s, which ignores case, that another locale may lower-case "
+            "differently, and may have been archived under another: what was one row may be two here, or two rows one",
             file.path,
-            counted(rows, "row", "rows"),
+            f"{rows:,}",
             ", ".join(map(quoted, keys)),
         )
 

@@ -35,8 +35,8 @@ ADVICE = Advice(
     ),
     by_code={
         "23502": (
-            "The table requires a value that the file does not hold: give a column that the file lacks a default; let "
-            "one that the file has be NULL (ALTER TABLE … ALTER COLUMN … DROP NOT NULL); or use --table."
+            "The table requires a value that the file does not hold. If the file lacks the column, give it a default. "
+            "If the file has it, allow NULL (ALTER TABLE … ALTER COLUMN … DROP NOT NULL). Or use --table."
         ),
         "23503": "Rows of another table or day that these refer to are gone: put those back first, or use --table.",
         "23505": (
@@ -180,8 +180,8 @@ def widened(
         if timeless := _count_timeless(connection, readback, dataset.time_column):
             raise RefusedError(
                 f"{file.path}: {counted(timeless, 'row', 'rows')} of it have no {quoted(dataset.time_column)}, and "
-                f"what said when they were is in a column that {target} does not have any more: {named}. Nothing was "
-                "restored: rows would get another time. Restore into another table: --table NAME."
+                f"what says when they were may be in a column that {target} does not have any more: {named}. Nothing "
+                "was restored: rows could lose their time. Restore into another table: --table NAME."
             )
         logger.warning("%s: the table has no column %s any more; it is not restored", target, named)
     elif extra:

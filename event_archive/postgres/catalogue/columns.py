@@ -25,10 +25,12 @@ WHERE attrelid = %s AND attnum > 0 ORDER BY attnum
 _SMALL_LETTERS = 'SELECT pg_catalog.lower(%s::pg_catalog.text COLLATE pg_catalog."default")'
 _LETTERS = f"I {''.join(map(chr, range(0xC0, 0x180)))} ẞЖԱ𐐀 ΟΣ"
 """Of which locales make different small letters, or none: those of Latin as far as U+017F, and some others."""
-# Other encodings lack some of these letters.
+# Other encodings lack some of these letters. Versions of PostgreSQL call the locale by several names.
 _LOCALE = """
-SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_encoding_to_char(encoding), datctype)
-FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+SELECT pg_catalog.concat_ws(' ', pg_catalog.pg_encoding_to_char(encoding), datctype, of_ ->> 'datlocprovider',
+                            of_ ->> 'datlocale', of_ ->> 'daticulocale')
+FROM pg_catalog.pg_database AS d CROSS JOIN LATERAL pg_catalog.to_jsonb(d) AS of_
+WHERE datname = pg_catalog.current_database()
 """
 # The types of each column: its own, and those that an array, a domain, a range or a composite type is made of.
 _TYPES = """
