@@ -97,9 +97,10 @@ def verify_day(
                 break
             block_bytes *= 16
     problems, remarks = tuple(_differences(dataset, file, lake, reading)), tuple(reading.found.values())
+    source = _source(file)
     if reading.damage:
         # PostgreSQL reads some files of other tools that this reader does not.
-        is_changed = problems and _source(file) is not None
+        is_changed = problems and source is not None
         why = (
             "it is not a CSV file" if is_changed else "PyArrow cannot read it, so its rows and values were not checked"
         )
@@ -107,7 +108,7 @@ def verify_day(
     if problems:
         problems, remarks = problems + remarks, ()
     rows = reading.rows if reading.is_whole else None
-    return VerifiedDay(day, path, rows, reading.bytes, problems, remarks, _source(file), time.monotonic() - started)
+    return VerifiedDay(day, path, rows, reading.bytes, problems, remarks, source, time.monotonic() - started)
 
 
 def _differences(dataset: Dataset, file: StoredFile, lake: Lake, reading: Reading) -> Iterator[str]:

@@ -126,7 +126,7 @@ def write_late(
         if append and same_keys and not rows_appended:
             return Written(file, manifest, 0, table.columns)
         # Rows from before a column came or changed its type were not all written as these types.
-        of_one_kind = manifest is not None and manifest.types in types_hashes(table, columns)
+        types = manifest.types if manifest and manifest.types in types_hashes(table, columns) else ""
         try:
             new_file, new_manifest = export.commit(
                 partial(claim, order.site, connection),
@@ -135,7 +135,7 @@ def write_late(
                 order.day,
                 columns,
                 rows_kept + rows_appended,
-                types=manifest.types if manifest and of_one_kind else "",
+                types=types,
                 keys=keys,
             )
         except UnreachableError:

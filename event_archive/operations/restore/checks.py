@@ -1,6 +1,5 @@
 """What a file and a target must be for a restore to lose nothing. Not here: keys, what types would lose."""
 
-import logging
 from datetime import date
 
 from psycopg import sql
@@ -18,8 +17,6 @@ from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.session import Connection, one
 from event_archive.postgres.statements import exempting
 from event_archive.table.shape import Table
-
-logger = logging.getLogger(__name__)
 
 
 def require_parsed(connection: Connection, readback: Readback, file: StoredFile) -> None:

@@ -144,11 +144,13 @@ def warn_of_letters(
     """
     table, source = readback.table, manifest.source
     keys = [of.name for of in table.columns if of.ignores_case and of.name in table.key]
+    if not keys:
+        return
     present, former = types_hashes(table, readback.columns)
     is_known = bool(source.system and source.database)
     is_of_here = is_known and (source.system, source.database) == (here.system, here.database)
     # Types that are not known, or are a former version's, say nothing of the locale.
-    if not keys or (manifest.types and manifest.types == present) or (manifest.types in ("", former) and is_of_here):
+    if (manifest.types and manifest.types == present) or (manifest.types in ("", former) and is_of_here):
         return
     # Of ASCII, it is I alone that a locale may lower-case differently.
     may_differ = sql.SQL(
