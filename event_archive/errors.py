@@ -27,9 +27,16 @@ class EventArchiveError(Exception):
 
     Attributes:
         transient: True where the same call may succeed later unchanged, so that a retry makes sense.
+        problem: what happened, without ``outcome`` and ``advice``.
+        outcome: what became of the work, as ``Nothing was deleted.``; empty where ``problem`` says it, or nobody does.
+        advice: what to do, likewise.
     """
 
     transient = False
+
+    def __init__(self, problem: str, *, outcome: str = "", advice: str = "") -> None:
+        super().__init__(" ".join(filter(None, (problem, outcome, advice))))
+        self.problem, self.outcome, self.advice = (printable(part, lines=True) for part in (problem, outcome, advice))
 
     def __str__(self) -> str:
         """The message, fit for a terminal: others may have written a part of it."""
@@ -58,6 +65,10 @@ class RefusedError(EventArchiveError):
 
 class NoSuchTableError(ConfigurationError, RefusedError):
     """The table or column that a setting names is not there, or is of another kind."""
+
+
+class SeveralServersError(ConfigurationError, RefusedError):
+    """A proxy sends queries of one transaction to several servers."""
 
 
 class OtherSourceError(ConfigurationError):

@@ -169,7 +169,8 @@ def _plan_only(settings: "Settings", wanted: _Wanted, before: "list[PipelineSett
     with lake(settings) as opened:
         site = Site(settings.dataset, primary(settings), opened)
         planned, _ = _planned(site, wanted)
-        owner(site)
+        if planned:
+            owner(site)
         first = with_primaries(before)
         show_plan(settings, site, planned, ranged=not wanted.all, earlier=first)
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import SecretStr
 
 from event_archive.domain.dataset import TableName, check_identifier
-from event_archive.domain.days import midnight, parse_day
+from event_archive.domain.days import EARLIEST_START, midnight, parse_day
 from event_archive.errors import ConfigurationError
 from event_archive.lake.names import check_path
 
@@ -18,6 +18,8 @@ _ADDRESS = re.compile(r"[\"']*([a-z][\w+.:-]+:/|\w+=\S*[; ]\s*\w+=)", re.IGNOREC
 """What begins like an address or a connection string."""
 _LONGEST = timedelta(days=100 * 366)
 """As a retention is at most: later, sums with dates come to no date."""
+
+_LATEST_START = date(9998, 12, 31)
 
 
 def _refuse_address(text: str, what: str) -> None:
@@ -74,11 +76,14 @@ def parse_storage_account(name: str) -> str:
 
 
 def parse_start(text: str) -> date:
-    """A day."""
+    """A day that can be the first of Dagster's partitions."""
     try:
-        return parse_day(text)
+        day = parse_day(text)
     except ConfigurationError:
         raise ValueError("is not a day like 2015-01-01") from None
+    if not EARLIEST_START <= day <= _LATEST_START:
+        raise ValueError(f"must be a day from {EARLIEST_START} to {_LATEST_START}")
+    return day
 
 
 def parse_cron(text: str) -> str:
@@ -150,7 +155,10 @@ def parse_logs_url(url: str | None) -> str | None:
     if url is not None and not re.fullmatch(
         r"(s3|az)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?|file:///.*", url, re.DOTALL
     ):
-        raise ValueError("must be like s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER")
+        raise ValueError(
+            "must be like s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER; BUCKET and CONTAINER have 3 "
+            "to 63 lower-case letters, digits, dots and hyphens"
+        )
     return url
 
 

@@ -44,7 +44,9 @@ def latest_record(instance: dg.DagsterInstance, dataset: Dataset, day: date) -> 
     if record is None:
         raise IntegrityError(
             f"{asset_keys(dataset).archive_csv.to_user_string()} of {day} was never materialized, or its record is "
-            "gone, so nothing is known of its file. Nothing was deleted. Materialize archive_csv of this day first."
+            "gone, so nothing is known of its file.",
+            outcome="Nothing was deleted.",
+            advice="Materialize archive_csv of this day first.",
         )
     return record
 

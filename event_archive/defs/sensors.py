@@ -190,8 +190,10 @@ def _failed_days(pipelines: Sequence[DatasetPipeline]) -> dg.SensorDefinition:
         left: list[tuple[DatasetPipeline, list[date]]] = []
         for pipeline in pipelines:
             busy = days_in_flight(instance, pipeline.dataset, now)
-            if failed := [day for day in days_left_failed(instance, pipeline.assets) if day.isoformat() not in busy]:
-                left.append((pipeline, failed))
+            failed = days_left_failed(instance, pipeline.assets)
+            # A day at the edge is a partition before it is aged, and refused until then.
+            if due := [day for day in failed if day.isoformat() not in busy and pipeline.dataset.is_aged(day, now)]:
+                left.append((pipeline, due))
         if not left:
             return dg.SkipReason("no day is left failed")
         again: list[dg.RunRequest] = []

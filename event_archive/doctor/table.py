@@ -11,9 +11,11 @@ from event_archive.doctor.partitions import partitions
 from event_archive.doctor.server import reading
 from event_archive.domain.dataset import quoted
 from event_archive.postgres.catalogue.columns import default_of
-from event_archive.postgres.catalogue.server import is_utc, zone_of_others
+from event_archive.postgres.catalogue.server import database_of, is_utc, zone_of_others
 from event_archive.postgres.session import Connection
+from event_archive.postgres.statements import identifier
 from event_archive.table.shape import Table, reflect
+from event_archive.table.uniqueness import outdated_order
 
 TABLE = (
     "table", "time_index", "time_zone", "hypertable", "triggers", "foreign_keys", "row_security", "replication",
@@ -39,7 +41,7 @@ def table(patient: Patient) -> Iterator[Finding]:
     with reading(services.primary(settings), str(name)) as connection:
         shape = reflect(connection, settings.dataset)
         oid = shape.oid
-        yield _shape(shape)
+        yield _shape(connection, shape)
         yield _time_index(shape)
         yield _time_zone(connection, shape, oid)
         yield hypertable(connection, shape)
@@ -52,8 +54,20 @@ def table(patient: Patient) -> Iterator[Finding]:
         yield partitions(connection, shape)
 
 
-def _shape(shape: Table) -> Finding:
+def _shape(connection: Connection, shape: Table) -> Finding:
     dataset = shape.dataset
+    if outdated := outdated_order(connection, shape):
+        which = ", ".join(f"{of.name} (version {of.made}, {of.here} by now)" for of in outdated)
+        return Finding(
+            "table",
+            "warning",
+            f"{dataset.table}: the order of texts may have changed since the index of its key was made, by {which}: "
+            "such an index finds some keys no more, and takes in others twice",
+            # Those of all tables, and not refreshed where that fails: once it is, nobody warns any more.
+            "Look for keys that stand twice as docs/howto/failed-day.md says, then: REINDEX DATABASE CONCURRENTLY "
+            f"{identifier(connection, database_of(connection))}; once that has succeeded: "
+            + " ".join(of.refresh for of in outdated),
+        )
     key = ", ".join(map(quoted, shape.key))
     kind = "timestamp, taken as UTC" if shape.time_type.startswith("timestamp without") else shape.time_type
     return Finding("table", "good", f"{dataset.table}: key ({key}), time {quoted(dataset.time_column)} ({kind})")

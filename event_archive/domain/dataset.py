@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
-from event_archive.domain.days import Retention, parse_day
+from event_archive.domain.days import EARLIEST_START, Retention, parse_day
 from event_archive.errors import ConfigurationError, NotAgedError, printable
 
 Purge = Literal["delete", "drop"]
@@ -135,8 +135,11 @@ class Dataset:
     def aged_told(self, now: datetime) -> str:
         """Which days are aged at ``now``, which must be aware, and by what, for messages."""
         last = self.retention.last_aged_day(now)
-        at = f"{now:%Y-%m-%d %H:%M} UTC"
-        return f"{self.label}: days up to {last} are aged at {at}, with a retention of {self.retention}."
+        at = f"at {now:%Y-%m-%d %H:%M} UTC, with a retention of {self.retention}"
+        if last < self.start:
+            first = f"The first that is archived, {self.start}, {self._comes_of_age(self.start)}."
+            return f"{self.label}: no day is aged {at}. {first}"
+        return f"{self.label}: days up to {last} are aged {at}."
 
     def require_aged(self, day: date, now: datetime) -> None:
         """Refuses a day that may not be archived at ``now``, which must be aware.
@@ -144,21 +147,28 @@ class Dataset:
         Raises:
             NotAgedError: with the date on which the day comes of age, or with the first day there is.
         """
-        last = self.retention.last_aged_day(now)
-        if day > last:
-            try:
-                comes_of_age = f"it comes of age on {self.retention.comes_of_age(day)}"
-            except (OverflowError, ValueError):
-                comes_of_age = "it does not come of age before the year 10000"
-            raise NotAgedError(
-                f"{self.label}: {day} is not aged. With a retention of {self.retention} {comes_of_age} (UTC); "
-                f"the youngest day that may be archived at {now:%Y-%m-%d %H:%M} UTC is {last}."
-            )
         if day < self.start:
+            what_to_do = f"Set {self.setting('ARCHIVE_START_DATE')} to {day} or earlier to archive it."
+            if day < EARLIEST_START:
+                what_to_do = f"No day before {EARLIEST_START} can be: give its rows another time."
+            elif day > self.retention.last_aged_day(now):
+                what_to_do = f"With a retention of {self.retention} it {self._comes_of_age(day)} (UTC)."
             raise NotAgedError(
-                f"{self.label}: {day} lies before the first day that is archived, {self.start}. "
-                f"Set {self.setting('ARCHIVE_START_DATE')} to {day} or earlier to archive it."
+                f"{self.label}: {day} lies before the first day that is archived, {self.start}. {what_to_do}"
             )
+        if day > self.retention.last_aged_day(now):
+            last, at = self.retention.last_aged_day(now), f"{now:%Y-%m-%d %H:%M} UTC"
+            youngest = f"the youngest day that may be archived at {at} is {last}"
+            raise NotAgedError(
+                f"{self.label}: {day} is not aged. With a retention of {self.retention} it {self._comes_of_age(day)} "
+                f"(UTC); {youngest if last >= self.start else f'none may be at {at}'}."
+            )
+
+    def _comes_of_age(self, day: date) -> str:
+        try:
+            return f"comes of age on {self.retention.comes_of_age(day)}"
+        except (OverflowError, ValueError):
+            return "does not come of age before the year 10000"
 
     def path(self, day: date) -> str:
         """Where the day's file lies, from the lake's root."""

@@ -14,6 +14,8 @@ from dateutil.relativedelta import relativedelta
 
 from event_archive.errors import ConfigurationError
 
+EARLIEST_START = date(1000, 1, 1)
+"""Of the days that can be archived: Dagster writes the years before with fewer digits."""
 ONE_DAY = timedelta(days=1)
 ONE_HOUR = timedelta(hours=1)
 

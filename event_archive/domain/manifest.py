@@ -122,8 +122,9 @@ class Manifest:
             raise contradiction(file, f"its manifest is unreadable ({type(error).__name__} {error})") from None
         if manifest.version != VERSION:
             raise NewerFormError(
-                f"{file.path}: its manifest is of version {manifest.version}, this program knows version {VERSION}. "
-                "Nothing was written or deleted. A newer program wrote the file: update this one."
+                f"{file.path}: its manifest is of version {manifest.version}, this program knows version {VERSION}.",
+                outcome="Nothing was written or deleted.",
+                advice="A newer program wrote the file: update this one.",
             )
         return manifest
 
@@ -139,9 +140,9 @@ class Manifest:
         """
         if self.day not in ("", day.isoformat()):
             raise IntegrityError(
-                f"{file.path}: it is the file of {self.day}, as its manifest says, under the name of {day}. Nothing "
-                "was written or deleted. Somebody copied or renamed it: put the right file back, or move this one "
-                "elsewhere."
+                f"{file.path}: it is the file of {self.day}, as its manifest says, under the name of {day}.",
+                outcome="Nothing was written or deleted.",
+                advice="Somebody copied or renamed it: put the right file back, or move this one elsewhere.",
             )
 
     def require_own(self, file: StoredFile, day: date, claim: Claim) -> None:
@@ -154,7 +155,9 @@ class Manifest:
         if not claim.holds(self.source):
             raise IntegrityError(
                 f"{file.path}: it belongs to {self.source}, as its manifest says; the files here belong to "
-                f"{claim.source}. Nothing was written or deleted. Somebody put it here: move it elsewhere."
+                f"{claim.source}.",
+                outcome="Nothing was written or deleted.",
+                advice="Somebody put it here: move it elsewhere.",
             )
 
     def to_json(self) -> dict[str, Any]:

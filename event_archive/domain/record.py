@@ -49,7 +49,9 @@ class Record:
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(
                 f"{subject}: the latest materialization of archive_csv lacks its metadata ({error}): it was recorded "
-                f"by hand. Nothing was deleted. Archive the day again: {archive_again}, or materialize archive_csv."
+                "by hand.",
+                outcome="Nothing was deleted.",
+                advice=f"Archive the day again: {archive_again}, or materialize archive_csv.",
             ) from None
 
     def elsewhere(self, url: str) -> str:

@@ -133,5 +133,6 @@ def changed(subject: object, code: str = "") -> FileChangedError:
     """Somebody else was faster with a file that was looked up before; ``code`` is the service's own, if it has one."""
     said = f" ({code})" if code else ""
     return FileChangedError(
-        f"{subject} is not the file that it was: somebody else wrote or removed it{said}. Run it again."
+        f"{subject} is not the file that it was: somebody else wrote or removed it{said}.",
+        advice="Run it again.",
     )

@@ -271,10 +271,12 @@ def backlog(dataset: Dataset, now: datetime, postgres: Postgres, *, grace_days: 
     """
     with postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
         table = reflect(connection, dataset)
-        last_aged = dataset.retention.last_aged_day(_by_both_clocks(connection, now))
-        rows = rows_by_day(connection, table, dataset.start, last_aged - timedelta(days=grace_days))
+        at = _by_both_clocks(connection, now)
+        # After a shorter month several days come of age in one night.
+        last_late = dataset.retention.last_aged_day(at - timedelta(days=grace_days))
+        rows = rows_by_day(connection, table, dataset.start, last_late)
         held = held_days(connection, dataset)
-        waiting = waiting_days(connection, table, rows, last_aged)
+        waiting = waiting_days(connection, table, rows, dataset.retention.last_aged_day(at))
         table_bytes = size_bytes(connection, table.oid)
     late = sorted(rows.keys() - held - waiting)
     return Backlog(

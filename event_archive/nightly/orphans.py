@@ -2,9 +2,9 @@
 
 import logging
 import time
-from datetime import date
 
 from event_archive.domain.dataset import Dataset
+from event_archive.domain.days import EARLIEST_START
 from event_archive.domain.wording import counted
 from event_archive.errors import BusyError
 from event_archive.postgres.session import Postgres
@@ -47,8 +47,11 @@ def orphans_told(dataset: Dataset, orphans: Orphans) -> str:
     at_least = "at least " if orphans.before_start + orphans.not_finite >= MOST_ORPHANS else ""
     if orphans.before_start:
         lie = counted(orphans.before_start, "row lies", "rows lie")
-        earlier = f"set {dataset.setting('ARCHIVE_START_DATE')} earlier to archive them"
-        what_to_do = earlier if dataset.start > date.min else "no file can be of their days: give them another time"
+        earlier = (
+            f"set {dataset.setting('ARCHIVE_START_DATE')} earlier to archive them ({EARLIEST_START} at the earliest)"
+        )
+        is_first = dataset.start <= EARLIEST_START
+        what_to_do = "no file can be of their days: give them another time" if is_first else earlier
         parts.append(f"{at_least}{lie} before the first day that is archived, {dataset.start}: {what_to_do}")
     if orphans.not_finite:
         have = counted(orphans.not_finite, "row has", "rows have")

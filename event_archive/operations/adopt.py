@@ -55,12 +55,13 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
         try:
             readback = load(connection, table, lake, file, progress)
         except IntegrityError as error:
-            found = str(error).partition(". Nothing was written or deleted. ")[0]
             raise IntegrityError(
-                f"{found}. It cannot be adopted: put the right file back, or move this one elsewhere."
+                error.problem,
+                outcome="It cannot be adopted.",
+                advice="Put the right file back, or move this one elsewhere.",
             ) from error
         load_verbatim(connection, readback, lake, file, progress)
-        require_lasting(connection, readback, file, f"It cannot be adopted. {WRITE_THE_TIME}")
+        require_lasting(connection, readback, file, outcome="It cannot be adopted.", advice=WRITE_THE_TIME)
     if lacking := [name for name in table.key if name not in readback.columns]:
         raise IntegrityError(
             f"{path}: its header lacks the key: {', '.join(lacking)}. It cannot be adopted: without the key its rows "

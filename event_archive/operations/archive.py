@@ -36,6 +36,7 @@ from event_archive.table.advice import ARCHIVE_ADVICE, export_advice
 from event_archive.table.locks import day_transaction, lock_day
 from event_archive.table.rows import glance_at_day
 from event_archive.table.shape import reflect
+from event_archive.table.uniqueness import require_keys_once
 
 logger = logging.getLogger(__name__)
 
@@ -202,9 +203,12 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
     elif missing_key := [name for name in table.key if name not in readback.columns]:
         raise IntegrityError(
             f"{file.path}: another tool wrote or copied it, for it has no manifest, and its header lacks the key: "
-            f"{', '.join(missing_key)}. Nothing was written or deleted. Without the key its rows cannot be compared: "
-            "add the key to the file, or move it elsewhere."
+            f"{', '.join(missing_key)}.",
+            outcome="Nothing was written or deleted.",
+            advice="Without the key its rows cannot be compared: add the key to the file, or move it elsewhere.",
         )
     if not late:
         return Written(file, readback.manifest, 0, table.columns)
+    if readback.superseded:
+        require_keys_once(connection, table, day, outcome="Nothing was written or deleted.")
     return write_late(connection, table, order, file, manifest, readback, progress)

@@ -180,8 +180,8 @@ def source_to_read(dataset: Dataset, day: date, manifest: Manifest, file: Stored
         manifest.require_day(file, day)
         if manifest.table != str(dataset.table):
             raise IntegrityError(
-                f"{file.path}: it belongs to {manifest.source}, as its manifest says, not to {dataset.table}. Let "
-                f"{dataset.setting('EVENT_TABLE')} name that table to read it."
+                f"{file.path}: it belongs to {manifest.source}, as its manifest says, not to {dataset.table}.",
+                advice=f"Let {dataset.setting('EVENT_TABLE')} name that table to read it.",
             )
     return manifest.source
 

@@ -23,6 +23,7 @@ from event_archive.postgres.statements import exempting
 from event_archive.table.partitions import is_compressed
 from event_archive.table.rows import count_day
 from event_archive.table.shape import TABLE_ALIAS, Table
+from event_archive.table.uniqueness import MEND_INDEX
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,10 @@ def delete_identical(connection: Connection, table: Table, day: date, readback: 
     current = readback.rows - readback.superseded
     if deleted > current:
         raise IntegrityError(
-            f"{table.dataset.table}, {day}: {deleted} rows are identical to {current} current rows of {path}. Rolled "
-            "back: nothing was deleted. Report it as a bug."
+            f"{table.dataset.table}, {day}: {deleted} rows are identical to {current} current rows of {path}: some "
+            "have one key, which a unique index should have prevented: it is damaged.",
+            outcome="Rolled back: nothing was deleted.",
+            advice=MEND_INDEX,
         )
     # TRUNCATE and DROP count no rows.
     if dependents.locks_out(connection, tree):
@@ -162,8 +165,15 @@ def rows_left(connection: Connection, table: Table, day: date, readback: Readbac
     left = count_day(connection, table, day).rows
     kept, why = 0, None
     if left:
-        query = sql.SQL("SELECT count(*) FROM {}, {} WHERE {} AND {}").format(
-            table.rows, readback.current, table.within(day, day), readback.identical
+        # By the rows of the day: an index of the key that is damaged would not find those that the DELETE did not find.
+        query = sql.SQL(
+            "SELECT count(*) FROM (SELECT * FROM {rows} WHERE {window} OFFSET 0) AS {row}, {current} WHERE {identical}"
+        ).format(
+            rows=table.rows,
+            window=table.within(day, day),
+            row=TABLE_ALIAS,
+            current=readback.current,
+            identical=readback.identical,
         )
         kept = one(connection, query)[0]
     if kept:

@@ -4,7 +4,6 @@ Here: what must hold of the partitions, and of every other day of which they hol
 here: the proof and the DROP (``dropping``), why a partition is unfit (``table.partitions``).
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -42,7 +41,6 @@ _REFUSALS = (
     psycopg.errors.WrongObjectType,
 )
 """PostgreSQL's errors for which a partition stays; those of functions are others, as of event triggers."""
-_NOTHING_DELETED = re.compile(r" Nothing was (written or )?deleted\.")
 
 
 class PartitionStaysError(Exception):
@@ -62,7 +60,7 @@ def stays(error: psycopg.Error) -> PartitionStaysError:
 
 def stays_for_another_day(error: IntegrityError | FileChangedError) -> PartitionStaysError:
     """The reason why a partition stays where another day's file is no proof. The rows of the day itself are deleted."""
-    return PartitionStaysError(_NOTHING_DELETED.sub("", str(error)))
+    return PartitionStaysError(f"{error.problem} {error.advice}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +198,7 @@ def _other_day(
             raise (
                 PartitionWaitsError(f"{words} yet")
                 if patient
-                else PartitionStaysError(f"{words}, and was not for a week")
+                else PartitionStaysError(f"{words}, though this day was, over a week ago")
             )
         require_recorded(site, day, file, record)
     except IntegrityError as error:

@@ -18,7 +18,7 @@ from event_archive.operations.csv_format import MovingWords, header, read_head, 
 from event_archive.operations.parsing import parse_keys
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.copy import copy_in
-from event_archive.postgres.errors import without_values
+from event_archive.postgres.errors import is_of_a_copy, without_values
 from event_archive.postgres.pins import own_search_path
 from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
@@ -90,7 +90,8 @@ def _place(context: str, names: Iterable[str]) -> str:
         names: the table's columns.
     """
     column = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    found = re.search(rf'^COPY \S+,[^\d:"]*(\d+)(?:[^\d:"]*? ({column})(?!\w))?', context, re.MULTILINE)
+    of_a_copy = rf'^(?:COPY )?event_archive_[a-z0-9_]+[^\d:"]*(\d+)(?:[^\d:"]*? ({column})(?!\w))?'
+    found = re.search(of_a_copy, context, re.MULTILINE)
     if found is None:
         return ""
     return f" (line {found[1]}, column {found[2]})" if found[2] else f" (line {found[1]})"
@@ -123,10 +124,9 @@ def _load(
             try:
                 rows, hashes = copy_file(connection, into, columns, content, file, progress, phase="reading back")
             except psycopg.Error as error:
-                code, context = error.sqlstate or _CONNECTION_LOST, error.diag.context or ""
-                place = _place(context, table.names)
+                code, place = error.sqlstate or _CONNECTION_LOST, _place(error.diag.context or "", table.names)
                 # An extension's type may refuse a value by an internal error, as hstore does before PostgreSQL 16.
-                of_a_value = code == _INTERNAL_ERROR and ", column " in place and context.startswith("COPY ")
+                of_a_value = code == _INTERNAL_ERROR and ", column " in place and is_of_a_copy(error)
                 if code.startswith(_NOT_THE_FILES_FAULT) and not of_a_value:
                     raise
                 raise _NotParsedError(without_values(error) + place) from None

@@ -57,8 +57,10 @@ def prove(
     manifest = Manifest.from_file(file)
     if manifest is None:
         raise IntegrityError(
-            f"{file.path}: another tool wrote or copied it, for it has no manifest. Nothing was deleted. Archive the "
-            f"day again, which takes it over: {table.dataset.command(f'run {day}')}, or materialize archive_csv."
+            f"{file.path}: another tool wrote or copied it, for it has no manifest.",
+            outcome="Nothing was deleted.",
+            advice="Archive the day again, which takes it over: "
+            f"{table.dataset.command(f'run {day}')}, or materialize archive_csv.",
         )
     manifest.require_own(file, day, claimed)
     _require_key_known(table, day, manifest, file.path)
@@ -66,8 +68,9 @@ def prove(
     manifest.require(file, readback.manifest)
     if readback.rows != record.rows:
         raise IntegrityError(
-            f"{file.path}: it has {counted(readback.rows, 'row', 'rows')}, the archive's record says {record.rows}. "
-            f"Nothing was deleted. {_archive_again(table.dataset, day)}"
+            f"{file.path}: it has {counted(readback.rows, 'row', 'rows')}, the archive's record says {record.rows}.",
+            outcome="Nothing was deleted.",
+            advice=_archive_again(table.dataset, day),
         )
     # What was written as a time is one for ever; a text that has become one since may not be.
     if readback.may_say_today and not readback.is_as_written(manifest):
@@ -85,9 +88,9 @@ def _require_lasting(
     with connection.transaction(force_rollback=True):
         load_verbatim(connection, readback, lake, file, progress)
         try:
-            require_lasting(connection, readback, file, f"Nothing was deleted. {WRITE_THE_TIME}")
+            require_lasting(connection, readback, file, outcome="Nothing was deleted.", advice=WRITE_THE_TIME)
         except RefusedError as error:
-            raise IntegrityError(str(error)) from None
+            raise IntegrityError(error.problem, outcome=error.outcome, advice=error.advice) from None
 
 
 def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -> None:
@@ -102,7 +105,9 @@ def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -
         known = ", ".join(map(key_named, manifest.keys))
         raise IntegrityError(
             f"{table.dataset.table}, {day}: the table's key is {key_named(table.key)}, {path} was archived under "
-            f"{known}. Nothing was deleted. {_archive_again(table.dataset, day)}"
+            f"{known}.",
+            outcome="Nothing was deleted.",
+            advice=_archive_again(table.dataset, day),
         )
 
 
@@ -132,7 +137,7 @@ def require_recorded(site: Site, day: date, file: StoredFile | None, record: Rec
         problem = f"a commit of this process, which was to append to {path}, got no answer, and may still come"
     else:
         problem = f"{path} has ETag {found}; the day's latest archive recorded {record.etag}"
-    raise IntegrityError(f"{dataset.table}, {day}: {problem}. Nothing was deleted. {advice}")
+    raise IntegrityError(f"{dataset.table}, {day}: {problem}.", outcome="Nothing was deleted.", advice=advice)
 
 
 def _archive_again(dataset: Dataset, day: date) -> str:

@@ -41,6 +41,7 @@ from event_archive.table.locks import day_transaction, lock_day, same_schema
 from event_archive.table.partitions import told
 from event_archive.table.rows import count_day, glance_at_day
 from event_archive.table.shape import reflect, require_unchanged
+from event_archive.table.uniqueness import require_keys_once, texts_of_key
 
 logger = logging.getLogger(__name__)
 
@@ -281,6 +282,8 @@ def _purge(
             why_not_dropped = str(why)
     progress.begin("comparing and deleting")
     require_unchanged(connection, table, "delete")
+    if readback.superseded or texts_of_key(connection, table):
+        require_keys_once(connection, table, day, outcome="Nothing was deleted.")
     deleted = delete_identical(connection, table, day, readback, path)
     # What a DELETE must fear may have come while it ran: ATTACH PARTITION and INHERIT wait for no DELETE.
     require_unchanged(connection, table, "delete")

@@ -5,6 +5,7 @@ Not here: the read-back that rows are compared with; which differences lose some
 
 from collections.abc import Mapping, Sequence
 
+import psycopg
 from psycopg import sql
 
 from event_archive.domain.contradiction import contradiction
@@ -20,8 +21,11 @@ from event_archive.postgres.catalogue.columns import columns_of_time
 from event_archive.postgres.pins import own_search_path
 from event_archive.postgres.session import Connection, one
 
+_COLUMNS_AT_ONCE = 800
+_TEXTS_IN_A_ROW = 200
+"""Which fit whatever they are: PostgreSQL takes 24 bytes out of a row no more, and a row has 8 kB."""
 VERBATIM = sql.Identifier("pg_temp", "event_archive_verbatim")
-"""The temporary table that holds the text, its rows numbered as those of the read-back."""
+"""The temporary table, or view, that holds the text, its rows numbered as those of the read-back."""
 
 WRITE_THE_TIME = "Write the time itself into the file, or move the file elsewhere."
 
@@ -33,20 +37,51 @@ def load_verbatim(connection: Connection, readback: Readback, lake: Lake, file: 
 
     What is rewritten must come out as it was: a value that went through today's types may lose digits, keys or order.
 
+    Where a row's values do not fit into one of PostgreSQL's as texts, some of its columns are read at a time.
+
     Raises:
         IntegrityError: it holds something else than when it was read back.
     """
-    create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(
-        VERBATIM,
-        sql.SQL(", ").join(sql.SQL("{} pg_catalog.text").format(sql.Identifier(name)) for name in readback.columns),
+    try:
+        with connection.transaction():
+            _load(connection, readback, lake, file, progress, VERBATIM, readback.columns)
+        return
+    except psycopg.errors.ProgramLimitExceeded:
+        if len(readback.columns) <= _TEXTS_IN_A_ROW:
+            raise
+    names, tables = list[sql.Composable](), list[sql.Composable]()
+    for first in range(0, len(readback.columns), _TEXTS_IN_A_ROW):
+        part = sql.Identifier("pg_temp", f"event_archive_verbatim_{first}")
+        texts = readback.columns[first : first + _TEXTS_IN_A_ROW]
+        _load(connection, readback, lake, file, progress, part, texts)
+        tables.append(sql.SQL("{} USING ({})").format(part, readback.line) if tables else part)
+        names += [sql.SQL("{}.{}").format(part, sql.Identifier(name)) for name in texts]
+    whole = sql.SQL("CREATE TEMPORARY VIEW {} AS SELECT {}, {} FROM {}").format(
+        VERBATIM, readback.line, sql.SQL(", ").join(names), sql.SQL(" JOIN ").join(tables)
     )
     with own_search_path(connection):
-        connection.execute(create)
-        number_rows(connection, VERBATIM, readback.line)
+        connection.execute(whole)
+
+
+def _load(
+    connection: Connection,
+    readback: Readback,
+    lake: Lake,
+    file: StoredFile,
+    progress: Progress,
+    into: sql.Identifier,
+    texts: Sequence[str],
+) -> None:
+    """Reads these columns as text; of the others, each takes a byte."""
+    kinds = {True: sql.SQL("pg_catalog.text"), False: sql.SQL('pg_catalog."char"')}
+    wanted = frozenset(texts)
+    definitions = [sql.SQL("{} {}").format(sql.Identifier(of), kinds[of in wanted]) for of in readback.columns]
+    create = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP")
+    with own_search_path(connection):
+        connection.execute(create.format(into, sql.SQL(", ").join(definitions)))
+        number_rows(connection, into, readback.line)
     with lake.read(file) as blocks:
-        rows, hashes = copy_file(
-            connection, VERBATIM, readback.columns, blocks, file, progress, phase="reading as text"
-        )
+        rows, hashes = copy_file(connection, into, readback.columns, blocks, file, progress, phase="reading as text")
     if (rows, hashes.sha256.digest()) != (readback.rows, readback.hashes.sha256.digest()):
         raise contradiction(file, "it changed between two readings")
 
@@ -67,19 +102,19 @@ def count_current(connection: Connection, readback: Readback, counts: Mapping[st
         readback: of the file.
         counts: aggregates in which ``as_text`` and ``as_value`` name a column's two forms.
     """
-    if not counts:
-        return {}
-    # The join leaves superseded rows out: their numbers are negative in the read-back alone.
-    found = one(
-        connection,
-        sql.SQL("SELECT {counts} FROM {readback} AS value_ JOIN {verbatim} AS file_ USING ({line})").format(
-            counts=sql.SQL(", ").join(counts.values()),
+    found: dict[str, int] = {}
+    # PostgreSQL joins rows of 1,664 columns at most, and each is there twice.
+    for first in range(0, len(counts), _COLUMNS_AT_ONCE):
+        some = list(counts)[first : first + _COLUMNS_AT_ONCE]
+        # The join leaves superseded rows out: their numbers are negative in the read-back alone.
+        query = sql.SQL("SELECT {counts} FROM {readback} AS value_ JOIN {verbatim} AS file_ USING ({line})").format(
+            counts=sql.SQL(", ").join(counts[name] for name in some),
             readback=readback.relation,
             verbatim=VERBATIM,
             line=readback.line,
-        ),
-    )
-    return {name: count for name, count in zip(counts, found, strict=True) if count}
+        )
+        found |= dict(zip(some, one(connection, query), strict=True))
+    return {name: count for name, count in found.items() if count}
 
 
 def as_text(name: str) -> sql.Composable:
@@ -102,14 +137,15 @@ def named(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{quoted(name)} ({counted(rows, 'row', 'rows')})" for name, rows in counts.items())
 
 
-def require_lasting(connection: Connection, readback: Readback, file: StoredFile, advice: str) -> None:
+def require_lasting(connection: Connection, readback: Readback, file: StoredFile, *, outcome: str, advice: str) -> None:
     """Refuses a file in which a time is ``today`` or the like: it equals a row of the table today, and none tomorrow.
 
     Args:
         connection: in the transaction in which ``load_verbatim`` has read the file.
         readback: of the file.
         file: the file.
-        advice: what was not done, and what to do.
+        outcome: what was not done.
+        advice: what to do.
 
     Raises:
         RefusedError: it says so in a column of times.
@@ -127,5 +163,7 @@ def require_lasting(connection: Connection, readback: Readback, file: StoredFile
     if found := count_current(connection, readback, counts):
         raise RefusedError(
             f"{file.path}: it says now, today, tomorrow or yesterday in place of a time, which means another one each "
-            f"day: {named(found)}. {advice}"
+            f"day: {named(found)}.",
+            outcome=outcome,
+            advice=advice,
         )

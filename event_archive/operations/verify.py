@@ -117,7 +117,7 @@ def _differences(dataset: Dataset, file: StoredFile, lake: Lake, reading: Readin
         if manifest:
             source_to_read(dataset, reading.day, manifest, file, lake)
     except IntegrityError as error:
-        yield str(error).removeprefix(f"{file.path}: ").partition(". ")[0]
+        yield error.problem.removeprefix(f"{file.path}: ").removesuffix(".")
         return
     if manifest is None:
         yield "it has no manifest: another tool wrote or copied it"

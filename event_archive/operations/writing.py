@@ -114,7 +114,9 @@ def write_late(
                 return Written(file, manifest, 0, table.columns)
         load_verbatim(connection, readback, lake, file, progress)
         if manifest is None:
-            require_lasting(connection, readback, file, f"Nothing was written or deleted. {WRITE_THE_TIME}")
+            require_lasting(
+                connection, readback, file, outcome="Nothing was written or deleted.", advice=WRITE_THE_TIME
+            )
     require_unchanged(connection, table, "archive")
     lock_rows(connection, table, order.day)
     with lake.write(file.path, replaces=file, append=append) as upload:

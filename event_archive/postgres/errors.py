@@ -76,8 +76,17 @@ _FOREIGN_KEY = (
 )
 # The functions of PostgreSQL's own languages that raise what a function's author wrote, under any SQLSTATE.
 _RAISING = ("exec_stmt_raise", "PLy_output", "PLy_elog_impl", "do_util_elog", "pltcl_elog")
+# The words of a context are in the server's language: translations have the name of the table behind COPY or before it,
+# and that of the function behind PL/pgSQL or before it.
+_OF_A_COPY = re.compile(r"(?:COPY )?event_archive_(?:readback|verbatim|landing)")
+_NAME = r"""(?:"[^"\n]*"|[^\s()"])+\([^()\n'"]*\)|inline_code_block"""
+_PLPGSQL = re.compile(
+    rf"""^(?:(?:\w+ )?PL/pgSQL(?:関数|-\w+ | \w+ | )(?:(?P<name>{_NAME})|"(?P<quoted>{_NAME})")|"""
+    rf"""(?P<first>{_NAME}) PL/pgSQL \w+)[^\d\n]*(?P<line>\d+)""",
+    re.MULTILINE,
+)
 _BUSY = {
-    "55P03": "Somebody holds a lock on the table",
+    "55P03": "Somebody holds a lock on the table, or on rows of it",
     "57014": "The statement took longer than it may, or was cancelled",
     "40P01": "Two transactions waited for each other",
     "40001": (
@@ -189,10 +198,15 @@ def in_a_function(error: psycopg.Error) -> bool:
     if _of_a_foreign_key(error):
         return False
     context, code = error.diag.context or "", error.sqlstate or ""
-    ours = not context or context.startswith("COPY ") or code.startswith(_NOT_OF_A_FUNCTION)
+    ours = not context or is_of_a_copy(error) or code.startswith(_NOT_OF_A_FUNCTION)
     if code.startswith(_DATA_EXCEPTION):
         ours = not _function(context)
     return bool(error.diag.internal_query) or not ours
+
+
+def is_of_a_copy(error: psycopg.Error) -> bool:
+    """Whether an error comes out of a COPY into a temporary table of this program, and of no function that it calls."""
+    return bool(_OF_A_COPY.match(error.diag.context or ""))
 
 
 def _of_a_foreign_key(error: psycopg.Error) -> bool:
@@ -210,5 +224,7 @@ def _condition(error: psycopg.Error) -> str:
 
 def _function(context: str) -> str:
     """The function that raised an error and the line in it, as the context names them."""
-    found = re.search(r'^PL/pgSQL function ([^\s(]+(\([^()\n\'"]*\))?) line (\d+) at ', context, re.MULTILINE)
-    return f": {found[1]}, line {found[3]}" if found else ""
+    found = _PLPGSQL.search(context)
+    if found is None:
+        return ""
+    return f": {found['name'] or found['quoted'] or found['first']}, line {found['line']}"

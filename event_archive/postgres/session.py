@@ -18,7 +18,7 @@ from sqlalchemy import Connection as EngineConnection
 from sqlalchemy import Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from event_archive.errors import UnreachableError
+from event_archive.errors import SeveralServersError, UnreachableError
 from event_archive.postgres.connecting import Auth, connect, without_secrets
 from event_archive.postgres.errors import NO_ADVICE, Advice, refusal
 from event_archive.postgres.pins import pin
@@ -31,6 +31,11 @@ WHERE pg_catalog.current_setting('client_min_messages') OPERATOR(pg_catalog.=) '
 """
 _WAIT_FOR_STANDBY = "SyncRepWaitForLSN"
 """What tells of it, in any language; PostgreSQL goes on as if the standby had the transaction."""
+# A proxy that balances load sends what changes nothing to a standby, and a function that may change something to the
+# primary: of one server, both say the same.
+_IS_STANDBY = "SELECT pg_catalog.current_setting('in_hot_standby')::pg_catalog.bool"
+_IS_IN_RECOVERY = "SELECT pg_catalog.pg_is_in_recovery()"
+_IS_STANDBY_SINCE = 140000
 # A cancel is a connection of its own; where that takes longer, the server is out of reach and gives up by itself.
 _CANCEL_TIMEOUT_SECONDS = 5
 
@@ -145,6 +150,7 @@ class Session:
     postgres: Postgres
     _connection: EngineConnection = field(repr=False)
     _wait_ended: threading.Event = field(default_factory=threading.Event, repr=False)
+    _is_one_server: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def hear(self, notice: psycopg.errors.Diagnostic) -> None:
         """Takes down that somebody has ended a commit's wait for a synchronous standby, which is no error."""
@@ -167,6 +173,7 @@ class Session:
             with connection.begin():
                 raw = cast(Connection, connection.connection.driver_connection)
                 try:
+                    self._require_one_server(raw, subject)
                     yield raw
                 except BaseException:
                     _abandon(connection, raw)
@@ -176,6 +183,24 @@ class Session:
                     f"{subject}: somebody ended the wait for a synchronous standby. What was written is committed on "
                     "the primary alone, and a failover may lose it. See that the standby is there, then try again."
                 )
+
+    def _require_one_server(self, connection: Connection, subject: str) -> None:
+        """Checks, once a session, that no proxy sends queries of one transaction to several servers.
+
+        Raises:
+            SeveralServersError: one does: a standby that lags knows nothing of what the primary has had since.
+        """
+        if self._is_one_server.is_set() or connection.info.server_version < _IS_STANDBY_SINCE:
+            return
+        if one(connection, _IS_STANDBY) != one(connection, _IS_IN_RECOVERY):
+            raise SeveralServersError(
+                f"{subject}: {self.postgres.variable} leads to a proxy that sends queries of one transaction to the "
+                "primary and to a standby, which may lag.",
+                outcome="Nothing was done.",
+                advice="Name one server itself, or let the proxy send whole transactions to the primary (pgpool-II: "
+                "disable_load_balance_on_write = 'transaction').",
+            )
+        self._is_one_server.set()
 
 
 @cache

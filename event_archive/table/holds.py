@@ -29,7 +29,7 @@ MOST_DAYS = 1_000
 
 _CREATE = """
 CREATE TABLE {} (
-  table_name text NOT NULL,
+  table_name text COLLATE pg_catalog."C" NOT NULL,
   day date NOT NULL,
   reason text NOT NULL,
   held_since timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -37,27 +37,31 @@ CREATE TABLE {} (
   PRIMARY KEY (table_name, day)
 )
 """
+# Holds are few, and no index is asked for them: one that is damaged, as one of texts may be since an upgrade of the C
+# library, would not find some. Hence || '' and + 0, and tableoid, which no index holds.
 _HOLD = """
-INSERT INTO {} (table_name, day, reason)
-SELECT {}, day::date, {} FROM pg_catalog.generate_series({}::date, {}::date, '1 day') AS day ON CONFLICT DO NOTHING
+INSERT INTO {0} (table_name, day, reason)
+SELECT {1}, new_::date, {2} FROM pg_catalog.generate_series({3}::date, {4}::date, '1 day') AS new_
+WHERE NOT EXISTS (SELECT FROM {0} WHERE table_name || '' = {1} AND day + 0 = new_::date) ON CONFLICT DO NOTHING
 """
 _OTHER_HOLD = """
-SELECT day, reason FROM {} WHERE table_name = {} AND day BETWEEN {} AND {} AND reason <> {} ORDER BY day LIMIT 1
+SELECT day, reason FROM {} WHERE table_name || '' = {} AND day + 0 BETWEEN {} AND {} AND reason <> {}
+ORDER BY day LIMIT 1
 """
-_HELD = "SELECT count(*) FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}"
+_HELD = "SELECT count(*) FROM {} WHERE table_name || '' = {} AND day + 0 BETWEEN {} AND {} AND tableoid <> 0"
 _OF_NO_TABLE = """
 SELECT table_name FROM {} WHERE pg_catalog.to_regclass(table_name) IS NULL ORDER BY table_name LIMIT 1
 """
 # Of a table that is not there any more, what another one's days are held for.
 _FORGET = """
-DELETE FROM {} AS former_ WHERE table_name = {} AND pg_catalog.to_regclass(table_name) IS NULL AND EXISTS (
-  SELECT FROM {} AS own_ WHERE own_.table_name = {} AND own_.day = former_.day AND own_.reason = former_.reason)
+DELETE FROM {} AS former_ WHERE table_name || '' = {} AND pg_catalog.to_regclass(table_name) IS NULL AND EXISTS (
+  SELECT FROM {} AS own_ WHERE own_.table_name || '' = {} AND own_.day = former_.day AND own_.reason = former_.reason)
 """
 # Consecutive days with one reason that were held on one day are shown as one hold.
 _HOLDS = """
 SELECT min(day), max(day), reason, min(held_since), held_by
 FROM (SELECT *, day - row_number() OVER (PARTITION BY reason, held_by, held_since::date ORDER BY day)::int AS island
-      FROM {} WHERE table_name = {}) AS days
+      FROM {} WHERE table_name || '' = {}) AS days
 GROUP BY island, reason, held_by, held_since::date ORDER BY 1
 """
 
@@ -85,7 +89,7 @@ def hold_on(connection: Connection, dataset: Dataset, day: date) -> str | None:
     """The reason why a day is held; None where it is not. Ask under the day's lock, or a hold may come too late."""
     if not _exist(connection, dataset):
         return None
-    query = _about(dataset, "SELECT reason FROM {} WHERE table_name = {} AND day = {}", day)
+    query = _about(dataset, "SELECT reason FROM {} WHERE table_name || '' = {} AND day + 0 = {}", day)
     row = connection.execute(query).fetchone()
     return str(row[0]) if row else None
 
@@ -94,7 +98,7 @@ def held_days(connection: Connection, dataset: Dataset) -> set[date]:
     """The days that are held at this moment."""
     if not _exist(connection, dataset):
         return set()
-    query = _about(dataset, "SELECT day FROM {} WHERE table_name = {}")
+    query = _about(dataset, "SELECT day FROM {} WHERE table_name || '' = {} AND tableoid <> 0")
     return {day for (day,) in connection.execute(query).fetchall()}
 
 
@@ -157,7 +161,9 @@ def release(dataset: Dataset, first: date, last: date, postgres: Postgres) -> in
     with _changing(dataset, postgres) as connection:
         released = 0
         if _exist(connection, dataset):
-            query = _about(dataset, "DELETE FROM {} WHERE table_name = {} AND day BETWEEN {} AND {}", first, last)
+            query = _about(
+                dataset, "DELETE FROM {} WHERE table_name || '' = {} AND day + 0 BETWEEN {} AND {}", first, last
+            )
             released = connection.execute(query).rowcount
             if one(connection, _about(dataset, _HELD, first, last))[0]:
                 raise _altered(dataset)
@@ -208,16 +214,18 @@ def _keep_from(schema: str, connection: Connection, dataset: Dataset, former: Ta
     if relation(connection, schema, HOLD_TABLE) is None:
         return 0
     old = sql.Identifier(schema, HOLD_TABLE)
-    held = sql.SQL("FROM {} WHERE table_name = {}").format(old, sql.Literal(str(former)))
+    held = sql.SQL("FROM {} WHERE table_name || '' = {}").format(old, sql.Literal(str(former)))
     if connection.execute(sql.SQL("SELECT {} LIMIT 1").format(held)).fetchone() is None:
         return 0
     if not _exist(connection, dataset):
         _create(connection, dataset)
+    own = sql.Literal(str(dataset.table))
     kept = connection.execute(
         sql.SQL(
             "INSERT INTO {} (table_name, day, reason, held_since, held_by) "
-            "SELECT {}, day, reason, held_since, held_by {} ON CONFLICT DO NOTHING"
-        ).format(_table(dataset), sql.Literal(str(dataset.table)), held)
+            "SELECT {}, day, reason, held_since, held_by {} "
+            "AND day + 0 NOT IN (SELECT day FROM {} WHERE table_name || '' = {}) ON CONFLICT DO NOTHING"
+        ).format(_table(dataset), own, held, _table(dataset), own)
     ).rowcount
     connection.execute(
         sql.SQL(_FORGET).format(old, sql.Literal(str(former)), _table(dataset), sql.Literal(str(dataset.table)))

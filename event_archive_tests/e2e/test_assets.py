@@ -5,37 +5,20 @@ import hashlib
 import io
 import json
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import dagster as dg
-import psycopg
 import pytest
 
 from event_archive.config.environment import PipelineSettings
-from event_archive.defs import failures
 from event_archive.defs.assets import OUTCOME_TAG
 from event_archive.defs.build import build_definitions
-from event_archive.defs.failures import RETRY_SECONDS, dagster_failures
 from event_archive.domain.days import ONE_DAY
 from event_archive.domain.wording import took
-from event_archive.errors import BusyError, IntegrityError
-from event_archive.postgres import connecting
 from event_archive.table.holds import hold, release
-from event_archive_tests.fixtures.installation import (
-    ASSETS,
-    Installation,
-    failure,
-    metadata,
-)
-from event_archive_tests.fixtures.pipeline import DAY, NO_CSV
-
-KEY = DAY.isoformat()
-NEXT = DAY + ONE_DAY
-RETRIED = {dg.DagsterEventType.STEP_UP_FOR_RETRY, dg.DagsterEventType.STEP_RESTARTED}
-
-
-def retries(result: dg.ExecuteInProcessResult) -> int:
-    return sum(event.event_type in RETRIED for event in result.all_events)
+from event_archive_tests.fixtures.archived import KEY
+from event_archive_tests.fixtures.installation import ASSETS, Installation, failure, metadata
+from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.runs import retries
 
 
 def test_the_assets_record_what_the_contract_names(installation: Installation, instance: dg.DagsterInstance):
@@ -181,91 +164,6 @@ def test_a_day_with_neither_rows_nor_a_file_stays_without_a_file(
     assert installation.lake.stat(installation.dataset.path(DAY)) is None
 
 
-def test_a_day_whose_record_was_wiped_is_not_told_as_never_archived(
-    local_installation: Installation, instance: dg.DagsterInstance
-):
-    local_installation.add(3)
-    assert local_installation.materialize(instance, KEY, only=["archive_csv"]).success
-    instance.wipe_assets([dg.AssetKey("archive_csv")])
-    result = local_installation.materialize(instance, KEY, only=["purged_events"])
-    assert "archive_csv of 2024-03-01 was never materialized, or its record is gone" in failure(result)
-
-
-def test_a_day_that_was_never_archived_is_not_purged(local_installation: Installation, instance: dg.DagsterInstance):
-    local_installation.add(3)
-    local_installation.add(3, day=NEXT)
-    assert local_installation.materialize(instance, NEXT.isoformat(), only=["archive_csv"]).success
-    result = local_installation.materialize(instance, KEY, only=["purged_events"])
-    assert "archive_csv of 2024-03-01 was never materialized" in failure(result)
-    assert "Nothing was deleted. Materialize archive_csv of this day first." in failure(result)
-    assert retries(result) == 0
-    assert local_installation.count() == 6
-
-
-def test_a_file_without_a_materialization_is_not_purged_by(
-    local_installation: Installation, instance: dg.DagsterInstance
-):
-    """As where Dagster's own database is lost: archiving again finds the rows in the file and records it."""
-    local_installation.add(3)
-    local_installation.archive()
-    assert "never materialized" in failure(local_installation.materialize(instance, KEY, only=["purged_events"]))
-    result = local_installation.materialize(instance, KEY)
-    assert [metadata(result, "archive_csv")["rows_appended"], metadata(result, "purged_events")["deleted"]] == [0, 3]
-
-
-def test_a_materialization_recorded_by_hand_does_not_open_the_gate(
-    local_installation: Installation, instance: dg.DagsterInstance
-):
-    local_installation.add(3)
-    local_installation.materialize(instance, KEY, only=["archive_csv"])
-    instance.report_runless_asset_event(dg.AssetMaterialization("archive_csv", partition=KEY))
-    said = failure(local_installation.materialize(instance, KEY, only=["purged_events"]))
-    assert said.startswith(f'public."Event", {KEY}: the latest materialization of archive_csv lacks its metadata')
-    assert f"recorded by hand. Nothing was deleted. Archive the day again: event-archive run {KEY}, or" in said
-    assert local_installation.count() == 3
-
-
-def test_a_file_that_changed_since_is_not_purged_by(installation: Installation, instance: dg.DagsterInstance):
-    installation.add(3)
-    installation.materialize(instance, KEY, only=["archive_csv"])
-    file = installation.lake.stat(installation.dataset.path(DAY))
-    assert file is not None
-    # The same bytes and the same manifest, written by somebody else.
-    installation.put(installation.content(), metadata=dict(file.metadata))
-    result = installation.materialize(instance, KEY, only=["purged_events"])
-    assert "has ETag" in failure(result)
-    assert "or materialize archive_csv, then purged_events." in failure(result)
-    assert retries(result) == 0
-    assert installation.count() == 3
-    assert metadata(installation.materialize(instance, KEY), "purged_events")["deleted"] == 3
-
-
-def test_a_file_that_was_edited_is_neither_appended_to_nor_purged_by(
-    installation: Installation, instance: dg.DagsterInstance
-):
-    installation.add(3)
-    installation.materialize(instance, KEY, only=["archive_csv"])
-    file = installation.lake.stat(installation.dataset.path(DAY))
-    assert file is not None
-    installation.put(installation.content().replace(b"order", b"odder"), metadata=dict(file.metadata))
-    edited = installation.content()
-    result = installation.materialize(instance, KEY)
-    assert "its manifest says sha256" in failure(result)
-    assert "event-archive adopt" in failure(result)
-    assert retries(result) == 0
-    assert (installation.content(), installation.count()) == (edited, 3)
-
-
-def test_the_gate_is_of_the_very_partition(installation: Installation, instance: dg.DagsterInstance):
-    installation.add(3)
-    installation.add(4, day=NEXT)
-    installation.materialize(instance, KEY, only=["archive_csv"])
-    installation.materialize(instance, NEXT.isoformat(), only=["archive_csv"])
-    result = installation.materialize(instance, KEY, only=["purged_events"])
-    assert metadata(result, "purged_events")["deleted"] == 3
-    assert installation.count() == 4
-
-
 @pytest.mark.parametrize("by", ["run configuration", "DRY_RUN"])
 def test_a_dry_run_proves_and_deletes_nothing(
     installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch, by: str
@@ -287,36 +185,6 @@ def test_a_dry_run_proves_and_deletes_nothing(
     result = installation.materialize(instance, KEY)
     assert metadata(result, "archive_csv")["rows_appended"] == 0
     assert metadata(result, "purged_events")["deleted"] == 3
-
-
-def test_a_run_that_is_executed_again_bears_its_own_outcome(
-    local_installation: Installation, instance: dg.DagsterInstance
-):
-    """Dagster gives it the tags of the former run."""
-    local_installation.add(3)
-    dry = instance.get_run_by_id(local_installation.materialize(instance, KEY, dry_run=True).run_id)
-    assert dry
-    result = local_installation.materialize(instance, KEY, tags=dry.tags)
-    assert metadata(result, "purged_events")["deleted"] == 3
-    assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "purged"  # type: ignore[union-attr]
-    local_installation.add(1, prefix="late")
-    local_installation.put(NO_CSV)
-    result = local_installation.materialize(instance, KEY, only=["purged_events"], tags=dry.tags)
-    assert not result.success
-    assert instance.get_run_by_id(result.run_id).tags[OUTCOME_TAG] == "failed"  # type: ignore[union-attr]
-
-
-def test_where_another_run_holds_the_day_this_one_succeeds_and_says_so(
-    local_installation: Installation, instance: dg.DagsterInstance
-):
-    local_installation.add(3)
-    with psycopg.connect(local_installation.database.dsn) as other:
-        other.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f'event_archive public."Event" {KEY}',))
-        result = local_installation.materialize(instance, KEY)
-    purged = metadata(result, "purged_events")
-    assert [purged[name] for name in ("outcome", "deleted", "left")] == ["locked", 0, 3]
-    # The other run does the work: the schedule need not put this day last.
-    assert OUTCOME_TAG not in instance.get_run_by_id(result.run_id).tags  # type: ignore[union-attr]
 
 
 def test_the_days_at_the_edge_are_refused_with_the_date_to_come_back_on(
@@ -342,67 +210,6 @@ def test_the_days_at_the_edge_are_refused_with_the_date_to_come_back_on(
         assert "comes of age on" in failure(result)
         assert retries(result) == 0
     assert installed.count() == 2
-
-
-def test_a_run_that_fails_between_archive_and_purge_keeps_the_archive(
-    installation: Installation, instance: dg.DagsterInstance
-):
-    installation.add(3)
-    installation.database.execute('CREATE TABLE note (event bigint REFERENCES "Event"); INSERT INTO note VALUES (2)')
-    result = installation.materialize(instance, KEY)
-    assert "still refer to rows of this day" in failure(result)
-    assert retries(result) == 0
-    archived = metadata(result, "archive_csv")
-    assert not result.asset_materializations_for_node("purged_events")
-    assert installation.count() == 3
-    installation.database.execute("DROP TABLE note")
-    result = installation.materialize(instance, KEY)
-    assert metadata(result, "archive_csv")["rows_appended"] == 0
-    assert metadata(result, "archive_csv")["etag"] == archived["etag"]
-    assert metadata(result, "purged_events")["deleted"] == 3
-
-
-def test_what_passes_is_tried_again_and_what_does_not_is_not():
-    def raised(error: Exception, retry_number: int | None) -> Exception:
-        with (
-            pytest.raises((dg.Failure, dg.RetryRequested)) as failed,
-            dagster_failures(None, retry_number),
-        ):
-            raise error
-        return failed.value
-
-    for retry_number, seconds in ((0, RETRY_SECONDS), (1, 2 * RETRY_SECONDS)):
-        retry = raised(BusyError("wait"), retry_number)
-        assert isinstance(retry, dg.RetryRequested)
-        assert (retry.max_retries, retry.seconds_to_wait) == (2, seconds)
-    for refused in (raised(IntegrityError("no"), 0), raised(BusyError("no"), None)):
-        assert isinstance(refused, dg.Failure)
-        assert (refused.allow_retries, refused.description) == (False, "no")
-
-
-def test_a_step_that_meets_what_passes_is_tried_three_times_and_says_why_it_failed(
-    local_installation: Installation, instance: dg.DagsterInstance, clean: pytest.MonkeyPatch
-):
-    clean.setattr(failures, "RETRY_SECONDS", 0)
-    clean.setattr(connecting, "_ATTEMPTS", 1)
-    clean.setenv("PG_CONNECTION_STRING", "postgresql://archiver@127.0.0.1:9/events")
-    result = local_installation.materialize(instance, KEY, only=["aged_events"])
-    assert "PostgreSQL cannot be reached" in failure(result)
-    assert retries(result) == 4
-
-
-def test_what_one_process_recorded_opens_the_gate_in_another(
-    local_installation: Installation, instance: dg.DagsterInstance, home: Path
-):
-    local_installation.add(3)
-    local_installation.materialize(instance, KEY, only=["aged_events", "archive_csv"])
-    with dg.DagsterInstance.from_config(str(home)) as later:
-        assert (
-            metadata(local_installation.materialize(later, KEY, only=["purged_events"]), "purged_events")["deleted"]
-            == 3
-        )
-    partitions = instance.get_materialized_partitions(dg.AssetKey("purged_events"))
-    assert partitions == {KEY}
 
 
 def test_the_job_and_the_asset_pages_do_the_same(azure_installation: Installation, instance: dg.DagsterInstance):

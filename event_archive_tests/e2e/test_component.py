@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import tomllib
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from dagster_shared.serdes.objects import EnvRegistryKey
 
 import event_archive
 from event_archive.config.datasets import KEYS, load_datasets
-from event_archive.errors import ConfigurationError
 from event_archive_tests.fixtures.installation import (
     ASSETS,
     REPOSITORY,
@@ -29,74 +27,16 @@ from event_archive_tests.fixtures.installation import (
     metadata,
 )
 from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.projects import Project, component, refusal
 from event_archive_tests.fixtures.pushgateway import Pushgateway
 from event_archive_tests.fixtures.scheduler import Scheduler
 
 pytestmark = pytest.mark.slow
 
 KEY = DAY.isoformat()
-SECRET = "s3cr3t"
+
+
 PAGE = (REPOSITORY / "docs" / "howto" / "embed.md").read_text()
-
-THEIR_OWN = '''
-import dagster as dg
-
-
-class TheirPostgres(dg.ConfigurableResource):
-    """Not ours, by the name that everybody chooses."""
-
-
-@dg.asset(deps=[["logs", "purged_events"]])
-def report(postgres: TheirPostgres) -> None:
-    """Downstream of a purge."""
-
-
-defs = dg.Definitions(assets=[report], resources={"postgres": TheirPostgres(), "lake": "theirs"})
-'''
-
-Project = Callable[..., dg.Definitions]
-
-
-@pytest.fixture
-def project(tmp_path: Path, clean: pytest.MonkeyPatch) -> Project:
-    """Loads a project with components of these attributes, as their ``definitions.py`` does."""
-    module = f"theirs_{tmp_path.name.replace('-', '_')}"
-    root = tmp_path / "project"
-    defs = root / "src" / module / "defs"
-    defs.mkdir(parents=True)
-    (root / "pyproject.toml").write_text(
-        f'[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "{module}"\n'
-    )
-    for folder in (defs.parent, defs):
-        (folder / "__init__.py").touch()
-    (defs / "report.py").write_text(THEIR_OWN)
-    clean.syspath_prepend(root / "src")
-
-    def load(*components: str) -> dg.Definitions:
-        for number, text in enumerate(components):
-            (defs / f"table_{number}").mkdir()
-            (defs / f"table_{number}" / "defs.yaml").write_text(text)
-        importlib.invalidate_caches()
-        return dg.load_from_defs_folder(path_within_project=root)
-
-    return load
-
-
-def component(**attributes: object) -> str:
-    return yaml.safe_dump({"type": "event_archive.ArchivedTable", "attributes": attributes})
-
-
-def refusal(load: Callable[[], object]) -> str:
-    """What is said of a mistake; no secret is in it, nor in anything that is shown with it."""
-    with pytest.raises(Exception) as raised:  # noqa: PT011 (Dagster's own wraps ours)
-        load()
-    errors, error = [], raised.value
-    while error:
-        errors.append(error)
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)  # type: ignore[assignment]
-    assert not [each for each in errors if SECRET in str(each)]
-    (ours,) = {str(each) for each in errors if isinstance(each, ConfigurationError)}
-    return ours
 
 
 def run(definitions: dg.Definitions, instance: dg.DagsterInstance, job: str) -> dg.ExecuteInProcessResult:
@@ -227,28 +167,6 @@ def test_a_day_waits_for_that_day_of_the_component_that_it_comes_after(
         assert metadata(run(definitions, instance, f"archive_job_{name}"), f"{name}__purged_events")["deleted"] == rows
 
 
-@pytest.mark.parametrize(
-    ("attributes", "said"),
-    [
-        ({"name": "a", "table": "b", "retention": "x", "start": 0}, ["a.retention holds 'x'", "a.start holds '0'"]),
-        ({"name": "a", "table": "b", "retension": SECRET}, ["retension is no key", "did you mean retention?"]),
-        ({"table": [SECRET]}, ["ArchivedTable.name is missing.", "ArchivedTable.table must hold one value."]),
-        ({"name": "A b", "table": "b"}, ["'A b' is no name of a dataset"]),
-        ({"name": "a", "table": "b", "cron": "61 2 * * *"}, ["a.cron holds '61 2 * * *'"]),
-        ({"name": "a", "table": "b", "after": SECRET}, ["ArchivedTable.after must be a list of names"]),
-        ({"name": "a", "table": "b", "after": [[SECRET]]}, ["ArchivedTable.after must be a list of names"]),
-        ({"name": "a", "table": "b", "after": ["c"]}, ["a.after names c, which is no dataset"]),
-        ({"name": "a", "table": "b", "after": ["a"], "purge": "drop"}, ["a has purge: drop and after"]),
-        ({"name": f"postgresql://u:{SECRET}@h/d", "table": "b"}, ["is no name of a dataset"]),
-    ],
-)
-def test_mistakes_in_defs_yaml_are_told_in_one_message(
-    project: Project, attributes: dict[str, object], said: list[str]
-):
-    found = refusal(lambda: project(component(**attributes)))
-    assert [words for words in said if words not in found] == []
-
-
 # Dagster's own, wherever a component brings checks.
 @pytest.mark.filterwarnings("ignore:Parameter `execution_type` of function `AssetsDefinition.__init__`")
 def test_a_component_works_in_a_project_that_has_no_components(clean: pytest.MonkeyPatch):
@@ -259,50 +177,6 @@ def test_a_component_works_in_a_project_that_has_no_components(clean: pytest.Mon
     assert definitions.resolve_job_def("archive_job_logs")
     waiting = ArchivedTable(name="logs", table="public.logs", after=["details"])
     assert "logs.after names details, which is no dataset" in refusal(lambda: dg.build_defs_for_component(waiting))
-
-
-@pytest.mark.parametrize(
-    ("b", "said"),
-    [
-        ({"table": "t"}, "and b are one table, public.t."),
-        ({"table": "u", "file_prefix": "a"}, "and b have one folder and file_prefix, titan-pulse-event-archive/a."),
-        ({"table": "u", "asset_keys": "bare"}, "and b have asset_keys: bare"),
-        ({"table": "u", "after": ["a"]}, "after goes round in a circle"),
-        ({"table": "u", "name": "a"}, "a is the name of 2 components."),
-    ],
-)
-def test_two_components_that_contradict_one_another_are_refused(project: Project, b: dict[str, object], said: str):
-    extra = {key: value for key, value in {"asset_keys": "bare", "after": ["b"]}.items() if key in b}
-    found = refusal(lambda: project(component(name="a", table="t", **extra), component(**{"name": "b"} | b)))
-    assert said in found.replace("b and a", "a and b")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("pg_connection_string", f"postgresql://archiver:{SECRET}@db/events"),
-        ("pg_connection_string_env", f"postgresql://archiver:{SECRET}@db/events"),
-        ("pg_connection_string_env", "{{ env.DATABASE_URL }}"),
-        ("folder", f"host=db password={SECRET}"),
-    ],
-)
-def test_a_secret_in_defs_yaml_is_refused_and_not_repeated(
-    project: Project, clean: pytest.MonkeyPatch, key: str, value: str
-):
-    clean.setenv("DATABASE_URL", f"postgresql://archiver:{SECRET}@db/events")
-    found = refusal(lambda: project(component(name="a", table="b", **{key: value})))
-    assert "pg_connection_string_env" in found
-
-
-def test_the_variables_of_the_project_around_it_are_none_of_its_business(clean: pytest.MonkeyPatch):
-    from event_archive import ArchivedTable
-
-    for theirs in ("LOG_RETENTION", "DBT_DRY_RUN", "EVENT_TABEL", "SHOP_PG_CONNECTION_STRING"):
-        clean.setenv(theirs, "1")
-    assert not ArchivedTable(name="a", table="b").settings().dry_run
-    # Whoever writes this expects that nothing is deleted.
-    clean.setenv("DRYRUN", "1")
-    assert "DRYRUN is no variable of event_archive" in refusal(lambda: ArchivedTable(name="a", table="b"))
 
 
 def test_dagster_finds_the_component_and_whoever_does_not_ask_for_it_imports_no_dagster():

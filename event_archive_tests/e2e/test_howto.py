@@ -9,7 +9,7 @@ program: what a test can have of these is run by test_read.py.
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -24,9 +24,10 @@ from event_archive_tests.api_server.running import ApiServer
 from event_archive_tests.fixtures.api import EVENTS
 from event_archive_tests.fixtures.installation import CONTRACT, REPOSITORY, Commands, Installation
 from event_archive_tests.fixtures.log_files import entry, ndjson
-from event_archive_tests.fixtures.pages import Block, blocks, command_of, commands_by_hand, page_of
+from event_archive_tests.fixtures.pages import blocks, page_of
 from event_archive_tests.fixtures.pipeline import DAY
 from event_archive_tests.fixtures.postgres import Database, Server
+from event_archive_tests.fixtures.situations import SITUATIONS, archived, do, logged
 from event_archive_tests.fixtures.valkey import KEY, StreamServer, position
 
 pytestmark = pytest.mark.slow
@@ -67,74 +68,6 @@ def installed(local_installation: Installation, clean: pytest.MonkeyPatch, tmp_p
     return local_installation
 
 
-Situation = Callable[[Installation, Commands], None]
-
-
-def _archived(installed: Installation, command: Commands) -> None:
-    assert command("run").code == 0
-
-
-def _tampered_with(installed: Installation, command: Commands) -> None:
-    """Day 1's file was edited, and late rows came for it."""
-    _archived(installed, command)
-    file = installed.lake.stat(installed.dataset.path(DAY))
-    assert file is not None
-    installed.put(installed.content().replace(b"evt", b"EVT"), metadata=dict(file.metadata))
-    installed.add(2, prefix="late")
-
-
-def _partitioned(installed: Installation, command: Commands) -> None:
-    """By month, natively."""
-    installed.database.execute(
-        """
-        ALTER TABLE "Event" RENAME TO old; ALTER TABLE old ALTER id DROP IDENTITY;
-        CREATE TABLE "Event" (LIKE old, PRIMARY KEY (id, created_at)) PARTITION BY RANGE (created_at);
-        CREATE INDEX ON "Event" (created_at);
-        CREATE TABLE "Event_2024_02" PARTITION OF "Event" FOR VALUES FROM ('2024-02-01') TO ('2024-03-01');
-        CREATE TABLE "Event_2024_03" PARTITION OF "Event" FOR VALUES FROM ('2024-03-01') TO ('2024-04-01');
-        INSERT INTO "Event" SELECT * FROM old; DROP TABLE old
-        """
-    )
-
-
-def _several(installed: Installation, command: Commands) -> None:
-    """The page's own file, its tables, and a variable that it names."""
-    (text,) = [block.text for block in blocks(REPOSITORY / "docs/howto/tables.md") if block.kind == "yaml"]
-    Path("datasets.yaml").write_text(text)
-    command.monkeypatch.setenv("PG_CONNECTION_STRING_OF_BILLING", installed.database.dsn)
-    installed.database.execute(
-        """
-        CREATE SCHEMA app; CREATE SCHEMA telemetry;
-        CREATE TABLE app.lines (id int PRIMARY KEY, at timestamptz NOT NULL); CREATE INDEX ON app.lines (at);
-        CREATE TABLE app.details (id int PRIMARY KEY, at timestamptz NOT NULL, line int REFERENCES app.lines);
-        CREATE INDEX ON app.details (at);
-        CREATE TABLE public.invoices (id int PRIMARY KEY, at timestamptz); CREATE INDEX ON public.invoices (at);
-        CREATE TABLE telemetry.readings (id int, at timestamp, PRIMARY KEY (at, id)) PARTITION BY RANGE (at);
-        CREATE TABLE telemetry.march PARTITION OF telemetry.readings FOR VALUES FROM ('2024-03-01') TO ('2024-04-01');
-        INSERT INTO app.lines VALUES (1, '2024-03-01'); INSERT INTO app.details VALUES (1, '2024-03-01', 1);
-        INSERT INTO telemetry.readings VALUES (1, '2024-03-01'), (2, '2024-03-02')
-        """
-    )
-
-
-def _logged(installed: Installation, command: Commands) -> None:
-    """Two files, in one of which an entry has no time."""
-    folder = Path("shop").absolute()
-    (folder / "web").mkdir(parents=True)
-    (folder / "web/a.log").write_bytes(ndjson(entry(1), entry(2), {"msg": "no time"}))
-    (folder / "b.log").write_bytes(ndjson(entry(3)))
-    installed.variables["LOGS_URL"] = f"file://{folder}"
-
-
-SITUATIONS: dict[str, Situation] = {
-    "alerts": _archived,
-    "backlog": _partitioned,
-    "failed-day": _tampered_with,
-    "logs": _logged,
-    "restore": _archived,
-    "retention": _archived,
-    "tables": _several,
-}
 ROWS_AT_THE_END = {
     "aks": 9,
     "api": 9,
@@ -155,23 +88,6 @@ OF_READERS = {
 }
 
 
-def _do(block: Block, installed: Installation, command: Commands, clean: pytest.MonkeyPatch) -> None:
-    if block.kind == "sql":
-        with psycopg.connect(installed.database.dsn, autocommit=True) as connection:
-            connection.execute(block.text.encode())
-        return
-    lines = block.lines if block.kind == "sh" else commands_by_hand(block)
-    for line in lines:
-        if line.startswith("export "):
-            name, value = shlex.split(line)[1].split("=", 1)
-            # What a reader fills in is filled in.
-            clean.setenv(name, installed.variables.get(name, value))
-            continue
-        wanted = command_of(line)
-        done = command(*wanted.arguments, **wanted.variables)
-        assert done.code == wanted.code, (line, done.said)
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_do_what_it_says(
     page: Path, installed: Installation, command: Commands, clean: pytest.MonkeyPatch, api_server: ApiServer,
@@ -183,7 +99,7 @@ def test_the_commands_of_a_page_do_what_it_says(
         SITUATIONS[page.stem](installed, command)
     for block in blocks(page):
         if block.kind in ("sh", "sql", "console"):
-            _do(block, installed, command, clean)
+            do(block, installed, command, clean)
     assert installed.count() == ROWS_AT_THE_END.get(page.stem, 0)
 
 
@@ -204,7 +120,7 @@ def test_what_a_page_grants_is_enough(installed: Installation, command: Commands
     clean.setenv("PG_CONNECTION_STRING", installed.database.server.dsn("events", ROLE))
     for block in blocks(REPOSITORY / "docs/howto/aks.md"):
         if block.kind in ("sql", "console"):
-            _do(block, installed, command, clean)
+            do(block, installed, command, clean)
     assert command("run").end["deleted"] == 9
 
 
@@ -220,7 +136,7 @@ def test_what_the_page_of_the_api_grants_is_enough(
     assert command("ingest", "api", PG_CONNECTION_STRING=owner).code == 0
     installed.database.execute("TRUNCATE ingested_events, cursor_state, rejected_records")
     (grants,) = [of for of in blocks(REPOSITORY / "docs/howto/api.md") if of.text.startswith("GRANT")]
-    _do(grants, installed, command, clean)
+    do(grants, installed, command, clean)
     done = command("ingest", "api", PG_CONNECTION_STRING=role, API_CONFLICT="update")
     assert (done.code, done.end["new"], done.end["rejected"]) == (0, EVENTS, 1)
     windows = command("ingest", "api", PG_CONNECTION_STRING=role, API_SHARD="900 days", API_START="2024-03-01")
@@ -231,7 +147,7 @@ def test_what_the_page_of_the_api_grants_is_enough(
 def test_what_the_page_of_log_files_grants_is_enough(
     installed: Installation, command: Commands, clean: pytest.MonkeyPatch
 ):
-    _logged(installed, command)
+    logged(installed, command)
     clean.setenv("LOGS_URL", installed.variables["LOGS_URL"])
     owner, role = (installed.database.server.dsn("events", who) for who in ("postgres", ROLE))
     told = command("ingest", "logs", PG_CONNECTION_STRING=role)
@@ -239,7 +155,7 @@ def test_what_the_page_of_log_files_grants_is_enough(
     # The owner makes the tables, and knows one file; the other one, and its new version, are the role's.
     assert command("ingest", "logs", "--limit", "1", PG_CONNECTION_STRING=owner).code == 0
     (grants,) = [of for of in blocks(page_of("logs")) if of.text.startswith("GRANT")]
-    _do(grants, installed, command, clean)
+    do(grants, installed, command, clean)
     assert command("ingest", "logs", PG_CONNECTION_STRING=role).code == 0
     Path("shop/web/a.log").write_bytes(ndjson(entry(1), {"msg": "no time"}))
     Path("shop/b.log").write_bytes(ndjson(entry(3), entry(4)))
@@ -261,7 +177,7 @@ def test_the_mapping_of_the_page_of_log_files_is_one(tmp_path: Path):
 def test_who_may_restore_and_hold_is_who_the_page_says(
     installed: Installation, command: Commands, clean: pytest.MonkeyPatch
 ):
-    _archived(installed, command)
+    archived(installed, command)
     installed.database.execute(
         f"""GRANT TEMPORARY ON DATABASE events TO "{ROLE}"; GRANT USAGE, CREATE ON SCHEMA public TO "{ROLE}";
         GRANT SELECT, INSERT ON "Event" TO "{ROLE}" """
@@ -269,7 +185,7 @@ def test_who_may_restore_and_hold_is_who_the_page_says(
     clean.setenv("PG_CONNECTION_STRING", installed.database.server.dsn("events", ROLE))
     for block in blocks(REPOSITORY / "docs/howto/restore.md"):
         if "event-archive run" not in block.text:
-            _do(block, installed, command, clean)
+            do(block, installed, command, clean)
     assert installed.count() == 3
 
 

@@ -3,10 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime
 from threading import Thread
 from typing import Any
 
@@ -14,68 +11,35 @@ import dagster as dg
 import pytest
 from dagster._utils.interrupts import raise_interrupts_as
 
-from event_archive.config.datasets import load_datasets
-from event_archive.config.sources import ApiShape, LogsShape
-from event_archive.defs.build import build_definitions
+from event_archive.config.sources import ApiShape
 from event_archive.defs.failures import INTERRUPTED, STOPPED, failure_of_run
 from event_archive.defs.sources.http_api import API, build_api
 from event_archive.defs.sources.running import raise_failures, told_to_stop
-from event_archive.defs.upkeep import superseded_ingestions
-from event_archive.errors import ConfigurationError, EventArchiveError, RefusedError, UnreachableError
+from event_archive.errors import EventArchiveError, RefusedError, UnreachableError
 from event_archive_tests.api_server.running import ApiServer
 from event_archive_tests.api_server.switches import status
 from event_archive_tests.fixtures.api import EVENTS, ServeApi
-from event_archive_tests.fixtures.installation import (
-    REPOSITORY,
-    Installation,
-    clean_environment,
-    failure,
-    metadata,
-)
+from event_archive_tests.fixtures.ingesting_runs import JOB, definitions, evaluations, ingest, set_up
+from event_archive_tests.fixtures.installation import Installation, failure, metadata
 from event_archive_tests.fixtures.scheduler import Sensor
 from event_archive_tests.fixtures.webhook import Webhook
 
 pytestmark = pytest.mark.slow
 
-JOB = "ingest_api_job"
+
 CHECKS = {"books_balance", "nothing_rejected"}
-
-
-def definitions() -> dg.Definitions:
-    return build_definitions(*load_datasets(), api=ApiShape.load(), logs=LogsShape.load())
-
-
-def set_up(installation: Installation, clean: pytest.MonkeyPatch, server: ApiServer) -> None:
-    installation.variables |= {"API_BASE_URL": server.url, "API_KEY": server.key}
-    for name, value in installation.variables.items():
-        clean.setenv(name, value)
-
-
-@pytest.fixture
-def api(local_installation: Installation, clean: pytest.MonkeyPatch, api_server: ApiServer) -> ApiServer:
-    """An API, and the variables that name it."""
-    set_up(local_installation, clean, api_server)
-    return api_server
-
-
-def ingest(instance: dg.DagsterInstance, job: str = JOB) -> dg.ExecuteInProcessResult:
-    return definitions().resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=False)
 
 
 def rows(installation: Installation) -> dict[str, Any]:
     return {str(key): value for key, value in installation.database.execute("SELECT id, data FROM ingested_events")}
 
 
-def evaluations(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
-    return {found.check_name: found for found in result.get_asset_check_evaluations()}
-
-
 def test_a_run_takes_in_all_events_and_records_what_became_of_them(
-    local_installation: Installation, instance: dg.DagsterInstance, api: ApiServer
+    local_installation: Installation, instance: dg.DagsterInstance, named_api: ApiServer
 ):
     result = ingest(instance)
     assert result.success
-    assert rows(local_installation) == {key: json.loads(text) for key, text in api.events.items()}
+    assert rows(local_installation) == {key: json.loads(text) for key, text in named_api.events.items()}
     recorded = metadata(result, "ingested_events")
     seconds, rate, watermark = (recorded.pop(name) for name in ("seconds", "events_per_second", "watermark"))
     assert recorded == {
@@ -94,17 +58,17 @@ def test_a_run_takes_in_all_events_and_records_what_became_of_them(
 
 
 def test_a_second_run_adds_what_came_since(
-    local_installation: Installation, instance: dg.DagsterInstance, api: ApiServer
+    local_installation: Installation, instance: dg.DagsterInstance, named_api: ApiServer
 ):
     assert ingest(instance).success
-    api.add(['{"id":"late","type":"t","timestamp":"2024-03-02T00:00:00Z"}'])
+    named_api.add(['{"id":"late","type":"t","timestamp":"2024-03-02T00:00:00Z"}'])
     recorded = metadata(ingest(instance), "ingested_events")
     assert (recorded["dagster/row_count"], recorded["new"]) == (1, 1)
     assert len(rows(local_installation)) == EVENTS + 1
 
 
 def test_the_page_of_the_asset_does_what_the_job_does(
-    local_installation: Installation, instance: dg.DagsterInstance, api: ApiServer
+    local_installation: Installation, instance: dg.DagsterInstance, named_api: ApiServer
 ):
     pages = definitions().resolve_implicit_global_asset_job_def()
     result = pages.execute_in_process(instance=instance, asset_selection=[API.key])
@@ -114,12 +78,12 @@ def test_the_page_of_the_asset_does_what_the_job_does(
 def test_what_was_rejected_fails_the_check_and_is_alerted_of_once(
     local_installation: Installation,
     instance: dg.DagsterInstance,
-    api: ApiServer,
+    named_api: ApiServer,
     clean: pytest.MonkeyPatch,
     webhook: Webhook,
 ):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    api.set(bad_events=(b'{"type":"no id","timestamp":"2024-03-01T00:00:00Z"}',), bad_after=1)
+    named_api.set(bad_events=(b'{"type":"no id","timestamp":"2024-03-01T00:00:00Z"}',), bad_after=1)
     result = ingest(instance)
     assert result.success
     assert metadata(result, "ingested_events")["rejected"] == 1
@@ -139,12 +103,12 @@ def test_what_was_rejected_fails_the_check_and_is_alerted_of_once(
 
 
 def test_what_a_run_that_failed_had_rejected_is_alerted_of_by_the_next(
-    instance: dg.DagsterInstance, api: ApiServer, clean: pytest.MonkeyPatch, webhook: Webhook
+    instance: dg.DagsterInstance, named_api: ApiServer, clean: pytest.MonkeyPatch, webhook: Webhook
 ):
-    api.set(bad_events=(b'{"type":"no id","timestamp":"2024-03-01T00:00:00Z"}',), bad_after=1)
-    api.set(faults=[status(404, first=2, count=None)])
+    named_api.set(bad_events=(b'{"type":"no id","timestamp":"2024-03-01T00:00:00Z"}',), bad_after=1)
+    named_api.set(faults=[status(404, first=2, count=None)])
     assert not ingest(instance).success
-    api.set(faults=[])
+    named_api.set(faults=[])
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     for _ in range(2):
         told = evaluations(ingest(instance))["nothing_rejected"]
@@ -156,11 +120,11 @@ def test_what_a_run_that_failed_had_rejected_is_alerted_of_by_the_next(
 def test_events_that_were_replayed_since_are_not_alerted_of(
     local_installation: Installation,
     instance: dg.DagsterInstance,
-    api: ApiServer,
+    named_api: ApiServer,
     clean: pytest.MonkeyPatch,
     webhook: Webhook,
 ):
-    api.set(bad_events=(b'{"type":"no id","timestamp":"2024-03-01T00:00:00Z"}',), bad_after=1)
+    named_api.set(bad_events=(b'{"type":"no id","timestamp":"2024-03-01T00:00:00Z"}',), bad_after=1)
     assert ingest(instance).success
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     local_installation.database.execute("DELETE FROM rejected_records")
@@ -172,7 +136,7 @@ def test_events_that_were_replayed_since_are_not_alerted_of(
     assert webhook.texts == []
 
 
-def test_books_that_do_not_balance_fail_the_check(instance: dg.DagsterInstance, api: ApiServer):
+def test_books_that_do_not_balance_fail_the_check(instance: dg.DagsterInstance, named_api: ApiServer):
     instance.report_runless_asset_event(dg.AssetMaterialization(API.key, metadata={"taken": 3, "new": 1, "known": 1}))
     source = build_api(ApiShape.load(), [])
     (check,) = [of for of in source.checks if {key.name for key in of.check_keys} == {"books_balance"}]
@@ -185,7 +149,7 @@ def test_books_that_do_not_balance_fail_the_check(instance: dg.DagsterInstance, 
 
 def test_a_refusal_of_the_api_fails_the_run_in_its_own_words_and_is_alerted_of(
     instance: dg.DagsterInstance,
-    api: ApiServer,
+    named_api: ApiServer,
     clean: pytest.MonkeyPatch,
     webhook: Webhook,
 ):
@@ -193,7 +157,7 @@ def test_a_refusal_of_the_api_fails_the_run_in_its_own_words_and_is_alerted_of(
     found = definitions()
     sensor = Sensor(found, instance, "failed_runs")
     sensor.tick()
-    api.set(unauthorized_from=1)
+    named_api.set(unauthorized_from=1)
     result = found.resolve_job_def(JOB).execute_in_process(instance=instance, raise_on_error=False)
     assert "API_KEY" in failure(result)
     assert not result.asset_materializations_for_node("ingested_events")
@@ -201,19 +165,19 @@ def test_a_refusal_of_the_api_fails_the_run_in_its_own_words_and_is_alerted_of(
     sensor.tick()
     (text,) = webhook.texts
     assert text.startswith("event_archive: ingested_events: failed.")
-    assert api.key not in text + failure(result)
+    assert named_api.key not in text + failure(result)
 
 
 def test_too_many_rejected_events_fail_the_run_and_what_arrived_is_kept(
-    local_installation: Installation, instance: dg.DagsterInstance, api: ApiServer, clean: pytest.MonkeyPatch
+    local_installation: Installation, instance: dg.DagsterInstance, named_api: ApiServer, clean: pytest.MonkeyPatch
 ):
     clean.setenv("MAX_REJECTED", "0")
-    api.set(bad_events=(b"{}",), bad_after=1)
+    named_api.set(bad_events=(b"{}",), bad_after=1)
     assert "more than MAX_REJECTED=0" in failure(ingest(instance))
     assert rows(local_installation)
     clean.setenv("MAX_REJECTED", "1")
     assert ingest(instance).success
-    assert rows(local_installation).keys() == api.events.keys()
+    assert rows(local_installation).keys() == named_api.events.keys()
 
 
 def test_failures_of_several_windows_are_told_together_and_each_once():
@@ -260,131 +224,3 @@ def test_the_first_signal_asks_and_the_second_is_dagsters_again(clean: pytest.Mo
         assert asked()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-def test_the_schedule_is_there_where_an_api_is(local_installation: Installation, clean: pytest.MonkeyPatch):
-    def found() -> tuple[set[str], set[str], set[str]]:
-        repository = definitions().get_repository_def()
-        return (
-            {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()},
-            set(repository.job_names),
-            {schedule.name for schedule in repository.schedule_defs},
-        )
-
-    def upstream() -> list[str]:
-        (spec,) = [of for of in definitions().resolve_all_asset_specs() if of.key == dg.AssetKey("aged_events")]
-        return [dep.asset_key.to_user_string() for dep in spec.deps]
-
-    without = found()
-    clean.setenv("API_BASE_URL", "https://api.example.com/v1")
-    clean.setenv("API_CRON", "*/5 * * * *")
-    added = [more - less for more, less in zip(found(), without, strict=True)]
-    assert added == [{"ingested_events"}, {JOB}, {"ingest_api"}]
-    schedule = definitions().resolve_schedule_def("ingest_api")
-    assert isinstance(schedule, dg.ScheduleDefinition)
-    assert (schedule.cron_schedule, schedule.execution_timezone) == ("*/5 * * * *", "UTC")
-    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
-    assert upstream() == []
-    clean.setenv("EVENT_TABLE", "public.ingested_events")
-    assert upstream() == ["ingested_events"]
-    clean.setenv("INGEST_SCHEMA", "landing")
-    assert upstream() == []
-
-
-def test_a_cron_expression_that_is_none_is_told(local_installation: Installation, clean: pytest.MonkeyPatch):
-    clean.setenv("API_BASE_URL", "https://api.example.com/v1")
-    clean.setenv("API_CRON", "0 25 * * *")
-    with pytest.raises(ConfigurationError, match="API_CRON holds '0 25"):
-        definitions()
-
-
-def test_only_the_dataset_of_the_same_database_has_the_api_upstream(
-    local_installation: Installation, clean: pytest.MonkeyPatch, tmp_path: Path
-):
-    file = tmp_path / "datasets.yaml"
-    file.write_text(
-        """
-        datasets:
-          here: {table: public.ingested_events, time_column: timestamp}
-          other: {table: public.Event}
-          there: {table: public.ingested_events, time_column: timestamp, pg_connection_string_env: THERE_DATABASE_URL}
-        """
-    )
-    clean.setenv("DATASETS_FILE", str(file))
-    clean.setenv("API_BASE_URL", "https://api.example.com/v1")
-
-    def fed() -> list[dg.AssetKey]:
-        specs = definitions().resolve_all_asset_specs()
-        return [spec.key for spec in specs if API.key in {dep.asset_key for dep in spec.deps}]
-
-    assert fed() == [dg.AssetKey(["here", "aged_events"])]
-    # The same database by another variable.
-    file.write_text(
-        "\n".join(line for line in file.read_text().splitlines() if "here:" not in line or "there:" in line)
-    )
-    assert fed() == []
-    clean.setenv("THERE_DATABASE_URL", local_installation.variables["PG_CONNECTION_STRING"])
-    assert fed() == [dg.AssetKey(["there", "aged_events"])]
-
-
-def tick(instance: dg.DagsterInstance, name: str = "ingest_api") -> list[dg.RunRequest] | str:
-    """What a schedule asks for, or why it does not."""
-    found = definitions()
-    schedule = found.resolve_schedule_def(name)
-    assert isinstance(schedule, dg.ScheduleDefinition)
-    with dg.build_schedule_context(
-        instance=instance,
-        scheduled_execution_time=datetime(2026, 3, 1, tzinfo=UTC),
-        repository_def=found.get_repository_def(),
-    ) as context:
-        data = schedule.evaluate_tick(context)
-    return data.skip_message or list(data.run_requests or [])
-
-
-def test_a_tick_launches_one_run_and_none_where_one_is_in_flight(instance: dg.DagsterInstance, api: ApiServer):
-    found = tick(instance)
-    assert not isinstance(found, str)
-    (request,) = found
-    assert request.run_key == "2026-03-01T00:00:00+00:00"
-    job = definitions().resolve_job_def(JOB)
-    run = instance.create_run_for_job(job, tags=job.tags, status=dg.DagsterRunStatus.STARTED)
-    assert tick(instance) == "a run is in flight"
-    instance.report_run_canceled(run)
-    assert len(tick(instance)) == 1
-    # A daemon that dies in the midst of a tick leaves its run unsubmitted, and asks again.
-    begun = instance.create_run_for_job(job, tags={**job.tags, "dagster/run_key": str(request.run_key)})
-    assert len(tick(instance)) == 1
-    instance.report_run_canceled(begun)
-    pages = definitions().resolve_implicit_global_asset_job_def()
-    instance.create_run_for_job(pages, asset_selection=frozenset([API.key]), status=dg.DagsterRunStatus.STARTING)
-    assert isinstance(tick(instance), str)
-
-
-def test_an_ingestion_is_in_a_pool_of_its_own_which_lets_in_one_at_a_time(instance: dg.DagsterInstance, api: ApiServer):
-    job = definitions().resolve_job_def(JOB)
-    assert {node.definition.pools == {"api"} for node in job.graph.nodes} == {True}
-    assert {node.name for node in job.nodes} >= {"ingested_events"}
-    tick(instance)
-    storage = instance.event_log_storage
-    assert [(of.name, of.limit, of.from_default) for of in storage.get_pool_limits()] == [("api", 1, False)]
-    # As `dagster instance concurrency set api 3` does.
-    storage.set_concurrency_slots("api", 3)
-    tick(instance)
-    assert [of.limit for of in storage.get_pool_limits()] == [3]
-
-
-def test_old_runs_are_pruned_but_for_the_one_that_the_asset_shows(instance: dg.DagsterInstance, api: ApiServer):
-    runs = [ingest(instance).run_id for _ in range(3)]
-    assert superseded_ingestions(instance, API, datetime.now(UTC) - timedelta(days=1)) == []
-    assert set(superseded_ingestions(instance, API, datetime.now(UTC) + timedelta(days=1))) == set(runs[:2])
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [{"API_BASE_URL": "https://api.example.com/v1"}, {"LOGS_URL": "s3://bucket/logs"}, {"LOGS_URL": "az://logs"}],
-)
-def test_definitions_load_with_a_source_and_no_secret(variables: dict[str, str]):
-    load = [sys.executable, "-c", "from event_archive.definitions import defs; defs.get_repository_def()"]
-    environment = clean_environment(**variables)
-    done = subprocess.run(load, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from event_archive.defs.failures import INTERRUPTED, STOPPED, failure_of_run
 from event_archive.defs.sources import log_files
 from event_archive.defs.sources.log_files import LOGS, files_wait
 from event_archive.errors import ConfigurationError
-from event_archive_tests.e2e.test_ingest_in_dagster import definitions, evaluations, ingest, tick
+from event_archive_tests.fixtures.ingesting_runs import definitions, evaluations, ingest, tick
 from event_archive_tests.fixtures.installation import Installation, failure, metadata
 from event_archive_tests.fixtures.log_files import Logs, array, entry, ndjson
 from event_archive_tests.fixtures.s3_process import KEYS

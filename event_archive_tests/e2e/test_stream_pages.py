@@ -14,10 +14,9 @@ import pytest
 
 from event_archive.sources.redis_stream.metrics import Metrics
 from event_archive.sources.redis_stream.server import answering
-from event_archive_tests.faults.wire import Trouble, Wire, any_message, wire
+from event_archive_tests.faults.wire import Trouble, Wire, any_message
 from event_archive_tests.fixtures.installation import clean_environment
 from event_archive_tests.fixtures.ports import free_port
-from event_archive_tests.fixtures.postgres import Server
 from event_archive_tests.fixtures.refusing import refusing
 from event_archive_tests.fixtures.valkey import Stream, position
 from event_archive_tests.fixtures.waiting import until
@@ -27,19 +26,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def postgres_line(stream: Stream, server_18: Server) -> Iterator[Wire]:
-    with wire(server_18) as proxy:
-        stream.variables["pg_connection_string"] = proxy.dsn(stream.database.name)
-        yield proxy
-
-
-@pytest.fixture
 def port() -> int:
     return free_port()
 
 
 @pytest.fixture
-def process(stream: Stream, postgres_line: Wire, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+def process(stream: Stream, database_line: Wire, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     variables = {
         "REDIS_URL": stream.server.url,
         "PG_CONNECTION_STRING": stream.variables["pg_connection_string"],
@@ -64,7 +56,7 @@ def page(port: int, path: str) -> tuple[int, str]:
 
 
 def test_a_consumer_is_asked_while_postgresql_goes_away_and_comes_back(
-    stream: Stream, postgres_line: Wire, process: "subprocess.Popen[bytes]", port: int
+    stream: Stream, database_line: Wire, process: "subprocess.Popen[bytes]", port: int
 ):
     stream.add(*map(position, range(10)), b"no JSON")
     until(lambda: page(port, "/readyz") == (200, "ok\n"))
@@ -77,8 +69,8 @@ def test_a_consumer_is_asked_while_postgresql_goes_away_and_comes_back(
     assert found["event_archive_stream_devices", ""] == 10
     assert found["event_archive_stream_lag_entries", ""] == 0
 
-    postgres_line.shut()
-    cut = postgres_line.expect(Trouble("client", any_message))
+    database_line.shut()
+    cut = database_line.expect(Trouble("client", any_message))
     stream.add(position(10))
     until(cut.met.is_set)
     code, words = page(port, "/readyz")
@@ -87,7 +79,7 @@ def test_a_consumer_is_asked_while_postgresql_goes_away_and_comes_back(
     assert page(port, "/healthz") == (200, "ok\n")
     assert samples(page(port, "/metrics")[1])["event_archive_stream_pending_entries", ""] == 1
 
-    postgres_line.open()
+    database_line.open()
     until(lambda: stream.is_drained())
     assert page(port, "/readyz")[0] == 200
     found = samples(page(port, "/metrics")[1])

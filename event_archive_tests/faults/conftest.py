@@ -14,8 +14,11 @@ from typing import IO, Any
 import pytest
 
 from event_archive.lake.azure.container import AzureLake
+from event_archive.lake.protocol import Lake
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.faults.tally import faults_survived
+from event_archive_tests.faults.union import ThroughWire
+from event_archive_tests.faults.wire import Wire, wire
 from event_archive_tests.fixtures.installation import clean_environment
 from event_archive_tests.fixtures.pipeline import Pipeline
 from event_archive_tests.fixtures.postgres import Database, Server, _serve, new_database
@@ -110,6 +113,19 @@ def _zygote(database: Database, azurite: Azurite, home: Path, **more: str) -> It
 def server_that_crashes() -> Iterator[Server]:
     """PostgreSQL that nobody else is connected with; its crash takes the commits that did not wait for the disk."""
     yield from _serve(18, "synchronous_commit = off\nwal_writer_delay = 10s\n")
+
+
+@pytest.fixture
+def postgres_line(server_18: Server) -> Iterator[Wire]:
+    """The proxy before PostgreSQL."""
+    with wire(server_18) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def locally(database: Database, local_lake: Lake, postgres_line: Wire) -> ThroughWire:
+    """The pipeline through the proxy, where the kind of lake does not matter."""
+    return ThroughWire(database, local_lake, wire=postgres_line)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

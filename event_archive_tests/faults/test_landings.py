@@ -20,9 +20,8 @@ from event_archive.sources.landing import Batch, Counts, Rejected
 from event_archive.sources.merge import Target
 from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
-from event_archive_tests.fixtures.landing import land
+from event_archive_tests.fixtures.landing import IGNORE, UPDATE, Row, batch, land, nothing, opened
 from event_archive_tests.fixtures.postgres import Database
-from event_archive_tests.integration.test_landing import IGNORE, UPDATE, Row, batch, nothing, opened
 
 HISTORIES = os.environ.get("LANDINGS", "").split() or [str(number) for number in range(share_of(30))]
 BATCHES = 25

@@ -1,15 +1,11 @@
-"""Many hands on one day at once: other runs, the application that writes, a replica behind, somebody in the lake."""
+"""Many hands on one day at once: other runs, and the application that writes."""
 
-import multiprocessing
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,12 +16,9 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from event_archive.errors import FileChangedError, IntegrityError
 from event_archive.lake.local.folder import LocalLake
-from event_archive.lake.protocol import Lake, StoredFile, Upload
-from event_archive.postgres.session import Postgres
 from event_archive_tests.azurite import Azurite
-from event_archive_tests.faults.rounds import ORDERLY, run_rounds
+from event_archive_tests.faults.crowds import PROCESS_SECONDS, ROWS, Crowd
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.faults.union import (
     assert_good,
@@ -37,45 +30,9 @@ from event_archive_tests.faults.union import (
 )
 from event_archive_tests.faults.wire import alone
 from event_archive_tests.fixtures.installation import Installation, clean_environment
-from event_archive_tests.fixtures.lakes import remove
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.postgres import Server
 
-ROWS = 600
 NEXT_DAY = DAY + timedelta(days=1)
-PROCESS_SECONDS = 90
-
-
-# Runs beside runs
-
-
-@dataclass
-class Crowd:
-    """Processes that archive and purge at once."""
-
-    pipeline: Pipeline
-    where: dict[str, str]
-    folder: Path
-
-    def run(self, processes: int, meanwhile: Callable[[], None], *, days: list[date], most: int = 300) -> Counter[str]:
-        """Lets them run from one moment on, until ``meanwhile`` is done and each has gone round once more."""
-        arguments = (self.pipeline.database.dsn, self.where, self.pipeline.dataset, days, self.folder, most)
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-            futures = [pool.submit(run_rounds, *arguments) for _ in range(processes)]
-            try:
-                until = time.monotonic() + PROCESS_SECONDS
-                while len(list(self.folder.glob("ready-*"))) < processes:
-                    assert time.monotonic() < until, "not all processes start"
-                    time.sleep(0.02)
-                (self.folder / "starts").touch()
-                meanwhile()
-            finally:
-                (self.folder / "ends").touch()
-                (self.folder / "starts").touch()
-            ended = sum((future.result(PROCESS_SECONDS) for future in futures), Counter[str]())
-        assert set(ended) <= ORDERLY, ended
-        assert ended["purged"]
-        return ended
 
 
 @pytest.fixture(params=["local", "azure"])
@@ -282,163 +239,3 @@ def test_rows_that_change_while_they_are_archived_and_purged_are_never_lost(crow
         survived("races: a row written while its day is archived and purged")
     for _ in range(ended.total()):
         survived("races: runs while the day is written to")
-
-
-# A replica behind
-
-
-def test_an_export_from_a_stale_replica_deletes_nothing_that_it_did_not_see(pipeline: Pipeline, standby: Server):
-    """Replay is paused: since then rows came, changed, went, and came again under their keys."""
-    pipeline.add(ROWS)
-    with psycopg.connect(standby.dsn(pipeline.database.name), autocommit=True) as replica:
-        until = time.monotonic() + 20
-        while replica.execute('SELECT count(*) FROM "Event"').fetchone() != (ROWS,):
-            assert time.monotonic() < until, "the standby does not follow"
-            time.sleep(0.05)
-        assert replica.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
-        replica.execute("SELECT pg_wal_replay_pause()")
-        while replica.execute("SELECT pg_get_wal_replay_pause_state()").fetchone() != ("paused",):
-            assert time.monotonic() < until, "replay does not pause"
-            time.sleep(0.05)
-
-        pipeline.database.execute(
-            """
-            UPDATE "Event" SET payload = '{"changed": true}' WHERE id % 10 = 1;
-            DELETE FROM "Event" WHERE id % 10 = 2;
-            INSERT INTO "Event" (id, event_id, event_type, created_at, payload)
-            SELECT n, 'again ' || n, 'again', '2024-03-01 12:00', '{}'
-            FROM generate_series(12, 600, 20) AS n
-            """
-        )
-        pipeline.add(25, prefix="late")
-        before = in_table(pipeline)
-
-        export = Postgres(standby.dsn(pipeline.database.name))
-        assert pipeline.archive(export_postgres=export).rows == ROWS
-        purged = pipeline.purge()
-        same = sum(1 for n in range(1, ROWS + 1) if n % 10 not in (1, 2))
-        assert (purged.deleted, purged.left) == (same, len(before) - same)
-        assert_union(pipeline, before)
-        # The next night: an append reads the primary, however stale the replica still is.
-        pipeline.archive(export_postgres=export)
-        assert (pipeline.purge().deleted, pipeline.count()) == (len(before) - same, 0)
-    assert_union(pipeline, before)
-    assert_good(pipeline)
-    survived("races: an export from a stale replica")
-
-
-def assert_union(pipeline: Pipeline, before: list[tuple[Any, ...]]) -> None:
-    """Each row in its last form. The file may hold more: rows that the replica still had."""
-    union = by_key(in_file(pipeline)) | by_key(in_table(pipeline))
-    assert {row[0]: union[row[0]] for row in before} == by_key(before)
-
-
-# Somebody in the lake
-
-
-@dataclass
-class Meddled:
-    """A lake in which something happens to the file at one moment of a purge: a ``Lake``.
-
-    Attributes:
-        lake: the true one.
-        meddle: what happens, once.
-        moment: "stat 1" (after the first stat), "read 1" (with the first block), "end 1" (after the last block), ...
-    """
-
-    lake: Lake
-    meddle: Callable[[], None]
-    moment: str
-    seen: Counter[str] = field(default_factory=Counter)
-
-    def url(self, path: str) -> str:
-        return self.lake.url(path)
-
-    def list(self, folder: str) -> Iterator[StoredFile]:
-        return self.lake.list(folder)
-
-    def stat(self, path: str) -> StoredFile | None:
-        file = self.lake.stat(path)
-        self._now("stat")
-        return file
-
-    def appendable(self, file: StoredFile) -> bool:
-        return self.lake.appendable(file)
-
-    def head(self, file: StoredFile, size_bytes: int) -> bytes:
-        return self.lake.head(file, size_bytes)
-
-    @contextmanager
-    def read(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
-        def blocks() -> Iterator[bytes]:
-            for block in content:
-                self._now("read")
-                yield block
-            self._now("end")
-
-        with self.lake.read(file) as content:
-            yield blocks()
-
-    def write(self, path: str, *, replaces: StoredFile | None, append: bool = False) -> AbstractContextManager[Upload]:
-        return self.lake.write(path, replaces=replaces, append=append)
-
-    def _now(self, what: str) -> None:
-        self.seen[what] += 1
-        if f"{what} {self.seen[what]}" == self.moment:
-            self.meddle()
-
-
-DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
-    "replaced by the same": lambda content: content,
-    "replaced": lambda content: content.replace(b"order.created", b"order.deleted"),
-    "truncated": lambda content: content[: len(content) // 2],
-    "edited in one byte": lambda content: content[:-3] + b"x" + content[-2:],
-    "deleted": lambda _content: None,
-}
-
-
-@pytest.mark.parametrize("moment", ["stat 1", "read 1", "end 1", "during the DELETE"])
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_file_that_changes_under_a_purge_deletes_nothing(
-    database: Any, lake: Lake, container: str, azurite: Azurite, damage: str, moment: str
-):
-    """With the manifest that it had. A last look at the file follows the DELETE: from there on it is the commit's."""
-    pipeline = Pipeline(database, lake)
-    pipeline.add(ROWS)
-    before = in_table(pipeline)
-    archived = pipeline.archive()
-    content = pipeline.content()
-    file = lake.stat(archived.path)
-    assert file is not None
-
-    def meddle() -> None:
-        changed = DAMAGES[damage](content)
-        if changed is not None:
-            pipeline.put(changed, metadata=dict(file.metadata))
-        else:
-            remove(lake, archived.path)
-
-    during_delete = moment == "during the DELETE"
-    meddled = Meddled(lake, meddle, "none" if during_delete else moment)
-    purge = Pipeline(database, meddled, records=pipeline.records).purge
-    if during_delete:
-        with psycopg.connect(database.dsn) as other:
-            # The DELETE waits for this row, and the file is changed meanwhile.
-            other.execute('SELECT FROM "Event" WHERE id = 7 FOR UPDATE')
-
-            def meddle_and_let_go() -> None:
-                meddle()
-                other.rollback()
-
-            meddler = threading.Timer(0.4, meddle_and_let_go)
-            meddler.start()
-            with pytest.raises((IntegrityError, FileChangedError)):
-                purge()
-            meddler.join()
-    else:
-        with pytest.raises((IntegrityError, FileChangedError)):
-            purge()
-    assert in_table(pipeline) == before
-    pipeline.put(content, metadata=dict(file.metadata))
-    assert_one_run_puts_it_right(pipeline, before)
-    survived("races: the file changed under a purge")

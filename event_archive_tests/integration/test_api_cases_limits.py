@@ -3,13 +3,15 @@
 The numbers in the comments are those of the hardest cases of an API ingestion.
 """
 
+import re
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from event_archive.errors import BusyError
+from event_archive.errors import BusyError, UnreachableError
+from event_archive.sources.http_api import crew
 from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import Fault, status
 from event_archive_tests.fixtures.ingestion import Ingest, Ingesting
@@ -109,8 +111,17 @@ def test_refusals_without_end_end_the_run(ingest: Ingest):
     began = ingesting.clock()
     totals = ingesting.run()
     assert isinstance(totals.failures[0], BusyError)
+    assert re.search(r"refuses one request after another: .* for \d+ s in vain", str(totals.failures[0]))
     assert 10 * 60 < ingesting.clock() - began < 20 * 60
     assert totals.counts.new == 200
+
+
+def test_a_budget_that_ends_before_any_page_came_is_a_failure(ingest: Ingest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(crew, "_IN_FLIGHT_SECONDS", 0)
+    ingesting = ingest(latency_ms=1500)
+    (failure,) = ingesting.run(run_budget="1 second").failures
+    assert isinstance(failure, UnreachableError)
+    assert "no page arrived before RUN_BUDGET ended" in str(failure)
 
 
 @pytest.mark.parametrize("header", ["0", "0.2", "Fri, 01 Mar 2024 00:00:00 GMT"])

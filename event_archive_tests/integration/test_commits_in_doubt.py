@@ -16,7 +16,8 @@ from event_archive_tests.api_server.switches import status
 from event_archive_tests.fixtures.ingestion import Ingest
 from event_archive_tests.fixtures.log_files import Logs, entry, ndjson
 from event_archive_tests.fixtures.pipeline import Pipeline
-from event_archive_tests.fixtures.postgres import Database, standby_of
+from event_archive_tests.fixtures.postgres import Database
+from event_archive_tests.fixtures.standby import standby_of
 from event_archive_tests.fixtures.waiting import until
 
 pytestmark = pytest.mark.slow

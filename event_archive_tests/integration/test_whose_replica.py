@@ -9,12 +9,7 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.domain.record import Record
-from event_archive.errors import (
-    ConfigurationError,
-    OtherSourceError,
-    RefusedError,
-    UnreachableError,
-)
+from event_archive.errors import ConfigurationError, OtherSourceError, RefusedError, UnreachableError
 from event_archive.operations import claim as claiming
 from event_archive.operations import writing
 from event_archive.operations.adopt import adopt_day
@@ -27,7 +22,8 @@ from event_archive.postgres.catalogue.server import Identity, identity
 from event_archive.postgres.session import Postgres
 from event_archive.table.rows import lock_rows
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.postgres import Database, Server, standby_of
+from event_archive_tests.fixtures.postgres import Database, Server
+from event_archive_tests.fixtures.standby import standby_of
 from event_archive_tests.fixtures.strangers import OTHER_DAY, refused_everywhere
 from event_archive_tests.fixtures.waiting import until
 

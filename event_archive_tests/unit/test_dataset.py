@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -85,3 +86,20 @@ def test_aged_days_are_accepted():
 def test_other_days_are_refused_with_what_to_do(day: date, words: str):
     with pytest.raises(NotAgedError, match=words):
         dataset.require_aged(day, NOW)
+
+
+def test_where_the_first_day_that_is_archived_is_not_aged_nobody_is_told_that_earlier_ones_are():
+    late = replace(dataset, start=date(2026, 6, 1))
+    told = late.aged_told(NOW)
+    assert "no day is aged at 2026-11-22 02:00 UTC" in told
+    assert told.endswith("The first that is archived, 2026-06-01, comes of age on 2027-06-02.")
+    with pytest.raises(
+        NotAgedError, match="lies before the first day that is archived, 2026-06-01. With .* 2027-05-02"
+    ):
+        late.require_aged(date(2026, 5, 1), NOW)
+    with pytest.raises(
+        NotAgedError, match=r"2026-06-03 is not aged.* it comes of age on 2027-06-04 \(UTC\); none may be"
+    ):
+        late.require_aged(date(2026, 6, 3), NOW)
+    with pytest.raises(NotAgedError, match="No day before 1000-01-01 can be"):
+        dataset.require_aged(date(500, 1, 1), NOW)

@@ -1,16 +1,15 @@
-from collections.abc import Callable
+"""What a datasets file says, and every mistake in one."""
+
 from datetime import date
 from pathlib import Path
 
 import pytest
 
-from event_archive.config.datasets import KEYS, chosen, load_datasets, load_for_command
-from event_archive.config.environment import PipelineSettings, Settings, misspelt
+from event_archive.config.datasets import KEYS, chosen, load_datasets
+from event_archive.config.environment import PipelineSettings, Settings
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
-
-SECRET = "hunter2"
-DSN = f"postgresql://user:{SECRET}@host:5432/events"
+from event_archive_tests.fixtures.datasets_file import DSN, SECRET, WriteDatasets, refused
 
 TWO = """
 defaults: {retention: 1 year, folder: lake, start: 2020-01-01}
@@ -23,33 +22,11 @@ datasets:
     after: [events]
 """
 
-Write = Callable[[str], Path]
-
-
-@pytest.fixture
-def write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Write:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-
-    def written(text: str) -> Path:
-        path = tmp_path / "datasets.yaml"
-        path.write_text(text)
-        monkeypatch.setenv("DATASETS_FILE", str(path))
-        return path
-
-    return written
-
-
-def refused(names: tuple[str, ...] = ()) -> list[str]:
-    with pytest.raises(ConfigurationError) as error:
-        chosen(load_for_command(), names)
-    return str(error.value).splitlines()
-
 
 def test_a_dataset_has_its_own_keys_then_the_defaults_then_the_environments(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    write_datasets: WriteDatasets, monkeypatch: pytest.MonkeyPatch
 ):
-    write(TWO)
+    write_datasets(TWO)
     monkeypatch.setenv("ARCHIVE_CRON", "0 3 * * *")
     monkeypatch.setenv("ARCHIVE_FOLDER", "overruled")
     events, logs = load_datasets()
@@ -64,7 +41,7 @@ def test_a_dataset_has_its_own_keys_then_the_defaults_then_the_environments(
 
 
 def test_without_a_file_the_environment_describes_one_dataset_without_a_name(
-    write: Write, monkeypatch: pytest.MonkeyPatch
+    write_datasets: WriteDatasets, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("EVENT_TABLE", "app.readings")
     (only,) = load_datasets()
@@ -72,9 +49,9 @@ def test_without_a_file_the_environment_describes_one_dataset_without_a_name(
     assert (only.dataset.name, only.dataset.asset_prefix, only.dataset.label) == ("", "", "app.readings")
 
 
-def test_every_value_is_text_for_the_variables_parsers(write: Write):
+def test_every_value_is_text_for_the_variables_parsers(write_datasets: WriteDatasets):
     """YAML itself would read 22:30 as 1350, and no as false."""
-    write(
+    write_datasets(
         "datasets: {a: {table: no, time_column: 2024-01-01, file_prefix: 22:30, dry_run: 'yes', max_days_per_run: 7}}"
     )
     (only,) = load_datasets()
@@ -92,15 +69,17 @@ def test_every_value_is_text_for_the_variables_parsers(write: Write):
     [("true", "false", True), ("false", "true", True), ("", "true", True), ("false", "false", False), ("", "", False)],
 )
 def test_a_dry_run_that_either_asks_for_is_dry(
-    write: Write, monkeypatch: pytest.MonkeyPatch, environment: str, file: str, *, dry: bool
+    write_datasets: WriteDatasets, monkeypatch: pytest.MonkeyPatch, environment: str, file: str, *, dry: bool
 ):
-    write(f"datasets: {{a: {{table: t{f', dry_run: {file}' if file else ''}}}}}")
+    write_datasets(f"datasets: {{a: {{table: t{f', dry_run: {file}' if file else ''}}}}}")
     monkeypatch.setenv("DRY_RUN", environment)
     assert load_datasets()[0].dry_run is dry
 
 
-def test_every_mistake_is_named_at_once_with_dataset_and_key(write: Write, monkeypatch: pytest.MonkeyPatch):
-    path = write(f"""
+def test_every_mistake_is_named_at_once_with_dataset_and_key(
+    write_datasets: WriteDatasets, monkeypatch: pytest.MonkeyPatch
+):
+    path = write_datasets(f"""
     defaults: {{retention: soon, table: t}}
     dataset: {{}}
     datasets:
@@ -167,111 +146,28 @@ def test_every_mistake_is_named_at_once_with_dataset_and_key(write: Write, monke
         (f"datasets: {{a: {{table: t, folder: !{SECRET}!x y}}}}", "line 1: found undefined tag handle."),
     ],
 )
-def test_a_file_that_is_not_right_is_refused(write: Write, text: str, words: str):
-    write(text)
+def test_a_file_that_is_not_right_is_refused(write_datasets: WriteDatasets, text: str, words: str):
+    write_datasets(text)
     with pytest.raises(ConfigurationError, match=words) as error:
         load_datasets()
     assert SECRET not in str(error.value)
 
 
-def test_a_file_that_cannot_be_read_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_file_that_cannot_be_read_is_refused(
+    write_datasets: WriteDatasets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     monkeypatch.setenv("DATASETS_FILE", str(tmp_path))
     assert refused() == [f"DATASETS_FILE holds {str(tmp_path)!r}, which cannot be read: Is a directory."]
 
 
-def test_one_table_of_two_databases_is_two_tables(write: Write, monkeypatch: pytest.MonkeyPatch):
-    text = "datasets: {a: {table: t}, b: {table: t, pg_connection_string_env: PG_CONNECTION_STRING_OF_B}}"
-    write(text)
-    assert len(load_datasets()) == 2
-    for name in ("PG_CONNECTION_STRING", "PG_CONNECTION_STRING_OF_B"):
-        monkeypatch.setenv(name, DSN)
-    assert "a and b are one table, public.t." in refused()[1]
-
-
-@pytest.mark.parametrize(
-    ("other", "same"),
-    [
-        ("host=host dbname=events user=reporter password=x", True),
-        ("postgres://host/events?sslmode=require", True),
-        ("host=host dbname=events port=5433", False),
-        ("host=host dbname=other", False),
-        ("host=elsewhere dbname=events", False),
-    ],
-)
-def test_a_database_is_known_by_any_role_and_in_any_form(
-    write: Write, monkeypatch: pytest.MonkeyPatch, other: str, *, same: bool
-):
-    write("datasets: {a: {table: t}, b: {table: t, pg_connection_string_env: PG_CONNECTION_STRING_OF_B}}")
-    monkeypatch.setenv("PG_CONNECTION_STRING", DSN)
-    monkeypatch.setenv("PG_CONNECTION_STRING_OF_B", other)
-    if same:
-        assert "a and b are one table, public.t." in refused()[1]
-    else:
-        assert len(load_datasets()) == 2
-
-
-def test_many_datasets_that_all_come_after_one_another_load_at_once(write: Write):
-    names = [f"d{number}" for number in range(60)]
-    lines = [f"  {name}: {{table: {name}, after: [{', '.join(names[:number])}]}}" for number, name in enumerate(names)]
-    write("\n".join(["datasets:", *lines]))
-    assert len(load_datasets()) == len(names)
-
-
-def test_a_dataset_reads_the_variables_that_it_names(write: Write, monkeypatch: pytest.MonkeyPatch):
-    write("datasets: {a: {table: t}, b: {table: u, pg_connection_string_env: PG_CONNECTION_STRING_OF_B}}")
-    monkeypatch.setenv("ARCHIVE_LOCAL_PATH", "/lake")
-    monkeypatch.setenv("PG_CONNECTION_STRING", "host=one")
-    monkeypatch.setenv("EXPORT_PG_CONNECTION_STRING", "host=replica-of-one")
-    a, b = load_datasets()
-    with pytest.raises(ConfigurationError, match="PG_CONNECTION_STRING_OF_B is not set, which the dataset b needs"):
-        b.with_secrets()
-    monkeypatch.setenv("PG_CONNECTION_STRING_OF_B", "host=two")
-    assert misspelt() == []
-    assert a.with_secrets().pg_connection_string.get_secret_value() == "host=one"
-    assert a.with_secrets().export_pg_connection_string is not None
-    assert b.with_secrets().pg_connection_string.get_secret_value() == "host=two"
-    assert b.with_secrets().export_pg_connection_string is None, "the replica of another database"
-
-
-@pytest.mark.parametrize(
-    ("b", "replica"),
-    [
-        ("pg_connection_string_env: OF_B", None),
-        ("pg_connection_string_env: OF_B, export_pg_connection_string_env: REPLICA_OF_B", "host=replica-of-two"),
-        ("pg_connection_string_env: PG_CONNECTION_STRING", "host=replica-of-one"),
-        ("folder: x", "host=replica-of-one"),
-    ],
-)
-def test_a_dataset_with_a_database_of_its_own_has_no_replica_of_another(
-    write: Write, monkeypatch: pytest.MonkeyPatch, b: str, replica: str | None
-):
-    variables = {"OF_B": "host=two", "REPLICA_OF_B": "host=replica-of-two", "REPLICA": "host=replica-of-one"}
-    for name, value in {"ARCHIVE_LOCAL_PATH": "/lake", "PG_CONNECTION_STRING": "host=one", **variables}.items():
-        monkeypatch.setenv(name, value)
-    for defaults in ("export_pg_connection_string_env: REPLICA", ""):
-        monkeypatch.setenv("EXPORT_PG_CONNECTION_STRING", "" if defaults else "host=replica-of-one")
-        write(f"defaults: {{{defaults}}}\ndatasets: {{b: {{table: t, {b}}}}}")
-        secret = load_datasets()[0].with_secrets().export_pg_connection_string
-        assert (secret and secret.get_secret_value()) == replica
-
-
-def test_a_wrong_value_of_a_named_variable_is_told_by_its_name(write: Write, monkeypatch: pytest.MonkeyPatch):
-    write("datasets: {b: {table: u, pg_connection_string_env: EVENTS_DATABASE}}")
-    monkeypatch.setenv("ARCHIVE_LOCAL_PATH", "/lake")
-    monkeypatch.setenv("EVENTS_DATABASE", f"mysql://user:{SECRET}@host/x")
-    with pytest.raises(ConfigurationError, match=r"EVENTS_DATABASE holds \(a secret, not shown\)") as error:
-        load_datasets()[0].with_secrets()
-    assert SECRET not in str(error.value)
-
-
-def test_datasets_are_chosen_by_name_in_the_files_order(write: Write):
-    write(TWO)
+def test_datasets_are_chosen_by_name_in_the_files_order(write_datasets: WriteDatasets):
+    write_datasets(TWO)
     assert [of.dataset.name for of in chosen(load_datasets(), ())] == ["events", "logs"]
     assert [of.dataset.name for of in chosen(load_datasets(), ("logs", "events"))] == ["events", "logs"]
     assert refused(("log",)) == ["There is no dataset log; did you mean logs? There are events, logs."]
 
 
-def test_a_name_is_no_dataset_where_there_is_no_file(write: Write, monkeypatch: pytest.MonkeyPatch):
+def test_a_name_is_no_dataset_where_there_is_no_file(write_datasets: WriteDatasets, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PG_CONNECTION_STRING", DSN)
     monkeypatch.setenv("ARCHIVE_LOCAL_PATH", "/lake")
     assert refused(("events",)) == [
@@ -279,9 +175,9 @@ def test_a_name_is_no_dataset_where_there_is_no_file(write: Write, monkeypatch: 
     ]
 
 
-def test_settings_of_the_environment_are_not_read_beside_a_file(write: Write):
+def test_settings_of_the_environment_are_not_read_beside_a_file(write_datasets: WriteDatasets):
     """They would be those of the default table."""
-    write(TWO)
+    write_datasets(TWO)
     with pytest.raises(AssertionError):
         PipelineSettings.load()
     with pytest.raises(AssertionError):

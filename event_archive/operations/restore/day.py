@@ -22,6 +22,7 @@ from event_archive.errors import ConfigurationError, IntegrityError, RefusedErro
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.claim import source_of, source_to_read
 from event_archive.operations.loading import load
+from event_archive.operations.marker import read_claim
 from event_archive.operations.readback import ARCHIVED, READBACK, Readback
 from event_archive.operations.restore.checks import require_no_other_rows, require_only_inserted, require_parsed
 from event_archive.operations.restore.keys import (
@@ -49,6 +50,7 @@ from event_archive.postgres.session import Connection, one
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import await_day, require_same_schema
 from event_archive.table.shape import TIME_TYPES, require_unchanged
+from event_archive.table.uniqueness import require_keys_once, warn_of_order
 
 logger = logging.getLogger(__name__)
 
@@ -129,16 +131,21 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         here = source_of(identity(connection), dataset)
         if source and not source.is_same(here):
             logger.warning("%s holds rows of %s; they are restored into %s of %s", path, source, target, here.database)
+        has_nights = target == dataset.table and _owns_the_files(site, here)
         outcome = "Nothing was restored: restore the day again."
         await_day(connection, dataset, day, site.postgres, outcome=outcome)
         table = open_target(connection, dataset, target)
+        if target == dataset.table:
+            warn_of_order(connection, table)
         readback = load(connection, table, lake, file, progress)
         if manifest:
             manifest.require(file, readback.manifest)
         require_parsed(connection, readback, file)
         if not (manifest and readback.is_as_written(manifest)):
             lost = losses(connection, readback, lake, file, progress)
-            require_lasting(connection, readback, file, f"Nothing of this day was restored. {TABLE_OF_YOUR_OWN}")
+            require_lasting(
+                connection, readback, file, outcome="Nothing of this day was restored.", advice=TABLE_OF_YOUR_OWN
+            )
             report_losses(target, lost, file, by_us=manifest is not None)
             warn_of_zones(target, zones_changed(connection, readback), file)
             require_none_merged(readback, merged(connection, readback), file)
@@ -153,9 +160,9 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         require_same_current_rows(connection, dataset, readback, file, manifest)
         progress.begin("restoring")
         restored = _insert(connection, readback, file)
+        require_keys_once(connection, table, day, outcome="Rolled back: nothing was restored.")
         setval = move_on(connection, readback)
-        purged_again = target == dataset.table and dataset.is_aged(day, now_utc())
-        if purged_again and hold_on(connection, dataset, day) is None:
+        if has_nights and dataset.is_aged(day, now_utc()) and hold_on(connection, dataset, day) is None:
             logger.warning(
                 "%s, %s: restored in place. The next night archives and purges these rows again, unless the day is "
                 "held: %s",
@@ -168,6 +175,15 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
     return RestoredDay(
         day, target, restored, current - restored, readback.superseded, source, setval, time.monotonic() - started
     )
+
+
+def _owns_the_files(site: Site, here: Source) -> bool:
+    """Whether the nights of this database archive and purge the table: the files are its own, or nobody's yet."""
+    try:
+        claimed = read_claim(site.dataset, site.lake)
+    except IntegrityError:
+        return False  # By a marker that cannot be read, no night does anything.
+    return claimed is None or claimed.source.is_same(here)
 
 
 def _reaching(connection: Connection, readback: Readback) -> Readback:

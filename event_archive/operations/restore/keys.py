@@ -155,7 +155,8 @@ def warn_of_letters(
     # Of ASCII, it is I alone that a locale may lower-case differently.
     may_differ = sql.SQL(
         '{}::pg_catalog.text COLLATE pg_catalog."C" OPERATOR(pg_catalog.~) '
-        "CASE pg_catalog.lower('I' COLLATE pg_catalog.\"default\") WHEN 'i' THEN '[^ -~]' ELSE '[^ -~]|[iI]' END"
+        "CASE pg_catalog.lower('I' COLLATE pg_catalog.\"default\") WHEN 'i' THEN '[^\\x01-\\x7f]' "
+        "ELSE '[^\\x01-\\x7f]|[iI]' END"
     )
     query = sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE {}").format(
         READBACK, sql.SQL(" OR ").join(may_differ.format(sql.Identifier(name)) for name in keys)

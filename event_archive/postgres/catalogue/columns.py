@@ -66,6 +66,17 @@ SELECT DISTINCT name_ FROM types_ WHERE oid IN (
   'pg_catalog.timestamp'::pg_catalog.regtype, 'pg_catalog.timestamptz'::pg_catalog.regtype)
 """
 
+_IGNORING_CASE = "SELECT DISTINCT name_ FROM types_ JOIN pg_catalog.pg_type USING (oid) WHERE typname = 'citext'"
+
+# A column's own collation counts; where it has none, those of what it is made of. "C" and "POSIX" are of no library.
+_SORTED_AS_TEXT = """
+SELECT DISTINCT name_ FROM types_ JOIN pg_catalog.pg_type AS t USING (oid)
+JOIN pg_catalog.pg_attribute ON attrelid = %(oid)s AND attname = name_
+WHERE coalesce(nullif(attcollation, 0), typcollation) NOT IN (
+        0, 'pg_catalog."C"'::pg_catalog.regcollation, 'pg_catalog."POSIX"'::pg_catalog.regcollation)
+   OR (attcollation = 0 AND t.oid = 'pg_catalog.jsonb'::pg_catalog.regtype)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -82,8 +93,9 @@ class Column:
             enum's does not.
         collation: quoted for SQL, with its schema; empty where it is the type's own.
         is_looked_up: whether another type of that name may hide it, in a schema that ``search_path`` names first.
-        small_letters: how the locale of the database writes some letters small, or which it is, of a type that is
-            compared so (``citext``); else empty.
+        ignores_case: whether its values are compared in small letters: of ``citext``, or made of it.
+        small_letters: how the locale of the database writes some letters small, or which it is, where it
+            ``ignores_case``; else empty.
     """
 
     name: str
@@ -94,17 +106,13 @@ class Column:
     is_base: bool = False
     collation: str = ""
     is_looked_up: bool = False
+    ignores_case: bool = False
     small_letters: str = ""
 
     @property
     def type_and_collation(self) -> str:
         """For comparisons, as the type is called where no other hides it."""
         return self.type + (f" COLLATE {self.collation}" if self.collation else "")
-
-    @property
-    def ignores_case(self) -> bool:
-        """Whether its values are compared in small letters."""
-        return self.is_base and self.plain_type.rpartition(".")[2] == "citext"
 
     @property
     def sql_type(self) -> sql.SQL:
@@ -124,13 +132,17 @@ class Column:
 def columns(connection: Connection, oid: int) -> tuple[Column, ...]:
     """A table's columns, in its order."""
     found = tuple(Column(*row) for row in connection.execute(_COLUMNS, (oid,)).fetchall())
-    if not any(of.ignores_case for of in found):
+    # Of a domain, the name does not say what it is made of.
+    if all(of.is_base and "citext" not in of.type for of in found):
+        return found
+    names = {name for (name,) in connection.execute(_TYPES + _IGNORING_CASE, {"oid": oid}).fetchall()}
+    if not names:
         return found
     if connection.info.parameter_status("server_encoding") == "UTF8":
         (small,) = one(connection, _SMALL_LETTERS, _LETTERS)
     else:
         (small,) = one(connection, _LOCALE)
-    return tuple(replace(of, small_letters=small) if of.ignores_case else of for of in found)
+    return tuple(replace(of, ignores_case=True, small_letters=small) if of.name in names else of for of in found)
 
 
 def meanings(connection: Connection, oid: int) -> str:
@@ -142,6 +154,11 @@ def meanings(connection: Connection, oid: int) -> str:
 def columns_of_time(connection: Connection, oid: int) -> set[str]:
     """The columns that hold a time or a date, in whatever arrays, domains, ranges and composite types."""
     return {name for (name,) in connection.execute(_TYPES + _OF_TIME, {"oid": oid}).fetchall()}
+
+
+def columns_sorted_as_text(connection: Connection, oid: int) -> set[str]:
+    """The columns whose values, or texts within them, are sorted by an order that a library has."""
+    return {name for (name,) in connection.execute(_TYPES + _SORTED_AS_TEXT, {"oid": oid}).fetchall()}
 
 
 def default_of(connection: Connection, oid: int, column: str) -> str | None:

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from event_archive.errors import EventArchiveError
+from event_archive.errors import EventArchiveError, UnreachableError
 from event_archive.sources.http_api.crew import Crew
 from event_archive.sources.http_api.task import Task, Totals
 from event_archive.sources.runs import work_connected
@@ -31,6 +31,13 @@ class Ingestion(Task):
                 told_to_stop=self.told_to_stop,
                 meanwhile=" Nothing is fetched meanwhile.",
             )
+            if self.totals.ended == "budget" and not self.totals.pages:
+                self.totals.failures.append(
+                    UnreachableError(
+                        f"{self.settings.url}: no page arrived before RUN_BUDGET ended: the API is out of reach, "
+                        "refuses each request, or answers none in time. Nothing was taken in; the next run tries again."
+                    )
+                )
             return self.totals
         except EventArchiveError:
             self.totals.ended = "failed"

@@ -12,6 +12,7 @@ from event_archive.errors import BusyError
 from event_archive.sources.http_api.clock import Clock
 from event_archive.sources.http_api.headers import Quota
 
+_KEPT = "What arrived is kept; the next run goes on."
 LONGEST_WAIT_SECONDS = 15 * 60
 """An API that wants a longer pause is asked again by the next run."""
 
@@ -179,7 +180,10 @@ class Limiter:
             pause_until = now + seconds * (1 + self._dice.uniform(0, _JITTER))
             self._paused_seconds += max(0.0, pause_until - max(now, self._paused_until))
             if self._paused_seconds > LONGEST_WAIT_SECONDS * (1 + _JITTER):
-                raise _too_long(self._paused_seconds)
+                raise BusyError(
+                    f"The API refuses one request after another: it has been asked, or is to be, for "
+                    f"{self._paused_seconds:.0f} s in vain, longer than a run waits ({LONGEST_WAIT_SECONDS} s). {_KEPT}"
+                )
             self._paused_until = max(self._paused_until, pause_until)
             _log.info("the API's limit is reached: every worker waits %.1f s", self._paused_until - now)
 
@@ -187,5 +191,5 @@ class Limiter:
 def _too_long(seconds: float) -> BusyError:
     return BusyError(
         f"The API wants no request for {seconds:.0f} s, which is longer than a run waits ({LONGEST_WAIT_SECONDS} s). "
-        "What arrived is kept; the next run goes on."
+        + _KEPT
     )

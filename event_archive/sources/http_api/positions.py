@@ -18,23 +18,25 @@ from event_archive.postgres.session import Connection, Session
 _READ_ONE = """
 SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
        passes, events_ingested
-FROM {} WHERE source = %s AND shard = %s
+FROM {} WHERE source = %s COLLATE pg_catalog."C" AND shard = %s COLLATE pg_catalog."C"
 """
 _READ = """
 SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
        passes, events_ingested
-FROM {} WHERE source = %s ORDER BY lower_bound, shard
+FROM {} WHERE source = %s COLLATE pg_catalog."C" ORDER BY lower_bound, shard
 """
+# Not by ON CONFLICT: a table of a former version has an index that may have been made under another order of texts.
 _SAVE = """
-INSERT INTO {table} (source, shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling,
-                     pass_began, passes, events_ingested)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-ON CONFLICT (source, shard) DO UPDATE SET
-  cursor_value = excluded.cursor_value, cursor_expires_at = excluded.cursor_expires_at,
-  lower_bound = excluded.lower_bound, upper_bound = excluded.upper_bound, watermark = excluded.watermark,
-  ceiling = excluded.ceiling, pass_began = excluded.pass_began, passes = excluded.passes,
-  events_ingested = excluded.events_ingested, updated_at = pg_catalog.clock_timestamp()
+UPDATE {} SET cursor_value = %s, cursor_expires_at = %s, lower_bound = %s, upper_bound = %s, watermark = %s,
+  ceiling = %s, pass_began = %s, passes = %s, events_ingested = %s, updated_at = pg_catalog.clock_timestamp()
+WHERE source = %s COLLATE pg_catalog."C" AND shard = %s COLLATE pg_catalog."C"
 """
+_SAVE_FIRST = """
+INSERT INTO {} (cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began, passes,
+                events_ingested, source, shard)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+_REMOVE = 'DELETE FROM {} WHERE source = %s COLLATE pg_catalog."C" AND shard = %s COLLATE pg_catalog."C"'
 _LOCK_ALL = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
 # A pooler answers for the session with a number of its own. It may give another server's session to each transaction: a
 # lock of such a one would outlast the run, and nobody could let it go.
@@ -196,29 +198,25 @@ class Positions:
         if after is not None:
             self.save(connection, after)
             return
-        connection.execute(
-            sql.SQL("DELETE FROM {} WHERE source = %s AND shard = %s").format(self._name),
-            (self.source, before.shard),
-        )
+        connection.execute(sql.SQL(_REMOVE).format(self._name), (self.source, before.shard))
 
     def save(self, connection: Connection, position: Position) -> None:
         """Writes a position that nobody has taken yet."""
-        connection.execute(
-            sql.SQL(_SAVE).format(table=self._name),
-            (
-                self.source,
-                position.shard,
-                position.stored_cursor,
-                position.expires,
-                position.lower,
-                position.upper,
-                position.watermark,
-                position.ceiling,
-                position.began,
-                position.passes,
-                position.events,
-            ),
+        values = (
+            position.stored_cursor,
+            position.expires,
+            position.lower,
+            position.upper,
+            position.watermark,
+            position.ceiling,
+            position.began,
+            position.passes,
+            position.events,
+            self.source,
+            position.shard,
         )
+        if not connection.execute(sql.SQL(_SAVE).format(self._name), values).rowcount:
+            connection.execute(sql.SQL(_SAVE_FIRST).format(self._name), values)
 
     def claim(self, session: Session, position: Position) -> Position | None:
         """Takes a shard until it is released or the session ends, and returns its position.

@@ -120,7 +120,8 @@ UPDATE {table} SET status = 'PENDING', attempts = 0, lease = NULL, version = ver
 WHERE {ours} AND status = 'FAILED'
 """
 _KEY_BEFORE = """
-SELECT key FROM {table} WHERE {ours} AND key <= %(key)s ORDER BY key DESC OFFSET %(distance)s LIMIT 1
+SELECT key FROM {table} WHERE {ours} AND key <= %(key)s COLLATE pg_catalog."C"
+ORDER BY key COLLATE pg_catalog."C" DESC OFFSET %(distance)s LIMIT 1
 """
 
 
@@ -291,10 +292,5 @@ class Ledger:
         return {"bucket": self.bucket, "prefix": self.prefix, "min_age": self.min_age, **more}
 
     def _sql(self, query: LiteralString) -> sql.Composed:
-        return sql.SQL(query).format(
-            table=sql.Identifier(self.table.schema, self.table.name),
-            ours=_OUR_ONLY if self.alone else _OURS,
-            over=_OVER,
-            quiet=_QUIET,
-            found=_FOUND,
-        )
+        table, ours = sql.Identifier(self.table.schema, self.table.name), _OUR_ONLY if self.alone else _OURS
+        return sql.SQL(query).format(table=table, ours=ours, over=_OVER, quiet=_QUIET, found=_FOUND)

@@ -192,9 +192,10 @@ class Loader:
             return 0
         former = id_prefix(bucket, key, etag)
         table = sql.Identifier(self.target.table.schema, self.target.table.name)
-        # A slash is what follows a point.
+        # By bytes, a slash is what follows a point, whatever the column's collation has become.
         rows = sql.SQL(
-            "FROM {} WHERE id OPERATOR(pg_catalog.>=) {} AND id OPERATOR(pg_catalog.<) {} "
+            'FROM {} WHERE id OPERATOR(pg_catalog.>=) {} COLLATE pg_catalog."C" '
+            'AND id OPERATOR(pg_catalog.<) {} COLLATE pg_catalog."C" '
             "AND NOT (timestamp OPERATOR(pg_catalog.>=) {} AND timestamp OPERATOR(pg_catalog.<) {})"
         ).format(table, f"{former}.", f"{former}/", aged.since, aged.until)
         stay = list[str]()

@@ -1,6 +1,6 @@
 CREATE TABLE {schema}.cursor_state (
-  source text NOT NULL,
-  shard text NOT NULL,
+  source text COLLATE "C" NOT NULL,
+  shard text COLLATE "C" NOT NULL,
   cursor_value text,
   cursor_expires_at timestamptz,
   lower_bound timestamptz,

@@ -1,5 +1,5 @@
 CREATE TABLE {schema}.ingested_events (
-  id text PRIMARY KEY,
+  id text COLLATE "C" PRIMARY KEY,
   event_type text,
   "timestamp" timestamptz,
   data jsonb NOT NULL,

@@ -1,7 +1,7 @@
 CREATE TABLE {schema}.rejected_records (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  source text NOT NULL,
-  locator text NOT NULL,
+  source text COLLATE "C" NOT NULL,
+  locator text COLLATE "C" NOT NULL,
   reason text NOT NULL,
   raw bytea NOT NULL,
   rejected_at timestamptz NOT NULL DEFAULT now(),
