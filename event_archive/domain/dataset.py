@@ -147,17 +147,18 @@ class Dataset:
         Raises:
             NotAgedError: with the date on which the day comes of age, or with the first day there is.
         """
+        last = self.retention.last_aged_day(now)
         if day < self.start:
             what_to_do = f"Set {self.setting('ARCHIVE_START_DATE')} to {day} or earlier to archive it."
             if day < EARLIEST_START:
                 what_to_do = f"No day before {EARLIEST_START} can be: give its rows another time."
-            elif day > self.retention.last_aged_day(now):
+            elif day > last:
                 what_to_do = f"With a retention of {self.retention} it {self._comes_of_age(day)} (UTC)."
             raise NotAgedError(
                 f"{self.label}: {day} lies before the first day that is archived, {self.start}. {what_to_do}"
             )
-        if day > self.retention.last_aged_day(now):
-            last, at = self.retention.last_aged_day(now), f"{now:%Y-%m-%d %H:%M} UTC"
+        if day > last:
+            at = f"{now:%Y-%m-%d %H:%M} UTC"
             youngest = f"the youngest day that may be archived at {at} is {last}"
             raise NotAgedError(
                 f"{self.label}: {day} is not aged. With a retention of {self.retention} it {self._comes_of_age(day)} "

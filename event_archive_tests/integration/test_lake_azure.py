@@ -17,8 +17,8 @@ from event_archive.lake.azure.upload import MAX_APPENDABLE_BLOCKS, MAX_BLOCKS, B
 from event_archive.lake.protocol import CONTENT_TYPE, StoredFile
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, FaultyAzurite, request
-from event_archive_tests.fixtures.blobs import PATH, lake_at, put, sas_connection_string, stat
-from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES, read
+from event_archive_tests.fixtures.blobs import lake_at, put, sas_connection_string
+from event_archive_tests.fixtures.lakes import PATH, SMALL_BLOCK_BYTES, read, stat
 
 # Blobs of ours and of others
 

@@ -12,8 +12,8 @@ from event_archive.errors import FileChangedError, RefusedError, UnreachableErro
 from event_archive.lake.azure.container import AzureLake
 from event_archive_tests.azurite import Azurite
 from event_archive_tests.azurite.proxy import Fault, FaultyAzurite, request
-from event_archive_tests.fixtures.blobs import PATH, lake_at, put, stat
-from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES, read
+from event_archive_tests.fixtures.blobs import lake_at, put
+from event_archive_tests.fixtures.lakes import PATH, SMALL_BLOCK_BYTES, read, stat
 from event_archive_tests.fixtures.servers import answering
 from event_archive_tests.fixtures.waiting import until
 

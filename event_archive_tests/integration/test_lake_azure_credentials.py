@@ -14,8 +14,8 @@ from azure.storage.blob import ContainerClient
 from event_archive.errors import ConfigurationError, RefusedError, UnreachableError
 from event_archive.lake.azure.container import AzureLake
 from event_archive_tests.azurite import Azurite
-from event_archive_tests.fixtures.blobs import PATH, lake_at, put, sas_connection_string
-from event_archive_tests.fixtures.lakes import SMALL_BLOCK_BYTES, read
+from event_archive_tests.fixtures.blobs import lake_at, put, sas_connection_string
+from event_archive_tests.fixtures.lakes import PATH, SMALL_BLOCK_BYTES, read
 
 
 def everything_said(error: BaseException) -> str:

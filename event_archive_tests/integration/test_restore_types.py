@@ -10,7 +10,7 @@ from event_archive.operations.adopt import adopt_day
 from event_archive.operations.restore import losses
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
-from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_table
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_wide_table
 from event_archive_tests.fixtures.progress import Seen
 from event_archive_tests.fixtures.restoring import restoring
 from event_archive_tests.fixtures.waiting import until
@@ -285,13 +285,7 @@ def test_a_file_is_read_twice_where_a_column_got_another_collation(pipeline: Pip
 
 
 def test_a_table_of_many_columns_whose_types_may_mean_something_else_is_restored(pipeline: Pipeline):
-    columns = ", ".join(f"c{n} int DEFAULT {n}" for n in range(1500))
-    of = of_table(
-        pipeline,
-        f"""CREATE TYPE mood AS ENUM ('sad', 'happy');
-        CREATE TABLE t (id int PRIMARY KEY, at timestamp, feels mood, {columns});
-        INSERT INTO t (id, at, feels) SELECT n, '2024-03-01', 'happy' FROM generate_series(1, 3) AS n""",
-    )
+    of = of_wide_table(pipeline, 1500, "int", "0")
     assert of.run().deleted == 3
     assert restoring(of)(in_place=True).restored == 3
     of.database.execute("UPDATE t SET c7 = 1 WHERE id = 2; ALTER TABLE t DROP c8")

@@ -9,7 +9,7 @@ from event_archive.domain.dataset import TableName
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.adopt import adopt_day
-from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_table
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_wide_table
 from event_archive_tests.fixtures.restoring import restoring
 
 
@@ -128,13 +128,7 @@ def test_an_end_marker_in_a_file_of_another_tool_hides_no_row(each_pipeline: Pip
 
 
 def test_a_row_whose_values_do_not_fit_into_one_as_texts_is_restored_and_rewritten(pipeline: Pipeline):
-    columns = ", ".join(f"c{n} float8 DEFAULT {n} + 1/3.0::float8" for n in range(900))
-    of = of_table(
-        pipeline,
-        f"""CREATE TYPE mood AS ENUM ('sad', 'happy');
-        CREATE TABLE t (id int PRIMARY KEY, at timestamp, feels mood, {columns});
-        INSERT INTO t (id, at, feels) SELECT n, '2024-03-01', 'happy' FROM generate_series(1, 3) AS n""",
-    )
+    of = of_wide_table(pipeline, 900, "float8", "1/3.0::float8")
     assert of.run().deleted == 3
     before = of.content()
     assert restoring(of)("mine").restored == 3
