@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from event_archive.errors import ConfigurationError, RefusedError
+from event_archive.paths import is_folder
 
 UNTRUSTED = "the certificate of what answers is not trusted"
 """For messages."""
@@ -75,7 +76,7 @@ def require_bundle(
     if variable is None or url.lower().startswith("http:"):
         return
     path = os.environ[variable]
-    options = {"capath": path} if may_be_folder and Path(path).is_dir() else {"cafile": path}
+    options = {"capath": path} if may_be_folder and is_folder(Path(path)) else {"cafile": path}
     try:
         ssl.create_default_context(**options)  # type: ignore[arg-type]
     except OSError as error:

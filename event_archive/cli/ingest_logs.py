@@ -16,6 +16,7 @@ from event_archive.cli.ingestions import show, told_of
 from event_archive.config.variables import output_is_json, value_of
 from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, EventArchiveError, printable
+from event_archive.paths import is_file
 
 if TYPE_CHECKING:
     from event_archive.config.sources import LogsSettings
@@ -103,7 +104,7 @@ def _settings(path: Path | None) -> "LogsSettings":
 
     if path is None:
         return LogsSettings.load()
-    if not path.is_file():
+    if not is_file(path):
         raise click.UsageError("--file must name a file that can be read from its beginning to its end.")
     try:
         bytes(path).decode()

@@ -1,33 +1,35 @@
 """``event-archive run --plan``: what a run would do. Here: how it is shown. Not here: planning, estimating."""
 
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 
 import click
 
 from event_archive.config.environment import Settings
 from event_archive.domain.dataset import Dataset
-from event_archive.domain.days import now_utc
 from event_archive.domain.wording import counted, duration, size, took
-from event_archive.nightly.backlog import Purged, first_day_left
 from event_archive.nightly.estimate import estimate
+from event_archive.nightly.purged_first import Purged, first_day_left
 from event_archive.observability.json_lines import write_line
 from event_archive.operations.site import Site
 
 
-def nothing_to_do(datasets: Sequence[Dataset], *, ranged: bool, as_json: bool) -> str:
-    """Why no day is done; people are told which days are aged, as a retention that is not meant may be why."""
+def nothing_to_do(datasets: Iterable[tuple[Dataset, datetime]], *, ranged: bool, as_json: bool) -> str:
+    """Why no day is done; people also see which days are aged, and at what time: the retention may be a wrong one."""
     why = f"Nothing to do: no aged day{' in this range' if ranged else ''} has rows."
-    return why if as_json else " ".join([why, *(dataset.aged_told(now_utc()) for dataset in datasets)])
+    return why if as_json else " ".join([why, *(dataset.aged_told(at) for dataset, at in datasets)])
 
 
-def show_plan(settings: Settings, site: Site, planned: list[date], *, ranged: bool, earlier: Sequence[Purged]) -> None:
+def show_plan(
+    settings: Settings, site: Site, planned: list[date], at: datetime, *, ranged: bool, earlier: Sequence[Purged]
+) -> None:
     """Shows the days in their order, with rows, bytes and seconds, and the sums.
 
     Args:
         settings: of the run: its limits, and whether it writes JSON lines.
         site: of the dataset.
         planned: its days.
+        at: the time by which days are aged.
         ranged: days of a range were asked for.
         earlier: the datasets whose days are purged first.
     """
@@ -54,7 +56,7 @@ def show_plan(settings: Settings, site: Site, planned: list[date], *, ranged: bo
         )
         return
     if not planned:
-        click.echo(nothing_to_do([site.dataset], ranged=ranged, as_json=False))
+        click.echo(nothing_to_do([(site.dataset, at)], ranged=ranged, as_json=False))
         return
     form = "{:<10}  {:>14}  {:>10}  {:>10}"
     click.echo(form.format("day", "rows", "about", "takes"))

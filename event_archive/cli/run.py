@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from event_archive.config.environment import PipelineSettings, Settings
     from event_archive.domain.dataset import Dataset
     from event_archive.errors import EventArchiveError
-    from event_archive.nightly.backlog import Purged
     from event_archive.nightly.day import Observer, Reports
     from event_archive.nightly.outcome import Totals
+    from event_archive.nightly.purged_first import Purged
     from event_archive.nightly.run import Share
     from event_archive.observability.console import ConsoleDisplay
     from event_archive.observability.json_lines import JsonDisplay
@@ -110,6 +110,7 @@ class _Begun:
     settings: "Settings"
     site: "Site"
     days: list[date]
+    aged_at: datetime
     last_tried: str
     earlier: "list[Purged]"
 
@@ -148,11 +149,11 @@ def _begun(part: _Part, wanted: _Wanted, stack: ExitStack, *, alone: bool) -> _B
         settings = part.pipeline.with_secrets()
         opened = stack.enter_context(lake(settings))
         site = Site(settings.dataset, primary(settings), opened, replica(settings))
-        planned, last_tried = _planned(site, wanted)
+        planned, aged_at, last_tried = _planned(site, wanted)
         if planned:
             # Before the first day: a run that may do none, or whose lake is away, is told so once and leaves nothing.
             claim_first(site)
-        return _Begun(settings, site, planned, last_tried, with_primaries(part.earlier))
+        return _Begun(settings, site, planned, aged_at, last_tried, with_primaries(part.earlier))
     except EventArchiveError as error:
         if alone or stop.requested():
             raise
@@ -168,32 +169,30 @@ def _plan_only(settings: "Settings", wanted: _Wanted, before: "list[PipelineSett
 
     with lake(settings) as opened:
         site = Site(settings.dataset, primary(settings), opened)
-        planned, _ = _planned(site, wanted)
+        planned, aged_at, _ = _planned(site, wanted)
         if planned:
             owner(site)
         first = with_primaries(before)
-        show_plan(settings, site, planned, ranged=not wanted.all, earlier=first)
+        show_plan(settings, site, planned, aged_at, ranged=not wanted.all, earlier=first)
 
 
-def _planned(site: "Site", wanted: _Wanted) -> tuple[list[date], str]:
-    """The days of a run, in their order; and when a run last tried a day, where that matters."""
+def _planned(site: "Site", wanted: _Wanted) -> tuple[list[date], datetime, str]:
+    """The days of a run, in their order; by when they are aged; and when a run last tried one, where that matters."""
     from event_archive.domain.days import now_utc
     from event_archive.nightly.attempts import read_attempts
-    from event_archive.nightly.backlog import days_to_do
+    from event_archive.nightly.backlog import aged_at, days_to_do
     from event_archive.nightly.plan import plan
-    from event_archive.table.shape import current_shape
 
     now = now_utc()
     if wanted.days:
-        current_shape(site.dataset, site.postgres)
-        return list(wanted.days), ""
+        return list(wanted.days), aged_at(site.dataset, wanted.days, site.postgres), ""
     found = days_to_do(site.dataset, now, site.postgres)
     attempts = read_attempts(site.dataset, site.lake)
     # A day that failed after its rows were gone, at its report or verification, has no rows and is not done.
-    failed = {day for day, attempt in attempts.items() if attempt.failed and site.dataset.is_aged(day, now)}
+    failed = {day for day, attempt in attempts.items() if attempt.failed and site.dataset.is_aged(day, found.at)}
     days = [day for day in failed.union(found.days) if within(day, wanted.first, wanted.last)]
     last_tried = max((attempt.at for attempt in attempts.values()), default="")
-    return plan(days, attempts, found.staying, now=now), last_tried
+    return plan(days, attempts, found.staying, now=now), found.at, last_tried
 
 
 def _run(parts: "list[_Part]", wanted: _Wanted, started: float, *, dry_run: bool) -> None:
@@ -204,21 +203,20 @@ def _run(parts: "list[_Part]", wanted: _Wanted, started: float, *, dry_run: bool
     display = _display(as_json=parts[0].pipeline.log_as_json)
     _show_failures(parts, display)
     begun = [(part.begun, part.totals) for part in parts if part.begun]
-    remarks: list[str] = []
-    outcome = ""
+    remarks, outcome = list[str](), ""
     try:
         if any(of.days for of, _ in begun):
-            planned = [of for of, _ in begun]
-            with _reports() as reports, display.running(_rows(planned, counted=display.counts_beforehand)):
+            rows = _rows([of for of, _ in begun], counted=display.counts_beforehand)
+            with _reports() as reports, display.running(rows):
                 shares = [_share(of, totals, display, reports, wanted, dry_run=dry_run) for of, totals in begun]
                 # What is there by now stays. The days make garbage, which is to be found soon.
                 gc.freeze()
                 gc.set_threshold(*_THRESHOLDS)
-                remarks = run_shares(shares, budget=planned[0].settings.run_budget, started=started)
+                remarks = run_shares(shares, budget=begun[0][0].settings.run_budget, started=started)
             _show_failures([part for part in parts if part.begun], display)
         elif len(begun) == len(parts):
-            datasets, as_json = [of.settings.dataset for of, _ in begun], parts[0].pipeline.log_as_json
-            remarks = [nothing_to_do(datasets, ranged=not wanted.all, as_json=as_json)]
+            looked_at = [(of.site.dataset, of.aged_at) for of, _ in begun]
+            remarks = [nothing_to_do(looked_at, ranged=not wanted.all, as_json=parts[0].pipeline.log_as_json)]
         outcome = "failed" if any(part.causes for part in parts) else "done"
     finally:
         if outcome or stop.requested():

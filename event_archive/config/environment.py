@@ -48,6 +48,7 @@ from event_archive.config.variables import output_is_json, shown, shown_quoted, 
 from event_archive.domain.dataset import Dataset, Purge, TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
+from event_archive.paths import is_folder
 
 # Of two names' letters, the share that is the same in the same order (difflib's ratio). It finds a name of ours
 # with a letter left out or doubled, and one of nine letters or more with a letter replaced.
@@ -122,8 +123,12 @@ class PipelineSettings(EnvironmentSettings):
     @classmethod
     def _misspelt(cls, entry: Entry) -> list[str]:
         return [
-            f"{name} is no variable of event_archive, and {meant} decides what is deleted. Rename it to {meant}, in "
-            "capitals, or unset it."
+            f"{name} is no variable of event_archive, and {meant} decides what is deleted. "
+            + (
+                f"Unset it: {meant} is set, too."
+                if value_of(meant)
+                else f"Rename it to {meant}, in capitals, or unset it."
+            )
             for name, meant in _near()
             if meant in _DECIDING and not (_is_embedded(entry) and _may_be_theirs(name, meant, entry))
         ]
@@ -225,10 +230,11 @@ def dagster_home() -> str | None:
         ConfigurationError: it is not the absolute path of a folder.
     """
     home = value_of("DAGSTER_HOME")
-    if home and not (Path(home).is_absolute() and Path(home).is_dir()):
+    if home and not (Path(home).is_absolute() and is_folder(Path(home))):
         raise ConfigurationError(
-            f"DAGSTER_HOME holds {shown_quoted(home)}, which is not the absolute path of a folder. Create it, with a "
-            "dagster.yaml in it, or unset the variable: then runs of the command line leave no records in Dagster."
+            f"DAGSTER_HOME holds {shown_quoted(home)}, which is not the absolute path of a folder that this user sees. "
+            "Create it, with a dagster.yaml in it, or unset the variable: then runs of the command line leave no "
+            "records in Dagster."
         )
     return home or None
 

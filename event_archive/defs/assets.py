@@ -22,8 +22,9 @@ from event_archive.defs.resources import LakeResource, PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.days import parse_day
 from event_archive.domain.record import Record
-from event_archive.nightly.backlog import aged_rows, require_purged
+from event_archive.nightly.backlog import aged_rows
 from event_archive.nightly.outcome import purge_details
+from event_archive.nightly.purged_first import require_purged
 from event_archive.nightly.replicas import await_replicas
 from event_archive.operations.archive import archive_day
 from event_archive.operations.purge import PurgedDay, purge_day

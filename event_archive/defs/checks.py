@@ -136,8 +136,8 @@ def _backlog_is_small(settings: PipelineSettings) -> dg.AssetChecksDefinition:
         asset=asset_keys(dataset).aged_events,
         pool=POOL,
         description=(
-            f"No day that came of age more than {alert_days} days ago still has rows, unless it is held or waits until "
-            "its whole partition is aged."
+            f"No day still has rows more than {counted(alert_days, 'day', 'days')} after it came of age, unless it is "
+            "held or waits until its whole partition is aged."
         ),
     )
     def backlog_is_small(

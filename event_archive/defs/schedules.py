@@ -20,8 +20,9 @@ from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, EventArchiveError
-from event_archive.nightly.backlog import days_to_do, first_day_left
+from event_archive.nightly.backlog import days_to_do
 from event_archive.nightly.plan import plan
+from event_archive.nightly.purged_first import first_day_left
 from event_archive.observability.alerts import FailedDay, alert_or_warn, failure_message
 from event_archive.observability.metrics import RunFigures
 

@@ -20,6 +20,7 @@ from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.claim import owner, unclaimed_elsewhere
 from event_archive.operations.marker import files_of, read_claim
 from event_archive.operations.site import Site
+from event_archive.paths import is_folder
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
@@ -56,7 +57,7 @@ def lake(patient: Patient) -> Iterator[Finding]:
 
 def _folder(opened: LocalLake, dataset: Dataset, probe: str, patient: Patient) -> Iterator[Finding]:
     root = patient.settings.archive_local_path or Path()
-    yield _reached(opened, dataset, "" if root.is_dir() else "; the folder does not exist and will be made")
+    yield _reached(opened, dataset, "" if is_folder(root) else "; the folder does not exist and will be made")
     yield _owner(opened, dataset, patient)
     yield from _probed(opened, probe, lambda: _remove_from_folder(root, probe))
     yield _free_space(root, dataset.folder)
@@ -84,7 +85,7 @@ def _owner(opened: Lake, dataset: Dataset, patient: Patient) -> Finding:
     """Whose the files are: this table's, or another's, which no run would touch."""
     site = Site(dataset, services.primary(patient.settings), opened)
     try:
-        read_claim(dataset, opened)
+        before = read_claim(dataset, opened)
     except EventArchiveError as error:
         return Finding("lake_owner", "bad", str(error))
     try:
@@ -98,6 +99,16 @@ def _owner(opened: Lake, dataset: Dataset, patient: Patient) -> Finding:
         return Finding("lake_owner", "warning", elsewhere)
     if found is None:
         return Finding("lake_owner", "good", f"{files_of(dataset)} belongs to nobody yet: the first run claims it")
+    if before and found.timeline > before.timeline:
+        return Finding(
+            "lake_owner",
+            "warning",
+            f"{files_of(dataset)} was last used on timeline {before.timeline}; this server is on {found.timeline}, so "
+            "it was promoted or restored from a backup: a run, also a dry one, makes it the owner, and one on the "
+            "former timeline is refused from then on",
+            "After a failover, that is right. If this server is a copy, give it a folder of its own: "
+            f"{dataset.setting('ARCHIVE_FOLDER')}.",
+        )
     return Finding("lake_owner", "good", f"{files_of(dataset)} belongs to this table")
 
 
@@ -174,16 +185,16 @@ def _removed(opened: Lake, probe: str, remove: Callable[[], None]) -> Finding:
 
 def _remove_from_folder(root: Path, probe: str) -> None:
     target = root / probe
-    if target.parent.is_dir():
+    if is_folder(target.parent):
         target.unlink(missing_ok=True)
         write_sidecar(target, {})
 
 
 def _free_space(root: Path, folder: str) -> Finding:
-    if not root.is_dir():
+    if not is_folder(root):
         return Finding("lake_store", "skipped", "not looked at, because of lake_write")
     # Another disk may be mounted there.
-    free = shutil.disk_usage(root / folder if (root / folder).is_dir() else root).free
+    free = shutil.disk_usage(root / folder if is_folder(root / folder) else root).free
     if free < LEAST_FREE_BYTES:
         return Finding(
             "lake_store", "warning", f"a folder with {size(free)} free", "Make room, or mount a larger disk."

@@ -16,7 +16,7 @@ from event_archive.doctor.findings import Finding, Patient
 from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.days import ONE_DAY, now_utc
 from event_archive.errors import RefusedError
-from event_archive.operations.claim import require_copy
+from event_archive.operations.replica import require_copy
 from event_archive.postgres.catalogue.privileges import (
     may,
     may_make_temporary_tables,

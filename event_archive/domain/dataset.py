@@ -153,7 +153,7 @@ class Dataset:
             if day < EARLIEST_START:
                 what_to_do = f"No day before {EARLIEST_START} can be: give its rows another time."
             elif day > last:
-                what_to_do = f"With a retention of {self.retention} it {self._comes_of_age(day)} (UTC)."
+                what_to_do += f" With a retention of {self.retention} it {self._comes_of_age(day)} (UTC)."
             raise NotAgedError(
                 f"{self.label}: {day} lies before the first day that is archived, {self.start}. {what_to_do}"
             )

@@ -5,7 +5,7 @@ Not here: asking a database who it is, reading and writing the marker in the lak
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any
 
 from event_archive.errors import OtherSourceError, printable
@@ -56,25 +56,32 @@ class Claim:
             backup, begins a new one.
         former: sources that the owner was before: ``adopt --source`` accepted them, and their files are its own.
         refused_timelines: of copies that wrote here, or may write here, and are not the owner.
+        position: how far the owner's WAL had come, in bytes, when it was last noted; 0 where it never was. A server
+            that stands before it is an older copy of the owner's disk, or the owner set back, or has written less than
+            a copy.
+        started: when the server process began that it was noted of.
     """
 
     source: Source
     timeline: int
     former: tuple[Source, ...] = ()
     refused_timelines: tuple[int, ...] = ()
+    position: int = field(default=0, compare=False)
+    started: str = field(default="", compare=False)
 
     def holds(self, source: Source) -> bool:
         """Whether a file of this source is the owner's."""
         return any(source.is_same(own) for own in (self.source, *self.former))
 
     def admitting(
-        self, source: Source, timeline: int, *, place: str, adopt: str = "event-archive adopt --source"
+        self, source: Source, timeline: int, position: int, *, place: str, adopt: str = "event-archive adopt --source"
     ) -> "Claim":
         """The claim as it stands after a run of this source; the same where nothing changes.
 
         Args:
             source: whose rows the run is about to write or delete.
             timeline: of its server.
+            position: of its server's WAL, in bytes; 0 where it is not known.
             place: where the files lie, for the message.
             adopt: the command that accepts another owner, for the message.
 
@@ -94,14 +101,26 @@ class Claim:
                 "deleted. Give the copy a file prefix or a folder of its own. If this server is "
                 f"the one to go on with, accept it once: {adopt}."
             )
-        return replace(self, source=self.source.completed(source), timeline=timeline)
+        # A role that may not ask for it takes away nothing that was noted.
+        noted = position or (self.position if timeline == self.timeline else 0)
+        if timeline == self.timeline and noted < self.position:
+            raise OtherSourceError(
+                f"{place} is used by {self.source}, whose WAL stood at {_lsn(self.position)} when that was last noted; "
+                f"this server's stands at {_lsn(position)}, before that: one of the two is a copy of the other's disk, "
+                "or this server was set back to an earlier state, as by a snapshot"
+                f"{'' if source.system else ', or is another one, since it does not tell its identifier'}. Nothing was "
+                "written or deleted. Give the copy a file prefix or a folder of its own. If this server is the one to "
+                f"go on with, accept it once: {adopt}."
+            )
+        return replace(self, source=self.source.completed(source), timeline=timeline, position=noted)
 
-    def adopted_by(self, source: Source, timeline: int, others: Iterable[Source] = ()) -> "Claim":
+    def adopted_by(self, source: Source, timeline: int, position: int, others: Iterable[Source] = ()) -> "Claim":
         """The claim as it stands once a person has accepted another owner, to whom all files here belong then.
 
         Args:
             source: the new owner.
             timeline: of its server. Later ones that were seen here are those of copies.
+            position: of its server's WAL, in bytes.
             others: sources of files that lie here, besides those that are known.
         """
         known: list[Source] = [source]
@@ -111,7 +130,7 @@ class Claim:
                 known.append(other)
         refused = {*self.refused_timelines, *range(timeline + 1, self.timeline + 1)} - {timeline}
         same_system = source.system == self.source.system
-        return Claim(source, timeline, tuple(known[1:]), tuple(sorted(refused)) if same_system else ())
+        return Claim(source, timeline, tuple(known[1:]), tuple(sorted(refused)) if same_system else (), position)
 
     def to_json(self) -> bytes:
         """The marker's content."""
@@ -134,6 +153,13 @@ class Claim:
                 int(document["timeline"]),
                 tuple(Source(**former) for former in document["former"]),
                 tuple(map(int, document["refused_timelines"])),
+                int(document.get("position", 0)),
+                str(document.get("started", "")),
             )
         except (LookupError, TypeError, RecursionError) as error:
             raise ValueError(type(error).__name__) from None
+
+
+def _lsn(position: int) -> str:
+    """A position in the WAL as PostgreSQL writes it: ``1/6B374D8``."""
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"

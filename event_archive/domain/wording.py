@@ -8,11 +8,13 @@ def counted(number: int, one: str, many: str) -> str:
 
 def size(size_bytes: float) -> str:
     """A number of bytes, in units of 1,000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000 or unit == "GB":
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+    if size_bytes < 1000:
+        return f"{size_bytes:.0f} B"
+    for unit in ("kB", "MB"):
         size_bytes /= 1000
-    raise AssertionError("unreachable")
+        if round(size_bytes, 1) < 1000:
+            return f"{size_bytes:.1f} {unit}"
+    return f"{size_bytes / 1000:.1f} GB"
 
 
 def duration(seconds: float) -> str:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from event_archive.domain.dataset import Dataset
-from event_archive.domain.days import ONE_DAY, now_utc
+from event_archive.domain.days import now_utc
 from event_archive.domain.wording import counted
-from event_archive.errors import BusyError, WaitingError
+from event_archive.errors import BusyError
 from event_archive.nightly.orphans import report_orphans
 from event_archive.postgres.catalogue.relations import size_bytes
-from event_archive.postgres.catalogue.server import clock
+from event_archive.postgres.catalogue.server import clock, earlier_now
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import held_days
@@ -27,7 +27,6 @@ from event_archive.table.rows import (
     count_day,
     count_orphans,
     days_with_rows,
-    first_day_with_rows,
     has_rows,
     rows_by_day,
 )
@@ -41,6 +40,21 @@ _ONE_PROBE_SECONDS = 10
 _ALL_PROBES_SECONDS = 20
 _NEARLY_THE_SAME = timedelta(seconds=1)
 """As far as two clocks that are right may differ, and a tick at midnight is on its day by both."""
+
+
+def aged_at(dataset: Dataset, days: Sequence[date], postgres: Postgres) -> datetime:
+    """The time at which days that somebody names are aged: the earlier of this machine's clock and the database's.
+
+    Raises:
+        NotAgedError: one is not, or lies before the first day that is archived.
+        RefusedError, UnreachableError, BusyError: as PostgreSQL says; the table cannot be archived.
+    """
+    with postgres.transaction(str(dataset.table), advice=LOOK_ADVICE) as connection:
+        reflect(connection, dataset)
+        at = earlier_now(connection)
+    for day in days:
+        dataset.require_aged(day, at)
+    return at
 
 
 def aged_rows(dataset: Dataset, day: date, postgres: Postgres) -> RowsOfDay:
@@ -64,11 +78,13 @@ class DaysToDo:
         days: aged days that have rows, oldest first.
         held: days that are held, whether they have rows or not.
         waiting: days whose rows stay until all of their partition is aged.
+        at: the time at which they are aged, by this machine's clock and the database's.
     """
 
     days: list[date]
     held: set[date]
     waiting: set[date]
+    at: datetime
 
     @property
     def staying(self) -> set[date]:
@@ -96,7 +112,8 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
             str(dataset.table), statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
         ) as connection:
             table = reflect(connection, dataset)
-            last_aged = dataset.retention.last_aged_day(_by_both_clocks(connection, now))
+            at = _by_both_clocks(connection, now)
+            last_aged = dataset.retention.last_aged_day(at)
             days = days_with_rows(connection, table, dataset.start, last_aged, until=until)
             held = held_days(connection, dataset)
             waiting = waiting_days(connection, table, days, last_aged)
@@ -109,56 +126,13 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
         ) from error
     left_seconds = max(1.0, until - time.monotonic()) if until else 0
     report_orphans(dataset, postgres, timeout_seconds=left_seconds)
-    return DaysToDo(days, held, waiting)
+    return DaysToDo(days, held, waiting, at)
 
 
 def _by_both_clocks(connection: Connection, now: datetime) -> datetime:
     """A time, less what this machine's clock is ahead of the database's: what is aged by then is so by either."""
     ahead = now_utc() - clock(connection)
     return now - ahead if ahead > _NEARLY_THE_SAME else now
-
-
-Purged = tuple[Dataset, Postgres]
-"""A dataset whose days are purged before those of another, and its database."""
-
-
-def first_day_left(earlier: Sequence[Purged], last: date, *, timeout_seconds: float = 0) -> date:
-    """The first day of which any of some datasets has rows, of those up to ``last``; the day after ``last`` where none.
-
-    Args:
-        earlier: the datasets, at least one.
-        last: the last day that is looked at.
-        timeout_seconds: how long it may take in all; 0 for no limit.
-
-    Raises:
-        BusyError: it took longer.
-        RefusedError, UnreachableError: as PostgreSQL says.
-    """
-    seconds = timeout_seconds / len(earlier)
-    return min(_first_day_left(dataset, last, postgres, timeout_seconds=seconds) for dataset, postgres in earlier)
-
-
-def _first_day_left(dataset: Dataset, last: date, postgres: Postgres, *, timeout_seconds: float = 0) -> date:
-    until = time.monotonic() + timeout_seconds if timeout_seconds else None
-    with postgres.transaction(
-        dataset.label, statement_timeout_seconds=timeout_seconds, advice=ARCHIVE_ADVICE
-    ) as connection:
-        found = first_day_with_rows(connection, reflect(connection, dataset), dataset.start, last, until=until)
-    return found or last + ONE_DAY
-
-
-def require_purged(dataset: Dataset, day: date, postgres: Postgres, *, before: Dataset) -> None:
-    """Refuses to go on with ``before`` while another dataset has rows of a day, or of an older one.
-
-    Raises:
-        WaitingError: it has.
-        RefusedError, UnreachableError, BusyError: as PostgreSQL says.
-    """
-    if (first := _first_day_left(dataset, day, postgres)) <= day:
-        raise WaitingError(
-            f"{before.label}, {day}: it comes after {dataset.label}, which has rows of {first}. Nothing was deleted; "
-            "a later run goes on when they are purged."
-        )
 
 
 def days_without_rows(dataset: Dataset, days: Sequence[date], postgres: Postgres, *, among: int = 1) -> list[date]:

@@ -13,9 +13,9 @@ from event_archive.domain.days import now_utc
 from event_archive.domain.wording import counted
 from event_archive.errors import EventArchiveError, RecordsError, UnreachableError
 from event_archive.nightly.attempts import remember
-from event_archive.nightly.backlog import Purged, first_day_left
 from event_archive.nightly.day import Night, run_day, stop_if_requested
 from event_archive.nightly.outcome import DayOutcome, Totals
+from event_archive.nightly.purged_first import Purged, first_day_left
 from event_archive.operations.site import Site
 
 
@@ -85,15 +85,15 @@ def _in_turn(shares: Sequence[Share], budget: timedelta | None, started: float) 
                 # Of one that failed, nobody knows for what.
                 waiting += [share] * bool(share.days and not share.totals.failure)
                 continue
-            name = share.night.site.dataset.name
             if begun and budget and time.monotonic() - started > budget.total_seconds():
-                whose = f"{name}, " if name else ""
-                return [*remarks, f"The run's budget of {budget} is used up; the next run goes on with {whose}{day}."]
+                left = counted(sum(len(of.days) for of in at_work), "day is", "days are")
+                return [*remarks, f"The run's budget of {budget} is used up; {left} left to the next run."]
             begun = done = True
             cause = _do(share, day)
             if isinstance(cause, RecordsError):
                 return [*remarks, _not_tried("Dagster's own records are out of reach", at_work)]
             if isinstance(cause, UnreachableError) and not _services_answer(share.night.site):
+                name = share.night.site.dataset.name
                 whose = f"{name}: a" if name else "A"
                 remarks.append(_not_tried(f"{whose} service is out of reach", [share]))
                 at_work.remove(share)

@@ -88,12 +88,12 @@ class JsonDisplay:
 
     def run_ends(self, totals: Totals, seconds: float, *, outcome: str, remark: str = "") -> None:
         """Writes the totals."""
-        # Of datasets that could not begin, there may be no day.
-        failed = f"{totals.failed} of {counted(totals.days, 'day', 'days')} failed" if totals.days else ""
+        failed = f"{totals.failed} of {counted(totals.days, 'day', 'days')} failed" if totals.failed else ""
+        error = ". ".join(filter(None, (failed, remark))) if outcome == "failed" else None
         write_line(
             outcome,
-            error=". ".join(filter(None, (failed, remark))) if outcome == "failed" else None,
-            **_as_a_log_line(remark or (failed if outcome == "failed" else f"run {outcome}"), failed=False),
+            error=error,
+            **_as_a_log_line(error or remark or f"run {outcome}", failed=False),
             days=totals.days,
             failed=totals.failed,
             rows=totals.rows,

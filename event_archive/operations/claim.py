@@ -9,12 +9,14 @@ from dataclasses import replace
 from datetime import date
 
 from event_archive.domain.dataset import Dataset, TableName
+from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Claim, Source
 from event_archive.domain.wording import counted
-from event_archive.errors import ConfigurationError, FileChangedError, IntegrityError, OtherSourceError
+from event_archive.errors import ConfigurationError, FileChangedError, IntegrityError, OtherSourceError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.marker import claim_to_read, files_of, marker_path, read_claim, read_marker, write_marker
+from event_archive.operations.replica import described, require_copy
 from event_archive.operations.site import Site
 from event_archive.operations.unclaimed import files_elsewhere, require_unclaimed, sources_of_files
 from event_archive.postgres.catalogue.server import Identity, identity, server_now
@@ -24,10 +26,6 @@ from event_archive.table.holds import keep_holds, require_no_former_name
 from event_archive.table.shape import glance
 
 logger = logging.getLogger(__name__)
-
-
-class FormerTimelineError(OtherSourceError):
-    """What a replica holds may have been lost with a former primary."""
 
 
 def claim(site: Site, connection: Connection) -> Claim:
@@ -42,7 +40,8 @@ def claim(site: Site, connection: Connection) -> Claim:
         IntegrityError: the marker cannot be read.
         RefusedError, UnreachableError: as PostgreSQL or the lake says.
     """
-    asking, marker = _primary(site, connection), site.lake.stat(marker_path(site.dataset))
+    # Asked after the marker is looked up: else a run beside this one could have noted a later position in between.
+    marker, asking = site.lake.stat(marker_path(site.dataset)), _primary(site, connection)
     # A server that was promoted meanwhile may have claimed them since this one asked.
     asked = (asking, marker.etag if marker else "")
     if asked not in site.claims:
@@ -91,43 +90,28 @@ def require_replica(site: Site, connection: Connection) -> None:
         require_copy(original, identity(connection), primary=site.postgres.variable, replica=replica)
 
 
-def require_copy(original: Identity, copy: Identity, *, primary: str, replica: str) -> None:
-    """Checks that a server holds the primary's rows, if perhaps late; ``primary`` and ``replica`` are settings.
-
-    Raises:
-        OtherSourceError: it is no standby of the primary, nor the primary itself.
-        FormerTimelineError: it is a standby, and has not replayed anything of the primary's timeline.
-    """
-    same_rows = (copy.system, copy.database) == (original.system, original.database)
-    follows = copy.is_standby and copy.timeline <= original.timeline
-    if same_rows and follows and copy.timeline < original.timeline:
-        raise FormerTimelineError(
-            f"{replica} names a standby of {_described(original)} on timeline {copy.timeline}, and {primary} names "
-            f"timeline {original.timeline}: since a failover. It hears of that late, or it follows the former primary, "
-            "and may have rows that were lost with that one."
-        )
-    if not same_rows or not (follows or copy.started == original.started):
-        raise OtherSourceError(
-            f"{replica} names {_described(copy)}, no standby of {_described(original)}, which {primary} names. "
-            "Nothing was written or deleted. Let it name a streaming replica of that server, or unset it: the primary "
-            "serves exports then."
-        )
-
-
 def owner(site: Site) -> Claim | None:
     """As ``claim``, in a transaction of its own and without writing anything; None where a run would be the first.
+
+    Returns:
+        The claim as it would stand after a run: of this server's timeline, where that is later than the owner's.
 
     Raises:
         OtherSourceError, IntegrityError, RefusedError, UnreachableError, BusyError: as for ``claim``.
     """
     with site.postgres.transaction(str(site.dataset.table), advice=ARCHIVE_ADVICE) as connection:
-        asking, found = identity(connection), read_claim(site.dataset, site.lake)
-        if found is None:
-            require_no_former_name(connection, site.dataset)
+        return owner_by(connection, site)
+
+
+def owner_by(connection: Connection, site: Site) -> Claim | None:
+    """As ``owner``, in a transaction of the caller's."""
+    found, asking = read_claim(site.dataset, site.lake), identity(connection)
+    if found is None:
+        require_no_former_name(connection, site.dataset)
     if found and asking.is_standby:
         asking = replace(asking, timeline=found.timeline)  # It may know of a new one late.
-    _admitted(site.dataset, site.lake, asking, found)
-    return found
+    admitted = _admitted(site.dataset, site.lake, asking, found)
+    return admitted if found else None
 
 
 def require_owner(dataset: Dataset, postgres: Postgres, claimed: Claim) -> None:
@@ -203,14 +187,15 @@ def adopt_source(site: Site) -> Claim:
         marker = lake.stat(marker_path(dataset))
         before = claim_to_read(dataset, lake, replaced=True)
         others = () if before else sources_of_files(dataset, lake)
-        after = (before or Claim(source, asking.timeline)).adopted_by(source, asking.timeline, others)
+        after = (before or Claim(source, asking.timeline)).adopted_by(source, asking.timeline, asking.position, others)
+        after = replace(after, started=asking.started)
         tables = {former.table for former in after.former} - {source.table}
         if not (before or tables):
             require_no_former_name(connection, dataset)
         for table in tables:
             if kept := keep_holds(connection, dataset, TableName.parse(table)):
                 logger.info("%s: %s of %s hold here too", dataset.table, counted(kept, "held day", "held days"), table)
-    if after != before:
+    if after != before or after.position < before.position:
         write_marker(dataset, lake, after, replaces=marker)
     return after
 
@@ -219,7 +204,7 @@ def _primary(site: Site, connection: Connection) -> Identity:
     found = identity(connection)
     if found.is_standby:
         raise ConfigurationError(
-            f"{_described(found)} is a standby. Nothing was written or deleted. {site.postgres.variable} must name the "
+            f"{described(found)} is a standby. Nothing was written or deleted. {site.postgres.variable} must name the "
             "primary; a standby may serve exports alone."
         )
     return found
@@ -232,16 +217,28 @@ def source_of(database: Identity, dataset: Dataset) -> Source:
 
 def _claimed(site: Site, connection: Connection, asking: Identity, marker: StoredFile | None) -> Claim:
     dataset, lake = site.dataset, site.lake
-    before = read_marker(dataset, lake, marker)
+    try:
+        before = read_marker(dataset, lake, marker)
+    except FileChangedError:
+        return claim(site, connection)
     if before is None:
         require_no_former_name(connection, dataset)
     after = _admitted(dataset, lake, asking, before)
-    if after != before:
+    is_other = after != before
+    # Where the server's WAL stands is noted once a day, and of each server that runs: a copy of its disk, which begins
+    # no timeline, stands before that.
+    is_due = before and marker and (after.started != before.started or marker.modified.date() < now_utc().date())
+    if is_other or is_due:
         try:
             written = write_marker(dataset, lake, after, replaces=marker)
         except FileChangedError:
             return claim(site, connection)  # Another run was faster. Whoever it was, its marker counts.
+        except RefusedError:
+            if is_other:
+                raise
+            return after  # Where a policy keeps files from being written anew, nothing else needs to be.
         site.claims[asking, written.etag] = after
+    if is_other:
         _tell(site, before, after)
     return after
 
@@ -272,14 +269,11 @@ def _admitted(dataset: Dataset, lake: Lake, asking: Identity, before: Claim | No
         return _gone_on(dataset, asking, before)
     source = source_of(asking, dataset)
     require_unclaimed(dataset, lake, source)
-    return Claim(source, asking.timeline)
+    return Claim(source, asking.timeline, position=asking.position, started=asking.started)
 
 
 def _gone_on(dataset: Dataset, asking: Identity, before: Claim) -> Claim:
     """As ``_admitted``, where somebody has claimed the files."""
     source, adopt = source_of(asking, dataset), dataset.adopt_source
-    return before.admitting(source, asking.timeline, place=files_of(dataset), adopt=adopt)
-
-
-def _described(database: Identity) -> str:
-    return f"database {database.database} of system {database.system or '(not told)'}"
+    after = before.admitting(source, asking.timeline, asking.position, place=files_of(dataset), adopt=adopt)
+    return replace(after, started=asking.started)

@@ -23,7 +23,15 @@ from event_archive.postgres.errors import is_of_a_function, without_values
 from event_archive.postgres.session import Connection
 from event_archive.table.holds import hold_on
 from event_archive.table.locks import lock_day
-from event_archive.table.partitions import ends_in_time, partition_rows_by_day, partitions_of, passed_over, told, unfit
+from event_archive.table.partitions import (
+    ends_in_time,
+    has_rows_of,
+    partition_rows_by_day,
+    partitions_of,
+    passed_over,
+    told,
+    unfit,
+)
 from event_archive.table.rows import count_day, rows_by_day
 from event_archive.table.shape import Table
 
@@ -87,11 +95,13 @@ class Drop:
     Attributes:
         day: that is purged.
         partitions: which hold all rows of the day.
-        others: the other days of which they hold rows.
+        beside: partitions that are not aged yet: by another zone they begin on the day, but hold no row of it.
+        others: the other days of which the partitions hold rows.
     """
 
     day: date
     partitions: list[Partition]
+    beside: list[Partition]
     others: list[OtherDay]
 
 
@@ -114,7 +124,7 @@ def plan_drop(
     """
     try:
         with connection.transaction():
-            partitions = _partitions(connection, table, day)
+            partitions, beside = _partitions(connection, table, day)
             rows = _rows(connection, table, partitions, day)
             patient = datetime.now(UTC) - file.modified < MOST_WAITING
             others = [
@@ -122,27 +132,31 @@ def plan_drop(
                 for other in rows
                 if other != day
             ]
-            return Drop(day, partitions, _with_rows_left(connection, table, others, rows))
+            return Drop(day, partitions, beside, _with_rows_left(connection, table, others, rows))
     except psycopg.Error as error:
         raise stays(error) from None
 
 
-def _partitions(connection: Connection, table: Table, day: date) -> list[Partition]:
+def _partitions(connection: Connection, table: Table, day: date) -> tuple[list[Partition], list[Partition]]:
+    """The partitions that may be dropped, and those beside them that hold no row of the day."""
     found = partitions_of(connection, table, day)
     if not found:
         raise PartitionStaysError("it lies in no partition of a range of the time column that ends somewhere")
-    for partition in found:
+    retention = table.dataset.retention
+    last_aged = retention.last_aged_day(earlier_now(connection))
+    aged = [of for of in found if of.last <= last_aged]
+    beside = [of for of in found if aged and of.last > last_aged and not has_rows_of(connection, table, of, day)]
+    holding = [of for of in found if of not in beside]
+    for partition in holding:
         if why_not := unfit(connection, table, partition) or passed_over(connection, table, partition):
             raise PartitionStaysError(why_not)
-    if endless := next((of for of in found if not ends_in_time(of, day)), None):
+    if endless := next((of for of in holding if not ends_in_time(of, day)), None):
         raise PartitionStaysError(f"{told(endless)} goes on for more than a year after it")
-    retention, now = table.dataset.retention, earlier_now(connection)
-    for partition in found:
-        if partition.last > retention.last_aged_day(now):
-            raise PartitionWaitsError(
-                f"{told(partition)} is dropped when all of it is aged, on {retention.comes_of_age(partition.last)}"
-            )
-    return found
+    if waits := next((of for of in holding if of.last > last_aged), None):
+        raise PartitionWaitsError(
+            f"{told(waits)} is dropped when all of it is aged, on {retention.comes_of_age(waits.last)}"
+        )
+    return aged, beside
 
 
 def _rows(connection: Connection, table: Table, partitions: Sequence[Partition], day: date) -> dict[date, int]:

@@ -91,7 +91,7 @@ def drop_proven(
             keep_writers_out(connection, drop.partitions)
             # No lock on the table, for which whoever alters it may wait for us.
             altered = columns(connection, table.oid) != table.columns
-            if altered or partitions_of(connection, table, drop.day) != drop.partitions:
+            if altered or set(partitions_of(connection, table, drop.day)) != {*drop.partitions, *drop.beside}:
                 raise PartitionStaysError(_ALTERED)
             rows = sum(_count_proven(connection, table, of, readbacks) for of in drop.partitions)
             files = partial(_require_files, site, drop, record)

@@ -10,7 +10,7 @@ from event_archive.domain.manifest import Hashes, Key, Manifest
 from event_archive.domain.progress import Phase, Progress
 from event_archive.domain.source import Source
 from event_archive.lake.protocol import StoredFile, Upload
-from event_archive.operations.readback import Readback
+from event_archive.operations.readback import ARCHIVED, Readback
 from event_archive.postgres.copy import copy_out
 from event_archive.postgres.session import Connection, one
 from event_archive.table.shape import TABLE_ALIAS, Table
@@ -129,12 +129,18 @@ def rows_of_day(
 ) -> sql.Composable:
     """The day's rows by time and key, in the order of ``columns``; without those that stand in the file already.
 
+    Where the file holds a former form of a row, of the same time, columns that the table does not have any more are
+    taken over from that: a restore brings back the last form alone.
+
     The query fails, as for a text that is no UTF-8, where a row of the day does not come back from that as it was.
     """
+    of_table = frozenset(table.names)
     names = [
-        sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name)) if name in table.names else sql.SQL("NULL")
-        for name in columns
+        sql.SQL("{}.{}").format(TABLE_ALIAS if name in of_table else ARCHIVED, sql.Identifier(name)) for name in columns
     ]
+    rows = table.rows
+    if unless and not of_table.issuperset(columns):
+        rows = sql.SQL("{} LEFT JOIN {}").format(rows, unless.former)
     order = [table.time, *(sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(name)) for name in table.key)]
     condition = table.within(day, day)
     if unless:
@@ -146,7 +152,7 @@ def rows_of_day(
         utf_8 = sql.SQL("pg_catalog.convert_to({}, 'UTF8')").format(row)
         condition = sql.SQL("{} AND {}").format(condition, sql.SQL(_COMES_BACK).format(row=row, utf_8=utf_8))
     return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
-        sql.SQL(", ").join(names), table.rows, condition, sql.SQL(", ").join(order)
+        sql.SQL(", ").join(names), rows, condition, sql.SQL(", ").join(order)
     )
 
 

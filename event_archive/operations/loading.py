@@ -66,35 +66,57 @@ def load(
         FileChangedError, UnreachableError, RefusedError: as the lake says.
     """
     values = frozenset(name for name in table.names if name not in table.key)
-    words = ""
     # The table's types may have changed since. Then all columns but the key are read as text; if that fails too, all,
     # and those keys that parse are parsed afterwards.
-    for as_text in (frozenset[str](), values, frozenset(table.names)):
+    attempts = [frozenset[str](), values, frozenset(table.names)]
+    words, unparsed, one_by_one = "", frozenset[str](), False
+    while attempts:
         try:
             with connection.transaction():
-                return _load(connection, table, lake, file, progress, into=into, as_text=as_text)
+                return _load(connection, table, lake, file, progress, into=into, as_text=attempts.pop(0))
         except _NotParsedError as error:
             words = words or str(error)
+            if one_by_one and not error.columns <= unparsed:
+                attempts.append(unparsed | error.columns)
+            unparsed |= error.columns
+        except psycopg.errors.ProgramLimitExceeded:
+            if one_by_one or not unparsed:
+                raise
+            # As texts, a row's values do not fit into one of PostgreSQL's: those columns alone that do not parse, one
+            # that is not of the key among them, by which a restore sees it.
+            unparsed |= frozenset() if unparsed & values else frozenset(sorted(values)[:1])
+            attempts, one_by_one = [unparsed], True
     raise no_csv_of_ours(file, f"it is not a CSV file of {table.dataset.table}: {words}")
 
 
 class _NotParsedError(Exception):
-    """The COPY itself found fault with the file. What fails around it says nothing of the file."""
+    """The COPY itself found fault with the file. What fails around it says nothing of the file.
+
+    Attributes:
+        columns: what it found fault with, if it says so: a column of the table; of the key, all.
+    """
+
+    def __init__(self, error: psycopg.Error, table: Table) -> None:
+        line, column = _place(error.diag.context or "", table.names)
+        place = f" (line {line}, column {column})" if column else f" (line {line})" if line else ""
+        super().__init__(without_values(error) + place)
+        self.columns = frozenset(table.key if column in table.key else [column] if column else [])
 
 
-def _place(context: str, names: Iterable[str]) -> str:
+def _place(context: str, names: Iterable[str]) -> tuple[str, str]:
     """The line of a file, and the column if it is one of ``names``, that the context of a COPY's error is about.
 
     Args:
         context: in any language: ``COPY event_archive_readback, line 3, column id: "x"``.
         names: the table's columns.
+
+    Returns:
+        Both, empty where the context does not say.
     """
     column = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     of_a_copy = rf'^(?:COPY )?event_archive_[a-z0-9_]+[^\d:"]*(\d+)(?:[^\d:"]*? ({column})(?!\w))?'
     found = re.search(of_a_copy, context, re.MULTILINE)
-    if found is None:
-        return ""
-    return f" (line {found[1]}, column {found[2]})" if found[2] else f" (line {found[1]})"
+    return (found[1], found[2] or "") if found else ("", "")
 
 
 def _load(
@@ -124,12 +146,12 @@ def _load(
             try:
                 rows, hashes = copy_file(connection, into, columns, content, file, progress, phase="reading back")
             except psycopg.Error as error:
-                code, place = error.sqlstate or _CONNECTION_LOST, _place(error.diag.context or "", table.names)
+                code, not_parsed = error.sqlstate or _CONNECTION_LOST, _NotParsedError(error, table)
                 # An extension's type may refuse a value by an internal error, as hstore does before PostgreSQL 16.
-                of_a_value = code == _INTERNAL_ERROR and ", column " in place and is_of_a_copy(error)
+                of_a_value = code == _INTERNAL_ERROR and not_parsed.columns and is_of_a_copy(error)
                 if code.startswith(_NOT_THE_FILES_FAULT) and not of_a_value:
                     raise
-                raise _NotParsedError(without_values(error) + place) from None
+                raise not_parsed from None
             # Where a table is nothing but key, a restore must still see that values do not parse.
             if as_text > set(table.key):
                 parse_keys(connection, into, table)

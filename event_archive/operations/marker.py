@@ -1,15 +1,17 @@
 """The marker beside the files, ``FOLDER/_PREFIX.source.json``, which says whose they are. Not here: who may claim."""
 
 import logging
+from contextlib import suppress
 
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.source import Claim
-from event_archive.errors import IntegrityError, NewerFormError
+from event_archive.errors import FileChangedError, IntegrityError, NewerFormError
 from event_archive.lake.protocol import Lake, StoredFile
 
 logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 1024 * 1024
+_ATTEMPTS = 3
 _REFUSED = " Nothing was written or deleted."
 
 
@@ -30,18 +32,26 @@ def read_claim(dataset: Dataset, lake: Lake) -> Claim | None:
         IntegrityError: the marker cannot be read.
         RefusedError, UnreachableError: as the lake says.
     """
-    return read_marker(dataset, lake, lake.stat(marker_path(dataset)))
+    return _read_present(dataset, lake, outcome=_REFUSED)
 
 
 def claim_to_read(dataset: Dataset, lake: Lake, *, replaced: bool = False) -> Claim | None:
     """As ``read_claim``, but what cannot be read is a warning; to be ``replaced``, a newer program's is an error."""
     try:
-        return read_marker(dataset, lake, lake.stat(marker_path(dataset)), outcome="")
+        return _read_present(dataset, lake, outcome="")
     except IntegrityError as error:
         if replaced and isinstance(error, NewerFormError):
             raise NewerFormError(f"{error}{_REFUSED}") from None
         logger.warning("%s", error)
         return None
+
+
+def _read_present(dataset: Dataset, lake: Lake, *, outcome: str) -> Claim | None:
+    for _ in range(_ATTEMPTS):
+        # A run may write it between the two.
+        with suppress(FileChangedError):
+            return read_marker(dataset, lake, lake.stat(marker_path(dataset)), outcome=outcome)
+    return read_marker(dataset, lake, lake.stat(marker_path(dataset)), outcome=outcome)
 
 
 def read_marker(dataset: Dataset, lake: Lake, marker: StoredFile | None, *, outcome: str = _REFUSED) -> Claim | None:

@@ -18,7 +18,7 @@ from event_archive.table.shape import TABLE_ALIAS, Table
 READBACK = sql.Identifier("pg_temp", "event_archive_readback")
 """The temporary table that holds a file's rows, where one file is read."""
 ARCHIVED = sql.Identifier("archived_")
-"""The alias of ``Readback.current``."""
+"""The alias of ``Readback.current`` and ``Readback.former``."""
 _TEXT_EQUALITY = "pg_catalog.="
 
 
@@ -65,6 +65,25 @@ class Readback:
             "(SELECT {line} AS line, {keys}, ROW({image}) AS image FROM {rows} "
             "WHERE {line} OPERATOR(pg_catalog.>) 0) AS {alias}"
         ).format(line=self.line, keys=sql.SQL(", ").join(keys), image=image, rows=self.relation, alias=ARCHIVED)
+
+    @property
+    def former(self) -> sql.Composable:
+        """The current row of the file with the key and time of ``TABLE_ALIAS``, with all its columns: for a LEFT JOIN.
+
+        One of another time may be another row, which had that key before.
+        """
+        time = self.table.dataset.time_column
+        return sql.SQL(
+            "{rows} AS {alias} ON {alias}.{line} OPERATOR(pg_catalog.>) 0 AND {same_key} "
+            "AND {time} OPERATOR(pg_catalog.=) {alias}.{time_column}"
+        ).format(
+            rows=self.relation,
+            alias=ARCHIVED,
+            line=self.line,
+            same_key=self.equal_keys(self.table.key),
+            time=self._source(time),
+            time_column=sql.Identifier(time),
+        )
 
     @property
     def same_key(self) -> sql.Composable:

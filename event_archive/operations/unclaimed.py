@@ -26,8 +26,8 @@ def require_unclaimed(dataset: Dataset, lake: Lake, source: Source) -> None:
         if not source.is_same(other):
             raise OtherSourceError(
                 f"{place} holds files of {other}; this is {source}. Nothing was written or deleted. Give this table a "
-                "file prefix or a folder of its own. If it is the same table under another name, accept it once: "
-                f"{dataset.adopt_source}."
+                "file prefix or a folder of its own. If it is the same table, which has moved, was upgraded or "
+                f"renamed, accept it once: {dataset.adopt_source}."
             )
     before = replace(dataset, file_prefix=_FORMER_PREFIX)
     if not found and before != dataset:

@@ -101,6 +101,13 @@ def has_any_row(connection: Connection, partition: Partition) -> bool:
         return bool(one(connection, sql.SQL("SELECT EXISTS (SELECT {})").format(_from(partition)))[0])
 
 
+def has_rows_of(connection: Connection, table: Table, partition: Partition, day: date) -> bool:
+    """Whether a partition holds a row of a day. Leaves no lock behind."""
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(rows_in(partition), table.within(day, day))
+    with connection.transaction(force_rollback=True):
+        return bool(one(connection, query)[0])
+
+
 def _from(partition: Partition) -> sql.Composable:
     # No index holds tableoid: so PostgreSQL reads the rows themselves, where an index would do to count them. What of a
     # chunk is compressed may have another one.
@@ -125,5 +132,8 @@ def waiting_days(connection: Connection, table: Table, days: Collection[date], l
         within = {
             day for day in days if (partition.first is None or day >= partition.first) and ends_in_time(partition, day)
         }
+        # On its first day it may begin late, by another zone: the day's rows lie before it then.
+        if not why_not and partition.first in within and not has_rows_of(connection, table, partition, partition.first):
+            within.remove(partition.first)
         (deleted if why_not else waiting).update(within)
     return waiting - deleted

@@ -191,17 +191,27 @@ def test_who_may_restore_and_hold_is_who_the_page_says(
 
 def test_what_puts_two_versions_of_a_file_together_passes_no_row_in_silence(database: Database):
     """A row whose key is new and whose other unique value stands in the later version, as of an event sent again."""
-    (statement,) = re.findall(r"`(INSERT INTO .+? FROM kept .+?)`", page_of("failed-day").read_text(), re.DOTALL)
+    section = page_of("failed-day").read_text().partition("## An older version of a file was put back")[2]
+    make, clear, statement = re.findall(r"`((?:CREATE TABLE|DELETE|INSERT INTO) .+?)`", section, re.DOTALL)
     database.execute(
         """ALTER TABLE "Event" ADD kind text GENERATED ALWAYS AS (upper(event_type)) STORED;
         INSERT INTO "Event" VALUES (1, 'sent', 'a', '2024-03-01', NULL, '{}'), (2, '2', 'a', '2024-03-01', NULL, '{}');
-        CREATE TABLE kept AS TABLE "Event"; DELETE FROM kept WHERE id = 1;
+        CREATE TABLE kept AS TABLE "Event"; UPDATE "Event" SET event_type = 'as in the later version' WHERE id = 1;
         INSERT INTO kept VALUES (3, 'new', 'a', '2024-03-01', NULL, '{}'), (4, 'sent', 'b', '2024-03-01', NULL, '{}')"""
     )
+    database.execute(make)
+    # Of the later version, a former form of one row, and the present one of each.
+    database.execute("INSERT INTO later TABLE kept; DELETE FROM later WHERE id > 2")
+    database.execute('INSERT INTO later TABLE "Event"')
+    database.execute("UPDATE kept SET event_type = 'came since' WHERE id = 2")
+    database.execute(clear)
+    assert database.execute("SELECT id FROM kept ORDER BY id") == [(2,), (3,), (4,)]
     with pytest.raises(psycopg.errors.UniqueViolation):
         database.execute(statement)
     database.execute(statement.replace(" ON CONFLICT", " WHERE id <> 4 ON CONFLICT"))
-    assert database.execute('SELECT id FROM "Event" ORDER BY id') == [(1,), (2,), (3,)]
+    assert database.execute('SELECT id, event_type FROM "Event" ORDER BY id') == [
+        (1, "as in the later version"), (2, "came since"), (3, "a"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -90,6 +90,15 @@ def test_a_night_plans_no_day_that_only_this_machines_clock_calls_aged(
     assert planned() == [DAY, young]
     monkeypatch.setattr(backlog, "now_utc", lambda: now)
     assert planned() == [DAY]
+    assert not pipeline.dataset.is_aged(young, days_to_do(pipeline.dataset, now, pipeline.postgres).at)
+
+
+def test_a_day_that_is_named_is_aged_by_both_clocks(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    """The plan promised what the run refused."""
+    assert pipeline.dataset.is_aged(DAY, backlog.aged_at(pipeline.dataset, [DAY], pipeline.postgres))
+    monkeypatch.setattr(backlog, "earlier_now", lambda _: datetime(2024, 3, 2, tzinfo=UTC))
+    with pytest.raises(NotAgedError, match="2024-03-01 is not aged"):
+        backlog.aged_at(pipeline.dataset, [DAY], pipeline.postgres)
 
 
 def test_no_figure_counts_a_day_that_only_this_machines_clock_calls_aged(

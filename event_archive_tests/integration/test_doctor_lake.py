@@ -69,6 +69,18 @@ def test_a_marker_that_no_run_can_read_is_bad(healthy_on_azure: Installation, az
     assert "BlobArchived. It is in the archive tier." in found["lake_owner"].message
 
 
+def test_a_server_that_a_run_would_make_the_owner_is_told_before(healthy_locally: Installation, command: Commands):
+    healthy_locally.add(1)
+    assert command("run").code == 0
+    lake = healthy_locally.lake
+    assert isinstance(lake, LocalLake)
+    marker = lake._root / "titan-pulse-event-archive" / "_events.source.json"
+    marker.write_text(marker.read_text().replace('"timeline": 1', '"timeline": 0'))
+    found = findings(command("doctor", "--json"), 0)
+    assert wrong(found) == {"lake_owner": "warning"}
+    assert "last used on timeline 0; this server is on 1, so it was promoted or restored" in found["lake_owner"].message
+
+
 def test_a_marker_that_is_a_folder_is_bad(healthy_locally: Installation, command: Commands):
     healthy_locally.add(1)
     lake = healthy_locally.lake

@@ -119,7 +119,7 @@ def test_files_under_the_prefix_of_before_keep_nobody_from_going_on_with_its_own
 def test_files_from_before_make_nobody_else_an_owner():
     mine = Source("111", "shop", "public.t", "at")
     before = Source("", "", "public.t", "")
-    adopted = Claim(mine, 1).adopted_by(mine, 1, [before])
+    adopted = Claim(mine, 1).adopted_by(mine, 1, 0, [before])
     assert adopted.former == ()
     assert not adopted.holds(Source("222", "staging", "public.t", "at"))
     assert adopted.holds(before)

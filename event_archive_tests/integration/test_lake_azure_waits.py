@@ -77,7 +77,7 @@ def test_a_long_wait_is_told_of_once_and_without_the_signature(
     with AzureLake.from_connection_string(signed, container, retry_seconds=6) as lake, pytest.raises(UnreachableError):
         lake.stat(PATH)
     (waited,) = [record.getMessage() for record in caplog.records if record.name.startswith("event_archive")]
-    assert re.fullmatch(r"127\.0\.0\.1:\d+ does not answer \(503\); it is asked again for up to [1-3] s", waited)
+    assert re.fullmatch(r"127\.0\.0\.1:\d+ does not answer well \(503\); it is asked again for up to [1-3] s", waited)
 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["refuses connections", "never answers"])

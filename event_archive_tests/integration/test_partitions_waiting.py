@@ -36,6 +36,28 @@ def test_no_day_waits_for_a_partition_that_begins_after_it(pipeline: Pipeline):
     assert waiting_days(of) == {DAY, NEXT}
 
 
+@pytest.mark.parametrize("in_the_next", [False, True])
+def test_a_day_waits_for_a_partition_that_begins_on_it_by_another_zone_only_where_that_holds_rows_of_it(
+    pipeline: Pipeline, *, in_the_next: bool
+):
+    of = of_table(
+        pipeline,
+        f"""{TABLE}
+        CREATE TABLE february PARTITION OF t FOR VALUES FROM ('2024-02-01 00:00+01') TO ('2024-03-02 00:00+01');
+        CREATE TABLE march PARTITION OF t FOR VALUES FROM ('2024-03-02 00:00+01') TO ('2024-04-01 00:00+02');
+        INSERT INTO t VALUES (1, '2024-03-01 08:00+00', 'n'), (2, '2024-03-01 22:59+00', 'n');
+        INSERT INTO t SELECT 3, '2024-03-01 23:00+00', 'n' WHERE {in_the_next}""",
+        retention=aged_up_to(NEXT),
+    )
+    assert waiting_days(of) == ({DAY} if in_the_next else set())
+    purged = of.run()
+    if in_the_next:
+        assert (purged.outcome, purged.left) == ("waiting", 3)
+        assert str(purged.reason).startswith("public.march is dropped when all of it is aged")
+    else:
+        assert (purged.how, purged.partitions, of.count()) == ("dropped", ("public.february",), 0)
+
+
 def test_no_day_waits_where_a_part_of_its_partition_is_deleted_from(pipeline: Pipeline):
     of = of_table(
         pipeline,
@@ -48,6 +70,21 @@ def test_no_day_waits_where_a_part_of_its_partition_is_deleted_from(pipeline: Pi
     )
     assert waiting_days(of) == {DAY}
     of.database.execute("CREATE TRIGGER own AFTER DELETE ON w1 FOR EACH ROW EXECUTE FUNCTION f()")
+    assert waiting_days(of) == set()
+    assert (of.run().how, of.count()) == ("deleted", 0)
+
+
+def test_nor_does_the_first_day_of_a_partition_of_whose_parts_one_without_its_rows_is_deleted_from(pipeline: Pipeline):
+    of = of_table(
+        pipeline,
+        f"""{TABLE} {TRIGGER} CREATE TABLE w PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-08')
+            PARTITION BY LIST (id);
+        CREATE TABLE w1 PARTITION OF w FOR VALUES IN (1);
+        CREATE TABLE w2 PARTITION OF w FOR VALUES IN (2);
+        CREATE TRIGGER own AFTER DELETE ON w1 FOR EACH ROW EXECUTE FUNCTION f();
+        INSERT INTO t VALUES (2, '2024-03-01 08:00+00', 'n')""",
+        retention=aged_up_to(NEXT),
+    )
     assert waiting_days(of) == set()
     assert (of.run().how, of.count()) == ("deleted", 0)
 

@@ -3,6 +3,7 @@
 import re
 import runpy
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
 from event_archive.errors import BusyError, IntegrityError, RefusedError
 from event_archive.operations.claim import adopt_source
+from event_archive.operations.marker import marker_path, read_claim, write_marker
 from event_archive.operations.restore.day import RestoredDay, days_with_file, restore_day
 from event_archive.table.holds import hold
 from event_archive.table.locks import lock_day
-from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline, T
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.restoring import checksum, restoring
 from event_archive_tests.fixtures.statements import OF_EVERY_TYPE, TYPES
@@ -110,12 +112,30 @@ def test_nor_do_those_that_were_archived_by_a_column_that_was_renamed_before_oth
     late = f"INSERT INTO \"Event\" VALUES (99, 'late', 'x', '{DAY} 05:00', NULL, '{{}}')"
     of.database.execute(late)
     assert of.run().deleted == 1
-    with pytest.raises(
-        RefusedError, match="2 rows of it have no made_at, and what says when they were may be in a column"
-    ):
-        restore_day(of.site, DAY, of.dataset.table)
+    with pytest.raises(RefusedError, match="2 rows of it are not of 2024-03-01 by made_at. Nothing was restored"):
+        restoring(of)(in_place=True)
     assert of.count() == 0
     assert restoring(of)().restored == 3
+
+
+def test_nor_do_rows_go_back_as_those_of_another_day_since_another_column_says_of_which_they_are(pipeline: Pipeline):
+    """There a former form would become the last one, and a hold of the file's day would not hold them."""
+    database = pipeline.database
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, created timestamp, processed timestamp, v text);"
+        "INSERT INTO t SELECT n, '2024-03-01 10:00', '2024-03-05 10:00', 'former' FROM generate_series(1, 2) AS n"
+    )
+    by_created = pipeline.of(table=T, time_column="created", file_prefix="t")
+    by_created.archive()
+    database.execute("UPDATE t SET v = 'last' WHERE id = 1")
+    by_processed = pipeline.of(table=T, time_column="processed", file_prefix="t")
+    adopt_source(by_processed.site)
+    assert by_processed.run(date(2024, 3, 5)).deleted == 2
+    with pytest.raises(RefusedError, match="2 rows of it are not of 2024-03-01 by processed. .* --table NAME"):
+        restoring(by_processed)(in_place=True)
+    assert restoring(by_processed)("mine").restored == 2
+    assert restoring(by_processed)(in_place=True, day=date(2024, 3, 5)).restored == 2
+    assert database.execute("SELECT v FROM t ORDER BY id") == [("last",), ("former",)]
 
 
 def test_a_row_that_stands_is_never_changed(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
@@ -180,12 +200,21 @@ def test_in_place_says_that_the_night_purges_again(
     assert "archives and purges" not in caplog.text
 
 
+@pytest.mark.parametrize("case", ["another's", "another's by their manifests", "a later timeline's"])
 def test_in_place_says_nothing_of_the_nights_of_a_database_that_does_not_own_the_files(
-    pipeline: Pipeline, stranger: Pipeline, caplog: pytest.LogCaptureFixture
+    pipeline: Pipeline, stranger: Pipeline, caplog: pytest.LogCaptureFixture, case: str
 ):
     pipeline.add(4)
     pipeline.run()
-    assert restoring(stranger)(in_place=True).restored == 4
+    path = marker_path(pipeline.dataset)
+    if case == "another's by their manifests":
+        Path(pipeline.lake.url(path).removeprefix("file://")).unlink()
+    if case == "a later timeline's":
+        marker, claimed = pipeline.lake.stat(path), read_claim(pipeline.dataset, pipeline.lake)
+        assert claimed
+        write_marker(pipeline.dataset, pipeline.lake, replace(claimed, timeline=claimed.timeline + 1), replaces=marker)
+    there = pipeline if case == "a later timeline's" else stranger
+    assert restoring(there)(in_place=True).restored == 4
     assert "archives and purges" not in caplog.text
 
 

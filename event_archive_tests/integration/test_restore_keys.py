@@ -140,6 +140,23 @@ def test_rows_that_have_no_value_of_a_later_key_replace_none_by_it(
     assert restore("mine").restored == 4
 
 
+def test_a_row_that_got_a_key_of_a_new_column_before_it_was_purged_may_be_a_second_one(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    """The very rows that the key was widened for are alike but for its new column."""
+    pipeline.add(1)
+    pipeline.archive()
+    pipeline.database.execute(
+        """ALTER TABLE "Event" DROP CONSTRAINT "Event_event_id_key", DROP CONSTRAINT "Event_pkey",
+        ADD seq int NOT NULL DEFAULT 1, ADD PRIMARY KEY (id, seq)"""
+    )
+    assert pipeline.run().deleted == 1
+    pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
+    pipeline.database.execute("ALTER TABLE mine ALTER seq DROP NOT NULL")
+    with pytest.raises(IntegrityError, match="nobody can tell"):
+        restore("mine")
+
+
 def test_a_row_that_went_back_before_the_key_was_widened_is_not_restored_as_it_was_between(
     database: Database, lake: Lake
 ):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from event_archive.domain.dataset import TableName
-from event_archive.errors import IntegrityError
+from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.adopt import adopt_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_wide_table
@@ -137,3 +137,31 @@ def test_a_row_whose_values_do_not_fit_into_one_as_texts_is_restored_and_rewritt
     kept = [line.rpartition(b",")[0] for line in of.content().splitlines()[:4]]
     assert kept == before.splitlines()
     assert restoring(of)("mine").restored == 1
+
+
+def test_a_key_that_does_not_parse_where_a_row_does_not_fit_into_one_as_texts_is_none_of_the_table(
+    pipeline: Pipeline,
+):
+    of = of_wide_table(pipeline, 900, "float8", "1/3.0::float8")
+    assert of.run().deleted == 3
+    before = of.content()
+    of.database.execute("ALTER TABLE t ALTER id TYPE uuid USING gen_random_uuid()")
+    of.database.execute("INSERT INTO t (id, at) VALUES (gen_random_uuid(), '2024-03-01')")
+    assert of.run().deleted == 1
+    assert of.content().startswith(before)
+    with pytest.raises(RefusedError, match="its values do not all parse"):
+        restoring(of)(in_place=True)
+
+
+def test_a_row_whose_values_neither_parse_nor_fit_into_one_as_texts_is_archived(pipeline: Pipeline):
+    of = of_wide_table(pipeline, 900, "float8", "1/3.0::float8")
+    assert of.run().deleted == 3
+    before = of.content()
+    of.database.execute(
+        "INSERT INTO t (id, at) VALUES (1, '2024-03-01'), (4, '2024-03-01');"
+        "ALTER TABLE t ALTER c7 DROP DEFAULT, ALTER c7 TYPE boolean USING true,"
+        "ALTER c700 DROP DEFAULT, ALTER c700 TYPE boolean USING true"
+    )
+    assert of.run().deleted == 2
+    assert of.content().startswith(before)
+    assert [line.split(b",")[0] for line in of.content().splitlines()[4:]] == [b"1", b"4"]

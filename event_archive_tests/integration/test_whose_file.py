@@ -196,10 +196,10 @@ def test_prefixes_that_begin_alike_are_two_places(pipeline: Pipeline, stranger: 
 
 def test_what_the_owner_did_not_tell_is_learnt_from_the_first_who_does():
     unknown = Claim(Source("", "shop", "public.t", "at"), 1)
-    learnt = unknown.admitting(Source("111", "shop", "public.t", "at"), 1, place="here")
+    learnt = unknown.admitting(Source("111", "shop", "public.t", "at"), 1, 0, place="here")
     assert learnt.source.system == "111"
     with pytest.raises(OtherSourceError):
-        learnt.admitting(Source("222", "shop", "public.t", "at"), 1, place="here")
+        learnt.admitting(Source("222", "shop", "public.t", "at"), 1, 0, place="here")
 
 
 def test_a_marker_that_cannot_be_read_keeps_nobody_from_reading(pipeline: Pipeline):
@@ -282,17 +282,17 @@ def test_a_server_that_does_not_tell_its_identifier_is_known_by_its_databases_na
 ):
     for database in (pipeline.database, stranger.database):
         database.execute(
-            "CREATE ROLE plain_" + database.name + " LOGIN; GRANT pg_read_all_data, pg_write_all_data TO plain_"
-            + database.name + '; ALTER TABLE "Event" OWNER TO plain_' + database.name
-            + "; REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC"
-        )  # fmt: skip
-    mine = replace_role(pipeline)
-    theirs = replace_role(stranger)
+            f"""CREATE ROLE plain_{database.name} LOGIN; ALTER TABLE "Event" OWNER TO plain_{database.name};
+            GRANT pg_read_all_data, pg_write_all_data TO plain_{database.name};
+            REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint() FROM PUBLIC;
+            REVOKE EXECUTE ON FUNCTION pg_current_wal_flush_lsn() FROM PUBLIC"""
+        )
+    mine, theirs = replace_role(pipeline), replace_role(stranger)
     mine.add(2)
     mine.run()
     claimed = read_claim(mine.dataset, mine.lake)
     assert claimed is not None
-    assert claimed.source.system == ""
+    assert (claimed.source.system, claimed.position) == ("", 0)
     refused_everywhere(theirs, "belongs to")
 
 

@@ -94,7 +94,7 @@ def test_where_the_first_day_that_is_archived_is_not_aged_nobody_is_told_that_ea
     assert "no day is aged at 2026-11-22 02:00 UTC" in told
     assert told.endswith("The first that is archived, 2026-06-01, comes of age on 2027-06-02.")
     with pytest.raises(
-        NotAgedError, match="lies before the first day that is archived, 2026-06-01. With .* 2027-05-02"
+        NotAgedError, match="before the first day that is archived, 2026-06-01. Set .* to 2026-05-01 .* 2027-05-02"
     ):
         late.require_aged(date(2026, 5, 1), NOW)
     with pytest.raises(

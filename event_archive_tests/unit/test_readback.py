@@ -90,20 +90,20 @@ def test_what_looks_like_an_end_marker_passes(content: bytes, block_bytes: int):
 @pytest.mark.parametrize(
     ("context", "place"),
     [
-        ('COPY event_archive_readback, line 3, column id: "x, column at: 9"', " (line 3, column id)"),
-        ("COPY event_archive_readback, Zeile 3, Spalte id: „x“", " (line 3, column id)"),
-        ("COPY event_archive_readback, строка 12, столбец id2: «x»", " (line 12, column id2)"),
-        ("COPY event_archive_readback, ligne 3, colonne the id : « x »", " (line 3, column the id)"),
-        ('COPY event_archive_readback, 第 3 行, 列 id: "x"', " (line 3, column id)"),
-        ('event_archive_readbackのCOPY、行 3、列 id: "x"', " (line 3, column id)"),
-        ('event_archive_readback 복사, 3번째 줄, id 열: "x, 4"', " (line 3, column id)"),
-        ("event_archive_readback_2024_03_01 복사, 12번째 줄", " (line 12)"),
-        ('COPY event_archive_readback, line 3: "1,column id,x"', " (line 3)"),
-        ('JSON data, line 1: {x\nCOPY event_archive_readback, line 3, column id: "{x"', " (line 3, column id)"),
-        ('COPY event_archive_readback, line 3, column others: "id"', " (line 3)"),
-        ('PL/pgSQL function f() line 2 at RAISE\nSQL statement "SELECT 1"', ""),
-        ("", ""),
+        ('COPY event_archive_readback, line 3, column id: "x, column at: 9"', ("3", "id")),
+        ("COPY event_archive_readback, Zeile 3, Spalte id: „x“", ("3", "id")),
+        ("COPY event_archive_readback, строка 12, столбец id2: «x»", ("12", "id2")),
+        ("COPY event_archive_readback, ligne 3, colonne the id : « x »", ("3", "the id")),
+        ('COPY event_archive_readback, 第 3 行, 列 id: "x"', ("3", "id")),
+        ('event_archive_readbackのCOPY、行 3、列 id: "x"', ("3", "id")),
+        ('event_archive_readback 복사, 3번째 줄, id 열: "x, 4"', ("3", "id")),
+        ("event_archive_readback_2024_03_01 복사, 12번째 줄", ("12", "")),
+        ('COPY event_archive_readback, line 3: "1,column id,x"', ("3", "")),
+        ('JSON data, line 1: {x\nCOPY event_archive_readback, line 3, column id: "{x"', ("3", "id")),
+        ('COPY event_archive_readback, line 3, column others: "id"', ("3", "")),
+        ('PL/pgSQL function f() line 2 at RAISE\nSQL statement "SELECT 1"', ("", "")),
+        ("", ("", "")),
     ],
 )
-def test_where_a_file_is_bad_is_found_in_any_language_and_without_its_values(context: str, place: str):
+def test_where_a_file_is_bad_is_found_in_any_language_and_without_its_values(context: str, place: tuple[str, str]):
     assert _place(context, ["id", "at", "id2", "the id"]) == place

@@ -86,6 +86,12 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch):
         ("METRICS_TEXTFILE", f"https://user:{SECRET}@host/metrics", "a path on this machine"),
         ("ARCHIVE_LOCAL_PATH", "https://account.blob.core.windows.net/archive", "a path on this machine"),
         ("ARCHIVE_LOCAL_PATH", "file:/lake", "a path on this machine"),
+        ("ARCHIVE_LOCAL_PATH", '"/lake"', "without the quotes around it"),
+        ("ARCHIVE_LOCAL_PATH", "~/lake", "~ and [$] are not expanded"),
+        ("ARCHIVE_LOCAL_PATH", "$HOME/lake", "~ and [$] are not expanded"),
+        ("ARCHIVE_LOCAL_PATH", "C:/lake", "a drive's letter is none"),
+        ("ARCHIVE_FOLDER", "'archive'", "without the quotes around it"),
+        ("EVENT_FILE_PREFIX", '"ev"', "without the quotes around it"),
         ("ARCHIVE_LOCAL_PATH", f"AccountName=a;AccountKey={SECRET}", "a path on this machine"),
         ("LOG_FORMAT", "xml", "'json' or 'console'"),
         ("DRY_RUN", "perhaps", r"'perhaps': must be true or false\."),
@@ -134,8 +140,11 @@ def test_a_misspelling_of_what_decides_what_is_deleted_is_refused(
     load(monkeypatch)  # Settings that are right stay in memory.
     with pytest.raises(ConfigurationError, match=f"{name} is no variable of event_archive, and {meant} decides"):
         load(monkeypatch, **{name: "3 years"})
+    monkeypatch.delenv(meant, raising=False)
     with pytest.raises(ConfigurationError, match=f"Rename it to {meant}, in capitals, or unset it."):
         PipelineSettings.load()
+    with pytest.raises(ConfigurationError, match=f"Unset it: {meant} is set, too."):
+        load(monkeypatch, **{name: "3 years", meant: "4 years"})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from event_archive.domain.wording import oldest_for, took
+from event_archive.domain.wording import oldest_for, size, took
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,22 @@ from event_archive.domain.wording import oldest_for, took
 )
 def test_nothing_that_waits_waits_for_no_time(seconds: float, words: str):
     assert oldest_for(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (999_960_000, "1.0 GB"),
+        (5e12, "5000.0 GB"),
+    ],
+)
+def test_a_size_has_the_unit_that_it_is_rounded_to(size_bytes: float, words: str):
+    assert size(size_bytes) == words
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.0, "< 1 s"), (0.99, "< 1 s"), (1.2, "1 s"), (3_720, "1 h 2 min")])

@@ -86,7 +86,7 @@ class BoundedRetry(ExponentialRetry):
             if left_seconds > 0 and time.monotonic() > warn_from:
                 warn_from = until
                 logger.warning(
-                    "%s does not answer (%s); it is asked again for up to %.0f s",
+                    "%s does not answer well (%s); it is asked again for up to %.0f s",
                     urlsplit(request.http_request.url).netloc,
                     response.http_response.status_code if response else _what_broke(error),
                     left_seconds,

@@ -16,6 +16,7 @@ from event_archive.lake.local.upload import LocalUpload, settle
 from event_archive.lake.local.versions import blocks_of, listed_version, open_version, stat_version, sync_version
 from event_archive.lake.names import check_path
 from event_archive.lake.protocol import StoredFile, changed
+from event_archive.paths import is_folder
 
 
 class LocalLake:
@@ -97,4 +98,4 @@ class LocalLake:
 
 def _is_listed(entry: "os.DirEntry[str]") -> bool:
     # Looked at in this way, a link that leads back to itself raises nothing.
-    return entry.is_file(follow_symlinks=False) or (entry.is_symlink() and not Path(entry.path).is_dir())
+    return entry.is_file(follow_symlinks=False) or (entry.is_symlink() and not is_folder(Path(entry.path)))

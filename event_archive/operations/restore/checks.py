@@ -16,7 +16,7 @@ from event_archive.postgres.catalogue.dependents import Changes
 from event_archive.postgres.catalogue.server import is_on
 from event_archive.postgres.session import Connection, one
 from event_archive.postgres.statements import exempting
-from event_archive.table.shape import Table
+from event_archive.table.shape import TABLE_ALIAS, TIME_TYPES, Table
 
 
 def require_parsed(connection: Connection, readback: Readback, file: StoredFile) -> None:
@@ -32,7 +32,7 @@ def require_parsed(connection: Connection, readback: Readback, file: StoredFile)
     if lacking:
         raise RefusedError(
             f"{file.path}: it lacks {', '.join(lacking)}, which the key of {target} needs. Nothing was restored. "
-            "Restore it into another table: --table NAME."
+            "Restore it into a table of your own making, with a key that the file has: --table NAME."
         )
     keyless = one(
         connection,
@@ -45,6 +45,30 @@ def require_parsed(connection: Connection, readback: Readback, file: StoredFile)
         raise RefusedError(
             f"{file.path}: {counted(keyless, 'row of it has', 'rows of it have')} no {named}, the key of {target}. "
             "Restore it into a table of your own making, with a key that all rows have: --table NAME."
+        )
+
+
+def require_of_the_day(
+    connection: Connection, dataset: Dataset, day: date, readback: Readback, file: StoredFile
+) -> None:
+    """Refuses rows that would go back into the source as those of other days, whose files may hold newer forms of them.
+
+    Nor would a hold on the file's day keep them.
+
+    Raises:
+        RefusedError: by the column that says so today, rows of the file are not of its day, as where they were archived
+            by another one.
+    """
+    table = readback.table
+    if table.dataset.table != dataset.table or table.time_type not in TIME_TYPES:
+        return
+    query = sql.SQL("SELECT pg_catalog.count(*) FROM {} AS {} WHERE {} OPERATOR(pg_catalog.>) 0 AND ({}) IS NOT TRUE")
+    others: int = one(connection, query.format(READBACK, TABLE_ALIAS, readback.line, table.within(day, day)))[0]
+    if others:
+        raise RefusedError(
+            f"{file.path}: {counted(others, 'row of it is', 'rows of it are')} not of {day} by "
+            f"{quoted(dataset.time_column)}. Nothing was restored: another day's file may hold a newer form of what "
+            f"would go back into {dataset.table}. Restore into another table: --table NAME."
         )
 
 

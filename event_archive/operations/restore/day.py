@@ -18,13 +18,17 @@ from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.source import Source
-from event_archive.errors import ConfigurationError, IntegrityError, RefusedError
+from event_archive.errors import ConfigurationError, IntegrityError, OtherSourceError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
-from event_archive.operations.claim import source_of, source_to_read
+from event_archive.operations.claim import owner_by, source_of, source_to_read
 from event_archive.operations.loading import load
-from event_archive.operations.marker import read_claim
 from event_archive.operations.readback import ARCHIVED, READBACK, Readback
-from event_archive.operations.restore.checks import require_no_other_rows, require_only_inserted, require_parsed
+from event_archive.operations.restore.checks import (
+    require_no_other_rows,
+    require_of_the_day,
+    require_only_inserted,
+    require_parsed,
+)
 from event_archive.operations.restore.keys import (
     require_no_form_by_types,
     require_none_merged,
@@ -131,7 +135,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         here = source_of(identity(connection), dataset)
         if source and not source.is_same(here):
             logger.warning("%s holds rows of %s; they are restored into %s of %s", path, source, target, here.database)
-        has_nights = target == dataset.table and _owns_the_files(site, here)
+        has_nights = target == dataset.table and _has_nights(connection, site)
         outcome = "Nothing was restored: restore the day again."
         await_day(connection, dataset, day, site.postgres, outcome=outcome)
         table = open_target(connection, dataset, target)
@@ -156,6 +160,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         # The file has been read, twice where need be: from here on the target is locked.
         require_unchanged(connection, table, "fill")
         readback = widened(connection, dataset, readback, file, (source and source.time_column) or dataset.time_column)
+        require_of_the_day(connection, dataset, day, readback, file)
         require_no_other_rows(connection, dataset, day, readback, file)
         require_same_current_rows(connection, dataset, readback, file, manifest)
         progress.begin("restoring")
@@ -177,13 +182,13 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
     )
 
 
-def _owns_the_files(site: Site, here: Source) -> bool:
-    """Whether the nights of this database archive and purge the table: the files are its own, or nobody's yet."""
+def _has_nights(connection: Connection, site: Site) -> bool:
+    """Whether the nights of this database archive and purge the table, as they do where no run of it is refused."""
     try:
-        claimed = read_claim(site.dataset, site.lake)
-    except IntegrityError:
-        return False  # By a marker that cannot be read, no night does anything.
-    return claimed is None or claimed.source.is_same(here)
+        owner_by(connection, site)
+    except (OtherSourceError, IntegrityError):
+        return False
+    return True
 
 
 def _reaching(connection: Connection, readback: Readback) -> Readback:

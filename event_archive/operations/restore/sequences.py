@@ -41,10 +41,11 @@ def _told(sequence: Sequence, readback: Readback) -> str:
     statement = _statement(sequence, readback.table.identifier)
     logger.warning(
         "%s: sequence %s may give values that %s has already, and this role may not see or move it (SELECT and "
-        "UPDATE). Then the next INSERT fails on the key. Let its owner run: %s",
+        "UPDATE).%s Let its owner run: %s",
         readback.table.dataset.table,
         TableName(sequence.schema, sequence.name),
         quoted(sequence.column),
+        " Then the next INSERT fails on the key." if sequence.column in readback.table.key else "",
         statement,
     )
     return statement

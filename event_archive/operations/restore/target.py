@@ -7,7 +7,6 @@ import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, TableName, quoted
-from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, NoSuchTableError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.readback import Readback
@@ -18,7 +17,7 @@ from event_archive.postgres.catalogue.sequences import sequences_behind
 from event_archive.postgres.catalogue.server import database_of
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.pins import own_search_path
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection
 from event_archive.table.locks import lock_table
 from event_archive.table.shape import Table, glance, require_table
 
@@ -139,16 +138,6 @@ def _comment(dataset: Dataset) -> str:
     return f"Made by event-archive to restore {dataset.table} into: a restore may add columns."
 
 
-def _count_timeless(connection: Connection, readback: Readback, time_column: str) -> int:
-    """How many current rows of the file have no time of the source's present column."""
-    if time_column not in readback.table.names:
-        return 0
-    query = sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE {} OPERATOR(pg_catalog.>) 0 AND {} IS NULL")
-    names = (readback.relation, readback.line, sql.Identifier(time_column))
-    count: int = one(connection, query.format(*names))[0]
-    return count
-
-
 def widened(
     connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile, time_column: str
 ) -> Readback:
@@ -177,12 +166,6 @@ def widened(
             "Nothing was restored: rows would get another time. Restore into another table: --table NAME."
         )
     if extra and target == dataset.table:
-        if timeless := _count_timeless(connection, readback, dataset.time_column):
-            raise RefusedError(
-                f"{file.path}: {counted(timeless, 'row', 'rows')} of it have no {quoted(dataset.time_column)}, and "
-                f"what says when they were may be in a column that {target} does not have any more: {named}. Nothing "
-                "was restored: rows could lose their time. Restore into another table: --table NAME."
-            )
         logger.warning("%s: the table has no column %s any more; it is not restored", target, named)
     elif extra:
         present = relation(connection, target.schema, target.name)

@@ -1,9 +1,9 @@
 """The server: who it is, settings, standby or primary, how far replicas are behind. Not here: tables."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, LiteralString, cast
 
 import psycopg
 
@@ -28,17 +28,16 @@ SELECT pg_catalog.pg_wal_lsn_diff(%s, pg_catalog.pg_last_wal_replay_lsn())::floa
 """
 
 _SYSTEM = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
-# The first eight hexadecimal digits of a WAL file's name are its timeline; the control file knows a new one only from
-# the first checkpoint on. On a standby the receiver knows it at once, but tells privileged roles alone.
 _IDENTITY = """
-SELECT pg_catalog.current_database()::text,
-       CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL
-       ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,
-       greatest((SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver), (SELECT timeline_id
-         FROM pg_catalog.pg_control_checkpoint())),
-       pg_catalog.pg_is_in_recovery(),
+SELECT pg_catalog.current_database()::text, pg_catalog.pg_is_in_recovery(),
        pg_catalog.pg_postmaster_start_time()::text
 """
+# The first eight hexadecimal digits of a WAL file's name are its timeline; the control file knows a new one only from
+# the first checkpoint on. On a standby the receiver knows it at once, but tells privileged roles alone.
+_TIMELINE = "SELECT pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)"
+_RECEIVED = "SELECT pg_catalog.max(received_tli) FROM pg_catalog.pg_stat_wal_receiver"
+_REPLAYED = "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()"
+_POSITION = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0')::bigint"
 # What is set for all roles in a database goes before what is set for all roles.
 _ZONES = """
 SELECT (pg_catalog.array_agg(option_value ORDER BY setdatabase DESC) FILTER (WHERE setrole = 0))[1],
@@ -65,6 +64,8 @@ class Identity:
         timeline: a promotion or a restore from a backup begins a new one. A standby may know of it late.
         is_standby: whether it replays another server's WAL.
         started: when the server process began.
+        position: how much WAL it has had on its disk since initdb, in bytes, which no crash takes back; 0 of a standby,
+            and where the server does not tell.
     """
 
     system: str
@@ -72,6 +73,7 @@ class Identity:
     timeline: int
     is_standby: bool
     started: str
+    position: int = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +91,22 @@ class Lag:
 
 def identity(connection: Connection) -> Identity:
     """Which database this is."""
+    system, (database, is_standby, started) = _told(connection, _SYSTEM) or "", one(connection, _IDENTITY)
+    if is_standby:
+        timeline = max(_told(connection, _RECEIVED) or 0, _told(connection, _REPLAYED) or 0)
+    else:
+        timeline = int(one(connection, _TIMELINE)[0], 16)
+    position = 0 if is_standby else _told(connection, _POSITION) or 0
+    return Identity(str(system), database, timeline, is_standby, started, position)
+
+
+def _told(connection: Connection, query: LiteralString) -> Any:
+    """The one value that a query asks for; None where this role may not ask, or the server does not know of it."""
     try:
         with connection.transaction():
-            system = str(one(connection, _SYSTEM)[0])
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction):
-        system = ""
-    database, written, received, is_standby, started = one(connection, _IDENTITY)
-    return Identity(system, database, int(written, 16) if written else received, is_standby, started)
+            return one(connection, query)[0]
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported):
+        return None
 
 
 def setting_of_new_sessions(connection: Connection, name: str) -> str:

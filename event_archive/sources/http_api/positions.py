@@ -15,28 +15,25 @@ from event_archive.domain.dataset import TableName
 from event_archive.domain.days import iso
 from event_archive.postgres.session import Connection, Session
 
-_READ_ONE = """
-SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
-       passes, events_ingested
-FROM {} WHERE source = %s COLLATE pg_catalog."C" AND shard = %s COLLATE pg_catalog."C"
-"""
+_OF_SOURCE = sql.SQL('source = %s COLLATE pg_catalog."C"')
+_OF_SHARD = sql.SQL('{} AND shard = %s COLLATE pg_catalog."C"').format(_OF_SOURCE)
 _READ = """
 SELECT shard, cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began,
        passes, events_ingested
-FROM {} WHERE source = %s COLLATE pg_catalog."C" ORDER BY lower_bound, shard
+FROM {} WHERE {} ORDER BY lower_bound, shard
 """
 # Not by ON CONFLICT: a table of a former version has an index that may have been made under another order of texts.
 _SAVE = """
 UPDATE {} SET cursor_value = %s, cursor_expires_at = %s, lower_bound = %s, upper_bound = %s, watermark = %s,
   ceiling = %s, pass_began = %s, passes = %s, events_ingested = %s, updated_at = pg_catalog.clock_timestamp()
-WHERE source = %s COLLATE pg_catalog."C" AND shard = %s COLLATE pg_catalog."C"
+WHERE {}
 """
 _SAVE_FIRST = """
 INSERT INTO {} (cursor_value, cursor_expires_at, lower_bound, upper_bound, watermark, ceiling, pass_began, passes,
                 events_ingested, source, shard)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
-_REMOVE = 'DELETE FROM {} WHERE source = %s COLLATE pg_catalog."C" AND shard = %s COLLATE pg_catalog."C"'
+_REMOVE = "DELETE FROM {} WHERE {}"
 _LOCK_ALL = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))"
 # A pooler answers for the session with a number of its own. It may give another server's session to each transaction: a
 # lock of such a one would outlast the run, and nobody could let it go.
@@ -176,7 +173,7 @@ class Positions:
     def read(self, connection: Connection) -> list[Position]:
         """All of them, the oldest window first; no other process plans windows until the transaction ends."""
         connection.execute(_LOCK_ALL, (f"event_archive {self.table.schema} {self.source} windows",))
-        rows = connection.execute(sql.SQL(_READ).format(self._name), (self.source,)).fetchall()
+        rows = connection.execute(sql.SQL(_READ).format(self._name, _OF_SOURCE), (self.source,)).fetchall()
         return [Position.of_row(row) for row in rows]
 
     def move(self, connection: Connection, before: Position, after: Position | None) -> None:
@@ -198,7 +195,7 @@ class Positions:
         if after is not None:
             self.save(connection, after)
             return
-        connection.execute(sql.SQL(_REMOVE).format(self._name), (self.source, before.shard))
+        connection.execute(sql.SQL(_REMOVE).format(self._name, _OF_SHARD), (self.source, before.shard))
 
     def save(self, connection: Connection, position: Position) -> None:
         """Writes a position that nobody has taken yet."""
@@ -215,7 +212,7 @@ class Positions:
             self.source,
             position.shard,
         )
-        if not connection.execute(sql.SQL(_SAVE).format(self._name), values).rowcount:
+        if not connection.execute(sql.SQL(_SAVE).format(self._name, _OF_SHARD), values).rowcount:
             connection.execute(sql.SQL(_SAVE_FIRST).format(self._name), values)
 
     def claim(self, session: Session, position: Position) -> Position | None:
@@ -243,7 +240,7 @@ class Positions:
 
     def _find(self, connection: Connection, position: Position) -> Position | None:
         """Where a shard stands; the whole of an API that nobody has read yet stands at its beginning."""
-        query = sql.SQL(_READ_ONE).format(self._name)
+        query = sql.SQL(_READ).format(self._name, _OF_SHARD)
         row = connection.execute(query, (self.source, position.shard)).fetchone()
         return Position.of_row(row) if row else None if position.shard else Position()
 

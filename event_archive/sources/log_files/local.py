@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from event_archive.errors import RefusedError
+from event_archive.paths import is_file
 from event_archive.sources.log_files.stores import CHUNK_BYTES, FileError, Found, StoreAwayError, changed
 
 _TOUCHED_JUST_NOW_SECONDS = 0.05
@@ -29,7 +30,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         """Takes the path of a folder, or of one file."""
-        self.is_file = path.is_file()
+        self.is_file = is_file(path)
         # Files are listed by their own names, in folders that are no links: by a link's where it leads elsewhere.
         real, parent = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
         self._path = parent if self.is_file else real
@@ -72,7 +73,7 @@ class Folder:
         if not Path(key).is_symlink():
             return False
         path = Path(os.path.realpath(key))
-        return path.is_file() and self._is_looked_at(path)
+        return is_file(path) and self._is_looked_at(path)
 
     def _is_looked_at(self, path: Path) -> bool:
         """Whether a file or folder, which is no link, lies in this folder, and no part of its path is hidden."""
