@@ -114,15 +114,16 @@ def _replay(records: "RejectedRecords", source: str | None, *, as_json: bool) ->
 
     # Without any, no source's settings are needed.
     counts = records.replay(_replay_of(source)) if source and records.newest(source, 1) else Counts()
-    left, landed = sum(number for *_, number in records.by_reason(source)), counts.taken - counts.rejected
+    left = sum(number for *_, number in records.by_reason(source))
     if as_json:
         write_line("done", source=source, new=counts.new, known=counts.known, superseded=counts.superseded, left=left)
     elif not (counts.taken or left):
         click.echo(_none(source))
     else:
-        click.echo(
-            f"{source}: {counted(landed, 'record', 'records')} landed, {counted(left, 'is', 'are')} rejected still."
-        )
+        others = {"known before": counts.known, "superseded": counts.superseded, "too old": counts.too_old}
+        told = ", ".join(f"{number} {what}" for what, number in others.items() if number)
+        landed = counted(counts.new, "record", "records") + " landed" + (f" ({told})" if told else "")
+        click.echo(f"{source}: {landed}, {counted(left, 'is', 'are')} rejected still.")
 
 
 def _none(source: str | None) -> str:

@@ -67,7 +67,10 @@ def _told(found: "Status", settings: "StreamSettings") -> list[str]:
         f"  not acknowledged yet: {group.pending:,}" + oldest_for(group.oldest_pending_seconds),
     ]
     if table is None or books is None:
-        return [*words, f"{settings.table}: not there yet"]
+        return [
+            *words,
+            f"{settings.table}: not there{', though the group is past entries' if group.is_past_some else ' yet'}",
+        ]
     return [
         *words,
         f"{settings.table}: about {counted(table.rows, 'row', 'rows')}"

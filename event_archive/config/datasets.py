@@ -12,7 +12,7 @@ from typing import Any
 
 from event_archive.config.conninfo import database_named
 from event_archive.config.document import read_document
-from event_archive.config.environment import PipelineSettings, Settings
+from event_archive.config.environment import ONE_TABLES, PipelineSettings, Settings
 from event_archive.config.reading import Entry
 from event_archive.config.variables import is_secret, shown, value_of
 from event_archive.domain.dataset import TableName
@@ -48,11 +48,6 @@ _ITS_OWN = ("table", "file_prefix", "asset_keys", "after")
 """Keys that make no sense as a default for all."""
 KEYS = (*_FIELDS, *_CONNECTIONS, "asset_keys", "after")
 
-_ONE_TABLES = (
-    *("event_table", "event_time_column", "event_file_prefix", "event_retention_period"),
-    *("event_purge", "event_drop_empty_partitions", "event_vacuum"),
-)
-"""Variables that describe a table, and would describe none beside the file."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -68,7 +63,7 @@ def load_datasets() -> list[PipelineSettings]:
         return [PipelineSettings.load()]
     problems = [
         f"{field.upper()} is set beside DATASETS_FILE, which describes every table: unset it."
-        for field in _ONE_TABLES
+        for field in ONE_TABLES
         if value_of(field.upper())
     ]
     entries = _entries(read_document(path), problems.append)
@@ -175,7 +170,7 @@ def _entry(name: str, keys: Any, defaults: dict[str, Any], problem: Callable[[st
         if field in variables and not _VARIABLE.fullmatch(variables[field]):
             problem(f"{name}.{key} must be the name of an environment variable.")
     values = {key: text for key, text in ({"file_prefix": name} | texts).items() if key in _FIELDS}
-    unread = set(_ONE_TABLES)
+    unread = set(ONE_TABLES)
     # A replica is inherited with its database, or not at all.
     database = texts.get("pg_connection_string_env", _DATABASE)
     if "export_pg_connection_string_env" not in own and database != inherited.get(

@@ -55,6 +55,11 @@ from event_archive.paths import is_folder
 _SIMILARITY = 0.88
 _DEFAULT_TABLE = 'public."Event"'
 _LAKES = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "ARCHIVE_LOCAL_PATH")
+ONE_TABLES = (
+    *("event_table", "event_time_column", "event_file_prefix", "event_retention_period"),
+    *("event_purge", "event_drop_empty_partitions", "event_vacuum"),
+)
+"""Fields that describe a table, and whose variables would describe none beside a datasets file."""
 _DECIDING = (
     *("DRY_RUN", "EVENT_RETENTION_PERIOD", "ARCHIVE_START_DATE", "MAX_DAYS_PER_RUN", "RUN_BUDGET"),
     *("EVENT_TABLE", "EVENT_TIME_COLUMN", "EVENT_FILE_PREFIX", "PG_CONNECTION_STRING"),
@@ -123,12 +128,7 @@ class PipelineSettings(EnvironmentSettings):
     @classmethod
     def _misspelt(cls, entry: Entry) -> list[str]:
         return [
-            f"{name} is no variable of event_archive, and {meant} decides what is deleted. "
-            + (
-                f"Unset it: {meant} is set, too."
-                if value_of(meant)
-                else f"Rename it to {meant}, in capitals, or unset it."
-            )
+            f"{name} is no variable of event_archive, and {meant} decides what is deleted. {_unset_or_rename(meant)}"
             for name, meant in _near()
             if meant in _DECIDING and not (_is_embedded(entry) and _may_be_theirs(name, meant, entry))
         ]
@@ -240,11 +240,18 @@ def dagster_home() -> str | None:
 
 
 def misspelt() -> list[tuple[str, str]]:
-    """Variables that are set but not read, and whose names are close to one that is: both names.
+    """Variables that are set but not read, and whose names are close to one that is: the name, and what may be meant.
 
     Where that one decides what is deleted, no settings are loaded at all.
     """
-    return [(name, meant) for name, meant in _near() if meant not in _DECIDING]
+    found = [(name, meant) for name, meant in _near() if meant not in _DECIDING]
+    if not value_of("DATASETS_FILE"):
+        return found
+    key = "{} of a dataset in DATASETS_FILE"
+    return [
+        (name, key.format(meant.lower().removeprefix("event_")) if meant.lower() in ONE_TABLES else meant)
+        for name, meant in found
+    ]
 
 
 def _near() -> list[tuple[str, str]]:
@@ -253,6 +260,13 @@ def _near() -> list[tuple[str, str]]:
         # The file names variables of its own for the connections of its datasets.
         return [(name, meant) for name, meant in found if not meant.endswith("PG_CONNECTION_STRING")]
     return found
+
+
+def _unset_or_rename(meant: str) -> str:
+    """What to do about a variable that is nearly this one."""
+    if value_of("DATASETS_FILE") and meant.lower() in ONE_TABLES:
+        return "Unset it: DATASETS_FILE says that of every table."
+    return f"Unset it: {meant} is set, too." if value_of(meant) else f"Rename it to {meant}, in capitals, or unset it."
 
 
 def _is_embedded(entry: Entry) -> bool:

@@ -4,16 +4,20 @@ Here: where a value comes from, and the words for one that is wrong. Not here: w
 (``environment``), the datasets file (``datasets``).
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, Self, cast
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
 from event_archive.config.variables import HIDDEN, shown_quoted, value_of
 from event_archive.errors import ConfigurationError
 
+_QUOTED = re.compile(r"([\"']).*\1", re.DOTALL)
+_MAY_BE_QUOTED = ("event_table", "dagster_pg_password")
+"""Fields that may begin and end so: a name as SQL has it, and a password that another program reads as it is."""
 _FALSE = ("", "0", "f", "false", "n", "no", "off")
 
 
@@ -83,6 +87,14 @@ class EnvironmentSettings(BaseModel):
         given = tuple(_given(cls.model_fields, entry))
         loaded, problems = _loaded(cls, given, entry, tuple(cls._misspelt(entry)))
         return cast("Self | None", loaded), problems
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_quotes(cls, text: Any, info: ValidationInfo) -> Any:
+        """Refuses quotes that nobody took away, as in a file of variables: they would become part of a name."""
+        if isinstance(text, str) and _QUOTED.fullmatch(text) and info.field_name not in _MAY_BE_QUOTED:
+            raise ValueError("must be without the quotes around it")
+        return text
 
     @classmethod
     def _misspelt(cls, _entry: Entry) -> list[str]:

@@ -16,7 +16,6 @@ from event_archive.lake.names import check_path
 
 _ADDRESS = re.compile(r"[\"']*([a-z][\w+.:-]+:/|\w+=\S*[; ]\s*\w+=)", re.IGNORECASE)
 """What begins like an address or a connection string."""
-_QUOTED = re.compile(r"([\"']).*\1", re.DOTALL)
 _FOR_A_SHELL = re.compile(r"[~$]|[a-z]:[\\/]", re.IGNORECASE)
 """How a path begins that only a shell expands, or only Windows knows."""
 _LONGEST = timedelta(days=100 * 366)
@@ -29,12 +28,6 @@ def _refuse_address(text: str, what: str) -> None:
     """Refuses what may hold a password, where a value stands in messages and becomes a name."""
     if _ADDRESS.match(text):
         raise ValueError(f"must be {what}, not an address or a connection string")
-
-
-def _refuse_quotes(text: str) -> None:
-    """Refuses quotes that nobody took away, as in a file of variables: they would become part of a name."""
-    if _QUOTED.fullmatch(text):
-        raise ValueError("must be without the quotes around it")
 
 
 def parse_identifier(name: str) -> str:
@@ -53,7 +46,6 @@ def parse_table(text: str) -> str:
 def parse_file_prefix(prefix: str) -> str:
     """What files' names begin with: at most 200 bytes, without a slash."""
     _refuse_address(prefix, "what files' names begin with")
-    _refuse_quotes(prefix)
     if "/" in prefix or len(prefix.encode()) > 200:
         raise ValueError("must be at most 200 bytes without a slash")
     check_path(prefix)
@@ -63,7 +55,6 @@ def parse_file_prefix(prefix: str) -> str:
 def parse_folder(folder: str) -> str:
     """A folder in the lake, slashes at its ends taken away: at most 700 bytes, 255 between two slashes."""
     _refuse_address(folder, "a folder in the lake")
-    _refuse_quotes(folder)
     stripped = folder.strip("/")
     check_path(stripped)
     # File systems take no longer name; Azure takes 1,024 characters in all, the file's name among them.
@@ -107,7 +98,6 @@ def parse_cron(text: str) -> str:
 def parse_path(text: str) -> Path:
     """A path on this machine, of a file or a folder; an address would be taken for a folder of that name."""
     _refuse_address(str(text), "a path on this machine")
-    _refuse_quotes(str(text))
     if _FOR_A_SHELL.match(str(text)):
         raise ValueError(
             "must be a path on this machine as it is: ~ and $ are not expanded here, a drive's letter is none"

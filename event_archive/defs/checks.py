@@ -72,15 +72,17 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
                 day = _day_of(context, dataset)
             path = dataset.path(day)
             # What this run's own archive recorded is of the file as it is by now.
-            recorded = partial(record_if_any, context.instance, dataset, day, before_run=context.run.run_id)
+            recorded = partial(record_if_any, context.instance, dataset, day)
             with dagster_failures(context.log), event_archive_lake.open(settings) as opened:
-                before = None
+                before, appended = None, 0
                 with suppress(IntegrityError):  # recorded by hand
                     # Before the file is looked for: another run may write and record more rows meanwhile.
-                    before = recorded()
+                    before = recorded(before_run=context.run.run_id)
+                    latest = recorded()
+                    appended = latest.rows_appended if latest and latest != before else 0
                 file, url = opened.stat(path), opened.url(path)
                 if file is None:
-                    record = recorded()
+                    record = recorded(before_run=context.run.run_id)
                     if record is None or record.etag is None:
                         return dg.AssetCheckResult(passed=True, description="The day has no file.")
                     gone = _gone(path, record, url)
@@ -92,8 +94,9 @@ def build_checks(settings: PipelineSettings, partitions: dg.PartitionsDefinition
                 except (BusyError, RefusedError, UnreachableError) as error:
                     context.log.warning("values are not looked at, only the file as a whole: %s", error)
                 found = verify_day(dataset, day, table=table, lake=opened)
-                rows = stored_rows(file)
-                lost = "" if rows is None else lost_rows(before, dataset, day, rows, url)
+                lost = (
+                    "" if (rows := stored_rows(file)) is None else lost_rows(before, dataset, day, rows, appended, url)
+                )
                 if found.problems or lost:
                     _alert(ARCHIVE_IS_WHOLE, f"{path}: {'; '.join(found.problems)}" if found.problems else lost)
             return dg.AssetCheckResult(

@@ -84,26 +84,32 @@ def warn_of_lost_rows(instance: dg.DagsterInstance, dataset: Dataset, archived: 
     before = None
     with suppress(IntegrityError):  # recorded by hand
         before = record_if_any(instance, dataset, archived.day)
-    lost = lost_rows(before, dataset, archived.day, archived.rows, archived.url, has_file=archived.etag is not None)
+    has_file, now = archived.etag is not None, (archived.rows, archived.rows_appended)
+    lost = lost_rows(before, dataset, archived.day, *now, archived.url, has_file=has_file)
     if lost:
         logger.warning("%s", lost)
     return lost
 
 
-def lost_rows(before: Record | None, dataset: Dataset, day: date, rows: int, url: str, *, has_file: bool = True) -> str:
-    """That a day's file has fewer rows than were recorded of it last, which no archive leads to; else empty.
+def lost_rows(
+    before: Record | None, dataset: Dataset, day: date, rows: int, appended: int, url: str, *, has_file: bool = True
+) -> str:
+    """That a day's file had fewer rows than were recorded of it last, which no archive leads to; else empty.
 
     Args:
         before: what was recorded.
         dataset: whose day.
         day: the day.
         rows: in its file.
+        appended: of them, those that this archive wrote; all of them, where it wrote the file anew.
         url: of its file.
         has_file: it has one.
     """
-    if not before or rows >= before.rows:
+    appended = appended if appended < rows else 0
+    if not before or rows - appended >= before.rows:
         return ""
-    has = f"{dataset.table}, {day}: {dataset.path(day)} has {counted(rows, 'row', 'rows')}; the archive recorded"
+    has = f"{dataset.table}, {day}: {dataset.path(day)} has {counted(rows, 'row', 'rows')}"
+    has = f"{has}{f', {appended} of them appended just now' if appended else ''}; the archive recorded"
     if place := before.elsewhere(url):
         return (
             f"{has} {before.rows} before, in {place}. The folder, the file prefix or the lake has changed since: a "

@@ -87,8 +87,8 @@ def build_schedule(
         most = max(0, settings.max_days_per_run - launched - len(begun))
         chosen = [*begun, *plan(idle, attempts, found.staying, now=now, most=most)]
         context.log.info(
-            "%d aged days have rows; %d of them have a run in flight; launching %d",
-            len(found.days),
+            "%s rows; %d with a run in flight; launching %d",
+            counted(len(found.days), "aged day has", "aged days have"),
             in_flight,
             len(chosen),
         )

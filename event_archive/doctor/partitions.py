@@ -9,9 +9,9 @@ from event_archive.domain.dataset import TableName, quoted
 from event_archive.domain.wording import counted
 from event_archive.postgres.catalogue.dependents import drop_triggers
 from event_archive.postgres.catalogue.partitions import Partition, dependent
-from event_archive.postgres.catalogue.server import role_of
+from event_archive.postgres.catalogue.server import role_of, server_now
 from event_archive.postgres.session import Connection
-from event_archive.table.partitions import partitions_between, passed_over, told, unfit
+from event_archive.table.partitions import ends_in_time, partitions_between, passed_over, told, unfit
 from event_archive.table.shape import Table
 
 
@@ -52,6 +52,17 @@ def partitions(connection: Connection, shape: Table) -> Finding:
             )
     if why_not := _kept_by(connection, found):
         return Finding("partitions", "warning", why_not, "docs/howto/partitions.md says what to do about it.")
+    last_aged = dataset.retention.last_aged_day(server_now(connection))
+    first = {of: max(of.first or dataset.start, dataset.start) for of in found}
+    endless = next((of for of in found if first[of] <= last_aged and not ends_in_time(of, first[of])), None)
+    if endless and dataset.purge == "drop":
+        return Finding(
+            "partitions",
+            "warning",
+            f"{told(endless)} goes on for more than a year after {first[endless]}: rows of days so long before its end "
+            "are deleted, if there are any",
+            "docs/howto/partitions.md says what to do about it.",
+        )
     looked_at = " and ".join(dict.fromkeys((told(found[0]), told(found[-1]))))
     of_all = f"; of {len(found):,} partitions, the first and the last were looked at" if len(found) > 2 else ""
     return Finding("partitions", "good", f"nothing keeps {looked_at} from being dropped once aged{of_all}")

@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
+from itertools import combinations, islice, permutations
 from typing import Any
 from urllib.parse import quote, unquote
 
 from event_archive.domain.contradiction import contradiction, no_csv_of_ours
 from event_archive.domain.source import Claim, Source
-from event_archive.errors import IntegrityError, NewerFormError
+from event_archive.errors import IntegrityError, NewerFormError, RefusedError
 from event_archive.lake.names import check_metadata
 from event_archive.lake.protocol import StoredFile
 
@@ -20,6 +21,8 @@ Key = tuple[str, ...]
 
 VERSION = 1
 _PREFIX = "event_archive_"
+_MOST_RENAMINGS = 10_000
+"""So many are tried to find out which columns of a header were renamed: those of one, or of two among a hundred."""
 _CONTENT = ("rows", "bytes", "sha256", "columns")
 """What a reader of the bytes can compare; the rest says whose they are."""
 
@@ -79,13 +82,20 @@ class Manifest:
         """For a file: percent-encoded ASCII, one entry a field.
 
         Raises:
-            ValueError: more than a lake takes.
+            RefusedError: more than a lake takes.
         """
         known = {name: str(value) for name, value in asdict(self).items() if value not in ("", ())}
         if self.keys:
             known["keys"] = json.dumps(self.keys, ensure_ascii=False, separators=(",", ":"))
         metadata = {_PREFIX + name: quote(value, safe=".-_") for name, value in known.items()}
-        check_metadata(metadata)
+        try:
+            check_metadata(metadata)
+        except ValueError as error:
+            raise RefusedError(
+                f"{self.table}, {self.day}: the file's manifest, which names every key that the table has had, would "
+                f"be too long ({error}). The file was not written. Give the table another file prefix from now on: "
+                "the files here stay what they are."
+            ) from None
         return metadata
 
     @classmethod
@@ -190,6 +200,54 @@ def keys_with(manifest: Manifest | None, key: Key) -> tuple[Key, ...]:
     if manifest is None:
         return (key,)
     return manifest.keys if not manifest.keys or manifest.knows_key(key) else (*manifest.keys, key)
+
+
+def keys_in(
+    header: Sequence[str], manifest: Manifest | None, key: Key, *, complete: bool
+) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
+    """As ``keys_with``, for a file whose header somebody may have changed: under the names that the columns have in it.
+
+    What a column was called before is found by the hash of the former header, where nothing but names of former keys
+    was changed; likewise, which columns of the present key somebody wrote into the file. By their values, rows that a
+    former key took for one are two.
+
+    Args:
+        header: the file's.
+        manifest: the one that it had.
+        key: the table's.
+        complete: every row of the file has a value of each of its columns.
+
+    Returns:
+        The keys, and those of which no column is found, which are not among them.
+    """
+    keys = keys_with(manifest, key)
+    if manifest and complete and (written := _written(header, manifest, key)):
+        widened = (tuple(dict.fromkeys((*names, *written))) for names in manifest.keys)
+        keys = (*widened, key)
+    gone = sorted({name for names in keys for name in names}.difference(header))
+    if manifest and gone:
+        # Rather those of the present key than any.
+        names = sorted(header, key=lambda name: name not in key)
+        for present in islice(permutations(names, len(gone)), _MOST_RENAMINGS):
+            former = dict(zip(present, gone, strict=True))
+            if names_hash([former.get(name, name) for name in header]) == manifest.columns:
+                renamed = dict(zip(gone, present, strict=True))
+                keys = tuple(tuple(renamed.get(name, name) for name in names) for names in keys)
+                break
+    keys = tuple({frozenset(names): names for names in reversed(keys)}.values())[::-1]
+    found = tuple(names for names in keys if set(names) <= set(header))
+    return found, tuple(names for names in keys if names not in found)
+
+
+def _written(header: Sequence[str], manifest: Manifest, key: Key) -> Key:
+    """The columns of a key that the header of a manifest lacked, if all else of it is as it was."""
+    known = {name for names in manifest.keys for name in names}
+    new = [name for name in key if name in header and name not in known]
+    for number in range(len(new), 0, -1):
+        for written in islice(combinations(new, number), _MOST_RENAMINGS):
+            if names_hash([name for name in header if name not in written]) == manifest.columns:
+                return written
+    return ()
 
 
 def _keys(text: str) -> tuple[Key, ...]:

@@ -20,6 +20,7 @@ class Record:
         bytes: of the file.
         seconds: that the archive took.
         url: where the file lay; empty where that is not recorded.
+        rows_appended: of ``rows``, those that this archive wrote.
     """
 
     etag: str | None
@@ -27,6 +28,7 @@ class Record:
     bytes: int = 0
     seconds: float = 0.0
     url: str = ""
+    rows_appended: int = 0
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], *, subject: str, archive_again: str) -> "Record":
@@ -45,7 +47,8 @@ class Record:
             if etag is not None and not isinstance(etag, str):
                 raise TypeError("etag")
             rows, size, seconds = int(metadata["dagster/row_count"]), int(metadata["bytes"]), float(metadata["seconds"])
-            return cls(etag, rows, size, seconds, str(metadata.get("url") or ""))
+            appended = int(metadata.get("rows_appended", 0))
+            return cls(etag, rows, size, seconds, str(metadata.get("url") or ""), appended)
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(
                 f"{subject}: the latest materialization of archive_csv lacks its metadata ({error}): it was recorded "

@@ -69,7 +69,7 @@ class DayOutcome:
         self.outcome, self.reason = purged.outcome, purged.reason or ""
         self.how, self.partitions, self.vacuum_seconds = purged.how, purged.partitions, purged.vacuum_seconds
         self.others = purged.others
-        if purged.outcome == "nothing to do" and self.rows_appended:
+        if purged.outcome == "nothing to do" and self.rows_appended and not purged.left:
             # Another command has purged them meanwhile.
             self.outcome = "dry run" if purged.dry_run else "purged"
 

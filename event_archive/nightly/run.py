@@ -86,8 +86,8 @@ def _in_turn(shares: Sequence[Share], budget: timedelta | None, started: float) 
                 waiting += [share] * bool(share.days and not share.totals.failure)
                 continue
             if begun and budget and time.monotonic() - started > budget.total_seconds():
-                left = counted(sum(len(of.days) for of in at_work), "day is", "days are")
-                return [*remarks, f"The run's budget of {budget} is used up; {left} left to the next run."]
+                left = counted(sum(len(of.days) for of in shares), "of its days was", "of its days were")
+                return [*remarks, f"The run's budget of {budget} is used up; {left} not tried."]
             begun = done = True
             cause = _do(share, day)
             if isinstance(cause, RecordsError):

@@ -9,14 +9,15 @@ from dataclasses import replace
 from datetime import date
 
 from event_archive.domain.contradiction import contradiction
-from event_archive.domain.manifest import Manifest, keys_with
+from event_archive.domain.dataset import key_named
+from event_archive.domain.manifest import Manifest, keys_in
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.source import Claim
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, NewerFormError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.claim import claim
-from event_archive.operations.loading import load
+from event_archive.operations.loading import count_keyless, load
 from event_archive.operations.site import Site
 from event_archive.operations.verbatim import WRITE_THE_TIME, load_verbatim, require_lasting
 from event_archive.table.advice import ADOPT_ADVICE
@@ -62,15 +63,44 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
             ) from error
         load_verbatim(connection, readback, lake, file, progress)
         require_lasting(connection, readback, file, outcome="It cannot be adopted.", advice=WRITE_THE_TIME)
+        keyless = count_keyless(connection, readback)
     if lacking := [name for name in table.key if name not in readback.columns]:
         raise IntegrityError(
             f"{path}: its header lacks the key: {', '.join(lacking)}. It cannot be adopted: without the key its rows "
             "cannot be compared, nor restored. Add it to the file, or move the file elsewhere."
         )
-    keys = tuple(key for key in keys_with(former, table.key) if set(key) <= set(readback.columns))
+    keyless += readback.unparsed
+    keys, gone = keys_in(readback.columns, former, table.key, complete=not keyless)
+    if keyless:
+        lacks = counted(keyless, "row of it lacks", "rows of it lack")
+        logger.warning(
+            "%s: %s a value of the key, %s: no row of the table is compared with those",
+            path,
+            lacks,
+            key_named(table.key),
+        )
+    if former is None:
+        logger.warning(
+            "%s: no manifest tells under which keys its rows were archived: if under another than %s, what a later row "
+            "replaced by that comes back beside it",
+            path,
+            key_named(table.key),
+        )
+    if gone:
+        logger.warning(
+            "%s: its header lacks columns of a key under which rows of it were archived, %s: what a later row replaced "
+            "by that comes back beside it",
+            path,
+            " and ".join(map(key_named, gone)),
+        )
     # Of the same bytes it is known how they were written.
     types = former.types if former and former.sha256 == readback.manifest.sha256 else ""
-    manifest = replace(readback.manifest.of(claimed.source, day), keys=keys, types=types)
+    source = claimed.source
+    if former and former.time_column in readback.columns and source.time_column not in readback.columns:
+        # By the column that the file knows, what the table has no column for any more is found.
+        of_before = replace(source, time_column=former.time_column)
+        source = of_before if claimed.holds(of_before) else source
+    manifest = replace(readback.manifest.of(source, day), keys=keys, types=types)
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
         progress.begin("adopting", total_bytes=file.size_bytes)
         written = hashlib.sha256()

@@ -17,17 +17,16 @@ import time
 from dataclasses import dataclass, replace
 from datetime import date
 
-from event_archive.domain.dataset import key_named
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.record import Record
-from event_archive.errors import FileChangedError, IntegrityError, LockedError, RefusedError, UnreachableError
+from event_archive.errors import FileChangedError, LockedError, RefusedError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile, changed
 from event_archive.operations.claim import claim, claim_to_export, require_replica
+from event_archive.operations.comparable import require_known_key, require_takeable
 from event_archive.operations.export import PacedExport
 from event_archive.operations.loading import load
-from event_archive.operations.readback import Readback
 from event_archive.operations.replica import FormerTimelineError
 from event_archive.operations.site import Site
 from event_archive.operations.unanswered import may_be_replaced
@@ -38,7 +37,7 @@ from event_archive.postgres.session import Connection, Postgres
 from event_archive.table.advice import ARCHIVE_ADVICE, export_advice
 from event_archive.table.locks import day_transaction, lock_day
 from event_archive.table.rows import glance_at_day
-from event_archive.table.shape import Table, reflect
+from event_archive.table.shape import reflect
 from event_archive.table.uniqueness import require_keys_once
 
 logger = logging.getLogger(__name__)
@@ -200,72 +199,15 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
     table, late = glance_at_day(connection, dataset, day)
     if manifest and not (free and late):
         return Written(file, manifest, 0, table.columns)
-    readback = load(connection, table, lake, file, progress)
+    former_time = manifest.time_column if manifest else ""
+    readback = load(connection, table, lake, file, progress, former_time=former_time)
     if manifest:
         manifest.require(file, readback.manifest)
-        _require_common_key(table, readback, manifest, day, file)
+        require_known_key(connection, table, readback, manifest, day, file)
     else:
-        _require_takeable(table, readback, day, file)
+        require_takeable(connection, table, readback, day, file)
     if not late:
         return Written(file, readback.manifest, 0, table.columns)
     if readback.superseded:
         require_keys_once(connection, table, day, outcome="Nothing was written or deleted.")
     return write_late(connection, table, order, file, manifest, readback, progress)
-
-
-def _require_common_key(table: Table, readback: Readback, manifest: Manifest, day: date, file: StoredFile) -> None:
-    """Refuses a file of ours that has no key in common with the table: each row of the table would be a new one in it.
-
-    Where it has one, but lacks a column of the table's present key, it only warns.
-
-    Raises:
-        IntegrityError: it lacks a column of the key, and the table has none of the keys that its manifest names.
-    """
-    missing, present = _missing_key(table, readback), frozenset(table.names)
-    if missing and not any(present.issuperset(key) for key in manifest.keys):
-        known = ", ".join(map(key_named, manifest.keys)) or "a key that it does not name"
-        setting = table.dataset.setting("EVENT_FILE_PREFIX")
-        raise IntegrityError(
-            f"{file.path}: its header lacks {missing}, of the key of {table.dataset.table}; it was archived under "
-            f"{known}, which the table does not have any more. Nobody can tell which of its rows stand in the table.",
-            outcome="Nothing was written or deleted.",
-            advice="If the column was renamed, name it so in the file's first line, and accept the file as it stands: "
-            f"{table.dataset.command(f'adopt {day}')}. If it is another key, let {setting} name another prefix from "
-            "now on: the files here stay what they are.",
-        )
-    if missing:
-        logger.warning(
-            "%s: the key of %s has %s, which the file lacks: rows that the file holds are appended once more, with "
-            "it, and no restore can tell them from second rows",
-            file.path,
-            table.dataset.table,
-            missing,
-        )
-
-
-def _require_takeable(table: Table, readback: Readback, day: date, file: StoredFile) -> None:
-    """Refuses a file of another tool whose rows cannot be compared, or not be restored into the table.
-
-    Raises:
-        IntegrityError: it lacks the key, or has values that do not parse.
-    """
-    foreign = f"{file.path}: another tool wrote or copied it, for it has no manifest"
-    outcome = "Nothing was written or deleted."
-    if missing := _missing_key(table, readback):
-        raise IntegrityError(
-            f"{foreign}, and its header lacks the key: {missing}.",
-            outcome=outcome,
-            advice="Without the key its rows cannot be compared: add the key to the file, or move it elsewhere.",
-        )
-    if readback.as_text:
-        raise IntegrityError(
-            f"{foreign}, and its values do not all parse as the types of {table.dataset.table}.",
-            outcome=outcome,
-            advice="A restore would need a table with text for those columns: put the right file there, move this one "
-            f"elsewhere, or accept it as it stands: {table.dataset.command(f'adopt {day}')}.",
-        )
-
-
-def _missing_key(table: Table, readback: Readback) -> str:
-    """The columns of the table's key that the file's header lacks, for people."""
-    return ", ".join(name for name in table.key if name not in readback.columns)

@@ -118,6 +118,9 @@ class Reading:
             times = batch.column(self._time_column)
             plain = pc.fill_null(pc.match_substring_regex(times, f"^{self.day}{_TIME_IN_UTC}$"), False)
             other = sum(not _is_of(self.day, value) for value in times.filter(pc.invert(plain)).to_pylist())
+            if without := times.null_count:
+                name, other = self._time_column, other - without
+                self._count("times", f"row has no {name}", f"rows have no {name}", without)
             if other:
                 self._count("days", f"row is not of {self.day}", f"rows are not of {self.day}", other)
         for name in self._json_columns.intersection(self.columns):

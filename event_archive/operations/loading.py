@@ -20,7 +20,7 @@ from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import is_of_a_copy, without_values
 from event_archive.postgres.pins import own_search_path
-from event_archive.postgres.session import Connection
+from event_archive.postgres.session import Connection, one
 from event_archive.table.shape import Table
 
 # From PostgreSQL 18 on, a line that is \. alone is data like any other.
@@ -49,6 +49,7 @@ def load(
     file: StoredFile,
     progress: Progress,
     *,
+    former_time: str = "",
     into: sql.Identifier = READBACK,
 ) -> Readback:
     """Reads a file into a temporary table, which lasts until the transaction ends.
@@ -59,6 +60,7 @@ def load(
         lake: where the file lies.
         file: as stat'ed; any other version is refused.
         progress: is told of every block; each attempt is a phase of its own.
+        former_time: the table's time column as it was called when the file was written.
         into: the temporary table's name, in ``pg_temp``; there must be none of it yet.
 
     Raises:
@@ -73,7 +75,16 @@ def load(
     while attempts:
         try:
             with connection.transaction():
-                return _load(connection, table, lake, file, progress, into=into, as_text=attempts.pop(0))
+                return _load(
+                    connection,
+                    table,
+                    lake,
+                    file,
+                    progress,
+                    former_time=former_time,
+                    into=into,
+                    as_text=attempts.pop(0),
+                )
         except _NotParsedError as error:
             words = words or str(error)
             if one_by_one and not error.columns <= unparsed:
@@ -126,6 +137,7 @@ def _load(
     file: StoredFile,
     progress: Progress,
     *,
+    former_time: str,
     into: sql.Identifier,
     as_text: frozenset[str],
 ) -> Readback:
@@ -152,9 +164,11 @@ def _load(
                 if code.startswith(_NOT_THE_FILES_FAULT) and not of_a_value:
                     raise
                 raise not_parsed from None
+            unparsed = 0
             # Where a table is nothing but key, a restore must still see that values do not parse.
             if as_text > set(table.key):
                 parse_keys(connection, into, table)
+                unparsed = rows - one(connection, sql.SQL("SELECT pg_catalog.count(*) FROM {}").format(into))[0]
                 as_text = as_text.difference(table.key)
     superseded = _index(connection, into, table, line)
     return Readback(
@@ -163,12 +177,21 @@ def _load(
         columns=columns,
         rows=rows,
         superseded=superseded,
+        unparsed=unparsed,
         as_text=as_text,
         takes_more_rows=takes_more_rows(first, hashes.last_byte),
         may_say_today=words.found,
         hashes=hashes,
         line=line,
+        former_time=former_time if former_time in columns and former_time != table.dataset.time_column else "",
     )
+
+
+def count_keyless(connection: Connection, readback: Readback) -> int:
+    """How many rows of a file lack a value of the table's key."""
+    key = sql.SQL(", ").join(map(sql.Identifier, readback.table.key))
+    query = sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE pg_catalog.num_nulls({}) OPERATOR(pg_catalog.>) 0")
+    return int(one(connection, query.format(readback.relation, key))[0])
 
 
 def copy_file(

@@ -59,9 +59,10 @@ class PurgedDay:
         proven: rows that were found in the file, identical in every column. A run that is not dry deletes them.
         left: rows of the day that stay, because the file does not hold them in their present form, or for a reason;
             in a dry run, those that would stay.
-        outcome: ``nothing to do`` where the day had no row, and no partition was dropped; ``locked`` where another
-            command is working on the day; ``held`` where a person put a hold on it; ``waiting`` where its partition is
-            dropped later, and its rows stay until then; ``kept`` where rows stay although the file holds them.
+        outcome: ``nothing to do`` where the file holds none of the rows that stand in the table, and no partition was
+            dropped; ``locked`` where another command is working on the day; ``held`` where a person put a hold on it;
+            ``waiting`` where its partition is dropped later, and its rows stay until then; ``kept`` where rows stay
+            although the file holds them.
         reason: why it is held, waits or is kept, in a dry run, too; or why its rows were deleted although partitions
             are to be dropped.
         seconds: how long the call took.
@@ -204,7 +205,8 @@ def purge_day(
     purged = PurgedDay(day, deleted, done.proven, done.left, outcome, reason, 0, how, done.partitions, done.others)
     if outcome in ("purged", "kept") and not is_stopped:
         purged = _cleared(site, purged)
-    if outcome in ("purged", "dry run") and not (purged.proven or purged.left or purged.partitions):
+    stays = purged.left if outcome == "dry run" else 0
+    if outcome in ("purged", "dry run") and not (purged.proven or purged.partitions or stays):
         purged = replace(purged, outcome="nothing to do")
     return replace(purged, seconds=time.monotonic() - started, dry_run=dry_run)
 

@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from event_archive.domain.manifest import Hashes, Manifest, names_hash
-from event_archive.table.shape import TABLE_ALIAS, Table
+from event_archive.table.shape import TABLE_ALIAS, TIME_TYPES, Table
 
 READBACK = sql.Identifier("pg_temp", "event_archive_readback")
 """The temporary table that holds a file's rows, where one file is read."""
 ARCHIVED = sql.Identifier("archived_")
 """The alias of ``Readback.current`` and ``Readback.former``."""
 _TEXT_EQUALITY = "pg_catalog.="
+_SAME_TIME_AS_TEXT = """{1} OPERATOR(pg_catalog.=) ANY (ARRAY[
+  {0}::pg_catalog.timestamp::pg_catalog.text,
+  {0}::pg_catalog.timestamptz::pg_catalog.text,
+  CASE WHEN {0} OPERATOR(pg_catalog.=) {0}::pg_catalog.date THEN {0}::pg_catalog.date::pg_catalog.text END
+])"""
+"""As whichever of the types that a time column may have had when it was archived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +38,13 @@ class Readback:
         columns: the file's header.
         rows: rows in the file, superseded ones included.
         superseded: rows that a later row of the same key replaces.
+        unparsed: rows that are left out, since their key does not parse as the table's types: they are none of its.
         as_text: the columns that were loaded as text, because not all values parse as the table's types.
         takes_more_rows: whether rows may be appended to the file's bytes as they are.
         may_say_today: whether a value may be ``today`` or the like, in whatever column.
         hashes: of the bytes read; who appends goes on with them.
         line: the column that numbers the rows.
+        former_time: the column by which the rows were archived, where that is another one of the header; else empty.
         reach: a condition on ``TABLE_ALIAS`` that every row with a key of the file meets, and by which PostgreSQL
             leaves out partitions; None where there is none.
     """
@@ -46,11 +54,13 @@ class Readback:
     columns: tuple[str, ...]
     rows: int
     superseded: int
+    unparsed: int
     as_text: frozenset[str]
     takes_more_rows: bool
     may_say_today: bool
     hashes: Hashes
     line: sql.Identifier
+    former_time: str
     reach: sql.Composable | None = None
 
     @property
@@ -70,20 +80,32 @@ class Readback:
     def former(self) -> sql.Composable:
         """The current row of the file with the key and time of ``TABLE_ALIAS``, with all its columns: for a LEFT JOIN.
 
-        One of another time may be another row, which had that key before.
+        One of another time may be another row, which had that key before. Where rows are archived by another column
+        than before, or it is called otherwise, the former one may tell as well.
         """
         time = self.table.dataset.time_column
+        times = [self._same_time(time, time)]
+        if self.former_time not in self.table.names:
+            times += [self._same_time(time, self.former_time)] if self.former_time else []
+        elif any(of.name == self.former_time and of.plain_type in TIME_TYPES for of in self.table.columns):
+            times.append(self._same_time(self.former_time, self.former_time))
         return sql.SQL(
-            "{rows} AS {alias} ON {alias}.{line} OPERATOR(pg_catalog.>) 0 AND {same_key} "
-            "AND {time} OPERATOR(pg_catalog.=) {alias}.{time_column}"
+            "{rows} AS {alias} ON {alias}.{line} OPERATOR(pg_catalog.>) 0 AND {same_key} AND ({times})"
         ).format(
             rows=self.relation,
             alias=ARCHIVED,
             line=self.line,
             same_key=self.equal_keys(self.table.key),
-            time=self._source(time),
-            time_column=sql.Identifier(time),
+            times=sql.SQL(" OR ").join(times),
         )
+
+    def _same_time(self, name: str, in_file: str) -> sql.Composable:
+        column, archived = (
+            sql.SQL("{}.{}").format(alias, sql.Identifier(of))
+            for alias, of in ((TABLE_ALIAS, name), (ARCHIVED, in_file))
+        )
+        is_text = in_file in self.as_text or in_file not in self.table.names
+        return sql.SQL(_SAME_TIME_AS_TEXT if is_text else "{0} OPERATOR(pg_catalog.=) {1}").format(column, archived)
 
     @property
     def same_key(self) -> sql.Composable:

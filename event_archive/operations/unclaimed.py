@@ -38,13 +38,13 @@ def _require_none_of_before(before: Dataset, lake: Lake, source: Source, place: 
     claimed = read_claim(before, lake)
     if claimed and not claimed.source.is_same(source):
         return
-    setting, named = before.setting("EVENT_FILE_PREFIX"), "dataset" if before.name else "table"
+    setting = before.setting("EVENT_FILE_PREFIX")
     for path, other in _sources(before, lake):
         if other.is_same(source):
             raise OtherSourceError(
-                f"{path} holds rows of {source.table}, and {place} is empty: where {setting} is not set, files are "
-                f"named after the {named}. Nothing was written or deleted. Set {setting} to {_FORMER_PREFIX} "
-                f"to go on with those files; to begin anew here: {before.adopt_source}."
+                f"{path} holds rows of {source.table}, and {place} is empty. Nothing was written or deleted. Set "
+                f"{setting} to {_FORMER_PREFIX} to go on with those files; to begin anew here, accept it once: "
+                f"{before.adopt_source}."
             )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from event_archive.config.environment import PipelineSettings
 from event_archive.defs.build import build_definitions
+from event_archive.domain.wording import counted
 from event_archive.errors import UnreachableError
 from event_archive.operations.archive import ArchivedDay, archive_day
 from event_archive_tests.fixtures.archived import KEY
@@ -46,7 +47,7 @@ def test_the_check_fails_where_a_recorded_file_is_gone(
     assert (f"is not there; the day was recorded with 5 rows in {url}. The folder," in said) == bool(rows and folder)
 
 
-@pytest.mark.parametrize("late", [0, 1])
+@pytest.mark.parametrize("late", [0, 1, 2])
 @pytest.mark.parametrize("lost", ["the file", "a version"])
 @pytest.mark.parametrize("by", ["check", "run", "command"])
 def test_the_check_fails_where_rows_are_gone_that_were_recorded(
@@ -83,7 +84,9 @@ def test_the_check_fails_where_rows_are_gone_that_were_recorded(
     if lost == "the file" and not (late and by != "check"):
         assert "with 5 rows in it, is gone" in str(evaluation.description)
     else:
-        has = "1 row" if lost == "the file" else f"{3 + (late if by != 'check' else 0)} rows"
+        appended = late if by != "check" and lost != "the file" else 0
+        has = counted(late if lost == "the file" else 3 + appended, "row", "rows")
+        has = f"{has}, {appended} of them appended just now" if appended else has
         assert f"has {has}; the archive recorded 5 in it before. An older version" in str(evaluation.description)
 
 

@@ -128,6 +128,10 @@ def test_materializing_again_one_or_all_changes_nothing(installation: Installati
     assert [purge["deleted"] for purge in purges] == [10, 0, 0]
     assert [purge["outcome"] for purge in purges] == ["purged", "nothing to do", "nothing to do"]
     assert installation.archived(DAY) == before
+    # A row that has come since the archive is no reason to say that the day is purged.
+    installation.add(1, prefix="late")
+    purge = metadata(installation.materialize(instance, KEY, only=["purged_events"]), "purged_events")
+    assert (purge["outcome"], purge["deleted"], purge["left"]) == ("nothing to do", 0, 1)
 
 
 def test_a_late_row_is_appended_then_purged(installation: Installation, instance: dg.DagsterInstance):

@@ -150,7 +150,7 @@ def test_a_budget_that_is_used_up_stops_in_order(local_installation: Installatio
     done = command("run", RUN_BUDGET="3 seconds")
     holder.join()
     assert (done.code, done.stderr, set(done.days)) == (0, "", {KEYS[0]})
-    assert done.end["message"] == "The run's budget of 0:00:03 is used up; 2 days are left to the next run."
+    assert done.end["message"] == "The run's budget of 0:00:03 is used up; 2 of its days were not tried."
     assert local_installation.count() == 2
     assert command("run", RUN_BUDGET="2 hours").end["days"] == 2
 

@@ -43,7 +43,7 @@ def test_a_budget_ends_between_two_datasets(four: Datasets):
     assert done.code == 0
     left = 8 - len(lines_of(done))
     assert left > 1
-    assert f"The run's budget of 0:00:01 is used up; {left} days are left to the next run." in done.end["message"]
+    assert f"The run's budget of 0:00:01 is used up; {left} of its days were not tried." in done.end["message"]
 
 
 def test_a_budget_of_one_day_serves_each_dataset_in_its_turn(four: Datasets, command: Commands):

@@ -107,6 +107,7 @@ def test_what_a_message_advises_names_the_settings_and_the_commands_of_its_datas
         elsewhere.purge()
     with pytest.raises(OtherSourceError, match="event-archive adopt --source --dataset elsewhere"):
         elsewhere.of(time_column="processed_at").archive()
+    four.there.execute('DELETE FROM "Event"')
     restored = command("restore", DAYS[0], "--in-place", "--dataset", "elsewhere")
     (warning,) = (json.loads(line)["message"] for line in restored.stderr.splitlines())
     assert warning.endswith(f"event-archive hold {DAYS[0]} --reason … --dataset elsewhere")

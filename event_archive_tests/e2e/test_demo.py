@@ -33,9 +33,18 @@ def test_the_demo_shows_it_all_and_the_second_time_that_only_a_held_day_is_left(
 
 
 def _demo_twice(tmp_path: Path):
+    # The embedded server's lock lies in the temporary folder, where that of another user cannot be opened.
+    temporary = tmp_path / "tmp"
+    (temporary / ".lockfile").mkdir(parents=True)
+    temporary.chmod(0o777)
+
     def demo() -> str:
         # Whatever else is configured is not for the demo.
-        environment = clean_environment(EVENT_TABLE="public.other", AZURE_STORAGE_ACCOUNT_URL="http://127.0.0.1:9/x")
+        environment = clean_environment(
+            EVENT_TABLE="public.other",
+            AZURE_STORAGE_ACCOUNT_URL="http://127.0.0.1:9/x",
+            TMPDIR=os.fspath(temporary),
+        )
         done = subprocess.run(
             [sys.executable, "-c", SMALL_DEMO, "demo"],
             cwd=tmp_path,

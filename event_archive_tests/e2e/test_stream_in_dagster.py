@@ -144,6 +144,11 @@ def test_entries_that_nobody_landed_fail_the_books(positions: Stream, instance: 
     assert verdicts(result) == {"keeps_up": True, "books_balance": False}
     (found,) = [of for of in result.asset_events if isinstance(of, dg.AssetCheckEvaluation) and not of.passed]
     assert found.description == f"Of the 2 entries acknowledged last, 1 is missing: {taken.decode()}."
+    positions.database.execute("DROP TABLE positions")
+    result = tick(instance, later(result.cursor, 6))
+    assert verdicts(result) == {"keeps_up": True, "books_balance": False}
+    (found,) = [of for of in result.asset_events if isinstance(of, dg.AssetCheckEvaluation) and not of.passed]
+    assert "There is no table, though the group is past entries" in str(found.description)
 
 
 def test_lost_entries_are_alerted_of_whenever_there_are_more(

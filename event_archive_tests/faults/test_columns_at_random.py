@@ -14,6 +14,7 @@ import pytest
 
 from event_archive.domain.days import ONE_DAY
 from event_archive.errors import IntegrityError, RefusedError
+from event_archive.operations.claim import adopt_source
 from event_archive_tests.faults.share import share_of
 from event_archive_tests.faults.tally import survived
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_table, rows_of
@@ -34,6 +35,7 @@ class Life:
     Attributes:
         columns: what they are called at present.
         last_column: how many there have been.
+        time: what the time column is called.
         held: by the row's id, what a restore has to bring, by the name that each column had last.
     """
 
@@ -41,11 +43,13 @@ class Life:
     dice: random.Random
     columns: list[str] = field(default_factory=lambda: ["c0", "c1"])
     last_column: int = 1
+    time: str = "at"
     held: dict[int, Row] = field(default_factory=dict)
 
     def live(self) -> None:
         """Changes the table, puts days back into it, and archives and purges what stands there, in any order."""
         steps = [self.insert, self.update, self.add, self.drop, self.rename, self.put_back, self.night, self.night]
+        steps += [self.rename_time] * self.dice.choice([0, 1, 2])
         for _ in range(STEPS):
             self.dice.choice(steps)()
             for number, row in self.standing("t").items():
@@ -59,10 +63,12 @@ class Life:
 
     def insert(self) -> None:
         values = f"('{self.day()}', '{self.word()}')"
-        self.execute(f"INSERT INTO t (at, {self.dice.choice(self.columns)}) VALUES {values}, {values}")
+        self.execute(f"INSERT INTO t ({self.time}, {self.dice.choice(self.columns)}) VALUES {values}, {values}")
 
     def update(self) -> None:
-        self.execute(f"UPDATE t SET {self.dice.choice(self.columns)} = '{self.word()}' WHERE at = '{self.day()}'")
+        self.execute(
+            f"UPDATE t SET {self.dice.choice(self.columns)} = '{self.word()}' WHERE {self.time} = '{self.day()}'"
+        )
 
     def add(self) -> None:
         self.columns.append(self.new_name())
@@ -77,6 +83,14 @@ class Life:
         former = self.gone(self.dice.choice(self.columns))
         self.columns.append(self.new_name())
         self.execute(f"ALTER TABLE t RENAME {former} TO {self.columns[-1]}")
+
+    def rename_time(self) -> None:
+        """The dataset follows, as docs/howto/tables.md says."""
+        former, self.time = self.time, f"at{self.last_column}"
+        if former != self.time:
+            self.execute(f"ALTER TABLE t RENAME {former} TO {self.time}")
+            self.pipeline = self.pipeline.of(time_column=self.time)
+            adopt_source(self.pipeline.site)
 
     def put_back(self) -> None:
         # Without a file, or where rows stand there that were changed, it is refused.
@@ -116,7 +130,7 @@ def test_a_restore_brings_what_each_row_held_whatever_became_of_the_columns(pipe
     lived.live()
     for day in DAYS:
         with suppress(RefusedError):
-            restoring(of)("back", day=day)
+            restoring(lived.pipeline)("back", day=day)
     back = lived.standing("back") if lived.held else {}
     assert {number: {name: back[number].get(name) for name in row} for number, row in lived.held.items()} == lived.held
     survived("lives: columns at random")

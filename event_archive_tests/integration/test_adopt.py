@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from event_archive.domain.dataset import TableName
 from event_archive.domain.manifest import Manifest
 from event_archive.errors import FileChangedError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.adopt import adopt_day
+from event_archive.operations.claim import adopt_source
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.restoring import WIDENED, manifest_of, restoring
 from event_archive_tests.fixtures.verifying import damaged, verified
 
 
@@ -64,13 +67,87 @@ def test_an_adopted_file_keeps_the_recorded_types_where_its_bytes_are_those_that
     assert adopt_day(ten_rows.site, DAY).types == ""
 
 
-def test_an_adopted_file_names_no_key_that_it_does_not_hold(pipeline: Pipeline):
+def test_what_somebody_wrote_into_a_file_for_a_widened_key_tells_rows_apart(pipeline: Pipeline):
+    """As the message says that ends the night of a row which may be another one."""
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute("UPDATE \"Event\" SET event_type = 'last' WHERE id = 2")
+    pipeline.run()
+    pipeline.database.execute(WIDENED.replace("ADD PRIMARY KEY (id", "ADD tenant int, ADD PRIMARY KEY (tenant, id"))
+    pipeline.database.execute(
+        f"""INSERT INTO "Event" (id, event_id, event_type, created_at, payload, tenant)
+        VALUES (1, 'another', 't', '{DAY} 12:00', '{{}}', 7)"""
+    )
+    with pytest.raises(IntegrityError, match="write the key's values into the file"):
+        pipeline.archive()
+    header, *rows = pipeline.content().splitlines()
+    written = b"\n".join([b"tenant," + header, *(b"0," + row for row in rows), b""])
+    pipeline.put(written, metadata=manifest_of(pipeline).to_metadata())
+    assert adopt_day(pipeline.site, DAY).keys == (("id", "tenant"), ("tenant", "id", "created_at"))
+    assert pipeline.run().deleted == 1
+    done = restoring(pipeline)()
+    assert (done.restored, done.superseded) == (3, 1)
+
+
+def test_an_adopted_file_whose_key_was_renamed_warns_of_nothing(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute('ALTER TABLE "Event" RENAME id TO number')
+    pipeline.put(pipeline.content().replace(b"id,", b"number,", 1), metadata=manifest_of(pipeline).to_metadata())
+    assert adopt_day(pipeline.site, DAY).keys == (("number",),)
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+def test_an_adopted_file_with_rows_without_a_key_is_warned_of(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    pipeline.add(1)
+    pipeline.archive()
+    pipeline.put(pipeline.content().replace(b"\n1,", b"\n,", 1), metadata=manifest_of(pipeline).to_metadata())
+    adopt_day(pipeline.site, DAY)
+    assert "1 row of it lacks a value of the key, (id): no row of the table is compared with those" in caplog.text
+
+
+def test_an_adopted_file_whose_server_and_time_column_changed_is_still_this_tables(pipeline: Pipeline):
+    """Of a column that it has not had since the server changed, nobody has accepted that it says the times."""
+    pipeline.add(1)
+    pipeline.run()
+    pipeline.database.execute('ALTER TABLE "Event" RENAME created_at TO at')
+    renamed = pipeline.of(time_column="at")
+    adopt_source(renamed.site)
+    pipeline.database.execute('ALTER TABLE "Event" RENAME TO "Moved"')
+    moved = renamed.of(table=TableName("public", "Moved"))
+    adopt_source(moved.site)
+    adopt_day(moved.site, DAY)
+    assert adopt_day(moved.site, DAY).rows == 1
+    assert moved.archive().rows == 1
+
+
+@pytest.mark.parametrize("once_more", [False, True])
+def test_an_adopted_file_keeps_a_former_key_under_the_new_name_of_its_column(pipeline: Pipeline, once_more: bool):
+    """Widened and renamed, the key would tell forms of one row apart, and a restore bring back both."""
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute("UPDATE \"Event\" SET created_at = created_at + interval '1 hour' WHERE id = 2")
+    pipeline.run()
+    pipeline.database.execute(WIDENED)
+    if once_more:
+        pipeline.add(1, prefix="late")
+        pipeline.run()
+    pipeline.database.execute('ALTER TABLE "Event" RENAME id TO number')
+    renamed = pipeline.content().replace(b"id,", b"number,", 1)
+    pipeline.put(renamed, metadata=manifest_of(pipeline).to_metadata())
+    assert adopt_day(pipeline.site, DAY).keys == (("number",), ("number", "created_at"))
+    with pytest.raises(IntegrityError, match="nobody can tell|1 row of it .* beside a later form"):
+        restoring(pipeline)()
+
+
+def test_an_adopted_file_names_no_key_that_it_does_not_hold(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
     pipeline.add(2)
     manifest = pipeline.archive().manifest
     assert manifest is not None
     pipeline.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey"')
     pipeline.put(b"event_id,created_at\na,2024-03-01\n", metadata=manifest.to_metadata())
     assert adopt_day(pipeline.site, DAY).keys == (("event_id",),)
+    assert "its header lacks columns of a key under which rows of it were archived, (id): what" in caplog.text
 
 
 def test_a_file_that_is_written_while_it_is_adopted_stays_as_it_was_written(

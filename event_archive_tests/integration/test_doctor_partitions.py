@@ -70,6 +70,14 @@ CREATE TABLE d1 PARTITION OF t FOR VALUES FROM ('2024-03-01') TO ('2024-03-02');
             CREATE EVENT TRIGGER guard ON sql_drop WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION f()""",
             "warning", r"fires where a partition is dropped: guard \(public.f\)",
         ),
+        (
+            f"{PARTITIONED} CREATE TABLE d2 PARTITION OF t FOR VALUES FROM ('2024-05-01') TO ('2026-01-01')",
+            "warning", "public.d2 goes on for more than a year after 2024-05-01: rows of days so long before its end",
+        ),
+        (
+            f"{PARTITIONED} CREATE TABLE d0 PARTITION OF t FOR VALUES FROM (MINVALUE) TO ('2024-03-01')",
+            "warning", "public.d0 goes on for more than a year after 2015-01-01: rows of days so long before its end",
+        ),
         ("CREATE TABLE t (id int PRIMARY KEY, created_at timestamp)", "warning", "none is of a range of created_at"),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from event_archive.domain.dataset import TableName
+from event_archive.domain.days import now_utc
 from event_archive.sources.log_files import ingest
 from event_archive.sources.log_files.replay import replay
 from event_archive.sources.rejected import RejectedRecords
@@ -71,15 +72,37 @@ def test_processes_with_a_limit_load_no_more_than_it_each(logs: Logs):
 def test_a_day_that_becomes_aged_while_a_run_goes_on_is_left_out_from_then_on(
     logs: Logs, monkeypatch: pytest.MonkeyPatch
 ):
-    logs.write("a.log", ndjson(entry(1)))
+    for name in ("a.log", "b.log"):
+        logs.write(name, ndjson(entry(1)))
     logs.run()
-    logs.write("b.log", ndjson(entry(2)))
-    logs.write("c.log", ndjson(entry(3)))
-    days = iter([aged_until(1)] * 2 + [aged_until(2)] * 9)
-    monkeypatch.setattr(ingest, "aged_times", lambda *_: next(days))
+    for name in ("a.log", "b.log"):
+        logs.write(name, ndjson(entry(1), entry(2)))
+
+    def aged(*_: object, **__: object) -> AgedTimes:
+        return aged_until(2 if "request 2" in logs.rows() else 1)
+
+    monkeypatch.setattr(ingest, "aged_times", aged)
+    monkeypatch.setattr(ingest, "aged_by_now", aged)
     monkeypatch.setattr(ingest, "AGES_SECONDS", 0)
     counts = logs.run().counts
+    assert (counts.new, counts.too_old) == (2, 2)
+
+
+def test_a_file_that_could_not_be_loaded_until_its_day_was_aged_is_loaded_all_the_same(logs: Logs):
+    """Nothing of it can be archived yet: it was listed in time, and never loaded."""
+    datasets = [archived_logs("3 days")]
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run(datasets=datasets)
+    logs.write("b.log", b"\x1f\x8b damaged")
+    logs.run(datasets=datasets)
+    day = now_utc() - timedelta(days=5)
+    whole = ndjson(*(entry(number, time=(day - timedelta(days=ago)).isoformat()) for number, ago in ((2, 0), (3, 3))))
+    logs.write("b.log", whole)
+    logs.database.execute("UPDATE processed_files SET created_at = now() - interval '4 days' WHERE key LIKE '%b.log'")
+    logs.database.execute("UPDATE log_listing SET first_pass_at = now() - interval '9 days'")
+    counts = logs.run(datasets=datasets).counts
     assert (counts.new, counts.too_old) == (1, 1)
+    assert logs.rows() == ["request 1", "request 2"]
 
 
 def come_of_age(monkeypatch: pytest.MonkeyPatch) -> None:

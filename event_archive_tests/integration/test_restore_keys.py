@@ -8,10 +8,11 @@ import pytest
 from event_archive.domain.dataset import TableName
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import Lake
+from event_archive.operations.adopt import adopt_day
 from event_archive.operations.restore.day import RestoredDay, restore_day
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
 from event_archive_tests.fixtures.postgres import Database
-from event_archive_tests.fixtures.restoring import COARSE, manifest_of, restoring
+from event_archive_tests.fixtures.restoring import COARSE, WIDENED, manifest_of, restoring
 
 
 def test_a_table_keyed_by_another_unique_column_is_filled(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
@@ -53,8 +54,6 @@ def test_a_key_that_tells_forms_of_one_row_apart_brings_none_back(
     assert (restored, pipeline.database.execute("SELECT count(*) FROM other")) == (3, [(0,)])
 
 
-WIDENED = """ALTER TABLE "Event" DROP CONSTRAINT "Event_event_id_key", DROP CONSTRAINT "Event_pkey",
-ADD PRIMARY KEY (id, created_at)"""
 MOVED = "UPDATE \"Event\" SET created_at = created_at + interval '1 hour' WHERE id = 2"
 
 
@@ -140,21 +139,43 @@ def test_rows_that_have_no_value_of_a_later_key_replace_none_by_it(
     assert restore("mine").restored == 4
 
 
+SEQUENCED = """ALTER TABLE "Event" DROP CONSTRAINT "Event_event_id_key", DROP CONSTRAINT "Event_pkey",
+ADD seq int NOT NULL DEFAULT 1, ADD PRIMARY KEY (id, seq)"""
+
+
 def test_a_row_that_got_a_key_of_a_new_column_before_it_was_purged_may_be_a_second_one(
     pipeline: Pipeline, restore: Callable[..., RestoredDay]
 ):
-    """The very rows that the key was widened for are alike but for its new column."""
+    """The very rows that the key was widened for are alike but for its new column. Former versions wrote such files."""
     pipeline.add(1)
     pipeline.archive()
-    pipeline.database.execute(
-        """ALTER TABLE "Event" DROP CONSTRAINT "Event_event_id_key", DROP CONSTRAINT "Event_pkey",
-        ADD seq int NOT NULL DEFAULT 1, ADD PRIMARY KEY (id, seq)"""
-    )
+    pipeline.database.execute(SEQUENCED)
+    header, row, _ = pipeline.content().split(b"\n")
+    pipeline.put(b"%b,seq\n%b,\n%b,1\n" % (header, row, row))
+    adopt_day(pipeline.site, DAY)
+    keys = (("id",), ("id", "seq"))
+    pipeline.put(pipeline.content(), metadata=replace(manifest_of(pipeline), keys=keys).to_metadata())
     assert pipeline.run().deleted == 1
     pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
     pipeline.database.execute("ALTER TABLE mine ALTER seq DROP NOT NULL")
     with pytest.raises(IntegrityError, match="nobody can tell"):
         restore("mine")
+
+
+def test_a_night_warns_of_a_row_that_may_be_another_form_by_a_former_key(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay], caplog: pytest.LogCaptureFixture
+):
+    pipeline.add(2)
+    pipeline.archive()
+    pipeline.database.execute(WIDENED)
+    pipeline.add(1, prefix="late")
+    pipeline.archive()
+    assert "to append" not in caplog.text
+    pipeline.database.execute(MOVED)
+    pipeline.run()
+    assert "1 row to append has the former key, (id), of one in it, and another (id, created_at)" in caplog.text
+    with pytest.raises(IntegrityError, match="nobody can tell"):
+        restore()
 
 
 def test_a_row_that_went_back_before_the_key_was_widened_is_not_restored_as_it_was_between(

@@ -106,6 +106,10 @@ def test_the_command_says_how_a_stream_stands(stream: Stream):
     waiting = run_cli("ingest", "stream", "--status", **variables, LOG_FORMAT="console").stdout
     assert waiting.startswith("telemetry:t: 3 entries; there is no group processor yet\n  not read yet: 3, ")
     stream.run()
+    stream.database.execute("ALTER TABLE positions RENAME TO away")
+    gone = run_cli("ingest", "stream", "--status", **variables, LOG_FORMAT="console").stdout
+    assert gone.endswith("public.positions: not there, though the group is past entries\n")
+    stream.database.execute("ALTER TABLE away RENAME TO positions")
     stream.add(position(3))
     done = run_cli("ingest", "stream", "--status", **variables)
     assert done.code == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from event_archive.config.datasets import KEYS, chosen, load_datasets
-from event_archive.config.environment import PipelineSettings, Settings
+from event_archive.config.environment import PipelineSettings, Settings, misspelt
 from event_archive.domain.days import Retention
 from event_archive.errors import ConfigurationError
 from event_archive_tests.fixtures.datasets_file import DSN, SECRET, WriteDatasets, refused
@@ -114,6 +114,19 @@ def test_every_mistake_is_named_at_once_with_dataset_and_key(
         assert [line for line in lines if line.strip().startswith(beginning)], (beginning, lines)
     assert SECRET not in "\n".join(lines)
     assert len(set(lines)) == len(lines)
+
+
+def test_a_misspelling_of_what_the_file_says_is_to_be_unset(
+    write_datasets: WriteDatasets, monkeypatch: pytest.MonkeyPatch
+):
+    """Renamed, it would be refused as well."""
+    write_datasets("datasets: {events: {table: public.Event}}")
+    monkeypatch.setenv("EVENT_RETENTION", "7 days")
+    (line,) = refused()[1:]
+    assert line.endswith("decides what is deleted. Unset it: DATASETS_FILE says that of every table.")
+    monkeypatch.delenv("EVENT_RETENTION")
+    monkeypatch.setenv("EVENT_VACUM", "true")
+    assert misspelt() == [("EVENT_VACUM", "vacuum of a dataset in DATASETS_FILE")]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from event_archive.config.environment import InstanceSettings, PipelineSettings, Settings, dagster_home, misspelt
+from event_archive.config.sources import SETTINGS_BY_SOURCE
 from event_archive.config.variables import output_is_json
 from event_archive.domain.dataset import TableName
 from event_archive.domain.days import Retention
@@ -60,7 +61,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch):
         ("EVENT_TABLE", "a.b.c", r"schema\.table"),
         ("EVENT_TIME_COLUMN", "x" * 64, "63 bytes"),
         ("EVENT_TIME_COLUMN", f"postgresql://{SECRET}@h/d", "a name, not an address"),
-        ("EVENT_TIME_COLUMN", f"'\"postgresql://u:{SECRET}@h/d\"'", "a name, not an address"),
+        ("EVENT_TIME_COLUMN", f"'\"postgresql://u:{SECRET}@h/d", "a name, not an address"),
         ("EVENT_TABLE", f"host=h password={SECRET} dbname=d", "schema.table, not an address"),
         ("EVENT_FILE_PREFIX", f"host=h password={SECRET} dbname=d", "begin with, not an address"),
         ("ARCHIVE_FOLDER", f"DefaultEndpointsProtocol=https;AccountName=a;AccountKey={SECRET}", "a folder in the lake"),
@@ -92,6 +93,8 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch):
         ("ARCHIVE_LOCAL_PATH", "C:/lake", "a drive's letter is none"),
         ("ARCHIVE_FOLDER", "'archive'", "without the quotes around it"),
         ("EVENT_FILE_PREFIX", '"ev"', "without the quotes around it"),
+        ("LOGICAL_MESSAGE_PREFIX", '"ev"', "without the quotes around it"),
+        ("EVENT_TIME_COLUMN", "'created_at'", "without the quotes around it"),
         ("ARCHIVE_LOCAL_PATH", f"AccountName=a;AccountKey={SECRET}", "a path on this machine"),
         ("LOG_FORMAT", "xml", "'json' or 'console'"),
         ("DRY_RUN", "perhaps", r"'perhaps': must be true or false\."),
@@ -164,6 +167,19 @@ def test_a_misspelling_of_what_decides_what_is_deleted_is_refused(
 def test_what_kubernetes_makes_of_a_service_is_no_misspelling(monkeypatch: pytest.MonkeyPatch, name: str):
     load(monkeypatch, **{name: "tcp://10.0.0.1:4000"})
     assert misspelt() == []
+
+
+def test_quotes_around_a_value_of_a_source_are_refused(monkeypatch: pytest.MonkeyPatch):
+    """They would become part of a stream's name, of a group's, of a parameter's …"""
+    given = {"REDIS_URL": "redis://h", "STREAM_KEY": '"telemetry:t"', "STREAM_GROUP": "'processor'"}
+    load(monkeypatch, **given, API_BASE_URL="https://h", API_CURSOR_PARAMETER='"after"')
+    problems = [problem for source in ("api", "stream") for problem in SETTINGS_BY_SOURCE[source].attempt()[1]]
+    assert [problem.split(" holds ")[0] for problem in problems] == [
+        "API_CURSOR_PARAMETER",
+        "STREAM_KEY",
+        "STREAM_GROUP",
+    ]
+    assert all("must be without the quotes around it" in problem for problem in problems)
 
 
 def test_a_misspelling_of_another_variable_is_known(monkeypatch: pytest.MonkeyPatch):

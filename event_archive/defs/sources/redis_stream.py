@@ -132,6 +132,12 @@ def _whether_books_balance(found: "Status | EventArchiveError") -> dg.AssetCheck
         return dg.AssetCheckResult(passed=False, description=without_links(str(found)))
     books = found.books
     if books is None:
+        # A consumer makes the table before it reads.
+        if found.group.is_past_some:
+            gone = "it was dropped, or lies in another schema or database than this code server's"
+            return dg.AssetCheckResult(
+                passed=False, description=f"There is no table, though the group is past entries: {gone}."
+            )
         return dg.AssetCheckResult(passed=True, description="There is no table yet.")
     missing = counted(len(books.missing), "is", "are")
     looked_at = f"{counted(books.looked_at, 'entry', 'entries')} acknowledged last{found.group.settled_told}"

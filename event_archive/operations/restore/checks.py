@@ -4,11 +4,12 @@ from datetime import date
 
 from psycopg import sql
 
-from event_archive.domain.dataset import Dataset, quoted
+from event_archive.domain.dataset import Dataset, key_named, quoted
 from event_archive.domain.days import now_utc
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import StoredFile
+from event_archive.operations.loading import count_keyless
 from event_archive.operations.readback import READBACK, Readback
 from event_archive.operations.restore.losses import TABLE_OF_YOUR_OWN
 from event_archive.postgres.catalogue import dependents
@@ -34,16 +35,10 @@ def require_parsed(connection: Connection, readback: Readback, file: StoredFile)
             f"{file.path}: it lacks {', '.join(lacking)}, which the key of {target} needs. Nothing was restored. "
             "Restore it into a table of your own making, with a key that the file has: --table NAME."
         )
-    keyless = one(
-        connection,
-        sql.SQL("SELECT count(*) FROM {} WHERE pg_catalog.num_nulls({}) > 0").format(
-            READBACK, sql.SQL(", ").join(map(sql.Identifier, readback.table.key))
-        ),
-    )[0]
-    if keyless:
-        named = ", ".join(map(quoted, readback.table.key))
+    if keyless := count_keyless(connection, readback):
+        have = counted(keyless, "row of it lacks", "rows of it lack")
         raise RefusedError(
-            f"{file.path}: {counted(keyless, 'row of it has', 'rows of it have')} no {named}, the key of {target}. "
+            f"{file.path}: {have} a value of the key of {target}, {key_named(readback.table.key)}. "
             "Restore it into a table of your own making, with a key that all rows have: --table NAME."
         )
 
@@ -56,14 +51,23 @@ def require_of_the_day(
     Nor would a hold on the file's day keep them.
 
     Raises:
-        RefusedError: by the column that says so today, rows of the file are not of its day, as where they were archived
-            by another one.
+        RefusedError: by the column that says so today, rows of the file are not of its day, or of none, as where they
+            were archived by another one.
     """
     table = readback.table
     if table.dataset.table != dataset.table or table.time_type not in TIME_TYPES:
         return
-    query = sql.SQL("SELECT pg_catalog.count(*) FROM {} AS {} WHERE {} OPERATOR(pg_catalog.>) 0 AND ({}) IS NOT TRUE")
-    others: int = one(connection, query.format(READBACK, TABLE_ALIAS, readback.line, table.within(day, day)))[0]
+    query = sql.SQL(
+        "SELECT pg_catalog.count(*) FILTER (WHERE ({0}) IS NULL), pg_catalog.count(*) FILTER (WHERE NOT ({0})) "
+        "FROM {1} AS {2} WHERE {3} OPERATOR(pg_catalog.>) 0"
+    ).format(table.within(day, day), READBACK, TABLE_ALIAS, readback.line)
+    timeless, others = one(connection, query)
+    if timeless:
+        raise RefusedError(
+            f"{file.path}: {counted(timeless, 'row of it has', 'rows of it have')} no {quoted(dataset.time_column)}, "
+            "by which rows are archived, as where that was renamed, or is another column by now. Nothing was restored: "
+            f"no night would purge them from {dataset.table} again. Restore into another table: --table NAME."
+        )
     if others:
         raise RefusedError(
             f"{file.path}: {counted(others, 'row of it is', 'rows of it are')} not of {day} by "

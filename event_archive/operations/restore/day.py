@@ -167,10 +167,9 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         restored = _insert(connection, readback, file)
         require_keys_once(connection, table, day, outcome="Rolled back: nothing was restored.")
         setval = move_on(connection, readback)
-        if has_nights and dataset.is_aged(day, now_utc()) and hold_on(connection, dataset, day) is None:
+        if restored and has_nights and dataset.is_aged(day, now_utc()) and hold_on(connection, dataset, day) is None:
             logger.warning(
-                "%s, %s: restored in place. The next night archives and purges these rows again, unless the day is "
-                "held: %s",
+                "%s, %s: restored in place. These rows are aged, and will be purged again unless the day is held: %s",
                 target,
                 day,
                 dataset.command(f"hold {day} --reason …"),

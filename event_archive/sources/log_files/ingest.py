@@ -27,7 +27,7 @@ from event_archive.sources.log_files.rows import target
 from event_archive.sources.log_files.status import GivenUp, Left, Status, announce, left, status
 from event_archive.sources.log_files.stores import FileError, Store, StoreAwayError
 from event_archive.sources.log_files.totals import Totals
-from event_archive.sources.runs import AGES_SECONDS, aged_by_now, aged_times, wait, work_connected
+from event_archive.sources.runs import AGES_SECONDS, aged_at, aged_by_now, aged_times, wait, work_connected
 from event_archive.sources.tables import make_missing
 
 _OTHERS_UNTIL_END = 3
@@ -268,6 +268,7 @@ class _Work:
             first_pass_at=self._listings.read()[2],
             told_to_stop=self._run.told_to_stop,
             aged_by_now=partial(aged_by_now, datasets=self._run.datasets, table=self._target.table),
+            aged_at=partial(aged_at, datasets=self._run.datasets, table=self._target.table),
         )
 
     def _is_over(self) -> bool:

@@ -62,7 +62,7 @@ class Loaded:
     Attributes:
         counts: of its entries.
         contradictions: entries whose times contradict each other; the first one counts.
-        bytes: of its entries, as they are stored.
+        bytes: of its entries, as they stand in the file, not compressed.
         removed: rows of its former version that were deleted.
     """
 
@@ -84,10 +84,11 @@ class Loader:
         mapping: which fields hold a time.
         zone: of times without one.
         most_rejected: a file with more entries that cannot be rows is not loaded.
-        aged: entries of these times are left out where the file came after the first pass: they are archived.
+        aged: entries of these times are left out of a new version of a file: they are archived.
         first_pass_at: when the first pass over the store's files came to its end.
         told_to_stop: asked between two batches.
         aged_by_now: as ``aged``, but at the moment at which it is asked.
+        aged_at: likewise, at a former one.
     """
 
     session: Session
@@ -101,6 +102,7 @@ class Loader:
     first_pass_at: datetime | None
     told_to_stop: Callable[[], bool] = lambda: False
     aged_by_now: Callable[[Connection], AgedTimes] = lambda _connection: NONE_AGED
+    aged_at: Callable[[datetime], AgedTimes] = lambda _instant: NONE_AGED
 
     def load(
         self, claim: Claim, landed: Callable[[Connection, Loaded], None] = lambda _connection, _loaded: None
@@ -134,8 +136,8 @@ class Loader:
                 removed = self._forget(connection, claim, aged, looks=looks)
                 kept = self._forget_rejected(connection, claim, aged)
             with self.store.open(claim.file) as chunks:
-                for batch in self._batches(reader, chunks):
-                    size += sum(map(len, batch.lines))
+                for batch, read in self._batches(reader, chunks):
+                    size += read
                     counts.add(land_in(connection, self.target, SOURCE, batch))
                     self._check(batch, counts)
                     if removed and counts.too_old and not looks:
@@ -151,22 +153,29 @@ class Loader:
             _log.warning("%s: none of its entries can be a row: `event-archive rejected` says why.", file.key)
 
     def _aged(self, claim: Claim) -> AgedTimes:
-        is_of_first_pass = self.first_pass_at is None or claim.known_since <= self.first_pass_at
-        return NONE_AGED if is_of_first_pass and claim.loaded_etag is None else self.aged
+        """Of which times entries are left out, as archived: of a file that was never loaded, those of no first pass.
 
-    def _batches(self, reader: Reader, chunks: Iterator[bytes]) -> Iterator[Batch]:
+        What has become aged since such a file was listed cannot have come by it in time.
+        """
+        if claim.loaded_etag is not None:
+            return self.aged
+        is_of_first_pass = self.first_pass_at is None or claim.known_since <= self.first_pass_at
+        return NONE_AGED if is_of_first_pass else self.aged_at(claim.known_since)
+
+    def _batches(self, reader: Reader, chunks: Iterator[bytes]) -> Iterator[tuple[Batch, int]]:
+        """A file's entries in batches, each with the bytes that they have in the file, not compressed."""
         batch, size = Batch(), 0
         for some in entries(inflated(chunks)):
             # An entry's bytes are what memory holds, whatever becomes of it.
             reader.read(some, batch)
             size += sum(map(len, some))
             if size >= _BATCH_BYTES or len(batch.lines) >= _BATCH_ROWS:
-                yield batch
+                yield batch, size
                 batch, size = Batch(), 0
             if self.told_to_stop():
                 raise StoppedError
         if batch.lines or batch.rejected or batch.too_old:
-            yield batch
+            yield batch, size
 
     def _check(self, batch: Batch, counts: Counts) -> None:
         if counts.rejected <= self.most_rejected:

@@ -68,6 +68,11 @@ class GroupState:
     exists: bool = True
 
     @property
+    def is_past_some(self) -> bool:
+        """Whether the group was ever given an entry, as far as its last one tells, or was made to begin behind some."""
+        return self.exists and self.settled != BEFORE_ALL
+
+    @property
     def settled_told(self) -> str:
         """Which of the entries that were acknowledged ``settled`` leaves out, for messages."""
         return ", before the oldest that is not acknowledged yet" if self.pending else ""
