@@ -5,7 +5,6 @@ Not here: what is done once they can (``archive``), whether a restore can tell i
 
 import logging
 from datetime import date
-from typing import LiteralString
 
 from psycopg import sql
 
@@ -24,6 +23,17 @@ logger = logging.getLogger(__name__)
 
 _OUTCOME = "Nothing was written or deleted."
 _LATE = sql.Identifier("late_")
+_COUNTS = """
+SELECT pg_catalog.count(*) FILTER (WHERE known_.keyless_), pg_catalog.count(*) FILTER (WHERE known_.keyed_)
+FROM ({rows}) AS {late}
+JOIN (
+  SELECT {former} AS former_,
+         pg_catalog.bool_or(pg_catalog.num_nulls({columns_of_present}) OPERATOR(pg_catalog.>) 0) AS keyless_,
+         pg_catalog.bool_or(pg_catalog.num_nulls({columns_of_present}) OPERATOR(pg_catalog.=) 0) AS keyed_
+  FROM {file} AS {archived} WHERE pg_catalog.num_nulls({columns_of_former}) OPERATOR(pg_catalog.=) 0 GROUP BY 1
+) AS known_ ON known_.former_ OPERATOR(pg_catalog.=) {late_former}
+WHERE NOT EXISTS (SELECT FROM {file} AS {archived} WHERE {present} OPERATOR(pg_catalog.=) {late_present})
+"""
 
 
 def require_known_key(
@@ -81,15 +91,16 @@ def _require_others(connection: Connection, readback: Readback, day: date, file:
         IntegrityError: the rows in the file lack a value of the present key.
     """
     table = readback.table
-    if _count_without_key(connection, readback, day, key):
+    without_key, in_doubt = _count_late(connection, readback, day, key)
+    if without_key:
         lack = f"rows in it lack a value of the key of {table.dataset.table}, {key_named(table.key)}"
         raise _doubt(table, day, f"{file.path}: {lack}, and rows of the table have their {key_named(key)}")
-    if doubtful := _count_in_doubt(connection, readback, day, key):
+    if in_doubt:
         logger.warning(
             "%s: %s the former key, %s, of one in it, and another %s: whether that is the same row, nobody can "
             "tell. A restore of this day is refused: load it into a table without a key, by \\copy, and choose",
             file.path,
-            counted(doubtful, "row to append has", "rows to append have"),
+            counted(in_doubt, "row to append has", "rows to append have"),
             key_named(key),
             key_named(table.key),
         )
@@ -139,46 +150,32 @@ def _missing_key(table: Table, readback: Readback) -> str:
     return ", ".join(name for name in table.key if name not in readback.columns)
 
 
-def _count_without_key(connection: Connection, readback: Readback, day: date, former: Key) -> int:
-    """How many rows of the day have the former key of one in the file that has no present key."""
-    is_keyless = "pg_catalog.num_nulls({key}) OPERATOR(pg_catalog.>) 0"
-    return _count_late(connection, readback, day, former, is_keyless)
-
-
-def _count_in_doubt(connection: Connection, readback: Readback, day: date, former: Key) -> int:
-    """How many rows of the day have the former key of one in the file that has another present key."""
-    has_another = "pg_catalog.num_nulls({key}) OPERATOR(pg_catalog.=) 0"
-    return _count_late(connection, readback, day, former, has_another)
-
-
-def _count_late(connection: Connection, readback: Readback, day: date, former: Key, other: LiteralString) -> int:
-    """How many rows that the file lacks have the former key of such a row in it, and the present key of none.
+def _count_late(connection: Connection, readback: Readback, day: date, former: Key) -> tuple[int, int]:
+    """How many rows that the file lacks have the former key of one in it, and a present key that none in it has.
 
     Keys are compared as text: the former one may have no index any more.
+
+    Returns:
+        Of those whose former key a row without a present key has; and of those whose former key one with another has.
     """
-    condition = (
-        "{former} OPERATOR(pg_catalog.=) ANY (SELECT {former} FROM {file} WHERE {other} "
-        "AND pg_catalog.num_nulls({columns}) OPERATOR(pg_catalog.=) 0) "
-        "AND NOT EXISTS (SELECT FROM {file} AS {archived} WHERE "
-        "ROW({archived_key})::pg_catalog.text OPERATOR(pg_catalog.=) ROW({late_key})::pg_catalog.text)"
-    )
     table = readback.table
-    columns = sql.SQL(", ").join(map(sql.Identifier, former))
-    archived_key, late_key = (
-        sql.SQL(", ").join(sql.SQL("{}.{}").format(alias, sql.Identifier(name)) for name in table.key)
-        for alias in (ARCHIVED, _LATE)
-    )
-    key = sql.SQL(", ").join(map(sql.Identifier, table.key))
-    where = sql.SQL(condition).format(
-        other=sql.SQL(other).format(key=key),
-        archived=ARCHIVED,
-        archived_key=archived_key,
-        late_key=late_key,
-        former=sql.SQL("ROW({})::pg_catalog.text").format(columns),
-        columns=columns,
-        file=readback.relation,
-    )
-    rows = rows_of_day(connection, table, day, tuple(dict.fromkeys((*former, *table.key))), unless=readback)
     # Not whether there is one: to find the first alone, PostgreSQL would not prepare a hash.
-    query = sql.SQL("SELECT pg_catalog.count(*) FROM ({}) AS {} WHERE {}").format(rows, _LATE, where)
-    return int(one(connection, query)[0])
+    query = sql.SQL(_COUNTS).format(
+        rows=rows_of_day(connection, table, day, tuple(dict.fromkeys((*former, *table.key))), unless=readback),
+        late=_LATE,
+        archived=ARCHIVED,
+        file=readback.relation,
+        former=_as_text(ARCHIVED, former),
+        present=_as_text(ARCHIVED, table.key),
+        late_former=_as_text(_LATE, former),
+        late_present=_as_text(_LATE, table.key),
+        columns_of_former=sql.SQL(", ").join(map(sql.Identifier, former)),
+        columns_of_present=sql.SQL(", ").join(map(sql.Identifier, table.key)),
+    )
+    without_key, in_doubt = one(connection, query)
+    return without_key, in_doubt
+
+
+def _as_text(alias: sql.Identifier, key: Key) -> sql.Composable:
+    columns = sql.SQL(", ").join(sql.SQL("{}.{}").format(alias, sql.Identifier(name)) for name in key)
+    return sql.SQL("ROW({})::pg_catalog.text").format(columns)

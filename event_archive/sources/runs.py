@@ -149,8 +149,8 @@ def aged_by_now(
     connection: Connection, datasets: Iterable[Dataset], table: TableName, *, only_looks: bool = False
 ) -> AgedTimes:
     """As ``aged_times``, at this moment of a transaction, which may have begun on the day before."""
-    datasets = tuple(datasets)
-    if all(of.table != table for of in datasets):
+    dataset = next((of for of in datasets if of.table == table), None)
+    if dataset is None:
         return NONE_AGED
     now, ours = clock(connection), now_utc()
     if abs(now - ours) > _MOST_APART and not only_looks:
@@ -160,7 +160,7 @@ def aged_by_now(
             "Nothing more is taken in, since nobody can tell which days are archived. Set the one that is wrong; "
             "`event-archive doctor` looks at both."
         )
-    return aged_at(now, datasets, table)
+    return aged_at(now, [dataset], table)
 
 
 def aged_at(now: datetime, datasets: Iterable[Dataset], table: TableName) -> AgedTimes:

@@ -14,7 +14,7 @@ from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.claim import adopt_source
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
-from event_archive_tests.fixtures.restoring import WIDENED, manifest_of, restoring
+from event_archive_tests.fixtures.restoring import ANOTHER, WIDENED, manifest_of, restoring
 from event_archive_tests.fixtures.verifying import damaged, verified
 
 
@@ -74,10 +74,7 @@ def test_what_somebody_wrote_into_a_file_for_a_widened_key_tells_rows_apart(pipe
     pipeline.database.execute("UPDATE \"Event\" SET event_type = 'last' WHERE id = 2")
     pipeline.run()
     pipeline.database.execute(WIDENED.replace("ADD PRIMARY KEY (id", "ADD tenant int, ADD PRIMARY KEY (tenant, id"))
-    pipeline.database.execute(
-        f"""INSERT INTO "Event" (id, event_id, event_type, created_at, payload, tenant)
-        VALUES (1, 'another', 't', '{DAY} 12:00', '{{}}', 7)"""
-    )
+    pipeline.database.execute(ANOTHER, 7)
     with pytest.raises(IntegrityError, match="write the key's values into the file"):
         pipeline.archive()
     header, *rows = pipeline.content().splitlines()

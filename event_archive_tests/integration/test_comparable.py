@@ -10,7 +10,7 @@ from event_archive.operations.adopt import adopt_day
 from event_archive.operations.verbatim import load_verbatim
 from event_archive_tests.fixtures.lakes import remove
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_table, rows_of
-from event_archive_tests.fixtures.restoring import restoring
+from event_archive_tests.fixtures.restoring import ANOTHER, restoring
 
 
 def test_a_file_gets_no_row_by_a_key_whose_column_was_renamed_until_its_header_says_so(pipeline: Pipeline):
@@ -72,10 +72,7 @@ def test_where_the_key_got_a_column_rows_that_no_file_holds_are_archived(each_pi
     each_pipeline.database.execute(WIDENED)
     each_pipeline.add(1, prefix="late")
     assert each_pipeline.run().deleted == 1
-    each_pipeline.database.execute(
-        f"""INSERT INTO "Event" (id, event_id, event_type, created_at, payload, tenant)
-        VALUES (1, 'another', 't', '{DAY} 12:00', '{{}}', 2)"""
-    )
+    each_pipeline.database.execute(ANOTHER, 2)
     with pytest.raises(IntegrityError, match="write the key's values into the file"):
         each_pipeline.archive()
     header, *rows = each_pipeline.content().splitlines()
