@@ -39,7 +39,12 @@ def _interval(_context: click.Context, _parameter: click.Parameter, text: str | 
 
 
 @click.command("logs", short_help="Log files of a bucket, a container or a folder (LOGS_URL).")
-@click.option("--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="This file alone.")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="This file of this machine alone.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Load so many files at most.")
 @click.option("--every", callback=_interval, metavar="DURATION", help="Go on: look for files every '5 minutes'.")
 @click.option("--status", is_flag=True, help="Say what waits, and what failed and why.")

@@ -37,6 +37,7 @@ from event_archive.config.values import (
     parse_cron,
     parse_file_prefix,
     parse_folder,
+    parse_host,
     parse_identifier,
     parse_path,
     parse_size,
@@ -201,7 +202,7 @@ class InstanceSettings(EnvironmentSettings):
     The attributes are the variables of the same name.
     """
 
-    dagster_pg_host: str | None = None
+    dagster_pg_host: Annotated[str | None, AfterValidator(parse_host)] = None
     dagster_pg_port: Annotated[int, Field(ge=1, le=65_535)] = 5432
     dagster_pg_db: str | None = None
     dagster_pg_username: str | None = None

@@ -70,6 +70,13 @@ def parse_container(name: str) -> str:
     return name
 
 
+def parse_host(host: str) -> str:
+    """A server's name or address, or the folder of its socket."""
+    if not host.startswith("/") and re.search(r"[/@?#\s]|^[^:]*:\d*$", host):
+        raise ValueError("must be the name or address of a server alone, without a scheme, a user, a port or a path")
+    return host
+
+
 def parse_storage_account(name: str) -> str:
     """A storage account's name by Azure's rules."""
     if not re.fullmatch(r"[a-z0-9]{3,24}", name):
@@ -259,6 +266,10 @@ def parse_account_url(url: str) -> str:
     """The address of a storage account, without a signature, which would be a secret."""
     if "?" in url:
         raise ValueError("must not carry a query: put a SAS into AZURE_STORAGE_CONNECTION_STRING, which is a secret")
+    if re.search(r"\.dfs\.|\.blob\.core\.\S+/.", url):
+        raise ValueError(
+            "must be the Blob endpoint alone, like https://ACCOUNT.blob.core.windows.net, without a container"
+        )
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[A-Za-z0-9]+)?/?", url):
         raise ValueError("must be like https://ACCOUNT.blob.core.windows.net")
     return url.rstrip("/")

@@ -8,7 +8,7 @@ import re
 import sys
 
 _SECRET = re.compile(
-    r"://\S*@"  # a user, and a password
+    r"://\S*@|^[^\s:/@]+:\S+@\S"  # a user, and a password
     r"|[?#]\S|[;&]\s*[\w-]+="  # parameters
     r"|(password|passwd|pwd|key|secret|token|credential|signature|\bsig|authorization|cookie)\w*\s*[:=]"
     r"|\b(host|dbname)\s*=|[A-Za-z0-9+/_-]{40,}={1,2}(?!\S)"  # parts of a connection string, a key in Base64

@@ -19,6 +19,7 @@ from event_archive.defs.sources.http_api import API
 from event_archive.defs.sources.log_files import LOGS
 from event_archive.defs.sources.source import SourceNames
 from event_archive.doctor.findings import Finding, Patient, Topic
+from event_archive.domain.wording import counted
 from event_archive.errors import ConfigurationError, RefusedError
 
 DEFINITIONS = ("dagster_definitions",)
@@ -78,7 +79,7 @@ def _look(found: dg.DagsterInstance) -> list[Finding]:
     storage = type(found.run_storage).__name__
     # The log of events, in which a night looks, is read, too.
     found.get_latest_materialization_event(API.key)
-    runs = Finding("dagster_instance", "good", f"{found.get_runs_count():,} runs in {storage}")
+    runs = Finding("dagster_instance", "good", f"{counted(found.get_runs_count(), 'run', 'runs')} in {storage}")
     return [runs, _schedule(found), _daemon(found)]
 
 
@@ -92,16 +93,19 @@ def _schedule(found: dg.DagsterInstance) -> Finding:
     if off := [name for name in nights if name in stopped]:
         what = "anything" if len(off) == len(nights) else "its days" if len(off) == 1 else "their days"
         words.append(f"{_are(off, 'turned off', 'was', 'were')}: no night archives {what}")
-        remedies.append(f"Turn it on in the UI, or: dagster schedule start {off[0]}")
+        remedies.append(f"Turn on in the UI, or, with the daemon's workspace: {_start('schedule', off)}")
     if idle := [source for source in sources if source.schedule_name in stopped]:
         names = [source.schedule_name for source in idle]
         words.append(f"{_are(names, 'turned off', 'was', 'were')}: no tick takes anything in")
         commands = " and ".join(f"event-archive ingest {source.name}" for source in idle)
-        remedies.append(f"Unless {commands} runs elsewhere, turn it on: dagster schedule start {names[0]}")
-    sensors = _stopped(found.all_instigator_state(instigator_type=InstigatorType.SENSOR))
-    if silent := [name for name in _ALERTING if name in sensors]:
+        remedies.append(f"Unless {commands} runs elsewhere, turn on: {_start('schedule', names)}")
+    # The daemon keeps the sensors of a location that is gone, not its schedules.
+    locations = {_location(state) for state in states}
+    sensors = found.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    quiet = _stopped([state for state in sensors if not locations or _location(state) in locations])
+    if silent := [name for name in _ALERTING if name in quiet]:
         words.append(f"{_are(silent, 'turned off', 'was', 'were')}: nobody is told of what they look for")
-        remedies.append(f"Turn it on in the UI, or: dagster sensor start {silent[0]}")
+        remedies.append(f"Turn on in the UI, or, with the daemon's workspace: {_start('sensor', silent)}")
     # The daemon writes one down of each schedule that it finds, and forgets those that are gone.
     on, there = [*nights, *(source.schedule_name for source in sources)], {state.name for state in states}
     absent = [name for name in on if name not in there]
@@ -111,6 +115,15 @@ def _schedule(found: dg.DagsterInstance) -> Finding:
     if words:
         return Finding("dagster_schedule", "warning", "; ".join(words), "\n".join(remedies))
     return Finding("dagster_schedule", "good", _are(on, "on", "is", "are"))
+
+
+def _start(kind: str, names: Sequence[str]) -> str:
+    """The commands that turn schedules or sensors on, those of the workspace: another location may have the same."""
+    return "; ".join(f"dagster {kind} start {name} -w workspace.yaml" for name in names)
+
+
+def _location(state: InstigatorState) -> str:
+    return state.origin.repository_origin.code_location_origin.location_name
 
 
 def _stopped(states: Sequence[InstigatorState]) -> set[str]:
@@ -151,6 +164,7 @@ def _daemon(found: dg.DagsterInstance) -> Finding:
             "dagster_daemon",
             "warning",
             f"not heard of in the last {LONGEST_SILENCE_SECONDS // 60} minutes: {', '.join(silent)}",
-            "Start dagster-daemon run (dagster dev has it), unless event-archive run does the nights.",
+            "Start dagster-daemon run -w workspace.yaml (dagster dev has it), unless event-archive run does the "
+            "nights.",
         )
     return Finding("dagster_daemon", "good", f"heard of {max(ages.values(), default=0):.0f} s ago")

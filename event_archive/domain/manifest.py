@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
-from itertools import combinations, islice, permutations
+from itertools import islice, permutations
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -202,28 +202,21 @@ def keys_with(manifest: Manifest | None, key: Key) -> tuple[Key, ...]:
     return manifest.keys if not manifest.keys or manifest.knows_key(key) else (*manifest.keys, key)
 
 
-def keys_in(
-    header: Sequence[str], manifest: Manifest | None, key: Key, *, complete: bool
-) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
+def keys_in(header: Sequence[str], manifest: Manifest | None, key: Key) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
     """As ``keys_with``, for a file whose header somebody may have changed: under the names that the columns have in it.
 
     What a column was called before is found by the hash of the former header, where nothing but names of former keys
-    was changed; likewise, which columns of the present key somebody wrote into the file. By their values, rows that a
-    former key took for one are two.
+    was changed.
 
     Args:
         header: the file's.
         manifest: the one that it had.
         key: the table's.
-        complete: every row of the file has a value of each of its columns.
 
     Returns:
         The keys, and those of which no column is found, which are not among them.
     """
     keys = keys_with(manifest, key)
-    if manifest and complete and (written := _written(header, manifest, key)):
-        widened = (tuple(dict.fromkeys((*names, *written))) for names in manifest.keys)
-        keys = (*widened, key)
     gone = sorted({name for names in keys for name in names}.difference(header))
     if manifest and gone:
         # Rather those of the present key than any.
@@ -237,17 +230,6 @@ def keys_in(
     keys = tuple({frozenset(names): names for names in reversed(keys)}.values())[::-1]
     found = tuple(names for names in keys if set(names) <= set(header))
     return found, tuple(names for names in keys if names not in found)
-
-
-def _written(header: Sequence[str], manifest: Manifest, key: Key) -> Key:
-    """The columns of a key that the header of a manifest lacked, if all else of it is as it was."""
-    known = {name for names in manifest.keys for name in names}
-    new = [name for name in key if name in header and name not in known]
-    for number in range(len(new), 0, -1):
-        for written in islice(combinations(new, number), _MOST_RENAMINGS):
-            if names_hash([name for name in header if name not in written]) == manifest.columns:
-                return written
-    return ()
 
 
 def _keys(text: str) -> tuple[Key, ...]:

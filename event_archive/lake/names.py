@@ -18,7 +18,10 @@ def check_path(path: str) -> None:
     """
     parts = path.split("/")
     if any(not part or part.startswith(".") or not part.isprintable() or "\\" in part for part in parts):
-        raise ValueError("must be a path in a lake: parts joined by '/', none empty or beginning with a dot")
+        raise ValueError(
+            "must be a path in a lake: parts joined by '/', none empty or beginning with a dot, without a backslash or "
+            "unprintable characters"
+        )
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:

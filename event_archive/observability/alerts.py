@@ -49,17 +49,18 @@ def failure_message(table: str, failures: Iterable[FailedDay], what_to_do: str) 
         failures: which, and why.
         what_to_do: the last line.
     """
-    causes: dict[str, list[str]] = {}
+    causes: dict[str, set[FailedDay]] = {}
     for failed in failures:
         # One outage reads alike for every day but for the day itself.
         cause = failed.why.replace(failed.day, "DAY") if failed.day else failed.why
-        causes.setdefault(cause, []).append(failed.day)
-    days = sorted({day for of_cause in causes.values() for day in of_cause if day})
+        causes.setdefault(cause, set()).add(failed)
+    days = {failed.day for of_cause in causes.values() for failed in of_cause if failed.day}
     what = f"{counted(len(days), 'day', 'days')} of {table} failed" if days else f"{table}: failed"
     lines = [f"event_archive: {what}."]
     for cause, of_cause in list(causes.items())[:_MOST_CAUSES]:
-        listed = _listed(sorted(set(filter(None, of_cause))))
-        lines.append(f"{listed}{': ' if listed else ''}{cause[:_MOST_CHARACTERS]}")
+        listed = _listed(sorted(failed.day for failed in of_cause if failed.day))
+        why = cause if len(of_cause) > 1 else of_cause.pop().why
+        lines.append(f"{listed}{': ' if listed else ''}{why[:_MOST_CHARACTERS]}")
     if len(causes) > _MOST_CAUSES:
         lines.append(f"And {counted(len(causes) - _MOST_CAUSES, 'other cause', 'other causes')}.")
     return "\n".join([*lines, what_to_do])

@@ -22,7 +22,7 @@ _METRICS = {
     "event_archive_ingest_run_seconds": "How long the last ingestion took",
     _RECORDS: "Records that the last ingestion took in, and what became of them, by the label outcome",
     "event_archive_ingest_waiting_files": "Log files that are not loaded yet",
-    "event_archive_ingest_overdue_files": "Log files that wait for more than an hour",
+    "event_archive_ingest_overdue_files": "Log files that have been ready to load for more than an hour",
     "event_archive_ingest_failed_files": "Log files that are left failed, tried again or given up",
 }
 

@@ -17,6 +17,7 @@ from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, NewerFormError, RefusedError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.claim import claim
+from event_archive.operations.forms import differing
 from event_archive.operations.loading import count_keyless, load
 from event_archive.operations.site import Site
 from event_archive.operations.verbatim import WRITE_THE_TIME, load_verbatim, require_lasting
@@ -26,7 +27,7 @@ from event_archive.table.shape import glance
 logger = logging.getLogger(__name__)
 
 
-def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Manifest:
+def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Progress = NO_PROGRESS) -> Manifest:
     """Gives the day's file a manifest of the bytes it has, and writes it in blocks that can be appended to.
 
     This deletes nothing. A purge still compares every row, and the day must be archived again first.
@@ -35,12 +36,14 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
         site: the dataset, with its database and its lake. The database loads the file to find out whether it is CSV,
             and of how many rows.
         day: whose file.
+        present_key: whether the table's key tells all rows of the file apart, whatever key they were archived under.
         progress: is told of every block.
 
     Raises:
         RefusedError: there is no file, or it says ``today`` or the like in place of a time.
         OtherSourceError: the files belong to another table or database.
-        IntegrityError: it is no CSV file with a header, or the file of another table or day, or of a newer program.
+        IntegrityError: it is no CSV file with a header, or the file of another table or day, or of a newer program; or
+            the present key does not tell all rows of it apart, though it is to.
         FileChangedError: somebody wrote it meanwhile.
         UnreachableError, BusyError: as PostgreSQL or the lake says.
     """
@@ -64,22 +67,32 @@ def adopt_day(site: Site, day: date, *, progress: Progress = NO_PROGRESS) -> Man
         load_verbatim(connection, readback, lake, file, progress)
         require_lasting(connection, readback, file, outcome="It cannot be adopted.", advice=WRITE_THE_TIME)
         keyless = count_keyless(connection, readback)
+        recorded = keys_in(readback.columns, former, former.keys[0])[0] if former and former.keys else ()
+        merged = differing(connection, readback, recorded)[0] if present_key and recorded else 0
     if lacking := [name for name in table.key if name not in readback.columns]:
         raise IntegrityError(
             f"{path}: its header lacks the key: {', '.join(lacking)}. It cannot be adopted: without the key its rows "
             "cannot be compared, nor restored. Add it to the file, or move the file elsewhere."
         )
-    keyless += readback.unparsed
-    keys, gone = keys_in(readback.columns, former, table.key, complete=not keyless)
-    if keyless:
-        lacks = counted(keyless, "row of it lacks", "rows of it lack")
-        logger.warning(
-            "%s: %s a value of the key, %s: no row of the table is compared with those",
-            path,
-            lacks,
-            key_named(table.key),
+    if merged:
+        rows, told = counted(merged, "row", "rows"), " and ".join(map(key_named, recorded))
+        raise IntegrityError(
+            f"{path}: by the present key, {key_named(table.key)}, later rows replace {rows} of it, by {told} they do "
+            "not. It cannot be adopted by the present key alone."
         )
-    if former is None:
+    keys, gone = ((table.key,), ()) if present_key else keys_in(readback.columns, former, table.key)
+    if keyless := keyless + readback.unparsed:
+        lack = f"{counted(keyless, 'row of it lacks', 'rows of it lack')} a value of the key, {key_named(table.key)}"
+        if present_key:
+            raise IntegrityError(
+                f"{path}: {lack}. It cannot be adopted by that key alone: write the values into the file first."
+            )
+        logger.warning(
+            "%s: %s: no row of the table is compared with those, and no restore by that key takes the day",
+            path,
+            lack,
+        )
+    if former is None and not present_key:
         logger.warning(
             "%s: no manifest tells under which keys its rows were archived: if under another than %s, what a later row "
             "replaced by that comes back beside it",

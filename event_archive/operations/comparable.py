@@ -4,7 +4,9 @@ Not here: what is done once they can (``archive``), whether a restore can tell i
 """
 
 import logging
+from collections.abc import Iterator, Sequence
 from datetime import date
+from itertools import chain
 
 from psycopg import sql
 
@@ -14,24 +16,30 @@ from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.export import rows_of_day
+from event_archive.operations.forms import listed
 from event_archive.operations.loading import count_keyless
 from event_archive.operations.readback import ARCHIVED, Readback
 from event_archive.postgres.session import Connection, one
+from event_archive.table.advice import tell_forms_apart
 from event_archive.table.shape import Table, require_unchanged
 
 logger = logging.getLogger(__name__)
 
 _OUTCOME = "Nothing was written or deleted."
 _LATE = sql.Identifier("late_")
+_NEW = """
+SELECT pg_catalog.count(*) FROM ({rows}) AS {late}
+WHERE NOT EXISTS (SELECT FROM {file} AS {archived} WHERE {present} OPERATOR(pg_catalog.=) {late_present})
+"""
 _COUNTS = """
 SELECT pg_catalog.count(*) FILTER (WHERE known_.keyless_), pg_catalog.count(*) FILTER (WHERE known_.keyed_)
-FROM ({rows}) AS {late}
+FROM ({rows}) AS {late} CROSS JOIN LATERAL (VALUES {late_values}) AS of_row_ (values_)
 JOIN (
-  SELECT {former} AS former_,
-         pg_catalog.bool_or(pg_catalog.num_nulls({columns_of_present}) OPERATOR(pg_catalog.>) 0) AS keyless_,
-         pg_catalog.bool_or(pg_catalog.num_nulls({columns_of_present}) OPERATOR(pg_catalog.=) 0) AS keyed_
-  FROM {file} AS {archived} WHERE pg_catalog.num_nulls({columns_of_former}) OPERATOR(pg_catalog.=) 0 GROUP BY 1
-) AS known_ ON known_.former_ OPERATOR(pg_catalog.=) {late_former}
+  SELECT {values} AS values_,
+         pg_catalog.bool_or(pg_catalog.num_nulls({key}) OPERATOR(pg_catalog.>) 0) AS keyless_,
+         pg_catalog.bool_or(pg_catalog.num_nulls({key}) OPERATOR(pg_catalog.=) 0) AS keyed_
+  FROM {file} AS {archived} WHERE {are_known} GROUP BY 1
+) AS known_ ON known_.values_ OPERATOR(pg_catalog.=) of_row_.values_
 WHERE NOT EXISTS (SELECT FROM {file} AS {archived} WHERE {present} OPERATOR(pg_catalog.=) {late_present})
 """
 
@@ -44,7 +52,8 @@ def require_known_key(
     They would be appended once more, and no restore could tell them from second rows.
 
     Raises:
-        IntegrityError: the file has no key in common with the table, or rows to append have a former key of such rows.
+        IntegrityError: the file has no key in common with the table, or rows to append have a former key of such rows,
+            or are like such in all but the keys.
     """
     adopt = table.dataset.command(f"adopt {day}")
     missing, of_table = _missing_key(table, readback), frozenset(table.names)
@@ -72,16 +81,19 @@ def require_known_key(
             file.path,
             unparsed,
         )
-    if not former:
+    if all(set(key) == set(table.key) and not [*_moved(key, readback)] for key in manifest.keys):
         return
     # The file may be read once more before the table is: until then nobody waits.
     with connection.transaction(force_rollback=True):
         require_unchanged(connection, table, "archive")
         # Where PostgreSQL takes all rows but a few for known, it would compare each with each.
         connection.execute("SET LOCAL enable_nestloop TO off")
+        if not _count_new(connection, readback, day):
+            return
         for key in former:
             if not set(key) > set(table.key):
                 _require_others(connection, readback, day, file, key)
+        _require_unlike(connection, readback, manifest, day, file)
 
 
 def _require_others(connection: Connection, readback: Readback, day: date, file: StoredFile, key: Key) -> None:
@@ -91,28 +103,77 @@ def _require_others(connection: Connection, readback: Readback, day: date, file:
         IntegrityError: the rows in the file lack a value of the present key.
     """
     table = readback.table
-    without_key, in_doubt = _count_late(connection, readback, day, key)
+    whole = sql.SQL("pg_catalog.num_nulls({}) OPERATOR(pg_catalog.=) 0").format(listed(key))
+    without_key, in_doubt = _count_late(connection, readback, day, key, [key], whole)
     if without_key:
-        lack = f"rows in it lack a value of the key of {table.dataset.table}, {key_named(table.key)}"
-        raise _doubt(table, day, f"{file.path}: {lack}, and rows of the table have their {key_named(key)}")
+        raise _doubt(table, day, f"{_lacking(table, file)}, and rows of the table have their {key_named(key)}")
     if in_doubt:
         logger.warning(
             "%s: %s the former key, %s, of one in it, and another %s: whether that is the same row, nobody can "
-            "tell. A restore of this day is refused: load it into a table without a key, by \\copy, and choose",
+            "tell, and a restore of this day is refused. %s",
             file.path,
             counted(in_doubt, "row to append has", "rows to append have"),
             key_named(key),
             key_named(table.key),
+            tell_forms_apart(table.dataset, day),
         )
 
 
+def _require_unlike(
+    connection: Connection, readback: Readback, manifest: Manifest, day: date, file: StoredFile
+) -> None:
+    """Refuses rows to append that may be rows of the file where no key tells.
+
+    A key does not tell where its column is gone, or its name is another column's by now.
+
+    Raises:
+        IntegrityError: there are such rows.
+    """
+    table, time = readback.table, readback.table.dataset.time_column
+    names, header, present = set(table.names), set(readback.columns), set(table.key)
+    times = (time,) if time in header else ()
+    for key in manifest.keys:
+        moved = [(*names_now, *times) for names_now in _moved(key, readback)]
+        if moved and any(_count_late(connection, readback, day, (*key, *times), moved, sql.SQL("true"))):
+            now = "rows of the table have it in another column"
+            raise _doubt(table, day, f"{file.path}: rows in it have a value of {key_named(key)}, and {now}")
+    former = [key for key in manifest.keys if set(key) != present]
+    time_in_file = time if time in header else readback.former_time
+    if not former or not time_in_file or not present <= header or any(names.issuperset(key) for key in former):
+        return
+    of_some = present.union(*former) - present.intersection(*former)
+    alike = tuple(name for name in readback.columns if name in names - of_some - {time, readback.former_time})
+    keyless = sql.SQL("pg_catalog.num_nulls({}) OPERATOR(pg_catalog.>) 0").format(listed(table.key))
+    if _count_late(connection, readback, day, (*alike, time_in_file), [(*alike, time)], keyless)[0]:
+        raise _doubt(table, day, f"{_lacking(table, file)}, and rows of the table are like them")
+
+
+def _moved(key: Key, readback: Readback) -> Iterator[Key]:
+    """The columns that may hold by now what a key's did: one that the file lacks, in the place of a younger one.
+
+    A column that was renamed keeps its place in the table. One that took its name comes behind it, and so does one that
+    was merely added behind all.
+    """
+    names = readback.table.names
+    if set(key) <= set(names) and set(key) <= set(readback.columns):
+        for taken in key:
+            for renamed in names[: names.index(taken)]:
+                if renamed not in readback.columns:
+                    yield tuple(renamed if name == taken else name for name in key)
+
+
+def _lacking(table: Table, file: StoredFile) -> str:
+    return f"{file.path}: rows in it lack a value of the key of {table.dataset.table}, {key_named(table.key)}"
+
+
 def _doubt(table: Table, day: date, problem: str) -> IntegrityError:
-    adopt = table.dataset.command(f"adopt {day}")
+    adopt = table.dataset.command(f"adopt {day} --present-key")
     return IntegrityError(
         f"{problem}. Nobody can tell whether they are the same rows.",
         outcome=_OUTCOME,
         advice="If the table still holds every row and every column of the file, move the file elsewhere: the next run "
-        f"writes the day anew. If not, write the key's values into the file, and accept it as it stands: {adopt}.",
+        "writes the day anew. If not, write the key's values into the file (where its column was renamed, the new name "
+        f"into the first line), and accept it by the present key alone: {adopt}.",
     )
 
 
@@ -150,32 +211,67 @@ def _missing_key(table: Table, readback: Readback) -> str:
     return ", ".join(name for name in table.key if name not in readback.columns)
 
 
-def _count_late(connection: Connection, readback: Readback, day: date, former: Key) -> tuple[int, int]:
-    """How many rows that the file lacks have the former key of one in it, and a present key that none in it has.
+def _count_new(connection: Connection, readback: Readback, day: date) -> int:
+    """How many rows that the file lacks have a present key that none in it has."""
+    table = readback.table
+    query = sql.SQL(_NEW).format(
+        rows=rows_of_day(connection, table, day, table.key, unless=readback),
+        late=_LATE,
+        archived=ARCHIVED,
+        file=readback.relation,
+        present=_digest(ARCHIVED, table.key),
+        late_present=_digest(_LATE, table.key),
+    )
+    return int(one(connection, query)[0])
 
-    Keys are compared as text: the former one may have no index any more.
+
+def _count_late(
+    connection: Connection,
+    readback: Readback,
+    day: date,
+    in_file: Key,
+    of_row: Sequence[Key],
+    are_known: sql.Composable,
+) -> tuple[int, int]:
+    """How many rows that the file lacks have the values of one in it, and a present key that none in it has.
+
+    Values are compared as text: a former key may have no index any more.
+
+    Args:
+        connection: in a transaction.
+        readback: of the file.
+        day: whose rows.
+        in_file: the columns of the values in the file.
+        of_row: those of the table that are compared with them, each by itself.
+        are_known: the condition that a row of the file has such values.
 
     Returns:
-        Of those whose former key a row without a present key has; and of those whose former key one with another has.
+        Of those whose values a row without a present key has; and of those whose values one with another has.
     """
     table = readback.table
     # Not whether there is one: to find the first alone, PostgreSQL would not prepare a hash.
     query = sql.SQL(_COUNTS).format(
-        rows=rows_of_day(connection, table, day, tuple(dict.fromkeys((*former, *table.key))), unless=readback),
+        rows=rows_of_day(connection, table, day, tuple(dict.fromkeys((*chain(*of_row), *table.key))), unless=readback),
         late=_LATE,
         archived=ARCHIVED,
         file=readback.relation,
-        former=_as_text(ARCHIVED, former),
-        present=_as_text(ARCHIVED, table.key),
-        late_former=_as_text(_LATE, former),
-        late_present=_as_text(_LATE, table.key),
-        columns_of_former=sql.SQL(", ").join(map(sql.Identifier, former)),
-        columns_of_present=sql.SQL(", ").join(map(sql.Identifier, table.key)),
+        values=_digest(ARCHIVED, in_file),
+        present=_digest(ARCHIVED, table.key),
+        late_values=sql.SQL(", ").join(sql.SQL("({})").format(_digest(_LATE, names)) for names in of_row),
+        late_present=_digest(_LATE, table.key),
+        are_known=are_known,
+        key=listed(table.key),
     )
     without_key, in_doubt = one(connection, query)
     return without_key, in_doubt
 
 
-def _as_text(alias: sql.Identifier, key: Key) -> sql.Composable:
-    columns = sql.SQL(", ").join(sql.SQL("{}.{}").format(alias, sql.Identifier(name)) for name in key)
-    return sql.SQL("ROW({})::pg_catalog.text").format(columns)
+def _digest(alias: sql.Identifier, names: Key) -> sql.Composable:
+    """What stands for the values of columns where they are compared as text: a hash of 64 bits.
+
+    A file's value may have been read as text, or into char(26): as COPY writes it, but for blanks at its end.
+    """
+    written = "CASE WHEN {0} IS DISTINCT FROM NULL THEN pg_catalog.rtrim(pg_catalog.format('%s', {0})) END"
+    columns = (sql.SQL(written).format(sql.SQL("{}.{}").format(alias, sql.Identifier(name))) for name in names)
+    row = sql.SQL(", ").join(columns)
+    return sql.SQL('pg_catalog.hashtextextended(ROW({})::pg_catalog.text COLLATE pg_catalog."C", 0)').format(row)

@@ -20,7 +20,7 @@ READBACK = sql.Identifier("pg_temp", "event_archive_readback")
 ARCHIVED = sql.Identifier("archived_")
 """The alias of ``Readback.current`` and ``Readback.former``."""
 _TEXT_EQUALITY = "pg_catalog.="
-_SAME_TIME_AS_TEXT = """{1} OPERATOR(pg_catalog.=) ANY (ARRAY[
+_SAME_TIME_AS_TEXT = """{1}::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY[
   {0}::pg_catalog.timestamp::pg_catalog.text,
   {0}::pg_catalog.timestamptz::pg_catalog.text,
   CASE WHEN {0} OPERATOR(pg_catalog.=) {0}::pg_catalog.date THEN {0}::pg_catalog.date::pg_catalog.text END
@@ -83,12 +83,12 @@ class Readback:
         One of another time may be another row, which had that key before. Where rows are archived by another column
         than before, or it is called otherwise, the former one may tell as well.
         """
-        time = self.table.dataset.time_column
+        time, former = self.table.dataset.time_column, self.former_time
         times = [self._same_time(time, time)]
-        if self.former_time not in self.table.names:
-            times += [self._same_time(time, self.former_time)] if self.former_time else []
-        elif any(of.name == self.former_time and of.plain_type in TIME_TYPES for of in self.table.columns):
-            times.append(self._same_time(self.former_time, self.former_time))
+        if former:
+            times.append(self._same_time(time, former))
+        if any(of.name == former and of.plain_type in TIME_TYPES for of in self.table.columns):
+            times.append(self._same_time(former, former))
         return sql.SQL(
             "{rows} AS {alias} ON {alias}.{line} OPERATOR(pg_catalog.>) 0 AND {same_key} AND ({times})"
         ).format(
@@ -104,7 +104,7 @@ class Readback:
             sql.SQL("{}.{}").format(alias, sql.Identifier(of))
             for alias, of in ((TABLE_ALIAS, name), (ARCHIVED, in_file))
         )
-        is_text = in_file in self.as_text or in_file not in self.table.names
+        is_text = in_file in self.as_text or in_file != name
         return sql.SQL(_SAME_TIME_AS_TEXT if is_text else "{0} OPERATOR(pg_catalog.=) {1}").format(column, archived)
 
     @property

@@ -1,7 +1,9 @@
 """What to do where PostgreSQL refuses to archive or purge. Not here: the advice of holds and of restores."""
 
 from dataclasses import replace
+from datetime import date
 
+from event_archive.domain.dataset import Dataset
 from event_archive.postgres.errors import Advice
 
 _NO_UTF_8 = (
@@ -75,3 +77,12 @@ VACUUM_ADVICE = replace(
     CLEARING_ADVICE,
     again="autovacuum does it where that is on, and so does the next purge, unless a statement_timeout ended this one",
 )
+
+
+def tell_forms_apart(dataset: Dataset, day: date) -> str:
+    """What to do with a file whose keys disagree on which of its rows are forms of one."""
+    return (
+        f"If the present key of {dataset.table} tells all rows of the file apart, accept it by that alone: "
+        f"{dataset.command(f'adopt {day} --present-key')}. Else load it into a table without a key, by "
+        "\\copy, and choose"
+    )

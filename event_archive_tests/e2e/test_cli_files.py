@@ -99,6 +99,8 @@ def test_what_to_run_for_a_sequence_is_in_what_restore_says(archived: Installati
         ("verify", KEY, "--from", KEY),
         ("adopt",),
         ("adopt", KEY, "--from", KEY),
+        ("adopt", "--present-key"),
+        ("adopt", "--source", "--present-key"),
         ("hold", KEY),
         ("hold", KEY, "--reason", " "),
         ("release", "yesterday"),

@@ -67,23 +67,56 @@ def test_an_adopted_file_keeps_the_recorded_types_where_its_bytes_are_those_that
     assert adopt_day(ten_rows.site, DAY).types == ""
 
 
-def test_what_somebody_wrote_into_a_file_for_a_widened_key_tells_rows_apart(pipeline: Pipeline):
-    """As the message says that ends the night of a row which may be another one."""
+@pytest.mark.parametrize("in_steps", [False, True])
+def test_what_somebody_wrote_into_a_file_for_a_widened_key_tells_rows_apart(pipeline: Pipeline, in_steps: bool):
+    """As the message says that ends the night of a row which may be another one; as of a table of many tenants."""
     pipeline.add(2)
     pipeline.archive()
     pipeline.database.execute("UPDATE \"Event\" SET event_type = 'last' WHERE id = 2")
     pipeline.run()
-    pipeline.database.execute(WIDENED.replace("ADD PRIMARY KEY (id", "ADD tenant int, ADD PRIMARY KEY (tenant, id"))
+    pipeline.database.execute('ALTER TABLE "Event" ADD tenant int')
+    if in_steps:
+        pipeline.add(1, prefix="late")
+        pipeline.run()
+    pipeline.database.execute(WIDENED.replace("ADD PRIMARY KEY (id", "ADD PRIMARY KEY (tenant, id"))
     pipeline.database.execute(ANOTHER, 7)
-    with pytest.raises(IntegrityError, match="write the key's values into the file"):
+    with pytest.raises(IntegrityError, match="write the key's values .* adopt 2024-03-01 --present-key"):
         pipeline.archive()
     header, *rows = pipeline.content().splitlines()
-    written = b"\n".join([b"tenant," + header, *(b"0," + row for row in rows), b""])
+    behind, value = (b"", b"0") if in_steps else (b",tenant", b",0")
+    written = b"\n".join([header + behind, *(row + value for row in rows), b""])
     pipeline.put(written, metadata=manifest_of(pipeline).to_metadata())
-    assert adopt_day(pipeline.site, DAY).keys == (("id", "tenant"), ("tenant", "id", "created_at"))
+    assert adopt_day(pipeline.site, DAY, present_key=True).keys == (("tenant", "id", "created_at"),)
     assert pipeline.run().deleted == 1
     done = restoring(pipeline)()
-    assert (done.restored, done.superseded) == (3, 1)
+    assert (done.restored, done.superseded) == (3 + in_steps, 1)
+
+
+def test_a_file_is_not_adopted_by_a_present_key_that_takes_its_rows_for_one(pipeline: Pipeline):
+    pipeline.database.execute(WIDENED)
+    pipeline.add(2)
+    pipeline.database.execute('UPDATE "Event" SET id = 1')
+    pipeline.run()
+    pipeline.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", ADD PRIMARY KEY (id)')
+    with pytest.raises(
+        IntegrityError, match=r"by the present key, \(id\), later rows replace 1 row of it, by \(id, created_at\)"
+    ):
+        adopt_day(pipeline.site, DAY, present_key=True)
+
+
+def test_a_file_whose_keys_disagree_is_adopted_by_the_present_key_alone(pipeline: Pipeline):
+    """As the message of its restore says, for those who know that this key tells its rows apart."""
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute(WIDENED)
+    pipeline.add(1)
+    pipeline.database.execute("UPDATE \"Event\" SET id = 1, created_at = created_at + interval '1 hour'")
+    pipeline.run()
+    with pytest.raises(IntegrityError, match="by that alone: .* adopt 2024-03-01 --present-key. Else load"):
+        restoring(pipeline)()
+    assert adopt_day(pipeline.site, DAY, present_key=True).keys == (("id", "created_at"),)
+    done = restoring(pipeline)()
+    assert (done.restored, done.superseded) == (3, 0)
 
 
 def test_an_adopted_file_whose_key_was_renamed_warns_of_nothing(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
@@ -99,6 +132,10 @@ def test_an_adopted_file_with_rows_without_a_key_is_warned_of(pipeline: Pipeline
     pipeline.add(1)
     pipeline.archive()
     pipeline.put(pipeline.content().replace(b"\n1,", b"\n,", 1), metadata=manifest_of(pipeline).to_metadata())
+    with pytest.raises(
+        IntegrityError, match=r"lacks a value of the key, \(id\)\. It cannot be adopted by that key alone"
+    ):
+        adopt_day(pipeline.site, DAY, present_key=True)
     adopt_day(pipeline.site, DAY)
     assert "1 row of it lacks a value of the key, (id): no row of the table is compared with those" in caplog.text
 

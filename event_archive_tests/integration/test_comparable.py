@@ -7,6 +7,7 @@ import pytest
 from event_archive.errors import IntegrityError
 from event_archive.operations import writing
 from event_archive.operations.adopt import adopt_day
+from event_archive.operations.claim import adopt_source
 from event_archive.operations.verbatim import load_verbatim
 from event_archive_tests.fixtures.lakes import remove
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_table, rows_of
@@ -117,9 +118,94 @@ def test_rows_without_a_former_key_are_none_of_those_that_lack_it(pipeline: Pipe
             f"""ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", ALTER id DROP IDENTITY IF EXISTS;
             ALTER TABLE "Event" ADD CONSTRAINT "Event_pkey" PRIMARY KEY ({key});
             INSERT INTO "Event" (event_id, event_type, created_at, payload, {key})
-            VALUES ('e', 't', '{DAY} 12:00', '{{}}', '{number}')"""
+            VALUES ('{key}', 't', '{DAY} 12:00', '{{}}', '{number}')"""
         )
         assert pipeline.run().deleted == 1
         pipeline.database.execute(f'ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", ALTER {key} DROP NOT NULL')
         pipeline.database.execute('ALTER TABLE "Event" ADD CONSTRAINT "Event_pkey" PRIMARY KEY (event_id, created_at)')
     assert pipeline.values("gid") == ["", "", "2"]
+
+
+KEYED = "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id)"
+
+
+@pytest.mark.parametrize(
+    ("key", "migration", "time"),
+    [
+        ("id", "RENAME id TO old; ALTER TABLE t ADD id uuid NOT NULL DEFAULT gen_random_uuid()", "at"),
+        ("id", "RENAME id TO old; ALTER TABLE t ADD id bigint GENERATED ALWAYS AS IDENTITY (START 1000)", "at"),
+        ("id", "RENAME id TO old; ALTER TABLE t ADD id char(26)", "at"),
+        ("id", "RENAME id TO old; ALTER TABLE t ADD id uuid DEFAULT gen_random_uuid(); UPDATE t SET value = 7", "at"),
+        (
+            "id",
+            f"RENAME id TO old; ALTER TABLE t ADD id text; UPDATE t SET id = 9 + old; {KEYED[:-1]}, at)",
+            "at",
+        ),
+        ("id", "RENAME id TO old; ALTER TABLE t RENAME extra TO id", "at"),
+        ("id", f"RENAME id TO old; ALTER TABLE t ADD id text; UPDATE t SET id = 'x' || old; {KEYED}", "at"),
+        ("id", "RENAME id TO old; ALTER TABLE t RENAME at TO since; ALTER TABLE t ADD id int, ADD at date", "since"),
+        ("id, at", "RENAME at TO since; ALTER TABLE t ADD at timestamptz NOT NULL DEFAULT now()", "since"),
+        (
+            "id, value",
+            "RENAME id TO old; ALTER TABLE t ADD id text, DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (value, old)",
+            "at",
+        ),
+        ("id", "DROP id; UPDATE t SET extra = value; ALTER TABLE t ADD PRIMARY KEY (extra)", "at"),
+        (
+            "id",
+            "RENAME at TO since; UPDATE t SET extra = value; ALTER TABLE t DROP id, ADD PRIMARY KEY (extra)",
+            "since",
+        ),
+    ],
+)
+def test_where_another_column_has_the_name_of_the_former_key_rows_of_a_days_file_are_not_appended_once_more(
+    pipeline: Pipeline, key: str, migration: str, time: str
+):
+    of = of_table(
+        pipeline,
+        f"CREATE TABLE t (id bigint, at timestamptz, value int, extra int8, ok bool DEFAULT true, PRIMARY KEY ({key}))",
+    )
+    of.database.execute(f"INSERT INTO t SELECT n, '{DAY} 12:00', n FROM generate_series(1, 3) AS n")
+    of.archive()
+    of.database.execute(f"ALTER TABLE t {migration}")
+    of = of.of(time_column=time)
+    adopt_source(of.site)
+    before = of.content()
+    with pytest.raises(IntegrityError, match=r"(are like them|have it in another column)\. Nobody can tell"):
+        of.archive()
+    assert (of.content(), rows_of(of, "t")) == (before, 3)
+
+
+@pytest.mark.parametrize("value", [11, 7])
+def test_where_the_key_is_another_one_rows_that_no_file_holds_are_archived(pipeline: Pipeline, value: int):
+    """Even such as are like one of the file; in one case the value of the new key is that of a former one."""
+    of = of_table(pipeline, "CREATE TABLE t (id int PRIMARY KEY, at timestamptz, kind text)")
+    of.database.execute(f"INSERT INTO t VALUES (7, '{DAY}', 'click')")
+    of.run()
+    of.database.execute(
+        f"""ALTER TABLE t DROP CONSTRAINT t_pkey, ADD number int PRIMARY KEY;
+        INSERT INTO t VALUES (8, '{DAY}', 'click', 10), (9, '{DAY}', 'click', {value})"""
+    )
+    assert of.run().deleted == 2
+    of.database.execute(f"INSERT INTO t VALUES (10, '{DAY}', 'click', 20)")
+    assert of.run().deleted == 1
+
+
+def test_where_a_column_was_added_its_values_may_be_those_of_another_rows_key(pipeline: Pipeline):
+    of = of_table(pipeline, "CREATE TABLE t (device int, at timestamptz, speed int, PRIMARY KEY (device, at))")
+    of.database.execute(f"INSERT INTO t VALUES (1, '{DAY}', 0)")
+    of.run()
+    of.database.execute(f"ALTER TABLE t ADD priority int DEFAULT 1; INSERT INTO t VALUES (2, '{DAY}', 0)")
+    assert of.run().deleted == 1
+
+
+def test_where_the_key_got_a_column_a_row_with_another_former_key_may_be_like_one_of_the_file(pipeline: Pipeline):
+    of = of_table(pipeline, "CREATE TABLE t (device int, at timestamptz, speed int, PRIMARY KEY (device, at))")
+    of.database.execute(f"INSERT INTO t VALUES (1, '{DAY}', 0)")
+    of.run()
+    of.database.execute(
+        f"""ALTER TABLE t DROP CONSTRAINT t_pkey, ADD tenant int, ADD PRIMARY KEY (tenant, device, at);
+        INSERT INTO t VALUES (2, '{DAY}', 0, 7)"""
+    )
+    assert of.run().deleted == 1
+    assert of.values("device") == ["1", "2"]

@@ -1,5 +1,6 @@
 """What the doctor says of Dagster, whole and broken."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -65,13 +66,33 @@ def test_a_daemon_that_is_silent_and_one_that_is_not(at_home: Path, command: Com
 
 
 def test_a_schedule_that_was_turned_off(at_home: Path, command: Commands):
-    stop = ["-m", "dagster", "schedule", "stop", "archive_daily", "-m", "event_archive.definitions"]
-    subprocess.run(
-        [sys.executable, *stop], env=clean_environment(DAGSTER_HOME=str(at_home)), capture_output=True, check=True
-    )
-    found = findings(command("doctor", "--json"), 0)
-    assert found["dagster_schedule"].status == "warning"
-    assert "dagster schedule start archive_daily" in found["dagster_schedule"].remedy
+    """It is the one of the workspace that the daemon has, and the commands that the doctor gives turn that on."""
+
+    def dagster(*arguments: str) -> None:
+        environment = clean_environment(DAGSTER_HOME=str(at_home))
+        subprocess.run(
+            [sys.executable, "-m", "dagster", *arguments],
+            env=environment,
+            cwd=REPOSITORY,
+            capture_output=True,
+            check=True,
+        )
+
+    workspace = ["-w", "workspace.yaml"]
+    dagster("schedule", "stop", "archive_daily", *workspace)
+    for sensor in ("failed_runs", "failed_days"):
+        dagster("sensor", "stop", sensor, *workspace)
+    found = findings(command("doctor", "--json"), 0)["dagster_schedule"]
+    assert found.status == "warning"
+    given = re.findall(r"dagster ((?:schedule|sensor) start [^;\n]+)", found.remedy)
+    assert len(given) == 3
+    for one in given:
+        dagster(*one.split())
+    assert findings(command("doctor", "--json"), 0)["dagster_schedule"].status == "good"
+    # Without a workspace, the same one is meant.
+    dagster("schedule", "stop", "archive_daily", *workspace)
+    dagster("schedule", "start", "archive_daily")
+    assert findings(command("doctor", "--json"), 0)["dagster_schedule"].status == "good"
 
 
 def test_the_schedule_of_one_dataset_says_nothing_of_the_others(at_home: Path, command: Commands, tmp_path: Path):
@@ -84,7 +105,7 @@ def test_the_schedule_of_one_dataset_says_nothing_of_the_others(at_home: Path, c
     found = command("doctor", DATASETS_FILE=str(file), LOG_FORMAT="json")
     (told,) = [line for line in found.lines if line.get("check") == "dagster_schedule"]
     assert told["message"] == "archive_daily_events was turned off: no night archives its days"
-    assert told["remedy"].endswith("dagster schedule start archive_daily_events")
+    assert told["remedy"].endswith("dagster schedule start archive_daily_events -w workspace.yaml")
 
 
 def test_the_schedules_of_sources_that_were_turned_off(at_home: Path, command: Commands):
@@ -96,8 +117,8 @@ def test_the_schedules_of_sources_that_were_turned_off(at_home: Path, command: C
     api = {"API_BASE_URL": "http://localhost/v1"}
     found = findings(command("doctor", "--json", **api), 0)["dagster_schedule"]
     assert (found.status, found.message) == ("warning", "ingest_api was turned off: no tick takes anything in")
-    assert (
-        found.remedy == "Unless event-archive ingest api runs elsewhere, turn it on: dagster schedule start ingest_api"
+    assert found.remedy == (
+        "Unless event-archive ingest api runs elsewhere, turn on: dagster schedule start ingest_api -w workspace.yaml"
     )
     with dg.DagsterInstance.from_config(str(at_home)) as instance:
         instance.add_instigator_state(stopped("archive_daily"))
@@ -132,7 +153,10 @@ def test_a_sensor_of_failures_that_was_turned_off(at_home: Path, command: Comman
     with dg.DagsterInstance.from_config(str(at_home)) as instance:
         of_another = stopped("failed_runs", kind=InstigatorType.SENSOR, location="another")
         instance.add_instigator_state(of_another.with_status(InstigatorStatus.DECLARED_IN_CODE))
-    assert findings(command("doctor", "--json"), 0)["dagster_schedule"].status == "good"
+        assert findings(command("doctor", "--json"), 0)["dagster_schedule"].status == "good"
+        # Of a location that is gone, the daemon keeps the states of sensors, and not those of schedules.
+        instance.add_instigator_state(stopped("archive_daily").with_status(InstigatorStatus.DECLARED_IN_CODE))
+    assert findings(command("doctor", "--json"), 0)["dagster_schedule"].message.startswith("failed_runs was turned off")
 
 
 def stopped(

@@ -83,12 +83,28 @@ def test_what_a_dropped_column_held_stays_with_a_row_whose_key_and_time_column_a
     assert renamed.values("processed_at") == ["2024-03-01 01:00:00", "", "2024-03-01 01:00:00", ""]
 
 
+@pytest.mark.parametrize("type_", ["timestamptz NOT NULL DEFAULT now()", "text DEFAULT 'noon'"])
+def test_what_a_dropped_column_held_stays_with_a_row_whose_time_column_is_renamed_and_its_name_given_to_another(
+    pipeline: Pipeline, type_: str
+):
+    of = of_table(pipeline, "CREATE TABLE t (id int PRIMARY KEY, at timestamptz, gone text)")
+    of.database.execute(f"INSERT INTO t VALUES (1, '{DAY} 12:00', 'held')")
+    of.archive()
+    of.database.execute("ALTER TABLE t RENAME at TO since")
+    of.database.execute(f"ALTER TABLE t DROP gone, ADD at {type_}")
+    of = of.of(time_column="since")
+    adopt_source(of.site)
+    assert of.run().deleted == 1
+    assert of.values("gone") == ["held", "held"]
+
+
 def test_a_former_time_column_that_holds_something_else_by_now_tells_nothing(pipeline: Pipeline):
     of = of_table(pipeline, "CREATE TABLE t (id int PRIMARY KEY, at timestamp, since timestamp, gone text)")
     of.database.execute(f"INSERT INTO t VALUES (1, '{DAY}', '{DAY}', 'held'), (2, '{DAY}', NULL, 'held')")
     of.archive()
     of.database.execute(
-        f"UPDATE t SET since = '{DAY}'; ALTER TABLE t DROP gone, ALTER at TYPE bigint USING extract(epoch FROM at)"
+        f"UPDATE t SET since = '{DAY} 05:00' WHERE id = 2; "
+        "ALTER TABLE t DROP gone, ALTER at TYPE bigint USING extract(epoch FROM at)"
     )
     of = of.of(time_column="since")
     adopt_source(of.site)

@@ -43,6 +43,16 @@ def test_what_is_left_is_counted_since_it_was_listed_or_written_anew(logs: Logs)
     assert logs.ingestion().left() == Left(0, None, 0, 1, 1, 1)
 
 
+def test_a_file_that_waits_by_its_age_alone_is_not_overdue(logs: Logs):
+    logs.write("a.log", ndjson(entry(1)))
+    logs.run(limit=0)
+    logs.database.execute(
+        "UPDATE processed_files SET created_at = now() - interval '2 hours', modified = now() - interval '2 hours'"
+    )
+    assert logs.ingestion().left().overdue == 1
+    assert logs.ingestion(logs_min_age="3 hours").left().overdue == 0
+
+
 def test_a_file_that_is_given_up_is_announced_once_and_again_where_it_is_given_up_again(logs: Logs):
     told: list[GivenUp] = []
     damaged = logs.write("a.gz", array(entry(1))[:-5])

@@ -118,7 +118,7 @@ def test_rows_of_two_keys_come_back_where_both_keep_the_same(pipeline: Pipeline,
     pipeline.run()
     pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
     for name in ("mine", None):
-        with pytest.raises(IntegrityError, match="Load the file into a table without a key"):
+        with pytest.raises(IntegrityError, match="load it into a table without a key"):
             restore(name)
 
 

@@ -14,11 +14,11 @@ TABLE = 'public."Event"'
 
 def test_days_of_one_cause_are_told_together():
     outage = [FailedDay(day, f"{TABLE}, {day}: PostgreSQL says: no") for day in ("2024-03-02", "2024-03-01")]
-    told = failure_message(TABLE, [*outage, FailedDay("2024-03-03", "edited")], "Look.")
+    told = failure_message(TABLE, [*outage, FailedDay("2024-03-03", "2024-03-03 was edited")], "Look.")
     assert told.splitlines() == [
         'event_archive: 3 days of public."Event" failed.',
         '2024-03-01, 2024-03-02: public."Event", DAY: PostgreSQL says: no',
-        "2024-03-03: edited",
+        "2024-03-03: 2024-03-03 was edited",
         "Look.",
     ]
 

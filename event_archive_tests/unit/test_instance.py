@@ -79,6 +79,17 @@ def test_a_host_alone_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
         reference(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "host", ["postgresql://db.invalid", "keeper:s3cr3t@db.invalid", "db.invalid/records", "db.invalid:5432"]
+)
+def test_what_is_no_host_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    for name, value in zip(VARIABLES, (host, "5432", "records", "keeper", "p"), strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="DAGSTER_PG_HOST.*name or address of a server") as refused:
+        reference(tmp_path)
+    assert "s3cr3t" not in str(refused.value)
+
+
 def test_a_database_without_a_host_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_PG_DB", "records")
     with pytest.raises(ConfigurationError, match="DAGSTER_PG_HOST, DAGSTER_PG_USERNAME: not set"):

@@ -71,6 +71,12 @@ def test_a_url_with_a_signature_is_refused_without_showing_it(monkeypatch: pytes
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["https://a.blob.core.windows.net/archive", "https://a.dfs.core.windows.net"])
+def test_an_address_that_is_not_the_blob_endpoint_alone_is_refused(monkeypatch: pytest.MonkeyPatch, url: str):
+    with pytest.raises(ConfigurationError, match="must be the Blob endpoint alone"):
+        load(monkeypatch, AZURE_STORAGE_ACCOUNT_URL=url)
+
+
 def test_all_that_is_missing_is_said_at_once(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ConfigurationError) as caught:
         load(monkeypatch, PG_CONNECTION_STRING="", AZURE_STORAGE_CONNECTION_STRING="", DRY_RUN="x")

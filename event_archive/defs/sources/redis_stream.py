@@ -134,7 +134,10 @@ def _whether_books_balance(found: "Status | EventArchiveError") -> dg.AssetCheck
     if books is None:
         # A consumer makes the table before it reads.
         if found.group.is_past_some:
-            gone = "it was dropped, or lies in another schema or database than this code server's"
+            gone = (
+                "it was dropped, lies in another schema or database than this code server's, or no consumer has run "
+                "yet, and the group was made to begin behind entries"
+            )
             return dg.AssetCheckResult(
                 passed=False, description=f"There is no table, though the group is past entries: {gone}."
             )

@@ -39,7 +39,8 @@ def require_parsed(connection: Connection, readback: Readback, file: StoredFile)
         have = counted(keyless, "row of it lacks", "rows of it lack")
         raise RefusedError(
             f"{file.path}: {have} a value of the key of {target}, {key_named(readback.table.key)}. "
-            "Restore it into a table of your own making, with a key that all rows have: --table NAME."
+            "Restore it into a table of your own making, with a key that all rows have: --table NAME; or load it into "
+            "a table without a key, by \\copy."
         )
 
 

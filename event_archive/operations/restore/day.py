@@ -162,7 +162,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         readback = widened(connection, dataset, readback, file, (source and source.time_column) or dataset.time_column)
         require_of_the_day(connection, dataset, day, readback, file)
         require_no_other_rows(connection, dataset, day, readback, file)
-        require_same_current_rows(connection, dataset, readback, file, manifest)
+        require_same_current_rows(connection, dataset, day, readback, file, manifest)
         progress.begin("restoring")
         restored = _insert(connection, readback, file)
         require_keys_once(connection, table, day, outcome="Rolled back: nothing was restored.")

@@ -4,18 +4,19 @@ A coarser key merges rows, a finer one brings former forms back. Not here: wheth
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 
 import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, key_named, quoted
-from event_archive.domain.manifest import Key, Manifest
+from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Source
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
+from event_archive.operations.forms import differing, listed
 from event_archive.operations.readback import READBACK, Readback, types_hashes
 from event_archive.operations.restore.losses import TABLE_OF_YOUR_OWN
 from event_archive.operations.verbatim import VERBATIM
@@ -23,13 +24,14 @@ from event_archive.postgres.catalogue.columns import columns
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.pins import own_search_path
 from event_archive.postgres.session import Connection, one
+from event_archive.table.advice import tell_forms_apart
 from event_archive.table.key import key_of
 
 logger = logging.getLogger(__name__)
 
 
 def require_same_current_rows(
-    connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile, manifest: Manifest | None
+    connection: Connection, dataset: Dataset, day: date, readback: Readback, file: StoredFile, manifest: Manifest | None
 ) -> None:
     """Refuses a target whose key keeps other rows of the file than the keys under which they were archived.
 
@@ -45,14 +47,14 @@ def require_same_current_rows(
     keys = recorded or ((held,) if held else ())
     if all(set(key) == set(readback.table.key) for key in keys):
         return
-    lost, former, undecided = _differing(connection, readback, keys)
+    lost, former, undecided = differing(connection, readback, keys)
     target, own = readback.table.dataset.table, key_named(readback.table.key)
     named = key_named(keys[0]) if recorded else f"{key_named(keys[0])}, the present key of {dataset.table}"
     if undecided:
         raise IntegrityError(
             f"{file.path}: it was archived under several keys, {' and '.join(map(key_named, keys))}. By one of them "
             f"later rows replace {counted(undecided, 'row', 'rows')} of it, by another they do not: nobody can tell. "
-            "Nothing of this day was restored. Load the file into a table without a key, by \\copy, and choose."
+            f"Nothing of this day was restored. {tell_forms_apart(dataset, day)}."
         )
     if lost:
         raise IntegrityError(
@@ -100,7 +102,7 @@ def require_no_form_by_types(
         ).format(
             readback.line,
             sql.SQL(", ").join(sql.SQL("{}::{}").format(sql.Identifier(n), types[n].definition) for n in key),
-            _names(key),
+            listed(key),
         )
         for key in keys
     ]
@@ -190,36 +192,3 @@ def require_none_merged(readback: Readback, merged: int, file: StoredFile) -> No
             f"({key}) a later row replaces each, but the file spells their keys otherwise. Nobody can tell whether "
             f"they were one row. Nothing of this day was restored. {TABLE_OF_YOUR_OWN}"
         )
-
-
-def _differing(connection: Connection, readback: Readback, keys: Sequence[Key]) -> tuple[int, int, int]:
-    """Counts the rows that the target's key takes for current and these keys do not, or the other way round.
-
-    A row is replaced for certain where a later one agrees with it in the columns of all keys, NULLs included: whichever
-    of the keys the table had then, they are one row. Values are compared by the default equality of their types.
-
-    Returns:
-        How many rows would be lost, how many former forms would come back, and of how many the keys disagree.
-    """
-    replaced = sql.SQL(" OR ").join(
-        sql.SQL("pg_catalog.num_nulls({}) = 0 AND {}").format(_names(key), _has_later(readback, key)) for key in keys
-    )
-    together = tuple(dict.fromkeys(name for key in keys for name in key))
-    query = sql.SQL(
-        "SELECT count(*) FILTER (WHERE NOT replaced_ AND {line} < 0), "
-        "count(*) FILTER (WHERE replaced_ AND {line} > 0), count(*) FILTER (WHERE replaced_ AND NOT certain_) "
-        "FROM (SELECT {line}, {replaced} AS replaced_, {certain} AS certain_ FROM {readback}) AS row_"
-    ).format(line=readback.line, replaced=replaced, certain=_has_later(readback, together), readback=READBACK)
-    lost, former, undecided = one(connection, query)
-    return lost, former, undecided
-
-
-def _has_later(readback: Readback, names: Sequence[str]) -> sql.Composable:
-    """The condition that a later row of the file has the same values in these columns, NULL being one."""
-    return sql.SQL("lead({0}) OVER (PARTITION BY {1} ORDER BY pg_catalog.abs({0})) IS NOT NULL").format(
-        readback.line, _names(names)
-    )
-
-
-def _names(names: Sequence[str]) -> sql.Composable:
-    return sql.SQL(", ").join(map(sql.Identifier, names))

@@ -27,11 +27,12 @@ ORDER BY updated_at DESC, key LIMIT %(limit)s
 # A file waits since it was first listed, or since a new version of it was written.
 _LEFT = """
 SELECT pg_catalog.count(*) FILTER (WHERE waits), pg_catalog.min(since) FILTER (WHERE waits),
-  pg_catalog.count(*) FILTER (WHERE waits AND since < pg_catalog.now() - %(longest)s),
+  pg_catalog.count(*) FILTER (WHERE waits AND GREATEST(since, quiet) < pg_catalog.now() - %(longest)s),
   pg_catalog.count(*) FILTER (WHERE NOT waits), pg_catalog.count(*) FILTER (WHERE NOT waits AND attempts >= %(most)s),
   pg_catalog.count(*) FILTER (WHERE NOT waits AND attempts >= %(most)s AND announced_at IS NULL)
 FROM (
-  SELECT status <> 'FAILED' AS waits, GREATEST(created_at, modified) AS since, attempts, announced_at
+  SELECT status <> 'FAILED' AS waits, GREATEST(created_at, modified) AS since, modified + %(min_age)s AS quiet,
+    attempts, announced_at
   FROM {table} WHERE {ours} AND status <> 'COMPLETED'
 ) AS files
 """
@@ -84,7 +85,7 @@ class Left:
     Attributes:
         waiting: pending, or being loaded.
         oldest: since when the first of them waits; None where none does.
-        overdue: how many wait for longer than ``LONGEST_WAIT``.
+        overdue: how many have been ready to load for longer than ``LONGEST_WAIT``.
         failed: could not be loaded; ``given_up`` of them are not tried again, and nobody was told of ``untold``.
     """
 
