@@ -67,8 +67,10 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
         load_verbatim(connection, readback, lake, file, progress)
         require_lasting(connection, readback, file, outcome="It cannot be adopted.", advice=WRITE_THE_TIME)
         keyless = count_keyless(connection, readback)
-        recorded = keys_in(readback.columns, former, former.keys[0])[0] if former and former.keys else ()
-        merged = differing(connection, readback, recorded)[0] if present_key and recorded else 0
+        recorded = (
+            keys_in(readback.columns, former, former.keys[0])[0] if present_key and former and former.keys else ()
+        )
+        merged = differing(connection, readback, recorded)[0] if recorded else 0
     if lacking := [name for name in table.key if name not in readback.columns]:
         raise IntegrityError(
             f"{path}: its header lacks the key: {', '.join(lacking)}. It cannot be adopted: without the key its rows "

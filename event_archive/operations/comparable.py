@@ -16,10 +16,9 @@ from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.export import rows_of_day
-from event_archive.operations.forms import listed
 from event_archive.operations.loading import count_keyless
 from event_archive.operations.readback import ARCHIVED, Readback
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection, listed, one
 from event_archive.table.advice import tell_forms_apart
 from event_archive.table.shape import Table, require_unchanged
 
@@ -27,20 +26,20 @@ logger = logging.getLogger(__name__)
 
 _OUTCOME = "Nothing was written or deleted."
 _LATE = sql.Identifier("late_")
-_NEW = """
-SELECT pg_catalog.count(*) FROM ({rows}) AS {late}
-WHERE NOT EXISTS (SELECT FROM {file} AS {archived} WHERE {present} OPERATOR(pg_catalog.=) {late_present})
-"""
+_NEW = """(
+  SELECT * FROM ({rows}) AS {late}
+  WHERE NOT EXISTS (SELECT FROM {file} AS {archived} WHERE {present} OPERATOR(pg_catalog.=) {late_present})
+) AS {late}"""
+"""Rows that the file lacks, with a present key that none in it has."""
 _COUNTS = """
 SELECT pg_catalog.count(*) FILTER (WHERE known_.keyless_), pg_catalog.count(*) FILTER (WHERE known_.keyed_)
-FROM ({rows}) AS {late} CROSS JOIN LATERAL (VALUES {late_values}) AS of_row_ (values_)
+FROM {new} CROSS JOIN LATERAL (VALUES {late_values}) AS of_row_ (values_)
 JOIN (
   SELECT {values} AS values_,
          pg_catalog.bool_or(pg_catalog.num_nulls({key}) OPERATOR(pg_catalog.>) 0) AS keyless_,
          pg_catalog.bool_or(pg_catalog.num_nulls({key}) OPERATOR(pg_catalog.=) 0) AS keyed_
   FROM {file} AS {archived} WHERE {are_known} GROUP BY 1
 ) AS known_ ON known_.values_ OPERATOR(pg_catalog.=) of_row_.values_
-WHERE NOT EXISTS (SELECT FROM {file} AS {archived} WHERE {present} OPERATOR(pg_catalog.=) {late_present})
 """
 
 
@@ -53,7 +52,7 @@ def require_known_key(
 
     Raises:
         IntegrityError: the file has no key in common with the table, or rows to append have a former key of such rows,
-            or are like such in all but the keys.
+            or may be rows of it where no key tells.
     """
     adopt = table.dataset.command(f"adopt {day}")
     missing, of_table = _missing_key(table, readback), frozenset(table.names)
@@ -88,7 +87,9 @@ def require_known_key(
         require_unchanged(connection, table, "archive")
         # Where PostgreSQL takes all rows but a few for known, it would compare each with each.
         connection.execute("SET LOCAL enable_nestloop TO off")
-        if not _count_new(connection, readback, day):
+        if not one(connection, sql.SQL("SELECT pg_catalog.count(*) FROM {}").format(_new(connection, readback, day)))[
+            0
+        ]:
             return
         for key in former:
             if not set(key) > set(table.key):
@@ -211,18 +212,17 @@ def _missing_key(table: Table, readback: Readback) -> str:
     return ", ".join(name for name in table.key if name not in readback.columns)
 
 
-def _count_new(connection: Connection, readback: Readback, day: date) -> int:
-    """How many rows that the file lacks have a present key that none in it has."""
+def _new(connection: Connection, readback: Readback, day: date, names: Key = ()) -> sql.Composable:
+    """``_NEW`` with these columns and the key's, as a FROM item."""
     table = readback.table
-    query = sql.SQL(_NEW).format(
-        rows=rows_of_day(connection, table, day, table.key, unless=readback),
+    return sql.SQL(_NEW).format(
+        rows=rows_of_day(connection, table, day, tuple(dict.fromkeys((*names, *table.key))), unless=readback),
         late=_LATE,
-        archived=ARCHIVED,
         file=readback.relation,
+        archived=ARCHIVED,
         present=_digest(ARCHIVED, table.key),
         late_present=_digest(_LATE, table.key),
     )
-    return int(one(connection, query)[0])
 
 
 def _count_late(
@@ -248,19 +248,15 @@ def _count_late(
     Returns:
         Of those whose values a row without a present key has; and of those whose values one with another has.
     """
-    table = readback.table
     # Not whether there is one: to find the first alone, PostgreSQL would not prepare a hash.
     query = sql.SQL(_COUNTS).format(
-        rows=rows_of_day(connection, table, day, tuple(dict.fromkeys((*chain(*of_row), *table.key))), unless=readback),
-        late=_LATE,
+        new=_new(connection, readback, day, tuple(chain(*of_row))),
         archived=ARCHIVED,
         file=readback.relation,
         values=_digest(ARCHIVED, in_file),
-        present=_digest(ARCHIVED, table.key),
         late_values=sql.SQL(", ").join(sql.SQL("({})").format(_digest(_LATE, names)) for names in of_row),
-        late_present=_digest(_LATE, table.key),
         are_known=are_known,
-        key=listed(table.key),
+        key=listed(readback.table.key),
     )
     without_key, in_doubt = one(connection, query)
     return without_key, in_doubt

@@ -6,7 +6,7 @@ from psycopg import sql
 
 from event_archive.domain.manifest import Key
 from event_archive.operations.readback import READBACK, Readback
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection, listed, one
 
 
 def differing(connection: Connection, readback: Readback, keys: Sequence[Key]) -> tuple[int, int, int]:
@@ -37,8 +37,3 @@ def _has_later(readback: Readback, names: Sequence[str]) -> sql.Composable:
     return sql.SQL("lead({0}) OVER (PARTITION BY {1} ORDER BY pg_catalog.abs({0})) IS NOT NULL").format(
         readback.line, listed(names)
     )
-
-
-def listed(names: Sequence[str]) -> sql.Composable:
-    """Columns, for SQL."""
-    return sql.SQL(", ").join(map(sql.Identifier, names))

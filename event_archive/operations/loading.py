@@ -20,7 +20,7 @@ from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import is_of_a_copy, without_values
 from event_archive.postgres.pins import own_search_path
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection, listed, one
 from event_archive.table.shape import Table
 
 # From PostgreSQL 18 on, a line that is \. alone is data like any other.
@@ -189,7 +189,7 @@ def _load(
 
 def count_keyless(connection: Connection, readback: Readback) -> int:
     """How many rows of a file lack a value of the table's key."""
-    key = sql.SQL(", ").join(map(sql.Identifier, readback.table.key))
+    key = listed(readback.table.key)
     query = sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE pg_catalog.num_nulls({}) OPERATOR(pg_catalog.>) 0")
     return int(one(connection, query.format(readback.relation, key))[0])
 
@@ -221,7 +221,7 @@ def copy_file(
     content = passing()
     if connection.info.server_version < _END_MARKER_HARMLESS_SINCE:
         content = without_end_marker(content, file)
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    names = listed(columns)
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, HEADER true, ENCODING 'UTF8')").format(into, names)
     return copy_in(connection, statement, content), hashes
 
@@ -270,7 +270,7 @@ def _index(connection: Connection, into: sql.Identifier, table: Table, line: sql
 
     Mostly none are, and the unique index proves it. Where it cannot be made, superseded rows are numbered negatively.
     """
-    key = sql.SQL(", ").join(map(sql.Identifier, table.key))
+    key = listed(table.key)
     index = sql.SQL("CREATE UNIQUE INDEX ON {} ({}) WHERE {} OPERATOR(pg_catalog.>) 0").format(into, key, line)
     superseded = 0
     try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from event_archive.domain.manifest import Hashes, Manifest, names_hash
+from event_archive.postgres.session import listed
 from event_archive.table.shape import TABLE_ALIAS, TIME_TYPES, Table
 
 READBACK = sql.Identifier("pg_temp", "event_archive_readback")
@@ -70,7 +71,7 @@ class Readback:
             sql.SQL("{} AS {}").format(sql.Identifier(name), sql.Identifier(f"key_{place}"))
             for place, name in enumerate(self.table.key)
         ]
-        image = sql.SQL(", ").join(map(sql.Identifier, self.table.names))
+        image = listed(self.table.names)
         return sql.SQL(
             "(SELECT {line} AS line, {keys}, ROW({image}) AS image FROM {rows} "
             "WHERE {line} OPERATOR(pg_catalog.>) 0) AS {alias}"

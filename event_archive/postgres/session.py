@@ -5,7 +5,7 @@ made, what an error means, COPY, any table.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -219,6 +219,11 @@ def _abandon(connection: EngineConnection, raw: Connection) -> None:
             raw.cancel_safe(timeout=_CANCEL_TIMEOUT_SECONDS)
     if raw.info.transaction_status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
         connection.invalidate()
+
+
+def listed(names: Iterable[str]) -> sql.Composed:
+    """Columns by their names, as a list in SQL."""
+    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 def one(connection: Connection, query: sql.Composed | LiteralString, *values: object) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from psycopg import sql
 
 from event_archive.postgres.catalogue.server import source_of_setting
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection, listed, one
 
 _BY_CHUNK = " WITH (timescaledb.transaction_per_chunk)"
 _OF_PARTITIONS = (
@@ -62,7 +62,7 @@ def create_index(
     statement = sql.SQL("CREATE INDEX {}ON {} ({}){};").format(
         sql.SQL("" if is_partitioned else "CONCURRENTLY "),
         sql.Identifier(schema, name),
-        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        listed(columns),
         sql.SQL(_BY_CHUNK if is_hypertable else ""),
     )
     how = _OF_PARTITIONS if is_partitioned and not is_hypertable else ""

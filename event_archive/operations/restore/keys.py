@@ -16,14 +16,14 @@ from event_archive.domain.source import Source
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
-from event_archive.operations.forms import differing, listed
+from event_archive.operations.forms import differing
 from event_archive.operations.readback import READBACK, Readback, types_hashes
 from event_archive.operations.restore.losses import TABLE_OF_YOUR_OWN
 from event_archive.operations.verbatim import VERBATIM
 from event_archive.postgres.catalogue.columns import columns
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.pins import own_search_path
-from event_archive.postgres.session import Connection, one
+from event_archive.postgres.session import Connection, listed, one
 from event_archive.table.advice import tell_forms_apart
 from event_archive.table.key import key_of
 

@@ -17,7 +17,7 @@ from event_archive.postgres.catalogue.sequences import sequences_behind
 from event_archive.postgres.catalogue.server import database_of
 from event_archive.postgres.errors import Advice
 from event_archive.postgres.pins import own_search_path
-from event_archive.postgres.session import Connection
+from event_archive.postgres.session import Connection, listed
 from event_archive.table.locks import lock_table
 from event_archive.table.shape import Table, glance, require_table
 
@@ -113,7 +113,7 @@ def open_target(connection: Connection, dataset: Dataset, target: TableName) -> 
 
 def _create(connection: Connection, source: Table, target: TableName) -> None:
     identifier = sql.Identifier(target.schema, target.name)
-    key = sql.SQL(", ").join(map(sql.Identifier, source.key))
+    key = listed(source.key)
     columns = (sql.SQL("{} {}").format(sql.Identifier(column.name), column.definition) for column in source.columns)
     connection.execute(sql.SQL("CREATE TABLE {} ({})").format(identifier, sql.SQL(", ").join(columns)))
     connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(identifier, key))
