@@ -79,7 +79,7 @@ TALKING = {
         "REQUESTS_CA_BUNDLE",
     ),
     "the API": (["ingest", "api"], {"API_BASE_URL": "https://{address}", "API_KEY": "k"}, "SSL_CERT_FILE"),
-    "Redis": (["ingest", "stream", "--drain"], {"REDIS_URL": "rediss://{address}"}, "ssl_ca_certs"),
+    "Redis": (["ingest", "stream", "--drain"], {"REDIS_URL": "rediss://{address}", "HTTP_PORT": "0"}, "ssl_ca_certs"),
 }
 
 
@@ -186,7 +186,8 @@ def test_what_redis_is_to_be_told_by_and_cannot_be_read_is_a_wrong_setting(
     file = tmp_path / "authorities.pem"
     if content is not None:
         file.write_text(content)
-    done = command("ingest", "stream", "--drain", REDIS_URL=f"rediss://{self_signed.address}?{parameter}={file}")
+    url = f"rediss://{self_signed.address}?{parameter}={file}"
+    done = command("ingest", "stream", "--drain", REDIS_URL=url, HTTP_PORT="0")
     assert (done.code, self_signed.connections) == (2, [])
     assert f"REDIS_URL: what its parameters name ({parameter}) holds no certificates" in done.said
 
