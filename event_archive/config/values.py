@@ -1,7 +1,9 @@
 """Values of variables: from text to what it means, or a ValueError that says what is allowed. Not here: variables."""
 
 import re
+from contextlib import suppress
 from datetime import date, datetime, timedelta
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,8 +73,12 @@ def parse_container(name: str) -> str:
 
 
 def parse_host(host: str) -> str:
-    """A server's name or address, or the folder of its socket."""
-    if not host.startswith("/") and re.search(r"[/@?#\s]|^[^:]*:\d*$", host):
+    """A server's name or address, one of IPv6 in brackets as in a URL, or the folder of its socket."""
+    if host.startswith("/"):
+        return host
+    with suppress(ValueError):
+        return f"[{IPv6Address(host.removeprefix('[').removesuffix(']'))}]"
+    if re.search(r"[/@?#%:\s]", host):
         raise ValueError("must be the name or address of a server alone, without a scheme, a user, a port or a path")
     return host
 

@@ -227,7 +227,8 @@ def _alert(dataset: Dataset, days: list[date]) -> None:
     """Alerts of days that are left failed. A webhook that takes nothing keeps no day from being run again."""
     if days:
         left = [FailedDay(day.isoformat(), "left failed") for day in days]
-        alert_or_warn(failure_message(dataset.label, left, "They are tried again every night while they have rows."))
+        again = "Those that have rows are tried again every night, others once a day, from now on."
+        alert_or_warn(failure_message(dataset.label, left, again))
 
 
 def _stopped_days(instance: dg.DagsterInstance, dataset: Dataset, days: list[date]) -> set[date]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
-from itertools import islice, permutations
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -21,8 +20,7 @@ Key = tuple[str, ...]
 
 VERSION = 1
 _PREFIX = "event_archive_"
-_MOST_RENAMINGS = 10_000
-"""So many are tried to find out which columns of a header were renamed: those of one, or of two among a hundred."""
+_PLACES = r"(?:[0-9]{1,10}(?:\.[0-9]{1,5})+)?"
 _CONTENT = ("rows", "bytes", "sha256", "columns")
 """What a reader of the bytes can compare; the rest says whose they are."""
 
@@ -47,6 +45,8 @@ class Manifest:
         day: whose rows the file holds, ISO 8601.
         keys: the keys that the table has had since the file's first row, without repetition; empty where they are not
             all known, as in a file from before manifests said so. A later row of the same key replaces an earlier one.
+        key_places: where PostgreSQL's catalogue has the columns of ``keys``, as ``keys.places_of`` writes it; empty
+            where that is not known.
     """
 
     table: str
@@ -61,6 +61,7 @@ class Manifest:
     time_column: str = ""
     day: str = ""
     keys: tuple[Key, ...] = ()
+    key_places: str = ""
 
     @property
     def source(self) -> Source:
@@ -127,6 +128,8 @@ class Manifest:
             numbers = {name: int(given[name]) for name in ("rows", "bytes", "version")}
             known = {field.name: given[field.name] for field in fields(cls) if field.name in given}
             read = {"keys": _keys(given["keys"])} if "keys" in given else {}
+            if not re.fullmatch(_PLACES, given.get("key_places", "")):
+                raise ValueError("key_places are no numbers")
             manifest = cls(**known | numbers | read)  # type: ignore[arg-type]  # each is of its field's type
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise contradiction(file, f"its manifest is unreadable ({type(error).__name__} {error})") from None
@@ -171,8 +174,8 @@ class Manifest:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """For a materialization."""
-        return asdict(self)
+        """For a materialization: all but what the catalogue alone makes sense of."""
+        return {name: value for name, value in asdict(self).items() if name != "key_places"}
 
     def require(self, file: StoredFile, found: "Manifest") -> None:
         """Compares the manifest with what was read of the file.
@@ -188,48 +191,6 @@ class Manifest:
             expected = ", ".join(f"{name} {getattr(self, name)}" for name in differing)
             read = ", ".join(f"{name} {getattr(found, name)}" for name in differing)
             raise contradiction(file, f"its manifest says {expected}; it holds {read}")
-
-
-def keys_with(manifest: Manifest | None, key: Key) -> tuple[Key, ...]:
-    """What ``Manifest.keys`` becomes where a table with this key is compared with a file.
-
-    Args:
-        manifest: the file's; None where it has none, since no key but this one has been used.
-        key: the table's.
-    """
-    if manifest is None:
-        return (key,)
-    return manifest.keys if not manifest.keys or manifest.knows_key(key) else (*manifest.keys, key)
-
-
-def keys_in(header: Sequence[str], manifest: Manifest | None, key: Key) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
-    """As ``keys_with``, for a file whose header somebody may have changed: under the names that the columns have in it.
-
-    What a column was called before is found by the hash of the former header, where nothing but names of former keys
-    was changed.
-
-    Args:
-        header: the file's.
-        manifest: the one that it had.
-        key: the table's.
-
-    Returns:
-        The keys, and those of which no column is found, which are not among them.
-    """
-    keys = keys_with(manifest, key)
-    gone = sorted({name for names in keys for name in names}.difference(header))
-    if manifest and gone:
-        # Rather those of the present key than any.
-        names = sorted(header, key=lambda name: name not in key)
-        for present in islice(permutations(names, len(gone)), _MOST_RENAMINGS):
-            former = dict(zip(present, gone, strict=True))
-            if names_hash([former.get(name, name) for name in header]) == manifest.columns:
-                renamed = dict(zip(gone, present, strict=True))
-                keys = tuple(tuple(renamed.get(name, name) for name in names) for names in keys)
-                break
-    keys = tuple({frozenset(names): names for names in reversed(keys)}.values())[::-1]
-    found = tuple(names for names in keys if set(names) <= set(header))
-    return found, tuple(names for names in keys if names not in found)
 
 
 def _keys(text: str) -> tuple[Key, ...]:
@@ -260,11 +221,9 @@ class Hashes:
         self.bytes += len(data)
         self.last_byte = bytes(data[-1:]) or self.last_byte
 
-    def manifest(
-        self, table: str, columns: Sequence[str], rows: int, *, types: str = "", keys: tuple[Key, ...] = ()
-    ) -> Manifest:
-        """The manifest of a file of these bytes."""
-        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), names_hash(columns), types=types, keys=keys)
+    def manifest(self, table: str, columns: Sequence[str], rows: int) -> Manifest:
+        """What a file of these bytes holds."""
+        return Manifest(table, rows, self.bytes, self.sha256.hexdigest(), names_hash(columns))
 
 
 def stored_rows(file: StoredFile) -> int | None:

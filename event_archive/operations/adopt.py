@@ -10,7 +10,8 @@ from datetime import date
 
 from event_archive.domain.contradiction import contradiction
 from event_archive.domain.dataset import key_named
-from event_archive.domain.manifest import Manifest, keys_in
+from event_archive.domain.keys import keys_in, keys_with, names_now, numbers_in, places_of
+from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
 from event_archive.domain.source import Claim
 from event_archive.domain.wording import counted
@@ -67,11 +68,11 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
         load_verbatim(connection, readback, lake, file, progress)
         require_lasting(connection, readback, file, outcome="It cannot be adopted.", advice=WRITE_THE_TIME)
         keyless = count_keyless(connection, readback)
-        recorded = (
-            keys_in(readback.columns, former, former.keys[0])[0] if present_key and former and former.keys else ()
-        )
-        merged = differing(connection, readback, recorded)[0] if recorded else 0
-    if lacking := [name for name in table.key if name not in readback.columns]:
+        known = numbers_in(former, claimed.source, table.oid)
+        now = names_now(known, table.numbers)
+        recorded, gone = keys_in(readback.columns, former, table.key, now) if former else ((), ())
+        merged = differing(connection, readback, recorded)[0] if present_key and recorded else 0
+    if lacking := readback.lacks_of_key:
         raise IntegrityError(
             f"{path}: its header lacks the key: {', '.join(lacking)}. It cannot be adopted: without the key its rows "
             "cannot be compared, nor restored. Add it to the file, or move the file elsewhere."
@@ -82,7 +83,9 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
             f"{path}: by the present key, {key_named(table.key)}, later rows replace {rows} of it, by {told} they do "
             "not. It cannot be adopted by the present key alone."
         )
-    keys, gone = ((table.key,), ()) if present_key else keys_in(readback.columns, former, table.key)
+    # Where none of the keys that it had is left, the present one is all that is known.
+    of_before = replace(former, keys=recorded) if former and (recorded or not former.keys) else None
+    keys = (table.key,) if present_key else keys_with(of_before, table.key)
     if keyless := keyless + readback.unparsed:
         lack = f"{counted(keyless, 'row of it lacks', 'rows of it lack')} a value of the key, {key_named(table.key)}"
         if present_key:
@@ -94,6 +97,13 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
             path,
             lack,
         )
+    if present_key and readback.superseded:
+        logger.warning(
+            "%s: by %s, later rows replace %s of it, which no restore brings back",
+            path,
+            key_named(table.key),
+            counted(readback.superseded, "row", "rows"),
+        )
     if former is None and not present_key:
         logger.warning(
             "%s: no manifest tells under which keys its rows were archived: if under another than %s, what a later row "
@@ -101,7 +111,7 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
             path,
             key_named(table.key),
         )
-    if gone:
+    if gone and not present_key:
         logger.warning(
             "%s: its header lacks columns of a key under which rows of it were archived, %s: what a later row replaced "
             "by that comes back beside it",
@@ -113,9 +123,14 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
     source = claimed.source
     if former and former.time_column in readback.columns and source.time_column not in readback.columns:
         # By the column that the file knows, what the table has no column for any more is found.
-        of_before = replace(source, time_column=former.time_column)
-        source = of_before if claimed.holds(of_before) else source
-    manifest = replace(readback.manifest.of(source, day), keys=keys, types=types)
+        with_time = replace(source, time_column=former.time_column)
+        source = with_time if claimed.holds(with_time) else source
+    # What the header calls as the table does is the table's column.
+    numbers = table.numbers | {
+        name: of for name, of in known.items() if not present_key and now[name] not in readback.columns
+    }
+    places = places_of(keys, table.oid, numbers)
+    manifest = replace(readback.manifest.of(source, day), keys=keys, key_places=places, types=types)
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
         progress.begin("adopting", total_bytes=file.size_bytes)
         written = hashlib.sha256()

@@ -24,8 +24,9 @@ from event_archive.domain.record import Record
 from event_archive.errors import FileChangedError, LockedError, RefusedError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile, changed
 from event_archive.operations.claim import claim, claim_to_export, require_replica
-from event_archive.operations.comparable import require_known_key, require_takeable
+from event_archive.operations.comparable import require_known_key
 from event_archive.operations.export import PacedExport
+from event_archive.operations.foreign import require_takeable
 from event_archive.operations.loading import load
 from event_archive.operations.replica import FormerTimelineError
 from event_archive.operations.site import Site
@@ -203,7 +204,7 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
     readback = load(connection, table, lake, file, progress, former_time=former_time)
     if manifest:
         manifest.require(file, readback.manifest)
-        require_known_key(connection, table, readback, manifest, day, file)
+        require_known_key(connection, readback, manifest, order, file, progress)
     else:
         require_takeable(connection, table, readback, day, file)
     if not late:

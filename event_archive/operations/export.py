@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 
 from psycopg import sql
@@ -56,6 +57,7 @@ class Export:
         *,
         types: str,
         keys: tuple[Key, ...],
+        key_places: str,
     ) -> tuple[StoredFile, Manifest]:
         """Makes the file appear, with its manifest.
 
@@ -69,10 +71,12 @@ class Export:
             rows: in the whole file.
             types: as ``types_hash`` tells them.
             keys: that tell the file's rows apart.
+            key_places: as ``places_of`` tells them.
         """
         self._upload.settle()
         look()
-        manifest = self._hashes.manifest(source.table, columns, rows, types=types, keys=keys).of(source, day)
+        content = self._hashes.manifest(source.table, columns, rows)
+        manifest = replace(content.of(source, day), types=types, keys=keys, key_places=key_places)
         return self._upload.commit(manifest.to_metadata(), last_look), manifest
 
 

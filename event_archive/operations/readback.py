@@ -65,6 +65,11 @@ class Readback:
     reach: sql.Composable | None = None
 
     @property
+    def lacks_of_key(self) -> list[str]:
+        """The columns of the table's key that the file's header lacks."""
+        return [name for name in self.table.key if name not in self.columns]
+
+    @property
     def current(self) -> sql.Composable:
         """The current rows of the file, as a FROM item: ``line``, ``key_0`` …, and the table's columns as ``image``."""
         keys = [

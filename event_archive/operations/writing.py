@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
-from event_archive.domain.manifest import Manifest, keys_with
+from event_archive.domain.keys import keys_with, numbers_in, places_of
+from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import Progress
 from event_archive.domain.source import Claim
 from event_archive.errors import UnreachableError
@@ -76,9 +77,10 @@ def write_first(connection: Connection, table: Table, order: Order, progress: Pr
         look = partial(claim_to_export, order.site, connection, day)
         types = types_hash(table, table.names)
         keys = keys_with(None, table.key)
+        places = places_of(keys, table.oid, table.numbers)
         last_look = partial(require_same_schema, connection, table.dataset, table.schema_version)
         file, manifest = export.commit(
-            look, last_look, order.claim.source, day, table.names, rows, types=types, keys=keys
+            look, last_look, order.claim.source, day, table.names, rows, types=types, keys=keys, key_places=places
         )
         return Written(file, manifest, rows, table.columns)
 
@@ -129,6 +131,11 @@ def write_late(
             return Written(file, manifest, 0, table.columns)
         # Rows from before a column came or changed its type were not all written as these types.
         types = manifest.types if manifest and manifest.types in types_hashes(table, columns) else ""
+        # From here on a name is the present column's, and a column is called as by now: no row stands in the file by
+        # what was before.
+        of_key = {table.numbers[name] for name in table.key}
+        known = numbers_in(manifest, order.claim.source, table.oid)
+        numbers = {name: number for name, number in known.items() if number not in of_key} | table.numbers
         try:
             new_file, new_manifest = export.commit(
                 partial(claim, order.site, connection),
@@ -139,6 +146,7 @@ def write_late(
                 rows_kept + rows_appended,
                 types=types,
                 keys=keys,
+                key_places=places_of(keys, table.oid, numbers),
             )
         except UnreachableError:
             note_unanswered(lake, file)

@@ -82,6 +82,11 @@ class Table:
         return tuple(column.name for column in self.columns)
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """The columns' numbers in the catalogue, by their names."""
+        return {column.name: column.number for column in self.columns}
+
+    @property
     def time(self) -> sql.Composable:
         """The time column of ``TABLE_ALIAS``."""
         return sql.SQL("{}.{}").format(TABLE_ALIAS, sql.Identifier(self.dataset.time_column))

@@ -13,7 +13,7 @@ from event_archive.errors import FileChangedError, IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.claim import adopt_source
-from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_table
 from event_archive_tests.fixtures.restoring import ANOTHER, WIDENED, manifest_of, restoring
 from event_archive_tests.fixtures.verifying import damaged, verified
 
@@ -102,6 +102,26 @@ def test_a_file_is_not_adopted_by_a_present_key_that_takes_its_rows_for_one(pipe
         IntegrityError, match=r"by the present key, \(id\), later rows replace 1 row of it, by \(id, created_at\)"
     ):
         adopt_day(pipeline.site, DAY, present_key=True)
+
+
+def test_a_key_that_was_written_beside_the_renamed_one_and_takes_rows_for_one_is_found_out(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    """A header with so much changed has no former hash; without its manifest, nobody can but say what comes of it."""
+    of = of_table(pipeline, "CREATE TABLE t (id int PRIMARY KEY, at date, v int)")
+    of.database.execute(f"INSERT INTO t VALUES (1, '{DAY}', 1), (2, '{DAY}', 2)")
+    of.run()
+    of.database.execute(
+        "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD uid text PRIMARY KEY; ALTER TABLE t RENAME id TO old"
+    )
+    of.put(f"old,at,v,uid\n1,{DAY},1,u\n2,{DAY},2,u\n".encode(), metadata=manifest_of(of).to_metadata())
+    with pytest.raises(
+        IntegrityError, match=r"by the present key, \(uid\), later rows replace 1 row of it, by \(old\)"
+    ):
+        adopt_day(of.site, DAY, present_key=True)
+    of.put(of.content())
+    adopt_day(of.site, DAY, present_key=True)
+    assert "by (uid), later rows replace 1 row of it, which no restore brings back" in caplog.text
 
 
 def test_a_file_whose_keys_disagree_is_adopted_by_the_present_key_alone(pipeline: Pipeline):

@@ -80,7 +80,8 @@ def test_a_host_alone_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "host", ["postgresql://db.invalid", "keeper:s3cr3t@db.invalid", "db.invalid/records", "db.invalid:5432"]
+    "host",
+    ["postgresql://db.invalid", "keeper:s3cr3t@db.invalid", "db.invalid/records", "db.invalid:5432", "[::1]:5432"],
 )
 def test_what_is_no_host_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     for name, value in zip(VARIABLES, (host, "5432", "records", "keeper", "p"), strict=True):
@@ -88,6 +89,13 @@ def test_what_is_no_host_alone_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ConfigurationError, match="DAGSTER_PG_HOST.*name or address of a server") as refused:
         reference(tmp_path)
     assert "s3cr3t" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["fd12:3456::5", "[fd12:3456::5]"])
+def test_an_address_of_ipv6_is_one_in_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    for name, value in zip(VARIABLES, (host, "5432", "records", "keeper", "p"), strict=True):
+        monkeypatch.setenv(name, value)
+    assert '"hostname": "[fd12:3456::5]"' in str(reference(tmp_path).storage_data)
 
 
 def test_a_database_without_a_host_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_archive.domain.manifest import Manifest, keys_with, names_hash, stored_rows
+from event_archive.domain.keys import keys_with, names_now, numbers_in
+from event_archive.domain.manifest import Manifest, names_hash, stored_rows
 from event_archive.domain.record import Record
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import StoredFile
@@ -18,7 +19,9 @@ MANIFEST = Manifest(
     sha256="ab" * 32,
     columns=names_hash(["id", "at"]),
     types=names_hash(["bigint"]),
+    system="7301",
     keys=(("id",), ("id", 'größe, "m²"')),
+    key_places="16385.1.0",
 )
 
 
@@ -53,6 +56,15 @@ def test_a_key_is_added_once_in_whatever_order_its_columns_stand():
     assert keys_with(first, ("id",)) == (("id", "at"), ("id",))
 
 
+@pytest.mark.parametrize(("system", "oid", "known"), [("7301", 16385, {"id": 1}), ("7302", 16385, {}), ("7301", 9, {})])
+def test_where_columns_are_is_known_of_the_same_table_of_the_same_server_alone(
+    system: str, oid: int, known: dict[str, int]
+):
+    assert numbers_in(MANIFEST, replace(MANIFEST.source, system=system), oid) == known
+    assert numbers_in(replace(MANIFEST, key_places=""), MANIFEST.source, oid) == {}
+    assert names_now({"id": 1, "gone": 2}, {"old": 1, "id": 3}) == {"id": "old", "gone": ""}
+
+
 @given(st.text(min_size=1, max_size=63))
 def test_any_tables_name_becomes_ascii(name: str):
     manifest = replace(MANIFEST, table=name.encode(errors="replace").decode())
@@ -81,6 +93,7 @@ def test_a_file_of_another_tool_has_none():
         ({"event_archive_keys": '["id"]'}, "unreadable .*keys are no lists of names"),
         ({"event_archive_keys": "[[]]"}, "unreadable .*keys are no lists of names"),
         ({"event_archive_keys": "[" * 100_000}, "unreadable"),
+        ({"event_archive_key_places": "16385.x"}, "unreadable .*key_places are no numbers"),
         ({"event_archive_version": "2"}, "version 2, this program knows version 1"),
         ({"event_archive_bytes": "99"}, "has 100 bytes, its manifest says 99"),
     ],

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, key_named, quoted
+from event_archive.domain.keys import names_now, numbers_in
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Source
 from event_archive.domain.wording import counted
@@ -130,6 +131,32 @@ def require_no_form_by_types(
             "is of the source's types: --table NAME."
         )
     logger.warning("%s. Both are restored, for nobody can tell whether they were one row: choose", found)
+
+
+def warn_of_names(connection: Connection, dataset: Dataset, file: StoredFile, manifest: Manifest, here: Source) -> None:
+    """Warns of columns of the file's keys that the source calls otherwise by now, while another has their names.
+
+    Args:
+        connection: in the transaction of the restore.
+        dataset: what was archived.
+        file: the file.
+        manifest: its manifest.
+        here: the source, in this database.
+    """
+    source = relation(connection, dataset.table.schema, dataset.table.name)
+    numbers = {column.name: column.number for column in columns(connection, source.oid)} if source else {}
+    now = names_now(numbers_in(manifest, here, source.oid), numbers) if source else {}
+    for name, by_now in now.items():
+        if by_now not in ("", name) and name in numbers:
+            logger.warning(
+                "%s: what it calls %s is called %s in %s by now, and another column has that name: its values are "
+                "restored as %s",
+                file.path,
+                quoted(name),
+                quoted(by_now),
+                dataset.table,
+                quoted(name),
+            )
 
 
 def warn_of_letters(

@@ -1,0 +1,106 @@
+"""The keys under which a file's rows were archived: which they are, and what their columns are called by now.
+
+Not here: whether rows can be told apart by them (``operations.comparable``, ``operations.forms``).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, permutations
+
+from event_archive.domain.manifest import Key, Manifest, names_hash
+from event_archive.domain.source import Source
+
+_MOST_RENAMINGS = 10_000
+"""So many are tried to find out which columns of a header were renamed: those of one, or of two among a hundred."""
+
+
+def keys_with(manifest: Manifest | None, key: Key) -> tuple[Key, ...]:
+    """What ``Manifest.keys`` becomes where a table with this key is compared with a file.
+
+    Args:
+        manifest: the file's; None where it has none, since no key but this one has been used.
+        key: the table's.
+    """
+    if manifest is None:
+        return (key,)
+    return manifest.keys if not manifest.keys or manifest.knows_key(key) else (*manifest.keys, key)
+
+
+def keys_in(
+    header: Sequence[str], manifest: Manifest, key: Key, now: Mapping[str, str]
+) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
+    """``Manifest.keys`` of a file whose header somebody may have changed, under the names that the columns have in it.
+
+    What the catalogue does not tell is found by the hash of the former header, where nothing but names of former keys
+    was changed.
+
+    Args:
+        header: the file's.
+        manifest: the one that it had.
+        key: the table's, whose columns are the likeliest to have been renamed.
+        now: as ``names_now`` tells it.
+
+    Returns:
+        The keys, and those of which no column is found, which are not among them.
+    """
+    names_before = _names(manifest.keys)
+    gone = sorted(set(names_before).difference(header))
+    # Who gave columns their new names may have given a former name to another one, too.
+    is_as_it_was = names_hash(header) == manifest.columns
+    renamed = {} if is_as_it_was else {name: now[name] for name in names_before if now.get(name) in header}
+    if not renamed.keys() >= set(gone):
+        # Rather those of the present key than any.
+        names = sorted(header, key=lambda name: name not in key)
+        for present in islice(permutations(names, len(gone)), _MOST_RENAMINGS):
+            former = dict(zip(present, gone, strict=True))
+            if names_hash([former.get(name, name) for name in header]) == manifest.columns:
+                renamed = dict(zip(gone, present, strict=True))
+                break
+    by_now = [tuple(renamed.get(name, name) for name in names) for names in manifest.keys]
+    keys = tuple({frozenset(names): names for names in reversed(by_now)}.values())[::-1]
+    found = tuple(names for names in keys if set(names) <= set(header))
+    return found, tuple(names for names in keys if names not in found)
+
+
+def places_of(keys: Iterable[Key], oid: int, numbers: Mapping[str, int]) -> str:
+    """``Manifest.key_places``: the catalogue's number for the table, then those for the columns, between dots.
+
+    They stand in the order in which the keys first name the columns, 0 for one that is not known. Empty without keys.
+
+    Args:
+        keys: of a manifest.
+        oid: the table's.
+        numbers: the columns', by their names. A renamed column keeps its own, and no other ever gets it.
+    """
+    names = _names(keys)
+    return ".".join(map(str, (oid, *(numbers.get(name, 0) for name in names)))) if names else ""
+
+
+def numbers_in(manifest: Manifest | None, source: Source, oid: int) -> dict[str, int]:
+    """The numbers that the columns of a file's keys had in the catalogue when its manifest was written, by their names.
+
+    Args:
+        manifest: the file's.
+        source: whose catalogue it is. Where the file is of another one, nothing is known.
+        oid: the table's number in it. Where the file is of another table, nothing is known.
+    """
+    if not manifest or (manifest.system, manifest.database) != (source.system, source.database):
+        return {}
+    table, *numbers = manifest.key_places.split(".")
+    if table != str(oid):
+        return {}
+    return {name: int(number) for name, number in zip(_names(manifest.keys), numbers, strict=False) if int(number)}
+
+
+def names_now(known: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, str]:
+    """What columns of a file's keys are called by now, by their names there; empty for those that are gone.
+
+    Args:
+        known: as ``numbers_in`` tells it.
+        numbers: the table's columns', by their present names.
+    """
+    names = {number: name for name, number in numbers.items()}
+    return {name: names.get(number, "") for name, number in known.items()}
+
+
+def _names(keys: Iterable[Key]) -> list[str]:
+    return [*dict.fromkeys(name for key in keys for name in key)]
