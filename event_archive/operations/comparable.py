@@ -16,12 +16,12 @@ from event_archive.domain.progress import Progress
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
-from event_archive.operations.digests import differ, digest, is_whole
+from event_archive.operations.digests import differ, digest
 from event_archive.operations.export import rows_of_day
 from event_archive.operations.readback import ARCHIVED, Readback
 from event_archive.operations.verbatim import VERBATIM, load_verbatim
 from event_archive.operations.writing import Order
-from event_archive.postgres.session import Connection, listed, one
+from event_archive.postgres.session import Connection, is_whole, one
 from event_archive.table.advice import tell_forms_apart
 from event_archive.table.shape import Table, require_unchanged
 
@@ -40,8 +40,7 @@ _COUNTS = """
 SELECT pg_catalog.count(*) FILTER (WHERE known_.keyless_), pg_catalog.count(*) FILTER (WHERE known_.keyed_)
 FROM (SELECT {late_values} AS values_ FROM {rows}) AS of_row_ JOIN (
   SELECT {values} AS values_,
-         pg_catalog.bool_or(pg_catalog.num_nulls({key}) OPERATOR(pg_catalog.>) 0) AS keyless_,
-         pg_catalog.bool_or(pg_catalog.num_nulls({key}) OPERATOR(pg_catalog.=) 0) AS keyed_
+         pg_catalog.bool_or(NOT {has_key}) AS keyless_, pg_catalog.bool_or({has_key}) AS keyed_
   FROM {file} AS {archived} WHERE {are_known} GROUP BY 1
 ) AS known_ ON known_.values_ OPERATOR(pg_catalog.=) of_row_.values_
 """
@@ -134,24 +133,21 @@ def _require_none_of(
     if is_moved:
         rows = sql.SQL("{} WHERE {} AND {}").format(rows, is_whole(meant), differ(_LATE, meant, table.key))
     renamed = [(key, names) for key, names in keys if set(names) == set(table.key) != set(key)]
+    in_doubt = [] if is_moved or readback.lacks_of_key else [differ(ARCHIVED, *of) for of in renamed]
     of_file = [(VERBATIM, key, names) for key, names in keys if set(names) <= set(table.names)]
     for relation, key, names in (*of_file, (readback.relation, table.key, table.key)):
-        conditions = [is_whole(key)]
-        if not is_moved and not readback.lacks_of_key:
-            conditions += [differ(ARCHIVED, *of) for of in renamed]
         query = sql.SQL(_FOUND).format(
             late_values=digest(_LATE, names),
             rows=rows,
             values=digest(ARCHIVED, key),
             file=relation,
             archived=ARCHIVED,
-            are_known=sql.SQL(" AND ").join(conditions),
+            are_known=sql.SQL(" AND ").join([is_whole(key), *in_doubt]),
         )
         if one(connection, query)[0]:
             former, by_now = (table.key, meant) if is_moved else (renamed or keys)[0]
             called = f"what it calls {key_named(former)} is called {key_named(by_now)} by now"
-            found = f"rows of the table have in {key_named(names)} what rows of it have in {key_named(key)}"
-            raise _doubt(table, day, f"{file.path}: {called}, and {found}")
+            raise _doubt(table, day, f"{file.path}: {called}, and {_in_both(key, names)}")
 
 
 def _require_others(
@@ -170,8 +166,7 @@ def _require_others(
     if without_key:
         raise _doubt(table, day, f"{_lacking(table, file)}, and rows of the table have their {key_named(names)}")
     if in_doubt and names != key:
-        have = f"rows of the table have in {key_named(names)} what rows of it have in {key_named(key)}"
-        raise _doubt(table, day, f"{file.path}: {have}, and another {key_named(table.key)}")
+        raise _doubt(table, day, f"{file.path}: {_in_both(key, names)}, and another {key_named(table.key)}")
     if in_doubt:
         logger.warning(
             "%s: %s the former key, %s, of one in it, and another %s: whether that is the same row, nobody can "
@@ -228,6 +223,10 @@ def _without_key(
         advice=f"{if_so} in the file's first line, keep its metadata, and accept the file as it stands: "
         f"{table.dataset.command(f'adopt {day}')}.{if_not}",
     )
+
+
+def _in_both(key: Key, names: Key) -> str:
+    return f"rows of the table have in {key_named(names)} what rows of it have in {key_named(key)}"
 
 
 def _lacking(table: Table, file: StoredFile) -> str:
@@ -287,7 +286,7 @@ def _count(
         values=digest(ARCHIVED, in_file),
         late_values=digest(_LATE, names),
         are_known=are_known,
-        key=listed(readback.table.key),
+        has_key=is_whole(readback.table.key),
     )
     without_key, with_key = one(connection, query)
     return without_key, with_key

@@ -3,7 +3,6 @@
 from psycopg import sql
 
 from event_archive.domain.manifest import Key
-from event_archive.postgres.session import listed
 
 
 def digest(alias: sql.Identifier, names: Key) -> sql.Composable:
@@ -20,8 +19,3 @@ def digest(alias: sql.Identifier, names: Key) -> sql.Composable:
 def differ(alias: sql.Identifier, names: Key, others: Key) -> sql.Composable:
     """The condition that a row has other values in these columns than in those."""
     return sql.SQL("{} OPERATOR(pg_catalog.<>) {}").format(digest(alias, names), digest(alias, others))
-
-
-def is_whole(key: Key) -> sql.Composable:
-    """The condition that no column of a key is NULL."""
-    return sql.SQL("(pg_catalog.num_nulls({}) OPERATOR(pg_catalog.=) 0)").format(listed(key))

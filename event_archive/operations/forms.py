@@ -6,7 +6,7 @@ from psycopg import sql
 
 from event_archive.domain.manifest import Key
 from event_archive.operations.readback import READBACK, Readback
-from event_archive.postgres.session import Connection, listed, one
+from event_archive.postgres.session import Connection, is_whole, listed, one
 
 
 def differing(connection: Connection, readback: Readback, keys: Sequence[Key]) -> tuple[int, int, int]:
@@ -19,7 +19,7 @@ def differing(connection: Connection, readback: Readback, keys: Sequence[Key]) -
         How many rows would be lost, how many former forms would come back, and of how many the keys disagree.
     """
     replaced = sql.SQL(" OR ").join(
-        sql.SQL("pg_catalog.num_nulls({}) = 0 AND {}").format(listed(key), _has_later(readback, key)) for key in keys
+        sql.SQL("{} AND {}").format(is_whole(key), _has_later(readback, key)) for key in keys
     )
     together = tuple(dict.fromkeys(name for key in keys for name in key))
     query = sql.SQL(

@@ -20,7 +20,7 @@ from event_archive.operations.readback import READBACK, Readback
 from event_archive.postgres.copy import copy_in
 from event_archive.postgres.errors import is_of_a_copy, without_values
 from event_archive.postgres.pins import own_search_path
-from event_archive.postgres.session import Connection, listed, one
+from event_archive.postgres.session import Connection, is_whole, listed, one
 from event_archive.table.shape import Table
 
 # From PostgreSQL 18 on, a line that is \. alone is data like any other.
@@ -189,9 +189,8 @@ def _load(
 
 def count_keyless(connection: Connection, readback: Readback) -> int:
     """How many rows of a file lack a value of the table's key."""
-    key = listed(readback.table.key)
-    query = sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE pg_catalog.num_nulls({}) OPERATOR(pg_catalog.>) 0")
-    return int(one(connection, query.format(readback.relation, key))[0])
+    query = sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE NOT {}")
+    return int(one(connection, query.format(readback.relation, is_whole(readback.table.key)))[0])
 
 
 def copy_file(

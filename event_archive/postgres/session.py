@@ -226,6 +226,11 @@ def listed(names: Iterable[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
+def is_whole(names: Iterable[str]) -> sql.Composed:
+    """The condition that none of these columns is NULL."""
+    return sql.SQL("(pg_catalog.num_nulls({}) OPERATOR(pg_catalog.=) 0)").format(listed(names))
+
+
 def one(connection: Connection, query: sql.Composed | LiteralString, *values: object) -> tuple[Any, ...]:
     """The one row that a query returns."""
     row = connection.execute(query, values or None).fetchone()

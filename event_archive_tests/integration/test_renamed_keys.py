@@ -47,11 +47,7 @@ DOUBT = r"(are like them|what rows of it have in .*|have their .*)\. Nobody can 
         ),
         ("id", f"RENAME id TO old; ALTER TABLE t RENAME uid TO id; {KEYED}", "at"),
         ("id", SWAPPED, "at"),
-        (
-            "id, value",
-            RENAMED_TOGETHER,
-            "at",
-        ),
+        ("id, value", RENAMED_TOGETHER, "at"),
         ("id", "DROP uid; ALTER TABLE t RENAME id TO uid", "at"),
         ("id", f"RENAME id TO old; {KEYED.replace('(id)', '(old, at)')}", "at"),
         ("value", f"RENAME id TO old; ALTER TABLE t RENAME value TO id; {KEYED[:-1]}, at)", "at"),

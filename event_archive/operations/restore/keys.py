@@ -24,7 +24,7 @@ from event_archive.operations.verbatim import VERBATIM
 from event_archive.postgres.catalogue.columns import columns
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.pins import own_search_path
-from event_archive.postgres.session import Connection, listed, one
+from event_archive.postgres.session import Connection, is_whole, one
 from event_archive.table.advice import tell_forms_apart
 from event_archive.table.key import key_of
 
@@ -97,13 +97,10 @@ def require_no_form_by_types(
     if not names <= types.keys() & here.keys() or all(types[n].type_and_collation == here[n] for n in names):
         return
     replaced = [
-        sql.SQL(
-            "pg_catalog.num_nulls({2}) OPERATOR(pg_catalog.=) 0 "
-            "AND pg_catalog.lead({0}) OVER (PARTITION BY {1} ORDER BY {0}) IS NOT NULL"
-        ).format(
+        sql.SQL("{2} AND pg_catalog.lead({0}) OVER (PARTITION BY {1} ORDER BY {0}) IS NOT NULL").format(
             readback.line,
             sql.SQL(", ").join(sql.SQL("{}::{}").format(sql.Identifier(n), types[n].definition) for n in key),
-            listed(key),
+            is_whole(key),
         )
         for key in keys
     ]
@@ -144,9 +141,10 @@ def warn_of_names(connection: Connection, dataset: Dataset, file: StoredFile, ma
         here: the source, in this database.
     """
     source = relation(connection, dataset.table.schema, dataset.table.name)
-    numbers = {column.name: column.number for column in columns(connection, source.oid)} if source else {}
-    now = names_now(numbers_in(manifest, here, source.oid), numbers) if source else {}
-    for name, by_now in now.items():
+    if source is None:
+        return
+    numbers = {column.name: column.number for column in columns(connection, source.oid)}
+    for name, by_now in names_now(numbers_in(manifest, here, source.oid), numbers).items():
         if by_now not in ("", name) and name in numbers:
             logger.warning(
                 "%s: what it calls %s is called %s in %s by now, and another column has that name: its values are "
