@@ -21,12 +21,10 @@ def columns_of_file(archived: ArchivedDay, lake: Lake) -> list[dg.TableColumn]:
     """The columns that a day's file has, with the types that the table gives them by now; ``text`` where it has none.
 
     A header that cannot be read at this moment has none: that is no reason for a day to fail. Where there is no file,
-    they are those that one would have.
+    they are those that one would have. Whether they may be empty, the table does not tell: rows from before a column
+    came have it empty.
     """
-    types = {
-        of.name: dg.TableColumn(of.name, of.type, constraints=dg.TableColumnConstraints(nullable=of.nullable))
-        for of in archived.columns
-    }
+    types = {of.name: dg.TableColumn(of.name, of.type) for of in archived.columns}
     manifest = archived.manifest
     if manifest is None or names_hash(list(types)) == manifest.columns:
         return list(types.values())

@@ -35,8 +35,8 @@ _COUNT_SECONDS = 10.0
 """For each query that counts rows: a sensor and a tick have a minute."""
 _PROMISED_SECONDS = 3600.0
 """How long a retry that Dagster means to launch is waited for; it tells nobody where it cannot."""
-NO_ROWS = "no aged day has rows"
-"""Why a tick launches nothing, in its own words."""
+PUSHED = "; the figures were pushed"
+"""What a tick that launches nothing says of its figures."""
 _TICKS = 50
 _NO_GATEWAY = "METRICS_PUSHGATEWAY is not set: nobody is told figures"
 
@@ -70,6 +70,11 @@ def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition
         return dg.SkipReason(f"pushed: {', '.join(told)}" if told else "no night has ended since")
 
     return nightly_metrics
+
+
+def has_ended(instance: dg.DagsterInstance, dataset: Dataset) -> bool:
+    """Whether all runs of the last night that had any have ended, retries included."""
+    return all(map(_has_ended, _last_of_each_day(_last_night(instance, dataset))))
 
 
 def push_or_warn(dataset: Dataset, postgres: Postgres, figures: RunFigures) -> bool:
@@ -106,10 +111,10 @@ def _last_night(instance: dg.DagsterInstance, dataset: Dataset) -> list[dg.RunRe
 
 
 def _is_past(instance: dg.DagsterInstance, dataset: Dataset, tick: str) -> bool:
-    """Whether a later tick found nothing to do and told its own figures: this sensor may have been off since."""
+    """Whether a later tick had no run and told its own figures: this sensor may have been off since."""
     name, after = named("archive_daily", dataset), datetime.fromisoformat(tick).timestamp() + 1
     return any(
-        of.skip_reason == NO_ROWS
+        PUSHED in (of.skip_reason or "")
         for state in instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE)
         if state.name == name
         for of in instance.get_ticks(

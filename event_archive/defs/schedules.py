@@ -15,7 +15,7 @@ from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import UnresolvedAssetJobDefinition, is_valid_cron_schedule
 from event_archive.defs.jobs import named
 from event_archive.defs.last_runs import TICK_TAG, last_attempts, runs_of_tick
-from event_archive.defs.measuring import NO_ROWS, push_or_warn
+from event_archive.defs.measuring import PUSHED, has_ended, push_or_warn
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.wording import counted
@@ -45,7 +45,7 @@ def build_schedule(
         settings: of the dataset; they say when, and how many days a tick launches at most.
         job: what runs.
         after: the datasets whose days are purged first.
-        measured: the sensor ``nightly_metrics`` pushes the figures of nights; of one without a day, the tick does.
+        measured: the sensor ``nightly_metrics`` pushes the figures of nights; of one without a run, the tick does.
 
     Raises:
         ConfigurationError: Dagster cannot read the cron expression.
@@ -92,19 +92,20 @@ def build_schedule(
             in_flight,
             len(chosen),
         )
+        told = ""
+        if measured and not (chosen or launched) and has_ended(context.instance, dataset):
+            figures = RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True)
+            told = PUSHED if push_or_warn(dataset, event_archive_postgres.primary(settings), figures) else ""
         if not found.days:
-            if measured:
-                postgres = event_archive_postgres.primary(settings)
-                push_or_warn(dataset, postgres, RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True))
-            return dg.SkipReason(NO_ROWS)
+            return dg.SkipReason(f"no aged day has rows{told}")
         if not chosen:
             reasons = {
                 "with a run in flight": in_flight,
                 "behind another dataset": behind,
                 "left to a later tick": len(idle),
             }
-            told = ", ".join(f"{number} {why}" for why, number in reasons.items() if number)
-            return dg.SkipReason(f"{counted(len(found.days), 'aged day has', 'aged days have')} rows: {told}")
+            why = ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
+            return dg.SkipReason(f"{counted(len(found.days), 'aged day has', 'aged days have')} rows: {why}{told}")
         # Of one tick, Dagster launches a key once, even where the daemon died in its midst; the next tick has its own.
         return [
             dg.RunRequest(run_key=f"{day} {tick}", partition_key=day.isoformat(), tags={TICK_TAG: tick})

@@ -42,7 +42,7 @@ def build_upkeep(
         "check_job",
         selection=dg.AssetSelection.checks(*checks),
         executor_def=one_process,
-        description="Looks for a backlog, for rows that no day will ever archive, and for log files left failed.",
+        description="Looks for a backlog, rows that no day will archive, and log files that failed or are overdue.",
         tags=tags,
     )
 

@@ -198,7 +198,7 @@ def autovacuum(connection: Connection, shape: Table) -> Finding:
             "autovacuum",
             "warning",
             f"off for {', '.join(without)}: {space}",
-            " ".join(f"ALTER TABLE {name} RESET (autovacuum_enabled);" for name in without),
+            " ".join(f"ALTER TABLE {name} RESET (autovacuum_enabled, toast.autovacuum_enabled);" for name in without),
         )
     if may_not:
         return Finding(

@@ -20,6 +20,7 @@ from event_archive.operations.replica import require_copy
 from event_archive.postgres.catalogue.privileges import (
     may,
     may_make_temporary_tables,
+    may_see_replicas,
     may_use_schema,
     schemas_of,
     types_of,
@@ -31,7 +32,6 @@ from event_archive.postgres.catalogue.server import (
     identity,
     is_standby,
     lag_behind,
-    largest_replica_lag_bytes,
     role_of,
     setting_of_new_sessions,
     source_of_setting,
@@ -182,7 +182,7 @@ def _privileges(connection: Connection, name: TableName, *, waits: bool) -> Find
         f"DELETE ON {of(name.schema, name.name)}": may(connection, "DELETE", name.schema, name.name),
         f"SELECT ON {of(hold.schema, hold.name)}": may(connection, "SELECT", hold.schema, hold.name),
         # What a purge asks that waits for replicas (MAX_REPLICA_LAG).
-        "pg_read_all_stats": not waits or is_standby(connection) or largest_replica_lag_bytes(connection) is not None,
+        "pg_read_all_stats": not waits or is_standby(connection) or may_see_replicas(connection),
     }
     missing = [what for what, granted in wanted.items() if not granted]
     if missing:

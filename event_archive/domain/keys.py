@@ -6,6 +6,7 @@ Not here: whether rows can be told apart by them (``operations.comparable``, ``o
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, permutations
 
+from event_archive.domain.dataset import quoted
 from event_archive.domain.manifest import Key, Manifest, names_hash
 from event_archive.domain.source import Source
 
@@ -14,7 +15,7 @@ _MOST_RENAMINGS = 10_000
 
 
 def keys_with(manifest: Manifest | None, key: Key) -> tuple[Key, ...]:
-    """What ``Manifest.keys`` becomes where a table with this key is compared with a file.
+    """What ``Manifest.keys`` becomes where a table with this key is compared with a file that takes rows under it.
 
     Args:
         manifest: the file's; None where it has none, since no key but this one has been used.
@@ -22,7 +23,8 @@ def keys_with(manifest: Manifest | None, key: Key) -> tuple[Key, ...]:
     """
     if manifest is None:
         return (key,)
-    return manifest.keys if not manifest.keys or manifest.knows_key(key) else (*manifest.keys, key)
+    is_new = manifest.keys and manifest.takes_key(key) and not manifest.knows_key(key)
+    return (*manifest.keys, key) if is_new else manifest.keys
 
 
 def keys_in(
@@ -40,25 +42,27 @@ def keys_in(
         now: as ``names_now`` tells it.
 
     Returns:
-        The keys, and those of which no column is found, which are not among them.
+        The keys, and former ones that are not among them, since nobody can tell which columns are theirs.
     """
-    names_before = _names(manifest.keys)
-    gone = sorted(set(names_before).difference(header))
-    # Who gave columns their new names may have given a former name to another one, too.
-    is_as_it_was = names_hash(header) == manifest.columns
-    renamed = {} if is_as_it_was else {name: now[name] for name in names_before if now.get(name) in header}
+    if names_hash(header) == manifest.columns:
+        return manifest.keys, ()
+    before = _names(manifest.keys)
+    renamed = {name: now[name] for name in before if now.get(name, name) != name and now[name] in header}
+    # The other one may have had that name before, or be called now as the key's was.
+    in_doubt = {name for name in renamed if name in header and name not in now.values()}
+    gone = sorted(set(before).difference(header))
     if not renamed.keys() >= set(gone):
         # Rather those of the present key than any.
         names = sorted(header, key=lambda name: name not in key)
         for present in islice(permutations(names, len(gone)), _MOST_RENAMINGS):
             former = dict(zip(present, gone, strict=True))
             if names_hash([former.get(name, name) for name in header]) == manifest.columns:
-                renamed = dict(zip(gone, present, strict=True))
+                renamed, in_doubt = dict(zip(gone, present, strict=True)), set()
                 break
-    by_now = [tuple(renamed.get(name, name) for name in names) for names in manifest.keys]
-    keys = tuple({frozenset(names): names for names in reversed(by_now)}.values())[::-1]
-    found = tuple(names for names in keys if set(names) <= set(header))
-    return found, tuple(names for names in keys if names not in found)
+    by_now = {names: tuple(renamed.get(name, name) for name in names) for names in manifest.keys}
+    unknown = tuple(key for key, names in by_now.items() if in_doubt.intersection(key) or not set(names) <= set(header))
+    found = [names for key, names in by_now.items() if key not in unknown]
+    return tuple({frozenset(names): names for names in reversed(found)}.values())[::-1], unknown
 
 
 def places_of(keys: Iterable[Key], oid: int, numbers: Mapping[str, int]) -> str:
@@ -100,6 +104,17 @@ def names_now(known: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str,
     """
     names = {number: name for name, number in numbers.items()}
     return {name: names.get(number, "") for name, number in known.items()}
+
+
+def moved(key: Iterable[str], now: Mapping[str, str]) -> str:
+    """What a message says of a key's columns whose names were others' in the file; empty where there are none.
+
+    Args:
+        key: the table's.
+        now: as ``names_now`` tells it.
+    """
+    others = [(quoted(name), now[name]) for name in key if now.get(name, name) != name]
+    return ", ".join(f"what it calls {name} is {f'now called {quoted(of)}' if of else 'gone'}" for name, of in others)
 
 
 def _names(keys: Iterable[Key]) -> list[str]:

@@ -145,6 +145,10 @@ class Manifest:
         """Whether a key is one of ``keys``, in whatever order of its columns."""
         return set(key) in map(set, self.keys)
 
+    def takes_key(self, key: Key) -> bool:
+        """Whether rows may be added under a key: it has all columns of each of ``keys``, if any is known."""
+        return all(set(of) <= set(key) for of in self.keys)
+
     def require_day(self, file: StoredFile, day: date) -> None:
         """Checks that the file is of a day.
 

@@ -70,21 +70,29 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
         keyless = count_keyless(connection, readback)
         known = numbers_in(former, claimed.source, table.oid)
         now = names_now(known, table.numbers)
-        recorded, gone = keys_in(readback.columns, former, table.key, now) if former else ((), ())
-        merged = differing(connection, readback, recorded)[0] if present_key and recorded else 0
+        recorded, unknown = keys_in(readback.columns, former, table.key, now) if former else ((), ())
+        merged, former_forms, _ = differing(connection, readback, recorded) if present_key and recorded else (0, 0, 0)
     if lacking := readback.lacks_of_key:
         raise IntegrityError(
             f"{path}: its header lacks the key: {', '.join(lacking)}. It cannot be adopted: without the key its rows "
-            "cannot be compared, nor restored. Add it to the file, or move the file elsewhere."
+            "cannot be compared, nor restored. Add it to the file; or, if the table still holds every row and every "
+            "column of the file, move that elsewhere: the next run writes the day anew."
+        )
+    if unknown and not present_key:
+        raise IntegrityError(
+            f"{path}: rows of it were archived under {' and '.join(map(key_named, unknown))}, and nobody can tell "
+            "which columns those are in its header. It cannot be adopted so: give no other column in it a name that "
+            "those have or had, or, if the present key tells its rows apart, adopt it by that alone: "
+            f"{dataset.command(f'adopt {day} --present-key')}."
         )
     if merged:
         rows, told = counted(merged, "row", "rows"), " and ".join(map(key_named, recorded))
         raise IntegrityError(
             f"{path}: by the present key, {key_named(table.key)}, later rows replace {rows} of it, by {told} they do "
-            "not. It cannot be adopted by the present key alone."
+            "not. It cannot be adopted by the present key alone: give each row its own key; or put the file back as "
+            f"it was, and begin anew under another {dataset.setting('EVENT_FILE_PREFIX')}."
         )
-    # Where none of the keys that it had is left, the present one is all that is known.
-    of_before = replace(former, keys=recorded) if former and (recorded or not former.keys) else None
+    of_before = replace(former, keys=recorded) if former else None
     keys = (table.key,) if present_key else keys_with(of_before, table.key)
     if keyless := keyless + readback.unparsed:
         lack = f"{counted(keyless, 'row of it lacks', 'rows of it lack')} a value of the key, {key_named(table.key)}"
@@ -104,19 +112,19 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
             key_named(table.key),
             counted(readback.superseded, "row", "rows"),
         )
+    if former_forms:
+        logger.warning(
+            "%s: by %s, later rows replace %s of it, which a restore now brings back beside them",
+            path,
+            " and ".join(map(key_named, recorded)),
+            counted(former_forms, "row", "rows"),
+        )
     if former is None and not present_key:
         logger.warning(
             "%s: no manifest tells under which keys its rows were archived: if under another than %s, what a later row "
             "replaced by that comes back beside it",
             path,
             key_named(table.key),
-        )
-    if gone and not present_key:
-        logger.warning(
-            "%s: its header lacks columns of a key under which rows of it were archived, %s: what a later row replaced "
-            "by that comes back beside it",
-            path,
-            " and ".join(map(key_named, gone)),
         )
     # Of the same bytes it is known how they were written.
     types = former.types if former and former.sha256 == readback.manifest.sha256 else ""
@@ -125,12 +133,22 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
         # By the column that the file knows, what the table has no column for any more is found.
         with_time = replace(source, time_column=former.time_column)
         source = with_time if claimed.holds(with_time) else source
-    # What the header calls as the table does is the table's column.
+    # A person said that names are the table's: of the key, or by calling columns so in the header.
+    is_as_it_was = former is not None and former.columns == readback.manifest.columns
     numbers = table.numbers | {
-        name: of for name, of in known.items() if not present_key and now[name] not in readback.columns
+        name: of
+        for name, of in known.items()
+        if not present_key and (is_as_it_was or now[name] not in readback.columns)
     }
     places = places_of(keys, table.oid, numbers)
     manifest = replace(readback.manifest.of(source, day), keys=keys, key_places=places, types=types)
+    if not manifest.takes_key(table.key) or any(numbers[name] != table.numbers[name] for name in table.key):
+        logger.warning(
+            "%s: the key of %s is now another one, %s: a run refuses this day until it is adopted with --present-key",
+            path,
+            dataset.table,
+            key_named(table.key),
+        )
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
         progress.begin("adopting", total_bytes=file.size_bytes)
         written = hashlib.sha256()

@@ -16,6 +16,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 
 from event_archive.domain.days import now_utc
 from event_archive.domain.manifest import Manifest
@@ -24,7 +25,7 @@ from event_archive.domain.record import Record
 from event_archive.errors import FileChangedError, LockedError, RefusedError, UnreachableError
 from event_archive.lake.protocol import Lake, StoredFile, changed
 from event_archive.operations.claim import claim, claim_to_export, require_replica
-from event_archive.operations.comparable import require_known_key
+from event_archive.operations.comparable import require_known_key, require_others
 from event_archive.operations.export import PacedExport
 from event_archive.operations.foreign import require_takeable
 from event_archive.operations.loading import load
@@ -204,11 +205,13 @@ def _write(connection: Connection, site: Site, day: date, file: StoredFile | Non
     readback = load(connection, table, lake, file, progress, former_time=former_time)
     if manifest:
         manifest.require(file, readback.manifest)
-        require_known_key(connection, readback, manifest, order, file, progress)
+        require_known_key(readback, manifest, order, file)
     else:
         require_takeable(connection, table, readback, day, file)
     if not late:
         return Written(file, readback.manifest, 0, table.columns)
     if readback.superseded:
         require_keys_once(connection, table, day, outcome="Nothing was written or deleted.")
-    return write_late(connection, table, order, file, manifest, readback, progress)
+    check = partial(require_others, connection, readback, manifest or readback.manifest, day, file)
+    check(warns=False)
+    return write_late(connection, table, order, file, manifest, readback, partial(check, warns=True), progress)

@@ -8,10 +8,11 @@ from datetime import date
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, key_named
+from event_archive.domain.keys import moved, names_now, numbers_in
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import Progress
 from event_archive.domain.record import Record
-from event_archive.domain.source import Claim
+from event_archive.domain.source import Claim, Source
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError, RefusedError
 from event_archive.lake.protocol import Lake, StoredFile
@@ -63,7 +64,7 @@ def prove(
             f"{table.dataset.command(f'run {day}')}, or materialize archive_csv.",
         )
     manifest.require_own(file, day, claimed)
-    _require_key_known(table, day, manifest, file.path)
+    _require_key_known(table, day, manifest, file.path, claimed.source)
     readback = load(connection, table, lake, file, progress, into=into)
     manifest.require(file, readback.manifest)
     if readback.rows != record.rows:
@@ -93,7 +94,7 @@ def _require_lasting(
             raise IntegrityError(error.problem, outcome=error.outcome, advice=error.advice) from None
 
 
-def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -> None:
+def _require_key_known(table: Table, day: date, manifest: Manifest, path: str, source: Source) -> None:
     """Checks that the manifest names the key by which rows are compared.
 
     By another key a former form in the file may pass for the current one, and a restore would not know.
@@ -101,11 +102,12 @@ def _require_key_known(table: Table, day: date, manifest: Manifest, path: str) -
     Raises:
         IntegrityError: the table has got another key since the file was written.
     """
-    if manifest.keys and not manifest.knows_key(table.key):
+    others = moved(table.key, names_now(numbers_in(manifest, source, table.oid), table.numbers))
+    if others or (manifest.keys and not manifest.knows_key(table.key)):
         known = ", ".join(map(key_named, manifest.keys))
         raise IntegrityError(
             f"{table.dataset.table}, {day}: the table's key is {key_named(table.key)}, {path} was archived under "
-            f"{known}.",
+            f"{known}{others and f', and {others}'}.",
             outcome="Nothing was deleted.",
             advice=_archive_again(table.dataset, day),
         )

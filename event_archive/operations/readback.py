@@ -7,12 +7,13 @@ The column ``line`` numbers the rows in file order. Of several rows with one key
 of the others are negative: that takes them out of every comparison.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
 
 from event_archive.domain.manifest import Hashes, Manifest, names_hash
+from event_archive.postgres.catalogue.relations import KeyColumn
 from event_archive.postgres.session import listed
 from event_archive.table.shape import TABLE_ALIAS, TIME_TYPES, Table
 
@@ -120,16 +121,21 @@ class Readback:
 
     def equal_keys(self, names: Sequence[str]) -> sql.Composable:
         """The condition that the key of ``TABLE_ALIAS`` equals these columns of ``ARCHIVED``, as its index has it."""
-        equal: list[sql.Composable] = [
-            sql.SQL("{} OPERATOR({}) {}.{}").format(
-                self._source(column.name),
-                sql.SQL(_TEXT_EQUALITY if column.name in self.as_text else column.equality),
-                ARCHIVED,
-                sql.Identifier(name),
-            )
-            for column, name in zip(self.table.key_columns, names, strict=True)
-        ]
+        equal = [self._equal(column, name) for column, name in zip(self.table.key_columns, names, strict=True)]
         return sql.SQL(" AND ").join([*equal, self.reach] if self.reach else equal)
+
+    def equal_parts(self, key: Collection[str]) -> sql.Composable:
+        """The same for those columns alone that are in a former key."""
+        of_key = (column for column in self.table.key_columns if column.name in key)
+        return sql.SQL(" AND ").join(self._equal(column, column.name) for column in of_key)
+
+    def _equal(self, column: KeyColumn, name: str) -> sql.Composable:
+        return sql.SQL("{} OPERATOR({}) {}.{}").format(
+            self._source(column.name),
+            sql.SQL(_TEXT_EQUALITY if column.name in self.as_text else column.equality),
+            ARCHIVED,
+            sql.Identifier(name),
+        )
 
     @property
     def identical(self) -> sql.Composable:

@@ -3,11 +3,12 @@
 Not here: whether it is written (``archive``), how rows become CSV (``export``).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
-from event_archive.domain.keys import keys_with, numbers_in, places_of
+from event_archive.domain.keys import keys_with, places_of
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import Progress
 from event_archive.domain.source import Claim
@@ -92,6 +93,7 @@ def write_late(
     file: StoredFile,
     manifest: Manifest | None,
     readback: Readback,
+    check: Callable[[], None],
     progress: Progress,
 ) -> Written:
     """Writes the rows that the file lacks behind those it has: as an append where possible, else the whole file anew.
@@ -101,6 +103,16 @@ def write_late(
 
     A manifest that does not name the table's key is written even if no row is missing, since the purge is about to
     compare by that key.
+
+    Args:
+        connection: in the transaction in which the file was read back.
+        table: whose rows are appended.
+        order: which day.
+        file: the day's.
+        manifest: the file's; None where another tool wrote it.
+        readback: of the file.
+        check: asked once the rows were read; what it raises is raised here, and the file stays as it is.
+        progress: is told of every piece.
     """
     lake = order.site.lake
     columns = readback.columns + tuple(name for name in table.names if name not in readback.columns)
@@ -127,15 +139,12 @@ def write_late(
         if not append:
             rows_kept = export.copy(connection, verbatim_rows(readback, columns), with_header=True)
         rows_appended = export.copy(connection, missing)
+        if rows_appended:
+            check()
         if append and same_keys and not rows_appended:
             return Written(file, manifest, 0, table.columns)
         # Rows from before a column came or changed its type were not all written as these types.
         types = manifest.types if manifest and manifest.types in types_hashes(table, columns) else ""
-        # From here on a name is the present column's, and a column is called as by now: no row stands in the file by
-        # what was before.
-        of_key = {table.numbers[name] for name in table.key}
-        known = numbers_in(manifest, order.claim.source, table.oid)
-        numbers = {name: number for name, number in known.items() if number not in of_key} | table.numbers
         try:
             new_file, new_manifest = export.commit(
                 partial(claim, order.site, connection),
@@ -146,7 +155,7 @@ def write_late(
                 rows_kept + rows_appended,
                 types=types,
                 keys=keys,
-                key_places=places_of(keys, table.oid, numbers),
+                key_places=places_of(keys, table.oid, table.numbers),
             )
         except UnreachableError:
             note_unanswered(lake, file)

@@ -11,6 +11,7 @@ from event_archive.defs.executor import one_process
 from event_archive.defs.jobs import tags_of
 from event_archive_tests.fixtures.installation import ASSETS, Installation, failure, metadata
 from event_archive_tests.fixtures.pipeline import DAY
+from event_archive_tests.fixtures.pushgateway import Pushgateway
 from event_archive_tests.fixtures.scheduler import night
 from event_archive_tests.fixtures.two_datasets import DAYS, FILE, KEYS, Two, two
 from event_archive_tests.fixtures.webhook import Webhook
@@ -96,7 +97,10 @@ def test_a_run_from_the_asset_pages_counts_for_its_own_dataset_only(two_datasets
     assert (events.days(), notes.days()) == (KEYS[1:2], KEYS[:1])
 
 
-def test_the_schedule_holds_days_back_while_the_other_has_rows_of_them_or_of_older_ones(children_first: Two):
+def test_the_schedule_holds_days_back_while_the_other_has_rows_of_them_or_of_older_ones(
+    children_first: Two, pushgateway: Pushgateway, clean: pytest.MonkeyPatch
+):
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
     for day in DAYS:
         children_first.events.add(2, day=day)
     children_first.note(KEYS[1])
@@ -105,7 +109,11 @@ def test_the_schedule_holds_days_back_while_the_other_has_rows_of_them_or_of_old
     assert (events.days(), notes.days()) == (KEYS[:1], KEYS[1:2])
     (request,) = events.requests(night(0))
     assert deleted(events.launch(request), "purged_events") == 2
-    assert events.evaluate(night(0)) == "2 aged days have rows: 2 behind another dataset"
+    assert events.evaluate(night(1)) == "2 aged days have rows: 2 behind another dataset; the figures were pushed"
+    # Nothing is to be done by then: the figures go on.
+    group = ("job", "event_archive", "dataset", "events", "table", 'public."Event"')
+    assert pushgateway.of(*group)["event_archive_backlog_days"] == 2
+    assert pushgateway.of(*group)["event_archive_last_success_timestamp_seconds"] > 1.7e9
     (request,) = notes.requests(night(0))
     assert deleted(notes.launch(request), "notes__purged_events") == 2
     assert events.days() == KEYS[1:]

@@ -123,6 +123,26 @@ def test_figures_of_a_night_without_days_are_not_replaced_by_those_of_an_older_o
     assert len(pushgateway.authorizations) == 2
 
 
+def test_a_night_without_days_tells_no_success_while_the_one_before_goes_on(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    scheduler = Scheduler(instance, definitions)
+    local_installation.add(2)
+    (request,) = scheduler.requests(TICK)
+    waiting = scheduler.create(request)
+    scheduler.record_tick(TICK)
+    local_installation.database.execute('DELETE FROM "Event"')
+    skipped = scheduler.evaluate(TICK + ONE_DAY)
+    assert skipped == "no aged day has rows"
+    scheduler.record_tick(TICK + ONE_DAY, skipped)
+    assert pushgateway.groups == {}
+    instance.report_run_failed(waiting)
+    Sensor(definitions, instance, "nightly_metrics").tick()
+    assert counts(pushgateway) == [1, 1, 0, 0]
+
+
 def test_a_run_that_somebody_executes_again_is_of_no_night(
     definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
     pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
@@ -162,7 +182,7 @@ def test_a_night_without_anything_to_do_is_a_success_and_one_that_fails_keeps_th
 ):  # fmt: skip
     clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
     scheduler = Scheduler(instance, definitions)
-    assert scheduler.evaluate(TICK) == "no aged day has rows"
+    assert scheduler.evaluate(TICK) == "no aged day has rows; the figures were pushed"
     success = pushgateway.of(*GROUP)["event_archive_last_success_timestamp_seconds"]
     assert success == pushgateway.of(*GROUP)["event_archive_last_run_timestamp_seconds"] > 1.7e9
     local_installation.add(1)

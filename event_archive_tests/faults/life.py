@@ -291,7 +291,7 @@ class Life:
             refusal = self.command("run", day, alone=True)
             left = [row for of, row in self.known.table if of == str(day)]
             # A file whose rows lack the table's key, since that got a column or another name, is a person's to mend.
-            keyless = any(words in str(refusal) for words in ("lacks the key", "Nobody can tell", "is called"))
+            keyless = any(words in str(refusal) for words in ("lacks the key", "Nobody can tell", "is now called"))
             stays = keyless or self.outcome == "waiting"
             stays = stays or bool(self.known.triggers & {"keep", "style"})
             assert stays or not left, f"{day}: {refusal}: {left}"

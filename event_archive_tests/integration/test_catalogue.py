@@ -22,7 +22,7 @@ from event_archive_tests.fixtures.postgres import Database
 
 HOUSE = Path(event_archive.__file__).parent
 CATALOGUE_NAMES = r"(?:pg_|to_reg)\w+|reg(?:class|type|role|namespace|proc\w*|oper\w*)\b"
-NO_CATALOGUE_NAMES = {"pg_catalog", "pg_temp"}
+NO_CATALOGUE_NAMES = {"pg_catalog", "pg_temp", "pg_read_all_stats"}
 # What only looks like a function.
 SYNTAX = {"coalesce", "extract"}
 CASCADING = """

@@ -1,5 +1,6 @@
 """Files whose rows lack the table's key, since that got a column or another name: no row becomes a second one."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -7,10 +8,11 @@ import pytest
 from event_archive.errors import IntegrityError
 from event_archive.operations import writing
 from event_archive.operations.adopt import adopt_day
+from event_archive.operations.claim import adopt_source
 from event_archive.operations.verbatim import load_verbatim
 from event_archive_tests.fixtures.lakes import remove
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_table, rows_of
-from event_archive_tests.fixtures.restoring import ANOTHER, restoring
+from event_archive_tests.fixtures.restoring import ANOTHER, manifest_of, restoring
 
 
 def test_a_file_gets_no_row_by_a_key_whose_column_was_renamed_until_its_header_says_so(pipeline: Pipeline):
@@ -20,7 +22,10 @@ def test_a_file_gets_no_row_by_a_key_whose_column_was_renamed_until_its_header_s
     pipeline.database.execute('ALTER TABLE "Event" RENAME id TO number')
     pipeline.add(1, prefix="late")
     before = pipeline.content()
-    with pytest.raises(IntegrityError, match=r"lacks number, .* archived under \(id\), .* adopt 2024-03-01"):
+    with pytest.raises(
+        IntegrityError,
+        match=r"archived under \(id\), which is now called \(number\)\. .*: event-archive adopt 2024-03-01\.",
+    ):
         pipeline.archive()
     assert (pipeline.content(), pipeline.count()) == (before, 1)
     pipeline.put(before.replace(b"id,", b"number,", 1))
@@ -66,6 +71,39 @@ def test_where_the_key_got_a_column_nobody_waits_while_the_file_is_read_once_mor
     assert locked == [[]]
 
 
+def test_where_the_key_got_a_column_a_row_that_comes_while_the_file_is_read_is_not_appended_once_more(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.add(2)
+    pipeline.run()
+    pipeline.database.execute(WIDENED)
+    pipeline.add(1, prefix="late")
+    before = pipeline.content()
+
+    def read_and_come_again(*arguments: Any) -> None:
+        pipeline.database.execute(ANOTHER, 2)
+        load_verbatim(*arguments)
+
+    monkeypatch.setattr(writing, "load_verbatim", read_and_come_again)
+    with pytest.raises(IntegrityError, match=r"have their \(id\)\. Nobody can tell"):
+        pipeline.run()
+    assert (pipeline.content(), pipeline.count()) == (before, 2)
+
+
+def test_where_the_key_got_a_column_a_former_key_is_told_as_its_index_did(pipeline: Pipeline):
+    of = of_table(pipeline, "CREATE TABLE t (n numeric PRIMARY KEY, at timestamptz)")
+    of.database.execute(f"INSERT INTO t VALUES (1.0, '{DAY}')")
+    of.archive()
+    of.database.execute(
+        """UPDATE t SET n = 1.00; ALTER TABLE t DROP CONSTRAINT t_pkey, ADD region int DEFAULT 1;
+        ALTER TABLE t ADD PRIMARY KEY (n, region)"""
+    )
+    before = of.content()
+    with pytest.raises(IntegrityError, match=r"have their \(n\)\. Nobody can tell"):
+        of.archive()
+    assert (of.content(), rows_of(of, "t")) == (before, 1)
+
+
 def test_where_the_key_got_a_column_rows_that_no_file_holds_are_archived(each_pipeline: Pipeline):
     each_pipeline.add(3)
     each_pipeline.run()
@@ -108,46 +146,12 @@ def test_a_new_form_of_a_row_that_the_file_has_with_its_whole_key_is_appended(pi
     assert pipeline.values("id") == ["1", "2", "1", "2", "1"]
 
 
-def test_rows_without_a_former_key_are_none_of_those_that_lack_it(pipeline: Pipeline):
-    """By the second of two keys, rows of the file lack the first one, which the table lets be empty by now."""
-    pipeline.database.execute('ALTER TABLE "Event" ADD uid text, ADD gid text')
-    pipeline.database.execute('ALTER TABLE "Event" DROP CONSTRAINT "Event_event_id_key"')
-    for number, key in enumerate(("id", "uid", "gid")):
-        pipeline.database.execute(
-            f"""ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", ALTER id DROP IDENTITY IF EXISTS;
-            ALTER TABLE "Event" ADD CONSTRAINT "Event_pkey" PRIMARY KEY ({key});
-            INSERT INTO "Event" (event_id, event_type, created_at, payload, {key})
-            VALUES ('{key}', 't', '{DAY} 12:00', '{{}}', '{number}')"""
-        )
-        assert pipeline.run().deleted == 1
-        pipeline.database.execute(f'ALTER TABLE "Event" DROP CONSTRAINT "Event_pkey", ALTER {key} DROP NOT NULL')
-        pipeline.database.execute('ALTER TABLE "Event" ADD CONSTRAINT "Event_pkey" PRIMARY KEY (event_id, created_at)')
-    assert pipeline.values("gid") == ["", "", "2"]
-
-
-@pytest.mark.parametrize("value", [11, 7])
-def test_where_the_key_is_another_one_rows_that_no_file_holds_are_archived(pipeline: Pipeline, value: int):
-    """Even such as are like one of the file; in one case the value of the new key is that of a former one."""
-    of = of_table(pipeline, "CREATE TABLE t (id int PRIMARY KEY, at timestamptz, kind text)")
-    of.database.execute(f"INSERT INTO t VALUES (7, '{DAY}', 'click')")
-    of.run()
-    of.database.execute(
-        f"""ALTER TABLE t DROP CONSTRAINT t_pkey, ADD number int PRIMARY KEY;
-        INSERT INTO t VALUES (8, '{DAY}', 'click', 10), (9, '{DAY}', 'click', {value})"""
-    )
-    assert of.run().deleted == 2
-    of.database.execute(f"INSERT INTO t VALUES (10, '{DAY}', 'click', 20)")
-    assert of.run().deleted == 1
-
-
 @pytest.mark.parametrize(
     "change",
     [
         "ALTER TABLE t ADD priority int DEFAULT 1",
         "ALTER TABLE t RENAME site TO place",
         """CREATE TABLE t2 (tenant int DEFAULT 1, LIKE t INCLUDING ALL); DROP TABLE t; ALTER TABLE t2 RENAME TO t""",
-        """ALTER TABLE t ADD parent int DEFAULT 1, ADD key bigint; ALTER TABLE t DROP device;
-        ALTER TABLE t RENAME key TO device; ALTER TABLE t ADD PRIMARY KEY (device, at)""",
     ],
 )
 def test_another_columns_values_may_be_those_of_an_archived_rows_key(pipeline: Pipeline, change: str):
@@ -170,3 +174,70 @@ def test_where_the_key_got_a_column_a_row_with_another_former_key_may_be_like_on
     )
     assert of.run().deleted == 1
     assert of.values("device") == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("key", "by_now"),
+    [("id, at", "id"), ("id", "uid"), ("id", "uid, at"), ("id, at", "at, v"), ("id", "later")],
+)
+def test_by_another_key_nothing_is_appended_until_a_person_says_that_the_file_has_its_values(
+    pipeline: Pipeline, key: str, by_now: str
+):
+    """Whatever stands in the table, were it but a row that no file holds."""
+    of = of_table(pipeline, f"CREATE TABLE t (id int, uid text, at timestamptz, v int, PRIMARY KEY ({key}))")
+    of.database.execute(f"INSERT INTO t SELECT n, 'u' || n, '{DAY} 12:00', n FROM generate_series(1, 3) AS n")
+    of.run()
+    of.database.execute(
+        f"""ALTER TABLE t DROP CONSTRAINT t_pkey, ADD later text, ADD PRIMARY KEY ({by_now});
+        INSERT INTO t VALUES (4, 'u4', '{DAY} 12:00', 4, 'l4')"""
+    )
+    before = of.content()
+    is_by_now = rf"archived under \({key}\), and the key of public.t is now \({by_now}\)\. Nobody can tell"
+    with pytest.raises(IntegrityError, match=is_by_now):
+        of.archive()
+    adopt_missing = pytest.raises(IntegrityError, match="lacks the key: later") if by_now == "later" else nullcontext()
+    with adopt_missing:
+        adopt_day(of.site, DAY)
+        with pytest.raises(IntegrityError, match=is_by_now):
+            of.archive()
+    assert (of.content(), rows_of(of, "t")) == (before, 1)
+    if by_now == "later":
+        header, *rows = before.splitlines()
+        written = b"\n".join([header + b",later", *(row + b",l" + row[:1] for row in rows), b""])
+        of.put(written, metadata=manifest_of(of).to_metadata())
+    assert adopt_day(of.site, DAY, present_key=True).keys == (tuple(by_now.split(", ")),)
+    assert of.run().deleted == 1
+    done = restoring(of)()
+    assert (done.restored, done.superseded) == (4, 0)
+
+
+def test_a_former_key_that_comes_back_is_another_one(pipeline: Pipeline):
+    of = of_table(pipeline, "CREATE TABLE t (id int PRIMARY KEY, at timestamptz)")
+    for key, rows in (("id", "(1, 1)"), ("id, at", "(2, 2), (2, 3)")):
+        of.database.execute(f"ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY ({key})")
+        of.database.execute(
+            f"INSERT INTO t SELECT n, '{DAY}'::date + h * interval '1 h' FROM (VALUES {rows}) AS v(n, h)"
+        )
+        of.run()
+    of.database.execute(
+        f"ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id); INSERT INTO t VALUES (3, '{DAY}')"
+    )
+    with pytest.raises(
+        IntegrityError, match=r"under \(id\) and \(id, at\), and the key of public\.t is now \(id\), but that lacks"
+    ):
+        of.archive()
+
+
+def test_by_another_key_a_day_goes_on_under_another_prefix(pipeline: Pipeline):
+    of = of_table(pipeline, "CREATE TABLE t (id int PRIMARY KEY, at timestamptz)")
+    of.database.execute(f"INSERT INTO t VALUES (1, '{DAY}')")
+    of.run()
+    of.database.execute(
+        f"ALTER TABLE t DROP id, ADD id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY; INSERT INTO t VALUES ('{DAY}')"
+    )
+    with pytest.raises(IntegrityError, match="what it calls id is gone.* begin anew under another EVENT_FILE_"):
+        of.archive()
+    anew = of.of(file_prefix="anew")
+    adopt_source(anew.site)
+    assert anew.run().deleted == 1
+    assert (of.archive().rows, anew.archive().rows) == (1, 1)

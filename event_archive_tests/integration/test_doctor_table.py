@@ -114,7 +114,11 @@ pytestmark = pytest.mark.slow
         ),
         (
             'ALTER TABLE "Event" SET (autovacuum_enabled = off)', "autovacuum", "warning", 'off for public."Event"',
-            'ALTER TABLE public."Event" RESET (autovacuum_enabled);',
+            'ALTER TABLE public."Event" RESET (autovacuum_enabled, toast.autovacuum_enabled);',
+        ),
+        (
+            'ALTER TABLE "Event" SET (toast.autovacuum_enabled = off)', "autovacuum", "warning",
+            'off for public."Event"', "RESET (autovacuum_enabled, toast.autovacuum_enabled);",
         ),
         (
             """INSERT INTO "Event" (event_id, event_type, created_at, payload) VALUES ('x', 't', '1999-01-01', '{}')""",

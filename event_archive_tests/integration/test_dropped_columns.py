@@ -74,7 +74,9 @@ def test_what_a_dropped_column_held_stays_with_a_row_whose_key_and_time_column_a
         each_pipeline.database.execute(f'ALTER TABLE "Event" RENAME {former} TO {new}')
     renamed = each_pipeline.of(time_column="at")
     adopt_source(renamed.site)
-    with pytest.raises(IntegrityError, match=r"is called \(number\) by now\. .*Name it so in the file's first line"):
+    with pytest.raises(
+        IntegrityError, match=r"is now called \(number\)\. .*Write that name into the file's first line"
+    ):
         renamed.archive()
     content = renamed.content().replace(b"id,", b"number,", 1)
     renamed.put(content, metadata=manifest_of(renamed).to_metadata())

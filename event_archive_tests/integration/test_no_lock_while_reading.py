@@ -64,6 +64,8 @@ def test_a_table_that_changes_while_the_file_is_read_is_noticed(
     ):
         pipeline.purge() if step == "purge" else pipeline.archive()
     assert (pipeline.count(), pipeline.content()) == (21, content)
+    if "CONSTRAINT" in migration:
+        adopt_day(pipeline.site, DAY, present_key=True)
     assert pipeline.run().deleted == 21
 
 

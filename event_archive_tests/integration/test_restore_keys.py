@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 
 from event_archive.domain.dataset import TableName
+from event_archive.domain.manifest import Manifest
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import Lake
+from event_archive.operations import archive as archiving
 from event_archive.operations.adopt import adopt_day
 from event_archive.operations.restore.day import RestoredDay, restore_day
-from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_table, rows_of
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.restoring import COARSE, WIDENED, manifest_of, restoring
 
@@ -89,6 +91,22 @@ def test_a_form_that_another_row_of_the_targets_key_replaces_is_not_taken_for_th
         restoring(of)("mine")
 
 
+def test_a_day_is_not_restored_in_place_under_another_key_until_a_person_says_so(pipeline: Pipeline):
+    """Its rows may stand there: they would be doubled."""
+    of = of_table(pipeline, "CREATE TABLE t (id int PRIMARY KEY, uid int UNIQUE, at date)")
+    of.database.execute(f"INSERT INTO t VALUES (1, 1, '{DAY}'), (2, 2, '{DAY}')")
+    of.archive()
+    of.database.execute(
+        """ALTER TABLE t DROP CONSTRAINT t_pkey, DROP CONSTRAINT t_uid_key; UPDATE t SET uid = uid + 100;
+        ALTER TABLE t ADD PRIMARY KEY (uid)"""
+    )
+    with pytest.raises(IntegrityError, match=r"under \(id\), and the key of public\.t is now \(uid\)\. Its rows may"):
+        restoring(of)(in_place=True)
+    assert rows_of(of, "t") == 2
+    adopt_day(of.site, DAY, present_key=True)
+    assert restoring(of)(in_place=True).restored == 2
+
+
 def test_a_key_that_was_widened_brings_no_former_form_back(pipeline: Pipeline, restore: Callable[..., RestoredDay]):
     pipeline.add(3)
     pipeline.archive()
@@ -123,8 +141,11 @@ def test_rows_of_two_keys_come_back_where_both_keep_the_same(pipeline: Pipeline,
 
 
 def test_rows_that_have_no_value_of_a_later_key_replace_none_by_it(
-    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+    pipeline: Pipeline, restore: Callable[..., RestoredDay], monkeypatch: pytest.MonkeyPatch
 ):
+    """Of a file that a former version appended to."""
+    monkeypatch.setattr(archiving, "require_known_key", lambda *_: None)
+    monkeypatch.setattr(Manifest, "takes_key", lambda *_: True)
     pipeline.add(3)
     pipeline.run()
     pipeline.database.execute(

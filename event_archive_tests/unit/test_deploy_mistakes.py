@@ -82,7 +82,7 @@ IN_THE_CRONJOB = [
     mistake("another version's kind", "apiVersion: batch/v1", "apiVersion: batch/v1beta1", KUBERNETES),
     mistake("a misspelt key", "schedule:", "schedul:", KUBERNETES),
     mistake("a word for a number", "backoffLimit: 2", "backoffLimit: two", KUBERNETES),
-    mistake("a number for a word", 'value: "31"', "value: 31", KUBERNETES),
+    mistake("a number for a word", 'value: "5432"', "value: 5432", KUBERNETES),
     mistake("an unknown choice", "restartPolicy: Never", "restartPolicy: Sometimes"),
     mistake("a time that is none", '"0 2 * * *"', '"0 25 * * *"'),
     mistake("a zone that is none", "timeZone: Etc/UTC", "timeZone: Etc/UCT1"),

@@ -53,7 +53,12 @@ def test_keys_that_are_not_known_are_left_out_and_stay_unknown():
 def test_a_key_is_added_once_in_whatever_order_its_columns_stand():
     first = replace(MANIFEST, keys=keys_with(None, ("id", "at")))
     assert first.keys == keys_with(first, ("at", "id")) == (("id", "at"),)
-    assert keys_with(first, ("id",)) == (("id", "at"), ("id",))
+    assert keys_with(first, ("at", "v", "id")) == (("id", "at"), ("at", "v", "id"))
+
+
+@pytest.mark.parametrize("key", [("id",), ("uid",), ("id", "uid")])
+def test_a_key_that_is_not_a_former_one_and_more_is_not_added(key: tuple[str, ...]):
+    assert keys_with(replace(MANIFEST, keys=(("id", "at"),)), key) == (("id", "at"),)
 
 
 @pytest.mark.parametrize(("system", "oid", "known"), [("7301", 16385, {"id": 1}), ("7302", 16385, {}), ("7301", 9, {})])

@@ -31,10 +31,10 @@ from event_archive.operations.restore.checks import (
 )
 from event_archive.operations.restore.keys import (
     require_no_form_by_types,
+    require_no_other_key,
     require_none_merged,
     require_same_current_rows,
     warn_of_letters,
-    warn_of_names,
 )
 from event_archive.operations.restore.losses import (
     TABLE_OF_YOUR_OWN,
@@ -157,7 +157,7 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
             require_no_form_by_types(connection, dataset, readback, file, manifest)
         if manifest:
             warn_of_letters(connection, readback, file, manifest, here)
-            warn_of_names(connection, dataset, file, manifest, here)
+            require_no_other_key(connection, dataset, day, readback, file, manifest, here)
         readback = _reaching(connection, readback)
         # The file has been read, twice where need be: from here on the target is locked.
         require_unchanged(connection, table, "fill")

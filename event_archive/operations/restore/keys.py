@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, key_named, quoted
-from event_archive.domain.keys import names_now, numbers_in
+from event_archive.domain.keys import moved, names_now, numbers_in
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Source
 from event_archive.domain.wording import counted
@@ -130,31 +130,48 @@ def require_no_form_by_types(
     logger.warning("%s. Both are restored, for nobody can tell whether they were one row: choose", found)
 
 
-def warn_of_names(connection: Connection, dataset: Dataset, file: StoredFile, manifest: Manifest, here: Source) -> None:
-    """Warns of columns of the file's keys that the source calls otherwise by now, while another has their names.
+def require_no_other_key(
+    connection: Connection, dataset: Dataset, day: date, readback: Readback, file: StoredFile, manifest: Manifest,
+    here: Source,
+) -> None:  # fmt: skip
+    """Refuses to put rows back into the source where that has another key; warns where names of its key are others'.
+
+    They may stand there under the other key, and no night purges them until a person has said what the key is.
 
     Args:
         connection: in the transaction of the restore.
         dataset: what was archived.
+        day: which day.
+        readback: of the file.
         file: the file.
         manifest: its manifest.
         here: the source, in this database.
+
+    Raises:
+        IntegrityError: the target is the source, and has another key, or another column has a name of it.
     """
     source = relation(connection, dataset.table.schema, dataset.table.name)
     if source is None:
         return
     numbers = {column.name: column.number for column in columns(connection, source.oid)}
-    for name, by_now in names_now(numbers_in(manifest, here, source.oid), numbers).items():
-        if by_now not in ("", name) and name in numbers:
-            logger.warning(
-                "%s: what it calls %s is called %s in %s by now, and another column has that name: its values are "
-                "restored as %s",
-                file.path,
-                quoted(name),
-                quoted(by_now),
-                dataset.table,
-                quoted(name),
-            )
+    now = names_now(numbers_in(manifest, here, source.oid), numbers)
+    others = moved([name for name in now if name in numbers], now)
+    in_place = readback.table.oid == source.oid
+    if in_place and (others or not manifest.takes_key(readback.table.key)):
+        raise IntegrityError(
+            f"{file.path}: it was archived under {' and '.join(map(key_named, manifest.keys))}, and the key of "
+            f"{dataset.table} is now {key_named(readback.table.key)}{others and f', but {others}'}. Its rows may stand "
+            "there under another key. Nothing of this day was restored. Restore into another table; or, if the present "
+            "key tells its rows apart, adopt it by that alone first: "
+            f"{dataset.command(f'adopt {day} --present-key')}."
+        )
+    if others:
+        logger.warning(
+            "%s: %s, and %s has another column of that name: values are restored under the names in the file",
+            file.path,
+            others,
+            dataset.table,
+        )
 
 
 def warn_of_letters(

@@ -135,9 +135,11 @@ ORDER BY 1
 """
 _NOT_VACUUMED = """
 SELECT pg_catalog.format('%%I.%%I', nspname, relname)
-FROM pg_catalog.pg_class JOIN tree_ USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
-WHERE relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_options_to_table(reloptions)
-                                WHERE option_name = 'autovacuum_enabled' AND NOT option_value::boolean) ORDER BY 1
+FROM pg_catalog.pg_class AS c JOIN tree_ USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace
+WHERE relkind = 'r' AND EXISTS (
+  SELECT FROM pg_catalog.pg_class AS of_, pg_catalog.pg_options_to_table(of_.reloptions)
+  WHERE of_.oid IN (c.oid, c.reltoastrelid) AND option_name = 'autovacuum_enabled' AND NOT option_value::boolean)
+ORDER BY 1
 """
 
 
@@ -276,7 +278,7 @@ def without_replica_identity(connection: Connection, oid: int) -> list[str]:
 
 
 def without_autovacuum(connection: Connection, oid: int) -> list[str]:
-    """Those of a table and its partitions for which autovacuum is off, quoted for SQL."""
+    """Those of a table and its partitions for which, or whose large values, autovacuum is off, quoted for SQL."""
     return [name for (name,) in _of_tree(connection, _NOT_VACUUMED, oid)]
 
 

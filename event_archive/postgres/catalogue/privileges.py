@@ -46,6 +46,7 @@ CROSS JOIN LATERAL (
 JOIN pg_catalog.pg_namespace AS s ON s.oid = of_.oid
 WHERE n.nspname = %s AND relname = %s ORDER BY 1
 """
+_MAY_SEE_REPLICAS = "SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')"
 _MAY_MAKE_TEMPORARY = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')"
 _GRANTEES = """
 SELECT DISTINCT rolname FROM pg_catalog.pg_class AS c
@@ -103,6 +104,11 @@ def types_of(connection: Connection, schema: str, table: str) -> list[tuple[str,
 def may_make_temporary_tables(connection: Connection) -> bool:
     """Whether this role has TEMPORARY on the database."""
     return bool(one(connection, _MAY_MAKE_TEMPORARY)[0])
+
+
+def may_see_replicas(connection: Connection) -> bool:
+    """Whether this role may see how far streaming replicas are, were there one."""
+    return bool(one(connection, _MAY_SEE_REPLICAS)[0])
 
 
 def may_vacuum(connection: Connection, oid: int) -> bool:
