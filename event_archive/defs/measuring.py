@@ -58,7 +58,7 @@ def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition
             dataset, night = settings.dataset, _last_night(context.instance, settings.dataset)
             tick = night[0].dagster_run.tags[TICK_TAG] if night else ""
             # Somebody may have deleted the runs of later nights.
-            if tick <= last.get(dataset.label, "") or not all(map(_has_ended, _last_of_each_day(night))):
+            if tick <= last.get(dataset.label, "") or not _have_ended(night):
                 continue
             last[dataset.label] = tick
             if not _is_past(context.instance, dataset, tick):
@@ -72,9 +72,9 @@ def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition
     return nightly_metrics
 
 
-def has_ended(instance: dg.DagsterInstance, dataset: Dataset) -> bool:
+def night_has_ended(instance: dg.DagsterInstance, dataset: Dataset) -> bool:
     """Whether all runs of the last night that had any have ended, retries included."""
-    return all(map(_has_ended, _last_of_each_day(_last_night(instance, dataset))))
+    return _have_ended(_last_night(instance, dataset))
 
 
 def push_or_warn(dataset: Dataset, postgres: Postgres, figures: RunFigures) -> bool:
@@ -131,6 +131,10 @@ def _last_tick(instance: dg.DagsterInstance, tags: dict[str, str]) -> str | None
 
 def _last_of_each_day(night: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:
     return list({record.dagster_run.tags[PARTITION_NAME_TAG]: record for record in reversed(night)}.values())
+
+
+def _have_ended(night: Sequence[dg.RunRecord]) -> bool:
+    return all(map(_has_ended, _last_of_each_day(night)))
 
 
 def _has_ended(record: dg.RunRecord) -> bool:

@@ -15,7 +15,7 @@ from event_archive.defs.in_flight import days_in_flight
 from event_archive.defs.internals import UnresolvedAssetJobDefinition, is_valid_cron_schedule
 from event_archive.defs.jobs import named
 from event_archive.defs.last_runs import TICK_TAG, last_attempts, runs_of_tick
-from event_archive.defs.measuring import PUSHED, has_ended, push_or_warn
+from event_archive.defs.measuring import PUSHED, night_has_ended, push_or_warn
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.wording import counted
@@ -93,7 +93,7 @@ def build_schedule(
             len(chosen),
         )
         told = ""
-        if measured and not (chosen or launched) and has_ended(context.instance, dataset):
+        if measured and not (chosen or launched) and night_has_ended(context.instance, dataset):
             figures = RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True)
             told = PUSHED if push_or_warn(dataset, event_archive_postgres.primary(settings), figures) else ""
         if not found.days:

@@ -68,6 +68,11 @@ def key_named(key: Iterable[str]) -> str:
     return f"({', '.join(map(quoted, key))})"
 
 
+def keys_named(keys: Iterable[Iterable[str]]) -> str:
+    """Several keys, for messages: ``(id) and (id, created_at)``."""
+    return " and ".join(map(key_named, keys))
+
+
 def check_identifier(name: str) -> None:
     """Refuses what cannot be the name of a table or column.
 

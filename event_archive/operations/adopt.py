@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import date
 
 from event_archive.domain.contradiction import contradiction
-from event_archive.domain.dataset import key_named
+from event_archive.domain.dataset import key_named, keys_named
 from event_archive.domain.keys import keys_in, keys_with, names_now, numbers_in, places_of
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
@@ -80,13 +80,13 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
         )
     if unknown and not present_key:
         raise IntegrityError(
-            f"{path}: rows of it were archived under {' and '.join(map(key_named, unknown))}, and nobody can tell "
+            f"{path}: rows of it were archived under {keys_named(unknown)}, and nobody can tell "
             "which columns those are in its header. It cannot be adopted so: give no other column in it a name that "
             "those have or had, or, if the present key tells its rows apart, adopt it by that alone: "
             f"{dataset.command(f'adopt {day} --present-key')}."
         )
     if merged:
-        rows, told = counted(merged, "row", "rows"), " and ".join(map(key_named, recorded))
+        rows, told = counted(merged, "row", "rows"), keys_named(recorded)
         raise IntegrityError(
             f"{path}: by the present key, {key_named(table.key)}, later rows replace {rows} of it, by {told} they do "
             "not. It cannot be adopted by the present key alone: give each row its own key; or put the file back as "
@@ -116,7 +116,7 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
         logger.warning(
             "%s: by %s, later rows replace %s of it, which a restore now brings back beside them",
             path,
-            " and ".join(map(key_named, recorded)),
+            keys_named(recorded),
             counted(former_forms, "row", "rows"),
         )
     if former is None and not present_key:

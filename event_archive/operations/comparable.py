@@ -9,7 +9,7 @@ from datetime import date
 
 from psycopg import sql
 
-from event_archive.domain.dataset import key_named
+from event_archive.domain.dataset import key_named, keys_named
 from event_archive.domain.keys import moved, names_now, numbers_in
 from event_archive.domain.manifest import Key, Manifest
 from event_archive.domain.wording import counted
@@ -75,7 +75,7 @@ def _another_key(
                 outcome=_OUTCOME,
                 advice=f"Write that name {accept}",
             )
-    keys = f"under {' and '.join(map(key_named, manifest.keys))}" if manifest.keys else "under a key that is not noted"
+    keys = f"under {keys_named(manifest.keys)}" if manifest.keys else "under a key that is not noted"
     others = moved(table.key, now) or (manifest.knows_key(table.key) and "that lacks columns of the others")
     problem = (
         f"{file.path}: it was archived {keys}, and the key of {table.dataset.table} is now {key_named(table.key)}"

@@ -10,7 +10,7 @@ from datetime import date
 import psycopg
 from psycopg import sql
 
-from event_archive.domain.dataset import Dataset, key_named, quoted
+from event_archive.domain.dataset import Dataset, key_named, keys_named, quoted
 from event_archive.domain.keys import moved, names_now, numbers_in
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Source
@@ -53,7 +53,7 @@ def require_same_current_rows(
     named = key_named(keys[0]) if recorded else f"{key_named(keys[0])}, the present key of {dataset.table}"
     if undecided:
         raise IntegrityError(
-            f"{file.path}: it was archived under several keys, {' and '.join(map(key_named, keys))}. By one of them "
+            f"{file.path}: it was archived under several keys, {keys_named(keys)}. By one of them "
             f"later rows replace {counted(undecided, 'row', 'rows')} of it, by another they do not: nobody can tell. "
             f"Nothing of this day was restored. {tell_forms_apart(dataset, day)}."
         )
@@ -159,7 +159,7 @@ def require_no_other_key(
     in_place = readback.table.oid == source.oid
     if in_place and (others or not manifest.takes_key(readback.table.key)):
         raise IntegrityError(
-            f"{file.path}: it was archived under {' and '.join(map(key_named, manifest.keys))}, and the key of "
+            f"{file.path}: it was archived under {keys_named(manifest.keys)}, and the key of "
             f"{dataset.table} is now {key_named(readback.table.key)}{others and f', but {others}'}. Its rows may stand "
             "there under another key. Nothing of this day was restored. Restore into another table; or, if the present "
             "key tells its rows apart, adopt it by that alone first: "
