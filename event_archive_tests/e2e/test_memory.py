@@ -14,8 +14,9 @@ pytestmark = pytest.mark.slow
 
 LIMIT_MIB = 200
 """The container has 512; what is left is for what nobody foresaw."""
-APART_MIB = 16
-"""Blocks are 8 MiB, and how many the allocator keeps is partly luck."""
+APART_MIB = 32
+"""Blocks are 8 MiB, and how many are on their way or kept by the allocator is partly luck: 17 MiB were seen. The rows
+that the larger day has more would be a hundred."""
 
 # The process itself says at its end what it needed: Dagster, the SDK, and every block.
 _RUN = """

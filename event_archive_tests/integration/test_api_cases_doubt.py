@@ -7,10 +7,15 @@ import pytest
 
 from event_archive_tests.api_server.events import START, Events
 from event_archive_tests.api_server.switches import cursor_expired
-from event_archive_tests.fixtures.ingestion import Ingest
+from event_archive_tests.fixtures.ingestion import Ingest, Ingesting
 from event_archive_tests.fixtures.passes import SHORT, event
 
 pytestmark = pytest.mark.slow
+
+
+def taken(ingesting: Ingesting) -> int:
+    """How many events a run took in; its pages say less, since some are read ahead and then not needed."""
+    return ingesting.run(**SHORT).counts.taken
 
 
 @pytest.mark.parametrize("late", [range(99, 100), range(90, 330)], ids=["the last of a page", "whole pages"])
@@ -99,10 +104,10 @@ def test_of_a_position_that_a_former_version_wrote_nobody_knows_whether_its_orde
 def test_an_api_whose_clock_is_of_another_day_is_read_whole_once_a_day(ingest: Ingest, order: str, error: int):
     ingesting = ingest(350, order=order, time_filter=False, clock_error_seconds=error)
     ingesting.run(**SHORT)
-    assert ingesting.run(**SHORT).pages < 4, "the day of the first pass"
+    assert taken(ingesting) < 350, "the day of the first pass"
     ingesting.clock.sleep(86_400)
-    assert 4 < ingesting.run(**SHORT).pages < 12
-    assert ingesting.run(**SHORT).pages < 4, "once a day"
+    assert 350 <= taken(ingesting) < 1_000
+    assert taken(ingesting) < 350, "once a day"
 
 
 @pytest.mark.parametrize(("order", "count"), [("oldest", 2), ("newest", None)])
@@ -115,7 +120,7 @@ def test_cursors_that_are_refused_while_all_is_read_for_a_doubt_fail_no_run(
     ingesting.api.set(faults=[cursor_expired(first=4, count=count)])
     totals = ingesting.run(**SHORT)
     assert (totals.failures, totals.ended) == ([], "complete")
-    assert ingesting.run(**SHORT).pages < 4, "once a day"
+    assert taken(ingesting) < 350, "once a day"
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
@@ -127,9 +132,9 @@ def test_a_pass_that_is_stopped_takes_nothing_from_what_is_known_of_the_order(in
         ingesting.api.add([event(f"f{day}-{n}", time) for n, time in enumerate(times)])
         ingesting.run(**SHORT, pages=2)
         ingesting.clock.sleep(86_400)
-        assert ingesting.run(**SHORT).pages < 8
+        assert taken(ingesting) < 800
     assert ingesting.has_all()
-    assert ingesting.run(**SHORT).pages < 4, "a day later"
+    assert taken(ingesting) < 350, "a day later"
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
@@ -140,8 +145,8 @@ def test_changes_prove_an_order_too_where_they_land(ingest: Ingest, order: str):
     for day in (1, 2):
         ingesting.clock.sleep(86_400)
         ingesting.api.add([event(f"e{n}", START + timedelta(days=day, seconds=n)) for n in range(5)])
-        pages = ingesting.run(**settings).pages
-    assert pages < 4
+        counts = ingesting.run(**settings).counts
+    assert counts.taken < 350
 
 
 def test_what_was_in_no_order_and_then_is_in_one_is_doubted(ingest: Ingest):
@@ -175,7 +180,7 @@ def test_a_run_whose_budget_ends_before_all_is_read_is_not_complete(ingest: Inge
     ingesting.run(**SHORT)
     ingesting.clock.sleep(86_400)
     assert ingesting.run(**SHORT, run_budget="1 second").ended == "budget"
-    assert ingesting.run(**SHORT).pages > 4
+    assert taken(ingesting) >= 350
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
@@ -215,14 +220,14 @@ def test_where_a_place_is_lost_the_order_is_in_doubt(ingest: Ingest, pagination:
 def test_an_order_is_believed_once_something_new_came_where_it_has_it_come(ingest: Ingest, order: str):
     ingesting = ingest(350, order=order, time_filter=False)
     ingesting.run(**SHORT)
-    assert ingesting.run(**SHORT).pages < 4, "the day of the first pass"
+    assert taken(ingesting) < 350, "the day of the first pass"
     ingesting.clock.sleep(86_400)
-    assert ingesting.run(**SHORT).pages > 4, "nothing has come yet"
-    assert ingesting.run(**SHORT).pages < 4, "once a day"
+    assert taken(ingesting) >= 350, "nothing has come yet"
+    assert taken(ingesting) < 350, "once a day"
     ingesting.api.set(arriving=5, arriving_requests=1)
     assert ingesting.run(**SHORT).counts.new == 5
     ingesting.clock.sleep(86_400)
-    assert ingesting.run(**SHORT).pages < 4
+    assert taken(ingesting) < 350
 
 
 def test_newest_first_a_position_of_a_former_version_ends_no_pass_by_time_alone(ingest: Ingest):
