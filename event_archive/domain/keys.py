@@ -95,15 +95,17 @@ def numbers_in(manifest: Manifest | None, source: Source, oid: int) -> dict[str,
     return {name: int(number) for name, number in zip(_names(manifest.keys), numbers, strict=False) if int(number)}
 
 
-def names_now(known: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, str]:
+def names_now(manifest: Manifest | None, source: Source, oid: int, numbers: Mapping[str, int]) -> dict[str, str]:
     """What columns of a file's keys are called by now, by their names there; empty for those that are gone.
 
     Args:
-        known: as ``numbers_in`` tells it.
-        numbers: the table's columns', by their present names.
+        manifest: the file's.
+        source: whose catalogue the numbers are of, as for ``numbers_in``.
+        oid: the table's number in it.
+        numbers: its columns', by their present names.
     """
     names = {number: name for name, number in numbers.items()}
-    return {name: names.get(number, "") for name, number in known.items()}
+    return {name: names.get(number, "") for name, number in numbers_in(manifest, source, oid).items()}
 
 
 def moved(key: Iterable[str], now: Mapping[str, str]) -> str:

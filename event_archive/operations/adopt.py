@@ -69,7 +69,7 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
         require_lasting(connection, readback, file, outcome="It cannot be adopted.", advice=WRITE_THE_TIME)
         keyless = count_keyless(connection, readback)
         known = numbers_in(former, claimed.source, table.oid)
-        now = names_now(known, table.numbers)
+        now = names_now(former, claimed.source, table.oid, table.numbers)
         recorded, unknown = keys_in(readback.columns, former, table.key, now) if former else ((), ())
         merged, former_forms, _ = differing(connection, readback, recorded) if present_key and recorded else (0, 0, 0)
     if lacking := readback.lacks_of_key:

@@ -10,7 +10,7 @@ from datetime import date
 from psycopg import sql
 
 from event_archive.domain.dataset import key_named, keys_named
-from event_archive.domain.keys import moved, names_now, numbers_in
+from event_archive.domain.keys import moved, names_now
 from event_archive.domain.manifest import Key, Manifest
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
@@ -43,7 +43,7 @@ def require_known_key(readback: Readback, manifest: Manifest, order: Order, file
             not parse.
     """
     table, day = readback.table, order.day
-    now = names_now(numbers_in(manifest, order.claim.source, table.oid), table.numbers)
+    now = names_now(manifest, order.claim.source, table.oid, table.numbers)
     widened = [key for key in manifest.keys if set(key) < set(table.key)]
     if moved(table.key, now) or not manifest.takes_key(table.key) or (readback.lacks_of_key and not widened):
         raise _another_key(table, day, file, manifest, now)

@@ -7,8 +7,8 @@ from datetime import date
 
 from psycopg import sql
 
-from event_archive.domain.dataset import Dataset, key_named
-from event_archive.domain.keys import moved, names_now, numbers_in
+from event_archive.domain.dataset import Dataset, key_named, keys_named
+from event_archive.domain.keys import moved, names_now
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import Progress
 from event_archive.domain.record import Record
@@ -102,12 +102,11 @@ def _require_key_known(table: Table, day: date, manifest: Manifest, path: str, s
     Raises:
         IntegrityError: the table has got another key since the file was written.
     """
-    others = moved(table.key, names_now(numbers_in(manifest, source, table.oid), table.numbers))
+    others = moved(table.key, names_now(manifest, source, table.oid, table.numbers))
     if others or (manifest.keys and not manifest.knows_key(table.key)):
-        known = ", ".join(map(key_named, manifest.keys))
         raise IntegrityError(
             f"{table.dataset.table}, {day}: the table's key is {key_named(table.key)}, {path} was archived under "
-            f"{known}{others and f', and {others}'}.",
+            f"{keys_named(manifest.keys)}{others and f', and {others}'}.",
             outcome="Nothing was deleted.",
             advice=_archive_again(table.dataset, day),
         )

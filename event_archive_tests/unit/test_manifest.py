@@ -67,7 +67,13 @@ def test_where_columns_are_is_known_of_the_same_table_of_the_same_server_alone(
 ):
     assert numbers_in(MANIFEST, replace(MANIFEST.source, system=system), oid) == known
     assert numbers_in(replace(MANIFEST, key_places=""), MANIFEST.source, oid) == {}
-    assert names_now({"id": 1, "gone": 2}, {"old": 1, "id": 3}) == {"id": "old", "gone": ""}
+
+
+def test_a_column_is_called_what_its_number_bears_now_and_nothing_where_it_is_gone():
+    source, oid = MANIFEST.source, 16385
+    both = replace(MANIFEST, key_places="16385.1.2")
+    assert names_now(both, source, oid, {"old": 1, "id": 3}) == {"id": "old", 'größe, "m²"': ""}
+    assert names_now(both, source, 9, {"old": 1}) == {}
 
 
 @given(st.text(min_size=1, max_size=63))

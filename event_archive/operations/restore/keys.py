@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, key_named, keys_named, quoted
-from event_archive.domain.keys import moved, names_now, numbers_in
+from event_archive.domain.keys import moved, names_now
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Source
 from event_archive.domain.wording import counted
@@ -154,7 +154,7 @@ def require_no_other_key(
     if source is None:
         return
     numbers = {column.name: column.number for column in columns(connection, source.oid)}
-    now = names_now(numbers_in(manifest, here, source.oid), numbers)
+    now = names_now(manifest, here, source.oid, numbers)
     others = moved([name for name in now if name in numbers], now)
     in_place = readback.table.oid == source.oid
     if in_place and (others or not manifest.takes_key(readback.table.key)):
