@@ -124,9 +124,9 @@ def _is_past(instance: dg.DagsterInstance, dataset: Dataset, tick: str) -> bool:
 
 
 def _last_tick(instance: dg.DagsterInstance, tags: dict[str, str]) -> str | None:
-    """The last tick that launched a run; somebody may have executed many of older ones again since."""
-    launched = (run for run in runs_of(instance, dg.RunsFilter(tags=tags)) if run.parent_run_id is None)
-    return next((run.tags.get(TICK_TAG) for run in launched), None)
+    """The last tick that launched a run; somebody may have executed many of older ones again since, or a preview's."""
+    launched = (run.tags.get(TICK_TAG) for run in runs_of(instance, dg.RunsFilter(tags=tags)) if not run.parent_run_id)
+    return next(filter(None, launched), None)
 
 
 def _last_of_each_day(night: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:

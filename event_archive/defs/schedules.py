@@ -66,7 +66,8 @@ def build_schedule(
     ) -> Sequence[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
         until = time.monotonic() + QUERY_TIMEOUT_SECONDS
-        with _announced(dataset):
+        is_preview = _is_preview(context)
+        with _announced(dataset, is_preview):
             found = days_to_do(
                 dataset, now, event_archive_postgres.primary(settings), timeout_seconds=QUERY_TIMEOUT_SECONDS
             )
@@ -77,7 +78,7 @@ def build_schedule(
         idle = [day for day in found.days if day.isoformat() not in busy]
         in_flight, behind = len(found.days) - len(idle), len(idle)
         if idle and after:
-            with _announced(dataset):
+            with _announced(dataset, is_preview):
                 earlier = [(of.dataset, event_archive_postgres.primary(of)) for of in after]
                 seconds = max(_LAST_SECONDS, until - time.monotonic())
                 first = first_day_left(earlier, idle[-1], timeout_seconds=seconds)
@@ -93,7 +94,8 @@ def build_schedule(
             len(chosen),
         )
         told = ""
-        if measured and not (chosen or launched) and night_has_ended(context.instance, dataset):
+        is_idle = not (chosen or launched or is_preview)
+        if measured and is_idle and night_has_ended(context.instance, dataset):
             figures = RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True)
             told = PUSHED if push_or_warn(dataset, event_archive_postgres.primary(settings), figures) else ""
         if not found.days:
@@ -106,11 +108,10 @@ def build_schedule(
             }
             why = ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
             return dg.SkipReason(f"{counted(len(found.days), 'aged day has', 'aged days have')} rows: {why}{told}")
+        # Runs that somebody launches out of a preview are none of the night that will have this time.
+        tags = {} if is_preview else {TICK_TAG: tick}
         # Of one tick, Dagster launches a key once, even where the daemon died in its midst; the next tick has its own.
-        return [
-            dg.RunRequest(run_key=f"{day} {tick}", partition_key=day.isoformat(), tags={TICK_TAG: tick})
-            for day in chosen
-        ]
+        return [dg.RunRequest(run_key=f"{day} {tick}", partition_key=day.isoformat(), tags=tags) for day in chosen]
 
     return archive_daily
 
@@ -125,12 +126,22 @@ def check_cron(source: str, cron: str) -> None:
         raise ConfigurationError(f"{source} holds {cron!r}, which is no cron expression like '0 2 * * *'.")
 
 
+def _is_preview(context: dg.ScheduleEvaluationContext) -> bool:
+    """Whether somebody looks at what a tick would launch, in Dagster's UI: it is no night, and nobody is told anything.
+
+    The log of a tick is named by the tick's number, that of a preview by its time.
+    """
+    key = context.log_key
+    return key is not None and key[-1] == context.scheduled_execution_time.strftime("%Y%m%d_%H%M%S")
+
+
 @contextmanager
-def _announced(dataset: Dataset) -> Iterator[None]:
+def _announced(dataset: Dataset, is_preview: bool) -> Iterator[None]:
     """Alerts of an error. No run fails where none is launched, so no sensor would alert anybody."""
     try:
         yield
     except EventArchiveError as error:
-        failed = [FailedDay("", str(error))]
-        alert_or_warn(failure_message(dataset.label, failed, "The night launched no day."))
+        if not is_preview:
+            failed = [FailedDay("", str(error))]
+            alert_or_warn(failure_message(dataset.label, failed, "The night launched no day."))
         raise

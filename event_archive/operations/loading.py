@@ -40,6 +40,16 @@ _NOT_THE_FILES_FAULT = (
     "XX",  # internal error
 )
 """What the SQLSTATE of an error begins with that says nothing against the file."""
+_HAS_SUPERSEDED = """
+SELECT EXISTS (SELECT FROM {readback} WHERE pg_catalog.num_nulls({key}) OPERATOR(pg_catalog.=) 0
+               GROUP BY {key} HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1)
+"""
+_SET_SUPERSEDED_APART = """
+UPDATE {readback} SET {line} = OPERATOR(pg_catalog.-) {line} WHERE {line} OPERATOR(pg_catalog.=) ANY (
+  SELECT {line} FROM (SELECT {line}, pg_catalog.lead({line}) OVER (PARTITION BY {key} ORDER BY {line}) AS later_
+                      FROM {readback} WHERE pg_catalog.num_nulls({key}) OPERATOR(pg_catalog.=) 0) AS numbered_
+  WHERE later_ IS NOT NULL)
+"""
 
 
 def load(
@@ -265,26 +275,18 @@ def number_rows(connection: Connection, table: sql.Identifier, line: sql.Identif
 
 
 def _index(connection: Connection, into: sql.Identifier, table: Table, line: sql.Composable) -> int:
-    """Indexes the current rows by key and returns how many rows are superseded.
+    """Indexes the current rows by key and returns how many rows are superseded: those are numbered negatively.
 
-    Mostly none are, and the unique index proves it. Where it cannot be made, superseded rows are numbered negatively.
+    Mostly none are. That is asked first: a unique index that cannot be made writes a key into PostgreSQL's log.
     """
-    key = listed(table.key)
-    index = sql.SQL("CREATE UNIQUE INDEX ON {} ({}) WHERE {} OPERATOR(pg_catalog.>) 0").format(into, key, line)
+    names = {"readback": into, "line": line, "key": listed(table.key)}
     superseded = 0
-    try:
-        with connection.transaction(), own_search_path(connection):
-            connection.execute(index)
-    except psycopg.errors.UniqueViolation:
-        superseded = connection.execute(
-            sql.SQL(
-                "UPDATE {readback} SET {line} = -{line} WHERE {line} IN (SELECT {line} FROM (SELECT {line}, "
-                "lead({line}) OVER (PARTITION BY {key} ORDER BY {line}) AS later_ FROM {readback} "
-                "WHERE pg_catalog.num_nulls({key}) = 0) AS numbered_ WHERE later_ IS NOT NULL)"
-            ).format(readback=into, line=line, key=key)
-        ).rowcount
-        with own_search_path(connection):
-            connection.execute(index)
+    with own_search_path(connection):
+        if one(connection, sql.SQL(_HAS_SUPERSEDED).format(**names))[0]:
+            superseded = connection.execute(sql.SQL(_SET_SUPERSEDED_APART).format(**names)).rowcount
+        connection.execute(
+            sql.SQL("CREATE UNIQUE INDEX ON {readback} ({key}) WHERE {line} OPERATOR(pg_catalog.>) 0").format(**names)
+        )
     connection.execute(sql.SQL("ANALYZE {}").format(into))
     return superseded
 

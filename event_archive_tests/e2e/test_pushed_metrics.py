@@ -60,6 +60,30 @@ def test_the_figures_of_a_night_are_pushed_once_its_runs_have_ended(
     assert len(pushgateway.authorizations) == 1
 
 
+def test_runs_that_were_launched_out_of_a_preview_are_of_no_night(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    scheduler, sensor = Scheduler(instance, definitions), Sensor(definitions, instance, "nightly_metrics")
+    local_installation.add(2)
+    (request,) = scheduler.requests(TICK)
+    scheduler.launch(request)
+    local_installation.add(3, day=DAYS[1])
+    next_tick = TICK + timedelta(days=1)
+    for previewed in scheduler.evaluate(next_tick, preview=True):
+        assert isinstance(previewed, dg.RunRequest)
+        scheduler.launch(previewed)
+    assert local_installation.everything() == []
+    sensor.tick()
+    assert counts(pushgateway) == [1, 0, 2, 2]
+    local_installation.add(4, day=DAYS[1])
+    (request,) = scheduler.requests(next_tick)
+    scheduler.launch(request)
+    sensor.tick()
+    assert counts(pushgateway) == [1, 0, 4, 4]
+
+
 def counts(pushgateway: Pushgateway) -> list[float]:
     """Days, those of them that failed, rows archived and rows deleted, of the night that was pushed."""
     found = pushgateway.of(*GROUP)
@@ -182,6 +206,8 @@ def test_a_night_without_anything_to_do_is_a_success_and_one_that_fails_keeps_th
 ):  # fmt: skip
     clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
     scheduler = Scheduler(instance, definitions)
+    assert scheduler.evaluate(TICK, preview=True) == "no aged day has rows"
+    assert pushgateway.authorizations == []
     assert scheduler.evaluate(TICK) == "no aged day has rows; the figures were pushed"
     success = pushgateway.of(*GROUP)["event_archive_last_success_timestamp_seconds"]
     assert success == pushgateway.of(*GROUP)["event_archive_last_run_timestamp_seconds"] > 1.7e9

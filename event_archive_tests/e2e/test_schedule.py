@@ -145,8 +145,9 @@ def test_a_tick_that_fails_is_announced_since_no_run_will_be(
 ):
     clean.setenv("ALERT_WEBHOOK_URL", webhook.url)
     clean.setenv("PG_CONNECTION_STRING", "postgresql://archiver:pa55w0rd@127.0.0.1:9/events")
-    with pytest.raises(DagsterUserCodeExecutionError):
-        scheduler.evaluate(night(0))
+    for preview in (True, False):
+        with pytest.raises(DagsterUserCodeExecutionError):
+            scheduler.evaluate(night(0), preview=preview)
     (text,) = webhook.texts
     assert "PostgreSQL cannot be reached" in text
     assert text.endswith("The night launched no day.")

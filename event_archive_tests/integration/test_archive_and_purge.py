@@ -6,9 +6,11 @@ from datetime import date
 
 import pytest
 
+from event_archive.domain.dataset import TableName
 from event_archive.domain.manifest import Manifest
 from event_archive.errors import RefusedError
 from event_archive.operations.purge import purge_day
+from event_archive.operations.restore.day import restore_day
 from event_archive.operations.site import Site
 from event_archive.postgres.session import Postgres
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline
@@ -119,6 +121,20 @@ def test_a_row_whose_superseded_form_is_in_the_file_stays(each_pipeline: Pipelin
     each_pipeline.database.execute("UPDATE \"Event\" SET event_type = 'order.created' WHERE id = 1")
     purged = each_pipeline.purge()
     assert (purged.deleted, purged.left) == (1, 1)
+
+
+def test_former_forms_in_a_file_put_no_error_into_postgresqls_log(pipeline: Pipeline):
+    log = pipeline.database.server.socket_dir / "log"
+    began = log.stat().st_size
+    pipeline.add(2)
+    for kind in "BCD":
+        pipeline.archive()
+        pipeline.database.execute(f"UPDATE \"Event\" SET event_type = '{kind}'")
+    assert pipeline.run().deleted == 2
+    restored = restore_day(pipeline.site, DAY, TableName("public", "restored"))
+    assert (restored.restored, restored.superseded) == (2, 6)
+    said = log.read_bytes()[began:].decode()
+    assert "ERROR" not in said, said
 
 
 def test_a_dry_run_proves_and_deletes_nothing(each_pipeline: Pipeline):
