@@ -6,8 +6,9 @@ the schedule did not launch.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice, takewhile
 
 import dagster as dg
 
@@ -22,6 +23,7 @@ from event_archive.defs.internals import (
 )
 from event_archive.defs.jobs import named, tags_of
 from event_archive.defs.last_runs import TICK_TAG, is_by_hand, runs_of
+from event_archive.defs.previews import is_preview
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.errors import EventArchiveError
@@ -53,12 +55,13 @@ def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition
     def nightly_metrics(context: dg.SensorEvaluationContext, event_archive_postgres: PostgresResource) -> dg.SkipReason:
         if ListenerSettings.load().metrics_pushgateway is None:
             return dg.SkipReason(_NO_GATEWAY)
+        if is_preview(context):
+            return dg.SkipReason("a preview pushes nothing")
         last, told = dict(line.rsplit(" ", 1) for line in (context.cursor or "").splitlines()), list[str]()
         for settings in datasets:
-            dataset, night = settings.dataset, _last_night(context.instance, settings.dataset)
-            tick = night[0].dagster_run.tags[TICK_TAG] if night else ""
-            # Somebody may have deleted the runs of later nights.
-            if tick <= last.get(dataset.label, "") or not _have_ended(night):
+            dataset = settings.dataset
+            tick, night = _last_that_ended(context.instance, dataset, last.get(dataset.label, ""))
+            if not night:
                 continue
             last[dataset.label] = tick
             if not _is_past(context.instance, dataset, tick):
@@ -74,7 +77,7 @@ def build_measuring(datasets: Sequence[PipelineSettings]) -> dg.SensorDefinition
 
 def night_has_ended(instance: dg.DagsterInstance, dataset: Dataset) -> bool:
     """Whether all runs of the last night that had any have ended, retries included."""
-    return _have_ended(_last_night(instance, dataset))
+    return all(_have_ended(_night(instance, dataset, tick)) for tick in islice(_ticks(instance, dataset), 1))
 
 
 def push_or_warn(dataset: Dataset, postgres: Postgres, figures: RunFigures) -> bool:
@@ -95,13 +98,19 @@ def push_or_warn(dataset: Dataset, postgres: Postgres, figures: RunFigures) -> b
     return True
 
 
-def _last_night(instance: dg.DagsterInstance, dataset: Dataset) -> list[dg.RunRecord]:
-    """The runs of the last tick that launched any, those that Dagster tried again included; the newest first."""
-    tags = tags_of(dataset) | {SCHEDULE_NAME_TAG: named("archive_daily", dataset)}
-    tick = _last_tick(instance, tags)
-    if tick is None:
-        return []
-    found = list(instance.get_run_records(dg.RunsFilter(tags=tags | {TICK_TAG: tick})))
+def _last_that_ended(instance: dg.DagsterInstance, dataset: Dataset, told: str) -> tuple[str, list[dg.RunRecord]]:
+    """The last night after a tick that was told of, of which all runs have ended; a later one may go on beside it."""
+    # Somebody may have deleted the runs of later nights.
+    for tick in takewhile(lambda tick: tick > told, _ticks(instance, dataset)):
+        night = _night(instance, dataset, tick)
+        if _have_ended(night):
+            return tick, night
+    return told, []
+
+
+def _night(instance: dg.DagsterInstance, dataset: Dataset, tick: str) -> list[dg.RunRecord]:
+    """The runs that a tick launched, those that Dagster tried again included; the newest first."""
+    found = list(instance.get_run_records(dg.RunsFilter(tags=_tags(dataset) | {TICK_TAG: tick})))
     by_hand = set[str]()
     for run in (record.dagster_run for record in reversed(found)):
         # Dagster may have tried one again that somebody had launched.
@@ -123,10 +132,19 @@ def _is_past(instance: dg.DagsterInstance, dataset: Dataset, tick: str) -> bool:
     )
 
 
-def _last_tick(instance: dg.DagsterInstance, tags: dict[str, str]) -> str | None:
-    """The last tick that launched a run; somebody may have executed many of older ones again since, or a preview's."""
-    launched = (run.tags.get(TICK_TAG) for run in runs_of(instance, dg.RunsFilter(tags=tags)) if not run.parent_run_id)
-    return next(filter(None, launched), None)
+def _ticks(instance: dg.DagsterInstance, dataset: Dataset) -> Iterator[str]:
+    """The ticks that launched runs, each once, the last first."""
+    before = ""
+    for run in runs_of(instance, dg.RunsFilter(tags=_tags(dataset))):
+        # Somebody may have executed runs of older ones again since, or launched some out of a preview.
+        tick = "" if run.parent_run_id else run.tags.get(TICK_TAG, "")
+        if tick and (not before or tick < before):
+            before = tick
+            yield tick
+
+
+def _tags(dataset: Dataset) -> dict[str, str]:
+    return tags_of(dataset) | {SCHEDULE_NAME_TAG: named("archive_daily", dataset)}
 
 
 def _last_of_each_day(night: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:

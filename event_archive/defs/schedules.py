@@ -16,6 +16,7 @@ from event_archive.defs.internals import UnresolvedAssetJobDefinition, is_valid_
 from event_archive.defs.jobs import named
 from event_archive.defs.last_runs import TICK_TAG, last_attempts, runs_of_tick
 from event_archive.defs.measuring import PUSHED, night_has_ended, push_or_warn
+from event_archive.defs.previews import is_preview
 from event_archive.defs.resources import PostgresResource
 from event_archive.domain.dataset import Dataset
 from event_archive.domain.wording import counted
@@ -66,8 +67,8 @@ def build_schedule(
     ) -> Sequence[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
         until = time.monotonic() + QUERY_TIMEOUT_SECONDS
-        is_preview = _is_preview(context)
-        with _announced(dataset, is_preview):
+        previewed = is_preview(context)
+        with _announced(dataset, previewed):
             found = days_to_do(
                 dataset, now, event_archive_postgres.primary(settings), timeout_seconds=QUERY_TIMEOUT_SECONDS
             )
@@ -78,7 +79,7 @@ def build_schedule(
         idle = [day for day in found.days if day.isoformat() not in busy]
         in_flight, behind = len(found.days) - len(idle), len(idle)
         if idle and after:
-            with _announced(dataset, is_preview):
+            with _announced(dataset, previewed):
                 earlier = [(of.dataset, event_archive_postgres.primary(of)) for of in after]
                 seconds = max(_LAST_SECONDS, until - time.monotonic())
                 first = first_day_left(earlier, idle[-1], timeout_seconds=seconds)
@@ -94,7 +95,7 @@ def build_schedule(
             len(chosen),
         )
         told = ""
-        is_idle = not (chosen or launched or is_preview)
+        is_idle = not (chosen or launched or previewed)
         if measured and is_idle and night_has_ended(context.instance, dataset):
             figures = RunFigures(ended=datetime.now(UTC), seconds=0, succeeded=True)
             told = PUSHED if push_or_warn(dataset, event_archive_postgres.primary(settings), figures) else ""
@@ -109,7 +110,7 @@ def build_schedule(
             why = ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
             return dg.SkipReason(f"{counted(len(found.days), 'aged day has', 'aged days have')} rows: {why}{told}")
         # Runs that somebody launches out of a preview are none of the night that will have this time.
-        tags = {} if is_preview else {TICK_TAG: tick}
+        tags = {} if previewed else {TICK_TAG: tick}
         # Of one tick, Dagster launches a key once, even where the daemon died in its midst; the next tick has its own.
         return [dg.RunRequest(run_key=f"{day} {tick}", partition_key=day.isoformat(), tags=tags) for day in chosen]
 
@@ -126,22 +127,13 @@ def check_cron(source: str, cron: str) -> None:
         raise ConfigurationError(f"{source} holds {cron!r}, which is no cron expression like '0 2 * * *'.")
 
 
-def _is_preview(context: dg.ScheduleEvaluationContext) -> bool:
-    """Whether somebody looks at what a tick would launch, in Dagster's UI: it is no night, and nobody is told anything.
-
-    The log of a tick is named by the tick's number, that of a preview by its time.
-    """
-    key = context.log_key
-    return key is not None and key[-1] == context.scheduled_execution_time.strftime("%Y%m%d_%H%M%S")
-
-
 @contextmanager
-def _announced(dataset: Dataset, is_preview: bool) -> Iterator[None]:
-    """Alerts of an error. No run fails where none is launched, so no sensor would alert anybody."""
+def _announced(dataset: Dataset, previewed: bool) -> Iterator[None]:
+    """Alerts of an error, but in a preview. No run fails where none is launched, so no sensor would alert anybody."""
     try:
         yield
     except EventArchiveError as error:
-        if not is_preview:
+        if not previewed:
             failed = [FailedDay("", str(error))]
             alert_or_warn(failure_message(dataset.label, failed, "The night launched no day."))
         raise

@@ -25,6 +25,7 @@ from event_archive.defs.internals import (
 from event_archive.defs.jobs import DATASET_TAG, TABLE_TAG, is_run_of
 from event_archive.defs.last_runs import last_run
 from event_archive.defs.pipeline import DatasetPipeline
+from event_archive.defs.previews import is_preview
 from event_archive.defs.resources import PostgresResource
 from event_archive.defs.sources.http_api import API
 from event_archive.defs.sources.log_files import LOGS
@@ -200,7 +201,8 @@ def _failed_days(pipelines: Sequence[DatasetPipeline]) -> dg.SensorDefinition:
         for pipeline, failed in left:
             empty = _empty_days(pipeline, failed, event_archive_postgres, len(left))
             stopped = _stopped_days(instance, pipeline.dataset, failed)
-            _alert(pipeline.dataset, [day for day in failed if day not in stopped])
+            if not is_preview(context):
+                _alert(pipeline.dataset, [day for day in failed if day not in stopped])
             again += [
                 dg.RunRequest(
                     run_key=f"{pipeline.job.name} {day} {stamp}",

@@ -175,7 +175,10 @@ def test_a_day_left_failed_without_rows_is_run_again_and_one_with_rows_is_left_t
         assert not run(day.isoformat()).success
     local_installation.put(whole)
 
-    found = Sensor(definitions, instance, "failed_days").tick()
+    sensor = Sensor(definitions, instance, "failed_days")
+    assert [request.partition_key for request in sensor.tick(preview=True).run_requests] == KEYS[:1]
+    assert announced.texts == []
+    found = sensor.tick()
     assert [request.partition_key for request in found.run_requests] == KEYS[:1]
     (text,) = announced.texts
     assert "2 days" in text

@@ -36,6 +36,8 @@ def test_the_figures_of_a_night_are_pushed_once_its_runs_have_ended(
     sensor.tick()
     assert pushgateway.groups == {}  # one of its runs has not ended
     instance.report_run_failed(waiting)
+    sensor.tick(preview=True)
+    assert pushgateway.groups == {}
     sensor.tick()
     found = dict(pushgateway.of(*GROUP))
     assert found.pop("event_archive_last_run_timestamp_seconds") > 1.7e9
@@ -82,6 +84,30 @@ def test_runs_that_were_launched_out_of_a_preview_are_of_no_night(
     scheduler.launch(request)
     sensor.tick()
     assert counts(pushgateway) == [1, 0, 4, 4]
+
+
+def test_a_night_that_ends_while_the_next_one_goes_on_is_pushed(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, local_installation: Installation,
+    pushgateway: Pushgateway, clean: pytest.MonkeyPatch,
+):  # fmt: skip
+    clean.setenv("METRICS_PUSHGATEWAY", pushgateway.url)
+    scheduler, sensor = Scheduler(instance, definitions), Sensor(definitions, instance, "nightly_metrics")
+    local_installation.add(2)
+    local_installation.add(3, day=DAYS[1])
+    first, second = scheduler.requests(TICK)
+    scheduler.launch(first)
+    of_first = scheduler.create(second)
+    local_installation.add(4, day=DAYS[2])
+    (third,) = [of for of in scheduler.requests(TICK + timedelta(days=1)) if of.partition_key == DAYS[2].isoformat()]
+    of_second = scheduler.create(third)
+    sensor.tick()
+    assert pushgateway.groups == {}
+    instance.report_run_failed(of_first)
+    sensor.tick()
+    assert counts(pushgateway) == [2, 1, 2, 2]
+    instance.report_run_failed(of_second)
+    sensor.tick()
+    assert counts(pushgateway) == [1, 1, 0, 0]
 
 
 def counts(pushgateway: Pushgateway) -> list[float]:
