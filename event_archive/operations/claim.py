@@ -21,7 +21,7 @@ from event_archive.operations.site import Site
 from event_archive.operations.unclaimed import files_elsewhere, require_unclaimed, sources_of_files
 from event_archive.postgres.catalogue.server import Identity, identity, server_now
 from event_archive.postgres.session import Connection, Postgres
-from event_archive.table.advice import ARCHIVE_ADVICE, LOOK_ADVICE
+from event_archive.table.advice import ADOPT_SOURCE_ADVICE, ARCHIVE_ADVICE, LOOK_ADVICE
 from event_archive.table.holds import keep_holds, require_no_former_name
 from event_archive.table.shape import glance
 
@@ -181,7 +181,7 @@ def adopt_source(site: Site) -> Claim:
         RefusedError, UnreachableError: as PostgreSQL or the lake says.
     """
     dataset, lake = site.dataset, site.lake
-    with site.postgres.transaction(str(dataset.table), advice=ARCHIVE_ADVICE) as connection:
+    with site.postgres.transaction(str(dataset.table), advice=ADOPT_SOURCE_ADVICE) as connection:
         asking = _primary(site, connection)
         source = source_of(asking, dataset)
         marker = lake.stat(marker_path(dataset))

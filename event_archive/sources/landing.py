@@ -142,8 +142,8 @@ def in_transaction(
         outcome="The batch was not taken in.",
         again="the next run takes it in",
         lost="The next run goes on where the last commit ended.",
-        privileges=f"The role needs SELECT, INSERT and UPDATE on {target.table} and on the tables beside it, and "
-        "TEMPORARY on the database: GRANT them, or connect as another role.",
+        privileges=f"The role needs SELECT, INSERT and UPDATE on {target.table} and on the tables beside it, DELETE on "
+        "rejected_records to read those again, and TEMPORARY on the database: GRANT them, or connect as another role.",
     )
     for attempt in count(1):
         try:

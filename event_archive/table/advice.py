@@ -65,6 +65,15 @@ ADOPT_ADVICE = replace(
     ARCHIVE_ADVICE, outcome="Nothing was adopted.", again="try again", lost="Nothing was adopted; try again."
 )
 
+ADOPT_SOURCE_ADVICE = replace(
+    ADOPT_ADVICE,
+    privileges=ARCHIVE_ADVICE.privileges.replace(
+        "SELECT on event_archive_hold where that exists",
+        "SELECT, INSERT and DELETE on event_archive_hold where that exists",
+    ),
+)
+"""Holds on days of the table's former name are taken along."""
+
 CLEARING_ADVICE = replace(
     ARCHIVE_ADVICE,
     outcome="The day is purged all the same.",

@@ -29,8 +29,8 @@ ADVICE = Advice(
     lost="Restore the day again: rows that stand already are left as they are.",
     privileges=(
         "To restore, the role needs USAGE on the schema, TEMPORARY on the database, SELECT and INSERT on the table to "
-        "fill, and, to make a new table, CREATE on the schema of a new table and SELECT on the source: GRANT them, or "
-        "restore as another role."
+        "fill, in place also SELECT on event_archive_hold where that exists, and, to make a new table, CREATE on the "
+        "schema of a new table and SELECT on the source: GRANT them, or restore as another role."
     ),
     by_code={
         "23502": (
