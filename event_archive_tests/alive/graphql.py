@@ -28,6 +28,13 @@ query Schedule($selector: ScheduleSelector!) {
   scheduleOrError(scheduleSelector: $selector) { ... on Schedule { scheduleState { id status } } }
 }
 """
+_PREVIEW = """
+mutation Preview($selector: ScheduleSelector!, $at: Float!) {
+  scheduleDryRun(selectorData: $selector, timestamp: $at) {
+    ... on DryRunInstigationTick { evaluationResult { runRequests { tags { key value } } } }
+  }
+}
+"""
 _STOP_SCHEDULE = """
 mutation Stop($id: String!) {
   stopRunningSchedule(id: $id) { ... on ScheduleStateResult { scheduleState { status } } }
@@ -88,6 +95,11 @@ class Dagster(Webserver):
     def schedule_state(self) -> dict[str, str]:
         state: dict[str, str] = self.ask(_SCHEDULE, selector=_SELECTOR)["scheduleOrError"]["scheduleState"]
         return state
+
+    def preview(self, at: float) -> list[dict[str, str]]:
+        """The tags of the runs that a tick at a time, Unix seconds, would launch, as the schedule's page shows them."""
+        found = self.ask(_PREVIEW, selector=_SELECTOR, at=at)["scheduleDryRun"]["evaluationResult"]["runRequests"]
+        return [{tag["key"]: tag["value"] for tag in request["tags"]} for request in found]
 
     def stop_schedule(self) -> None:
         self.ask(_STOP_SCHEDULE, id=self.schedule_state()["id"])

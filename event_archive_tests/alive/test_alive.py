@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from event_archive.defs.last_runs import TICK_TAG
 from event_archive.domain.days import ONE_DAY
 from event_archive.lake.azure.container import AzureLake
 from event_archive_tests.alive.browser import browser, materialize, picture, show_partition, show_plots
@@ -88,6 +89,7 @@ def test_the_schedules_tick_archives_and_purges_days(alive: Alive):
     assert_done(alive, FIRST)
     runs = alive.dagster.scheduled(keys(FIRST))
     assert sorted((run.day, run.status) for run in runs) == [(day, "SUCCESS") for day in keys(FIRST)]
+    assert all(TICK_TAG in run.tags for run in runs)
     alive.say(f"{len(FIRST)} days archived and purged by the schedule, {seconds:.0f} s after the start")
 
 
@@ -107,6 +109,9 @@ def test_three_nights_without_the_daemon_are_caught_up(alive: Alive):
     missed = time.time() // 60 + 1
     await_that("a tick is missed", lambda: time.time() // 60 >= missed, 61)
     assert not alive.dagster.scheduled(keys(MISSED))
+    previewed = alive.dagster.preview(time.time())
+    assert [tags["dagster/partition"] for tags in previewed] == keys(MISSED)
+    assert not any(TICK_TAG in tags for tags in previewed), "it is no night"
     alive.daemon.start()
     seconds = await_that("the days are purged", lambda: alive.emptied(MISSED), TICK_SECONDS)
     assert_done(alive, MISSED)
