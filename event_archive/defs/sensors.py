@@ -82,7 +82,7 @@ def _failed_runs(datasets: Sequence[Dataset]) -> dg.SensorDefinition:
                 still.append(f"{run.run_id} {looked}")
             elif failed := _failure(instance, run, is_promised=is_promised):
                 failures.setdefault(_whose(run, datasets), []).append(failed)
-        if url:
+        if url and not is_preview(context):
             for whose, of_one in failures.items():
                 # The cursor moves only where this succeeds: rather two messages than none.
                 post(url.get_secret_value(), failure_message(whose, of_one, "See the runs in Dagster."))

@@ -60,6 +60,8 @@ def test_failed_runs_are_announced_once_in_one_message(
     assert announced.texts == []  # what failed before the sensor was on is no news
     for key in KEYS[1:]:
         assert not run(key).success
+    assert sensor.tick(preview=True).skip_message == "2 failed runs"
+    assert announced.texts == []
     sensor.tick()
     (text,) = announced.texts
     assert '2 days of public."Event" failed' in text
