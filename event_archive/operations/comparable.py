@@ -11,12 +11,12 @@ from psycopg import sql
 
 from event_archive.domain.dataset import key_named, keys_named
 from event_archive.domain.keys import moved, names_now
-from event_archive.domain.manifest import Key, Manifest
+from event_archive.domain.manifest import Manifest
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.export import rows_of_day
-from event_archive.operations.readback import ARCHIVED, Readback
+from event_archive.operations.readback import ARCHIVED, Readback, types_hashes
 from event_archive.operations.writing import Order
 from event_archive.postgres.session import Connection, is_whole, one
 from event_archive.table.advice import tell_forms_apart
@@ -28,7 +28,7 @@ _OUTCOME = "Nothing was written or deleted."
 _COUNT = """
 SELECT pg_catalog.count(*) FROM ({rows}) AS {source}
 WHERE NOT EXISTS (SELECT FROM {file} AS {archived} WHERE {same_key})
-AND EXISTS (SELECT FROM {file} AS {archived} WHERE {same_former} AND {has_key})
+AND EXISTS (SELECT FROM {file} AS {archived} WHERE {beside})
 """
 
 
@@ -91,6 +91,8 @@ def require_others(
 ) -> None:
     """Refuses rows to append that have a former key of rows in the file; only warns of such with another present key.
 
+    It warns as well of rows that may have been spelled otherwise when they were archived, as of another type.
+
     To be asked before these rows are read, and once they were: some may come while the file is read once more.
 
     Raises:
@@ -100,10 +102,12 @@ def require_others(
     for key in manifest.keys:
         if not set(key) < set(table.key):
             continue
-        if _count(connection, readback, day, key, sql.SQL("NOT {}").format(is_whole(table.key))):
+        same_former, has_key = readback.equal_parts(key), is_whole(table.key)
+        if _count(connection, readback, day, sql.SQL("{} AND NOT {}").format(same_former, has_key)):
             lack = f"rows in it lack a value of the key of {table.dataset.table}, {key_named(table.key)}"
             raise _doubt(table, day, f"{file.path}: {lack}, and rows of the table have their {key_named(key)}")
-        if warns and (in_doubt := _count(connection, readback, day, key, is_whole(table.key))):
+        doubt = sql.SQL("{} AND {}").format(same_former, has_key)
+        if warns and (in_doubt := _count(connection, readback, day, doubt)):
             logger.warning(
                 "%s: %s the former key, %s, of one in it, and another %s: whether that is the same row, nobody can "
                 "tell, and a restore of this day is refused. %s",
@@ -113,18 +117,27 @@ def require_others(
                 key_named(table.key),
                 tell_forms_apart(table.dataset, day),
             )
+    types = types_hashes(table, readback.columns)
+    if not (warns and manifest.types and all(types)) or manifest.types in types:
+        return
+    if unknown := _count(connection, readback, day, sql.SQL("true")):
+        logger.warning(
+            "%s: a column of %s has another type than when the file was written, and the keys of %s are not in "
+            "it. If that type is the key's, and spells its values otherwise, these may be rows that the file holds, "
+            "and a restore would bring both: compare them",
+            *(file.path, table.dataset.table, counted(unknown, "row to append", "rows to append")),
+        )
 
 
-def _count(connection: Connection, readback: Readback, day: date, key: Key, has_key: sql.Composable) -> int:
-    """How many rows to append have a former key of rows in the file that meet a condition."""
+def _count(connection: Connection, readback: Readback, day: date, beside: sql.Composable) -> int:
+    """How many rows to append have no key of the file's, while rows of it meet a condition."""
     query = sql.SQL(_COUNT).format(
         rows=rows_of_day(connection, readback.table, day, readback.table.key, unless=readback),
         source=TABLE_ALIAS,
         file=readback.relation,
         archived=ARCHIVED,
         same_key=readback.equal_keys(readback.table.key),
-        same_former=readback.equal_parts(key),
-        has_key=has_key,
+        beside=beside,
     )
     with connection.transaction(force_rollback=True):
         require_unchanged(connection, readback.table, "archive")

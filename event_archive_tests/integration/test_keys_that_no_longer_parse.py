@@ -14,7 +14,7 @@ from event_archive.operations import loading
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
 from event_archive.table.shape import reflect
-from event_archive_tests.fixtures.pipeline import DAY, Pipeline
+from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_table
 from event_archive_tests.fixtures.postgres import Database
 from event_archive_tests.fixtures.statements import CI
 
@@ -63,6 +63,32 @@ def test_what_no_longer_parses_is_compared_as_text_where_a_table_is_nothing_but_
     assert of.purge().deleted == 1
     assert of.run().deleted == 1
     assert sorted(of.values("a")) == ["1", "2", "x"]
+
+
+@pytest.mark.parametrize(
+    ("of_key", "value", "other"), [("char(3)", "A", "text"), ("inet", "10.0.0.1", "text"), ("real", "0.1", "float8")]
+)
+def test_a_night_warns_where_another_type_may_spell_the_values_of_a_key_otherwise(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, of_key: str, value: str, other: str
+):
+    of = of_table(
+        pipeline, f"CREATE TABLE t (k {of_key} PRIMARY KEY, at date); INSERT INTO t VALUES ('{value}', '2024-03-01')"
+    )
+    of.archive()
+    of.database.execute(f"ALTER TABLE t ALTER k TYPE {other}")
+    assert of.archive().rows_appended == 1
+    assert "than when the file was written, and the keys of 1 row to append are not in it" in caplog.text
+
+
+def test_a_night_does_not_warn_of_other_types_where_every_row_to_append_has_a_key_of_the_file(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    of = of_table(
+        pipeline, "CREATE TABLE t (k int PRIMARY KEY, at date, n int); INSERT INTO t VALUES (1, '2024-03-01', 1)"
+    )
+    of.archive()
+    of.database.execute("ALTER TABLE t ALTER k TYPE bigint, ALTER n TYPE numeric USING n + 0.5")
+    assert (of.archive().rows_appended, caplog.text) == (1, "")
 
 
 @pytest.fixture(params=["told", "tried", "tried by an older server"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -222,6 +223,38 @@ def test_a_row_that_went_back_before_the_key_was_widened_is_not_restored_as_it_w
         with pytest.raises(IntegrityError, match="nobody can tell"):
             restoring(pipeline)(name)
     assert pipeline.archive().etag == etag
+
+
+def test_a_row_that_may_stand_under_a_former_key_is_not_restored_beside_itself(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    """Its column that the key got was changed while its day was held: in place, that is a row of another key."""
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute('DELETE FROM "Event" WHERE id = 1')
+    pipeline.database.execute(WIDENED)
+    pipeline.database.execute(MOVED)
+    with pytest.raises(
+        IntegrityError, match=r"1 row of it has the \(id\) of a row in .* but another \(id, created_at\)"
+    ):
+        restore(in_place=True)
+    assert pipeline.count() == 2
+    adopt_day(pipeline.site, DAY, present_key=True)
+    assert restore(in_place=True).restored == 2
+
+
+def test_a_row_that_moved_to_another_day_is_not_restored_twice_under_a_wider_key(
+    pipeline: Pipeline, restore: Callable[..., RestoredDay]
+):
+    later = DAY + timedelta(days=1)
+    pipeline.add(3)
+    pipeline.archive()
+    pipeline.database.execute(MOVED.replace("1 hour", "1 day"))
+    assert (pipeline.run().deleted, pipeline.run(later).deleted) == (2, 1)
+    pipeline.database.execute(WIDENED)
+    assert restore(day=later).restored == 1
+    with pytest.raises(IntegrityError, match=r"1 row of it has the \(id\) of a row in"):
+        restore()
 
 
 def test_a_file_from_before_goes_by_the_key_of_the_source(pipeline: Pipeline, restore: Callable[..., RestoredDay]):

@@ -33,6 +33,7 @@ from event_archive.operations.restore.keys import (
     require_no_form_by_types,
     require_no_other_key,
     require_none_merged,
+    require_none_under_a_former_key,
     require_same_current_rows,
     warn_of_letters,
 )
@@ -165,6 +166,8 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
         require_of_the_day(connection, dataset, day, readback, file)
         require_no_other_rows(connection, dataset, day, readback, file)
         require_same_current_rows(connection, dataset, day, readback, file, manifest)
+        if manifest:
+            require_none_under_a_former_key(connection, dataset, day, readback, file, manifest)
         progress.begin("restoring")
         restored = _insert(connection, readback, file)
         require_keys_once(connection, table, day, outcome="Rolled back: nothing was restored.")

@@ -18,13 +18,13 @@ from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.forms import differing
-from event_archive.operations.readback import READBACK, Readback, types_hashes
+from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hashes
 from event_archive.operations.restore.losses import TABLE_OF_YOUR_OWN
 from event_archive.operations.verbatim import VERBATIM
 from event_archive.postgres.catalogue.columns import columns
 from event_archive.postgres.catalogue.relations import relation
 from event_archive.postgres.pins import own_search_path
-from event_archive.postgres.session import Connection, is_whole, one
+from event_archive.postgres.session import Connection, is_whole, listed, one
 from event_archive.table.advice import tell_forms_apart
 from event_archive.table.key import key_of
 
@@ -70,6 +70,47 @@ def require_same_current_rows(
             f"whose key is {own}: that one replaces it by {named}. Nothing of this day was restored. Restore into a "
             "table with that key: --table NAME."
         )
+
+
+def require_none_under_a_former_key(
+    connection: Connection, dataset: Dataset, day: date, readback: Readback, file: StoredFile, manifest: Manifest
+) -> None:
+    """Refuses a target in which rows of the file may stand under another key of the target's than in the file.
+
+    So it is where the table's key got a column whose value was changed since, in rows that were held, or moved to
+    another day.
+
+    Raises:
+        IntegrityError: rows to restore have the key of rows that stand there, by a key under which they were archived.
+    """
+    table = readback.table
+    names = {column.name for column in table.columns}
+    for key in manifest.keys:
+        if set(key) == set(table.key) or not names.issuperset(key):
+            continue
+        # INTERSECT compares by the default equality of the types, wherever that is found.
+        query = sql.SQL(
+            "SELECT pg_catalog.count(*) FROM (SELECT {key} FROM {readback} AS {archived} WHERE {whole} "
+            "AND {line} OPERATOR(pg_catalog.>) 0 AND NOT EXISTS (SELECT FROM {rows} WHERE {same_key}) "
+            "INTERSECT SELECT {key} FROM {rows}) AS key_"
+        ).format(
+            key=listed(key),
+            readback=READBACK,
+            archived=ARCHIVED,
+            whole=is_whole(key),
+            line=readback.line,
+            rows=table.rows,
+            same_key=readback.equal_keys(table.key),
+        )
+        if standing := one(connection, query)[0]:
+            raise IntegrityError(
+                f"{file.path}: {counted(standing, 'row of it has', 'rows of it have')} the {key_named(key)} of "
+                f"{'a row' if standing == 1 else 'rows'} in {table.dataset.table}, but another "
+                f"{key_named(table.key)}. It was archived under {keys_named(manifest.keys)}: whether these are the "
+                "same rows, nobody can tell. Nothing of this day was restored. Restore it into another table with "
+                f"--table, and compare the two; or, if they are not, accept the file by {dataset.table}'s present key "
+                f"alone: {dataset.command(f'adopt {day} --present-key')}."
+            )
 
 
 def require_no_form_by_types(
