@@ -122,7 +122,7 @@ def days_to_do(dataset: Dataset, now: datetime, postgres: Postgres, *, timeout_s
             raise
         raise BusyError(
             f"{dataset.table}: finding the days that have rows took longer than {timeout_seconds:g} s, because no "
-            f"index begins with the time column. Create it: {table.missing_index()}"
+            f"index begins with the time column. What to do: {table.missing_index()}"
         ) from error
     left_seconds = max(1.0, until - time.monotonic()) if until else 0
     report_orphans(dataset, postgres, timeout_seconds=left_seconds)

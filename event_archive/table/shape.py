@@ -103,6 +103,8 @@ class Table:
 
     def missing_index(self) -> str:
         """What makes the index that this table lacks on its time column, for people."""
+        if any(of.is_virtual for of in self.columns if of.name == self.dataset.time_column):
+            return "PostgreSQL cannot index a virtual column: make it STORED, or archive by a column that is stored."
         name, kind = self.dataset.table, {"is_partitioned": self.is_partitioned, "is_hypertable": self.is_hypertable}
         return create_index(name.schema, name.name, [self.dataset.time_column], **kind)
 

@@ -124,7 +124,7 @@ def test_a_tick_that_takes_too_long_names_the_missing_index(
     with index_being_rebuilt(database):
         assert refusal(scheduler) == (
             'public."Event": finding the days that have rows took longer than 1 s, because no index begins with the '
-            f"time column. Create it: {statement}"
+            f"time column. What to do: {statement}"
         )
     # That is the statement which makes the index that the days are found by.
     database.execute(statement.replace("CONCURRENTLY ", ""))

@@ -18,7 +18,7 @@ SELECT attname, pg_catalog.format_type(atttypid, atttypmod), pg_catalog.format_t
        t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
        AND pg_catalog.replace(pg_catalog.format_type(atttypid, atttypmod), '[]', '') IN (
          pg_catalog.quote_ident(t.typname), pg_catalog.quote_ident(e.typname)),
-       attnum
+       attnum, attgenerated = 'v'
 FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_type AS t ON t.oid = atttypid
 LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND e.typarray = t.oid
 WHERE attrelid = %s AND attnum > 0 ORDER BY attnum
@@ -95,6 +95,7 @@ class Column:
         collation: quoted for SQL, with its schema; empty where it is the type's own.
         is_looked_up: whether another type of that name may hide it, in a schema that ``search_path`` names first.
         number: in the catalogue; 0 where the column is in none. A renamed column keeps it, and no other ever gets it.
+        is_virtual: whether PostgreSQL computes it whenever it is read, so that it cannot be indexed.
         ignores_case: whether its values are compared in small letters: of ``citext``, or made of it.
         small_letters: how the locale of the database writes some letters small, or which it is, where it
             ``ignores_case``; else empty.
@@ -109,6 +110,7 @@ class Column:
     collation: str = ""
     is_looked_up: bool = False
     number: int = 0
+    is_virtual: bool = False
     ignores_case: bool = False
     small_letters: str = ""
 
