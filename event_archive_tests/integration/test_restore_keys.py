@@ -158,6 +158,7 @@ def test_rows_that_have_no_value_of_a_later_key_replace_none_by_it(
     assert manifest_of(pipeline).keys == (("id",), ("code",))
     pipeline.database.execute('CREATE TABLE mine (LIKE "Event", PRIMARY KEY (id))')
     pipeline.database.execute("ALTER TABLE mine ALTER code DROP NOT NULL")
+    pipeline.database.execute("INSERT INTO mine VALUES (9, 'another', 't', '2024-03-02', NULL, '{}')")
     assert restore("mine").restored == 4
 
 

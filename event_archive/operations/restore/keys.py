@@ -84,21 +84,18 @@ def require_none_under_a_former_key(
         IntegrityError: rows to restore have the key of rows that stand there, by a key under which they were archived.
     """
     table = readback.table
-    names = {column.name for column in table.columns}
     for key in manifest.keys:
-        if set(key) == set(table.key) or not names.issuperset(key):
+        if set(key) == set(table.key):
             continue
         # INTERSECT compares by the default equality of the types, wherever that is found.
         query = sql.SQL(
             "SELECT pg_catalog.count(*) FROM (SELECT {key} FROM {readback} AS {archived} WHERE {whole} "
-            "AND {line} OPERATOR(pg_catalog.>) 0 AND NOT EXISTS (SELECT FROM {rows} WHERE {same_key}) "
-            "INTERSECT SELECT {key} FROM {rows}) AS key_"
+            "AND NOT EXISTS (SELECT FROM {rows} WHERE {same_key}) INTERSECT SELECT {key} FROM {rows}) AS key_"
         ).format(
             key=listed(key),
             readback=READBACK,
             archived=ARCHIVED,
             whole=is_whole(key),
-            line=readback.line,
             rows=table.rows,
             same_key=readback.equal_keys(table.key),
         )
