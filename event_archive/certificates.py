@@ -82,8 +82,8 @@ def require_bundle(
     except OSError as error:
         kind = "file or folder" if may_be_folder else "file"
         raise ConfigurationError(
-            f"{variable} names no {kind} of certificates that can be read ({type(error).__name__}). Correct it, or "
-            "leave it out."
+            f"{variable} names no {kind} of certificates that can be read ({type(error).__name__})"
+            f"{'' if path == path.strip() else '; the white space around it counts'}. Correct it, or leave it out."
         ) from None
 
 

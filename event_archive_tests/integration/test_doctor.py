@@ -104,6 +104,10 @@ def test_every_problem_of_the_settings_is_named_and_the_rest_goes_on(
         ({"REDIS_URL": "redis://127.0.0.1:1", "STREAM_BATCH": "x"}, ["STREAM_BATCH holds 'x'"]),
         ({"API_BASE_URL": "https://127.0.0.1:1", "SSL_CERT_FILE": "/nope"}, ["SSL_CERT_FILE names no file"]),
         (
+            {"API_BASE_URL": "https://127.0.0.1:1", "SSL_CERT_FILE": "/nope\r"},
+            ["(FileNotFoundError); the white space around it counts."],
+        ),
+        (
             {"API_BASE_URL": "https://127.0.0.1:1", "HTTPS_PROXY": "foo://["},
             ["HTTPS_PROXY or HTTP_PROXY is no"],
         ),
