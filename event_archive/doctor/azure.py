@@ -11,7 +11,7 @@ from event_archive.lake.azure.errors import Subject, ask, or_none
 
 
 def lacks_container(
-    container: ContainerClient, path: str, *, patience_seconds: float, dated: Callable[[str], None]
+    container: ContainerClient, path: str, *, patience_seconds: float, dated: Callable[[str, float], None]
 ) -> bool:
     """Asks for a file that is not there, and says whether the container is not there either.
 
@@ -19,15 +19,19 @@ def lacks_container(
         container: the lake's.
         path: of the file.
         patience_seconds: how long the answer is waited for.
-        dated: is called with the answer's ``Date``, also where the answer is a refusal.
+        dated: is called with the ``Date`` of each answer of a Blob service, refusals included, and how many seconds it
+            took.
 
     Raises:
         UnreachableError, RefusedError: as the Blob service says.
     """
 
     def answered(response: Any) -> None:
-        if date := response.http_response.headers.get("Date"):
-            dated(date)
+        answer = response.http_response
+        date = answer.headers.get("Date")
+        # Others answer, too: a proxy, a gateway.
+        if date and any(name.lower().startswith("x-ms-") for name in answer.headers):
+            dated(date, answer.internal_response.elapsed.total_seconds())
 
     def look() -> str | None:
         try:

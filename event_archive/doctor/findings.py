@@ -4,12 +4,16 @@ A topic is a generator that yields a finding for each of its checks, in order. I
 finding of the check that was being made.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from event_archive.config.environment import Settings
 from event_archive.errors import EventArchiveError, kind_and_place
+
+_SOON_SECONDS = 2.0
+"""A clock that was read by an answer that took longer may be off by half of that time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,17 @@ class Patient:
     settings: Settings = field(init=False)
     clocks: dict[str, float] = field(default_factory=dict)
     problems: str = ""
+
+    def read_clock(self, whose: str, there: float, seconds: float) -> None:
+        """Takes an answer that has just come for what another clock says, if it came soon.
+
+        Args:
+            whose: the clock.
+            there: its time, in seconds since 1970.
+            seconds: how long the answer took.
+        """
+        if seconds <= _SOON_SECONDS:
+            self.clocks[whose] = there - (time.time() - seconds / 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -57,7 +56,7 @@ def lake(patient: Patient) -> Iterator[Finding]:
 
 def _folder(opened: LocalLake, dataset: Dataset, probe: str, patient: Patient) -> Iterator[Finding]:
     root = patient.settings.archive_local_path or Path()
-    yield _reached(opened, dataset, "" if is_folder(root) else "; the folder does not exist and will be made")
+    yield _reached(opened, dataset, "" if is_folder(root) else "; the folder does not exist yet")
     yield _owner(opened, dataset, patient)
     yield from _probed(opened, probe, lambda: _remove_from_folder(root, probe))
     yield _free_space(root, dataset.folder)
@@ -68,9 +67,9 @@ def _azure(opened: "AzureLake", dataset: Dataset, probe: str, patient: Patient) 
     from event_archive.doctor import azure
 
     container = opened.container
-    dated = partial(_read_clock, patient, time.time())
+    dated = partial(_read_clock, patient)
     missing = azure.lacks_container(container, probe, patience_seconds=_PATIENCE_SECONDS, dated=dated)
-    yield _reached(opened, dataset, "; the container does not exist and will be made" if missing else "")
+    yield _reached(opened, dataset, "; the container does not exist yet" if missing else "")
     yield _owner(opened, dataset, patient)
     yield from _probed(opened, probe, lambda: azure.remove(container, probe))
     yield _account(container)
@@ -202,10 +201,9 @@ def _free_space(root: Path, folder: str) -> Finding:
     return Finding("lake_store", "good", f"a folder with {size(free)} free")
 
 
-def _read_clock(patient: Patient, asked: float, date: str) -> None:
+def _read_clock(patient: Patient, date: str, seconds: float) -> None:
     # The date has no fraction of a second: half a second is the mean of what was cut off.
-    there = parsedate_to_datetime(date).timestamp() + 0.5
-    patient.clocks["the Blob service"] = there - (asked + time.time()) / 2
+    patient.read_clock("the Blob service", parsedate_to_datetime(date).timestamp() + 0.5, seconds)
 
 
 def _account(container: "ContainerClient") -> Finding:

@@ -77,8 +77,9 @@ def server(patient: Patient) -> Iterator[Finding]:
     """The primary and what the role may do there."""
     dataset, database = patient.settings.dataset, services.primary(patient.settings)
     with reading(database, "doctor") as connection:
-        before = time.time()
-        patient.clocks["PostgreSQL"] = clock(connection).timestamp() - (before + time.time()) / 2
+        before = time.monotonic()
+        there = clock(connection).timestamp()
+        patient.read_clock("PostgreSQL", there, time.monotonic() - before)
         yield _version(connection, database.variable)
         yield _tls(connection, database.variable)
         yield _primary(connection, database.variable)

@@ -199,6 +199,19 @@ def test_what_is_no_blob_service_is_told_from_one(healthy_on_azure: Installation
         found = findings(command("doctor", "--json", AZURE_STORAGE_CONNECTION_STRING=connection_string), 1)
     assert wrong(found) == {"lake": "bad"}
     assert "what answers is no Blob service" in found["lake"].message
+    assert found["clock"].message.startswith("this machine, PostgreSQL: within")
+
+
+@pytest.mark.parametrize(("seconds", "counts"), [(0.0, True), (2.5, False)])
+def test_an_answer_that_took_long_tells_no_clock(
+    healthy_on_azure: Installation, azurite: Azurite, command: Commands, seconds: float, counts: bool
+):
+    """Nobody knows when in that time it was made."""
+    with faulty(azurite) as proxy:
+        proxy.faults.append(Fault(request("HEAD", ".probe"), delay_seconds=seconds))
+        connection_string = proxy.service.connection_string
+        found = findings(command("doctor", "--json", AZURE_STORAGE_CONNECTION_STRING=connection_string), 0)
+    assert ("the Blob service" in found["clock"].message) == counts
 
 
 @pytest.mark.parametrize(
