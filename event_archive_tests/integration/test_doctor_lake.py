@@ -194,7 +194,8 @@ def test_a_blob_service_whose_clock_is_off(healthy_on_azure: Installation, azuri
 @pytest.mark.slow
 def test_what_is_no_blob_service_is_told_from_one(healthy_on_azure: Installation, azurite: Azurite, command: Commands):
     with faulty(azurite) as proxy:
-        proxy.faults.append(Fault(request("HEAD", ".probe"), status=404, again=True))
+        date = {"Date": format_datetime(datetime.now(UTC) - timedelta(hours=1), True)}
+        proxy.faults.append(Fault(request("HEAD", ".probe"), status=404, headers=date, again=True))
         connection_string = proxy.service.connection_string
         found = findings(command("doctor", "--json", AZURE_STORAGE_CONNECTION_STRING=connection_string), 1)
     assert wrong(found) == {"lake": "bad"}
