@@ -46,7 +46,7 @@ def keys_in(
     """
     if names_hash(header) == manifest.columns:
         return manifest.keys, ()
-    before = _names(manifest.keys)
+    before = names_in(manifest.keys)
     renamed = {name: now[name] for name in before if now.get(name, name) != name and now[name] in header}
     # The other one may have had that name before, or be called now as the key's was.
     in_doubt = {name for name in renamed if name in header and name not in now.values()}
@@ -75,7 +75,7 @@ def places_of(keys: Iterable[Key], oid: int, numbers: Mapping[str, int]) -> str:
         oid: the table's.
         numbers: the columns', by their names. A renamed column keeps its own, and no other ever gets it.
     """
-    names = _names(keys)
+    names = names_in(keys)
     return ".".join(map(str, (oid, *(numbers.get(name, 0) for name in names)))) if names else ""
 
 
@@ -92,7 +92,7 @@ def numbers_in(manifest: Manifest | None, source: Source, oid: int) -> dict[str,
     table, *numbers = manifest.key_places.split(".")
     if table != str(oid):
         return {}
-    return {name: int(number) for name, number in zip(_names(manifest.keys), numbers, strict=False) if int(number)}
+    return {name: int(number) for name, number in zip(names_in(manifest.keys), numbers, strict=False) if int(number)}
 
 
 def names_now(manifest: Manifest | None, source: Source, oid: int, numbers: Mapping[str, int]) -> dict[str, str]:
@@ -119,5 +119,6 @@ def moved(key: Iterable[str], now: Mapping[str, str]) -> str:
     return ", ".join(f"what it calls {name} is {f'now called {quoted(of)}' if of else 'gone'}" for name, of in others)
 
 
-def _names(keys: Iterable[Key]) -> list[str]:
+def names_in(keys: Iterable[Key]) -> list[str]:
+    """The columns of keys, in the order in which these first name them."""
     return [*dict.fromkeys(name for key in keys for name in key)]

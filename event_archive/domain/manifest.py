@@ -17,10 +17,16 @@ from event_archive.lake.protocol import StoredFile
 
 Key = tuple[str, ...]
 """The names of a key's columns, in the order of its index."""
+KeyType = tuple[str, str]
+"""The name of a type, and what tells its definition from another one; both empty where they are not known."""
+
+UNKNOWN_TYPE: KeyType = ("", "")
 
 VERSION = 1
 _PREFIX = "event_archive_"
 _PLACES = r"(?:[0-9]{1,10}(?:\.[0-9]{1,5})+)?"
+_DEFINITION = r"(?:[0-9]{1,6}:[0-9a-f]{16})?"
+_LISTS = {"keys", "key_types"}
 _CONTENT = ("rows", "bytes", "sha256", "columns")
 """What a reader of the bytes can compare; the rest says whose they are."""
 
@@ -47,6 +53,8 @@ class Manifest:
             all known, as in a file from before manifests said so. A later row of the same key replaces an earlier one.
         key_places: where PostgreSQL's catalogue has the columns of ``keys``, as ``keys.places_of`` writes it; empty
             where that is not known.
+        key_types: as what the columns of ``keys`` were read when the manifest was written, in the order in which the
+            keys first name them; empty where nothing of it is known.
     """
 
     table: str
@@ -62,6 +70,7 @@ class Manifest:
     day: str = ""
     keys: tuple[Key, ...] = ()
     key_places: str = ""
+    key_types: tuple[KeyType, ...] = ()
 
     @property
     def source(self) -> Source:
@@ -86,8 +95,8 @@ class Manifest:
             RefusedError: more than a lake takes.
         """
         known = {name: str(value) for name, value in asdict(self).items() if value not in ("", ())}
-        if self.keys:
-            known["keys"] = json.dumps(self.keys, ensure_ascii=False, separators=(",", ":"))
+        for name in _LISTS & known.keys():
+            known[name] = json.dumps(getattr(self, name), ensure_ascii=False, separators=(",", ":"))
         metadata = {_PREFIX + name: quote(value, safe=".-_") for name, value in known.items()}
         try:
             check_metadata(metadata)
@@ -127,7 +136,7 @@ class Manifest:
         try:
             numbers = {name: int(given[name]) for name in ("rows", "bytes", "version")}
             known = {field.name: given[field.name] for field in fields(cls) if field.name in given}
-            read = {"keys": _keys(given["keys"])} if "keys" in given else {}
+            read = {name: _tuples(name, given[name]) for name in _LISTS & given.keys()}
             if not re.fullmatch(_PLACES, given.get("key_places", "")):
                 raise ValueError("key_places are no numbers")
             manifest = cls(**known | numbers | read)  # type: ignore[arg-type]  # each is of its field's type
@@ -179,7 +188,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """For a materialization: all but what the catalogue alone makes sense of."""
-        return {name: value for name, value in asdict(self).items() if name != "key_places"}
+        return {name: value for name, value in asdict(self).items() if name not in ("key_places", "key_types")}
 
     def require(self, file: StoredFile, found: "Manifest") -> None:
         """Compares the manifest with what was read of the file.
@@ -197,13 +206,15 @@ class Manifest:
             raise contradiction(file, f"its manifest says {expected}; it holds {read}")
 
 
-def _keys(text: str) -> tuple[Key, ...]:
-    keys = json.loads(text)
-    if not isinstance(keys, list) or not all(
-        isinstance(key, list) and key and all(isinstance(name, str) for name in key) for key in keys
+def _tuples(field: str, text: str) -> tuple[tuple[str, ...], ...]:
+    lists = json.loads(text)
+    if not isinstance(lists, list) or not all(
+        isinstance(of, list) and of and all(isinstance(name, str) for name in of) for of in lists
     ):
-        raise ValueError("keys are no lists of names")
-    return tuple(map(tuple, keys))
+        raise ValueError(f"{field} are no lists of names")
+    if field == "key_types" and not all(len(of) == 2 and re.fullmatch(_DEFINITION, of[1]) for of in lists):
+        raise ValueError("key_types are no names with definitions")
+    return tuple(map(tuple, lists))
 
 
 def names_hash(names: Sequence[str]) -> str:

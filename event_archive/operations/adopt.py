@@ -10,6 +10,7 @@ from datetime import date
 
 from event_archive.domain.contradiction import contradiction
 from event_archive.domain.dataset import key_named, keys_named
+from event_archive.domain.key_types import key_types_of, retyped, types_in
 from event_archive.domain.keys import keys_in, keys_with, names_now, numbers_in, places_of
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import NO_PROGRESS, Progress
@@ -141,13 +142,20 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
         if not present_key and (is_as_it_was or now[name] not in readback.columns)
     }
     places = places_of(keys, table.oid, numbers)
-    manifest = replace(readback.manifest.of(source, day), keys=keys, key_places=places, types=types)
-    if not manifest.takes_key(table.key) or any(numbers[name] != table.numbers[name] for name in table.key):
+    noted = {} if present_key else {now.get(name, name): of for name, of in types_in(former).items()}
+    key_types = key_types_of(keys, table.key_types, noted)
+    manifest = replace(
+        readback.manifest.of(source, day), keys=keys, key_places=places, key_types=key_types, types=types
+    )
+    others = retyped(manifest, table.key_types, now)
+    is_another = others or not manifest.takes_key(table.key)
+    if is_another or any(numbers[name] != table.numbers[name] for name in table.key):
         logger.warning(
-            "%s: the key of %s is now another one, %s: a run refuses this day until it is adopted with --present-key",
+            "%s: the key of %s is now another one, %s%s: a run refuses this day until it is adopted with --present-key",
             path,
             dataset.table,
             key_named(table.key),
+            others and f", of which {others}",
         )
     with lake.read(file) as blocks, lake.write(path, replaces=file) as upload:
         progress.begin("adopting", total_bytes=file.size_bytes)

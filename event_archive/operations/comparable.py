@@ -10,13 +10,14 @@ from datetime import date
 from psycopg import sql
 
 from event_archive.domain.dataset import key_named, keys_named
+from event_archive.domain.key_types import retyped
 from event_archive.domain.keys import moved, names_now
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.export import rows_of_day
-from event_archive.operations.readback import ARCHIVED, Readback, types_hashes
+from event_archive.operations.readback import ARCHIVED, Readback
 from event_archive.operations.writing import Order
 from event_archive.postgres.session import Connection, is_whole, one
 from event_archive.table.advice import tell_forms_apart
@@ -35,18 +36,26 @@ AND EXISTS (SELECT FROM {file} AS {archived} WHERE {beside})
 def require_known_key(readback: Readback, manifest: Manifest, order: Order, file: StoredFile) -> None:
     """Refuses a file of ours that was archived under another key, unless the present one is that and more.
 
-    By another key, rows of the table might be appended once more, or take the place of others, and no restore could
-    tell: a person must say what the file's values are. Where the key got columns, ``require_others`` looks.
+    By another key, or the same as of types by which its values read otherwise, rows of the table might be appended once
+    more, or take the place of others, and no restore could tell: a person must say what the file's values are. Where
+    the key got columns, ``require_others`` looks.
 
     Raises:
-        IntegrityError: the key is another one, or of other columns, or rows of the file may have a former one that does
-            not parse.
+        IntegrityError: the key is another one, or of other columns or types, or rows of the file may have a former one
+            that does not parse.
     """
     table, day = readback.table, order.day
     now = names_now(manifest, order.claim.source, table.oid, table.numbers)
     widened = [key for key in manifest.keys if set(key) < set(table.key)]
     if moved(table.key, now) or not manifest.takes_key(table.key) or (readback.lacks_of_key and not widened):
         raise _another_key(table, day, file, manifest, now)
+    if others := retyped(manifest, table.key_types, now):
+        adopt = table.dataset.command(f"adopt {day} --present-key")
+        raise _doubt(
+            *(table, day, f"{file.path}: of the key of {table.dataset.table}, {others}"),
+            "If the key's values in the file, as the present type reads them, are those that their rows got in the "
+            f"table, accept the file as it stands: {adopt}. ",
+        )
     if readback.unparsed:
         rows = counted(readback.unparsed, "row", "rows")
         unparsed = f"{file.path}: the key of {rows} in it does not parse as {table.dataset.table} has it"
@@ -91,8 +100,6 @@ def require_others(
 ) -> None:
     """Refuses rows to append that have a former key of rows in the file; only warns of such with another present key.
 
-    It warns as well of rows that may have been spelled otherwise when they were archived, as of another type.
-
     To be asked before these rows are read, and once they were: some may come while the file is read once more.
 
     Raises:
@@ -117,16 +124,6 @@ def require_others(
                 key_named(table.key),
                 tell_forms_apart(table.dataset, day),
             )
-    types = types_hashes(table, readback.columns)
-    if not (warns and manifest.types and all(types)) or manifest.types in types:
-        return
-    if unknown := _count(connection, readback, day, sql.SQL("true")):
-        logger.warning(
-            "%s: a column of %s has another type than when the file was written, and the keys of %s are not in "
-            "it. If that type is the key's, and spells its values otherwise, these may be rows that the file holds, "
-            "and a restore would bring both: compare them",
-            *(file.path, table.dataset.table, counted(unknown, "row to append", "rows to append")),
-        )
 
 
 def _count(connection: Connection, readback: Readback, day: date, beside: sql.Composable) -> int:

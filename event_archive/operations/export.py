@@ -7,6 +7,8 @@ from datetime import date
 
 from psycopg import sql
 
+from event_archive.domain.key_types import key_types_of
+from event_archive.domain.keys import places_of
 from event_archive.domain.manifest import Hashes, Key, Manifest
 from event_archive.domain.progress import Phase, Progress
 from event_archive.domain.source import Source
@@ -51,13 +53,13 @@ class Export:
         look: Callable[[], object],
         last_look: Callable[[], object],
         source: Source,
+        table: Table,
         day: date,
         columns: tuple[str, ...],
         rows: int,
         *,
         types: str,
         keys: tuple[Key, ...],
-        key_places: str,
     ) -> tuple[StoredFile, Manifest]:
         """Makes the file appear, with its manifest.
 
@@ -66,17 +68,23 @@ class Export:
             last_look: at the last instant, raises where the session was lost, and so the day's lock: rows may have been
                 purged by the file as it was; or where the rows may have been another table's.
             source: whose rows they are.
+            table: the same, as its rows were read and compared.
             day: of the rows.
             columns: of the header.
             rows: in the whole file.
             types: as ``types_hash`` tells them.
             keys: that tell the file's rows apart.
-            key_places: as ``places_of`` tells them.
         """
         self._upload.settle()
         look()
         content = self._hashes.manifest(source.table, columns, rows)
-        manifest = replace(content.of(source, day), types=types, keys=keys, key_places=key_places)
+        manifest = replace(
+            content.of(source, day),
+            types=types,
+            keys=keys,
+            key_places=places_of(keys, table.oid, table.numbers),
+            key_types=key_types_of(keys, table.key_types),
+        )
         return self._upload.commit(manifest.to_metadata(), last_look), manifest
 
 

@@ -6,8 +6,8 @@ from event_archive.postgres.session import Connection
 from event_archive.table.shape import Table
 
 _INPUT_IS_VALID_SINCE = 160000
-# For servers that cannot be asked whether a text parses: each row is tried. By assignments, since a cast cuts a text
-# that is too long for its type.
+# For servers that cannot be asked whether a text parses: each row is tried. Not by a cast, which cuts a text that is
+# too long for its type. To some types, as ltree, a text is a syntax error, or names what there is none of.
 _DELETE_UNPARSED = """
 #variable_conflict use_column
 DECLARE
@@ -16,11 +16,9 @@ BEGIN
   DELETE FROM {into} WHERE pg_catalog.num_nulls({names}) OPERATOR(pg_catalog.>) 0;
   FOR row_ IN rows_ LOOP
     BEGIN
-      DECLARE {values};
-      BEGIN
-        NULL;
-      END;
-    EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+      PERFORM FROM pg_catalog.jsonb_to_record(pg_catalog.to_jsonb(row_)) AS value_({values});
+    EXCEPTION WHEN data_exception OR integrity_constraint_violation
+      OR syntax_error OR undefined_object OR undefined_table OR undefined_function THEN
       DELETE FROM {into} WHERE CURRENT OF rows_;
     END;
   END LOOP;
@@ -44,11 +42,8 @@ def parse_keys(connection: Connection, into: sql.Identifier, table: Table) -> No
         connection.execute(sql.SQL("DELETE FROM {} WHERE ({}) IS NOT TRUE").format(into, valid))
     else:
         names = sql.SQL(", ").join(sql.Identifier(column.name) for column in keys)
-        values = sql.SQL("; ").join(
-            sql.SQL("{} {} := row_.{}").format(
-                sql.Identifier(f"value_{place}"), column.sql_type, sql.Identifier(column.name)
-            )
-            for place, column in enumerate(keys)
+        values = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(column.name), column.sql_type) for column in keys
         )
         one_by_one = sql.SQL(_DELETE_UNPARSED).format(into=into, names=names, values=values)
         connection.execute(sql.SQL("DO {}").format(sql.Literal(one_by_one.as_string(connection))))

@@ -8,6 +8,7 @@ from datetime import date
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, key_named, keys_named
+from event_archive.domain.key_types import retyped
 from event_archive.domain.keys import moved, names_now
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import Progress
@@ -102,7 +103,8 @@ def _require_key_known(table: Table, day: date, manifest: Manifest, path: str, s
     Raises:
         IntegrityError: the table has got another key since the file was written.
     """
-    others = moved(table.key, names_now(manifest, source, table.oid, table.numbers))
+    now = names_now(manifest, source, table.oid, table.numbers)
+    others = moved(table.key, now) or retyped(manifest, table.key_types, now)
     if others or (manifest.keys and not manifest.knows_key(table.key)):
         raise IntegrityError(
             f"{table.dataset.table}, {day}: the table's key is {key_named(table.key)}, {path} was archived under "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
-from event_archive.domain.keys import keys_with, places_of
+from event_archive.domain.keys import keys_with
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.progress import Progress
 from event_archive.domain.source import Claim
@@ -78,10 +78,9 @@ def write_first(connection: Connection, table: Table, order: Order, progress: Pr
         look = partial(claim_to_export, order.site, connection, day)
         types = types_hash(table, table.names)
         keys = keys_with(None, table.key)
-        places = places_of(keys, table.oid, table.numbers)
         last_look = partial(require_same_schema, connection, table.dataset, table.schema_version)
         file, manifest = export.commit(
-            look, last_look, order.claim.source, day, table.names, rows, types=types, keys=keys, key_places=places
+            look, last_look, order.claim.source, table, day, table.names, rows, types=types, keys=keys
         )
         return Written(file, manifest, rows, table.columns)
 
@@ -150,12 +149,12 @@ def write_late(
                 partial(claim, order.site, connection),
                 partial(require_same_schema, connection, table.dataset, table.schema_version),
                 order.claim.source,
+                table,
                 order.day,
                 columns,
                 rows_kept + rows_appended,
                 types=types,
                 keys=keys,
-                key_places=places_of(keys, table.oid, table.numbers),
             )
         except UnreachableError:
             note_unanswered(lake, file)

@@ -17,6 +17,7 @@ from event_archive.postgres.catalogue import dependents, relations, timescale
 from event_archive.postgres.catalogue.columns import Column
 from event_archive.postgres.catalogue.relations import KeyColumn, Relation
 from event_archive.postgres.catalogue.server import database_of, role_of, setting
+from event_archive.postgres.catalogue.value_types import ValueType, value_types
 from event_archive.postgres.session import Connection, Postgres
 from event_archive.postgres.statements import create_index
 from event_archive.table.advice import ADOPT_ADVICE, LOOK_ADVICE
@@ -44,6 +45,7 @@ class Table:
         is_hypertable: whether it is one of TimescaleDB's.
         columns: in the table's order.
         key_columns: those that identify a row: of the primary key, else of a unique index.
+        key_types: as what their values are read, by their names.
         time_type: ``timestamp``, ``timestamptz`` or ``date``, by PostgreSQL's full names; of a table to look at or
             fill any type, or an empty string.
         meanings: of values, by their types' definitions; ``ALTER TYPE`` waits for no lock on a table.
@@ -57,6 +59,7 @@ class Table:
     is_hypertable: bool
     columns: tuple[Column, ...]
     key_columns: tuple[KeyColumn, ...]
+    key_types: dict[str, ValueType]
     time_type: str
     meanings: str
     time_indexed: bool = field(compare=False)
@@ -172,6 +175,7 @@ def reflect(connection: Connection, dataset: Dataset, purpose: Purpose = "archiv
         is_hypertable=is_hypertable,
         columns=columns,
         key_columns=key,
+        key_types=value_types(connection, found.oid, [of.name for of in key]),
         time_type=time_type,
         meanings="" if all(column.is_base for column in columns) else of_columns.meanings(connection, found.oid),
         time_indexed=relations.index_begins_with(connection, found.oid, dataset.time_column),

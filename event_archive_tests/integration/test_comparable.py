@@ -120,6 +120,7 @@ def test_where_the_key_got_a_column_rows_that_no_file_holds_are_archived(each_pi
     assert restoring(each_pipeline)().restored == 5
 
 
+@pytest.mark.usefixtures("files_without_key_types")
 def test_where_the_key_got_a_column_and_a_value_does_not_parse_nothing_is_appended(pipeline: Pipeline):
     of = of_table(pipeline, "CREATE TABLE t (id text, at date, CONSTRAINT k PRIMARY KEY (id))")
     of.database.execute(f"INSERT INTO t VALUES ('1', '{DAY}'), ('x', '{DAY}')")

@@ -139,6 +139,7 @@ def test_a_row_whose_values_do_not_fit_into_one_as_texts_is_restored_and_rewritt
     assert restoring(of)("mine").restored == 1
 
 
+@pytest.mark.usefixtures("files_without_key_types")
 def test_a_key_that_does_not_parse_where_a_row_does_not_fit_into_one_as_texts_is_none_of_the_table(
     pipeline: Pipeline,
 ):

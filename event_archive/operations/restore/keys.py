@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from event_archive.domain.dataset import Dataset, key_named, keys_named, quoted
+from event_archive.domain.key_types import retyped
 from event_archive.domain.keys import moved, names_now
 from event_archive.domain.manifest import Manifest
 from event_archive.domain.source import Source
@@ -174,6 +175,8 @@ def require_no_other_key(
 ) -> None:  # fmt: skip
     """Refuses to put rows back into the source where that has another key; warns where names of its key are others'.
 
+    A key is another one, too, where the types of its columns read its values otherwise.
+
     They may stand there under the other key, and no night purges them until a person has said what the key is.
 
     Args:
@@ -195,12 +198,13 @@ def require_no_other_key(
     now = names_now(manifest, here, source.oid, numbers)
     others = moved([name for name in now if name in numbers], now)
     in_place = readback.table.oid == source.oid
-    if in_place and (others or not manifest.takes_key(readback.table.key)):
+    other_key = others or retyped(manifest, readback.table.key_types, now)
+    if in_place and (other_key or not manifest.takes_key(readback.table.key)):
         raise IntegrityError(
             f"{file.path}: it was archived under {keys_named(manifest.keys)}, and the key of "
-            f"{dataset.table} is now {key_named(readback.table.key)}{others and f', but {others}'}. Its rows may stand "
-            "there under another key. Nothing of this day was restored. Restore into another table; or, if the present "
-            "key tells its rows apart, adopt it by that alone first: "
+            f"{dataset.table} is now {key_named(readback.table.key)}{other_key and f', but {other_key}'}. Its rows may "
+            "stand there under another key. Nothing of this day was restored. Restore into another table; or, if the "
+            "present key tells its rows apart, adopt it by that alone first: "
             f"{dataset.command(f'adopt {day} --present-key')}."
         )
     if others:

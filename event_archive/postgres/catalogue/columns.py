@@ -34,7 +34,7 @@ FROM pg_catalog.pg_database AS d CROSS JOIN LATERAL pg_catalog.to_jsonb(d) AS of
 WHERE datname = pg_catalog.current_database()
 """
 # The types of each column: its own, and those that an array, a domain, a range or a composite type is made of.
-_TYPES = """
+TYPES_OF_COLUMNS = """
 WITH RECURSIVE types_(name_, oid) AS (
   SELECT attname::text, atttypid FROM pg_catalog.pg_attribute
   WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped
@@ -140,7 +140,7 @@ def columns(connection: Connection, oid: int) -> tuple[Column, ...]:
     # Of a domain, the name does not say what it is made of.
     if all(of.is_base and "citext" not in of.type for of in found):
         return found
-    names = {name for (name,) in connection.execute(_TYPES + _IGNORING_CASE, {"oid": oid}).fetchall()}
+    names = {name for (name,) in connection.execute(TYPES_OF_COLUMNS + _IGNORING_CASE, {"oid": oid}).fetchall()}
     if not names:
         return found
     if connection.info.parameter_status("server_encoding") == "UTF8":
@@ -152,18 +152,18 @@ def columns(connection: Connection, oid: int) -> tuple[Column, ...]:
 
 def meanings(connection: Connection, oid: int) -> str:
     """What the definitions of a table's types say of its values: equal texts, equal meanings. No lock keeps them."""
-    row = connection.execute(_TYPES + _MEANINGS, {"oid": oid}).fetchone()
+    row = connection.execute(TYPES_OF_COLUMNS + _MEANINGS, {"oid": oid}).fetchone()
     return str(row[0]) if row else ""
 
 
 def columns_of_time(connection: Connection, oid: int) -> set[str]:
     """The columns that hold a time or a date, in whatever arrays, domains, ranges and composite types."""
-    return {name for (name,) in connection.execute(_TYPES + _OF_TIME, {"oid": oid}).fetchall()}
+    return {name for (name,) in connection.execute(TYPES_OF_COLUMNS + _OF_TIME, {"oid": oid}).fetchall()}
 
 
 def columns_sorted_as_text(connection: Connection, oid: int) -> set[str]:
     """The columns whose values, or texts within them, are sorted by an order that a library has."""
-    return {name for (name,) in connection.execute(_TYPES + _SORTED_AS_TEXT, {"oid": oid}).fetchall()}
+    return {name for (name,) in connection.execute(TYPES_OF_COLUMNS + _SORTED_AS_TEXT, {"oid": oid}).fetchall()}
 
 
 def default_of(connection: Connection, oid: int, column: str) -> str | None:
