@@ -21,8 +21,9 @@ from event_archive.lake.protocol import StoredFile
 from event_archive.operations.claim import claim
 from event_archive.operations.forms import differing
 from event_archive.operations.loading import count_keyless, load
+from event_archive.operations.losses import losses
 from event_archive.operations.site import Site
-from event_archive.operations.verbatim import WRITE_THE_TIME, load_verbatim, require_lasting
+from event_archive.operations.verbatim import WRITE_THE_TIME, load_verbatim, named, require_lasting
 from event_archive.table.advice import ADOPT_ADVICE
 from event_archive.table.shape import glance
 
@@ -45,7 +46,7 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
         RefusedError: there is no file, or it says ``today`` or the like in place of a time.
         OtherSourceError: the files belong to another table or database.
         IntegrityError: it is no CSV file with a header, or the file of another table or day, or of a newer program; or
-            the present key does not tell all rows of it apart, though it is to.
+            the present key does not tell all rows of it apart, though it is to, or is of types that cut it short.
         FileChangedError: somebody wrote it meanwhile.
         UnreachableError, BusyError: as PostgreSQL or the lake says.
     """
@@ -73,6 +74,7 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
         now = names_now(former, claimed.source, table.oid, table.numbers)
         recorded, unknown = keys_in(readback.columns, former, table.key, now) if former else ((), ())
         merged, former_forms, _ = differing(connection, readback, recorded) if present_key and recorded else (0, 0, 0)
+        cut = losses(connection, readback, table.key, with_superseded=True) if present_key else {}
     if lacking := readback.lacks_of_key:
         raise IntegrityError(
             f"{path}: its header lacks the key: {', '.join(lacking)}. It cannot be adopted: without the key its rows "
@@ -92,6 +94,13 @@ def adopt_day(site: Site, day: date, *, present_key: bool = False, progress: Pro
             f"{path}: by the present key, {key_named(table.key)}, later rows replace {rows} of it, by {told} they do "
             "not. It cannot be adopted by the present key alone: give each row its own key; or put the file back as "
             f"it was, and begin anew under another {dataset.setting('EVENT_FILE_PREFIX')}."
+        )
+    if cut:
+        raise IntegrityError(
+            f"{path}: as the present types of the key, values of it would lose something: {named(cut)}. It cannot be "
+            "adopted by the present key alone: write the values into the file as the table has them (for rows that are "
+            "purged, as ones that no other row has or will get); or put the file back as it was, and begin anew under "
+            f"another {dataset.setting('EVENT_FILE_PREFIX')}."
         )
     of_before = replace(former, keys=recorded) if former else None
     keys = (table.key,) if present_key else keys_with(of_before, table.key)

@@ -1,6 +1,6 @@
 """A day's CSV as text, each value as it is spelled: to rewrite it, and to compare with what its type makes of it.
 
-Not here: the read-back that rows are compared with; which differences lose something (``restore.losses``).
+Not here: the read-back that rows are compared with; which differences lose something (``losses``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -94,24 +94,35 @@ def verbatim_rows(readback: Readback, columns: Sequence[str]) -> sql.Composable:
     return sql.SQL("SELECT {} FROM {} ORDER BY {}").format(sql.SQL(", ").join(names), VERBATIM, readback.line)
 
 
-def count_current(connection: Connection, readback: Readback, counts: Mapping[str, sql.Composable]) -> dict[str, int]:
+def count_current(
+    connection: Connection,
+    readback: Readback,
+    counts: Mapping[str, sql.Composable],
+    *,
+    with_superseded: bool = False,
+) -> dict[str, int]:
     """What these aggregates by column say of the current rows, as values and as text; those alone that are not 0.
 
     Args:
         connection: in the transaction in which ``load_verbatim`` has read the file.
         readback: of the file.
         counts: aggregates in which ``as_text`` and ``as_value`` name a column's two forms.
+        with_superseded: whether rows count as well that a later one replaces.
     """
     found: dict[str, int] = {}
     # PostgreSQL joins rows of 1,664 columns at most, and each is there twice.
     for first in range(0, len(counts), _COLUMNS_AT_ONCE):
         some = list(counts)[first : first + _COLUMNS_AT_ONCE]
-        # The join leaves superseded rows out: their numbers are negative in the read-back alone.
-        query = sql.SQL("SELECT {counts} FROM {readback} AS value_ JOIN {verbatim} AS file_ USING ({line})").format(
+        # The numbers of superseded rows are negative in the read-back alone.
+        query = sql.SQL(
+            "SELECT {counts} FROM {readback} AS value_ JOIN {verbatim} AS file_ "
+            "ON file_.{line} OPERATOR(pg_catalog.=) {number}"
+        ).format(
             counts=sql.SQL(", ").join(counts[name] for name in some),
             readback=readback.relation,
             verbatim=VERBATIM,
             line=readback.line,
+            number=sql.SQL("pg_catalog.abs(value_.{})" if with_superseded else "value_.{}").format(readback.line),
         )
         found |= dict(zip(some, one(connection, query), strict=True))
     return {name: count for name, count in found.items() if count}

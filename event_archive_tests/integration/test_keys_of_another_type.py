@@ -114,6 +114,25 @@ def test_a_person_says_that_the_files_values_are_those_of_the_present_type(pipel
     assert (of.archive().rows_appended, of.purge().deleted) == (0, 1)
 
 
+def test_values_that_the_present_type_cuts_short_are_accepted_only_once_they_are_written_as_that(pipeline: Pipeline):
+    """Else a later type with more room would read them as rows of their own."""
+    of = of_key(pipeline, "text", ["3.01"])
+    of.database.execute("UPDATE t SET k = '3.010'")
+    of.archive()
+    before = of.content()
+    of.database.execute("ALTER TABLE t ALTER k TYPE numeric(9, 1) USING k::numeric")
+    with pytest.raises(
+        IntegrityError, match=r"would lose something: k \(2 rows\)\. It cannot be adopted by the present"
+    ):
+        adopt_day(of.site, DAY, present_key=True)
+    assert of.content() == before
+    of.put(before.replace(b"3.010,", b"3.0,").replace(b"3.01,", b"3.0,"), metadata=manifest_of(of).to_metadata())
+    adopt_day(of.site, DAY, present_key=True)
+    assert (of.archive().rows_appended, of.purge().deleted) == (0, 1)
+    of.database.execute("ALTER TABLE t ALTER k TYPE numeric")
+    assert restoring(of)(in_place=True).restored == 1
+
+
 def test_what_a_migration_lengthened_may_not_be_cut_short_again(pipeline: Pipeline):
     of = of_key(pipeline, "numeric(8, 2)", ["1.20"])
     of.database.execute(f"ALTER TABLE t ALTER k TYPE numeric; INSERT INTO t VALUES (1.234, 2, '{DAY}', 'open')")

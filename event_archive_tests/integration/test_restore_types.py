@@ -6,8 +6,8 @@ import pytest
 
 from event_archive.domain.dataset import TableName
 from event_archive.errors import IntegrityError, RefusedError
+from event_archive.operations import losses
 from event_archive.operations.adopt import adopt_day
-from event_archive.operations.restore import losses
 from event_archive.operations.restore.day import restore_day
 from event_archive.operations.restore.target import target_named
 from event_archive_tests.fixtures.pipeline import DAY, Pipeline, of_wide_table

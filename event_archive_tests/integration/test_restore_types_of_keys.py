@@ -63,12 +63,33 @@ def test_a_key_that_another_tool_spelled_otherwise_is_one(pipeline: Pipeline):
 def test_types_that_tell_forms_of_one_row_apart_bring_none_back(pipeline: Pipeline):
     of, database = _of_a_key_spelled_anew(pipeline, "v text")
     database.execute("CREATE TABLE mine (k text PRIMARY KEY, at timestamp, v text)")
-    with pytest.raises(IntegrityError, match="replaces 1 row of it by the types of the key in public.t"):
+    with pytest.raises(IntegrityError, match=r"replaces 1 row of it by the types it was archived under \(k numeric\)"):
         restoring(of)("mine")
     assert restoring(of)().restored == 1
     assert database.execute("SELECT k::text, v FROM t_restored") == [("1.00", "b")]
 
 
+def test_the_types_that_a_file_notes_tell_which_rows_are_one_whatever_the_source_has_by_now(pipeline: Pipeline):
+    of, database = _of_a_key_spelled_anew(pipeline, "v kind")
+    assert restoring(of)().restored == 1
+    database.execute("ALTER TABLE t ALTER k TYPE text; CREATE TABLE mine (k text PRIMARY KEY, at timestamp, v text)")
+    with pytest.raises(IntegrityError, match=r"replaces 1 row of it by the types it was archived under \(k numeric\)"):
+        restoring(of)("mine")
+    database.execute("DROP TABLE t, mine; CREATE TABLE mine (k numeric(9, 2) PRIMARY KEY, at timestamp, v text)")
+    assert restoring(of)("mine").restored == 1
+
+
+@pytest.mark.usefixtures("files_without_key_types")
+def test_types_of_the_source_that_tell_forms_of_one_row_apart_bring_none_back(pipeline: Pipeline):
+    """Of a file of an earlier version."""
+    of, database = _of_a_key_spelled_anew(pipeline, "v text")
+    database.execute("CREATE TABLE mine (k text PRIMARY KEY, at timestamp, v text)")
+    with pytest.raises(IntegrityError, match="replaces 1 row of it by the types of the key in public.t"):
+        restoring(of)("mine")
+    assert restoring(of)().restored == 1
+
+
+@pytest.mark.usefixtures("files_without_key_types")
 def test_both_forms_come_back_with_a_warning_where_nobody_knows_the_types(
     pipeline: Pipeline, caplog: pytest.LogCaptureFixture
 ):

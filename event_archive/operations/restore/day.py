@@ -22,6 +22,7 @@ from event_archive.errors import ConfigurationError, IntegrityError, OtherSource
 from event_archive.lake.protocol import Lake, StoredFile
 from event_archive.operations.claim import owner_by, source_of, source_to_read
 from event_archive.operations.loading import load
+from event_archive.operations.losses import losses
 from event_archive.operations.readback import ARCHIVED, READBACK, Readback
 from event_archive.operations.restore.checks import (
     require_no_other_rows,
@@ -29,18 +30,14 @@ from event_archive.operations.restore.checks import (
     require_only_inserted,
     require_parsed,
 )
+from event_archive.operations.restore.key_types import require_same_rows_by_types, warn_of_letters
 from event_archive.operations.restore.keys import (
-    require_no_form_by_types,
     require_no_other_key,
-    require_none_merged,
     require_none_under_a_former_key,
     require_same_current_rows,
-    warn_of_letters,
 )
 from event_archive.operations.restore.losses import (
     TABLE_OF_YOUR_OWN,
-    losses,
-    merged,
     report_losses,
     warn_of_zones,
     zones_changed,
@@ -48,7 +45,7 @@ from event_archive.operations.restore.losses import (
 from event_archive.operations.restore.sequences import move_on
 from event_archive.operations.restore.target import ADVICE, open_target, widened
 from event_archive.operations.site import Site
-from event_archive.operations.verbatim import require_lasting
+from event_archive.operations.verbatim import load_verbatim, require_lasting
 from event_archive.postgres.catalogue import dependents
 from event_archive.postgres.catalogue.server import identity
 from event_archive.postgres.pins import own_search_path
@@ -148,14 +145,14 @@ def restore_day(site: Site, day: date, target: TableName, *, progress: Progress 
             manifest.require(file, readback.manifest)
         require_parsed(connection, readback, file)
         if not (manifest and readback.is_as_written(manifest)):
-            lost = losses(connection, readback, lake, file, progress)
+            load_verbatim(connection, readback, lake, file, progress)
+            lost = losses(connection, readback, table.names)
             require_lasting(
                 connection, readback, file, outcome="Nothing of this day was restored.", advice=TABLE_OF_YOUR_OWN
             )
             report_losses(target, lost, file, by_us=manifest is not None)
             warn_of_zones(target, zones_changed(connection, readback), file)
-            require_none_merged(readback, merged(connection, readback), file)
-            require_no_form_by_types(connection, dataset, readback, file, manifest)
+            require_same_rows_by_types(connection, dataset, readback, file, manifest)
         if manifest:
             warn_of_letters(connection, readback, file, manifest, here)
             require_no_other_key(connection, dataset, day, readback, file, manifest, here)

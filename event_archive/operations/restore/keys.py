@@ -4,13 +4,11 @@ A coarser key merges rows, a finer one brings former forms back. Not here: wheth
 """
 
 import logging
-from dataclasses import replace
 from datetime import date
 
-import psycopg
 from psycopg import sql
 
-from event_archive.domain.dataset import Dataset, key_named, keys_named, quoted
+from event_archive.domain.dataset import Dataset, key_named, keys_named
 from event_archive.domain.key_types import retyped
 from event_archive.domain.keys import moved, names_now
 from event_archive.domain.manifest import Manifest
@@ -19,12 +17,9 @@ from event_archive.domain.wording import counted
 from event_archive.errors import IntegrityError
 from event_archive.lake.protocol import StoredFile
 from event_archive.operations.forms import differing
-from event_archive.operations.readback import ARCHIVED, READBACK, Readback, types_hashes
-from event_archive.operations.restore.losses import TABLE_OF_YOUR_OWN
-from event_archive.operations.verbatim import VERBATIM
+from event_archive.operations.readback import ARCHIVED, READBACK, Readback
 from event_archive.postgres.catalogue.columns import columns
 from event_archive.postgres.catalogue.relations import relation
-from event_archive.postgres.pins import own_search_path
 from event_archive.postgres.session import Connection, is_whole, listed, one
 from event_archive.table.advice import tell_forms_apart
 from event_archive.table.key import key_of
@@ -111,64 +106,6 @@ def require_none_under_a_former_key(
             )
 
 
-def require_no_form_by_types(
-    connection: Connection, dataset: Dataset, readback: Readback, file: StoredFile, manifest: Manifest | None
-) -> None:
-    """Refuses a target whose types tell forms of one row apart that the source's types do not, as text does of citext.
-
-    Where nobody knows whether the file was written as the source's present types, it only warns.
-
-    Args:
-        connection: in the transaction in which ``losses`` has read the file.
-        dataset: what was archived.
-        readback: of the file.
-        file: the file.
-        manifest: its manifest.
-
-    Raises:
-        IntegrityError: a former form would come back.
-    """
-    source = relation(connection, dataset.table.schema, dataset.table.name)
-    types = {column.name: column for column in columns(connection, source.oid)} if source else {}
-    keys = manifest.keys if manifest and manifest.keys else (readback.table.key,)
-    names = {name for key in keys for name in key}
-    here = {column.name: column.type_and_collation for column in readback.table.columns}
-    if not names <= types.keys() & here.keys() or all(types[n].type_and_collation == here[n] for n in names):
-        return
-    replaced = [
-        sql.SQL("{2} AND pg_catalog.lead({0}) OVER (PARTITION BY {1} ORDER BY {0}) IS NOT NULL").format(
-            readback.line,
-            sql.SQL(", ").join(sql.SQL("{}::{}").format(sql.Identifier(n), types[n].definition) for n in key),
-            is_whole(key),
-        )
-        for key in keys
-    ]
-    # The join leaves out what is superseded by the target's types, too.
-    query = sql.SQL(
-        "SELECT pg_catalog.count(*) FROM {readback} AS value_ JOIN (SELECT {line}, {replaced} AS replaced_ "
-        "FROM {verbatim}) AS file_ ON file_.{line} OPERATOR(pg_catalog.=) value_.{line} WHERE file_.replaced_"
-    ).format(readback=READBACK, line=readback.line, replaced=sql.SQL(" AND ").join(replaced), verbatim=VERBATIM)
-    try:
-        with connection.transaction(), own_search_path(connection, to_read_values=True):
-            former = one(connection, query)[0]
-    except (psycopg.DataError, psycopg.IntegrityError):
-        return  # It was not written as these types.
-    if not former:
-        return
-    target = readback.table.dataset.table
-    found = (
-        f"{file.path}: a later row replaces {counted(former, 'row', 'rows')} of it by the types of the key in "
-        f"{dataset.table}, but not by those in {target}"
-    )
-    as_source = types_hashes(replace(readback.table, columns=tuple(types.values())), readback.columns)
-    if manifest and manifest.types and manifest.types in as_source:
-        raise IntegrityError(
-            f"{found}: a former form would come back. Nothing of this day was restored. Restore into a table whose key "
-            "is of the source's types: --table NAME."
-        )
-    logger.warning("%s. Both are restored, for nobody can tell whether they were one row: choose", found)
-
-
 def require_no_other_key(
     connection: Connection, dataset: Dataset, day: date, readback: Readback, file: StoredFile, manifest: Manifest,
     here: Source,
@@ -213,66 +150,4 @@ def require_no_other_key(
             file.path,
             others,
             dataset.table,
-        )
-
-
-def warn_of_letters(
-    connection: Connection, readback: Readback, file: StoredFile, manifest: Manifest, here: Source
-) -> None:
-    """Warns of keys that this database's locale may tell apart otherwise than that of the archive did.
-
-    Args:
-        connection: in the transaction of the restore.
-        readback: of the file.
-        file: the file.
-        manifest: its manifest.
-        here: the source, in this database.
-    """
-    table, source = readback.table, manifest.source
-    keys = [of.name for of in table.columns if of.ignores_case and of.name in table.key]
-    if not keys:
-        return
-    present, former = types_hashes(table, readback.columns)
-    is_known = bool(source.system and source.database)
-    is_of_here = is_known and (source.system, source.database) == (here.system, here.database)
-    # Types that are not known, or are a former version's, say nothing of the locale.
-    if (manifest.types and manifest.types == present) or (manifest.types in ("", former) and is_of_here):
-        return
-    # Of ASCII, it is I alone that a locale may lower-case differently.
-    may_differ = sql.SQL(
-        '{}::pg_catalog.text COLLATE pg_catalog."C" OPERATOR(pg_catalog.~) '
-        "CASE pg_catalog.lower('I' COLLATE pg_catalog.\"default\") WHEN 'i' THEN '[^\\x01-\\x7f]' "
-        "ELSE '[^\\x01-\\x7f]|[iI]' END"
-    )
-    query = sql.SQL("SELECT pg_catalog.count(*) FROM {} WHERE {}").format(
-        READBACK, sql.SQL(" OR ").join(may_differ.format(sql.Identifier(name)) for name in keys)
-    )
-    rows = one(connection, query)[0]
-    if rows > 1:
-        logger.warning(
-            "%s: %s rows of it have characters in %s, which ignores case, that another locale may lower-case "
-            "differently, and may have been archived under another: what was one row may be two here, or two rows one",
-            file.path,
-            f"{rows:,}",
-            ", ".join(map(quoted, keys)),
-        )
-
-
-def require_none_merged(readback: Readback, merged: int, file: StoredFile) -> None:
-    """Refuses a file of which the target's types would make one row of two.
-
-    Args:
-        readback: of the file.
-        merged: how many rows a later one replaces by those types alone.
-        file: the file.
-
-    Raises:
-        IntegrityError: there are such rows.
-    """
-    if merged:
-        target, key = readback.table.dataset.table, ", ".join(map(quoted, readback.table.key))
-        raise IntegrityError(
-            f"{file.path}: {counted(merged, 'row', 'rows')} of it may be lost in {target}: by the types of its key "
-            f"({key}) a later row replaces each, but the file spells their keys otherwise. Nobody can tell whether "
-            f"they were one row. Nothing of this day was restored. {TABLE_OF_YOUR_OWN}"
         )

@@ -1,7 +1,10 @@
 """The types that a key's values are written and read as. Not here: which types read the same (``domain.key_types``)."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from psycopg import sql
 
 from event_archive.postgres.catalogue.columns import TYPES_OF_COLUMNS
 from event_archive.postgres.session import Connection
@@ -28,6 +31,11 @@ SELECT name_, pg_catalog.format_type(below_.oid, typmod)
   ARRAY (SELECT part_ FROM parts_ WHERE parts_.name_ = below_.name_ ORDER BY of_ DESC, number)
 FROM below_ JOIN pg_catalog.pg_type USING (oid) WHERE typtype <> 'd'
 """
+_PLAIN_TYPE = """
+SELECT typname FROM pg_catalog.pg_type WHERE oid = pg_catalog.to_regtype(%s)
+AND typtype = 'b' AND typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+"""
+_WORDS = re.compile(r"[a-z0-9 ]+(\([0-9]+(,-?[0-9]+)?\))?[a-z ]*(\[\])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,14 @@ class ValueType:
 
     name: str
     parts: tuple[str, ...] = ()
+
+
+def plain_type(connection: Connection, name: str) -> sql.Composable | None:
+    """A type of PostgreSQL's own for SQL, without modifiers; None where it is another one's, or has a collation."""
+    if not _WORDS.fullmatch(name):
+        return None
+    row = connection.execute(_PLAIN_TYPE, (name,)).fetchone()
+    return sql.Identifier("pg_catalog", row[0]) if row else None
 
 
 def value_types(connection: Connection, oid: int, names: Iterable[str]) -> dict[str, ValueType]:
